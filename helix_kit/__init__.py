@@ -1,0 +1,78 @@
+"""helix_kit: plan, simulate and serve large language models over whatever GPUs you have.
+
+>>> import helix_kit as hk
+>>> cluster = hk.Cluster.preset("single24")
+>>> model = hk.Model.preset("llama2-70b")
+>>> plan = hk.plan(cluster, model, time_limit=30)           # doctest: +SKIP
+>>> run = hk.simulate(plan, hk.Workload.azure_conversation(rate=2.0, duration=600))    # doctest: +SKIP
+
+Heavy parts (pyomo, torch, transformers, matplotlib) load when they are first used, never on import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cluster": "helix_kit.cluster",
+    "Node": "helix_kit.cluster",
+    "Network": "helix_kit.cluster",
+    "Link": "helix_kit.cluster",
+    "Model": "helix_kit.model",
+    "Plan": "helix_kit.placement.plan",
+    "Problem": "helix_kit.placement.problem",
+    "plan": "helix_kit.placement",
+    "Workload": "helix_kit.workload",
+    "simulate": "helix_kit.simulator",
+    "Run": "helix_kit.report",
+    "serve": "helix_kit.runtime",
+    "HelixKitError": "helix_kit.errors",
+    "InputError": "helix_kit.errors",
+    "InfeasibleError": "helix_kit.errors",
+}
+
+if TYPE_CHECKING:
+    from helix_kit.cluster import Cluster, Link, Network, Node
+    from helix_kit.errors import HelixKitError, InfeasibleError, InputError
+    from helix_kit.model import Model
+    from helix_kit.placement import plan
+    from helix_kit.placement.plan import Plan
+    from helix_kit.placement.problem import Problem
+    from helix_kit.report import Run
+    from helix_kit.runtime import serve
+    from helix_kit.simulator import simulate
+    from helix_kit.workload import Workload
+
+__all__ = [
+    "Cluster",
+    "HelixKitError",
+    "InfeasibleError",
+    "InputError",
+    "Link",
+    "Model",
+    "Network",
+    "Node",
+    "Plan",
+    "Problem",
+    "Run",
+    "Workload",
+    "__version__",
+    "plan",
+    "serve",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'helix_kit' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,319 @@
+"""What you have: nodes (machines with one or more GPUs), regions, and the links between them.
+
+A cluster is a frozen description. It comes from a preset, a YAML file or Python:
+
+>>> from helix_kit.cluster import Cluster
+>>> cluster = Cluster.model_validate({
+...     "name": "two-regions",
+...     "coordinator": {"region": "us"},
+...     "nodes": [
+...         {"gpu": "A100-40G", "count": 2, "region": "us"},
+...         {"gpu": "L4", "gpus_per_node": 2, "region": "eu"},
+...     ],
+...     "network": {
+...         "within_region": {"bandwidth_gbps": 10, "latency_ms": 1},
+...         "between_regions": {"bandwidth_gbps": 0.1, "latency_ms": 50},
+...     },
+... })
+>>> [node.name for node in cluster.nodes]
+['A100-40G-0', 'A100-40G-1', 'L4x2-0']
+>>> cluster.link("A100-40G-0", "L4x2-0").latency_ms
+50.0
+
+Units are in the names: ``bandwidth_gbps`` is 10^9 bit/s in each direction, ``latency_ms`` one way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+
+COORDINATOR = "coordinator"
+"""Name of the paper's source and sink: requests start and end at it."""
+
+Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Link(_Frozen):
+    """Quality of a connection in one direction."""
+
+    bandwidth_gbps: Positive
+    latency_ms: NonNegative = 0.0
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bandwidth in bytes/s."""
+        return self.bandwidth_gbps * 1e9 / 8
+
+    @property
+    def latency_s(self) -> float:
+        """One-way latency in seconds."""
+        return self.latency_ms / 1e3
+
+
+class LinkException(Link):
+    """A link that differs from its region's rule: `between` both ways, or one way with `source` and `target`."""
+
+    between: tuple[str, str] | None = None
+    source: str | None = None
+    target: str | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> LinkException:
+        both_ways = self.between is not None
+        one_way = self.source is not None and self.target is not None
+        if both_ways == one_way or (both_ways and (self.source or self.target)):
+            raise ValueError("expected either `between: [a, b]`, or both `source` and `target`")
+        if len(set(self.ends)) != 2:
+            raise ValueError(f"expected two different ends, not {self.ends[0]!r} twice")
+        return self
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The two endpoints, in the order given."""
+        return self.between or (self.source or "", self.target or "")
+
+
+class Network(_Frozen):
+    """Rules for all links, then exceptions by name of node (or ``coordinator``)."""
+
+    within_region: Link = Link(bandwidth_gbps=10, latency_ms=1)
+    between_regions: Link | None = None
+    links: tuple[LinkException, ...] = ()
+    nic_gbps: Positive = 80.0
+    """Bandwidth of each machine's network card per direction, shared by all its links."""
+
+
+class Node(_Frozen):
+    """One machine as the planner sees it: `gpus_per_node` equal GPUs that hold the same layers together."""
+
+    name: Name
+    gpu: Name
+    gpus_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    region: Name = "local"
+
+    @property
+    def kind(self) -> str:
+        """Catalogue key of the machine: ``L4``, or ``L4x2`` with two GPUs."""
+        return self.gpu if self.gpus_per_node == 1 else f"{self.gpu}x{self.gpus_per_node}"
+
+
+class Coordinator(_Frozen):
+    """The machine that receives requests and returns answers."""
+
+    region: Name
+
+
+class Cluster(_Frozen):
+    """Nodes, the coordinator and the network between them.
+
+    Raises a pydantic error (from Python) or an InputError (from a file) that names field and value when a
+    GPU is not in the catalogue, a name stands twice, a link ends nowhere, or two regions have no link rule.
+    """
+
+    name: str
+    coordinator: Coordinator
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    network: Network = Network()
+
+    @classmethod
+    def preset(cls, name: str) -> Cluster:
+        """A cluster that ships with the package, see `preset_names()`."""
+        if name not in preset_names():
+            raise InputError(_files.unknown("cluster preset", name, preset_names()), field="cluster")
+        return cls.load(_files.data_dir() / "clusters" / f"{name}.yaml")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Cluster:
+        """The cluster described by a YAML file."""
+        return _files.validate(cls, _files.read_yaml(path), path)
+
+    def save(self, path: str | Path) -> None:
+        """Write YAML that `load` reads back to an equal cluster."""
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+    def to_yaml(self) -> str:
+        """The description as YAML, one node a line, every name written out."""
+        import yaml
+
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None, width=160
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_counts(cls, data: Any) -> Any:
+        """Replace ``{gpu: L4, count: 3}`` by three named nodes; names count per kind in file order."""
+        if not isinstance(data, dict) or not isinstance(data.get("nodes"), list | tuple):
+            return data
+        coordinator = data.get("coordinator")
+        default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
+        several = len({n.get("region") for n in data["nodes"] if isinstance(n, dict)} - {None}) > 1
+        nodes: list[Any] = []
+        seen: Counter[str] = Counter()
+        for index, entry in enumerate(data["nodes"]):
+            if not isinstance(entry, dict):
+                nodes.append(entry)
+                continue
+            fields = dict(entry)
+            count = fields.pop("count", 1)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"nodes[{index}].count = {count!r}: expected a whole number of at least 1")
+            if "name" in fields and count > 1:
+                raise ValueError(f"nodes[{index}]: a node with a `name` has `count: 1`, not {count}")
+            if fields.get("region") is None:
+                fields.pop("region", None)
+                if several:
+                    raise ValueError(f"nodes[{index}]: expected a `region`, since other nodes have one")
+                if isinstance(default_region, str):
+                    fields["region"] = default_region
+            per_node = fields.get("gpus_per_node", 1)
+            kind = str(fields.get("gpu")) + (f"x{per_node}" if per_node != 1 else "")
+            for _ in range(count):
+                nodes.append({"name": f"{kind}-{seen[kind]}", **fields})
+                seen[kind] += 1
+        region = next((n.get("region", "local") for n in nodes if isinstance(n, dict)), "local")
+        return {**data, "nodes": nodes, "coordinator": coordinator or {"region": region}}
+
+    @field_validator("nodes")
+    @classmethod
+    def _known_gpus_and_unique_names(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        from helix_kit.profiles.catalogue import gpus
+
+        for index, node in enumerate(nodes):
+            if node.gpu not in gpus():
+                raise ValueError(f"nodes[{index}].gpu: {_files.unknown('GPU', node.gpu, gpus())}")
+        for name, times in Counter(n.name for n in nodes).items():
+            if times > 1:
+                raise ValueError(f"node name {name!r} stands {times} times: expected unique names")
+            if name == COORDINATOR:
+                raise ValueError(f"{COORDINATOR!r} is reserved: expected another node name")
+        return nodes
+
+    @model_validator(mode="after")
+    def _links_are_complete(self) -> Cluster:
+        names = {n.name for n in self.nodes} | {COORDINATOR}
+        for index, link in enumerate(self.network.links):
+            for end in link.ends:
+                if end not in names:
+                    raise ValueError(f"network.links[{index}]: {_files.unknown('node', end, names)}")
+        if self.network.between_regions is None and len(self.regions) > 1:
+            missing = next(((a, b) for a, b in self._pairs() if self._find_link(a, b) is None), None)
+            if missing:
+                a, b = missing
+                raise ValueError(
+                    f"network.between_regions is missing, and no link is given for {a} ({self.region_of(a)}) -> "
+                    f"{b} ({self.region_of(b)}): several regions need a rule, there is no default"
+                )
+        return self
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {n.name: n for n in self.nodes}
+
+    @cached_property
+    def _exceptions(self) -> dict[tuple[str, str], Link]:
+        table: dict[tuple[str, str], Link] = {}
+        for link in self.network.links:
+            quality = Link(bandwidth_gbps=link.bandwidth_gbps, latency_ms=link.latency_ms)
+            table[link.ends] = quality
+            if link.between is not None:
+                table[link.ends[::-1]] = quality
+        return table
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        ends = [COORDINATOR, *self._by_name]
+        return ((a, b) for a in ends for b in ends if a != b)
+
+    def _find_link(self, source: str, target: str) -> Link | None:
+        if exception := self._exceptions.get((source, target)):
+            return exception
+        same = self.region_of(source) == self.region_of(target)
+        return self.network.within_region if same else self.network.between_regions
+
+    def node(self, name: str) -> Node:
+        """The node called `name`; raises InputError with the nearest names."""
+        if name not in self._by_name:
+            raise InputError(_files.unknown("node", name, self._by_name), where=f"cluster {self.name}")
+        return self._by_name[name]
+
+    def region_of(self, name: str) -> str:
+        """Region of a node or of the coordinator."""
+        return self.coordinator.region if name == COORDINATOR else self.node(name).region
+
+    def link(self, source: str, target: str) -> Link:
+        """Quality of the link from `source` to `target` (node names or ``coordinator``)."""
+        link = self._find_link(source, target)
+        assert link is not None, "validated on construction"
+        return link
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions of the nodes and the coordinator, in order of appearance."""
+        return tuple(dict.fromkeys([n.region for n in self.nodes] + [self.coordinator.region]))
+
+    @property
+    def kind_counts(self) -> dict[str, int]:
+        """How many machines of each kind there are, in order of appearance."""
+        return dict(Counter(n.kind for n in self.nodes))
+
+    def subset(self, names: list[str] | tuple[str, ...], name: str | None = None) -> Cluster:
+        """The cluster with only the nodes called `names` (in cluster order), and the links between them."""
+        keep = {self.node(n).name for n in names}
+        ends = keep | {COORDINATOR}
+        links = tuple(link for link in self.network.links if set(link.ends) <= ends)
+        return Cluster(
+            name=name or f"{self.name}-part",
+            coordinator=self.coordinator,
+            nodes=tuple(n for n in self.nodes if n.name in keep),
+            network=self.network.model_copy(update={"links": links}),
+        )
+
+
+def preset_names() -> list[str]:
+    """Names that `Cluster.preset` accepts."""
+    return sorted(path.stem for path in (_files.data_dir() / "clusters").glob("*.yaml"))
+
+
+def load_cluster(name_or_path: str | Path) -> Cluster:
+    """A preset by name, else a YAML file; what the command line's CLUSTER argument means."""
+    if str(name_or_path) in preset_names():
+        return Cluster.preset(str(name_or_path))
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"} and not path.exists():
+        raise InputError(_files.unknown("cluster preset", str(name_or_path), preset_names()) + ", or a .yaml file")
+    return Cluster.load(path)
+
+
+__all__ = [
+    "COORDINATOR",
+    "Cluster",
+    "Coordinator",
+    "Link",
+    "LinkException",
+    "Network",
+    "Node",
+    "load_cluster",
+    "preset_names",
+]

@@ -1,0 +1,166 @@
+"""What you serve: the sizes of a transformer that decide where its layers fit and what crosses the links.
+
+>>> from helix_kit.model import Model
+>>> model = Model.preset("llama2-70b")
+>>> model.num_layers, model.layer_gb, model.activation_bytes_per_token
+(80, 1.53, 16384)
+
+A model of your own comes from its Hugging Face ``config.json``: ``Model.from_hf("folder")``. Nothing is
+downloaded and no code of the model is run; only the sizes are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class Model(BaseModel):
+    """Sizes of a decoder-only transformer.
+
+    `layer_gb` is what a node must hold per layer (weights, 10^9 bytes) and `activation_bytes_per_token` what
+    crosses a link per token; both follow from the other fields unless given (the published experiments
+    fix them). `token_bytes` is the size of a token id on coordinator links.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    num_layers: Count
+    hidden_size: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    intermediate_size: Count
+    vocab_size: Count
+    dtype_bytes: Annotated[int, Field(ge=1, le=8)] = 2
+    mlp_matrices: Annotated[int, Field(ge=1, le=3)] = 3
+    """3 for gated MLPs (Llama and its kin), 2 for plain ones."""
+    layer_gb: Annotated[float, Field(gt=0)]
+    activation_bytes_per_token: Count
+    token_bytes: Count = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_sizes(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        try:
+            hidden, dtype = data["hidden_size"], data.get("dtype_bytes", 2)
+            data.setdefault("num_kv_heads", data["num_heads"])
+            # Not assumed equal to hidden / heads: several families (Qwen3, Mistral-Nemo) break that.
+            data.setdefault("head_dim", hidden // data["num_heads"])
+            if "layer_gb" not in data:
+                q_and_out = 2 * hidden * data["num_heads"] * data["head_dim"]
+                k_and_v = 2 * hidden * data["num_kv_heads"] * data["head_dim"]
+                mlp = data.get("mlp_matrices", 3) * hidden * data["intermediate_size"]
+                data["layer_gb"] = (q_and_out + k_and_v + mlp + 2 * hidden) * dtype / 1e9
+            data.setdefault("activation_bytes_per_token", hidden * dtype)
+        except (KeyError, TypeError, ZeroDivisionError):
+            pass  # a missing or malformed field: pydantic reports it with its name
+        return data
+
+    @classmethod
+    def preset(cls, name: str) -> Model:
+        """A model that ships with the package, see `preset_names()`; upper or lower case."""
+        by_key = {known.casefold(): known for known in preset_names()}
+        if name.casefold() not in by_key:
+            raise InputError(_files.unknown("model preset", name, preset_names()), field="model")
+        return cls.load(_files.data_dir() / "models" / f"{by_key[name.casefold()]}.yaml")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """The model described by a YAML file with this class's fields."""
+        return _files.validate(cls, _files.read_yaml(path), path)
+
+    @classmethod
+    def from_hf(cls, path: str | Path, *, name: str | None = None, dtype_bytes: int | None = None) -> Model:
+        """Sizes from a Hugging Face ``config.json`` (the file, or the folder that holds it).
+
+        `dtype_bytes` defaults to the config's ``torch_dtype`` (2 where it says nothing). Raises InputError
+        naming the missing field when the config is not that of a decoder-only transformer.
+        """
+        path = Path(path)
+        file = path / "config.json" if path.is_dir() else path
+        config = _files.read_json(file)
+        if not isinstance(config, dict):
+            raise InputError("expected a JSON object", where=file)
+
+        def need(*keys: str) -> int:
+            for key in keys:
+                value = config.get(key)
+                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                    return value
+                if value is not None:
+                    raise InputError("expected a positive whole number", where=file, field=key, value=value)
+            raise InputError(f"missing field: expected {' or '.join(keys)}", where=file)
+
+        if str(config.get("model_type", "")).endswith("_moe") or config.get("num_experts"):
+            raise InputError(
+                "mixture-of-experts models are not supported: expected a dense decoder",
+                where=file,
+                field="model_type",
+                value=config.get("model_type"),
+            )
+        dtype_name = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
+        bytes_of = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
+        if dtype_bytes is None and dtype_name not in bytes_of:
+            expected = f"expected one of {', '.join(bytes_of)}"
+            raise InputError(expected, where=file, field="torch_dtype", value=dtype_name)
+        heads, hidden = need("num_attention_heads", "n_head"), need("hidden_size", "n_embd")
+        fields = {
+            "name": name or (path.name if path.is_dir() else path.parent.name) or "model",
+            "num_layers": need("num_hidden_layers", "n_layer"),
+            "hidden_size": hidden,
+            "num_heads": heads,
+            "num_kv_heads": need("num_key_value_heads") if config.get("num_key_value_heads") else heads,
+            "head_dim": need("head_dim") if config.get("head_dim") else hidden // heads,
+            "intermediate_size": need("intermediate_size", "n_inner"),
+            "vocab_size": need("vocab_size"),
+            "dtype_bytes": dtype_bytes or bytes_of[dtype_name],
+        }
+        return _files.validate(cls, fields, file)
+
+    @property
+    def kv_bytes_per_token_layer(self) -> int:
+        """Bytes of keys and values that one token leaves in one layer."""
+        return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
+
+    @property
+    def link_bytes_per_token(self) -> int:
+        """Bytes that a token puts on a link between two nodes: its activation and its id."""
+        return self.activation_bytes_per_token + self.token_bytes
+
+    @property
+    def layer_params(self) -> float:
+        """Parameters in one layer, as far as `layer_gb` tells."""
+        return self.layer_gb * 1e9 / self.dtype_bytes
+
+
+def preset_names() -> list[str]:
+    """Names that `Model.preset` accepts."""
+    return sorted(path.stem for path in (_files.data_dir() / "models").glob("*.yaml"))
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """A preset, a YAML file, a Hugging Face folder or its config.json; what ``--model`` means."""
+    if str(name_or_path).casefold() in {known.casefold() for known in preset_names()}:
+        return Model.preset(str(name_or_path))
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return Model.load(path)
+    if path.is_dir() or path.suffix == ".json":
+        return Model.from_hf(path)
+    raise InputError(
+        _files.unknown("model preset", str(name_or_path), preset_names())
+        + ", a .yaml file, or a folder with a Hugging Face config.json",
+        field="--model",
+    )

@@ -1,0 +1,150 @@
+"""A plan: which node holds which layers, the flow it carries, and how good that is against a proven bound."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from helix_kit import _files
+from helix_kit.cluster import COORDINATOR, Cluster
+from helix_kit.flow import Edge, Flow, Pipeline, decompose
+from helix_kit.model import Model
+from helix_kit.placement.problem import Problem
+from helix_kit.profiles import Profile
+
+SCHEMA_VERSION = 1
+
+
+class Plan(BaseModel):
+    """The result of planning, complete in itself: it carries cluster, model and profiles.
+
+    `gap` is (bound - flow) / flow, so 0 means proven optimal. `flow` lists [from, to, tokens/s] for each link
+    in use, and `progress` [seconds, best value, bound] over the solve.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    schema_version: int = SCHEMA_VERSION
+    cluster: Cluster
+    model: Model
+    profiles: dict[str, Profile]
+    method: str
+    objective: str = "flow"
+    solver: str | None = None
+    placement: dict[str, tuple[int, int]]
+    partial_inference: bool = True
+    flow_tokens_per_s: float
+    bound_tokens_per_s: float
+    bounds: dict[str, float] = Field(default_factory=dict)
+    gap: float
+    seconds: float
+    seed: int = 0
+    node_throughput_tokens_per_s: dict[str, float]
+    flow: tuple[tuple[str, str, float], ...]
+    progress: tuple[tuple[float, float, float], ...] = ()
+    served: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _matches_its_cluster(self) -> Plan:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {self.schema_version}: this version reads {SCHEMA_VERSION}")
+        names = {n.name for n in self.cluster.nodes}
+        for name, (start, end) in self.placement.items():
+            if name not in names:
+                raise ValueError(f"placement: {_files.unknown('node', name, names)}")
+            if not 0 <= start < end <= self.model.num_layers:
+                raise ValueError(
+                    f"placement.{name} = {[start, end]}: expected 0 <= start < end <= {self.model.num_layers}"
+                )
+        for kind in self.cluster.kind_counts:
+            if kind not in self.profiles:
+                raise ValueError(f"profiles: no profile for {kind}")
+        for source, target, rate in self.flow:
+            if not {source, target} <= names | {COORDINATOR} or rate < 0:
+                raise ValueError(f"flow: [{source}, {target}, {rate}] is not a link of the cluster with a rate >= 0")
+        return self
+
+    @classmethod
+    def from_placement(
+        cls,
+        problem: Problem,
+        placement: dict[str, tuple[int, int]],
+        *,
+        method: str,
+        bound_tokens_per_s: float | None = None,
+        flow: Flow | None = None,
+        **fields: Any,
+    ) -> Plan:
+        """A plan for a placement made by hand or by a method; the flow is computed unless given."""
+        problem.check_placement(placement)
+        placed = {n.name: placement[n.name] for n in problem.cluster.nodes if n.name in placement}
+        flow = flow or problem.max_flow(placed, partial_inference=fields.get("partial_inference", True))
+        bound = problem.compute_bound if bound_tokens_per_s is None else bound_tokens_per_s
+        value = flow.tokens_per_s
+        return cls(
+            cluster=problem.cluster,
+            model=problem.model,
+            profiles=problem.profiles,
+            method=method,
+            placement=placed,
+            flow_tokens_per_s=value,
+            bound_tokens_per_s=bound,
+            gap=max(0.0, bound - value) / value if value > 0 else float("inf"),
+            seconds=fields.pop("seconds", 0.0),
+            node_throughput_tokens_per_s=problem.node_throughput(placed),
+            flow=tuple((a, b, f) for (a, b), f in flow.edges.items()),
+            versions=_versions(),
+            **fields,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """The plan in a JSON file written by `save`."""
+        return _files.validate(cls, _files.read_json(path), path)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON that `load` reads back to an equal plan."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """The plan as JSON text; the same plan always gives the same bytes."""
+        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem this plan solves, with the plan's own profiles."""
+        return Problem.of(self.cluster, self.model, self.profiles)
+
+    @cached_property
+    def flow_edges(self) -> dict[Edge, float]:
+        """Flow in tokens/s on each link in use."""
+        return {(a, b): f for a, b, f in self.flow}
+
+    @cached_property
+    def max_flow(self) -> Flow:
+        """The plan's flow with capacities and min cut; the split on links is the plan's own."""
+        computed = self.problem.max_flow(self.placement, partial_inference=self.partial_inference)
+        return Flow(self.flow_tokens_per_s, self.flow_edges, computed.capacities, computed.min_cut)
+
+    @cached_property
+    def pipelines(self) -> list[tuple[Pipeline, float]]:
+        """The flow as pipelines with tokens/s, largest first."""
+        return decompose(self.max_flow, self.placement)
+
+
+def _versions() -> dict[str, str]:
+    names = ("helix-kit", "networkx", "pyomo", "highspy", "numpy")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,118 @@
+"""The placement problem: one cluster and one model turned into the numbers that every method reads.
+
+>>> from helix_kit.cluster import Cluster
+>>> from helix_kit.model import Model
+>>> problem = Problem.of(Cluster.preset("single24"), Model.preset("llama2-70b"))
+>>> problem.num_layers, problem.max_layers("A100-40G-0"), round(problem.throughput("A100-40G-0", 12), 1)
+(80, 12, 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from helix_kit.cluster import Cluster
+from helix_kit.errors import InputError
+from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
+from helix_kit.model import Model
+from helix_kit.profiles import Profile, profiles_for, throughput_tables
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What to place where: build it with `Problem.of`."""
+
+    cluster: Cluster
+    model: Model
+    profiles: dict[str, Profile]
+    """By kind of machine."""
+    throughput_by_kind: dict[str, tuple[float, ...]]
+    """T(k) in tokens/s for k = 1.. of each kind (index k - 1)."""
+
+    @classmethod
+    def of(cls, cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Problem:
+        """The problem of placing `model` on `cluster`; `profiles` are measured ones that go before our tables.
+
+        Raises InputError when the cluster cannot hold the model, whatever the placement.
+        """
+        found = profiles_for(cluster, model, profiles)
+        problem = cls(cluster, model, found, throughput_tables(cluster.kind_counts, model, found))
+        problem._check_fits()
+        return problem
+
+    def _check_fits(self) -> None:
+        held = sum(self.max_layers(n.name) for n in self.cluster.nodes)
+        if held < self.num_layers:
+            detail = ", ".join(
+                f"{count} x {kind}: {self.profiles[kind].max_layers}"
+                for kind, count in self.cluster.kind_counts.items()
+            )
+            raise InputError(
+                f"{self.model.name} cannot fit: its {self.num_layers} layers of {self.model.layer_gb:.3g} GB each need "
+                f"more memory than the cluster has, which holds at most {held} layers (per node: {detail}). "
+                "Expected more or larger GPUs, or a smaller model",
+                where=f"cluster {self.cluster.name}",
+            )
+
+    @property
+    def num_layers(self) -> int:
+        """L, the layers of the model."""
+        return self.model.num_layers
+
+    @cached_property
+    def kind_of(self) -> dict[str, str]:
+        """Node name -> kind of machine."""
+        return {n.name: n.kind for n in self.cluster.nodes}
+
+    def max_layers(self, node: str) -> int:
+        """K_i: most layers that `node` can hold."""
+        return min(self.profiles[self.kind_of[node]].max_layers, self.num_layers)
+
+    def throughput(self, node: str, k: int) -> float:
+        """T_i(k) in tokens/s; a node forced to hold more than its maximum is scaled down from it."""
+        table = self.throughput_by_kind[self.kind_of[node]]
+        return table[k - 1] if k <= len(table) else table[-1] * len(table) / k
+
+    def node_throughput(self, placement: Placement) -> dict[str, float]:
+        """T_i of each placed node with the layers it holds, in cluster order."""
+        return {
+            n.name: self.throughput(n.name, placement[n.name][1] - placement[n.name][0])
+            for n in self.cluster.nodes
+            if n.name in placement
+        }
+
+    def link_capacity(self, source: str, target: str) -> float:
+        """Tokens/s that fit on the link between two ends."""
+        return link_capacity_tokens_per_s(self.cluster, self.model, source, target)
+
+    @cached_property
+    def compute_bound(self) -> float:
+        """The published upper bound: sum over nodes of max_k k T(k) / L, in tokens/s."""
+        best = {
+            kind: max((k * t for k, t in enumerate(ts, 1)), default=0.0) for kind, ts in self.throughput_by_kind.items()
+        }
+        return sum(best[n.kind] for n in self.cluster.nodes) / self.num_layers
+
+    def max_flow(
+        self, placement: Placement, *, partial_inference: bool = True, links: Iterable[Edge] | None = None
+    ) -> Flow:
+        """The maximum flow of `placement`, by networkx."""
+        graph = build_flow_graph(
+            self.cluster,
+            self.model,
+            placement,
+            self.node_throughput(placement),
+            partial_inference=partial_inference,
+            links=links,
+        )
+        return max_flow(graph)
+
+    def check_placement(self, placement: Placement, where: str = "placement") -> None:
+        """Raise InputError when `placement` names unknown nodes, leaves [0, L) or exceeds a node's memory."""
+        for name, (start, end) in placement.items():
+            self.cluster.node(name)
+            if not 0 <= start < end <= self.num_layers:
+                expected = f"expected 0 <= start < end <= {self.num_layers}"
+                raise InputError(expected, where=where, field=name, value=[start, end])

@@ -1,0 +1,39 @@
+"""How fast a machine runs layers of a model: measured tables where they exist, else a roofline estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from helix_kit.cluster import Cluster
+from helix_kit.model import Model
+from helix_kit.profiles.catalogue import Gpu, gpus
+from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.profiles.roofline import estimate
+from helix_kit.profiles.tables import load_profiles, shipped_profiles
+from helix_kit.profiles.throughput import throughput_tables
+
+
+def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile] | None = None) -> dict[str, Profile]:
+    """The profile of each kind of machine in `cluster` for `model`.
+
+    Order of preference: `measured` (say, from `load_profiles` of your own benchmark), the tables that ship
+    for the model's name, the roofline estimate.
+    """
+    known = {**shipped_profiles(model.name), **(measured or {})}
+    return {
+        node.kind: known[node.kind] if node.kind in known else estimate(node, model)
+        for node in {n.kind: n for n in cluster.nodes}.values()
+    }
+
+
+__all__ = [
+    "Curve",
+    "Gpu",
+    "Profile",
+    "estimate",
+    "gpus",
+    "load_profiles",
+    "profiles_for",
+    "shipped_profiles",
+    "throughput_tables",
+]

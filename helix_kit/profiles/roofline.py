@@ -1,0 +1,62 @@
+"""Roofline estimate of a profile from datasheet figures, for a GPU and model that nobody has measured.
+
+A layer step takes the longer of reading its weights and doing its arithmetic, each at a share of the
+datasheet's peak that serving engines reach in practice, plus a fixed launch cost. Estimates are labelled as
+such in every plan; `tests/profiles/test_roofline.py` holds them against the measured tables.
+"""
+
+from __future__ import annotations
+
+from helix_kit.cluster import Node
+from helix_kit.model import Model
+from helix_kit.profiles.catalogue import gpus
+from helix_kit.profiles.profile import Curve, Profile
+
+COMPUTE_EFFICIENCY = 0.5
+MEMORY_EFFICIENCY = 0.7
+LAUNCH_MS_PER_LAYER = 0.1
+ALL_REDUCE_MS_PER_LAYER = 0.3
+"""Two small all-reduces over PCIe, when a machine splits each layer over several GPUs."""
+USABLE_MEMORY = 0.85
+WEIGHT_SHARE = 0.8
+"""Most of the usable memory that weights may take: beyond it there is no KV cache worth serving from."""
+MEAN_CONTEXT_TOKENS = 1000
+PREFILL_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
+DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+def estimate(node: Node, model: Model) -> Profile:
+    """Profile of `node`'s kind for `model`; `max_layers` is 0 when not even one layer fits."""
+    gpu, n = gpus()[node.gpu], node.gpus_per_node
+    weight_bytes = model.layer_gb * 1e9
+    flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
+    bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
+    fixed_ms = LAUNCH_MS_PER_LAYER + (ALL_REDUCE_MS_PER_LAYER if n > 1 else 0.0)
+
+    def step_ms(tokens: int, kv_bytes: float) -> float:
+        arithmetic = 2 * model.layer_params * tokens / flops_per_s
+        reading = (weight_bytes + kv_bytes) / bytes_per_s
+        return 1e3 * max(arithmetic, reading) + fixed_ms
+
+    kv_per_request = MEAN_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
+    prefill = [(float(t), step_ms(t, 0.0)) for t in PREFILL_TOKENS]
+    decode = [(float(b), step_ms(b, b * kv_per_request)) for b in DECODE_REQUESTS]
+    usable = gpu.memory_gb * 1e9 * n * USABLE_MEMORY
+    max_layers = min(int(usable * WEIGHT_SHARE / weight_bytes), model.num_layers)
+    kv = tuple(int((usable - k * weight_bytes) / model.kv_bytes_per_token_layer) for k in range(1, max_layers + 1))
+    return Profile(
+        kind=node.kind,
+        model=model.name,
+        source=f"roofline estimate from data/gpus.csv ({gpu.name})",
+        prefill_ms_per_layer=_curve(prefill),
+        decode_ms_per_layer=_curve(decode),
+        kv_capacity_layer_tokens=kv,
+        prefill_max_requests=(2,) * max_layers,
+        decode_max_requests=tuple(
+            max(1, min(DECODE_REQUESTS[-1], tokens // (k * MEAN_CONTEXT_TOKENS))) for k, tokens in enumerate(kv, 1)
+        ),
+    )
+
+
+def _curve(points: list[tuple[float, float]]) -> Curve:
+    return Curve(x=(0.0, *(x for x, _ in points)), y=(0.0, *(y for _, y in points)))

@@ -1,0 +1,108 @@
+"""Measured profiles: two tidy CSV files per model, shipped in ``data/profiles`` or written by a benchmark.
+
+``layer_times.csv``: kind, phase (prefill | decode), tokens, ms_per_layer. ``limits.csv``: kind, num_layers,
+kv_capacity_layer_tokens, prefill_max_requests, decode_max_requests. ``typical_layers.csv`` (in
+``data/profiles``) holds the published starting points of the throughput estimate.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+from helix_kit.profiles.profile import Curve, Profile
+
+_COLUMNS = {
+    "layer_times.csv": ("kind", "phase", "tokens", "ms_per_layer"),
+    "limits.csv": (
+        "kind",
+        "num_layers",
+        "kv_capacity_layer_tokens",
+        "prefill_max_requests",
+        "decode_max_requests",
+    ),
+}
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV file that has at least `columns`."""
+    rows = list(csv.DictReader(_files.read_text(path).splitlines()))
+    missing = [c for c in columns if not rows or rows[0].get(c) is None]
+    if missing:
+        raise InputError(f"expected rows with the columns {', '.join(columns)}; missing {missing}", where=path)
+    return rows
+
+
+def _number(row: dict[str, str], column: str, where: str) -> float:
+    try:
+        return float(row[column])
+    except (TypeError, ValueError):
+        raise InputError("expected a number", where=where, field=column, value=row.get(column)) from None
+
+
+def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Profile]:
+    """All profiles in `folder`, by kind. `model` is the name to record (default: the folder's name)."""
+    folder = Path(folder)
+    model = model or folder.name
+    times: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for line, row in enumerate(read_rows(folder / "layer_times.csv", _COLUMNS["layer_times.csv"]), start=2):
+        where = f"{folder / 'layer_times.csv'}:{line}"
+        if row["phase"] not in {"prefill", "decode"}:
+            raise InputError("expected prefill or decode", where=where, field="phase", value=row["phase"])
+        times[row["kind"], row["phase"]].append((_number(row, "tokens", where), _number(row, "ms_per_layer", where)))
+    limits: dict[str, dict[int, tuple[int, int, int]]] = defaultdict(dict)
+    for line, row in enumerate(read_rows(folder / "limits.csv", _COLUMNS["limits.csv"]), start=2):
+        where = f"{folder / 'limits.csv'}:{line}"
+        _, k, *values = (int(_number(row, c, where)) if c != "kind" else 0 for c in _COLUMNS["limits.csv"])
+        limits[row["kind"]][k] = (values[0], values[1], values[2])
+    typical = _typical_layers(model)
+    profiles = {}
+    for kind, by_k in limits.items():
+        ks = sorted(by_k)
+        if ks != list(range(1, len(ks) + 1)):
+            raise InputError(f"{kind}: expected num_layers 1, 2, 3, ... without gaps, got {ks}", where=folder)
+        for phase in ("prefill", "decode"):
+            if (kind, phase) not in times:
+                raise InputError(f"no {phase} times for {kind}", where=folder / "layer_times.csv")
+        kv, prefill, decode = zip(*(by_k[k] for k in ks), strict=True)
+        profiles[kind] = _files.validate(
+            Profile,
+            {
+                "kind": kind,
+                "model": model,
+                "source": f"measured table {folder.name}",
+                "prefill_ms_per_layer": _curve(times[kind, "prefill"]),
+                "decode_ms_per_layer": _curve(times[kind, "decode"]),
+                "kv_capacity_layer_tokens": kv,
+                "prefill_max_requests": prefill,
+                "decode_max_requests": decode,
+                **typical.get(kind, {}),
+            },
+            folder,
+        )
+    return profiles
+
+
+def _curve(points: list[tuple[float, float]]) -> Curve:
+    points = sorted({(0.0, 0.0), *points})
+    return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
+
+
+@cache
+def _typical_layers(model: str) -> dict[str, dict[str, float]]:
+    columns = ("model", "kind", "typical_layers", "initial_layer_tokens_per_s")
+    rows = read_rows(_files.data_dir() / "profiles" / "typical_layers.csv", columns)
+    return {
+        row["kind"]: {column: float(row[column]) for column in columns[2:]} for row in rows if row["model"] == model
+    }
+
+
+@cache
+def shipped_profiles(model: str) -> dict[str, Profile]:
+    """Measured profiles that ship with the package for the model preset `model`; empty when there are none."""
+    folder = _files.data_dir() / "profiles" / model
+    return load_profiles(folder) if folder.is_dir() else {}

@@ -1,0 +1,77 @@
+"""T(k): tokens/s (prompt and output together) of a node that holds k layers, in the mix of its cluster.
+
+The estimate is the published one (Helix artifact, the model manager's helper): a node holding k layers has
+room for A tokens of context per layer; a request occupies that room for the share rho of its time in flight
+that it spends on this node, where rho depends on how fast the rest of the cluster is. From the room follows
+a typical batch, and from the batch's step time the throughput.
+
+>>> from helix_kit.cluster import Cluster
+>>> from helix_kit.model import Model
+>>> from helix_kit.profiles import profiles_for
+>>> cluster, model = Cluster.preset("single24"), Model.preset("llama2-70b")
+>>> table = throughput_tables(cluster.kind_counts, model, profiles_for(cluster, model))
+>>> round(table["T4"][0], 1)    # one layer on a T4
+747.6
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from helix_kit.model import Model
+from helix_kit.profiles.profile import Profile
+
+MEAN_INPUT_TOKENS = 750
+MEAN_OUTPUT_TOKENS = 240
+MEAN_TOKENS = MEAN_INPUT_TOKENS + MEAN_OUTPUT_TOKENS
+KV_FILL = 0.3
+"""Share of the KV cache taken to be in use when the typical batch is estimated."""
+ITERATIONS = 10
+
+
+def throughput_tables(
+    kind_counts: Mapping[str, int], model: Model, profiles: Mapping[str, Profile]
+) -> dict[str, tuple[float, ...]]:
+    """T(k) for k = 1..max_layers of each kind, in tokens/s; kinds that hold no layer get an empty tuple."""
+    counts = {kind: n for kind, n in kind_counts.items() if profiles[kind].max_layers > 0}
+    usual = {kind: profiles[kind].usual_layers for kind in counts}
+    if sum(n * usual[kind] for kind, n in counts.items()) < 1.2 * model.num_layers:
+        usual = {kind: profiles[kind].max_layers for kind in counts}
+    total = sum(n * usual[kind] for kind, n in counts.items())
+    seconds_per_layer_token = {kind: 1 / profiles[kind].initial_layer_tokens_per_s for kind in counts}
+
+    def mean_seconds() -> float:
+        return sum(n * usual[kind] * seconds_per_layer_token[kind] for kind, n in counts.items()) / total
+
+    def throughput(kind: str, k: int, mean: float) -> float:
+        return node_throughput(profiles[kind], k, model.num_layers, seconds_per_layer_token[kind], mean)
+
+    for _ in range(ITERATIONS):
+        mean = mean_seconds()
+        seconds_per_layer_token = {kind: 1 / (throughput(kind, usual[kind], mean) * usual[kind]) for kind in counts}
+    mean = mean_seconds() if counts else 0.0
+    return {
+        kind: tuple(throughput(kind, k, mean) for k in range(1, profiles[kind].max_layers + 1))
+        if kind in counts
+        else ()
+        for kind in kind_counts
+    }
+
+
+def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mean_s: float) -> float:
+    """Tokens/s of a node with `k` layers, given seconds per layer and token of this kind and of the mix."""
+    share = k * own_s / ((num_layers - k) * mean_s + k * own_s)
+    room_tokens = int(KV_FILL * profile.kv_capacity(k) / k)
+    prefills = room_tokens / MEAN_TOKENS * share / MEAN_OUTPUT_TOKENS
+    if prefills > 1:
+        step_ms = profile.step_ms(MEAN_INPUT_TOKENS, MEAN_OUTPUT_TOKENS)
+        return MEAN_TOKENS / (k * step_ms / 1e3)
+    prefill_tokens = round(MEAN_INPUT_TOKENS * prefills)
+    decode_requests = round(room_tokens / MEAN_TOKENS * share)
+    if prefill_tokens + decode_requests == 0:
+        return 0.0  # no room for even one request's context
+    # A step has a fraction of a prefill; count `steps` decode steps for each whole one.
+    steps = 1 / prefills
+    time_ms = profile.prefill_ms_per_layer(int(prefill_tokens * steps))
+    time_ms += steps * profile.decode_ms_per_layer(decode_requests)
+    return steps * (prefill_tokens + decode_requests) / (k * time_ms / 1e3)
