@@ -1,0 +1,56 @@
+# Bare `make` explains itself. Every target makes .venv when it is missing or older than what it is made from.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop lint format clean
+
+help: ## Show this list
+	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "helix_kit needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp is written last, so an install that was cut short is done again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV) ($*): a few minutes the first time."
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[$*]'
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+DEMO := $(VENV)/.installed-demo
+DEV  := $(VENV)/.installed-dev
+
+demo: $(DEMO) ## Set up, then plan, simulate and serve: runs notebooks/00_quickstart.ipynb and prints a summary
+	$(BIN)/python -m helix_kit.experiments.demo
+
+test: $(DEV) ## Set up, then all tests but the slow and GPU ones
+	$(PYTEST) -m "not slow and not gpu"
+
+test-slow: $(DEV) ## Tests that take minutes each (chaos, soak, long simulations)
+	$(PYTEST) -m "slow and not gpu" --timeout 7200
+
+test-gpu: $(DEV) ## Tests that need a CUDA device
+	$(PYTEST) -m gpu
+
+lab: $(DEMO) ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+lint: $(DEV) ## Lint, format check and types, notebooks too
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV) ## Format the code and notebooks
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
