@@ -169,7 +169,7 @@ class Cluster(_Frozen):
             return data
         coordinator = data.get("coordinator")
         default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
-        several = len({n.get("region") for n in data["nodes"] if isinstance(n, dict)} - {None}) > 1
+        regions_named = any(n.get("region") is not None for n in data["nodes"] if isinstance(n, dict))
         nodes: list[Any] = []
         seen: Counter[str] = Counter()
         for index, entry in enumerate(data["nodes"]):
@@ -184,7 +184,7 @@ class Cluster(_Frozen):
                 raise ValueError(f"nodes[{index}]: a node with a `name` has `count: 1`, not {count}")
             if fields.get("region") is None:
                 fields.pop("region", None)
-                if several:
+                if regions_named:
                     raise ValueError(f"nodes[{index}]: expected a `region`, since other nodes have one")
                 if isinstance(default_region, str):
                     fields["region"] = default_region

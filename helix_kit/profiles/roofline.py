@@ -16,7 +16,8 @@ COMPUTE_EFFICIENCY = 0.5
 MEMORY_EFFICIENCY = 0.7
 LAUNCH_MS_PER_LAYER = 0.1
 ALL_REDUCE_MS_PER_LAYER = 0.3
-"""Two small all-reduces over PCIe, when a machine splits each layer over several GPUs."""
+ALL_REDUCE_BYTES_PER_S = 10e9
+"""Two all-reduces a layer over PCIe, when a machine splits each layer over several GPUs: a fixed and a bandwidth part."""
 USABLE_MEMORY = 0.85
 WEIGHT_SHARE = 0.8
 """Most of the usable memory that weights may take: beyond it there is no KV cache worth serving from."""
@@ -32,11 +33,13 @@ def estimate(node: Node, model: Model) -> Profile:
     flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
     bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
     fixed_ms = LAUNCH_MS_PER_LAYER + (ALL_REDUCE_MS_PER_LAYER if n > 1 else 0.0)
+    # A ring all-reduce sends 2 (n - 1) / n of the activation from each GPU.
+    reduce_s_per_token = 2 * 2 * (n - 1) / n * model.activation_bytes_per_token / ALL_REDUCE_BYTES_PER_S
 
     def step_ms(tokens: int, kv_bytes: float) -> float:
         arithmetic = 2 * model.layer_params * tokens / flops_per_s
         reading = (weight_bytes + kv_bytes) / bytes_per_s
-        return 1e3 * max(arithmetic, reading) + fixed_ms
+        return 1e3 * (max(arithmetic, reading) + tokens * reduce_s_per_token) + fixed_ms
 
     kv_per_request = MEAN_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
     prefill = [(float(t), step_ms(t, 0.0)) for t in PREFILL_TOKENS]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from helix_kit import _files
 from helix_kit.errors import InputError
-from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.profiles.profile import Profile
 
 _COLUMNS = {
     "layer_times.csv": ("kind", "phase", "tokens", "ms_per_layer"),
@@ -87,9 +87,9 @@ def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Pro
     return profiles
 
 
-def _curve(points: list[tuple[float, float]]) -> Curve:
+def _curve(points: list[tuple[float, float]]) -> dict[str, list[float]]:
     points = sorted({(0.0, 0.0), *points})
-    return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
+    return {"x": [x for x, _ in points], "y": [y for _, y in points]}
 
 
 @cache

@@ -1,0 +1,36 @@
+"""T(k) against the published table of every machine mix, kind and number of layers."""
+
+from __future__ import annotations
+
+import ast
+import csv
+
+import pytest
+
+from helix_kit.model import Model
+from helix_kit.profiles import shipped_profiles, throughput_tables
+
+MODELS = {"llama30b": "llama-30b", "llama70b": "llama2-70b"}
+KINDS = {"A100": "A100-40G", "V100": "V100-16G"}
+
+
+def test_agrees_with_the_published_table(shared):
+    rows = list(csv.DictReader((shared / "reference" / "node_throughput.csv").open()))
+    assert len(rows) == 325
+    tables: dict[tuple[str, str], dict[str, tuple[float, ...]]] = {}
+    for row in rows:
+        model = Model.preset(MODELS[row["model"]])
+        key = (row["model"], row["machine_num_dict"])
+        if key not in tables:
+            counts = {KINDS.get(k, k): n for k, n in ast.literal_eval(row["machine_num_dict"]).items()}
+            tables[key] = throughput_tables(counts, model, shipped_profiles(model.name))
+        ours = tables[key][KINDS.get(row["gpu_type"], row["gpu_type"])][int(row["num_layers"]) - 1]
+        assert ours == pytest.approx(float(row["tokens_per_s"]), rel=1e-6)
+
+
+def test_figures_of_single24():
+    """A few published values, so that the check stands where the reference table is absent."""
+    model = Model.preset("llama2-70b")
+    tables = throughput_tables({"A100-40G": 4, "L4": 8, "T4": 12}, model, shipped_profiles(model.name))
+    assert len(tables["A100-40G"]) == 12 and len(tables["T4"]) == 4
+    assert tables["A100-40G"][11] == pytest.approx(952.1073985, rel=1e-9)

@@ -1,0 +1,131 @@
+"""Cluster descriptions: what is accepted, what each mistake is told."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helix_kit.cluster import COORDINATOR, Cluster, load_cluster, preset_names
+from helix_kit.errors import InputError
+
+TWO_REGIONS = """
+name: two-regions
+coordinator: {region: us}
+nodes:
+  - {gpu: A100-40G, count: 2, region: us}
+  - {gpu: L4, gpus_per_node: 2, count: 2, region: eu}
+network:
+  within_region:   {bandwidth_gbps: 10, latency_ms: 1}
+  between_regions: {bandwidth_gbps: 0.1, latency_ms: 50}
+  links: [{between: [A100-40G-0, L4x2-1], bandwidth_gbps: 0.2, latency_ms: 40}]
+"""
+
+
+def load(tmp_path, text: str) -> Cluster:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return Cluster.load(path)
+
+
+def test_names_regions_and_links(tmp_path):
+    cluster = load(tmp_path, TWO_REGIONS)
+    assert [n.name for n in cluster.nodes] == ["A100-40G-0", "A100-40G-1", "L4x2-0", "L4x2-1"]
+    assert cluster.regions == ("us", "eu")
+    assert cluster.link("A100-40G-0", "A100-40G-1").bandwidth_gbps == 10
+    assert cluster.link("A100-40G-0", "L4x2-0").latency_ms == 50
+    assert cluster.link("L4x2-1", "A100-40G-0").bandwidth_gbps == 0.2  # `between` goes both ways
+    assert cluster.link(COORDINATOR, "L4x2-0").bandwidth_gbps == 0.1
+    assert cluster.link(COORDINATOR, "A100-40G-0").bytes_per_s == 1.25e9
+
+
+def test_one_way_links(tmp_path):
+    text = TWO_REGIONS.replace("between: [A100-40G-0, L4x2-1]", "source: A100-40G-0, target: L4x2-1")
+    cluster = load(tmp_path, text)
+    assert cluster.link("A100-40G-0", "L4x2-1").bandwidth_gbps == 0.2
+    assert cluster.link("L4x2-1", "A100-40G-0").bandwidth_gbps == 0.1
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "expected"),
+    [
+        ("gpu: A100-40G", "gpu: A1000", ["unknown GPU 'A1000'", "did you mean A100"]),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: -10", ["within_region.bandwidth_gbps = -10", "greater than 0"]),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: fast", ["within_region.bandwidth_gbps = 'fast'", "number"]),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: .inf", ["within_region.bandwidth_gbps", "finite"]),
+        ("latency_ms: 50", "latency_ms: -1", ["between_regions.latency_ms = -1"]),
+        (", region: eu}", "}", ["nodes[1]", "region"]),
+        ("count: 2, region: us", "count: 0, region: us", ["nodes[0].count = 0", "at least 1"]),
+        ("count: 2, region: us", "count: 2, name: a, region: us", ["nodes[0]", "count: 1"]),
+        ("L4x2-1]", "L4x2-9]", ["network.links[0]", "unknown node 'L4x2-9'"]),
+        ("L4x2-1]", "A100-40G-0]", ["two different ends"]),
+        ("gpus_per_node: 2", "gpus_per_node: 0", ["gpus_per_node = 0"]),
+        ("  between_regions: {bandwidth_gbps: 0.1, latency_ms: 50}\n", "", ["between_regions", "no default"]),
+        ("nodes:", "noodles:", ["nodes", "noodles"]),
+        ("name: two-regions", "name: [", ["not valid YAML"]),
+    ],
+)
+def test_each_mistake_is_named(tmp_path, find, replace, expected):
+    assert find in TWO_REGIONS
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, TWO_REGIONS.replace(find, replace))
+    message = str(caught.value)
+    assert "mine.yaml" in message
+    for part in expected:
+        assert part in message
+    assert "Traceback" not in message and "pydantic" not in message
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(InputError, match=r"single24"):
+        load_cluster("single42")
+    with pytest.raises(InputError, match="no such file"):
+        load_cluster(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match=r"unknown node 'L4-99'.*L4-"):
+        Cluster.preset("single24").node("L4-99")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_survive_a_round_trip(name, tmp_path):
+    cluster = Cluster.preset(name)
+    cluster.save(tmp_path / "copy.yaml")
+    assert Cluster.load(tmp_path / "copy.yaml") == cluster
+
+
+@pytest.mark.parametrize("name", ["single24", "geo24", "hetero42"])
+def test_presets_equal_the_published_clusters(name, shared):
+    """Node order, GPU kinds and every single link, from the published description."""
+    import json
+
+    published = json.loads((shared / "reference" / "clusters" / f"{name}.json").read_text())
+    cluster = Cluster.preset(name)
+    kinds = {"A100": "A100-40G", "V100": "V100-16G"}
+    assert [n.kind for n in cluster.nodes] == [kinds.get(n["gpu"], n["gpu"]) for n in published["nodes"]]
+
+    def ours(end: str) -> str:
+        return COORDINATOR if end in {"source", "sink"} else cluster.nodes[int(end)].name
+
+    for link in published.get("links", []):
+        found = cluster.link(ours(link["a"]), ours(link["b"]))
+        assert found.bytes_per_s == pytest.approx(link["bandwidth_bytes_per_s"])
+        assert found.latency_s == pytest.approx(link["latency_s"])
+    if "uniform" in published:
+        assert cluster.network.within_region.bytes_per_s == published["uniform"]["bandwidth_bytes_per_s"]
+    assert cluster.network.nic_gbps * 1e9 / 8 == published["nic_bytes_per_s"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["T4", "L4", "H100-80G"]), st.integers(1, 4), st.integers(1, 3)), min_size=1))
+def test_every_expanded_node_has_its_own_name(entries):
+    nodes = [{"gpu": gpu, "gpus_per_node": n, "count": count} for gpu, n, count in entries]
+    cluster = Cluster.model_validate({"name": "made", "nodes": nodes})
+    names = [n.name for n in cluster.nodes]
+    assert len(names) == len(set(names)) == sum(count for _, _, count in entries)
+    assert Cluster.model_validate(yaml.safe_load(cluster.to_yaml())) == cluster
+
+
+def test_subset_keeps_links_among_what_is_left(tmp_path):
+    cluster = load(tmp_path, TWO_REGIONS)
+    part = cluster.subset(["A100-40G-0", "L4x2-1"])
+    assert [n.name for n in part.nodes] == ["A100-40G-0", "L4x2-1"]
+    assert part.link("A100-40G-0", "L4x2-1").bandwidth_gbps == 0.2
