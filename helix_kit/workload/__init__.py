@@ -1,0 +1,21 @@
+"""Requests over time: trace readers, samplers fitted to traces, synthetic arrivals, offline backlogs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from helix_kit.workload.request import Outcome, Request, RequestRecord
+
+if TYPE_CHECKING:
+    from helix_kit.workload.workload import Workload
+
+__all__ = ["Outcome", "Request", "RequestRecord", "Workload"]
+
+
+def __getattr__(name: str) -> Any:
+    # numpy only when a workload is made: policies import `Request` from here.
+    if name == "Workload":
+        from helix_kit.workload.workload import Workload
+
+        return Workload
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

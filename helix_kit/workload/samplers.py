@@ -1,0 +1,62 @@
+"""Requests drawn from the statistics of a trace: lengths from a joint histogram, arrivals from counts per interval.
+
+The arrival process is the paper's: for each interval of 3 s draw one of the trace's counts, scale it so that the
+mean is the wanted rate, round it carrying the remainder, and spread that many arrivals evenly at random.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+
+import numpy as np
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+
+INTERVAL_S = 3.0
+
+
+@cache
+def _table(name: str) -> np.ndarray:
+    path = _files.data_dir() / "workload" / f"{name}.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        return np.array(list(csv.reader(file))[1:], dtype=np.int64)
+
+
+def draw_lengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Pairs (input tokens, output tokens), shape (count, 2): a cell of the histogram, then anywhere in it."""
+    table = _table(f"{name}_lengths")
+    cells = table[rng.choice(len(table), size=count, p=table[:, 4] / table[:, 4].sum())]
+    spread = rng.random((count, 2))
+    low, width = cells[:, [0, 2]], cells[:, [1, 3]] - cells[:, [0, 2]]
+    return low + (spread * width).astype(np.int64)
+
+
+def draw_arrivals(name: str, rate_per_s: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Arrival times in [0, duration_s), increasing, in bursts as in the trace."""
+    check_rate(rate_per_s, duration_s)
+    counts = _table(f"{name}_arrivals")[:, 1]
+    scale = INTERVAL_S * rate_per_s / counts.mean()
+    times: list[float] = []
+    carried = 0.0
+    for index in range(int(np.ceil(duration_s / INTERVAL_S))):
+        wanted = scale * counts[rng.integers(len(counts))] + carried
+        number = max(0, round(wanted))
+        carried = wanted - number
+        times.extend(sorted(index * INTERVAL_S + INTERVAL_S * rng.random(number)))
+    return np.array([t for t in times if t < duration_s])
+
+
+def poisson_arrivals(rate_per_s: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Arrival times of a Poisson process in [0, duration_s)."""
+    check_rate(rate_per_s, duration_s)
+    number = rng.poisson(rate_per_s * duration_s)
+    return np.sort(rng.random(number)) * duration_s
+
+
+def check_rate(rate_per_s: float, duration_s: float) -> None:
+    """Raise InputError unless both are positive and finite."""
+    for field, value in [("rate", rate_per_s), ("duration", duration_s)]:
+        if not (np.isfinite(value) and value > 0):
+            raise InputError("expected a positive, finite number", where="workload", field=field, value=value)

@@ -1,0 +1,191 @@
+"""A workload: requests over time, from a trace, from the statistics of one, or made up.
+
+>>> from helix_kit.workload import Workload
+>>> workload = Workload.azure_conversation(rate=2.0, duration=60, seed=0)
+>>> workload == Workload.azure_conversation(rate=2.0, duration=60, seed=0)
+True
+>>> first_ten = workload[:10]
+>>> len(first_ten), first_ten.duration_s < 60
+(10, True)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from helix_kit.errors import InputError
+from helix_kit.workload import samplers
+from helix_kit.workload.readers import read_trace
+from helix_kit.workload.request import Request
+
+COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
+MEAN_SECONDS_A_REQUEST = 0.05
+"""How much work `offline(duration=...)` provides: one request for each of these, more than any preset serves."""
+
+
+@dataclass(frozen=True)
+class Workload(Sequence[Request]):
+    """Requests in order of arrival. Slices are workloads; `source` says where the requests come from."""
+
+    requests: tuple[Request, ...]
+    source: str = "given"
+
+    def __post_init__(self) -> None:
+        for request in self.requests:
+            if request.input_tokens < 1 or request.output_tokens < 1 or not request.arrival_s >= 0:
+                raise InputError(
+                    "expected arrival_s >= 0 and at least one token in and out", where=self.source, value=request,
+                    field=f"request {request.id}",
+                )  # fmt: skip
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[float, int, int]], source: str = "given") -> Workload:
+        """From (arrival in s, input tokens, output tokens); sorted by arrival, ids count from 0."""
+        ordered = sorted(rows, key=lambda row: row[0])
+        return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source)
+
+    @classmethod
+    def azure_conversation(cls, rate: float, duration: float, *, seed: int = 0) -> Workload:
+        """Lengths and bursts as in Azure's conversation trace of 2023 (mean 763 tokens in, 232 out).
+
+        `rate` is in requests/s, `duration` in s. The lengths are those the paper keeps: at most 2048 in, 1024 out.
+        """
+        return cls._sampled("azure_conversation", rate, duration, seed)
+
+    @classmethod
+    def azure_code(cls, rate: float, duration: float, *, seed: int = 0) -> Workload:
+        """Lengths and bursts as in Azure's code trace of 2023 (mean 2048 tokens in, 28 out, in spikes)."""
+        return cls._sampled("azure_code", rate, duration, seed)
+
+    @classmethod
+    def _sampled(cls, name: str, rate: float, duration: float, seed: int) -> Workload:
+        rng = np.random.default_rng(seed)
+        arrivals = samplers.draw_arrivals(name, rate, duration, rng)
+        return cls._joined(arrivals, samplers.draw_lengths(name, len(arrivals), rng), f"{name} sampler, seed {seed}")
+
+    @classmethod
+    def poisson(
+        cls,
+        rate: float,
+        duration: float,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        seed: int = 0,
+    ) -> Workload:
+        """Poisson arrivals; fixed lengths where given, else as in the conversation trace."""
+        rng = np.random.default_rng(seed)
+        arrivals = samplers.poisson_arrivals(rate, duration, rng)
+        lengths = samplers.draw_lengths("azure_conversation", len(arrivals), rng)
+        for column, fixed in enumerate((input_tokens, output_tokens)):
+            if fixed is not None:
+                lengths[:, column] = fixed
+        return cls._joined(arrivals, lengths, f"poisson, seed {seed}")
+
+    @classmethod
+    def constant(cls, rate: float, duration: float, *, input_tokens: int = 763, output_tokens: int = 232) -> Workload:
+        """One request every 1/rate seconds, all of the same lengths."""
+        samplers.check_rate(rate, duration)
+        count = int(np.ceil(rate * duration - 1e-9))
+        return cls.of(((i / rate, input_tokens, output_tokens) for i in range(count)), "constant")
+
+    @classmethod
+    def offline(cls, n: int | None = None, *, duration: float | None = None, seed: int = 0) -> Workload:
+        """A backlog of `n` requests that are all there at time 0, with lengths as in the conversation trace.
+
+        `duration` instead of `n` makes a backlog that keeps a large cluster busy for that many seconds.
+        """
+        if (n is None) == (duration is None):
+            raise InputError("expected either n or duration", where="offline workload")
+        count = n if n is not None else int(np.ceil((duration or 0.0) / MEAN_SECONDS_A_REQUEST))
+        if count < 1:
+            raise InputError("expected at least 1", where="offline workload", field="n", value=n)
+        rng = np.random.default_rng(seed)
+        lengths = samplers.draw_lengths("azure_conversation", count, rng)
+        return cls._joined(np.zeros(count), lengths, f"offline, seed {seed}")
+
+    @classmethod
+    def _joined(cls, arrivals: np.ndarray, lengths: np.ndarray, source: str) -> Workload:
+        return cls.of(zip(arrivals.tolist(), lengths[:, 0].tolist(), lengths[:, 1].tolist(), strict=True), source)
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> Workload:
+        """From a CSV file with the columns arrival_s, input_tokens, output_tokens."""
+        name, rows = read_trace(path)
+        if name != "ours":
+            raise InputError(f"expected the columns {', '.join(COLUMNS)}", where=path, field="header")
+        return cls._from_rows(path, rows)
+
+    @classmethod
+    def from_trace(cls, path: str | Path) -> Workload:
+        """From a trace file: Azure, BurstGPT, Mooncake or our own CSV; time starts at the first request."""
+        name, rows = read_trace(path)
+        if name != "ours" and rows:
+            start = min(row[0] for row in rows)
+            rows = [(time - start, tokens_in, tokens_out) for time, tokens_in, tokens_out in rows]
+        return cls._from_rows(path, rows)
+
+    @classmethod
+    def _from_rows(cls, path: str | Path, rows: list[tuple[float, int, int]]) -> Workload:
+        if not rows:
+            raise InputError("expected at least one request, the trace is empty", where=path)
+        return cls.of(rows, Path(path).name)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write arrival_s, input_tokens, output_tokens; `from_csv` reads back equal requests."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
+
+    def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
+        """Only requests within these lengths; ids are counted anew."""
+        rows = (
+            (r.arrival_s, r.input_tokens, r.output_tokens)
+            for r in self.requests
+            if r.input_tokens <= (max_input or r.input_tokens) and r.output_tokens <= (max_output or r.output_tokens)
+        )
+        return Workload.of(rows, self.source)
+
+    def scaled(self, rate: float) -> Workload:
+        """The same requests, arriving at `rate` requests/s on average."""
+        if self.rate_per_s == 0:
+            raise InputError("expected requests that arrive over time", where=self.source, field="rate", value=rate)
+        factor = self.rate_per_s / rate
+        rows = ((r.arrival_s * factor, r.input_tokens, r.output_tokens) for r in self.requests)
+        return Workload.of(rows, f"{self.source}, scaled to {rate:g}/s")
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Arrival of the last request."""
+        return self.requests[-1].arrival_s if self.requests else 0.0
+
+    @cached_property
+    def rate_per_s(self) -> float:
+        """Requests/s between the first and the last arrival; 0 when all arrive at once."""
+        return (len(self) - 1) / self.duration_s if self.duration_s > 0 else 0.0
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Workload: ...
+
+    def __getitem__(self, index: int | slice) -> Request | Workload:
+        """A request, or a workload of the requests in the slice (they keep their ids)."""
+        if isinstance(index, slice):
+            return Workload(self.requests[index], self.source)
+        return self.requests[index]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
