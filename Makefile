@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop lint format clean
+.PHONY: help demo test test-slow test-gpu lab notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget lint format clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -54,3 +54,26 @@ format: $(DEV) ## Format the code and notebooks
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+notebooks: $(DEMO) ## Execute every notebook in place, outputs and pictures kept
+	$(BIN)/python -m helix_kit.experiments.notebooks
+
+figures: $(DEMO) ## Write the figures in figures/
+	$(BIN)/helix-kit reproduce --all
+
+bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each also alone:
+
+bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
+	$(BIN)/python benchmarks/bench_plan.py
+
+bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
+	$(BIN)/python benchmarks/bench_sim.py
+
+bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and generate_batch
+	$(BIN)/python benchmarks/bench_runtime.py
+
+bench-widget: $(DEV) ## Flow graph widget: milliseconds from slider to redraw
+	$(BIN)/python benchmarks/bench_widget.py
+
+fidelity: $(DEV) ## Regenerate docs/fidelity.md: our simulator against every published figure
+	$(BIN)/python -m helix_kit.experiments.fidelity

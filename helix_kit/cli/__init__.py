@@ -1,0 +1,36 @@
+"""The command line: ``helix-kit plan | simulate | serve | reproduce | catalog``, each with ``--json``.
+
+Tables and progress bars go to stderr, so that ``--json`` on stdout stays clean for scripts. Exit codes: 0 done,
+2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from helix_kit import __version__
+from helix_kit.cli import catalog, plan, reproduce, serve, simulate  # noqa: F401  (importing them registers the commands)
+from helix_kit.cli.shared import app
+from helix_kit.errors import HelixKitError
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"helix-kit {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the ``helix-kit`` program."""
+    try:
+        app(standalone_mode=True)
+    except HelixKitError as error:
+        typer.echo(f"helix-kit: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("helix-kit: stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,44 @@
+"""``helix-kit catalog``."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from helix_kit.cli.shared import JsonFlag, app
+
+
+@app.command("catalog")
+def catalog_command(as_json: JsonFlag = False) -> None:
+    """List the clusters, models and GPUs that ship with the package."""
+    from helix_kit import cluster, model
+    from helix_kit.profiles import gpus
+
+    clusters = {name: cluster.Cluster.preset(name).kind_counts for name in cluster.preset_names()}
+    models = {name: model.Model.preset(name) for name in model.preset_names()}
+    if as_json:
+        content = {
+            "clusters": clusters,
+            "models": {name: m.model_dump() for name, m in models.items()},
+            "gpus": {name: {"memory_gb": g.memory_gb, "fp16_tflops": g.fp16_tflops} for name, g in gpus().items()},
+        }
+        typer.echo(json.dumps(content))
+        return
+    console = Console()
+    table = Table("Cluster", "Nodes", "Machines")
+    for name, kinds in clusters.items():
+        table.add_row(name, str(sum(kinds.values())), ", ".join(f"{n} x {kind}" for kind, n in kinds.items()))
+    console.print(table)
+    table = Table("Model", "Layers", "GB per layer", "GB in layers")
+    for name, m in models.items():
+        table.add_row(name, str(m.num_layers), f"{m.layer_gb:.3g}", f"{m.num_layers * m.layer_gb:.3g}")
+    console.print(table)
+    table = Table("GPU", "Memory GB", "GB/s", "TFLOPS fp16", "USD/h", "Source")
+    for name, g in gpus().items():
+        price = "" if g.price_usd_per_hour is None else f"{g.price_usd_per_hour:.2f}"
+        figures = (f"{g.memory_gb:g}", f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", price)
+        table.add_row(name, *figures, g.source.split(";")[0])
+    console.print(table)

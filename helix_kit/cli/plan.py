@@ -1,0 +1,76 @@
+"""``helix-kit plan``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, print_plan, write
+from helix_kit.errors import InputError
+
+
+class Method(StrEnum):
+    """Placement methods that the command line offers."""
+
+    PATTERN = "pattern"
+    PAPER_MILP = "paper-milp"
+    SWARM = "swarm"
+    PETALS = "petals"
+    SEPARATE = "separate"
+
+
+class Solver(StrEnum):
+    """Solvers behind the mixed-integer programs."""
+
+    HIGHS = "highs"
+    GLPK = "glpk"
+
+
+@app.command("plan")
+def plan_command(
+    cluster: Annotated[str, typer.Argument(help="A preset (see `helix-kit catalog`) or a cluster YAML file.")],
+    model: Annotated[str, typer.Option(help="A preset, a YAML file, or a folder with a Hugging Face config.json.")],
+    method: Annotated[Method, typer.Option(help="How layers are placed.")] = Method.PATTERN,
+    objective: Annotated[str, typer.Option(help="What the placement maximises.")] = "flow",
+    solver: Annotated[Solver, typer.Option(help="Solver of the mixed-integer programs.")] = Solver.HIGHS,
+    time_limit: Annotated[float, typer.Option(help="Seconds after which the best plan so far is returned.")] = 60.0,
+    partial_inference: Annotated[bool, typer.Option(help="Let requests enter a node's layers part-way.")] = True,
+    profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles that go before ours.")] = None,
+    seed: SeedOption = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this JSON file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Place the layers of a model on a cluster, with a proven bound on what is possible."""
+    from helix_kit.cluster import load_cluster
+    from helix_kit.model import load_model
+    from helix_kit.placement import plan
+    from helix_kit.profiles import load_profiles
+
+    if time_limit <= 0:
+        raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
+    described, chosen = load_cluster(cluster), load_model(model)
+    measured = load_profiles(profiles, chosen.name) if profiles else None
+    with Status(f"Placing {chosen.name} on {described.name}", as_json) as say:
+        result = plan(
+            described,
+            chosen,
+            method=method.value,
+            objective=objective,
+            solver=solver.value,
+            time_limit=time_limit,
+            seed=seed,
+            partial_inference=partial_inference,
+            profiles=measured,
+            progress=lambda seconds, value, bound, message: say(
+                f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}"
+            ),
+        )
+    if output:
+        write(output, result.to_json())
+    if as_json:
+        typer.echo(result.to_json(), nl=False)
+    else:
+        print_plan(result, output)

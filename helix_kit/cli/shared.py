@@ -1,0 +1,111 @@
+"""What the commands share: the application, options, the progress line and the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from helix_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
+
+app = typer.Typer(
+    name="helix-kit",
+    help="Plan, simulate and serve large language models over whatever GPUs you have.\n\n"
+    "Typical path: [bold]helix-kit plan[/] single24 --model llama2-70b -o plan.json, then "
+    "[bold]helix-kit simulate[/] plan.json, then [bold]helix-kit serve[/] plan.json --weights DIR.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+stderr = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same bytes out.")]
+
+
+class Mode(StrEnum):
+    """Traffic: all requests waiting (offline), or arriving over time (online)."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+class Status:
+    """A spinner on stderr with a message that can change; silent with --json or when stderr is no terminal."""
+
+    def __init__(self, title: str, quiet: bool) -> None:
+        self._title = title
+        self._spinner = None if quiet or not stderr.is_terminal else stderr.status(title)
+
+    def __enter__(self) -> Callable[[str], None]:
+        if self._spinner:
+            self._spinner.start()
+        return self._say
+
+    def _say(self, message: str) -> None:
+        if self._spinner:
+            self._spinner.update(f"{self._title}: {message}")
+
+    def __exit__(self, *_: object) -> None:
+        if self._spinner:
+            self._spinner.stop()
+
+
+def write(path: Path, text: str) -> None:
+    """Write `text` to the file of an --output option; InputError when that is impossible."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written ({error.strerror})", where=path, field="--output") from None
+
+
+def print_plan(plan: Plan, output: Path | None) -> None:
+    """A table of who holds what, then value, bound and provenance."""
+    problem, flow = plan.problem, plan.max_flow
+    cut = set(flow.min_cut)
+    table = Table("Node", "Layers", "Flow tokens/s", "of capacity", title=f"{plan.model.name} on {plan.cluster.name}")
+    for name, (start, end) in sorted(plan.placement.items(), key=lambda item: (item[1], item[0])):
+        used = flow.utilisation((name, name))
+        mark = "  bottleneck" if (name, name) in cut else ""
+        table.add_row(name, f"[{start}, {end})", f"{flow.through(name):,.1f}", f"{used:.0%}{mark}")
+    console = Console()
+    console.print(table, markup=False)
+    unused = [n.name for n in problem.cluster.nodes if n.name not in plan.placement]
+    lines = {
+        "Max flow": f"{plan.flow_tokens_per_s:,.1f} tokens/s",
+        "Proven bound": f"{plan.bound_tokens_per_s:,.1f} tokens/s (gap {plan.gap:.2%})",
+        "Pipelines": f"{len(plan.pipelines)}, {min(len(p) for p, _ in plan.pipelines)} to "
+        f"{max(len(p) for p, _ in plan.pipelines)} stages"
+        if plan.pipelines
+        else "none",
+        "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
+        "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
+    }
+    if unused:
+        lines["Not used"] = ", ".join(unused)
+    for note in plan.notes:
+        lines.setdefault("Note", note)
+    if output:
+        lines["Written to"] = str(output)
+    for name, text in lines.items():
+        typer.echo(f"{name + ':':<14} {text}")
+
+
+def print_run(summary: dict[str, Any], title: str) -> None:
+    """A table of latencies and the throughput of a simulated or real run."""
+    table = Table("", "average", "p5", "p25", "p50", "p75", "p95", title=title)
+    for name, key in (("Prompt latency, s", "prompt_latency_s"), ("Decode latency, s", "decode_latency_s")):
+        values = summary[key]
+        shown = [values[q] for q in ("avg", "p5", "p25", "p50", "p75", "p95")]
+        table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in shown))
+    Console().print(table)
+    typer.echo(f"Decode throughput: {summary['decode_tokens_per_s']:,.1f} tokens/s")

@@ -1,0 +1,65 @@
+"""``helix-kit simulate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, print_run
+from helix_kit.errors import InputError
+
+
+@app.command("simulate")
+def simulate_command(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
+    trace: Annotated[Path | None, typer.Option(help="CSV of requests: ours, Azure, BurstGPT or Mooncake.")] = None,
+    workload: Annotated[str, typer.Option(help="Sampled workload, where there is no trace.")] = "azure-conversation",
+    mode: Annotated[Mode, typer.Option(help="Arrivals over time, or KV caches kept full.")] = Mode.ONLINE,
+    policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
+    rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 60 % of the plan's flow.")] = None,
+    duration: Annotated[float, typer.Option(help="Simulated seconds that are measured.")] = 600.0,
+    warmup: Annotated[float, typer.Option(help="Simulated seconds before measuring starts.")] = 60.0,
+    execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
+    seed: SeedOption = 0,
+    records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
+    perfetto: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every batch.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate traffic on a plan: throughput, prompt and decode latency."""
+    from helix_kit.placement.plan import Plan
+    from helix_kit.simulator import simulate
+    from helix_kit.workload import make_workload
+
+    for name, value in {"--duration": duration, "--rate": rate}.items():
+        if value is not None and value <= 0:
+            raise InputError("expected a positive number", field=name, value=value)
+    if warmup < 0:
+        raise InputError("expected a number of at least 0", field="--warmup", value=warmup)
+    plan = Plan.load(plan_file)
+    requests = make_workload(
+        workload if trace is None else trace, plan, mode=mode.value, rate=rate, duration=warmup + duration, seed=seed
+    )
+    with Status("Simulating", as_json) as say:
+        run = simulate(
+            plan,
+            requests,
+            mode=mode.value,
+            policy=policy,
+            execution=execution,
+            duration=duration,
+            warmup=warmup,
+            seed=seed,
+            progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
+        )
+    if records:
+        run.to_csv(records)
+    if perfetto:
+        run.to_perfetto(perfetto)
+    summary = run.summary()
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")

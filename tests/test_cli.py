@@ -1,0 +1,128 @@
+"""The command line as scripts meet it: exit codes, messages, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from helix_kit import cli
+
+BASE = """
+name: mine
+coordinator: {region: here}
+nodes:
+  - {gpu: A100-40G, count: 8, region: here}
+network: {within_region: {bandwidth_gbps: 10, latency_ms: 1}}
+"""
+
+
+@pytest.fixture
+def helix_kit(monkeypatch, capsys):
+    """Call the program in this process: returns (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["helix-kit", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plans") / "plan.json"
+    command = [
+        sys.executable,
+        "-m",
+        "helix_kit.cli",
+        "plan",
+        "single24",
+        "--model",
+        "llama2-70b",
+        "-o",
+        str(path),
+        "--json",
+    ]
+    done = subprocess.run([*command, "--objective", "flow"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json.loads(path.read_text())
+    return path
+
+
+def test_plan_contract(plan_file):
+    plan = json.loads(plan_file.read_text())
+    assert plan["flow_tokens_per_s"] >= 2045
+    assert plan["gap"] <= 0.001
+    assert plan["bound_tokens_per_s"] >= plan["flow_tokens_per_s"]
+    assert plan["seconds"] < 30
+    assert set(plan["node_throughput_tokens_per_s"]) == set(plan["placement"])
+    assert all(0 <= start < end <= 80 for start, end in plan["placement"].values())
+
+
+def test_simulate_contract(helix_kit, plan_file):
+    code, out, err = helix_kit("simulate", plan_file, "--duration", 30, "--warmup", 5, "--rate", 0.5, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["decode_tokens_per_s"] > 0
+    for key in ("prompt_latency_s", "decode_latency_s"):
+        values = summary[key]
+        assert values["p5"] <= values["p25"] <= values["p50"] <= values["p75"] <= values["p95"]
+        assert values["avg"] > 0
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "expected"),
+    [
+        ("A100-40G", "A1000", "unknown GPU 'A1000'"),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: -10", "bandwidth_gbps = -10"),
+        ("count: 8, region: here}", "count: 8, region: here}\n  - {gpu: T4}", "nodes[1]"),
+        ("count: 8", "count: 1", "llama2-70b cannot fit"),
+    ],
+)
+def test_a_broken_cluster_is_one_message_and_exit_code_2(helix_kit, tmp_path, find, replace, expected):
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE.replace(find, replace))
+    code, out, err = helix_kit("plan", path, "--model", "llama2-70b", "--json")
+    assert (code, out) == (2, "")
+    assert err.count("helix-kit:") == 1 and expected in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["plan", "single42", "--model", "llama2-70b"], "did you mean single24"),
+        (["plan", "single24", "--model", "llama2-7b"], "llama2-70b"),
+        (["plan", "single24", "--model", "llama2-70b", "--time-limit", "0"], "--time-limit"),
+        (["plan", "single24"], "--model"),
+        (["simulate", "absent.json"], "absent.json"),
+        (["simulate", "pyproject.toml"], "not valid JSON"),
+    ],
+)
+def test_wrong_arguments(helix_kit, monkeypatch, root, args, expected):
+    monkeypatch.chdir(root)
+    code, _, err = helix_kit(*args)
+    assert code == 2
+    assert expected in err and "Traceback" not in err
+
+
+def test_catalog_and_help(helix_kit):
+    code, out, _ = helix_kit("catalog", "--json")
+    assert code == 0 and {"single24", "geo24", "hetero42", "laptop"} <= set(json.loads(out)["clusters"])
+    code, out, _ = helix_kit("--help")
+    assert code == 0 and all(word in out for word in ("plan", "simulate", "serve", "catalog"))
+
+
+def test_a_plan_file_that_does_not_match_itself(helix_kit, plan_file, tmp_path):
+    plan = json.loads(plan_file.read_text())
+    plan["placement"]["H100-7"] = [0, 4]
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(plan))
+    code, _, err = helix_kit("simulate", path)
+    assert code == 2 and "unknown node 'H100-7'" in err
