@@ -138,6 +138,39 @@ class Plan(BaseModel):
         """The flow as pipelines with tokens/s, largest first."""
         return decompose(self.max_flow, self.placement)
 
+    def show(self, **options: Any) -> Any:
+        """The flow graph for a notebook: interactive where anywidget is installed, else a still picture.
+
+        `options` are those of `helix_kit.widgets.FlowGraph` (or `helix_kit.plots.flow_graph`).
+        """
+        try:
+            from helix_kit.widgets import FlowGraph
+        except ImportError:
+            from helix_kit.plots import flow_graph
+
+            return flow_graph(self, **options)
+        return FlowGraph(self, **options)
+
+    def to_svg(self, path: str | Path | None = None, **options: Any) -> str:
+        """The flow graph as SVG text, also written to `path`; options: width, theme, merge, highlight."""
+        from helix_kit.plots import flow_graph
+
+        return flow_graph(self, **options).to_svg(path)
+
+    def to_png(self, path: str | Path | None = None, **options: Any) -> bytes:
+        """The flow graph as PNG bytes, also written to `path`; options as for `to_svg`."""
+        from helix_kit.plots import flow_graph
+
+        return flow_graph(self, **options).to_png(path)
+
+    def _repr_png_(self) -> bytes:
+        return self.to_png()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        from helix_kit.plots import flow_graph
+
+        return flow_graph(self)._repr_mimebundle_()
+
 
 def _versions() -> dict[str, str]:
     names = ("helix-kit", "networkx", "pyomo", "highspy", "numpy")

@@ -1,0 +1,122 @@
+"""A picture as plain data: rectangles, curves, polygons and texts in pixels, y downwards, colours by role.
+
+`swimlanes.layout` makes a Scene; `svg`, `png` and the widget's JavaScript each draw it without knowing what it
+means. So there is one layout, whatever it is shown on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A rectangle with corner radius `radius`."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str | None = None
+    stroke: str | None = None
+    stroke_width: float = 1.0
+    radius: float = 0.0
+    shape: str = "rect"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A cubic Bezier curve through four points; the first two move with its source, the last two with its target."""
+
+    points: tuple[Point, Point, Point, Point]
+    stroke: str
+    width: float
+    dashed: bool = False
+    shape: str = "curve"
+
+
+@dataclass(frozen=True, slots=True)
+class Polygon:
+    """A polygon, or a polyline when it has no `fill`."""
+
+    points: tuple[Point, ...]
+    fill: str | None = None
+    stroke: str | None = None
+    stroke_width: float = 1.0
+    dashed: bool = False
+    shape: str = "polygon"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One line of text; `y` is its baseline."""
+
+    x: float
+    y: float
+    text: str
+    size: float = 11.0
+    fill: str = "ink"
+    anchor: Literal["start", "middle", "end"] = "start"
+    bold: bool = False
+    halo: bool = False
+    """Outlined in the paper's colour, to be read over ribbons."""
+    upright: bool = False
+    """Turned by 90 degrees, reading upwards."""
+    shape: str = "text"
+
+
+Item = Rect | Curve | Polygon | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Items that belong together; `data` says what they stand for and `hint` is the text shown on hover."""
+
+    items: tuple[Item, ...]
+    role: str = "frame"
+    """"frame", "node" or "edge"."""
+    data: tuple[tuple[str, Any], ...] = ()
+    hint: str = ""
+    faded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is drawn, back to front, and how layers map to pixels."""
+
+    width: float
+    height: float
+    groups: tuple[Group, ...]
+    title: str
+    layer_x0: float
+    """x of layer 0."""
+    layer_width: float
+    """Pixels per layer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers are rounded to hundredths of a pixel."""
+        raw = dataclasses.asdict(self)
+        for made, group in zip(raw["groups"], self.groups, strict=True):
+            made["data"] = dict(group.data)
+        result: dict[str, Any] = _rounded(raw)
+        return result
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return value
+
+
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Pixels that `text` takes at most: 0.63 em a letter covers Helvetica, Arial and matplotlib's DejaVu Sans."""
+    narrow = sum(c in "ilj.,:;|!' ()[]" for c in text)
+    return (0.64 * (len(text) - narrow) + 0.38 * narrow) * size * (1.08 if bold else 1.0)

@@ -1,0 +1,324 @@
+"""The flow graph of a plan as swimlanes: one layout for the SVG, the PNG and the widget.
+
+x is the layer index, to scale: a bar reaches from the first to the last layer that its machine holds, filled to
+the share of its capacity that is used. Ribbons between bars are as wide as the flow they carry; one that meets
+a bar from above or below enters it mid-way (partial inference). What limits the flow (the min cut) is
+vermilion. Below, the capacity of each layer's holders together, with the flow as a line: where they touch, the
+layers themselves are the bottleneck. All of it is pure arithmetic on the plan: same plan, same picture.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.placement.plan import Plan
+from helix_kit.plots.lanes import Bar, Lanes, Metrics, kind_order, label_size, place
+from helix_kit.plots.machines import Machine, Stream, capacity_by_layer, machines_and_streams
+from helix_kit.plots.ribbons import route
+from helix_kit.plots.scene import Curve, Group, Item, Point, Polygon, Rect, Scene, Text, text_width
+from helix_kit.plots.theme import kind_role
+from helix_kit.plots.words import limited_by, number, summary
+
+TOP, HUB_WIDTH, HUB_GAP, STRIP_HEIGHT = 64.0, 15.0, 26.0, 40.0
+
+
+def layout(
+    plan: Plan, *, width: float = 1100.0, merge: bool | None = None, highlight: Collection[str] | None = None
+) -> Scene:
+    """The picture of `plan`.
+
+    Parameters
+    ----------
+    width
+        Pixels; the height follows from the number of lanes.
+    merge
+        Draw equal machines (kind, region and layers) as one bar; None: above 60 machines.
+    highlight
+        Node names, say of one pipeline: everything else fades.
+    """
+    machines, streams = machines_and_streams(plan, merge)
+    kinds = kind_order(plan.problem)
+    heading = max([text_width(f"{k} ×{n}", 11, bold=True) for k, n in plan.cluster.kind_counts.items()] + [70.0])
+    left = 14 + heading + 10
+    layer_x0 = left + HUB_WIDTH + HUB_GAP
+    right = width - 14 - HUB_WIDTH - HUB_GAP
+    bar_height = 22.0 if len(machines) <= 30 else 18.0
+    metrics = Metrics(
+        layer_x0=layer_x0,
+        layer_width=(right - layer_x0) / plan.model.num_layers,
+        right=right,
+        bar_height=bar_height,
+        label_size=label_size(bar_height),
+    )
+    lanes = place(machines, kinds, plan.cluster.regions, metrics, TOP)
+    bars = {bar.machine.id: bar for bar in lanes.bars}
+    total = plan.flow_tokens_per_s
+    drawn = route(streams, bars, metrics, (left + HUB_WIDTH, width - 14 - HUB_WIDTH), total)
+    shown = None if highlight is None else set(highlight) | {COORDINATOR}
+    strip_top = lanes.bottom + 10
+    axis_y = strip_top + STRIP_HEIGHT
+    legend, bottom = _legend(plan, axis_y + 44, 14.0, width, streams)
+    groups = [
+        Group((Rect(0, 0, width, bottom, fill="paper"),), role="paper"),
+        _header(plan, width),
+        *_bands(lanes, width, left),
+        _grid(plan, metrics, TOP, axis_y),
+        _strip(plan, metrics, strip_top, left),
+        *(_ribbon_group(stream, curve, shown) for stream, curve, _ in drawn),
+        *_hubs(lanes, left, width, total),
+        *(_bar_group(bar, plan, shown) for bar in lanes.bars),
+        *(_entry_mark(stream, point, bars, shown) for stream, _, point in drawn if point is not None),
+        *_headings(lanes, left),
+        legend,
+    ]
+    return Scene(width, bottom, tuple(groups), _title(plan), metrics.layer_x0, metrics.layer_width)
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.model.name} on {plan.cluster.name}"
+
+
+def _header(plan: Plan, width: float) -> Group:
+    return Group(
+        (
+            Text(14, 24, _title(plan), 16, bold=True),
+            Text(width - 14, 24, f"{number(plan.flow_tokens_per_s)} tokens/s", 16, anchor="end", bold=True),
+            Text(14, 44, summary(plan), 11.5, fill="muted"),
+            Text(width - 14, 44, limited_by(plan), 11.5, fill="cut", anchor="end"),
+        )
+    )
+
+
+def _bands(lanes: Lanes, width: float, left: float) -> list[Group]:
+    if len(lanes.regions) < 2:
+        return []
+    return [
+        Group(
+            (
+                Rect(8, top, width - 16, bottom - top, fill="band", radius=6),
+                Text(left + HUB_WIDTH + HUB_GAP, top + 15, region, 10.5, fill="muted", bold=True),
+            ),
+            role="region",
+            data=(("region", region),),
+        )
+        for region, top, bottom in lanes.regions
+    ]
+
+
+def _grid(plan: Plan, metrics: Metrics, top: float, axis_y: float) -> Group:
+    layers = plan.model.num_layers
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if s * metrics.layer_width >= 42 or s == 100)
+    ticks = [t for t in range(0, layers, step) if (layers - t) * metrics.layer_width >= 24] + [layers]
+    items: list[Item] = []
+    for tick in ticks:
+        x = metrics.x(tick)
+        items.append(Polygon(((x, top), (x, axis_y)), stroke="grid"))
+        items.append(Text(x, axis_y + 14, str(tick), 10, fill="muted", anchor="middle"))
+    items.append(Text(metrics.layer_x0 - 12, axis_y + 14, "layer", 10, fill="muted", anchor="end"))
+    return Group(tuple(items))
+
+
+def _strip(plan: Plan, metrics: Metrics, top: float, left: float) -> Group:
+    """Capacity of each layer's holders as steps, cut off at twice the flow, which is a line at half height."""
+    capacity, flow = capacity_by_layer(plan), plan.flow_tokens_per_s
+    ceiling = 2 * flow if flow > 0 else max([*capacity, 1.0])
+    base = top + STRIP_HEIGHT
+
+    def y(tokens_per_s: float) -> float:
+        return base - STRIP_HEIGHT * min(1.0, tokens_per_s / ceiling)
+
+    steps: list[Point] = [(metrics.x(0), base)]
+    for layer, tokens_per_s in enumerate(capacity):
+        steps += [(metrics.x(layer), y(tokens_per_s)), (metrics.x(layer + 1), y(tokens_per_s))]
+    steps.append((metrics.x(len(capacity)), base))
+    items: list[Item] = [Polygon(tuple(steps), fill="strip")]
+    for first, last in _runs([c <= flow * 1.001 for c in capacity]):
+        x = metrics.x(first)
+        # A layer that nobody holds has no height: it is marked over the full strip.
+        height = STRIP_HEIGHT if capacity[first] == 0 else base - y(capacity[first])
+        items.append(Rect(x, base - height, metrics.x(last) - x, height, fill="cut-soft"))
+    items.append(Polygon(((metrics.x(0), base), (metrics.right, base)), stroke="muted"))
+    if flow > 0:
+        items.append(Polygon(((metrics.x(0), y(flow)), (metrics.right, y(flow))), stroke="cut", stroke_width=1.2))
+        items.append(Text(metrics.right + 5, y(flow) + 3.5, "flow", 10, fill="cut"))
+    items.append(Text(left - 10, top + 17, "capacity of", 10, fill="muted", anchor="end"))
+    items.append(Text(left - 10, top + 29, "each layer", 10, fill="muted", anchor="end"))
+    return Group(tuple(items), role="strip", hint="tokens/s of all holders of a layer together, up to twice the flow")
+
+
+def _runs(marks: list[bool]) -> list[tuple[int, int]]:
+    """Half-open ranges of neighbouring True."""
+    ranges: list[tuple[int, int]] = []
+    for index, mark in enumerate(marks):
+        if mark and ranges and ranges[-1][1] == index:
+            ranges[-1] = (ranges[-1][0], index + 1)
+        elif mark:
+            ranges.append((index, index + 1))
+    return ranges
+
+
+def _hubs(lanes: Lanes, left: float, width: float, total: float) -> list[Group]:
+    top = min((bar.y for bar in lanes.bars), default=TOP) - 3
+    bottom = max((bar.y + bar.height for bar in lanes.bars), default=TOP + 60) + 3
+    middle = (top + bottom) / 2
+    hint = f"coordinator: requests start and end here\n{number(total)} tokens/s"
+    return [
+        Group(
+            (
+                Rect(x, top, HUB_WIDTH, bottom - top, fill="hub", radius=5),
+                Text(x + HUB_WIDTH / 2 + 3.5, middle, COORDINATOR, 10, fill="paper", anchor="middle", upright=True),
+            ),
+            role="hub",
+            data=(("node", COORDINATOR),),
+            hint=hint,
+        )
+        for x in (left, width - 14 - HUB_WIDTH)
+    ]
+
+
+def _headings(lanes: Lanes, left: float) -> list[Group]:
+    return [
+        Group((Text(left - 10, y + 4, text, 11, fill="ink", anchor="end", bold=True),), role="heading")
+        for text, _, y in lanes.kinds
+    ]
+
+
+def _bar_group(bar: Bar, plan: Plan, shown: set[str] | None) -> Group:
+    machine, role = bar.machine, kind_role(bar.kind_index)
+    used = bar.height * machine.utilisation
+    outline = ("cut", 2.4) if machine.in_cut else (role, 1.1)
+    items: list[Item] = [Rect(bar.x, bar.y, bar.width, bar.height, fill="paper", radius=3)]
+    items.append(Rect(bar.x, bar.y, bar.width, bar.height, fill=f"{role}-empty", radius=3))
+    if used > 0.5:
+        items.append(
+            Rect(bar.x, bar.y + bar.height - used, bar.width, used, fill=f"{role}-full", radius=min(3, used / 2))
+        )
+    items.append(Rect(bar.x, bar.y, bar.width, bar.height, stroke=outline[0], stroke_width=outline[1], radius=3))
+    size = label_size(bar.height)
+    ink = "ink" if machine.flow > 0 else "muted"
+    y = bar.middle + 0.36 * size
+    if bar.label_inside:
+        items.append(Text(bar.label_x, y, bar.label, size, fill=ink, anchor="middle"))
+    else:
+        items.append(Text(bar.label_x, y, bar.label, size, fill=ink, halo=True))
+    return Group(
+        tuple(items),
+        role="node",
+        data=(
+            ("node", machine.id),
+            ("members", list(machine.members)),
+            ("kind", machine.kind),
+            ("region", machine.region),
+            ("start", machine.start),
+            ("end", machine.end),
+        ),
+        hint=node_hint(machine, plan),
+        faded=shown is not None and not shown & set(machine.members),
+    )
+
+
+def node_hint(machine: Machine, plan: Plan) -> str:
+    """What a bar tells on hover: layers, flow of capacity, room for the KV cache, and whether it limits the flow."""
+    lines = [
+        ", ".join(machine.members) if len(machine.members) <= 4 else machine.label,
+        f"layers {machine.start}–{machine.end - 1} ({machine.end - machine.start} of {plan.model.num_layers})",
+        f"{number(machine.flow)} of {number(machine.capacity)} tokens/s ({machine.utilisation:.0%})",
+    ]
+    profile = plan.profiles[machine.kind]
+    held = machine.end - machine.start
+    tokens = profile.kv_capacity(held) / held
+    lines.append(f"KV cache: {number(tokens)} tokens a machine beside {held} of at most {profile.max_layers} layers")
+    if machine.region:
+        lines.append(f"{machine.kind} in {machine.region}")
+    if machine.in_cut:
+        lines.append("limits the flow (min cut)")
+    return "\n".join(lines)
+
+
+def _ribbon_group(stream: Stream, curve: Curve, shown: set[str] | None) -> Group:
+    lines = [
+        f"{stream.source} → {stream.target}",
+        f"{number(stream.flow)} of {number(stream.capacity)} tokens/s ({stream.utilisation:.1%})",
+    ]
+    if stream.partial:
+        lines.append(f"enters at layer {stream.layer}, mid-way (partial inference)")
+    if stream.crosses_regions:
+        lines.append("crosses regions")
+    if stream.in_cut:
+        lines.append("limits the flow (min cut)")
+    return Group(
+        _road(curve) if stream.crosses_regions else (curve,),
+        role="edge",
+        data=(("source", stream.source), ("target", stream.target)),
+        hint="\n".join(lines),
+        faded=shown is not None and not {stream.source, stream.target} <= shown,
+    )
+
+
+def _road(curve: Curve) -> tuple[Curve, ...]:
+    """A ribbon between regions: with a dashed centre line, so that it differs in more than its colour."""
+    if curve.width < 3.5:
+        return (dataclasses.replace(curve, dashed=True),)
+    return curve, Curve(curve.points, "paper", 1.2, dashed=True)
+
+
+def _entry_mark(stream: Stream, point: Point, bars: dict[str, Bar], shown: set[str] | None) -> Group:
+    """An arrow head that points into the bar where the stream meets it."""
+    x, y = point
+    inwards = 5.5 if y < bars[stream.target].middle else -5.5
+    return Group(
+        (Polygon(((x - 4, y), (x + 4, y), (x, y + inwards)), fill="ink"),),
+        role="entry",
+        data=(("source", stream.source), ("target", stream.target)),
+        faded=shown is not None and not {stream.source, stream.target} <= shown,
+    )
+
+
+def _legend(plan: Plan, y: float, left: float, width: float, streams: list[Stream]) -> tuple[Group, float]:
+    """The legend's entries (only those that the picture needs) in as many rows as they take; and the bottom."""
+    entries: list[tuple[str, str]] = [("tank", "height of the filling = share of capacity used")]
+    entries.append(("ribbon", "width = tokens/s"))
+    if any(s.partial for s in streams):
+        entries.append(("entry", "enters mid-way (partial inference)"))
+    if any(s.crosses_regions for s in streams):
+        entries.append(("far", "between regions"))
+    if plan.max_flow.min_cut:
+        entries.append(("cut", "min cut: together they limit the flow"))
+    items: list[Item] = []
+    x = left
+    for sign, text in entries:
+        needed = 26 + 0.87 * text_width(text, 10.5)
+        if x > left and x + needed > width - 14:
+            x, y = left, y + 20
+        items += _sign(sign, x, y)
+        items.append(Text(x + 26, y + 3.8, text, 10.5, fill="muted"))
+        x += needed + 18
+    unused = [n.name for n in plan.cluster.nodes if n.name not in plan.placement]
+    if unused:
+        y += 20
+        more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+        items.append(Text(left, y + 3.8, f"holds no layers: {', '.join(unused[:8])}{more}", 10.5, fill="muted"))
+    return Group(tuple(items), role="legend"), y + 18
+
+
+def _sign(sign: str, x: float, y: float) -> list[Item]:
+    if sign == "tank":
+        return [
+            Rect(x, y - 7, 20, 14, fill="kind0-empty", radius=2),
+            Rect(x, y - 2, 20, 9, fill="kind0-full", radius=2),
+            Rect(x, y - 7, 20, 14, stroke="kind0", radius=2),
+        ]
+    if sign == "cut":
+        return [Rect(x, y - 7, 20, 14, stroke="cut", stroke_width=2.4, radius=2)]
+    line = ((x, y), (x + 6, y), (x + 14, y), (x + 20, y))
+    if sign == "entry":
+        box = Rect(x, y, 20, 7, fill="band", stroke="muted", radius=2)
+        return [
+            Curve(((x + 10, y - 8), (x + 10, y - 6), (x + 10, y - 4), (x + 10, y)), "ribbon", 4),
+            box,
+            Polygon(((x + 6, y), (x + 14, y), (x + 10, y + 5.5)), fill="ink"),
+        ]
+    curve = Curve(line, sign, 6)
+    return list(_road(curve)) if sign == "far" else [curve]
