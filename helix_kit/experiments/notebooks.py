@@ -1,4 +1,4 @@
-"""Execute the notebooks in place, outputs and pictures kept: ``python -m helix_kit.experiments.notebooks [NAME...]``."""
+"""Execute the notebooks in place, outputs kept: ``python -m helix_kit.experiments.notebooks [NAME...]``."""
 
 from __future__ import annotations
 
