@@ -16,14 +16,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.workload import samplers
 from helix_kit.workload.readers import read_trace
 from helix_kit.workload.request import Request
+
+if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 MEAN_SECONDS_A_REQUEST = 0.05
@@ -97,8 +101,10 @@ class Workload(Sequence[Request]):
         return cls.of(((i / rate, input_tokens, output_tokens) for i in range(count)), "constant")
 
     @classmethod
-    def offline(cls, n: int | None = None, *, duration: float | None = None, seed: int = 0) -> Workload:
-        """A backlog of `n` requests that are all there at time 0, with lengths as in the conversation trace.
+    def offline(
+        cls, n: int | None = None, *, duration: float | None = None, seed: int = 0, like: str = "azure-conversation"
+    ) -> Workload:
+        """A backlog of `n` requests that are all there at time 0, with lengths as in the trace `like`.
 
         `duration` instead of `n` makes a backlog that keeps a large cluster busy for that many seconds.
         """
@@ -108,7 +114,7 @@ class Workload(Sequence[Request]):
         if count < 1:
             raise InputError("expected at least 1", where="offline workload", field="n", value=n)
         rng = np.random.default_rng(seed)
-        lengths = samplers.draw_lengths("azure_conversation", count, rng)
+        lengths = samplers.draw_lengths(like.replace("-", "_"), count, rng)
         return cls._joined(np.zeros(count), lengths, f"offline, seed {seed}")
 
     @classmethod
@@ -189,3 +195,49 @@ class Workload(Sequence[Request]):
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.requests)
+
+
+SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}
+SYNTHETIC = {"poisson": Workload.poisson, "constant": Workload.constant}
+PAPER_LOAD = 0.75
+"""Online load when none is given, as a share of what the plan's flow carries (paper section 6.2)."""
+MEAN_TOKENS_A_REQUEST = 995.5
+"""Input and output together, in the paper's conversation trace."""
+
+
+def make_workload(
+    name_or_path: str | Path,
+    plan: Plan,
+    *,
+    mode: str = "online",
+    rate: float | None = None,
+    duration: float = 600.0,
+    seed: int = 0,
+) -> Workload:
+    """What the command line's ``--workload`` and ``--trace`` mean.
+
+    A name (azure-conversation, azure-code, poisson, constant) or a trace file. `rate` in requests/s defaults to 75 % of
+    the plan's flow; a trace keeps its own arrivals unless a rate is given. ``offline`` mode makes a backlog of the same
+    lengths, all there at time 0.
+    """
+    name = str(name_or_path)
+    if name in SAMPLED or name in SYNTHETIC:
+        wanted = rate or PAPER_LOAD * plan.flow_tokens_per_s / MEAN_TOKENS_A_REQUEST
+        if mode == "offline" and name in SAMPLED:
+            return Workload.offline(duration=duration, seed=seed, like=name)
+        if name in SAMPLED:
+            return SAMPLED[name](wanted, duration, seed=seed)
+        made = (
+            Workload.constant(wanted, duration) if name == "constant" else Workload.poisson(wanted, duration, seed=seed)
+        )
+    elif Path(name).suffix in {".csv", ".jsonl", ".json"} or Path(name).exists():
+        made = Workload.from_trace(name)
+        made = made.scaled(rate) if rate and mode == "online" else made
+    else:
+        raise InputError(
+            _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC]) + ", or a trace file (.csv, .jsonl)",
+            field="workload",
+        )
+    if mode == "offline":
+        return Workload.of(((0.0, r.input_tokens, r.output_tokens) for r in made), f"{made.source}, offline")
+    return made

@@ -1,0 +1,285 @@
+"""What came out of a run, simulated or real: records of requests, and from them throughput and latency.
+
+The simulator and the runtime both return a `Run`; the same numbers are computed in the same way for both.
+
+>>> from helix_kit.workload.request import Request, RequestRecord
+>>> record = RequestRecord(Request(0, 1.0, 10, 3), outcome="finished", first_token_s=1.5, finished_s=2.1,
+...                        tokens_generated=3, token_times_s=[1.5, 1.7, 2.1])
+>>> summary = Run([record], window=(0.0, 4.0)).summary()
+>>> summary["decode_tokens_per_s"], summary["prompt_latency_s"]["avg"], round(summary["decode_latency_s"]["avg"], 3)
+(0.5, 0.5, 0.3)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helix_kit import _export
+from helix_kit.workload.request import RequestRecord
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class NodeUse:
+    """Where a node's time went within the window, as shares of it.
+
+    busy: a batch runs. blocked: no batch, and outputs wait for a link. starved: neither.
+    """
+
+    busy: float
+    blocked: float
+    starved: float
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    kv_capacity: int = 0
+    """In `kv_unit`s of the run."""
+    kv_peak: int = 0
+    kv_mean: float = 0.0
+
+
+@dataclass(frozen=True)
+class LinkUse:
+    """What a link carried within the window; `busy` is the share of time that it was sending."""
+
+    source: str
+    target: str
+    busy: float
+    bytes_sent: float
+    messages: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step of a node: what ran from `start_s` to `end_s`."""
+
+    node: str
+    start_s: float
+    end_s: float
+    prefill_tokens: int
+    decode_requests: int
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTimes:
+    """When each token was there: flat arrays of equal length, in order of time within each request."""
+
+    request: np.ndarray
+    """Position of the request in the run's records, shape (tokens,)."""
+    time_s: np.ndarray
+    """Shape (tokens,)."""
+
+    @classmethod
+    def of(cls, records: Sequence[RequestRecord]) -> TokenTimes:
+        """From the records' own lists."""
+        counts = [len(r.token_times_s) for r in records]
+        times = np.fromiter((t for r in records for t in r.token_times_s), dtype=float, count=sum(counts))
+        return cls(np.repeat(np.arange(len(records)), counts), times)
+
+
+class Run:
+    """The outcome of a simulation or of a real run.
+
+    Parameters
+    ----------
+    records
+        One for each request issued (invariant 1): finished, rejected with a reason, in flight, ...
+    window
+        (start, end) in s on the run's clock: throughput and latencies count what ended within. None: from 0 to the
+        last thing that happened.
+    tokens
+        Token times where the records do not carry them themselves.
+    nodes, links
+        Use within the window, where known.
+    batches
+        Every step of every node, if recorded; what `to_perfetto` draws.
+    kv_samples
+        Node -> array of (time s, KV in use), shape (samples, 2), in `kv_unit`.
+    partial
+        The run was stopped before its end.
+    facts
+        Provenance: plan, policy, seed, versions and the like; goes into the summary as it is.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[RequestRecord],
+        *,
+        window: tuple[float, float] | None = None,
+        tokens: TokenTimes | None = None,
+        nodes: Mapping[str, NodeUse] | None = None,
+        links: Sequence[LinkUse] = (),
+        batches: Iterable[Batch] = (),
+        kv_samples: Mapping[str, np.ndarray] | None = None,
+        kv_unit: str = "pages",
+        partial: bool = False,
+        notes: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.records = tuple(records)
+        self._tokens = tokens
+        self.nodes = dict(nodes or {})
+        self.links = tuple(links)
+        self.batches = tuple(batches)
+        self.kv_samples = dict(kv_samples or {})
+        self.kv_unit = kv_unit
+        self.partial = partial
+        self.notes = tuple(notes)
+        self.facts = dict(facts or {})
+        self.window = window if window is not None else (0.0, self._last_time())
+
+    def _last_time(self) -> float:
+        ends = [r.finished_s for r in self.records if r.finished_s is not None]
+        arrivals = [r.request.arrival_s for r in self.records]
+        last = self.tokens.time_s.max() if len(self.tokens.time_s) else 0.0
+        return float(max([*ends, *arrivals, last], default=0.0))
+
+    @cached_property
+    def tokens(self) -> TokenTimes:
+        """Token times, flat."""
+        return TokenTimes.of(self.records) if self._tokens is None else self._tokens
+
+    @property
+    def window_s(self) -> float:
+        """Length of the window."""
+        return self.window[1] - self.window[0]
+
+    @cached_property
+    def _steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(time, latency, whether it is the first token) of each token, ordered by request, then time."""
+        order = np.lexsort((self.tokens.time_s, self.tokens.request))
+        request, time = self.tokens.request[order], self.tokens.time_s[order]
+        first = np.ones(len(request), dtype=bool)
+        first[1:] = request[1:] != request[:-1]
+        arrivals = np.array([r.request.arrival_s for r in self.records])
+        before = np.empty_like(time)
+        before[1:] = time[:-1]
+        before[first] = arrivals[request[first]]
+        return time, time - before, first
+
+    def latencies(self, phase: str) -> np.ndarray:
+        """Latencies in s that ended within the window: ``prompt`` (arrival to first token) or ``decode``."""
+        time, latency, first = self._steps
+        within = (time >= self.window[0]) & (time <= self.window[1])
+        return latency[within & (first if phase == "prompt" else ~first)]
+
+    def _per_s(self, amount: float) -> float:
+        return amount / self.window_s if self.window_s > 0 else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, ready for JSON.
+
+        `decode_tokens_per_s` counts every token after a request's first; `total_tokens_per_s` adds the prompt tokens of
+        requests whose first token came within the window.
+        """
+        prompt, decode = self.latencies("prompt"), self.latencies("decode")
+        prompt_tokens = sum(
+            r.request.input_tokens
+            for r in self.records
+            if r.first_token_s is not None and self.window[0] <= r.first_token_s <= self.window[1]
+        )
+        outcomes = Counter(r.outcome for r in self.records)
+        return {
+            "decode_tokens_per_s": self._per_s(len(decode)),
+            "prompt_latency_s": describe(prompt),
+            "decode_latency_s": describe(decode),
+            "total_tokens_per_s": self._per_s(len(decode) + prompt_tokens),
+            "output_tokens_per_s": self._per_s(len(decode) + len(prompt)),
+            "requests_per_s": self._per_s(
+                sum(
+                    r.outcome == "finished" and self.window[0] <= (r.finished_s or 0.0) <= self.window[1]
+                    for r in self.records
+                )
+            ),
+            "requests": len(self.records),
+            "finished": outcomes["finished"],
+            "in_flight": outcomes["in_flight"],
+            "waiting": sum(r.outcome == "in_flight" and r.started_s is None for r in self.records),
+            "rejected": outcomes["rejected"],
+            "failed": outcomes["failed"] + outcomes["cancelled"],
+            "reasons": dict(sorted(Counter(r.reason for r in self.records if r.reason).items())),
+            "restarts": sum(r.restarts for r in self.records),
+            "window_s": list(self.window),
+            "partial": self.partial,
+            "notes": list(self.notes),
+            "nodes": {name: asdict(use) for name, use in self.nodes.items()},
+            "links": [asdict(use) for use in self.links],
+            "kv_unit": self.kv_unit,
+            **self.facts,
+        }
+
+    def token_times_s(self, position: int) -> list[float]:
+        """Token times of the record at `position`."""
+        return [float(t) for t in np.sort(self.tokens.time_s[self.tokens.request == position])]
+
+    def to_csv(self, path: str | Path) -> None:
+        """One row a request: lengths, times, outcome, pipeline."""
+        _export.write_csv(self, path)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The summary as JSON text, also written to `path` if given; the same run gives the same bytes."""
+        return _export.write_json(self, path)
+
+    def to_perfetto(self, path: str | Path) -> None:
+        """A Chrome trace (open it at ui.perfetto.dev or chrome://tracing) with each node's batches and KV use."""
+        _export.write_perfetto(self, path)
+
+    def plot(self) -> Any:
+        """A figure of throughput, latencies and use over time (matplotlib)."""
+        from helix_kit.plots.run import plot_run
+
+        return plot_run(self)
+
+    def __repr__(self) -> str:
+        summary = self.summary()
+        mark = ", partial" if self.partial else ""
+        return (
+            f"<Run {len(self.records)} requests, {summary['finished']} finished, "
+            f"{summary['decode_tokens_per_s']:.1f} decode tokens/s{mark}>"
+        )
+
+
+def describe(values: np.ndarray) -> dict[str, float | None]:
+    """Mean and percentiles; a percentile is the value at position int(n q) of the sorted list (the published rule)."""
+    if len(values) == 0:
+        return {"avg": None, **{f"p{q}": None for q in QUANTILES}}
+    ordered = np.sort(values)
+    picked = {f"p{q}": float(ordered[int(len(ordered) * (q / 100))]) for q in QUANTILES}
+    return {"avg": float(ordered.mean()), **picked}
+
+
+def merge(runs: Sequence[Run]) -> Run:
+    """Runs of parts of a cluster as one: throughputs add up and latencies are pooled (separate pipelines).
+
+    All runs must have the same window.
+    """
+    records: list[RequestRecord] = []
+    requests, times = [], []
+    for run in runs:
+        requests.append(run.tokens.request + len(records))
+        times.append(run.tokens.time_s)
+        records += run.records
+    return Run(
+        records,
+        window=runs[0].window,
+        tokens=TokenTimes(np.concatenate(requests), np.concatenate(times)),
+        nodes={name: use for run in runs for name, use in run.nodes.items()},
+        links=[use for run in runs for use in run.links],
+        batches=[batch for run in runs for batch in run.batches],
+        kv_samples={name: samples for run in runs for name, samples in run.kv_samples.items()},
+        kv_unit=runs[0].kv_unit,
+        partial=any(run.partial for run in runs),
+        notes=[note for run in runs for note in run.notes],
+        facts=runs[0].facts,
+    )
+
+
+__all__ = ["Batch", "LinkUse", "NodeUse", "Run", "TokenTimes", "describe", "merge"]
