@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_bars_are_to_scale_and_never_overlap(partial_plan, regions_plan):
         margins = {scene.layer_width * (plan.placement[n][1] - plan.placement[n][0]) - b.width for n, b in bars.items()}
         assert max(margins) == pytest.approx(min(margins)) and 0 < min(margins) < scene.layer_width
         ordered = sorted(bars.values(), key=lambda b: (b.y, b.x))
-        for a, b in zip(ordered, ordered[1:], strict=False):
+        for a, b in itertools.pairwise(ordered):
             assert a.y + a.height <= b.y or a.x + a.width <= b.x
 
 
@@ -69,7 +70,7 @@ def test_ribbons_are_as_wide_as_their_flow(partial_plan):
     widths = {edge: curve(group).width for edge, group in ribbons.items()}
     # Those that would be too thin to see are drawn wider.
     per_token = [width / partial_plan.flow_edges[edge] for edge, width in widths.items() if width > 1]
-    assert len(per_token) >= 5 max(per_token) == pytest.approx(min(per_token))
+    assert len(per_token) >= 5 and max(per_token) == pytest.approx(min(per_token))
 
 
 def test_fill_is_the_utilisation(partial_plan):
