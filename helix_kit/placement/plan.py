@@ -157,11 +157,11 @@ class Plan(BaseModel):
 
         return flow_graph(self, **options).to_svg(path)
 
-    def to_png(self, path: str | Path | None = None, **options: Any) -> bytes:
-        """The flow graph as PNG bytes, also written to `path`; options as for `to_svg`."""
+    def to_png(self, path: str | Path | None = None, *, scale: float = 2.0, **options: Any) -> bytes:
+        """The flow graph as PNG bytes, also written to `path`; options as for `to_svg`, `scale` pixels per pixel."""
         from helix_kit.plots import flow_graph
 
-        return flow_graph(self, **options).to_png(path)
+        return flow_graph(self, **options).to_png(path, scale=scale)
 
     def _repr_png_(self) -> bytes:
         return self.to_png()

@@ -117,15 +117,19 @@ def _at(bar: Bar, y: float) -> Bar:
 
 
 def _first_fit(machines: Sequence[Machine], kind_index: int, metrics: Metrics) -> list[list[Bar]]:
+    def fits(label: str, width: float) -> bool:
+        return text_width(label, metrics.label_size) + 2 <= width
+
     widths = [metrics.layer_width * (m.end - m.start) - 2 * metrics.inset for m in machines]
-    # One form of label for the whole kind: a mixture of "T4-3" and "#3" reads as two sorts of things.
-    long_fits = all(text_width(m.label, metrics.label_size) + 6 <= w for m, w in zip(machines, widths, strict=True))
+    # One form of label for the whole kind, the longest that fits in every bar: a mixture of "T4-3" and "#3"
+    # reads as two sorts of things.
+    forms = [[m.label for m in machines], [m.short_label for m in machines], [m.number for m in machines]]
+    labels = next((form for form in forms if all(map(fits, form, widths))), forms[1])
     lanes: list[list[Bar]] = []
     ends: list[float] = []
-    for machine, width in zip(machines, widths, strict=True):
-        label = machine.label if long_fits else machine.short_label
+    for machine, width, label in zip(machines, widths, labels, strict=True):
         x, taken = metrics.x(machine.start) + metrics.inset, text_width(label, metrics.label_size)
-        inside = taken + 2 <= width
+        inside = fits(label, width)
         left, right = x - metrics.inset, x + width + metrics.inset
         if inside:
             label_x = x + width / 2

@@ -41,9 +41,15 @@ class Machine:
     @property
     def short_label(self) -> str:
         """The label without the kind, which its swimlane already tells."""
+        return f"#{self.number}" if self.number.isdecimal() else self.number
+
+    @property
+    def number(self) -> str:
+        """The number in a generated name, else the label."""
         if len(self.members) > 1:
             return f"×{len(self.members)}"
-        return f"#{self.id.removeprefix(self.kind + '-')}" if self.id.startswith(f"{self.kind}-") else self.id
+        number = self.id.removeprefix(f"{self.kind}-")
+        return number if number.isdecimal() else self.id
 
 
 @dataclass(frozen=True, slots=True)

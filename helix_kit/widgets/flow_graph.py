@@ -1,0 +1,129 @@
+"""The flow graph as a widget: `FlowGraph(plan)` in a cell; what it shows and what is clicked are traits.
+
+The picture is the Scene of `helix_kit.plots`; flow_graph.js only draws it and answers the pointer and the keys.
+
+>>> from helix_kit.widgets import FlowGraph
+>>> graph = FlowGraph(plan)                                             # doctest: +SKIP
+>>> graph.observe(lambda change: print(change.new), "selected")         # doctest: +SKIP
+>>> graph.plan = another_plan                                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from helix_kit.errors import InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.plots import Picture, png_bundle
+from helix_kit.plots.swimlanes import layout
+from helix_kit.plots.theme import THEMES
+from helix_kit.plots.words import number
+
+HERE = Path(__file__).parent
+MOST_PIPELINES = 50
+"""Listed in the menu, the widest first."""
+
+
+class FlowGraph(anywidget.AnyWidget):
+    """An interactive flow graph of a plan.
+
+    Parameters
+    ----------
+    plan
+        What to draw; assign another to redraw.
+    width
+        Pixels of the layout; on screen it scales with the cell.
+    theme
+        ``auto`` follows the notebook, or ``light``, ``dark``.
+    merge
+        As in `helix_kit.plots.flow_graph`.
+    highlight
+        Index of one of the plan's pipelines, or node names.
+    editable
+        Let bars be dragged along the layers; the wish arrives in the trait `edit`.
+    """
+
+    _esm = HERE / "flow_graph.js"
+    _css = HERE / "flow_graph.css"
+
+    plan = traitlets.Instance(Plan)
+    width = traitlets.Float(1100.0)
+    merge = traitlets.Bool(None, allow_none=True)
+    scene = traitlets.Dict().tag(sync=True)
+    themes = traitlets.Dict(THEMES).tag(sync=True)
+    theme = traitlets.Enum(["auto", *THEMES], "auto").tag(sync=True)
+    pipelines: Any = traitlets.List().tag(sync=True)
+    highlighted = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    selected = traitlets.Unicode("").tag(sync=True)
+    """Name of the bar that was clicked last ("" for none)."""
+    search = traitlets.Unicode("").tag(sync=True)
+    offsets = traitlets.Dict().tag(sync=True)
+    """Node -> pixels by which the reader has moved its bar up or down."""
+    editable = traitlets.Bool(False).tag(sync=True)
+    edit = traitlets.Dict().tag(sync=True)
+    """Last wish made by dragging: {"node", "start", "end", "count"}."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        width: float = 1100.0,
+        theme: str = "auto",
+        merge: bool | None = None,
+        highlight: int | Collection[str] | None = None,
+        editable: bool = False,
+        **traits: Any,
+    ) -> None:
+        if theme not in ("auto", *THEMES):
+            raise InputError(f"expected one of auto, {', '.join(THEMES)}", field="theme", value=theme)
+        super().__init__(plan=plan, width=width, theme=theme, merge=merge, editable=editable, **traits)
+        self.highlight(highlight)
+
+    @traitlets.observe("plan", "width", "merge")
+    def _redraw(self, change: Any) -> None:
+        if not self.trait_has_value("plan"):
+            return
+        with self.hold_sync():
+            self.scene = layout(self.plan, width=self.width, merge=self.merge).to_dict()
+            if change["name"] == "plan":
+                self.pipelines = [
+                    {
+                        "label": f"{i + 1}: {number(rate)} tokens/s, {len(stages)} stages",
+                        "nodes": [s.node for s in stages],
+                    }
+                    for i, (stages, rate) in enumerate(self.plan.pipelines[:MOST_PIPELINES])
+                ]
+                self.highlighted = []
+                if self.selected not in self.plan.placement:
+                    self.selected = ""
+
+    def highlight(self, pipeline: int | Collection[str] | None) -> None:
+        """Fade all but one of the plan's pipelines (by index) or the nodes named; None: show everything."""
+        if isinstance(pipeline, int):
+            if not -len(self.plan.pipelines) <= pipeline < len(self.plan.pipelines):
+                raise InputError(
+                    f"the plan has {len(self.plan.pipelines)} pipelines", field="highlight", value=pipeline
+                )
+            pipeline = [stage.node for stage in self.plan.pipelines[pipeline][0]]
+        self.highlighted = [self.plan.cluster.node(name).name for name in pipeline or ()]
+
+    def on_select(self, handler: Callable[[str], None]) -> None:
+        """Call `handler` with the name of each bar that is clicked ("" when the selection is dropped)."""
+        self.observe(lambda change: handler(change.new), "selected")
+
+    def picture(self) -> Picture:
+        """The same picture without interaction, for files."""
+        still = layout(self.plan, width=self.width, merge=self.merge, highlight=self.highlighted or None)
+        return Picture(still, "light" if self.theme == "auto" else self.theme)
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The widget, and a PNG for whatever shows the notebook without a kernel."""
+        live, live_metadata = super()._repr_mimebundle_(**options) or ({}, {})
+        picture = self.picture()
+        still, metadata = png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)
+        return {**live, **still}, {**live_metadata, **metadata}
