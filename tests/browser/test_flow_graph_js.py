@@ -38,7 +38,8 @@ window.model = (() => {
 })();
 window.saved = [];
 const url = URL.createObjectURL(new Blob([%s], { type: "text/javascript" }));
-import(url).then((m) => { window.stop = m.default.render({ model: window.model, el: document.querySelector("#here") }); });
+const el = document.querySelector("#here");
+import(url).then((m) => { window.stop = m.default.render({ model: window.model, el }); });
 """
 TRAITS = ("scene", "themes", "theme", "pipelines", "highlighted", "selected", "search", "offsets", "editable", "edit")
 
