@@ -1,0 +1,220 @@
+"""The paper's mixed-integer program (Helix, section 4.4), one function a family of constraints.
+
+Variables: first layer s_i; b_ik, whether node i holds k layers; flow f_ij in tokens/s and use d_ij of each link.
+Number of rows and columns agree with the published solver logs (`tests/placement/test_paper_milp.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyomo.environ as pyo
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Edge, Flow, can_follow
+from helix_kit.placement.problem import Problem
+
+
+@dataclass(frozen=True)
+class ProblemSize:
+    """Rows and columns of a program, as solver logs report them."""
+
+    constraints: int
+    variables: int
+    continuous: int
+    integer: int
+    """Whole numbers that are not binary."""
+    binary: int
+
+
+def build(
+    problem: Problem,
+    *,
+    partial_inference: bool = True,
+    degree: int | None = None,
+    cap_tokens_per_s: float | None = None,
+) -> pyo.ConcreteModel:
+    """The paper's model.
+
+    Parameters
+    ----------
+    partial_inference
+        Whether a request may enter a node's range after its first layer.
+    degree
+        Keep only links among the `degree` fastest of either end (the paper's pruning); None: all.
+    cap_tokens_per_s
+        A proven bound on the flow: throughputs and link capacities above it are cut down to it, which makes the
+        relaxation far tighter and changes no optimum. None: the paper's own coefficients.
+    """
+    model = pyo.ConcreteModel("helix")
+    nodes = [n.name for n in problem.cluster.nodes if problem.max_layers(n.name) > 0]
+    links = usable_links(problem, nodes, degree)
+    model.num_layers = problem.num_layers
+    model.partial_inference = partial_inference
+    cap = float("inf") if cap_tokens_per_s is None else cap_tokens_per_s
+    model.nodes = pyo.Set(initialize=nodes)
+    model.sizes = pyo.Set(initialize=[(n, k) for n in nodes for k in range(1, problem.max_layers(n) + 1)])
+    model.links = pyo.Set(initialize=links)
+    model.inner_links = pyo.Set(initialize=[link for link in links if COORDINATOR not in link])
+    define_variables(model)
+    define_placement_constraints(model)
+    define_flow_conservation_constraints(model)
+    define_node_throughput_constraints(model, problem, cap)
+    define_connection_validity_constraints(model)
+    define_link_capacity_constraints(model, problem, cap)
+    define_objective(model, cap)
+    return model
+
+
+def usable_links(problem: Problem, nodes: list[str], degree: int | None = None) -> list[Edge]:
+    """All links between nodes and to and from the coordinator; with `degree`, the fastest of each end."""
+    ends = [COORDINATOR, *nodes]
+    pairs = [(a, b) for a in ends for b in ends if a != b]
+    if degree is None:
+        return pairs
+    speed = {pair: problem.cluster.link(*pair).bandwidth_gbps for pair in pairs}
+    kept: set[Edge] = set()
+    for end in ends:
+        outgoing = sorted((p for p in pairs if p[0] == end), key=lambda p: -speed[p])
+        incoming = sorted((p for p in pairs if p[1] == end), key=lambda p: -speed[p])
+        if end == COORDINATOR:
+            kept.update(outgoing[:degree], incoming[:degree])
+        else:
+            kept.update([p for p in outgoing if p[1] != COORDINATOR][:degree])
+            kept.update([p for p in incoming if p[0] != COORDINATOR][:degree])
+    return [p for p in pairs if p in kept]
+
+
+def define_variables(model: pyo.ConcreteModel) -> None:
+    """s, b, f and d of the paper's table 4."""
+    model.start = pyo.Var(model.nodes, domain=pyo.NonNegativeIntegers, bounds=(0, model.num_layers - 1))
+    model.holds = pyo.Var(model.sizes, domain=pyo.Binary)
+    model.flow = pyo.Var(model.links, domain=pyo.NonNegativeReals)
+    model.used = pyo.Var(model.links, domain=pyo.Binary)
+
+    def end(m: Any, node: str) -> Any:
+        return m.start[node] + sum(k * m.holds[n, k] for n, k in m.sizes if n == node)
+
+    model.end = pyo.Expression(model.nodes, rule=end)
+
+
+def define_placement_constraints(model: pyo.ConcreteModel) -> None:
+    """Each node holds one range, within the model's layers (paper: constraint group 1)."""
+    sizes: dict[str, list[int]] = {}
+    for node, k in model.sizes:
+        sizes.setdefault(node, []).append(k)
+    model.one_size = pyo.Constraint(model.nodes, rule=lambda m, n: sum(m.holds[n, k] for k in sizes[n]) == 1)
+    model.within_model = pyo.Constraint(model.nodes, rule=lambda m, n: m.end[n] <= m.num_layers)
+
+
+def define_flow_conservation_constraints(model: pyo.ConcreteModel) -> None:
+    """What enters a node leaves it (paper: constraint group 2)."""
+    into, out_of = _ends(model)
+    model.conservation = pyo.Constraint(
+        model.nodes,
+        rule=lambda m, n: sum(m.flow[e] for e in into.get(n, [])) == sum(m.flow[e] for e in out_of.get(n, [])),
+    )
+
+
+def define_node_throughput_constraints(model: pyo.ConcreteModel, problem: Problem, cap: float) -> None:
+    """A node carries at most T(k) for the k layers it holds (paper: constraint group 3)."""
+    into, _ = _ends(model)
+    tables = {n: [min(problem.throughput(n, k), cap) for k in range(1, problem.max_layers(n) + 1)] for n in model.nodes}
+    model.node_throughput = pyo.Constraint(
+        model.nodes,
+        rule=lambda m, n: (
+            sum(m.flow[e] for e in into.get(n, [])) <= sum(t * m.holds[n, k] for k, t in enumerate(tables[n], 1))
+        ),
+    )
+
+
+def define_connection_validity_constraints(model: pyo.ConcreteModel) -> None:
+    """A link is used only where the receiver holds the next layer (paper: constraint group 4)."""
+    layers, partial = model.num_layers, model.partial_inference
+
+    def not_after(m: Any, i: str, j: str) -> Any:
+        return m.start[j] - m.end[i] <= layers * (1 - m.used[i, j])
+
+    def not_before(m: Any, i: str, j: str) -> Any:
+        if partial:
+            return m.end[i] + 1 - m.end[j] <= (layers + 1) * (1 - m.used[i, j])
+        return m.end[i] - m.start[j] <= layers * (1 - m.used[i, j])
+
+    model.starts_in_time = pyo.Constraint(model.inner_links, rule=not_after)
+    model.goes_further = pyo.Constraint(model.inner_links, rule=not_before)
+    sources = [j for i, j in model.links if i == COORDINATOR]
+    sinks = [i for i, j in model.links if j == COORDINATOR]
+    model.first_layer = pyo.Constraint(sources, rule=lambda m, j: m.start[j] <= layers * (1 - m.used[COORDINATOR, j]))
+    model.last_layer = pyo.Constraint(sinks, rule=lambda m, i: layers * m.used[i, COORDINATOR] <= m.end[i])
+
+
+def define_link_capacity_constraints(model: pyo.ConcreteModel, problem: Problem, cap: float) -> None:
+    """A link in use carries at most its bandwidth, one out of use nothing (paper: constraint group 5)."""
+    model.link_capacity = pyo.Constraint(
+        model.links,
+        rule=lambda m, i, j: m.flow[i, j] <= min(problem.link_capacity(i, j), cap) * m.used[i, j],
+    )
+
+
+def define_objective(model: pyo.ConcreteModel, cap: float) -> None:
+    """Most tokens/s from the coordinator; a finite `cap` is one more row."""
+    total = sum(model.flow[e] for e in model.links if e[0] == COORDINATOR)
+    model.total_flow = pyo.Objective(expr=total, sense=pyo.maximize)
+    if cap < float("inf"):
+        model.proven_bound = pyo.Constraint(expr=total <= cap)
+
+
+def _ends(model: pyo.ConcreteModel) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
+    into: dict[str, list[Edge]] = {}
+    out_of: dict[str, list[Edge]] = {}
+    for i, j in model.links:
+        out_of.setdefault(i, []).append((i, j))
+        into.setdefault(j, []).append((i, j))
+    return into, out_of
+
+
+def set_initial_values(model: pyo.ConcreteModel, placement: Mapping[str, tuple[int, int]], flow: Flow) -> None:
+    """Offer a placement and its flow as the solver's first incumbent; unplaced nodes hold one layer, unused."""
+    spans = {n: placement.get(n, (0, 1)) for n in model.nodes}
+    for n in model.nodes:
+        model.start[n] = spans[n][0]
+    for n, k in model.sizes:
+        model.holds[n, k] = int(spans[n][1] - spans[n][0] == k)
+    for i, j in model.links:
+        amount = flow.edges.get((i, j), 0.0)
+        valid = _follows(spans, i, j, model.num_layers, model.partial_inference)
+        model.flow[i, j] = amount if valid else 0.0
+        model.used[i, j] = int(amount > 0 and valid)
+
+
+def _follows(
+    spans: Mapping[str, tuple[int, int]], source: str, target: str, num_layers: int, partial_inference: bool
+) -> bool:
+    if source == COORDINATOR:
+        return spans[target][0] == 0
+    if target == COORDINATOR:
+        return spans[source][1] == num_layers
+    return can_follow(spans[source][1], spans[target], partial_inference)
+
+
+def read_placement(model: pyo.ConcreteModel) -> dict[str, tuple[int, int]]:
+    """The placement in the model's values: nodes that carry flow."""
+    into, _ = _ends(model)
+    placement = {}
+    for n in model.nodes:
+        if sum(model.flow[e].value or 0.0 for e in into.get(n, [])) > 1e-6:
+            start = round(model.start[n].value)
+            size = next(k for m, k in model.sizes if m == n and round(model.holds[n, k].value) == 1)
+            placement[n] = (start, start + size)
+    return placement
+
+
+def size_of(model: pyo.ConcreteModel) -> ProblemSize:
+    """Rows and columns of a model."""
+    variables = list(model.component_data_objects(pyo.Var))
+    binary = sum(v.is_binary() for v in variables)
+    integer = sum(v.is_integer() and not v.is_binary() for v in variables)
+    rows = sum(1 for _ in model.component_data_objects(pyo.Constraint, active=True))
+    return ProblemSize(rows, len(variables), len(variables) - binary - integer, integer, binary)

@@ -1,0 +1,178 @@
+"""The verb `plan`: choose a method, run it under a clock, and return a Plan with value, proven bound and gap.
+
+The value is always the exact maximum flow of the placement (`helix_kit.flow`), whatever a solver says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from helix_kit.cluster import Cluster, load_cluster
+from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.flow import Edge, Flow
+from helix_kit.model import Model, load_model
+from helix_kit.placement import bounds, heuristics
+from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.solvers import check_solver
+from helix_kit.placement.watch import Progress, Stop, Watch
+from helix_kit.profiles import Profile
+
+METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate", "separate-plus")
+OBJECTIVES = ("flow",)
+
+
+@dataclass
+class Found:
+    """What a method returns: a placement, and what it knows about it."""
+
+    placement: dict[str, tuple[int, int]]
+    links: set[Edge] | None = None
+    """Links that requests may take; None: all that fit."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    solver: str | None = None
+
+
+@dataclass
+class Task:
+    """What a method is given."""
+
+    problem: Problem
+    watch: Watch
+    solver: str
+    seed: int
+    partial_inference: bool
+    groups: list[Group]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def flow(self, found: Found) -> Flow:
+        """The exact maximum flow of what a method found."""
+        return self.problem.max_flow(found.placement, partial_inference=self.partial_inference, links=found.links)
+
+
+def plan(
+    cluster: Cluster | str | Path,
+    model: Model | str | Path,
+    *,
+    method: str = "pattern",
+    objective: str = "flow",
+    solver: str = "highs",
+    time_limit: float = 60.0,
+    seed: int = 0,
+    partial_inference: bool = True,
+    profiles: Mapping[str, Profile] | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    **options: Any,
+) -> Plan:
+    """Place the model's layers on the cluster's nodes.
+
+    Parameters
+    ----------
+    cluster, model
+        Descriptions, or what `load_cluster` and `load_model` accept.
+    method
+        ``pattern`` (the default: stages by column generation), ``paper-milp`` (Helix, section 4.4), or a baseline:
+        ``swarm``, ``petals``, ``separate``, ``separate-plus``.
+    solver
+        ``highs``, ``glpk`` or ``gurobi``, for the methods that need one.
+    time_limit
+        Seconds; the best plan at that time is returned.
+    partial_inference
+        Whether a request may enter a node's range after its first layer.
+    profiles
+        Measured profiles by kind of machine, which go before the shipped tables.
+    progress
+        Called with (seconds, best value, bound, message), values in tokens/s.
+    stop
+        A `threading.Event` or callable, asked often; once set, the best plan so far is returned.
+    options
+        Of the method: ``degree`` (links kept per node) and ``initial`` (heuristic start) of ``paper-milp``.
+
+    Raises InputError for a wrong option and InfeasibleError when there is no plan.
+    """
+    if method not in METHODS:
+        raise InputError(f"expected one of {', '.join(METHODS)}", field="method", value=method)
+    if objective not in OBJECTIVES:
+        raise InputError(f"expected one of {', '.join(OBJECTIVES)}", field="objective", value=objective)
+    if not time_limit > 0:
+        raise InputError("expected a number of seconds above 0", field="time_limit", value=time_limit)
+    check_solver(solver)
+    if not isinstance(cluster, Cluster):
+        cluster = load_cluster(cluster)
+    if not isinstance(model, Model):
+        model = load_model(model)
+    problem = Problem.of(cluster, model, profiles)
+    watch = Watch(time_limit, progress, stop)
+    task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options)
+    watch.report(bound=problem.compute_bound)
+    found = _run(method, task)
+    flow = task.flow(found)
+    watch.report(value=flow.tokens_per_s)
+    proven = _bounds(task, flow.tokens_per_s, found)
+    bound = min(proven.values())
+    watch.report(bound=bound, message="done")
+    if flow.tokens_per_s <= 0:
+        raise InfeasibleError(
+            f"method {method!r} found no placement of {model.name} on cluster {cluster.name} that carries any flow",
+            fix=None if method == "pattern" else "use method 'pattern'",
+        )
+    return Plan.from_placement(
+        problem,
+        found.placement,
+        method=method,
+        objective=objective,
+        solver=found.solver,
+        flow=flow,
+        bound_tokens_per_s=bound,
+        bounds=proven,
+        seconds=watch.seconds,
+        seed=seed,
+        partial_inference=partial_inference,
+        progress=tuple(watch.history),
+        notes=tuple(found.notes),
+    )
+
+
+def _run(method: str, task: Task) -> Found:
+    if method == "pattern":
+        from helix_kit.placement.pattern import find
+
+        placement, proven = find(task)
+        return Found(placement, bounds=proven, solver=task.solver)
+    if method == "paper-milp":
+        from helix_kit.placement.paper import find as find_paper
+
+        return find_paper(task)
+    if method == "swarm":
+        return Found(heuristics.swarm(task.problem))
+    if method == "petals":
+        return Found(heuristics.petals(task.problem, task.seed))
+    placement, links = heuristics.separate(task.problem, plus=method == "separate-plus")
+    return Found(placement, links)
+
+
+def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
+    """Every bound known for the problem; B2 and B3 are searched only as far as they can help."""
+    problem, watch, groups = task.problem, task.watch, task.groups
+    if any(end - start > problem.max_layers(name) for name, (start, end) in found.placement.items()):
+        # Bounds for nodes within their maximum say nothing about such a plan: let all its kind hold as much.
+        groups = groups_of(problem, forced=found.placement)
+        found.notes.append("some nodes hold more layers than their maximum: bounds allow all of their kind the same")
+    proven = {"compute": problem.compute_bound, "B1": bounds.b1(groups, problem.num_layers), **found.bounds}
+    best = min(proven.values())
+    if value < best * (1 - bounds.PRECISION):
+        if "B2" not in proven:
+            proven["B2"] = bounds.b2(groups, problem.num_layers, low=value, high=best, over=watch.stopped)
+        best = min(proven.values())
+    if value < best * (1 - bounds.PRECISION) and found.solver is not None and not watch.over():
+        proven["B3"] = bounds.b3(
+            groups, problem.num_layers, low=value, high=best, solver=task.solver, watch=watch, time_limit=5.0
+        )
+    # Flows are whole milli-tokens; a bound below the value by rounding alone is the value.
+    return {name: max(b, value) if b > value * (1 - 1e-6) else b for name, b in proven.items()}

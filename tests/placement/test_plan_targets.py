@@ -1,0 +1,72 @@
+"""The plans that this package promises: value, gap and time, with either open solver."""
+
+import networkx as nx
+import pytest
+
+import helix_kit as hk
+from helix_kit.cluster import COORDINATOR
+
+TARGETS = [
+    # cluster, model, least tokens/s, largest gap
+    ("single24", "llama2-70b", 2045.6, 1e-4),
+    ("single24", "llama-30b", 1517.6, 1e-3),
+    ("hetero42", "llama2-70b", 5993.0, 0.011),
+    ("cluster10", "llama-30b", 286.58, 1e-3),
+]
+
+
+def independent_flow(plan):
+    """Max flow of a plan by a graph written down here from the paper, solved by another algorithm."""
+    model, graph = plan.model, nx.DiGraph()
+    spans = plan.placement
+    activation = model.activation_bytes_per_token + 2
+
+    def connect(a, b, size):
+        link = plan.cluster.link(a, b)
+        graph.add_edge((a, "out"), (b, "in"), capacity=int(link.bandwidth_gbps * 1e9 / 8 / size * 1000))
+
+    for a, (start, end) in spans.items():
+        graph.add_edge((a, "in"), (a, "out"), capacity=int(plan.node_throughput_tokens_per_s[a] * 1000))
+        if start == 0:
+            connect(COORDINATOR, a, 2)
+        if end == model.num_layers:
+            connect(a, COORDINATOR, 2)
+        for b, (next_start, next_end) in spans.items():
+            if a != b and next_start <= end < next_end:
+                connect(a, b, activation)
+    ids = {v: i for i, v in enumerate(graph)}
+    graph = nx.relabel_nodes(graph, ids)
+    source, sink = ids[COORDINATOR, "out"], ids[COORDINATOR, "in"]
+    return nx.maximum_flow_value(graph, source, sink, flow_func=nx.algorithms.flow.edmonds_karp) / 1000
+
+
+@pytest.mark.parametrize("solver", ["highs", "glpk"])
+@pytest.mark.parametrize(("cluster", "model", "least", "gap"), TARGETS)
+def test_pattern_reaches_the_known_best(cluster, model, least, gap, solver):
+    plan = hk.plan(hk.Cluster.preset(cluster), hk.Model.preset(model), solver=solver, time_limit=30)
+    assert plan.flow_tokens_per_s >= least
+    assert plan.gap <= gap
+    assert plan.seconds < 15  # 1-2 s when the machine is free
+    assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
+
+
+def test_same_seed_same_plan():
+    made = [hk.plan("single24", "llama-30b", seed=3) for _ in range(2)]
+    assert made[0].placement == made[1].placement
+    assert made[0].flow == made[1].flow
+
+
+def test_progress_and_record():
+    seen = []
+    plan = hk.plan("hetero42", "llama2-70b", progress=lambda *event: seen.append(event))
+    assert len(seen) >= 3
+    values, bounds = [e[1] for e in seen], [e[2] for e in seen]
+    assert values == sorted(values)
+    assert bounds == sorted(bounds, reverse=True)
+    assert plan.progress[-1][1:] == (plan.flow_tokens_per_s, plan.bound_tokens_per_s)
+
+
+def test_stop_at_once_still_gives_a_plan():
+    plan = hk.plan("hetero42", "llama2-70b", stop=lambda: True)
+    assert plan.flow_tokens_per_s > 0
+    assert plan.seconds < 5
