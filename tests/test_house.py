@@ -19,7 +19,7 @@ FLOORS = [
     {"placement"},
     {"workload"},
     {"scheduling"},
-    {"report"},
+    {"report", "_export"},
     {"simulator", "runtime"},
     {"search"},
     {"analysis"},
