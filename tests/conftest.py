@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from helix_kit import Cluster, Model, Plan, Problem
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HELIX_KIT_SHARED", ROOT.parent / "shared"))
 
@@ -28,3 +30,18 @@ def shared() -> Path:
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def overlapping_plan() -> Plan:
+    """Four machines whose layer ranges overlap: V100-16G-0 must hand over to A10G-0 in the middle of its range.
+
+    The two that hold the last layers, A10G-0 and T4-0, limit the flow; every link carries some, in three pipelines.
+    """
+    cluster = Cluster.model_validate(
+        {"name": "four", "nodes": [{"gpu": "V100-16G"}, {"gpu": "A10G"}, {"gpu": "T4", "count": 2}]}
+    )
+    # Under a name without measured tables: the roofline estimate, which no new measurement changes.
+    model = Model.preset("SmolLM2-135M").model_copy(update={"name": "tiny"})
+    placement = {"V100-16G-0": (0, 18), "A10G-0": (12, 30), "T4-0": (18, 30), "T4-1": (0, 12)}
+    return Plan.from_placement(Problem.of(cluster, model), placement, method="hand")

@@ -8,14 +8,6 @@ from helix_kit import Cluster, Model, Plan, Problem
 
 
 @pytest.fixture(scope="session")
-def partial_plan() -> Plan:
-    """Two replicas whose ranges overlap: CPU-fast-0 hands over to CPU-medium-0 in the middle of its range."""
-    problem = Problem.of(Cluster.preset("laptop"), Model.preset("SmolLM2-135M"))
-    placement = {"CPU-fast-0": (0, 18), "CPU-medium-0": (12, 30), "CPU-slow-0": (18, 30), "CPU-slow-1": (0, 12)}
-    return Plan.from_placement(problem, placement, method="hand")
-
-
-@pytest.fixture(scope="session")
 def two_regions() -> Cluster:
     """Four A100 in one region, a pair of T4 kinds in the other, and a thin link between them."""
     return Cluster.model_validate(

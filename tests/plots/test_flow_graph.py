@@ -34,8 +34,8 @@ def curve(group: Group) -> Curve:
     return next(i for i in group.items if isinstance(i, Curve))
 
 
-def test_bars_are_to_scale_and_never_overlap(partial_plan, regions_plan):
-    for plan in (partial_plan, regions_plan):
+def test_bars_are_to_scale_and_never_overlap(overlapping_plan, regions_plan):
+    for plan in (overlapping_plan, regions_plan):
         scene = flow_graph(plan).scene
         bars = {name: outline(group) for name, group in nodes_of(scene).items()}
         assert bars.keys() == plan.placement.keys()
@@ -50,8 +50,8 @@ def test_bars_are_to_scale_and_never_overlap(partial_plan, regions_plan):
             assert a.y + a.height <= b.y or a.x + a.width <= b.x
 
 
-def test_everything_lies_inside_the_picture(partial_plan, regions_plan):
-    for plan in (partial_plan, regions_plan):
+def test_everything_lies_inside_the_picture(overlapping_plan, regions_plan):
+    for plan in (overlapping_plan, regions_plan):
         scene = flow_graph(plan, width=900).scene
         for group in scene.groups:
             for item in group.items:
@@ -64,37 +64,37 @@ def test_everything_lies_inside_the_picture(partial_plan, regions_plan):
                     assert 0 <= item.x <= 900 and 0 <= item.y <= scene.height
 
 
-def test_ribbons_are_as_wide_as_their_flow(partial_plan):
-    ribbons = edges_of(flow_graph(partial_plan).scene)
-    assert ribbons.keys() == partial_plan.flow_edges.keys()
+def test_ribbons_are_as_wide_as_their_flow(overlapping_plan):
+    ribbons = edges_of(flow_graph(overlapping_plan).scene)
+    assert ribbons.keys() == overlapping_plan.flow_edges.keys()
     widths = {edge: curve(group).width for edge, group in ribbons.items()}
     # Those that would be too thin to see are drawn wider.
-    per_token = [width / partial_plan.flow_edges[edge] for edge, width in widths.items() if width > 1]
+    per_token = [width / overlapping_plan.flow_edges[edge] for edge, width in widths.items() if width > 1]
     assert len(per_token) >= 5 and max(per_token) == pytest.approx(min(per_token))
 
 
-def test_fill_is_the_utilisation(partial_plan):
-    for name, group in nodes_of(flow_graph(partial_plan).scene).items():
+def test_fill_is_the_utilisation(overlapping_plan):
+    for name, group in nodes_of(flow_graph(overlapping_plan).scene).items():
         full = next(i for i in group.items if isinstance(i, Rect) and i.fill and i.fill.endswith("-full"))
-        through = sum(rate for (_, target), rate in partial_plan.flow_edges.items() if target == name)
-        capacity = partial_plan.node_throughput_tokens_per_s[name]
+        through = sum(rate for (_, target), rate in overlapping_plan.flow_edges.items() if target == name)
+        capacity = overlapping_plan.node_throughput_tokens_per_s[name]
         assert full.height / outline(group).height == pytest.approx(through / capacity, abs=1e-4)
 
 
-def test_partial_entry_meets_the_bar_where_the_layer_is(partial_plan):
-    scene = flow_graph(partial_plan).scene
-    bar = outline(nodes_of(scene)["CPU-medium-0"])
-    midway = curve(edges_of(scene)["CPU-fast-0", "CPU-medium-0"]).points[-1]
+def test_partial_entry_meets_the_bar_where_the_layer_is(overlapping_plan):
+    scene = flow_graph(overlapping_plan).scene
+    bar = outline(nodes_of(scene)["A10G-0"])
+    midway = curve(edges_of(scene)["V100-16G-0", "A10G-0"]).points[-1]
     assert midway[0] == pytest.approx(scene.layer_x0 + 18 * scene.layer_width, abs=2)
     assert midway[1] in (bar.y, bar.y + bar.height)
-    at_start = curve(edges_of(scene)["CPU-slow-1", "CPU-medium-0"]).points[-1]
+    at_start = curve(edges_of(scene)["T4-1", "A10G-0"]).points[-1]
     assert at_start[0] == pytest.approx(bar.x)
     marks = [dict(g.data) for g in scene.groups if g.role == "entry"]
-    assert marks == [{"source": "CPU-fast-0", "target": "CPU-medium-0"}]
+    assert marks == [{"source": "V100-16G-0", "target": "A10G-0"}]
 
 
-def test_min_cut_is_marked_and_nothing_else(partial_plan, regions_plan):
-    for plan in (partial_plan, regions_plan):
+def test_min_cut_is_marked_and_nothing_else(overlapping_plan, regions_plan):
+    for plan in (overlapping_plan, regions_plan):
         scene = flow_graph(plan).scene
         marked = {(n, n) for n, g in nodes_of(scene).items() if outline(g).stroke == "cut"}
         marked |= {edge for edge, g in edges_of(scene).items() if curve(g).stroke == "cut"}
@@ -140,28 +140,28 @@ def test_same_bytes_whatever_the_hash_seed(tmp_path, regions_plan):
     assert len(runs) == 1 and len(runs.pop()) == 64
 
 
-def test_png_has_the_layouts_size_and_is_what_notebooks_get(partial_plan, tmp_path):
-    png = partial_plan.to_png(tmp_path / "plan.png", width=800)
+def test_png_has_the_layouts_size_and_is_what_notebooks_get(overlapping_plan, tmp_path):
+    png = overlapping_plan.to_png(tmp_path / "plan.png", width=800)
     assert (tmp_path / "plan.png").read_bytes() == png
     assert struct.unpack(">II", png[16:24])[0] == 1600, "two image pixels per pixel of the layout"
-    data, metadata = partial_plan._repr_mimebundle_()
+    data, metadata = overlapping_plan._repr_mimebundle_()
     assert data["image/png"] and metadata["image/png"]["width"] == 1100
     assert len(data["text/plain"]) < 200, "the text beside the picture is a title, not the whole plan"
 
 
-def test_highlighting_a_pipeline_fades_the_rest(partial_plan):
-    stages, _ = partial_plan.pipelines[0]
-    scene = flow_graph(partial_plan, highlight=0).scene
+def test_highlighting_a_pipeline_fades_the_rest(overlapping_plan):
+    stages, _ = overlapping_plan.pipelines[0]
+    scene = flow_graph(overlapping_plan, highlight=0).scene
     clear = {name for name, group in nodes_of(scene).items() if not group.faded}
-    assert clear == {stage.node for stage in stages} != set(partial_plan.placement)
+    assert clear == {stage.node for stage in stages} != set(overlapping_plan.placement)
     with pytest.raises(InputError, match="3 pipelines"):
-        flow_graph(partial_plan, highlight=9)
+        flow_graph(overlapping_plan, highlight=9)
 
 
-def test_unknown_theme_is_refused(partial_plan):
+def test_unknown_theme_is_refused(overlapping_plan):
     with pytest.raises(InputError, match="light"):
-        flow_graph(partial_plan, theme="neon")
-    assert flow_graph(partial_plan, theme="dark").to_svg() != flow_graph(partial_plan).to_svg()
+        flow_graph(overlapping_plan, theme="neon")
+    assert flow_graph(overlapping_plan, theme="dark").to_svg() != flow_graph(overlapping_plan).to_svg()
 
 
 def test_three_hundred_machines_are_merged_without_losing_flow():

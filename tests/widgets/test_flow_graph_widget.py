@@ -16,33 +16,33 @@ def drawn(graph: FlowGraph) -> set[str]:
 
 def test_assigning_a_plan_redraws_and_forgets_the_old_ones_marks(plan):
     graph = FlowGraph(plan, highlight=0)
-    graph.set_state({"selected": "CPU-slow-1"})
+    graph.set_state({"selected": "T4-1"})
     assert drawn(graph) == set(plan.placement) and len(graph.pipelines) == len(plan.pipelines)
-    graph.plan = Plan.from_placement(plan.problem, {"CPU-fast-0": (0, 30)}, method="hand")
-    assert drawn(graph) == {"CPU-fast-0"} and len(graph.pipelines) == 1
+    graph.plan = Plan.from_placement(plan.problem, {"V100-16G-0": (0, 30)}, method="hand")
+    assert drawn(graph) == {"V100-16G-0"} and len(graph.pipelines) == 1
     assert graph.highlighted == [] and graph.selected == ""
 
 
 def test_a_click_in_the_page_calls_the_handler(plan):
     graph, heard = FlowGraph(plan), []
     graph.on_select(heard.append)
-    graph.set_state({"selected": "CPU-fast-0"})
+    graph.set_state({"selected": "V100-16G-0"})
     graph.set_state({"selected": ""})
-    assert heard == ["CPU-fast-0", ""]
+    assert heard == ["V100-16G-0", ""]
 
 
 def test_highlight_takes_a_pipeline_or_names_and_refuses_others(plan):
     graph = FlowGraph(plan)
     graph.highlight(0)
     assert graph.highlighted == [stage.node for stage in plan.pipelines[0][0]]
-    graph.highlight(["CPU-slow-0"])
-    assert graph.highlighted == ["CPU-slow-0"]
+    graph.highlight(["T4-0"])
+    assert graph.highlighted == ["T4-0"]
     graph.highlight(None)
     assert graph.highlighted == []
     with pytest.raises(InputError, match="3 pipelines"):
         graph.highlight(3)
-    with pytest.raises(InputError, match="CPU-fast-0"):
-        graph.highlight(["CPU-fast"])
+    with pytest.raises(InputError, match="V100-16G-0"):
+        graph.highlight(["V100-16G"])
     with pytest.raises(InputError, match="auto"):
         FlowGraph(plan, theme="neon")
 
