@@ -1,0 +1,26 @@
+"""Serving for real: a coordinator in the user's process, one worker per node, each with its layers only.
+
+Torch loads in the workers; importing this package, or starting an engine with the `process` launcher, does not
+load it here.
+"""
+
+from __future__ import annotations
+
+from helix_kit.runtime.coordinator import Timeouts
+from helix_kit.runtime.engine import Engine, EngineError, serve
+from helix_kit.runtime.jobs import Completion, Handle, Piece, RequestFailedError
+from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.weights import demo_weights
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "EngineError",
+    "Handle",
+    "Piece",
+    "RequestFailedError",
+    "SamplingParams",
+    "Timeouts",
+    "demo_weights",
+    "serve",
+]

@@ -1,0 +1,25 @@
+"""How workers are started: threads, processes of this machine, or Ray actors on several machines."""
+
+from __future__ import annotations
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime.members import Launcher
+
+LAUNCHERS = ("process", "inproc")
+
+
+def make_launcher(name: str | Launcher, plan: Plan, model_type: str, *, threads: int = 1) -> Launcher:
+    """The launcher called `name`; a launcher object is returned as it is."""
+    if not isinstance(name, str):
+        return name
+    if name == "process":
+        from helix_kit.runtime.launch.process import ProcessLauncher
+
+        return ProcessLauncher(model_type, threads=threads)
+    if name == "inproc":
+        from helix_kit.runtime.launch.inproc import InprocLauncher
+
+        return InprocLauncher()
+    raise InputError(_files.unknown("launcher", name, LAUNCHERS), field="launcher")

@@ -1,0 +1,178 @@
+"""Attention of a ragged batch over paged keys and values, called from unchanged Hugging Face layers.
+
+One step holds rows (tokens) of several requests side by side. Rows of requests that decode are attended in one
+batch over their gathered pages; each prefill chunk is attended by itself, causally, over what its request has
+so far. `register` makes transformers call `attend`, which finds the step's bookkeeping in the keyword `step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+
+IMPLEMENTATION = "helix_kit_paged"
+
+
+@dataclass
+class Chunk:
+    """Rows [row, row + tokens) of the batch: `tokens` positions of one request from `position` on."""
+
+    row: int
+    tokens: int
+    position: int
+    pages: torch.Tensor
+    """(layers, pages)."""
+
+
+@dataclass
+class StepLayout:
+    """Where the rows of one segment of a step find their keys and values; layers count from `first_layer`."""
+
+    pool: PagePool
+    first_layer: int
+    slots: torch.Tensor
+    """(layers, rows): where each row's key and value are written."""
+    decode_rows: torch.Tensor
+    decode_pages: torch.Tensor
+    """(layers, decoding requests, pages), padded with page 0."""
+    decode_positions: torch.Tensor
+    """(decoding requests, 1): position of each row, which is the last one it may see."""
+    chunks: list[Chunk]
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+
+def lay_out(
+    pool: PagePool, first_layer: int, num_layers: int, rows: list[tuple[BlockTable, int, int, int]]
+) -> StepLayout:
+    """Bookkeeping of one segment of layers.
+
+    `rows` lists per request, in batch order: its block table, the index of the segment's first layer in that
+    table, the position of its first token in this step, and how many tokens it has there.
+    """
+    device = pool.keys.device
+    slots, decode, chunks, row = [], [], [], 0
+    for table, offset, position, tokens in rows:
+        layers = slice(offset, offset + num_layers)
+        slots.append(table.slots(position, position + tokens)[layers])
+        pages = table.pages[layers, : -(-(position + tokens) // PAGE_TOKENS)]
+        if tokens == 1:
+            decode.append((row, position, pages))
+        else:
+            chunks.append(Chunk(row, tokens, position, torch.from_numpy(pages).to(device)))
+        row += tokens
+    longest = max((pages.shape[1] for _, _, pages in decode), default=0)
+    table_of_decode = np.zeros((num_layers, len(decode), longest), dtype=np.int64)
+    for index, (_, _, pages) in enumerate(decode):
+        table_of_decode[:, index, : pages.shape[1]] = pages
+    return StepLayout(
+        pool=pool,
+        first_layer=first_layer,
+        slots=torch.from_numpy(np.concatenate(slots, axis=1)).to(device),
+        decode_rows=torch.tensor([r for r, _, _ in decode], dtype=torch.long, device=device),
+        decode_pages=torch.from_numpy(table_of_decode).to(device),
+        decode_positions=torch.tensor([[p] for _, p, _ in decode], dtype=torch.long, device=device),
+        chunks=chunks,
+    )
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    step: StepLayout,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Write this step's keys and values, then attend; the signature that transformers expects.
+
+    `query` is (1, heads, rows, head dim), `key` and `value` (1, kv heads, rows, head dim); the result is
+    (1, rows, heads, head dim).
+    """
+    layer = int(module.layer_idx) - step.first_layer  # type: ignore[arg-type]
+    pool, (_, heads, rows, dim) = step.pool, query.shape
+    kv_heads = key.shape[1]
+    pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
+    pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
+    out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
+    if len(step.decode_rows):
+        out[step.decode_rows] = _decode(step, layer, query[0][:, step.decode_rows], scaling, sliding_window)
+    for chunk in step.chunks:
+        span = slice(chunk.row, chunk.row + chunk.tokens)
+        fresh = (key[:, :, span], value[:, :, span])
+        out[span] = _prefill(step, layer, chunk, query[:, :, span], fresh, scaling, sliding_window)
+    return out.unsqueeze(0), None
+
+
+def _decode(
+    step: StepLayout, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
+) -> torch.Tensor:
+    """Attention of one row per request: `query` (heads, requests, dim) -> (requests, heads, dim)."""
+    heads, requests, dim = query.shape
+    table = step.decode_pages[layer]
+    keys, values = _gather(step.pool, table.flatten(), requests)
+    if window not in step.masks:
+        visible = torch.arange(table.shape[1] * PAGE_TOKENS, device=query.device)
+        mask = visible <= step.decode_positions
+        if window is not None:
+            mask &= visible > step.decode_positions - window
+        step.masks[window] = mask[:, None, None]
+    kv_heads = keys.shape[1]
+    # The heads that share a key head become the query rows of that head: nothing is copied per query head.
+    grouped = query.transpose(0, 1).reshape(requests, kv_heads, heads // kv_heads, dim)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=step.masks[window], scale=scaling)
+    return out.reshape(requests, heads, dim)
+
+
+def _prefill(
+    step: StepLayout,
+    layer: int,
+    chunk: Chunk,
+    query: torch.Tensor,
+    fresh: tuple[torch.Tensor, torch.Tensor],
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Causal attention of one chunk over its request so far: (1, heads, tokens, dim) -> (tokens, heads, dim)."""
+    seen = chunk.position + chunk.tokens
+    if chunk.position == 0 and (window is None or window >= seen):
+        keys, values = fresh
+        out = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+        return out[0].transpose(0, 1)
+    keys, values = _gather(step.pool, chunk.pages[layer], 1)
+    own = torch.arange(chunk.position, seen, device=query.device)[:, None]
+    other = torch.arange(seen, device=query.device)[None, :]
+    mask = other <= own
+    if window is not None:
+        mask &= other > own - window
+    out = F.scaled_dot_product_attention(
+        query, keys[:, :, :seen], values[:, :, :seen], attn_mask=mask, scale=scaling, enable_gqa=True
+    )
+    return out[0].transpose(0, 1)
+
+
+def _gather(pool: PagePool, pages: torch.Tensor, requests: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pages of several requests, in order, as (requests, kv heads, tokens, dim)."""
+    _, _, kv_heads, dim = pool.keys.shape
+
+    def of(store: torch.Tensor) -> torch.Tensor:
+        return store.index_select(0, pages).view(requests, -1, kv_heads, dim).transpose(1, 2)
+
+    return of(pool.keys), of(pool.values)
+
+
+def register() -> str:
+    """Make `attend` known to transformers and return the name to ask for."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(IMPLEMENTATION, attend)
+    return IMPLEMENTATION

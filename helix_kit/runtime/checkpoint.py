@@ -1,0 +1,106 @@
+"""A local Hugging Face folder read piece by piece: its config, and only those tensors that are asked for.
+
+Families that the runtime serves are listed by `model_type`; any other is refused by name, because code that
+looks alike can be silently wrong (Granite scales its residuals, Gemma-2 caps its logits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helix_kit import _files
+from helix_kit.errors import InputError
+from helix_kit.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILIES = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
+"""`model_type`s whose logits are tested against transformers (tests/runtime/test_families.py)."""
+_ROPE_TYPES = {"default", "linear", "llama3", "yarn"}
+"""Rotary variants whose table depends on the position alone. The others (dynamic, longrope) look at the longest
+sequence of the batch, which would let one request change another's tokens."""
+
+
+class Checkpoint:
+    """Config and safetensors of a model in a local folder.
+
+    Raises InputError when the folder, its config or its weights are missing, or the family is not supported.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError("expected a folder with config.json and *.safetensors", where=self.folder)
+        self.config = _files.read_json(self.folder / "config.json")
+        check_family(self.config, self.folder / "config.json")
+        if not self._files_by_tensor:
+            raise InputError("no *.safetensors file: expected weights in that format", where=self.folder)
+
+    @cached_property
+    def _files_by_tensor(self) -> dict[str, Path]:
+        index = self.folder / "model.safetensors.index.json"
+        if index.is_file():
+            return {name: self.folder / file for name, file in _files.read_json(index)["weight_map"].items()}
+        from safetensors import safe_open
+
+        found = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        return found
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether the output projection is the embedding table."""
+        return bool(self.config.get("tie_word_embeddings")) or "lm_head.weight" not in self._files_by_tensor
+
+    def check_matches(self, model: Model) -> None:
+        """Raise InputError when the weights are not those of `model` (layers, hidden size, heads)."""
+        found = Model.from_hf(self.folder, name=model.name, dtype_bytes=model.dtype_bytes)
+        for field in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "vocab_size"):
+            if getattr(found, field) != getattr(model, field):
+                raise InputError(
+                    f"expected {getattr(model, field)}, as the plan's model {model.name} has",
+                    where=self.folder / "config.json",
+                    field=field,
+                    value=getattr(found, field),
+                )
+
+    def read(self, names: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+        """The tensors called `names`; no other part of the files is read."""
+        from safetensors import safe_open
+
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            if name not in self._files_by_tensor:
+                raise InputError(f"tensor {name!r} is missing", where=self.folder)
+            by_file.setdefault(self._files_by_tensor[name], []).append(name)
+        tensors = {}
+        for path, wanted in by_file.items():
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for name in wanted:
+                    tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
+        return tensors
+
+    def read_under(self, prefix: str, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+        """All tensors below `prefix`, by the rest of their names."""
+        names = [name for name in self._files_by_tensor if name.startswith(prefix)]
+        # Old checkpoints of the Llama family store the rotary table, which the code now computes.
+        names = [name for name in names if not name.endswith("rotary_emb.inv_freq")]
+        return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
+
+
+def check_family(config: Any, where: object) -> None:
+    """Raise InputError unless the runtime is known to compute this config's model exactly."""
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if family not in FAMILIES:
+        raise InputError(f"expected one of {', '.join(FAMILIES)}", where=where, field="model_type", value=family)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in _ROPE_TYPES:
+        expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
+        raise InputError(expected, where=where, field="rope_type", value=kind)

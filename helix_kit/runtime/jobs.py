@@ -1,0 +1,188 @@
+"""A request on its way through the runtime, and the handle that its caller holds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from helix_kit.errors import HelixKitError
+from helix_kit.flow import Pipeline
+from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.text import TextStream
+from helix_kit.workload.request import Request, RequestRecord
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class RequestFailedError(HelixKitError):
+    """A request was rejected, or could not be finished; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step added: a token, and the text that became certain with it (often one word, sometimes none)."""
+
+    token_id: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt.
+
+    `record` is the same record that the simulator writes: times of arrival, first and last token on the engine's
+    clock, and restarts after lost workers.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_tokens: int
+    finish_reason: FinishReason
+    pipeline: Pipeline
+    record: RequestRecord
+
+    @property
+    def prompt_latency_s(self) -> float:
+        """Seconds from submission to the first token."""
+        first = self.record.first_token_s
+        return float("nan") if first is None else first - self.record.request.arrival_s
+
+    @property
+    def decode_latency_s(self) -> float:
+        """Mean seconds between tokens after the first."""
+        times = self.record.token_times_s
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else float("nan")
+
+
+class Handle:
+    """A submitted request: iterate (or `async for`) over its pieces, wait for `result()`, or `cancel()`."""
+
+    def __init__(self, cancel: Callable[[Handle], None]) -> None:
+        self._cancel = cancel
+        self._changed = threading.Condition()
+        self._pieces: list[Piece] = []
+        self._completion: Completion | None = None
+        self._error: RequestFailedError | None = None
+        self._record: RequestRecord | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has finished, failed or been cancelled."""
+        return self._record is not None
+
+    @property
+    def record(self) -> RequestRecord:
+        """The record of a request that is done, whatever became of it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._record is not None)
+        assert self._record is not None, "just waited for"
+        return self._record
+
+    def result(self, timeout_s: float | None = None) -> Completion:
+        """Wait for the answer.
+
+        Raises TimeoutError after `timeout_s`, RequestFailedError when the request was rejected or failed.
+        A cancelled request has what was generated until then.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.done, timeout_s):
+                raise TimeoutError(f"no answer within {timeout_s} s")
+        if self._error is not None:
+            raise self._error
+        assert self._completion is not None, "done without an error"
+        return self._completion
+
+    def cancel(self) -> None:
+        """Stop generating; `result()` then returns what there is."""
+        self._cancel(self)
+
+    def __iter__(self) -> Iterator[Piece]:
+        index = 0
+        while True:
+            with self._changed:
+                while len(self._pieces) == index and not self.done:
+                    self._changed.wait()
+                fresh = self._pieces[index:]
+            index += len(fresh)
+            yield from fresh
+            if not fresh:
+                break
+        if self._error is not None:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        loop, changed, index = asyncio.get_running_loop(), asyncio.Event(), 0
+
+        def notify() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(changed.set)
+
+        with self._changed:
+            self._listeners.append(notify)
+        try:
+            while True:
+                changed.clear()
+                with self._changed:
+                    fresh, done = self._pieces[index:], self.done
+                index += len(fresh)
+                for piece in fresh:
+                    yield piece
+                if not fresh:
+                    if done:
+                        break
+                    await changed.wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._listeners.remove(notify)
+
+    def _push(self, piece: Piece) -> None:
+        with self._changed:
+            self._pieces.append(piece)
+            self._notify()
+
+    def _finish(self, record: RequestRecord, outcome: Completion | RequestFailedError) -> None:
+        with self._changed:
+            if isinstance(outcome, Completion):
+                self._completion = outcome
+            else:
+                self._error = outcome
+            self._record = record
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The coordinator's side of a request."""
+
+    request: Request
+    prompt: list[int]
+    sampling: SamplingParams
+    stop_ids: frozenset[int]
+    record: RequestRecord
+    handle: Handle
+    text: TextStream | None = None
+    """None: nobody reads text (replays)."""
+    deadline_s: float | None = None
+    epoch: int = 0
+    pipeline: Pipeline | None = None
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def context(self) -> list[int]:
+        """Prompt and what has been generated so far: what a new pipeline must prefill."""
+        return self.prompt + self.generated
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of context the request may grow to."""
+        return self.request.input_tokens + self.request.output_tokens

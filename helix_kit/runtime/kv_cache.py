@@ -1,0 +1,89 @@
+"""Keys and values of live requests in pages of 16 tokens of one layer.
+
+A page belongs to one layer of one request, so the count is exact also when a request uses only a part of the
+node's layers (partial inference), and a node's capacity in layer-tokens is its number of pages times 16.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helix_kit.errors import HelixKitError
+
+if TYPE_CHECKING:
+    import torch
+
+PAGE_TOKENS = 16
+
+
+class OutOfPagesError(HelixKitError):
+    """More pages were asked for than are free: admission has miscounted, which is a defect of ours."""
+
+
+def pages_for(tokens: int, num_layers: int) -> int:
+    """Pages that `tokens` of one request take in `num_layers` layers."""
+    return -(-tokens // PAGE_TOKENS) * num_layers
+
+
+class PagePool:
+    """All pages of one worker: `keys` and `values` of shape (pages, 16, kv heads, head dim)."""
+
+    def __init__(
+        self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        import torch
+
+        shape = (num_pages, PAGE_TOKENS, num_kv_heads, head_dim)
+        # Never written in advance: on CPUs the memory is only taken when a page is first used.
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.num_pages = num_pages
+        # Popped from the end: low pages are used first and reused soonest, so touched memory stays small.
+        self._free = list(range(num_pages - 1, -1, -1))
+
+    @property
+    def used(self) -> int:
+        """Pages held by requests."""
+        return self.num_pages - len(self._free)
+
+    def take(self, count: int) -> list[int]:
+        """`count` free pages; raises OutOfPagesError and takes none when there are fewer."""
+        if count > len(self._free):
+            raise OutOfPagesError(f"{count} pages needed, {len(self._free)} of {self.num_pages} free")
+        taken = self._free[len(self._free) - count :]
+        del self._free[len(self._free) - count :]
+        return taken[::-1]
+
+    def give_back(self, pages: list[int]) -> None:
+        """Return pages to the pool."""
+        self._free.extend(reversed(pages))
+
+
+class BlockTable:
+    """The pages of one request on one worker: `pages` of shape (layers, pages per layer), filled as it grows."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.num_tokens = 0
+        self.pages = np.empty((num_layers, 0), dtype=np.int64)
+
+    def grow(self, pool: PagePool, tokens: int) -> None:
+        """Make room for `tokens` more in every layer, and count them."""
+        self.num_tokens += tokens
+        num_layers, have = self.pages.shape
+        more = -(-self.num_tokens // PAGE_TOKENS) - have
+        if more > 0:
+            new = np.array(pool.take(more * num_layers), dtype=np.int64).reshape(num_layers, more)
+            self.pages = np.concatenate([self.pages, new], axis=1)
+
+    def release(self, pool: PagePool) -> None:
+        """Give all pages back."""
+        pool.give_back(self.pages.ravel().tolist())
+        self.pages = np.empty((len(self.pages), 0), dtype=np.int64)
+        self.num_tokens = 0
+
+    def slots(self, start: int, stop: int) -> np.ndarray:
+        """Flat slot of each token in [start, stop) in every layer: shape (layers, stop - start)."""
+        positions = np.arange(start, stop)
+        return self.pages[:, positions // PAGE_TOKENS] * PAGE_TOKENS + positions % PAGE_TOKENS

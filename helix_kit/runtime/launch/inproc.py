@@ -1,0 +1,62 @@
+"""Workers as threads of this process: for tests and debugging. They share one interpreter, so they do not run faster
+together than alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from helix_kit.runtime.spec import WorkerSpec
+
+log = logging.getLogger(__name__)
+
+
+class InprocWorker:
+    """A worker in a thread."""
+
+    pid = None
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        from helix_kit.runtime.worker import Worker
+
+        self._worker = Worker(spec)
+        self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.node}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._worker.run()
+        except Exception:
+            log.exception("worker %s failed", self._worker.spec.node)
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def kill(self) -> None:
+        """Make the thread end without a word."""
+        self._worker.halt()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread."""
+        self._thread.join(timeout_s)
+
+
+class InprocLauncher:
+    """Starts workers as threads."""
+
+    def __init__(self) -> None:
+        self._workers: list[InprocWorker] = []
+
+    def start(self, spec: WorkerSpec) -> InprocWorker:
+        """Start a worker and return at once."""
+        self._workers.append(InprocWorker(spec))
+        return self._workers[-1]
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.join(1.0)
+            worker.kill()
+        for worker in self._workers:
+            worker.join(30.0)

@@ -1,0 +1,59 @@
+"""The workers as the coordinator sees them: which are up, when each was last heard of, and what they report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from helix_kit.runtime.spec import WorkerSpec
+
+State = Literal["starting", "up", "lost"]
+
+
+class WorkerProcess(Protocol):
+    """A started worker, whatever it runs in."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id on this machine, None where there is none."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once; safe to call twice."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers; see `helix_kit.runtime.launch`."""
+
+    def start(self, spec: WorkerSpec) -> WorkerProcess:
+        """Start a worker and return at once."""
+        ...
+
+    def close(self) -> None:
+        """End all workers and whatever helps to start them."""
+        ...
+
+
+@dataclass(slots=True)
+class Member:
+    """One node's worker."""
+
+    spec: WorkerSpec
+    process: WorkerProcess
+    state: State = "starting"
+    endpoint: str = ""
+    pages: int = 0
+    started_s: float = 0.0
+    heard_s: float = 0.0
+    stats: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def node(self) -> str:
+        """Name of the node."""
+        return self.spec.node

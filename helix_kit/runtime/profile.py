@@ -1,0 +1,275 @@
+"""Measure how fast a device of this machine runs a model's layers: the table that planner and simulator read.
+
+>>> from helix_kit.runtime.profile import measure, write_tables               # doctest: +SKIP
+>>> result = measure("folder with weights", device="cuda:0", kind="L40S")     # doctest: +SKIP
+>>> write_tables([result], "my-profiles/my-model")                            # doctest: +SKIP
+
+A few layers are loaded and run as the worker runs them: prefill as one chunk of n tokens, decode as n requests of
+a given context. Each point is the median of several runs, and its spread (10th to 90th percentile) is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helix_kit.errors import InputError
+from helix_kit.model import Model
+from helix_kit.profiles.profile import Curve, Profile
+
+if TYPE_CHECKING:
+    from helix_kit.runtime.stage import Stage
+
+PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
+DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
+USABLE_MEMORY = 0.85
+"""Share of a device's memory that weights and KV cache may take together."""
+PREFILL_MAX_REQUESTS = 4
+
+Progress = Callable[[str, float], None]
+"""Told what is being measured, and the share that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Milliseconds per layer at one size: median, and 10th and 90th percentile of the runs."""
+
+    phase: str
+    tokens: int
+    ms_per_layer: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` found for one kind of machine."""
+
+    kind: str
+    model: Model
+    points: tuple[Point, ...]
+    head_ms: float
+    """Final norm and output projection of one row, which the last stage does once a step."""
+    load_s_per_layer: float
+    memory_bytes: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def limits(self) -> list[tuple[int, int, int, int]]:
+        """(layers, KV capacity in layer-tokens, prefill limit, decode limit) for every number of layers that fits."""
+        rows = []
+        usable = self.memory_bytes * USABLE_MEMORY - embedding_bytes(self.model)
+        for k in range(1, self.model.num_layers + 1):
+            tokens = int((usable - k * self.model.layer_gb * 1e9) / self.model.kv_bytes_per_token_layer)
+            # A node that cannot keep one full-length request per layer beside its weights is of no use.
+            if tokens < 2048 * k:
+                break
+            rows.append((k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
+        return rows
+
+    def profile(self) -> Profile:
+        """The measurement as the planner and the simulator read it."""
+
+        def curve(phase: str) -> Curve:
+            points = [(0.0, 0.0), *((float(p.tokens), p.ms_per_layer) for p in self.points if p.phase == phase)]
+            return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
+
+        limits = self.limits()
+        return Profile(
+            kind=self.kind,
+            model=self.model.name,
+            source=f"measured on {self.facts.get('device', 'this machine')}",
+            prefill_ms_per_layer=curve("prefill"),
+            decode_ms_per_layer=curve("decode"),
+            kv_capacity_layer_tokens=tuple(row[1] for row in limits),
+            prefill_max_requests=tuple(row[2] for row in limits),
+            decode_max_requests=tuple(row[3] for row in limits),
+        )
+
+
+def embedding_bytes(model: Model) -> float:
+    """Bytes of the embedding table and of the output projection, which the first and the last stage hold."""
+    return 2.0 * model.vocab_size * model.hidden_size * model.dtype_bytes
+
+
+def measure(
+    weights: str | Path,
+    *,
+    kind: str = "this-machine",
+    model: Model | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    layers: int = 4,
+    threads: int | None = 1,
+    context_tokens: int = 128,
+    repeats: int = 9,
+    memory_gb: float | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure prefill and decode time per layer of the model in the folder `weights`.
+
+    Parameters
+    ----------
+    kind
+        Name to give the machine in the table, as nodes of a cluster name it.
+    layers
+        How many layers to time together (more: less noise and more memory).
+    threads
+        Torch threads on a CPU, as a worker has; None: torch's default.
+    context_tokens
+        Context of each decoding request.
+    repeats
+        Runs of each point, after one that warms up.
+    memory_gb
+        Memory for weights and KV; None: the device's (for a CPU, half of the machine's).
+
+    Raises InputError when the weights are not there or of an unsupported family.
+    """
+    import torch
+
+    from helix_kit.runtime.checkpoint import Checkpoint
+    from helix_kit.runtime.stage import Stage
+
+    if repeats < 1 or layers < 1:
+        raise InputError("expected at least 1", field="repeats" if repeats < 1 else "layers", value=0)
+    checkpoint = Checkpoint(weights)
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype, 4)
+    model = model or Model.from_hf(weights, dtype_bytes=size)
+    layers = min(layers, model.num_layers)
+    if device == "cpu" and threads is not None:
+        torch.set_num_threads(threads)
+    began = time.perf_counter()
+    # The last layers, so that the output projection is there to be timed; inputs are random anyway.
+    stage = Stage(checkpoint, model.num_layers - layers, model.num_layers, dtype=dtype, device=device)
+    load_s = (time.perf_counter() - began) / layers
+    sizes = [*(("prefill", n) for n in PREFILL_TOKENS), *(("decode", n) for n in DECODE_REQUESTS)]
+    points = []
+    for done, (phase, tokens) in enumerate(sizes):
+        if progress is not None:
+            progress(f"{phase}, {tokens} tokens", done / len(sizes))
+        runs = _time_step(stage, phase, tokens, context_tokens, repeats)
+        low, middle, high = np.percentile(runs, [10, 50, 90]) * 1e3 / layers
+        points.append(Point(phase, tokens, float(middle), float(low), float(high)))
+    row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
+    with torch.inference_mode():
+        head = float(np.median(_time(lambda: stage.logits(row), stage, repeats))) * 1e3
+    if progress is not None:
+        progress("done", 1.0)
+    return Measurement(
+        kind=kind,
+        model=model,
+        points=tuple(points),
+        head_ms=head,
+        load_s_per_layer=load_s,
+        memory_bytes=(memory_gb or device_memory_gb(device)) * 1e9,
+        facts={
+            "device": device_name(device),
+            "dtype": dtype,
+            "threads": threads if device == "cpu" else None,
+            "torch": torch.__version__,
+            "context_tokens": context_tokens,
+            "repeats": repeats,
+        },
+    )
+
+
+def _time_step(stage: Stage, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` steps over all layers of `stage`."""
+    import torch
+
+    from helix_kit.runtime.kv_cache import BlockTable, pages_for
+    from helix_kit.runtime.stage import Rows
+
+    layers = stage.end - stage.start
+    requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
+    pool = stage.new_pool(requests * pages_for(position + rows, layers))
+    pool.keys.zero_()
+    pool.values.zero_()
+    tables = [BlockTable(layers) for _ in range(requests)]
+    for table in tables:
+        table.grow(pool, position + rows)
+    hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
+    batch = [Rows(table, hidden, position, stage.start, stage.end) for table in tables]
+    return _time(lambda: stage.run(pool, batch), stage, repeats)
+
+
+def _time(call: Callable[[], Any], stage: Stage, repeats: int) -> list[float]:
+    import torch
+
+    def once() -> float:
+        began = time.perf_counter()
+        call()
+        if stage.device.type == "cuda":
+            torch.cuda.synchronize(stage.device)
+        return time.perf_counter() - began
+
+    once()
+    return [once() for _ in range(repeats)]
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself."""
+    if device == "cpu":
+        import platform
+
+        try:
+            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        except (OSError, StopIteration):
+            return platform.processor() or platform.machine()
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def device_memory_gb(device: str) -> float:
+    """Memory of the device in GB; of a CPU, half of the machine's, since others need some too."""
+    if device == "cpu":
+        import os
+
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory / 1e9
+
+
+def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, int]) -> list[Measurement]:
+    """Slower kinds made of one measurement: every time multiplied by the kind's factor."""
+    kinds = []
+    for kind, factor in speeds.items():
+        points = tuple(
+            Point(p.phase, p.tokens, p.ms_per_layer * factor, p.low_ms * factor, p.high_ms * factor)
+            for p in base.points
+        )
+        facts = {**base.facts, "factor": factor, "max_layers": max_layers[kind]}
+        kinds.append(
+            Measurement(kind, base.model, points, base.head_ms, base.load_s_per_layer, base.memory_bytes, facts)
+        )
+    return kinds
+
+
+def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> None:
+    """Write layer_times.csv and limits.csv, which `helix_kit.profiles.load_profiles` reads."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    measurements = list(measurements)
+    with (folder / "layer_times.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["kind", "phase", "tokens", "ms_per_layer", "low_ms", "high_ms"])
+        for m in measurements:
+            for p in m.points:
+                times = (f"{v:.4g}" for v in (p.ms_per_layer, p.low_ms, p.high_ms))
+                writer.writerow([m.kind, p.phase, p.tokens, *times])
+    with (folder / "limits.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["kind", "num_layers", "kv_capacity_layer_tokens", "prefill_max_requests", "decode_max_requests"]
+        )
+        for m in measurements:
+            rows: Sequence[tuple[int, ...]] = m.limits()[: m.facts.get("max_layers")]
+            writer.writerows([m.kind, *row] for row in rows)

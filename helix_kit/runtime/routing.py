@@ -1,0 +1,76 @@
+"""The plan as it is now: the scheduler's policy over the workers that are up, with the flow solved for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from helix_kit.flow import Edge, Pipeline
+from helix_kit.placement.plan import Plan
+from helix_kit.scheduling import Policy, View, make_policy
+from helix_kit.scheduling.policy import valid_links
+from helix_kit.workload.request import Request
+
+
+class Router:
+    """Routes requests along `plan`, or along what is left of it after `replan`."""
+
+    def __init__(self, plan: Plan, policy: str | Policy, seed: int, view: View) -> None:
+        self.plan = plan
+        self._policy_name, self._seed, self._view = policy, seed, view
+        self._solved: dict[frozenset[str], Plan] = {frozenset(plan.placement): plan}
+        self._policy: Policy | None = None
+        self._nodes: frozenset[str] | None = None
+        self.placement: dict[str, tuple[int, int]] = {}
+        self.links: list[Edge] = []
+        self.flow_tokens_per_s = 0.0
+
+    @property
+    def has_pipeline(self) -> bool:
+        """Whether the workers that are up cover all layers."""
+        return self._policy is not None
+
+    def replan(self, nodes: Iterable[str]) -> None:
+        """Solve the flow for the placement restricted to `nodes`, and start a fresh policy on it."""
+        alive = frozenset(nodes)
+        if alive == self._nodes:
+            return
+        self._nodes = alive
+        if alive not in self._solved:
+            kept = {name: span for name, span in self.plan.placement.items() if name in alive}
+            self._solved[alive] = Plan.from_placement(
+                self.plan.problem, kept, method=self.plan.method, partial_inference=self.plan.partial_inference
+            )
+        now = self._solved[alive]
+        self.placement, self.links = dict(now.placement), valid_links(now)
+        self.flow_tokens_per_s = now.flow_tokens_per_s
+        self._policy = make_policy(self._policy_name, now, seed=self._seed) if now.flow_tokens_per_s > 0 else None
+
+    def route(self, request: Request) -> Pipeline | None:
+        """The policy's pipeline for `request`; None when it sees no room, or names a worker that is down."""
+        if self._policy is None:
+            return None
+        pipeline = self._policy.route(request, self._view)
+        if pipeline is not None and not all(self._view.is_alive(stage.node) for stage in pipeline):
+            self._policy.on_refused(request, pipeline)
+            return None
+        return pipeline
+
+    def policy_admitted(self, request: Request, pipeline: Pipeline) -> None:
+        """Tell the policy that its pipeline is taken."""
+        if self._policy is not None:
+            self._policy.on_admitted(request, pipeline)
+
+    def policy_refused(self, request: Request, pipeline: Pipeline) -> None:
+        """Tell the policy that its pipeline lacks pages."""
+        if self._policy is not None:
+            self._policy.on_refused(request, pipeline)
+
+    def policy_token(self, request: Request) -> None:
+        """Tell the policy of a decode step."""
+        if self._policy is not None:
+            self._policy.on_token(request)
+
+    def policy_finished(self, request: Request) -> None:
+        """Tell the policy that the request has left its pipeline."""
+        if self._policy is not None:
+            self._policy.on_finished(request)

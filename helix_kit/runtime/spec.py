@@ -1,0 +1,39 @@
+"""What a worker is told when it starts; plain data, so that it can travel as JSON to another process or machine."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from helix_kit.profiles.profile import Profile
+
+
+class WorkerSpec(BaseModel):
+    """One worker: a node of the plan, its layers and where to report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    generation: int = 0
+    """Counts the starts of this node's worker, so that words of a dead predecessor are recognised."""
+    weights: str
+    start: int
+    end: int
+    num_pages: int
+    coordinator: str
+    """Endpoint of the coordinator."""
+    key_hex: str
+    curve_public: str | None = None
+    curve_secret: str | None = None
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    dtype: str = "float32"
+    device: str = "cpu"
+    memory_share: float | None = None
+    """Share of a GPU's memory this worker may take; None: no limit of ours."""
+    threads: int = 1
+    step_tokens: int = 512
+    step_decode_requests: int = 256
+    profile: Profile | None = None
+    """Steps are padded to this profile's times; None: as fast as the device goes."""
+    time_scale: float = 1.0
+    heartbeat_s: float = 0.25

@@ -1,0 +1,141 @@
+"""The layers [start, end) of a model, and nothing else of it, run on ragged batches.
+
+The model's own Hugging Face code is built without memory (on the meta device), the layers of the range keep
+their global index and get their weights from the checkpoint, and the rest is dropped. The first range also holds
+the embedding, the last one the final norm and the output projection.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+
+from helix_kit.errors import InputError
+from helix_kit.runtime import attention
+from helix_kit.runtime.checkpoint import Checkpoint
+from helix_kit.runtime.kv_cache import BlockTable, PagePool
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Rows:
+    """What one request brings to a step: `hidden` (tokens, hidden size) at `position`, for layers [start, end)."""
+
+    table: BlockTable
+    hidden: torch.Tensor
+    position: int
+    start: int
+    end: int
+
+    @property
+    def tokens(self) -> int:
+        """Rows of this request in the step."""
+        return len(self.hidden)
+
+
+def segments(ranges: list[tuple[int, int]]) -> list[tuple[int, int, list[int]]]:
+    """Split overlapping layer ranges at every boundary: (first layer, end, indices of the ranges that cover it).
+
+    >>> segments([(0, 8), (4, 8)])
+    [(0, 4, [0]), (4, 8, [0, 1])]
+    """
+    bounds = sorted({bound for span in ranges for bound in span})
+    parts = []
+    for first, end in itertools.pairwise(bounds):
+        active = [i for i, (a, b) in enumerate(ranges) if a <= first and end <= b]
+        if active:
+            parts.append((first, end, active))
+    return parts
+
+
+class Stage:
+    """Layers [start, end) of the checkpoint on one device."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, start: int, end: int, *, dtype: str = "float32", device: str = "cpu"
+    ) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        if dtype not in DTYPES:
+            raise InputError(f"expected one of {', '.join(DTYPES)}", field="dtype", value=dtype)
+        self.start, self.end = start, end
+        self.dtype, self.device = DTYPES[dtype], torch.device(device)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        self.num_layers: int = config.num_hidden_layers
+        self.hidden_size: int = config.hidden_size
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention.register(), dtype=self.dtype, trust_remote_code=False
+            )
+        model.eval().requires_grad_(False)
+        base = model.model
+        self.num_kv_heads: int = config.num_key_value_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._layers = [base.layers[i] for i in range(start, end)]
+        for index, layer in enumerate(self._layers, start):
+            layer.load_state_dict(
+                checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
+            )
+        # Built afresh: its tables are buffers without a checkpoint entry, and meta has none.
+        self._rotary = type(base.rotary_emb)(config).to(self.device)
+        self._embedding = self._read(checkpoint, "model.embed_tokens.weight") if start == 0 else None
+        self._norm = self._head = None
+        if end == self.num_layers:
+            self._norm = base.norm
+            self._norm.load_state_dict(
+                checkpoint.read_under("model.norm.", self.dtype, self.device), strict=True, assign=True
+            )
+            name = "model.embed_tokens.weight" if checkpoint.ties_embeddings else "lm_head.weight"
+            shared = self._embedding if checkpoint.ties_embeddings else None
+            self._head = shared if shared is not None else self._read(checkpoint, name)
+
+    def _read(self, checkpoint: Checkpoint, name: str) -> torch.Tensor:
+        return checkpoint.read([name], self.dtype, self.device)[name]
+
+    def new_pool(self, num_pages: int) -> PagePool:
+        """A page pool of this stage's shape."""
+        return PagePool(num_pages, self.num_kv_heads, self.head_dim, self.dtype, self.device)
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states (tokens, hidden size) of `token_ids` (tokens,); only where the range starts at 0."""
+        assert self._embedding is not None, "only the first layers have the embedding"
+        return torch.nn.functional.embedding(token_ids.to(self.device), self._embedding)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) of the next token; only where the range ends at the last layer."""
+        assert self._norm is not None and self._head is not None, "only the last layers have the output projection"
+        return torch.nn.functional.linear(self._norm(hidden), self._head)
+
+    @torch.inference_mode()
+    def run(self, pool: PagePool, batch: list[Rows]) -> list[torch.Tensor]:
+        """Hidden states of each request after its last layer here, in batch order.
+
+        The requests may cover different parts of the range. Their block tables must already have room
+        (`BlockTable.grow`) for the rows.
+        """
+        hidden = [rows.hidden for rows in batch]
+        for first, end, active in segments([(rows.start, rows.end) for rows in batch]):
+            members = [batch[i] for i in active]
+            layout = attention.lay_out(
+                pool, first, end - first, [(m.table, first - m.start, m.position, m.tokens) for m in members]
+            )
+            x = hidden[active[0]] if len(active) == 1 else torch.cat([hidden[i] for i in active])
+            x = self._run_layers(x.unsqueeze(0), first, end, members, layout)[0]
+            for i, part in zip(active, x.split([m.tokens for m in members])):
+                hidden[i] = part
+        return hidden
+
+    def _run_layers(
+        self, x: torch.Tensor, first: int, end: int, members: list[Rows], layout: attention.StepLayout
+    ) -> torch.Tensor:
+        positions = torch.cat([torch.arange(m.position, m.position + m.tokens) for m in members])
+        positions = positions.to(self.device).unsqueeze(0)
+        rotary = self._rotary(x, positions)
+        for index in range(first, end):
+            x = self._layers[index - self.start](
+                x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
+            )
+        return x

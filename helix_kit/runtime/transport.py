@@ -1,0 +1,129 @@
+"""Messages over zmq: one PULL socket to receive on, one PUSH socket per peer to send with.
+
+Sockets listen on loopback unless told otherwise. With a CURVE key pair (shared by the run's processes) all traffic is
+encrypted, and a peer without the keys cannot connect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from helix_kit.errors import HelixKitError
+from helix_kit.runtime import messages
+from helix_kit.runtime.messages import Dropped, ForeignError, MalformedError, Message
+
+HIGH_WATER_MARK = 100_000
+"""Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
+
+
+class PeerLostError(HelixKitError):
+    """A peer does not take messages any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """One CURVE key pair for a whole run, in zmq's Z85 text form."""
+
+    public: bytes
+    secret: bytes
+
+    @classmethod
+    def generate(cls) -> CurveKeys:
+        """A fresh pair."""
+        return cls(*zmq.curve_keypair())
+
+
+def _secure(socket: zmq.Socket[bytes], keys: CurveKeys | None, *, server: bool) -> None:
+    if keys is None:
+        return
+    socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+    if server:
+        socket.curve_server = True
+    else:
+        socket.curve_serverkey = keys.public
+
+
+class Inbox:
+    """The receiving end of one process: binds a free port of `host`."""
+
+    def __init__(
+        self, context: zmq.Context[Any], key: bytes, *, host: str = "127.0.0.1", keys: CurveKeys | None = None
+    ) -> None:
+        self.dropped = Dropped()
+        self._key = key
+        self.socket = context.socket(zmq.PULL)
+        self.socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
+        _secure(self.socket, keys, server=True)
+        port = self.socket.bind_to_random_port(f"tcp://{host}")
+        self.endpoint = f"tcp://{host}:{port}"
+
+    def receive(self, timeout_s: float = 0.0) -> list[Message]:
+        """All messages that have arrived; waits up to `timeout_s` for the first. Bad ones are dropped and counted."""
+        found: list[Message] = []
+        if timeout_s > 0 and not self.socket.poll(int(timeout_s * 1000) or 1):
+            return found
+        while True:
+            try:
+                frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return found
+            try:
+                found.append(messages.unpack([frame.buffer for frame in frames], self._key))
+            except ForeignError:
+                self.dropped.foreign += 1
+            except MalformedError as error:
+                self.dropped.malformed += 1
+                self.dropped.reasons = [*self.dropped.reasons[-9:], str(error)]
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close(0)
+
+
+class Outbox:
+    """The sending end of one process: connects to a peer when it first has something for it."""
+
+    def __init__(self, context: zmq.Context[Any], key: bytes, *, keys: CurveKeys | None = None) -> None:
+        self._context, self._key, self._keys = context, key, keys
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+
+    def send(
+        self,
+        endpoint: str,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        tensor: Any = b"",
+        dtype: str = "",
+        shape: tuple[int, ...] = (),
+    ) -> None:
+        """Queue a message for `endpoint`; raises PeerLostError when its queue is full."""
+        socket = self._sockets.get(endpoint)
+        if socket is None:
+            socket = self._context.socket(zmq.PUSH)
+            socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
+            socket.set(zmq.LINGER, 0)
+            _secure(socket, self._keys, server=False)
+            socket.connect(endpoint)
+            self._sockets[endpoint] = socket
+        header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape)
+        try:
+            socket.send_multipart([header, tensor], flags=zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            raise PeerLostError(f"{endpoint} takes no more messages") from None
+
+    def forget(self, endpoint: str) -> None:
+        """Drop a dead peer and what is queued for it."""
+        if socket := self._sockets.pop(endpoint, None):
+            socket.close(0)
+
+    def flush_and_close(self, linger_ms: int = 500) -> None:
+        """Close all sockets; what is queued gets `linger_ms` to leave."""
+        for socket in self._sockets.values():
+            socket.close(linger_ms)
+        self._sockets.clear()

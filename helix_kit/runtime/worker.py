@@ -1,0 +1,328 @@
+"""A worker: it holds one node's layers, runs steps over whatever has arrived, and passes the rows on.
+
+The loop: take in all messages, choose at most one piece of work per request within the step's budget, run, send
+hidden states to each request's next stage (or sample, on the last one, and tell the coordinator). The class is the
+same under every launcher; only who calls `run` differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import zmq
+
+from helix_kit.runtime.batching import StepLimits, choose
+from helix_kit.runtime.checkpoint import Checkpoint
+from helix_kit.runtime.kv_cache import BlockTable
+from helix_kit.runtime.messages import Message, WorkItem
+from helix_kit.runtime.pacing import Pacer
+from helix_kit.runtime.sampling import SamplingParams, sample
+from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.stage import Rows, Stage, segments
+from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
+from helix_kit.runtime.wire import tensor_from, wire_of
+
+IDLE_POLL_S = 0.1
+TOMBSTONES = 100_000
+
+
+@dataclass(slots=True)
+class Work:
+    """Rows of one request that wait for a step."""
+
+    item: WorkItem
+    rows: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Rows it brings."""
+        return self.item.tokens
+
+
+@dataclass(slots=True)
+class Live:
+    """A request as this worker knows it."""
+
+    epoch: int
+    start: int
+    end: int
+    next_endpoint: str | None
+    """None: this is the last stage."""
+    route: list[list[Any]]
+    sampling: SamplingParams
+    sampling_fields: list[Any]
+    table: BlockTable
+    waiting: deque[Work] = field(default_factory=deque)
+    announced: bool = False
+    """Whether the next stage has been sent the route."""
+    received: int = 0
+
+
+class Worker:
+    """One node's worker; `run` returns when it is told to stop."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self._halt = threading.Event()
+        self._key = bytes.fromhex(spec.key_hex)
+        self._curve = None
+        if spec.curve_public and spec.curve_secret:
+            self._curve = CurveKeys(spec.curve_public.encode(), spec.curve_secret.encode())
+        self._live: OrderedDict[int, Live] = OrderedDict()
+        self._buried: OrderedDict[int, int] = OrderedDict()
+        """Request -> last epoch that was freed: late messages of it must not take pages again."""
+        self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
+        self._pacer = Pacer(spec.profile, spec.time_scale)
+        self._tokens_done = 0
+
+    def halt(self) -> None:
+        """Make `run` return soon, without a word to anybody (as if the process had died)."""
+        self._halt.set()
+
+    def run(self) -> None:
+        """Load the layers, report, serve until told to stop."""
+        spec = self.spec
+        context: zmq.Context[Any] = zmq.Context()
+        self._inbox = Inbox(context, self._key, host=spec.host, keys=self._curve)
+        self._outbox = Outbox(context, self._key, keys=self._curve)
+        beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
+        try:
+            self._stage = Stage(Checkpoint(spec.weights), spec.start, spec.end, dtype=spec.dtype, device=spec.device)
+            self._pool = self._stage.new_pool(spec.num_pages)
+            self._tell(
+                "ready",
+                endpoint=self._inbox.endpoint,
+                pages=spec.num_pages,
+                pid=os.getpid(),
+                generation=spec.generation,
+            )
+            beating.start()
+            self._serve()
+        except Exception as error:
+            self._tell("failed", reason=f"{type(error).__name__}: {error}"[:4000], generation=spec.generation)
+            raise
+        finally:
+            self._halt.set()
+            if beating.is_alive():
+                beating.join()
+            self._inbox.close()
+            self._outbox.flush_and_close()
+            context.term()
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Run one prefill and one decode, so that the first request does not wait for one-time set-up."""
+        stage, table = self._stage, BlockTable(self.spec.end - self.spec.start)
+        for position, tokens in ((0, 2), (2, 1)):
+            hidden = torch.zeros(tokens, stage.hidden_size, dtype=stage.dtype, device=stage.device)
+            table.grow(self._pool, tokens)
+            [result] = stage.run(self._pool, [Rows(table, hidden, position, stage.start, stage.end)])
+            if stage.end == stage.num_layers:
+                stage.logits(result[-1:])
+        table.release(self._pool)
+
+    def _tell(self, kind: str, **body: Any) -> None:
+        # A coordinator that takes nothing any more is gone, and with it everything there is to do.
+        with contextlib.suppress(PeerLostError):
+            self._outbox.send(self.spec.coordinator, kind, {"node": self.spec.node, **body})
+
+    def _beat(self, context: zmq.Context[Any]) -> None:
+        """Say now and then that the process lives (from a thread: a step may take longer than a beat)."""
+        outbox = Outbox(context, self._key, keys=self._curve)
+        while not self._halt.wait(self.spec.heartbeat_s):
+            body = {"node": self.spec.node, "generation": self.spec.generation, "stats": self.stats()}
+            with contextlib.suppress(PeerLostError):
+                outbox.send(self.spec.coordinator, "beat", body)
+        outbox.flush_and_close(0)
+
+    def stats(self) -> dict[str, float]:
+        """Counters of this worker."""
+        pacer, dropped = self._pacer, self._inbox.dropped
+        return {
+            "pages_used": self._pool.used,
+            "requests": len(self._live),
+            "steps": pacer.steps,
+            "overruns": pacer.overruns,
+            "overrun_s": pacer.overrun_s,
+            "busy_s": pacer.busy_s,
+            "tokens": self._tokens_done,
+            "malformed": dropped.malformed,
+            "foreign": dropped.foreign,
+            "stale": dropped.stale,
+            "cpu_s": time.process_time(),
+        }
+
+    def _serve(self) -> None:
+        back_to_back = False
+        while not self._halt.is_set():
+            idle = not any(live.waiting for live in self._live.values())
+            for message in self._inbox.receive(IDLE_POLL_S if idle else 0.0):
+                if message.kind == "stop":
+                    return
+                self._take(message)
+            work = choose(((r, live.waiting) for r, live in self._live.items()), self._limits)
+            if work:
+                self._step(work, back_to_back and not idle)
+            back_to_back = bool(work)
+
+    def _take(self, message: Message) -> None:
+        if message.kind == "run":
+            self._take_rows(message)
+        elif message.kind == "free":
+            freed = [self._free(request, epoch) for request, epoch in message.body["rows"]]
+            self._tell("freed", rows=freed, generation=self.spec.generation)
+        elif message.kind == "forget":
+            self._outbox.forget(message.body["endpoint"])
+        else:
+            self._inbox.dropped.malformed += 1
+
+    def _free(self, request: int, epoch: int) -> list[int]:
+        live = self._live.get(request)
+        if live is not None and live.epoch <= epoch:
+            live.table.release(self._pool)
+            del self._live[request]
+        self._buried[request] = max(epoch, self._buried.get(request, -1))
+        while len(self._buried) > TOMBSTONES:
+            self._buried.popitem(last=False)
+        return [request, epoch]
+
+    def _take_rows(self, message: Message) -> None:
+        rows = tensor_from(message)
+        is_ids = message.dtype == "int32"
+        if len(message.shape) != (1 if is_ids else 2) or (not is_ids and message.shape[1] != self._stage.hidden_size):
+            self._inbox.dropped.malformed += 1
+            return
+        at = 0
+        for item in message.body["items"]:
+            part = rows[at : at + item.tokens]
+            at += item.tokens
+            live = self._admit(item, is_ids)
+            if live is None:
+                self._inbox.dropped.stale += 1
+                continue
+            live.received += item.tokens
+            live.waiting.append(Work(item, part))
+
+    def _admit(self, item: WorkItem, is_ids: bool) -> Live | None:
+        """The request that `item` belongs to; None when the item is late, or does not fit what came before."""
+        if item.epoch <= self._buried.get(item.request, -1):
+            return None
+        live = self._live.get(item.request)
+        if live is not None and live.epoch < item.epoch:
+            live.table.release(self._pool)
+            del self._live[item.request]
+            live = None
+        if live is None:
+            if item.position != 0 or item.route is None or item.sampling is None:
+                return None
+            mine = [i for i, stage in enumerate(item.route) if stage[0] == self.spec.node]
+            if len(mine) != 1:
+                return None
+            _, start, end, _ = item.route[mine[0]]
+            if not self.spec.start <= start < end <= self.spec.end or is_ids != (start == 0):
+                return None
+            is_last = mine[0] + 1 == len(item.route)
+            if is_last != (end == self._stage.num_layers):
+                return None
+            live = self._live[item.request] = Live(
+                epoch=item.epoch,
+                start=start,
+                end=end,
+                next_endpoint=None if is_last else item.route[mine[0] + 1][3],
+                route=item.route,
+                sampling=SamplingParams(*item.sampling),
+                sampling_fields=item.sampling,
+                table=BlockTable(end - start),
+            )
+        fits = item.epoch == live.epoch and item.position == live.received and is_ids == (live.start == 0)
+        return live if fits else None
+
+    def _step(self, work: list[tuple[int, Work]], back_to_back: bool) -> None:
+        began = self._pacer.begin(back_to_back)
+        members = [self._live[request] for request, _ in work]
+        batch = []
+        for live, (_, piece) in zip(members, work):
+            rows = self._stage.embed(piece.rows) if live.start == 0 else piece.rows
+            rows = rows.to(self._stage.device, self._stage.dtype)
+            live.table.grow(self._pool, piece.tokens)
+            batch.append(Rows(live.table, rows, piece.item.position, live.start, live.end))
+        results = self._stage.run(self._pool, batch)
+        self._tokens_done += sum(piece.tokens for _, piece in work)
+        tokens = self._sample(work, members, results)
+        packets = self._packets(work, members, results)
+        self._pacer.finish(began, _segment_sizes(batch))
+        for endpoint, (body, tensor, dtype, shape) in packets.items():
+            # A peer whose queue is full is dead; the coordinator finds that out and restarts its requests.
+            with contextlib.suppress(PeerLostError):
+                self._outbox.send(endpoint, "run", body, tensor=tensor, dtype=dtype, shape=shape)
+        if tokens:
+            self._tell("tokens", rows=tokens, generation=self.spec.generation)
+
+    @torch.inference_mode()
+    def _sample(self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]) -> list[list[int]]:
+        """[request, epoch, position, token] of each request whose prompt is complete and whose last stage is here."""
+        pairs = enumerate(zip(members, work))
+        ends = [i for i, (live, (_, piece)) in pairs if live.next_endpoint is None and piece.item.last]
+        if not ends:
+            return []
+        logits = self._stage.logits(torch.stack([hidden[i][-1] for i in ends]))
+        positions = [work[i][1].item.position + work[i][1].tokens for i in ends]
+        chosen = sample(logits, [members[i].sampling for i in ends], positions)
+        return [[work[i][0], members[i].epoch, p, t] for i, p, t in zip(ends, positions, chosen)]
+
+    def _packets(
+        self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]
+    ) -> dict[str, tuple[dict[str, Any], Any, str, tuple[int, ...]]]:
+        """One message per next hop: its items and their rows in one tensor."""
+        by_hop: dict[str, tuple[list[WorkItem], list[torch.Tensor]]] = {}
+        for live, (_, piece), rows in zip(members, work, hidden):
+            if live.next_endpoint is None:
+                continue
+            item = piece.item
+            first = not live.announced
+            live.announced = True
+            items, parts = by_hop.setdefault(live.next_endpoint, ([], []))
+            items.append(
+                WorkItem(
+                    item.request,
+                    item.epoch,
+                    item.position,
+                    item.tokens,
+                    item.last,
+                    live.route if first else None,
+                    live.sampling_fields if first else None,
+                )
+            )
+            parts.append(rows)
+        packets: dict[str, tuple[dict[str, Any], Any, str, tuple[int, ...]]] = {}
+        for endpoint, (items, parts) in by_hop.items():
+            tensor, dtype = wire_of(torch.cat(parts))
+            shape: tuple[int, ...] = (sum(len(p) for p in parts), self._stage.hidden_size)
+            packets[endpoint] = ({"items": [item.pack() for item in items]}, tensor, dtype, shape)
+        return packets
+
+
+def _segment_sizes(batch: list[Rows]) -> list[tuple[int, int, int]]:
+    """(layers, prefill tokens, decode requests) of each stretch of layers with the same requests."""
+    sizes = []
+    for first, end, active in segments([(rows.start, rows.end) for rows in batch]):
+        prefill = sum(batch[i].tokens for i in active if batch[i].tokens > 1)
+        decode = sum(1 for i in active if batch[i].tokens == 1)
+        sizes.append((end - first, prefill, decode))
+    return sizes
+
+
+def run_worker(spec: WorkerSpec) -> None:
+    """Run a worker in this process or thread until it is told to stop."""
+    if spec.device == "cpu":
+        torch.set_num_threads(spec.threads)
+    elif spec.memory_share is not None:
+        torch.cuda.set_per_process_memory_fraction(spec.memory_share, torch.device(spec.device))
+    Worker(spec).run()
