@@ -172,7 +172,7 @@ class Run:
         return latency[within & (first if phase == "prompt" else ~first)]
 
     def _per_s(self, amount: float) -> float:
-        return amount / self.window_s if self.window_s > 0 else 0.0
+        return float(amount / self.window_s) if self.window_s > 0 else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The run in numbers, ready for JSON.

@@ -1,0 +1,261 @@
+"""`simulate`: a plan and a workload in, a `Run` out."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+
+from helix_kit import __version__
+from helix_kit.errors import InputError
+from helix_kit.flow import Edge
+from helix_kit.placement.plan import Plan
+from helix_kit.report import Batch, LinkUse, NodeUse, Run, TokenTimes
+from helix_kit.scheduling import Policy, make_policy
+from helix_kit.scheduling.policy import valid_links
+from helix_kit.simulator import setup as setups
+from helix_kit.simulator.progress import Progress, watcher
+from helix_kit.simulator.published import HOP_BY_HOP, Feed, Layerwise
+from helix_kit.simulator.setup import Setup
+from helix_kit.workload.request import Outcome, Request, RequestRecord
+
+OFFLINE_WARMUP_S, OFFLINE_DURATION_S = 60.0, 600.0
+SAMPLE_EVERY_S = 1.0
+
+
+def simulate(
+    plan: Plan,
+    workload: Sequence[Request],
+    *,
+    mode: Literal["online", "offline"] = "online",
+    policy: str | Policy = "helix",
+    execution: Literal["range", "layerwise"] = "range",
+    duration: float | None = None,
+    warmup: float | None = None,
+    seed: int = 0,
+    progress: Progress = False,
+    kv_capacity: Mapping[str, int] | None = None,
+    links: Iterable[Edge] | None = None,
+    feed: Feed | None = None,
+    record_tokens: bool = False,
+    record_batches: bool = False,
+) -> Run:
+    """Simulate serving `workload` with `plan`; throughput and latencies count from `warmup` for `duration` seconds.
+
+    Parameters
+    ----------
+    mode
+        ``online``: requests come when they arrive. ``offline``: they wait from the start and are taken up as
+        there is room.
+    policy
+        A name (helix, swarm, random, shortest_queue, fixed) or a `Policy` of your own.
+    execution
+        ``range`` is how our runtime works, ``layerwise`` the published simulator's rules to the letter.
+    duration, warmup
+        Seconds. Online defaults: no warm-up, until the last arrival and 60 s more; offline: 60 s and 600 s.
+    progress
+        True for a bar with the simulated time, or a callable that gets (now_s, end_s).
+    kv_capacity
+        Node -> layer-tokens, in place of the profile's.
+    links
+        Links that may be used, in the order that decides ties; by default those with flow (helix) or all that fit.
+    record_tokens, record_batches
+        Keep each token's time in its record; keep every batch for `Run.to_perfetto`.
+
+    Raises InputError for an empty workload, an unknown option, or KV capacities of nodes the plan does not have.
+    Ctrl-C ends the simulation and returns what there is, marked as partial.
+    """
+    warmup_s, duration_s = _window(workload, mode, duration, warmup)
+    _check(plan, workload, mode, execution, kv_capacity)
+    engine = make_engine(
+        plan, workload, mode=mode, policy=policy, execution=execution, warmup=warmup_s, duration=duration_s, seed=seed,
+        kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches,
+    )  # fmt: skip
+    name = policy.name if isinstance(policy, Policy) else policy
+    partial = False
+    end = warmup_s + duration_s
+    with watcher(progress, end) as watch, _interruptible() as interrupted:
+        try:
+            engine.run(end, lambda now: _check_in(now, watch, interrupted), SAMPLE_EVERY_S)
+        except KeyboardInterrupt:
+            partial = True
+            end = engine.now_s()
+    facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
+             "policy": name, "execution": execution, "seed": seed, "helix_kit": __version__}  # fmt: skip
+    return _report(engine, (warmup_s, max(warmup_s, min(end, warmup_s + duration_s))), partial, record_tokens, facts)
+
+
+def make_engine(
+    plan: Plan,
+    workload: Sequence[Request],
+    *,
+    mode: str,
+    policy: str | Policy,
+    execution: str,
+    warmup: float,
+    duration: float,
+    seed: int = 0,
+    kv_capacity: Mapping[str, int] | None = None,
+    links: Iterable[Edge] | None = None,
+    feed: Feed | None = None,
+    record_batches: bool = False,
+) -> Layerwise:
+    """An engine that is ready to run; see `simulate` for the parameters."""
+    name = policy.name if isinstance(policy, Policy) else policy.replace("-", "_").lower()
+    by_hop = not isinstance(policy, Policy) and name in HOP_BY_HOP and execution == "layerwise"
+    if links is None:
+        links = list(plan.flow_edges) if name in {"helix", "fixed"} else valid_links(plan)
+    made = setups.build(plan, list(links), kv_capacity=kv_capacity)
+    options: dict[str, Any] = {}
+    if name == "helix" and not isinstance(policy, Policy):
+        setups.grant(made)
+        options = published_options(made, mode)
+    chosen = name if by_hop else make_policy(policy, plan, seed=seed, kv_capacity=kv_capacity, **options)
+    if mode == "offline" and feed is None:
+        feed = Feed() if name == "helix" else Feed(_fixed_in_flight(made), kv_mark=None)
+    return Layerwise(
+        made,
+        list(workload),
+        chosen,
+        feed=feed if mode == "offline" else None,
+        start_s=setups.load_seconds(plan),
+        window=(warmup, warmup + duration),
+        seed=seed,
+        record_batches=record_batches,
+    )
+
+
+def published_options(made: Setup, mode: str) -> dict[str, Any]:
+    """Constants of the published Helix scheduler."""
+    marks = {"high_water": 0.85, "output_ratio": 1.0} if mode == "offline" else {"high_water": 0.9, "output_ratio": 0.6}
+    longest = {name: int(n) for name, n in zip(made.names, made.nodes["prefill_tokens_max"], strict=False)}
+    return {"kv": "expectation", **marks, "max_prompt_tokens": longest}
+
+
+def _fixed_in_flight(made: Setup) -> int:
+    """Requests that the tightest layer's KV cache holds at 60 %, for baselines that cannot refuse."""
+    nodes = made.nodes[:-2]
+    room = np.zeros(made.plan.model.num_layers)
+    for node in nodes:
+        room[node["start"] : node["start"] + node["layers"]] += node["kv_capacity"] / node["layers"]
+    return max(1, int(0.6 * room.min() / 1000))
+
+
+def _window(
+    workload: Sequence[Request], mode: str, duration: float | None, warmup: float | None
+) -> tuple[float, float]:
+    offline = mode == "offline"
+    warmup_s = warmup if warmup is not None else OFFLINE_WARMUP_S if offline else 0.0
+    if duration is None:
+        last = max((r.arrival_s for r in workload), default=0.0)
+        duration = OFFLINE_DURATION_S if offline else max(60.0, last + 60.0 - warmup_s)
+    for field, value, least in [("duration", duration, 1e-9), ("warmup", warmup_s, 0.0)]:
+        if not least <= value < float("inf"):
+            raise InputError("expected a finite number of seconds", where="simulate", field=field, value=value)
+    return warmup_s, duration
+
+
+def _check(
+    plan: Plan, workload: Sequence[Request], mode: str, execution: str, kv_capacity: Mapping[str, int] | None
+) -> None:
+    if len(workload) == 0:
+        raise InputError("expected at least one request, the workload is empty", where="simulate", field="workload")
+    if mode not in {"online", "offline"}:
+        raise InputError("expected online or offline", where="simulate", field="mode", value=mode)
+    if execution not in {"range", "layerwise"}:
+        raise InputError("expected range or layerwise", where="simulate", field="execution", value=execution)
+    for node in kv_capacity or {}:
+        if node not in plan.placement:
+            raise InputError("expected a node of the plan", where="simulate", field="kv_capacity", value=node)
+    if not plan.placement or plan.flow_tokens_per_s <= 0:
+        raise InputError(
+            "expected a plan that carries flow: its placement covers no pipeline from layer 0 to the last",
+            where="simulate", field="plan.flow_tokens_per_s", value=plan.flow_tokens_per_s,
+        )  # fmt: skip
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """A flag that Ctrl-C sets, so that compiled code is never cut in the middle of an event."""
+    hit = [False]
+    if threading.current_thread() is not threading.main_thread():
+        yield hit
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: hit.__setitem__(0, True))
+    try:
+        yield hit
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_in(now_s: float, watch: Callable[[float], None], interrupted: list[bool]) -> None:
+    watch(now_s)
+    if interrupted[0]:
+        raise KeyboardInterrupt
+
+
+def _report(engine: Any, window: tuple[float, float], partial: bool, record_tokens: bool, facts: dict[str, Any]) -> Run:
+    clock, made = engine.clock[0], engine.setup
+    count = int(clock["tokens"])
+    tokens = TokenTimes(engine.token_request[:count].copy(), engine.token_time[:count] - engine.start_s)
+    records = make_records(engine, tokens, record_tokens)
+    length = max(window[1] - window[0], 1e-9)
+    kv = np.array([used for _, used in engine.kv_samples]).reshape(len(engine.kv_samples), -1)
+    times = np.array([t for t, _ in engine.kv_samples])
+    nodes = {}
+    for i, name in enumerate(made.names):
+        node = made.nodes[i]
+        shares = node["time"] / length
+        nodes[name] = NodeUse(
+            busy=float(shares[0]), blocked=float(shares[1]), starved=float(1 - shares[0] - shares[1]),
+            steps=int(node["steps"]), prefill_tokens=int(node["prefill_tokens"]),
+            decode_tokens=int(node["decode_tokens"]), kv_capacity=int(node["kv_capacity"]),
+            kv_peak=int(node["kv_peak"]),
+            kv_mean=float(kv[times >= window[0], i].mean()) if (times >= window[0]).any() else 0.0,
+        )  # fmt: skip
+    links = [
+        LinkUse(source, target, float(link["busy"] / length), float(link["bytes"]), int(link["messages"]))
+        for (source, target), link in zip(made.edges, made.links, strict=True)
+    ]
+    batches = [
+        Batch(made.names[b["node"]], float(b["start"] - engine.start_s), float(b["end"] - engine.start_s),
+              int(b["prefill"]), int(b["decodes"]))
+        for b in engine.batches[: clock["batches"]]
+    ]  # fmt: skip
+    return Run(
+        records, window=window, tokens=tokens, nodes=nodes, links=links, batches=batches, kv_unit=engine.kv_unit,
+        kv_samples={name: np.column_stack([times, kv[:, i]]) for i, name in enumerate(made.names)} if len(kv) else {},
+        partial=partial, notes=engine.notes(), facts=facts,
+    )  # fmt: skip
+
+
+def make_records(engine: Any, tokens: TokenTimes, record_tokens: bool) -> list[RequestRecord]:
+    """One record for each request of the workload that was issued."""
+    order = np.argsort(tokens.request, kind="stable")
+    bounds = np.searchsorted(tokens.request[order], np.arange(len(engine.requests) + 1))
+    records = []
+    for at, request in enumerate(engine.requests[: engine.issued]):
+        times = tokens.time_s[order[bounds[at] : bounds[at + 1]]]
+        outcome: Outcome = "finished" if at in engine.finished else "in_flight"
+        if at in engine.rejected:
+            outcome = "rejected"
+        arrival = engine.arrived_s(at)
+        records.append(
+            RequestRecord(
+                Request(request.id, arrival, request.input_tokens, request.output_tokens),
+                outcome=outcome,
+                reason=engine.rejected.get(at),
+                pipeline=engine.pipeline_of(at) if at not in engine.rejected else None,
+                started_s=engine.started.get(at),
+                first_token_s=float(times[0]) if len(times) else None,
+                finished_s=engine.finished.get(at),
+                tokens_generated=engine.generated(len(times)),
+                token_times_s=times.tolist() if record_tokens else [],
+                restarts=engine.restarts.get(at, 0),
+            )
+        )
+    return records

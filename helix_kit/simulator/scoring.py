@@ -1,0 +1,77 @@
+"""A plan's worth in the simulator, for planners that ask often: no records, no samples, no report.
+
+>>> from helix_kit.simulator import score
+>>> score(plan)["decode_tokens_per_s"]                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from helix_kit.flow import Edge, Flow, Placement
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.simulator.api import make_engine
+from helix_kit.workload.request import Request
+from helix_kit.workload.workload import Workload
+
+BACKLOG = 4000
+
+
+def score(
+    plan: Plan | tuple[Problem, Placement, Flow | None],
+    workload: Sequence[Request] | None = None,
+    *,
+    execution: Literal["range", "layerwise"] = "layerwise",
+    mode: Literal["online", "offline"] = "offline",
+    policy: str = "helix",
+    duration: float = 300.0,
+    warmup: float = 60.0,
+    seed: int = 0,
+    links: Iterable[Edge] | None = None,
+    kv_capacity: Mapping[str, int] | None = None,
+) -> dict[str, float]:
+    """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
+
+    `plan` may be (problem, placement, flow), flow None for the maximum flow. Without a workload a backlog with
+    lengths of the conversation trace is served (`seed`). All zero where the flow is.
+    """
+    if not isinstance(plan, Plan):
+        problem, placement, flow = plan
+        plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
+    if plan.flow_tokens_per_s <= 0:
+        return dict.fromkeys(
+            ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s", "prompts", "decode_steps"), 0.0
+        )
+    requests = workload if workload is not None else _backlog(seed)
+    engine = make_engine(
+        plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
+        links=links, kv_capacity=kv_capacity,
+    )  # fmt: skip
+    engine.run(warmup + duration, lambda now_s: None, float("inf"))
+    count = int(engine.clock[0]["tokens"])
+    request, time = engine.token_request[:count], engine.token_time[:count] - engine.start_s
+    order = np.argsort(request, kind="stable")
+    request, time = request[order], time[order]
+    first = np.ones(count, dtype=bool)
+    first[1:] = request[1:] != request[:-1]
+    before = np.concatenate([[0.0], time[:-1]])[:count]
+    before[first] = [engine.arrived_s(at) for at in request[first]]
+    within = (time >= warmup) & (time <= warmup + duration)
+    prompt, decode = (time - before)[within & first], (time - before)[within & ~first]
+    return {
+        "decode_tokens_per_s": len(decode) / duration,
+        "prompt_latency_s": float(prompt.mean()) if len(prompt) else 0.0,
+        "decode_latency_s": float(decode.mean()) if len(decode) else 0.0,
+        "prompts": float(len(prompt)),
+        "decode_steps": float(len(decode)),
+    }
+
+
+@lru_cache(maxsize=8)
+def _backlog(seed: int) -> Workload:
+    return Workload.offline(BACKLOG, seed=seed)

@@ -1,0 +1,176 @@
+"""From a plan to the arrays that the compiled engine runs over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.errors import InputError
+from helix_kit.flow import Edge, Pipeline
+from helix_kit.placement.plan import Plan
+from helix_kit.simulator.events import FIFO_ROOM
+from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, STARVED, filled
+
+PROMPT_TOKENS_A_REQUEST = 2048
+CONTEXT_TOKENS_A_REQUEST = 1000
+"""Published batch limits count these for each prompt and each decode that a node may batch."""
+DISK_GB_PER_S = 1.0
+COPY_GB_PER_S = (4.0, 5.0)
+
+
+@dataclass
+class Setup:
+    """A plan as arrays; `link_index` finds a link by its ends."""
+
+    plan: Plan
+    names: list[str]
+    edges: list[Edge]
+    link_index: dict[Edge, int]
+    nodes: np.ndarray
+    links: np.ndarray
+    queues: np.ndarray
+    curves: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    """x and y of all curves end to end (y in s), then first point and number of points by (kind, phase)."""
+
+    @property
+    def num_nodes(self) -> int:
+        """Compute nodes, without the coordinator's two endpoints."""
+        return len(self.names)
+
+    def route_of(self, pipeline: Pipeline) -> list[int]:
+        """Link numbers from the coordinator through the pipeline's nodes and back."""
+        path = [COORDINATOR, *(stage.node for stage in pipeline), COORDINATOR]
+        return [self.link_index[a, b] for a, b in pairwise(path)]
+
+
+def load_seconds(plan: Plan) -> float:
+    """When the published simulator starts to serve: after the fullest node has read its layers from disk."""
+    most = max(end - start for start, end in plan.placement.values())
+    return math.ceil(most * plan.model.layer_gb / DISK_GB_PER_S) + 1.0
+
+
+def build(
+    plan: Plan,
+    links: Iterable[Edge],
+    *,
+    kv_capacity: Mapping[str, int] | None = None,
+    nic_bytes_per_s: float | None = None,
+) -> Setup:
+    """The arrays for a plan and the links that may be used, in the order that decides ties."""
+    names = list(plan.placement)
+    ids = {name: i for i, name in enumerate(names)}
+    n = len(names)
+    nic = nic_bytes_per_s or plan.cluster.network.nic_gbps * 1e9 / 8
+    nodes = filled(NODE, n + 2, ("out_head", "out_tail", "new_head", "new_tail", "batch_head", "batch_tail"))
+    nodes["nic"], nodes["send_free"], nodes["receive_free"] = nic, nic, nic
+    nodes["state"], nodes["alive"], nodes["slowdown"] = STARVED, 1, 1.0
+    kind_of = plan.problem.kind_of
+    kinds = sorted({kind_of[name] for name in names})
+    first_queue = 0
+    for i, name in enumerate(names):
+        start, end = plan.placement[name]
+        k, profile, node = end - start, plan.profiles[kind_of[name]], nodes[i]
+        node["start"], node["layers"], node["first_queue"] = start, k, first_queue
+        node["curve"] = kinds.index(kind_of[name])
+        node["prefill_max"] = profile.prefill_limit(k)
+        node["prefill_tokens_max"] = PROMPT_TOKENS_A_REQUEST * profile.prefill_limit(k)
+        node["decode_max"] = profile.decode_limit(k)
+        node["context_max"] = CONTEXT_TOKENS_A_REQUEST * profile.decode_limit(k)
+        node["kv_capacity"] = (kv_capacity or {}).get(name, profile.kv_capacity(k))
+        first_queue += k
+    edges, link_array = _links(plan, list(links), ids, nodes)
+    return Setup(
+        plan=plan,
+        names=names,
+        edges=edges,
+        link_index={edge: i for i, edge in enumerate(edges)},
+        nodes=nodes,
+        links=link_array,
+        queues=filled(QUEUE, first_queue, ("head", "tail")),
+        curves=_curves(plan, kinds),
+    )
+
+
+def _links(plan: Plan, wanted: list[Edge], ids: dict[str, int], nodes: np.ndarray) -> tuple[list[Edge], np.ndarray]:
+    n = len(ids)
+    by_source: dict[str, list[Edge]] = {}
+    for source, target in dict.fromkeys(wanted):
+        if not {source, target} <= {*ids, COORDINATOR}:
+            raise InputError(
+                "expected links between nodes of the plan", where="links", field="link", value=[source, target]
+            )
+        by_source.setdefault(source, []).append((source, target))
+    edges = [edge for name in [*ids, COORDINATOR] for edge in by_source.get(name, [])]
+    links = filled(LINK, len(edges), ("head", "tail"))
+    for i, (source, target) in enumerate(edges):
+        link, quality = links[i], plan.cluster.link(source, target)
+        link["source"] = n if source == COORDINATOR else ids[source]
+        link["target"] = n + 1 if target == COORDINATOR else ids[target]
+        link["bandwidth"] = link["free"] = _round_off(quality.bytes_per_s)
+        link["latency"] = quality.latency_ms * 0.001
+        bare = COORDINATOR in (source, target)
+        link["bytes_per_token"] = plan.model.token_bytes if bare else plan.model.link_bytes_per_token
+        sender = nodes[link["source"]]
+        if sender["links"] == 0:
+            sender["first_link"] = i
+        sender["links"] += 1
+    return edges, links
+
+
+def _round_off(bytes_per_s: float) -> float:
+    """Bandwidths are kept in Gbit/s; a conversion error of 1e-7 bytes/s would show in the order of events."""
+    return round(bytes_per_s, 3)
+
+
+def grant(setup: Setup) -> None:
+    """Give each link the bandwidth that Helix's scheduler grants (published rule).
+
+    It is the least of the link's bandwidth and its share, by bytes, of the sender's and of the receiver's card.
+    """
+    flow = setup.plan.flow_edges
+    weight = np.array([flow.get(e, 0.0) for e in setup.edges]) * setup.links["bytes_per_token"]
+    sent = np.bincount(setup.links["source"], weight, minlength=len(setup.nodes))
+    received = np.bincount(setup.links["target"], weight, minlength=len(setup.nodes))
+    for i, link in enumerate(setup.links):
+        if weight[i] > 0:
+            sender, receiver = setup.nodes[link["source"]], setup.nodes[link["target"]]
+            out_share = sender["nic"] * (weight[i] / sent[link["source"]])
+            in_share = receiver["nic"] * (weight[i] / received[link["target"]])
+            # A share of exactly one must not lose a byte to rounding.
+            link["granted"] = math.floor(min(link["bandwidth"], out_share, in_share) + 1e-6)
+
+
+def _curves(plan: Plan, kinds: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    x: list[float] = []
+    y: list[float] = []
+    first = np.zeros((len(kinds), 2), dtype=np.int64)
+    count = np.zeros((len(kinds), 2), dtype=np.int64)
+    for i, kind in enumerate(kinds):
+        profile = plan.profiles[kind]
+        for phase, curve in enumerate((profile.prefill_ms_per_layer, profile.decode_ms_per_layer)):
+            first[i, phase], count[i, phase] = len(x), len(curve.x)
+            x += curve.x
+            y += [ms * 0.001 for ms in curve.y]
+    return np.array(x), np.array(y), first, count
+
+
+def new_clock() -> np.ndarray:
+    """The record of time and counters, shape (1,)."""
+    clock = np.zeros(1, dtype=CLOCK)
+    clock["sink_head"] = clock["sink_tail"] = NONE
+    return clock
+
+
+def new_heap(room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An empty event queue: times, numbers, codes, and the ring of events of the present moment."""
+    return (
+        np.zeros(room),
+        np.zeros(room, dtype=np.int64),
+        np.zeros(room, dtype=np.int64),
+        np.zeros(FIFO_ROOM, dtype=np.int64),
+    )
