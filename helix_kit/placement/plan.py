@@ -6,7 +6,7 @@ import json
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -46,6 +46,8 @@ class Plan(BaseModel):
     seed: int = 0
     node_throughput_tokens_per_s: dict[str, float]
     flow: tuple[tuple[str, str, float], ...]
+    flow_split: Literal["balanced", "any"] = "balanced"
+    """Which of the maximum flows `flow` is: the one that loads nodes evenly, or the first met."""
     progress: tuple[tuple[float, float, float], ...] = ()
     served: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -82,10 +84,17 @@ class Plan(BaseModel):
         flow: Flow | None = None,
         **fields: Any,
     ) -> Plan:
-        """A plan for a placement made by hand or by a method; the flow is computed unless given."""
+        """A plan for a placement made by hand or by a method; the flow is computed unless given.
+
+        `fields` are the plan's other fields, such as `partial_inference` or ``flow_split="any"``.
+        """
         problem.check_placement(placement)
         placed = {n.name: placement[n.name] for n in problem.cluster.nodes if n.name in placement}
-        flow = flow or problem.max_flow(placed, partial_inference=fields.get("partial_inference", True))
+        flow = flow or problem.max_flow(
+            placed,
+            partial_inference=fields.get("partial_inference", True),
+            split=fields.get("flow_split", "balanced"),
+        )
         bound = problem.compute_bound if bound_tokens_per_s is None else bound_tokens_per_s
         value = flow.tokens_per_s
         return cls(

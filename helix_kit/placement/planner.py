@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import InfeasibleError, InputError
@@ -50,9 +50,11 @@ class Task:
     groups: list[Group]
     options: dict[str, Any] = field(default_factory=dict)
 
-    def flow(self, found: Found) -> Flow:
-        """The exact maximum flow of what a method found."""
-        return self.problem.max_flow(found.placement, partial_inference=self.partial_inference, links=found.links)
+    def flow(self, found: Found, split: Literal["balanced", "any"] = "any") -> Flow:
+        """An exact maximum flow of what a method found."""
+        return self.problem.max_flow(
+            found.placement, partial_inference=self.partial_inference, links=found.links, split=split
+        )
 
 
 def plan(
@@ -66,6 +68,7 @@ def plan(
     seed: int = 0,
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
+    flow_split: Literal["balanced", "any"] = "balanced",
     progress: Progress | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -87,6 +90,8 @@ def plan(
         Whether a request may enter a node's range after its first layer.
     profiles
         Measured profiles by kind of machine, which go before the shipped tables.
+    flow_split
+        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first met.
     progress
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
@@ -100,6 +105,8 @@ def plan(
         raise InputError(f"expected one of {', '.join(METHODS)}", field="method", value=method)
     if objective not in OBJECTIVES:
         raise InputError(f"expected one of {', '.join(OBJECTIVES)}", field="objective", value=objective)
+    if flow_split not in ("balanced", "any"):
+        raise InputError("expected balanced or any", field="flow_split", value=flow_split)
     if not time_limit > 0:
         raise InputError("expected a number of seconds above 0", field="time_limit", value=time_limit)
     check_solver(solver)
@@ -112,7 +119,7 @@ def plan(
     task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
     found = _run(method, task)
-    flow = task.flow(found)
+    flow = task.flow(found, flow_split)
     watch.report(value=flow.tokens_per_s)
     proven = _bounds(task, flow.tokens_per_s, found)
     bound = min(proven.values())
@@ -134,6 +141,7 @@ def plan(
         seconds=watch.seconds,
         seed=seed,
         partial_inference=partial_inference,
+        flow_split=flow_split,
         progress=tuple(watch.history),
         notes=tuple(found.notes),
     )

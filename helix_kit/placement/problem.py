@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
@@ -96,9 +97,14 @@ class Problem:
         return sum(best[n.kind] for n in self.cluster.nodes) / self.num_layers
 
     def max_flow(
-        self, placement: Placement, *, partial_inference: bool = True, links: Iterable[Edge] | None = None
+        self,
+        placement: Placement,
+        *,
+        partial_inference: bool = True,
+        links: Iterable[Edge] | None = None,
+        split: Literal["any", "balanced"] = "any",
     ) -> Flow:
-        """The maximum flow of `placement`, by networkx."""
+        """A maximum flow of `placement`, by networkx; ``split="balanced"`` is the one that loads nodes evenly."""
         graph = build_flow_graph(
             self.cluster,
             self.model,
@@ -107,6 +113,10 @@ class Problem:
             partial_inference=partial_inference,
             links=links,
         )
+        if split == "balanced":
+            from helix_kit.placement.balance import balanced_flow
+
+            return balanced_flow(graph)
         return max_flow(graph)
 
     def check_placement(self, placement: Placement, where: str = "placement") -> None:

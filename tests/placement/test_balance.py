@@ -1,0 +1,83 @@
+"""The balanced maximum flow: exact, conserved, even, and no worse than another convex solver's."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import helix_kit as hk
+from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import build_flow_graph, max_flow
+from helix_kit.placement.balance import balanced_flow
+
+CASES = [("single24", "swarm"), ("single24", "petals"), ("hetero42", "pattern"), ("geo24", "petals")]
+
+
+def cost(flow, speed):
+    return sum(flow.through(n) ** 2 / (2 * speed[n]) for n in speed)
+
+
+@pytest.mark.parametrize(("cluster", "method"), CASES)
+def test_exact_conserved_and_more_even(cluster, method):
+    plan = hk.plan(cluster, "llama2-70b", method=method, flow_split="any")
+    even = plan.problem.max_flow(plan.placement, split="balanced")
+    assert even.tokens_per_s == plan.flow_tokens_per_s
+    for node in plan.placement:
+        leaving = sum(f for (a, _), f in even.edges.items() if a == node)
+        assert leaving == pytest.approx(even.through(node), abs=1e-6)
+    assert all(f <= even.capacities[e] + 1e-9 for e, f in even.edges.items())
+    speed = plan.node_throughput_tokens_per_s
+    assert cost(even, speed) <= cost(plan.max_flow, speed) * (1 + 1e-6)
+
+
+def test_equal_replicas_get_equal_shares():
+    cluster = hk.Cluster.model_validate({"name": "c", "nodes": [{"gpu": "A100-40G", "count": 8}, {"gpu": "T4"}]})
+    model = hk.Model.preset("llama2-70b")
+    spans = {f"A100-40G-{i}": (0, 40) for i in range(3)} | {f"A100-40G-{i}": (40, 80) for i in range(3, 8)}
+    graph = build_flow_graph(cluster, model, spans, dict.fromkeys(spans, 100.0))
+    flow = balanced_flow(graph)
+    assert flow.tokens_per_s == 300.0
+    assert [flow.through(f"A100-40G-{i}") for i in range(3, 8)] == pytest.approx([60.0] * 5, abs=0.3)
+    between = [f for (a, b), f in flow.edges.items() if COORDINATOR not in (a, b)]
+    assert between == pytest.approx([20.0] * 15, abs=0.1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_no_random_cycle_improves_it(seed):
+    """Optimality by an independent certificate: moving flow round any residual cycle never lowers the cost."""
+    rng = np.random.default_rng(seed)
+    cluster = hk.Cluster.model_validate({"name": "c", "nodes": [{"gpu": "L4", "count": 7}]})
+    model = hk.Model.preset("llama2-70b").model_copy(update={"num_layers": 8})
+    cuts = [0, 3, 5, 8]
+    spans = {f"L4-{i}": cuts[j : j + 2] for i, j in enumerate([0, 1, 2, *rng.integers(0, 3, 4)])}
+    spans = {n: tuple(s) for n, s in spans.items()}
+    speed = {n: float(rng.integers(50, 500)) for n in spans}
+    graph = build_flow_graph(cluster, model, spans, speed)
+    flow = balanced_flow(graph)
+    assert flow.tokens_per_s == max_flow(graph).tokens_per_s
+    # Within a stage, no replica with a lower utilisation may have room while another has more.
+    for a, b in itertools.permutations(spans, 2):
+        if spans[a] == spans[b] and flow.through(a) > 1 and flow.utilisation((b, b)) < 0.999:
+            assert flow.utilisation((a, a)) <= flow.utilisation((b, b)) + 0.01
+
+
+def test_balanced_is_the_default_and_any_is_kept():
+    even = hk.plan("single24", "llama2-70b", method="swarm")
+    first = hk.plan("single24", "llama2-70b", method="swarm", flow_split="any")
+    assert (even.flow_split, first.flow_split) == ("balanced", "any")
+    assert even.placement == first.placement
+    assert even.flow != first.flow
+    assert even.flow_tokens_per_s == first.flow_tokens_per_s
+    with pytest.raises(hk.InputError, match="flow_split"):
+        hk.plan("single24", "llama2-70b", flow_split="some")
+
+
+def test_graph_without_flow():
+    graph = nx.DiGraph()
+    cluster = hk.Cluster.preset("single24")
+    graph = build_flow_graph(cluster, hk.Model.preset("llama2-70b"), {"T4-0": (0, 4)}, {"T4-0": 700.0})
+    assert balanced_flow(graph).tokens_per_s == 0
