@@ -1,0 +1,28 @@
+"""Why a plan is as good as it is, and what would make it better: in words and in ranked tables.
+
+>>> from helix_kit.analysis import explain, what_if
+>>> print(explain(plan))                     # doctest: +SKIP
+>>> what_if(plan).head()                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from helix_kit.analysis.bottleneck import Bottleneck, bottleneck, explain
+from helix_kit.analysis.compare import compare
+from helix_kit.analysis.feasibility import Shortfall, shortfall
+from helix_kit.analysis.robustness import robustness
+from helix_kit.analysis.what_if import Change, changes, losses, what_if
+
+__all__ = [
+    "Bottleneck",
+    "Change",
+    "Shortfall",
+    "bottleneck",
+    "changes",
+    "compare",
+    "explain",
+    "losses",
+    "robustness",
+    "shortfall",
+    "what_if",
+]

@@ -1,0 +1,162 @@
+"""The bottleneck of a plan in words: its min cut, the layers behind it, and the room for KV caches."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Edge
+from helix_kit.placement.plan import Plan
+
+ALMOST = 0.999
+"""Layers whose holders are used to this share count as saturated."""
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """Layers [start, end) that the same nodes hold, with what these can serve together."""
+
+    start: int
+    end: int
+    holders: tuple[str, ...]
+    capacity_tokens_per_s: float
+
+    @property
+    def words(self) -> str:
+        """``layer 3`` or ``layers 3-7``, counted from 0, both ends included."""
+        return f"layer {self.start}" if self.end - self.start == 1 else f"layers {self.start}-{self.end - 1}"
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """What limits a plan's flow."""
+
+    flow_tokens_per_s: float
+    nodes: tuple[str, ...]
+    """Machines of the min cut."""
+    links: tuple[Edge, ...]
+    """Links of the min cut."""
+    layers: tuple[LayerRange, ...]
+    """Layers whose holders have no capacity left."""
+    missing: tuple[LayerRange, ...]
+    """Layers that nobody holds."""
+    idle: tuple[str, ...]
+    """Machines that carry no flow, in cluster order."""
+    requests: int
+    """Requests whose KV caches fit at once at the tightest layers."""
+    kv_layers: LayerRange
+    """The layers with the least room for KV caches; capacity in tokens, not tokens/s."""
+    mean_tokens: int
+
+
+def layer_ranges(plan: Plan) -> list[LayerRange]:
+    """Maximal ranges of layers with the same holders, in order; they cover the model once."""
+    bounds = sorted({0, plan.model.num_layers, *(b for span in plan.placement.values() for b in span)})
+    ranges = []
+    for start, end in itertools.pairwise(bounds):
+        holders = tuple(n for n, (s, e) in plan.placement.items() if s <= start and end <= e)
+        capacity = sum(plan.node_throughput_tokens_per_s[n] for n in holders)
+        ranges.append(LayerRange(start, end, holders, capacity))
+    return ranges
+
+
+def bottleneck(plan: Plan, *, mean_tokens: int = 995) -> Bottleneck:
+    """The bottleneck of `plan`; `mean_tokens` is the KV cache of a request (default: Azure conversation, 763 + 232)."""
+    ranges = layer_ranges(plan)
+    flow = plan.flow_tokens_per_s
+    cut = plan.max_flow.min_cut
+    carrying = {end for pair in plan.flow_edges for end in pair}
+    problem = plan.problem
+
+    def kv_tokens(layers: LayerRange) -> float:
+        total = 0.0
+        for name in layers.holders:
+            held = plan.placement[name][1] - plan.placement[name][0]
+            total += problem.profiles[problem.kind_of[name]].kv_capacity(held) / held
+        return total
+
+    tightest = min(ranges, key=kv_tokens)
+    room = kv_tokens(tightest)
+    return Bottleneck(
+        flow_tokens_per_s=flow,
+        nodes=tuple(a for a, b in cut if a == b) if flow > 0 else (),
+        links=tuple(edge for edge in cut if edge[0] != edge[1]) if flow > 0 else (),
+        layers=tuple(r for r in ranges if r.holders and ALMOST * r.capacity_tokens_per_s <= flow),
+        missing=tuple(r for r in ranges if not r.holders),
+        idle=tuple(n.name for n in plan.cluster.nodes if n.name not in carrying),
+        requests=int(room // mean_tokens),
+        kv_layers=LayerRange(tightest.start, tightest.end, tightest.holders, room),
+        mean_tokens=mean_tokens,
+    )
+
+
+def explain(plan: Plan, *, mean_tokens: int = 995) -> str:
+    """The bottleneck of `plan` as sentences, one a line, the most important first."""
+    found = bottleneck(plan, mean_tokens=mean_tokens)
+    if found.flow_tokens_per_s <= 0:
+        return "\n".join(_no_flow(plan, found))
+    lines = [
+        f"The plan carries {found.flow_tokens_per_s:,.0f} tokens/s; at most {plan.bound_tokens_per_s:,.0f} are "
+        f"possible on this cluster ({_gap(plan)})."
+    ]
+    for layers in found.layers[:3]:
+        verb = "is" if layers.end - layers.start == 1 else "are"
+        together = "together " if len(layers.holders) > 1 else ""
+        lines.append(
+            f"{layers.words.capitalize()} {verb} served only by {_names(layers.holders)}, "
+            f"{together}{layers.capacity_tokens_per_s:,.0f} tokens/s: all of it is used."
+        )
+    if len(found.layers) > 3:
+        lines.append(f"So are {len(found.layers) - 3} further ranges of layers.")
+    if found.links:
+        lines += [_link_words(plan, edge) for edge in found.links[:4]]
+        if len(found.links) > 4:
+            lines.append(f"{len(found.links) - 4} further links of the cut are full.")
+    elif found.nodes and not found.layers:
+        lines.append(f"The min cut is {_names(found.nodes)}: no route around them has capacity left.")
+    if found.idle:
+        verb = "carries" if len(found.idle) == 1 else "carry"
+        lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")
+    lines.append(
+        f"KV caches: about {found.requests} requests of {mean_tokens} tokens fit at once; {found.kv_layers.words} "
+        f"(on {_names(found.kv_layers.holders)}) have the least room."
+    )
+    return "\n".join(lines)
+
+
+def _gap(plan: Plan) -> str:
+    if plan.gap < 1e-4:
+        return "proven optimal"
+    return f"gap {plan.gap:.1%}"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    shown = list(names) if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _link_words(plan: Plan, edge: Edge) -> str:
+    source, target = edge
+    link = plan.cluster.link(source, target)
+    what = "token ids" if COORDINATOR in edge else "activations"
+    return (
+        f"The link {source} -> {target} ({link.bandwidth_gbps:g} gbps) is full: it fits "
+        f"{plan.max_flow.capacities[edge]:,.0f} tokens/s of {what}."
+    )
+
+
+def _no_flow(plan: Plan, found: Bottleneck) -> list[str]:
+    lines = ["No pipeline covers all layers, so nothing can be served."]
+    for layers in found.missing:
+        verb = "is" if layers.end - layers.start == 1 else "are"
+        lines.append(f"{layers.words.capitalize()} {verb} held by nobody.")
+    if not found.missing:
+        ends = {end for _, end in plan.placement.values()}
+        stuck = sorted(
+            e for e in ends if e < plan.model.num_layers and not any(s <= e < t for s, t in plan.placement.values())
+        )
+        lines += [f"No machine goes on at layer {layer}." for layer in stuck]
+        if not plan.partial_inference:
+            lines.append("Partial inference is off, so a range must begin exactly where another ends.")
+    return lines

@@ -1,0 +1,147 @@
+"""Plans, schedulers and workloads side by side: one call, one table, and a figure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from helix_kit.errors import HelixKitError, InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.workload import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from helix_kit.cluster import Cluster
+    from helix_kit.model import Model
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, of, what is next)."""
+METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
+
+
+def compare(
+    plans: Iterable[Plan | str],
+    workloads: Mapping[str, Workload] | Workload,
+    *,
+    cluster: Cluster | None = None,
+    model: Model | None = None,
+    policies: Sequence[str] = ("helix",),
+    duration: float | None = None,
+    warmup: float = 0.0,
+    time_limit: float = 30.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Simulate each plan with each policy on each workload.
+
+    Parameters
+    ----------
+    plans
+        Plans, or methods of `helix_kit.plan` (and ``proportional``: layers by memory, in cluster order) for which
+        `cluster` and `model` are given.
+    workloads
+        Name -> workload.
+    duration, warmup
+        Measured seconds after the seconds left out, as in `helix_kit.simulate`; None: the whole workload.
+    options
+        Further options of `helix_kit.simulate`.
+
+    Returns
+    -------
+    One row a run: plan, policy, workload, flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s
+    (average latencies in s), prompt_p95_s, decode_p95_s, finished, of; and `problem` where a method has no plan (then
+    the numbers are empty).
+    """
+    import pandas as pd
+
+    from helix_kit.simulator import simulate
+
+    named = {"workload": workloads} if isinstance(workloads, Workload) else dict(workloads)
+    made = [(_name(p), _made(p, cluster, model, time_limit, seed)) for p in plans]
+    if not made or not named or not policies:
+        raise InputError("expected at least one plan, one policy and one workload", where="compare")
+    labels = _unique([name for name, _ in made])
+    rows: list[dict[str, Any]] = []
+    total = len(made) * len(policies) * len(named)
+    for label, (_, plan) in zip(labels, made, strict=True):
+        for policy in policies:
+            for what, workload in named.items():
+                if progress:
+                    progress(len(rows), total, f"{label}, {policy}, {what}")
+                row: dict[str, Any] = {"plan": label, "policy": policy, "workload": what}
+                if isinstance(plan, Plan):
+                    row |= {"flow_tokens_per_s": plan.flow_tokens_per_s, "gap": plan.gap}
+                    try:
+                        run = simulate(
+                            plan, workload, policy=policy, duration=duration, warmup=warmup, seed=seed, **options
+                        )
+                        row |= _numbers(run.summary())
+                    except HelixKitError as error:
+                        row["problem"] = str(error)
+                else:
+                    row["problem"] = plan
+                rows.append(row)
+    if progress:
+        progress(total, total, "done")
+    columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, "problem"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+_NUMBERS = ("decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode_s", "decode_p95_s", "finished", "of")
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    prompt, decode = summary["prompt_latency_s"], summary["decode_latency_s"]
+    values = (summary["decode_tokens_per_s"], prompt["avg"], prompt["p95"], decode["avg"], decode["p95"])
+    return dict(zip(_NUMBERS, (*values, summary["finished"], summary["requests"]), strict=True))
+
+
+def _name(plan: Plan | str) -> str:
+    return plan if isinstance(plan, str) else plan.method
+
+
+def _unique(names: list[str]) -> list[str]:
+    return [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
+
+
+def _made(plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit: float, seed: int) -> Plan | str:
+    """The plan, or the reason why a method has none."""
+    if isinstance(plan, Plan):
+        return plan
+    if cluster is None or model is None:
+        raise InputError("methods by name need `cluster` and `model`", where="compare", field="plans", value=plan)
+    from helix_kit.placement import plan as solve
+
+    try:
+        if plan == "proportional":
+            return proportional(cluster, model)
+        return solve(cluster, model, method=plan, time_limit=time_limit, seed=seed)
+    except InputError:
+        raise
+    except HelixKitError as error:
+        return str(error)
+
+
+def proportional(cluster: Cluster, model: Model) -> Plan:
+    """The rule of thumb: one chain of all machines in cluster order, layers in proportion to their memory."""
+    from helix_kit.placement.problem import Problem
+
+    problem = Problem.of(cluster, model)
+    room = {n.name: problem.max_layers(n.name) for n in cluster.nodes}
+    total, done, placement = sum(room.values()), 0.0, {}
+    for name, most in room.items():
+        start = round(done * problem.num_layers / total)
+        done += most
+        end = round(done * problem.num_layers / total)
+        if end > start:
+            placement[name] = (start, end)
+    return Plan.from_placement(problem, placement, method="proportional")
+
+
+def plot_comparison(table: pd.DataFrame) -> Any:
+    """Throughput and latencies of a table from `compare` as three panels of bars (matplotlib figure)."""
+    from helix_kit.plots.compare import plot_comparison as draw
+
+    return draw(table)

@@ -1,0 +1,84 @@
+"""How a plan holds up when the profiles it was made with are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from helix_kit.errors import HelixKitError, InputError
+from helix_kit.placement import plan as solve
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def robustness(
+    plan: Plan,
+    *,
+    error: float = 0.2,
+    samples: int = 50,
+    seed: int = 0,
+    against: Sequence[str] = ("swarm", "petals", "separate"),
+) -> pd.DataFrame:
+    """The plan's flow, and that of heuristics, in worlds where each kind of machine is faster or slower than thought.
+
+    In each sample the times of each kind are scaled by a factor drawn from [1 - error, 1 + error] (independently
+    by kind); all placements were made before with the profiles as given, and only their flow is computed anew.
+
+    Returns
+    -------
+    One row a placement (the plan first): method, as_planned_tokens_per_s, mean, p5 and worst flow over the samples in
+    tokens/s, and `beaten_by_plan_percent`, the share of samples in which the plan carries more.
+    """
+    import pandas as pd
+
+    if not 0 < error < 1:
+        raise InputError("expected a share above 0 and below 1", field="error", value=error)
+    if samples < 1:
+        raise InputError("expected at least 1", field="samples", value=samples)
+    rivals = [plan]
+    for method in against:
+        try:
+            rivals.append(solve(plan.cluster, plan.model, method=method, profiles=plan.profiles, seed=plan.seed))
+        except HelixKitError:
+            continue  # a heuristic that finds nothing here has nothing to be compared with
+    rng = np.random.default_rng(seed)
+    flows = np.zeros((samples, len(rivals)))
+    for row in flows:
+        factors = {kind: float(rng.uniform(1 - error, 1 + error)) for kind in plan.profiles}
+        world = Problem.of(plan.cluster, plan.model, scaled(plan.profiles, factors))
+        for column, rival in enumerate(rivals):
+            # Separate pipelines never exchange requests; all others may use every link that fits.
+            links = list(rival.flow_edges) if rival.method.startswith("separate") else None
+            found = world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links)
+            row[column] = found.tokens_per_s
+    return pd.DataFrame(
+        {
+            "method": [rival.method for rival in rivals],
+            "as_planned_tokens_per_s": [rival.flow_tokens_per_s for rival in rivals],
+            "mean": flows.mean(axis=0),
+            "p5": np.quantile(flows, 0.05, axis=0),
+            "worst": flows.min(axis=0),
+            "beaten_by_plan_percent": [None, *(100 * (flows[:, :1] > flows[:, 1:]).mean(axis=0))],
+        }
+    )
+
+
+def scaled(profiles: Mapping[str, Profile], time_factors: Mapping[str, float]) -> dict[str, Profile]:
+    """Profiles whose times are multiplied by the factor of their kind."""
+    result = {}
+    for kind, profile in profiles.items():
+        factor = time_factors.get(kind, 1.0)
+        update = {
+            name: curve.model_copy(update={"y": tuple(y * factor for y in curve.y)})
+            for name in ("prefill_ms_per_layer", "decode_ms_per_layer")
+            for curve in [getattr(profile, name)]
+        }
+        update["source"] = f"{profile.source}; times scaled by {factor:.3g}"
+        result[kind] = profile.model_copy(update=update)
+    return result

@@ -1,0 +1,210 @@
+"""What a change of the cluster would bring: one more machine of a kind, a wider link, the loss of a machine.
+
+Every change is a new Cluster that is planned again from scratch; so the numbers are what you would get, not a
+linear guess from the present plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from helix_kit.cluster import Cluster, Link, LinkException, Network, Node
+from helix_kit.errors import HelixKitError
+from helix_kit.placement import plan as solve
+from helix_kit.placement.plan import Plan
+from helix_kit.profiles import gpus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, of, name of the change)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A changed cluster: what was done to it, and what that costs more per hour (None: unknown)."""
+
+    name: str
+    kind: str
+    """``add``, ``lose`` or ``widen``."""
+    cluster: Cluster
+    usd_per_hour: float | None = None
+
+
+def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0, lose: bool = True) -> list[Change]:
+    """The changes worth asking about.
+
+    Parameters
+    ----------
+    add
+        GPUs of the catalogue of which one machine is added in each region; None: the kinds that the cluster has,
+        each in the regions where it has them.
+    widen
+        Factor on the bandwidth of all links between regions (within, when there is one region).
+    lose
+        Whether to take away one machine of each kind in each region.
+    """
+    cluster = plan.cluster
+    found: list[Change] = []
+    places = dict.fromkeys((n.gpu, n.gpus_per_node, n.region) for n in cluster.nodes)
+    if add is None:
+        wanted = list(places)
+    else:
+        regions = [r for r in cluster.regions if any(n.region == r for n in cluster.nodes)]
+        wanted = [(gpu, 1, region) for gpu in add for region in regions]
+    for gpu, per_node, region in wanted:
+        node = Node(name=_free_name(cluster, gpu, per_node), gpu=gpu, gpus_per_node=per_node, region=region)
+        where = f" in {region}" if len(cluster.regions) > 1 else ""
+        price = gpus()[gpu].price_usd_per_hour if gpu in gpus() else None
+        cost = None if price is None else price * per_node
+        found.append(Change(f"one more {node.kind}{where}", "add", _with(cluster, node), cost))
+    if widen > 1:
+        found += _widened(cluster, widen)
+    if lose:
+        for gpu, per_node, region in places:
+            same = [n for n in cluster.nodes if (n.gpu, n.gpus_per_node, n.region) == (gpu, per_node, region)]
+            rest = [n.name for n in cluster.nodes if n is not same[-1]]
+            if not rest:
+                continue
+            price = gpus()[gpu].price_usd_per_hour
+            saved = None if price is None else -price * per_node
+            where = f" in {region}" if len(cluster.regions) > 1 else ""
+            found.append(Change(f"one {same[0].kind} less{where}", "lose", cluster.subset(rest, cluster.name), saved))
+    return found
+
+
+def what_if(
+    plan: Plan,
+    asked: Iterable[Change] | None = None,
+    *,
+    time_limit: float = 10.0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Plan each change anew and rank them by what they gain.
+
+    Parameters
+    ----------
+    asked
+        None: `changes(plan)`.
+    time_limit
+        Seconds of solving for each.
+    options
+        Further options of `helix_kit.plan`; the method is the default one.
+
+    Returns
+    -------
+    One row a change, the best first: change, kind, flow_tokens_per_s, gain_tokens_per_s, gain_percent, gap (empty:
+    no plan exists), usd_per_hour (more per hour) and gain_per_usd (tokens/s for each dollar per hour). The gain is
+    against a new plan of the unchanged cluster with the same options, or `plan` itself if that is better.
+    """
+    import pandas as pd
+
+    todo = list(changes(plan) if asked is None else asked)
+    base = max(plan.flow_tokens_per_s, _flow(plan, plan.cluster, time_limit, options)[0])
+    rows = []
+    for index, change in enumerate(todo):
+        if progress:
+            progress(index, len(todo), change.name)
+        flow, gap = _flow(plan, change.cluster, time_limit, options)
+        if change.kind != "lose":
+            # The old plan is still possible on a larger cluster, whatever the solver found in its time.
+            flow = max(flow, base)
+        gain = flow - base
+        rows.append(
+            {
+                "change": change.name,
+                "kind": change.kind,
+                "flow_tokens_per_s": flow,
+                "gain_tokens_per_s": gain,
+                "gain_percent": 100 * gain / base if base else float("nan"),
+                "gap": gap,
+                "usd_per_hour": change.usd_per_hour,
+                "gain_per_usd": gain / change.usd_per_hour if change.usd_per_hour else None,
+            }
+        )
+    if progress:
+        progress(len(todo), len(todo), "done")
+    table = pd.DataFrame(rows)
+    return table.sort_values("gain_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+
+
+def losses(plan: Plan) -> pd.DataFrame:
+    """What is left of the flow when a machine fails and nothing is planned anew: one row a machine, the worst first."""
+    import pandas as pd
+
+    rows = []
+    for name in plan.placement:
+        rest = {n: span for n, span in plan.placement.items() if n != name}
+        flow = plan.problem.max_flow(rest, partial_inference=plan.partial_inference).tokens_per_s
+        rows.append(
+            {
+                "node": name,
+                "flow_tokens_per_s": flow,
+                "loss_tokens_per_s": plan.flow_tokens_per_s - flow,
+                "loss_percent": 100 * (1 - flow / plan.flow_tokens_per_s) if plan.flow_tokens_per_s else 0.0,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+
+
+def _flow(plan: Plan, cluster: Cluster, time_limit: float, options: dict[str, Any]) -> tuple[float, float | None]:
+    # Profiles of kinds that the plan knows stay as they are; new kinds get theirs from the tables.
+    known = {kind: plan.profiles[kind] for kind in cluster.kind_counts if kind in plan.profiles}
+    try:
+        made = solve(cluster, plan.model, time_limit=time_limit, profiles=known, seed=plan.seed, **options)
+    except HelixKitError:
+        return 0.0, None
+    return made.flow_tokens_per_s, made.gap
+
+
+def _with(cluster: Cluster, node: Node) -> Cluster:
+    return Cluster(
+        name=cluster.name, coordinator=cluster.coordinator, nodes=(*cluster.nodes, node), network=_rule(cluster, node)
+    )
+
+
+def _rule(cluster: Cluster, node: Node) -> Network:
+    """The network, with a rule between regions where only exceptions were given: the median of those exceptions."""
+    network = cluster.network
+    if network.between_regions is not None or len(cluster.regions) == 1:
+        return network
+    crossing = [link for link in network.links if cluster.region_of(link.ends[0]) != cluster.region_of(link.ends[1])]
+    middle = Link(
+        bandwidth_gbps=_median([link.bandwidth_gbps for link in crossing]),
+        latency_ms=_median([link.latency_ms for link in crossing]),
+    )
+    return network.model_copy(update={"between_regions": middle})
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def _widened(cluster: Cluster, factor: float) -> list[Change]:
+    network, several = cluster.network, len(cluster.regions) > 1
+
+    def wider(link: Link) -> Link:
+        return link.model_copy(update={"bandwidth_gbps": link.bandwidth_gbps * factor})
+
+    def concerned(link: LinkException) -> bool:
+        a, b = link.ends
+        return (cluster.region_of(a) != cluster.region_of(b)) == several
+
+    update: dict[str, Any] = {"links": tuple(wider(x) if concerned(x) else x for x in network.links)}
+    if several and network.between_regions is not None:
+        update["between_regions"] = wider(network.between_regions)
+    if not several:
+        update["within_region"] = wider(network.within_region)
+    name = f"links {'between regions' if several else 'within the region'} {factor:g}x as wide"
+    return [Change(name, "widen", cluster.model_copy(update={"network": network.model_copy(update=update)}))]
+
+
+def _free_name(cluster: Cluster, gpu: str, per_node: int) -> str:
+    kind = gpu if per_node == 1 else f"{gpu}x{per_node}"
+    taken = {n.name for n in cluster.nodes}
+    return next(name for i in range(len(taken) + 1) if (name := f"{kind}-{i}") not in taken)

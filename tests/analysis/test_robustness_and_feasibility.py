@@ -1,0 +1,68 @@
+"""Plans under wrong profiles, and models that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from helix_kit import Cluster, InputError, Model, Problem, plan
+from helix_kit.analysis import robustness, shortfall
+from helix_kit.analysis.robustness import scaled
+
+
+@pytest.fixture(scope="module")
+def mixed_plan():
+    cluster = Cluster.model_validate(
+        {"name": "mixed", "nodes": [{"gpu": "A100-40G", "count": 2}, {"gpu": "L4", "count": 6}]}
+    )
+    return plan(cluster, Model.preset("llama-30b"))
+
+
+def test_slower_machines_serve_less_and_the_factor_is_the_times(mixed_plan):
+    slow = Problem.of(mixed_plan.cluster, mixed_plan.model, scaled(mixed_plan.profiles, {"L4": 1.2}))
+    before = mixed_plan.problem
+    profile, slower = before.profiles["L4"], slow.profiles["L4"]
+    assert slower.step_ms(300, 8) == pytest.approx(1.2 * profile.step_ms(300, 8))
+    assert slow.throughput("L4-0", 5) < before.throughput("L4-0", 5)
+    # T(k) is iterated over all kinds together, so a slow L4 shows in the fourth digit of the A100.
+    assert slow.throughput("A100-40G-0", 5) == pytest.approx(before.throughput("A100-40G-0", 5), rel=1e-3)
+
+
+def test_table_holds_the_plan_and_the_heuristics(mixed_plan):
+    table = robustness(mixed_plan, samples=12, seed=3)
+    assert table["method"].tolist()[0] == mixed_plan.method and {"swarm", "petals"} <= set(table["method"])
+    assert (table["worst"] <= table["p5"] + 1e-9).all() and (table["p5"] <= table["mean"]).all()
+    own = table.iloc[0]
+    assert own["as_planned_tokens_per_s"] == pytest.approx(mixed_plan.flow_tokens_per_s)
+    assert own["worst"] < own["as_planned_tokens_per_s"]
+    assert table["beaten_by_plan_percent"].iloc[1:].between(0, 100).all()
+    assert table.equals(robustness(mixed_plan, samples=12, seed=3)), "same seed, same table"
+
+
+def test_no_error_means_no_difference(mixed_plan):
+    table = robustness(mixed_plan, error=1e-9, samples=2, against=["swarm"])
+    assert table["mean"].to_numpy() == pytest.approx(table["as_planned_tokens_per_s"].to_numpy(), rel=1e-4)
+    with pytest.raises(InputError, match="error"):
+        robustness(mixed_plan, error=1.5)
+
+
+def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
+    cluster = Cluster.model_validate({"name": "few", "nodes": [{"gpu": "T4", "count": 3}]})
+    model = Model.preset("llama2-70b")
+    found = shortfall(cluster, model)
+    each = found.by_kind["T4"][1]
+    assert found.layers_held == 3 * each < found.layers_needed == 80
+    gpu, count, _ = next(r for r in found.remedies if r[0] == "A100-40G")
+
+    def with_more(number: int) -> Cluster:
+        nodes = [{"gpu": "T4", "count": 3}] + ([{"gpu": gpu, "count": number}] if number else [])
+        return Cluster.model_validate({"name": "more", "nodes": nodes})
+
+    assert Problem.of(with_more(count), model)
+    with pytest.raises(InputError):
+        Problem.of(with_more(count - 1), model)
+    assert "Smallest change" in found.words and not any(r[0].startswith("CPU-") for r in found.remedies)
+
+
+def test_a_model_that_fits_lacks_nothing():
+    found = shortfall(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    assert found.remedies == () and found.words.startswith("All 80 layers fit")
