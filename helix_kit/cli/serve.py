@@ -19,32 +19,52 @@ def serve_command(
     weights: Annotated[
         Path | None, typer.Option(help="Hugging Face folder with safetensors. Default: SmolLM2-135M, fetched once.")
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="Prompt to answer; may be repeated. Default: stdin.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate per prompt.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
-    policy: Annotated[str, typer.Option(help="Request scheduling policy.")] = "helix",
-    launcher: Annotated[str, typer.Option(help="How workers start: process or inproc.")] = "process",
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Prompt to answer; may be repeated. Default: standard input, one a line.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
+    launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Serve a model for real on one worker per node of the plan, and answer prompts."""
+    """Serve a model for real, one worker per node of the plan, and answer prompts."""
     from helix_kit.placement.plan import Plan
-    from helix_kit.runtime import serve
+    from helix_kit.report import Run
+    from helix_kit.runtime import demo_weights, serve
+    from helix_kit.runtime.weights import DEMO_MODEL
 
     plan = Plan.load(plan_file)
     prompts = prompt or [line.strip() for line in sys.stdin if line.strip()]
     if not prompts:
         raise InputError("expected at least one --prompt, or prompts on standard input, one a line")
-    with Status(f"Starting {len(plan.placement)} workers", as_json) as say:
-        engine = serve(plan, weights=weights, policy=policy, launcher=launcher, seed=seed, progress=say)
-    with engine:
-        answers = engine.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        summary = engine.run().summary()
+    with Status("Serving", as_json) as say:
+        if weights is None and plan.model.name == DEMO_MODEL:
+            weights = demo_weights(say)
+        say(f"starting {len(plan.placement)} workers")
+        with serve(plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, seed=seed) as engine:
+            say(f"answering {len(prompts)} prompts")
+            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+            handles = [engine.submit(text, **options) for text in prompts]
+            answers = [handle.result() for handle in handles]
+    summary = Run([answer.record for answer in answers]).summary()
     if as_json:
-        typer.echo(json.dumps({"completions": [a.to_dict() for a in answers], "summary": summary}))
+        completions = [
+            {
+                "prompt": text,
+                "text": answer.text,
+                "token_ids": answer.token_ids,
+                "finish_reason": answer.finish_reason,
+                "pipeline": [list(stage) for stage in answer.pipeline],
+            }
+            for text, answer in zip(prompts, answers, strict=True)
+        ]
+        typer.echo(json.dumps({"completions": completions, "summary": summary}))
         return
-    for question, answer in zip(prompts, answers, strict=True):
-        stages = " -> ".join(f"{s.node}[{s.start},{s.end})" for s in answer.pipeline)
-        typer.echo(f"> {question}\n{answer.text.strip()}")
-        stderr.print(f"[dim]{stages}[/]\n")
+    for text, answer in zip(prompts, answers, strict=True):
+        typer.echo(f"> {text}\n{answer.text.strip()}")
+        stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in answer.pipeline)
+        stderr.print(stages + "\n", style="dim", markup=False)
     print_run(summary, f"{plan.cluster.name}, {plan.model.name}: served")

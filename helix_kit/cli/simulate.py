@@ -19,7 +19,7 @@ def simulate_command(
     workload: Annotated[str, typer.Option(help="Sampled workload, where there is no trace.")] = "azure-conversation",
     mode: Annotated[Mode, typer.Option(help="Arrivals over time, or KV caches kept full.")] = Mode.ONLINE,
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
-    rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 60 % of the plan's flow.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 75 % of the plan's flow.")] = None,
     duration: Annotated[float, typer.Option(help="Simulated seconds that are measured.")] = 600.0,
     warmup: Annotated[float, typer.Option(help="Simulated seconds before measuring starts.")] = 60.0,
     execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
