@@ -7,21 +7,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Feed", "score", "simulate"]
+if TYPE_CHECKING:
+    from helix_kit.simulator.api import simulate
+    from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
+    from helix_kit.simulator.published import Feed
+    from helix_kit.simulator.scoring import score
+    from helix_kit.simulator.serving import Options
+
+__all__ = ["Feed", "LinkDegrades", "NodeDies", "NodeSlows", "Options", "PlanSwap", "score", "simulate"]
 
 _HOMES = {
-    "simulate": "helix_kit.simulator.api",
-    "score": "helix_kit.simulator.scoring",
     "Feed": "helix_kit.simulator.published",
+    "LinkDegrades": "helix_kit.simulator.faults",
+    "NodeDies": "helix_kit.simulator.faults",
+    "NodeSlows": "helix_kit.simulator.faults",
+    "Options": "helix_kit.simulator.serving",
+    "PlanSwap": "helix_kit.simulator.faults",
+    "score": "helix_kit.simulator.scoring",
+    "simulate": "helix_kit.simulator.api",
 }
 
 
 def __getattr__(name: str) -> Any:
     # numba is imported with the first simulation, not with the package.
-    from importlib import import_module
-
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -18,8 +18,10 @@ from helix_kit.report import Batch, LinkUse, NodeUse, Run, TokenTimes
 from helix_kit.scheduling import Policy, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.simulator import setup as setups
+from helix_kit.simulator.faults import Fault
 from helix_kit.simulator.progress import Progress, watcher
 from helix_kit.simulator.published import HOP_BY_HOP, Feed, Layerwise
+from helix_kit.simulator.serving import Options, Serving, check_faults
 from helix_kit.simulator.setup import Setup
 from helix_kit.workload.request import Outcome, Request, RequestRecord
 
@@ -41,6 +43,8 @@ def simulate(
     kv_capacity: Mapping[str, int] | None = None,
     links: Iterable[Edge] | None = None,
     feed: Feed | None = None,
+    faults: Sequence[Fault] = (),
+    options: Options | None = None,
     record_tokens: bool = False,
     record_batches: bool = False,
 ) -> Run:
@@ -63,6 +67,12 @@ def simulate(
         Node -> layer-tokens, in place of the profile's.
     links
         Links that may be used, in the order that decides ties; by default those with flow (helix) or all that fit.
+    feed
+        Layerwise offline runs: how requests are taken up; see `Feed`.
+    faults
+        `NodeDies`, `NodeSlows`, `LinkDegrades`, `PlanSwap` (range execution).
+    options
+        How workers batch in range execution; see `Options`.
     record_tokens, record_batches
         Keep each token's time in its record; keep every batch for `Run.to_perfetto`.
 
@@ -73,7 +83,7 @@ def simulate(
     _check(plan, workload, mode, execution, kv_capacity)
     engine = make_engine(
         plan, workload, mode=mode, policy=policy, execution=execution, warmup=warmup_s, duration=duration_s, seed=seed,
-        kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches,
+        kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches, faults=faults, options=options,
     )  # fmt: skip
     name = policy.name if isinstance(policy, Policy) else policy
     partial = False
@@ -103,18 +113,27 @@ def make_engine(
     links: Iterable[Edge] | None = None,
     feed: Feed | None = None,
     record_batches: bool = False,
-) -> Layerwise:
+    faults: Sequence[Fault] = (),
+    options: Options | None = None,
+) -> Layerwise | Serving:
     """An engine that is ready to run; see `simulate` for the parameters."""
     name = policy.name if isinstance(policy, Policy) else policy.replace("-", "_").lower()
-    by_hop = not isinstance(policy, Policy) and name in HOP_BY_HOP and execution == "layerwise"
+    if execution == "range":
+        return _serving(
+            plan, workload, mode, policy, (warmup, warmup + duration), seed, kv_capacity, links, record_batches,
+            faults, options,
+        )  # fmt: skip
+    if faults:
+        raise InputError("faults need execution='range': the published rules know none", where="simulate")
+    by_hop = not isinstance(policy, Policy) and name in HOP_BY_HOP
     if links is None:
         links = list(plan.flow_edges) if name in {"helix", "fixed"} else valid_links(plan)
     made = setups.build(plan, list(links), kv_capacity=kv_capacity)
-    options: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     if name == "helix" and not isinstance(policy, Policy):
         setups.grant(made)
-        options = published_options(made, mode)
-    chosen = name if by_hop else make_policy(policy, plan, seed=seed, kv_capacity=kv_capacity, **options)
+        constants = published_options(made, mode)
+    chosen = name if by_hop else make_policy(policy, plan, seed=seed, kv_capacity=kv_capacity, **constants)
     if mode == "offline" and feed is None:
         feed = Feed() if name == "helix" else Feed(_fixed_in_flight(made), kv_mark=None)
     return Layerwise(
@@ -127,6 +146,37 @@ def make_engine(
         seed=seed,
         record_batches=record_batches,
     )
+
+
+def _serving(
+    plan: Plan,
+    workload: Sequence[Request],
+    mode: str,
+    policy: str | Policy,
+    window: tuple[float, float],
+    seed: int,
+    kv_capacity: Mapping[str, int] | None,
+    links: Iterable[Edge] | None,
+    record_batches: bool,
+    faults: Sequence[Fault],
+    options: Options | None,
+) -> Serving:
+    """An engine under the runtime's rules; every link that fits may be used, since faults may call for it."""
+    usable = None if links is None else list(links)
+
+    def make_setup(under: Plan) -> Setup:
+        return setups.build(under, usable if usable is not None else valid_links(under), kv_capacity=kv_capacity)
+
+    def choose(under: Plan) -> Policy:
+        helix = policy == "helix"
+        return make_policy(policy, under, seed=seed, kv_capacity=kv_capacity, links=None if helix else usable)
+
+    made = make_setup(plan)
+    check_faults(faults, made)
+    return Serving(
+        made, list(workload), choose, make_setup, offline=mode == "offline", window=window,
+        record_batches=record_batches, faults=faults, options=options,
+    )  # fmt: skip
 
 
 def published_options(made: Setup, mode: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Layerwise:
         self.queries = filled(QUERY, count, ("next", "out_next", "out_previous"))
         self.queries["input"] = [r.input_tokens for r in requests]
         self.queries["output"] = [r.output_tokens for r in requests]
-        longest = _longest_path(made)
+        longest = longest_path(made)
         self.routes = np.zeros((count, longest + 1), dtype=np.int32)
         self.clock = setup.new_clock()
         clock = self.clock[0]
@@ -84,7 +84,7 @@ class Layerwise:
         self.token_request = np.zeros(room + count, dtype=np.int32)
         self.token_time = np.zeros(room + count)
         self.batches = np.zeros(room if record_batches else 2, dtype=BATCH)
-        self._loads = _token_loads(self.policy, made)
+        self._loads = token_loads(self.policy, made)
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
@@ -258,7 +258,7 @@ class Layerwise:
         return None
 
 
-def _longest_path(made: Setup) -> int:
+def longest_path(made: Setup) -> int:
     """Most hops that a request can take: nodes in order of their last layer, each one more than what leads to it."""
     ends = made.nodes["start"] + made.nodes["layers"]
     n = made.num_nodes
@@ -270,11 +270,12 @@ def _longest_path(made: Setup) -> int:
     return int(longest[n + 1])
 
 
-def _token_loads(policy: Policy | None, made: Setup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The policy's loads and flows, and which of them belongs to each link."""
+def token_loads(policy: Policy | None, made: Setup, always: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The policy's loads and flows, and which of the policy's links each link is (-1: none of them)."""
     given = policy.token_loads() if policy is not None else None
-    if given is None:
+    topology = getattr(policy, "topology", None)
+    if topology is None or (given is None and not always):
         return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
-    topology = policy.topology  # type: ignore[union-attr]
     index = {edge: i for i, edge in enumerate(topology.links)}
-    return *given, np.array([index.get(edge, -1) for edge in made.edges], dtype=np.int64)
+    loads, flows = given or (np.zeros(0), np.zeros(0))
+    return loads, flows, np.array([index.get(edge, -1) for edge in made.edges], dtype=np.int64)

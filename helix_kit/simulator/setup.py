@@ -106,7 +106,7 @@ def _links(plan: Plan, wanted: list[Edge], ids: dict[str, int], nodes: np.ndarra
             )
         by_source.setdefault(source, []).append((source, target))
     edges = [edge for name in [*ids, COORDINATOR] for edge in by_source.get(name, [])]
-    links = filled(LINK, len(edges), ("head", "tail"))
+    links = filled(LINK, len(edges), ("head", "tail", "draft_head", "draft_tail"))
     for i, (source, target) in enumerate(edges):
         link, quality = links[i], plan.cluster.link(source, target)
         link["source"] = n if source == COORDINATOR else ids[source]

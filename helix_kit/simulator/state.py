@@ -73,6 +73,8 @@ LINK = np.dtype(
         ("priority", "f8"),
         ("average", "f8"),
         ("taken", "i8"),
+        ("draft_head", "i8"),
+        ("draft_tail", "i8"),
         ("since", "f8"),
         ("busy", "f8"),
         ("bytes", "f8"),
@@ -92,6 +94,8 @@ QUERY = np.dtype(
         ("out_next", "i8"),
         ("out_previous", "i8"),
         ("order", "i8"),
+        ("epoch", "i8"),
+        ("step_id", "i8"),
         ("send_link", "i8"),
         ("send_rate", "f8"),
         ("send_start", "f8"),
@@ -117,10 +121,32 @@ CLOCK = np.dtype(
         ("copy_bytes", "f8"),
         ("policy", "i8"),
         ("record_batches", "i8"),
-        ("live", "i8"),
+        ("step_tokens", "i8"),
+        ("free_piece", "i8"),
+        ("free_pieces", "i8"),
+        ("free_message", "i8"),
+        ("free_messages", "i8"),
+        ("stalled", "i8"),
+        ("finished", "i8"),
+        ("continued", "i8"),
     ]
 )
 """`copy_bytes`: copied between host and GPU for each token that a node has received since its last first-layer step."""
+PIECE = np.dtype(
+    [
+        ("query", "i8"),
+        ("epoch", "i8"),
+        ("tokens", "i8"),
+        ("decode", "i8"),
+        ("last", "i8"),
+        ("hop", "i8"),
+        ("layer", "i8"),
+        ("sent_at", "f8"),
+        ("next", "i8"),
+    ]
+)
+"""A prefill chunk or a decode token on its way (range execution)."""
+MESSAGE = np.dtype([("head", "i8"), ("link", "i8"), ("size", "f8"), ("next", "i8")])
 BATCH = np.dtype([("node", "i8"), ("start", "f8"), ("end", "f8"), ("prefill", "i8"), ("decodes", "i8")])
 
 
@@ -132,8 +158,9 @@ def filled(dtype: np.dtype, count: int, links: tuple[str, ...] = ()) -> np.ndarr
     return records
 
 
-def grown(array: np.ndarray, count: int) -> np.ndarray:
-    """A copy with room for at least `count`, twice as long."""
-    longer = np.zeros((max(count, 2 * len(array)), *array.shape[1:]), dtype=array.dtype)
-    longer[: len(array)] = array
-    return longer
+def pool(dtype: np.dtype, count: int, first: int = 0) -> np.ndarray:
+    """Free records, each chained to the next; `first` is the number of the first among all."""
+    records = np.zeros(count, dtype=dtype)
+    records["next"] = np.arange(first + 1, first + count + 1)
+    records["next"][-1] = NONE
+    return records
