@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -35,6 +35,7 @@ from helix_kit.workload.request import Request, RequestRecord
 
 if TYPE_CHECKING:
     from helix_kit.report import Run
+    from helix_kit.workload.workload import Workload
 
 EMULATED_PREFIX = "CPU-"
 """Kinds of the catalogue that stand for a paced process on this machine."""
@@ -49,8 +50,18 @@ class EngineError(HelixKitError):
 class Engine:
     """A running plan; made by `serve`. Close it, or use it as a context manager."""
 
-    def __init__(self, plan: Plan, checkpoint: Checkpoint, coordinator: Coordinator, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoint: Checkpoint,
+        coordinator: Coordinator,
+        *,
+        seed: int = 0,
+        policy_name: str = "helix",
+        dtype: str = "float32",
+    ) -> None:
         self.plan, self.checkpoint = plan, checkpoint
+        self.policy_name, self.dtype = policy_name, dtype
         self.codec = TextCodec(checkpoint.folder)
         self._coordinator, self._seed = coordinator, seed
         self._next_id = 0
@@ -195,11 +206,23 @@ class Engine:
         """Most tokens of prompt and answer together."""
         return int(self.checkpoint.config.get("max_position_embeddings") or 1 << 20)
 
-    def replay(self, workload: Any, *, seed: int | None = None, progress: bool = False) -> Run:
-        """Serve a workload's requests at their arrival times and report it like a simulation; see `replay.replay`."""
+    def replay(
+        self,
+        workload: Workload,
+        *,
+        seed: int | None = None,
+        max_seconds: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Run:
+        """Serve a workload's requests at their arrival times and report it like a simulation.
+
+        Prompts are random tokens of each request's length, and exactly its output tokens are generated. After
+        `max_seconds` what is unfinished is reported as in flight. `progress` is told (done, all) requests.
+        """
         from helix_kit.runtime.replay import replay
 
-        return replay(self, workload, seed=self._seed if seed is None else seed, progress=progress)
+        seed = self._seed if seed is None else seed
+        return replay(self, workload, seed=seed, max_seconds=max_seconds, progress=progress)
 
     def status(self) -> dict[str, Any]:
         """Workers (state, pid, layers, counters), queue, pages promised, losses."""
@@ -324,7 +347,8 @@ def serve(
         max_queue=max_queue,
     )
     coordinator.start()
-    engine = Engine(plan, checkpoint, coordinator, seed=seed)
+    name = policy if isinstance(policy, str) else policy.name
+    engine = Engine(plan, checkpoint, coordinator, seed=seed, policy_name=name, dtype=dtype)
     try:
         coordinator.ready.wait()
     except BaseException:  # Ctrl-C while the workers load

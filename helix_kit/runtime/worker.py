@@ -80,7 +80,7 @@ class Worker:
         """Request -> last epoch that was freed: late messages of it must not take pages again."""
         self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
         self._pacer = Pacer(spec.profile, spec.time_scale)
-        self._tokens_done = 0
+        self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
 
     def halt(self) -> None:
         """Make `run` return soon, without a word to anybody (as if the process had died)."""
@@ -152,7 +152,9 @@ class Worker:
             "overruns": pacer.overruns,
             "overrun_s": pacer.overrun_s,
             "busy_s": pacer.busy_s,
-            "tokens": self._tokens_done,
+            "prefill_tokens": self._prefill_tokens,
+            "decode_tokens": self._decode_tokens,
+            "pages_peak": self._pages_peak,
             "malformed": dropped.malformed,
             "foreign": dropped.foreign,
             "stale": dropped.stale,
@@ -254,7 +256,10 @@ class Worker:
             live.table.grow(self._pool, piece.tokens)
             batch.append(Rows(live.table, rows, piece.item.position, live.start, live.end))
         results = self._stage.run(self._pool, batch)
-        self._tokens_done += sum(piece.tokens for _, piece in work)
+        prefill = sum(piece.tokens for _, piece in work if piece.tokens > 1)
+        self._prefill_tokens += prefill
+        self._decode_tokens += sum(piece.tokens for _, piece in work) - prefill
+        self._pages_peak = max(self._pages_peak, self._pool.used)
         tokens = self._sample(work, members, results)
         packets = self._packets(work, members, results)
         self._pacer.finish(began, _segment_sizes(batch))
