@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +57,7 @@ def plan_command(
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     described, chosen = load_cluster(cluster), load_model(model)
     measured = load_profiles(profiles, chosen.name) if profiles else None
-    with Status(f"Placing {chosen.name} on {described.name}", as_json) as say:
+    with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
         result = plan(
             described,
             chosen,
@@ -64,13 +68,33 @@ def plan_command(
             seed=seed,
             partial_inference=partial_inference,
             profiles=measured,
+            stop=stop,
             progress=lambda seconds, value, bound, message: say(
                 f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}"
             ),
         )
+    if stop.is_set():
+        typer.echo("helix-kit: stopped; this is the best plan so far", err=True)
     if output:
         write(output, result.to_json())
     if as_json:
         typer.echo(result.to_json(), nl=False)
     else:
         print_plan(result, output)
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that the best plan so far is kept; the second interrupts as usual."""
+    stop = threading.Event()
+
+    def first(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, first) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield stop
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
