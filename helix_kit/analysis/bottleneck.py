@@ -108,7 +108,8 @@ def explain(plan: Plan, *, mean_tokens: int = 995) -> str:
             f"{together}{layers.capacity_tokens_per_s:,.0f} tokens/s: all of it is used."
         )
     if len(found.layers) > 3:
-        lines.append(f"So are {len(found.layers) - 3} further ranges of layers.")
+        rest = _names(tuple(layers.words for layers in found.layers[3:]))
+        lines.append(f"The same holds for {rest}.")
     if found.links:
         lines += [_link_words(plan, edge) for edge in found.links[:4]]
         if len(found.links) > 4:

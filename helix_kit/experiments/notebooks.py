@@ -4,34 +4,64 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+"""Called with (code cells done, of, heading above the next one)."""
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
-def execute(path: Path, timeout_s: int = 1800) -> float:
-    """Run a notebook top to bottom and save it with its outputs; returns the seconds it took.
+def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None) -> Any:
+    """Run a notebook top to bottom, save it with its outputs and return it.
 
-    Widget state is left out: it would hide the pictures from viewers without a kernel. A cell that fails
-    raises nbclient's CellExecutionError and the file on disk stays as it was.
+    Widget state is left out, and widgets that carry a picture are kept as the picture alone: so it shows
+    everywhere, and the widget comes back when its cell is run. A cell that fails raises nbclient's
+    CellExecutionError and the file on disk stays as it was.
     """
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
-    started = time.perf_counter()
+    headings = _headings(notebook.cells)
+    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+
+    def on_start(cell: Any, cell_index: int) -> None:
+        if progress and cell_index in headings:
+            progress(code.index(cell_index), len(code), headings[cell_index])
+
     client = NotebookClient(
         notebook,
         timeout=timeout_s,
         kernel_name="python3",
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
+        on_cell_execute=on_start,
     )
     client.execute()
-    # Times and the kernel's own version would change the file at every run and say nothing.
     for cell in notebook.cells:
+        # Times and the kernel's own version would change the file at every run and say nothing.
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                output["data"].pop(WIDGET_MIME, None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
-    return time.perf_counter() - started
+    return notebook
+
+
+def _headings(cells: list[Any]) -> dict[int, str]:
+    """Index of each code cell -> the last heading above it."""
+    found, heading = {}, ""
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            found[index] = heading
+        else:
+            titles = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            heading = titles[-1] if titles else heading
+    return found
 
 
 def main(names: list[str]) -> None:
@@ -40,8 +70,10 @@ def main(names: list[str]) -> None:
     for path in sorted(folder.glob("*.ipynb")):
         if names and path.stem not in names and path.name not in names:
             continue
+        started = time.perf_counter()
         print(f"{path.name}: ", end="", flush=True)
-        print(f"{execute(path):.0f} s", flush=True)
+        execute(path)
+        print(f"{time.perf_counter() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

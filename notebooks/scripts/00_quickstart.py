@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 Quickstart: plan, simulate, serve
+#
+# **Purpose.** The whole path once, on two clusters: 24 mixed GPUs that you do not need to own (planned and
+# simulated), and four local workers that really serve a small language model.
+#
+# **Takes** about one minute on 2 cores, plus half a minute the first time for the weights of SmolLM2-135M.
+#
+# Every number below is computed when the notebook runs; nothing is typed in.
+
+# %% [markdown]
+# ## 1 Describe what you have and what you serve
+#
+# `single24` is a published evaluation cluster: 4 A100, 8 L4 and 12 T4 in one data centre. LLaMA-2 70B has 80 layers,
+# and no single machine of the 24 can hold more than a fraction of them.
+
+# %%
+import pandas as pd
+
+import helix_kit as hk
+from helix_kit.analysis import explain
+
+cluster = hk.Cluster.preset("single24")
+model = hk.Model.preset("llama2-70b")
+problem = hk.Problem.of(cluster, model)
+pd.DataFrame(
+    {
+        "machines": cluster.kind_counts,
+        "layers each can hold": {n.kind: problem.max_layers(n.name) for n in cluster.nodes},
+        "tokens/s with 1 layer": {n.kind: round(problem.throughput(n.name, 1)) for n in cluster.nodes},
+    }
+)
+
+# %% [markdown]
+# ## 2 Plan: which layers go where
+#
+# The planner returns a placement, the flow that it carries, and a **proven upper bound** on what any placement could
+# carry; the gap between the two says how much better you could possibly do.
+
+# %%
+plan = hk.plan(cluster, model, time_limit=30)
+print(f"value {plan.flow_tokens_per_s:,.1f} tokens/s")
+print(f"bound {plan.bound_tokens_per_s:,.1f} tokens/s")
+print(f"gap   {plan.gap:.3%} after {plan.seconds:.2f} s")
+
+# %% [markdown]
+# The heuristics that other systems use, on the same cluster:
+
+# %%
+rivals = {"pattern (ours)": plan}
+for method in ("swarm", "petals", "separate"):
+    rivals[method] = hk.plan(cluster, model, method=method)
+pd.DataFrame(
+    {
+        "tokens/s": {name: round(p.flow_tokens_per_s, 1) for name, p in rivals.items()},
+        "deepest pipeline, stages": {name: max(len(stages) for stages, _ in p.pipelines) for name, p in rivals.items()},
+    }
+)
+
+# %% [markdown]
+# ## 3 See it
+#
+# x is the layer, to scale; a bar is a machine, filled to the share of its capacity that is used; ribbons carry the
+# flow. What limits the flow (the min cut) is vermilion. Run the cell yourself to hover, click, drag, search and zoom.
+
+# %%
+plan.show()
+
+# %%
+print(explain(plan))
+
+# %% [markdown]
+# ## 4 Simulate real traffic on it
+#
+# Requests arrive with the lengths and bursts of a public trace of conversations (763 tokens in and 232 out on
+# average), and take pipelines in proportion to the flow.
+
+# %%
+workload = hk.Workload.azure_conversation(rate=0.5, duration=660, seed=0)
+run = hk.simulate(plan, workload, warmup=60, duration=600, seed=0)
+
+
+def latencies(summary: dict) -> pd.DataFrame:
+    rows = {
+        "prompt (first token)": summary["prompt_latency_s"],
+        "decode (each further token)": summary["decode_latency_s"],
+    }
+    return pd.DataFrame(rows).T[["avg", "p50", "p95"]].round(2).rename(columns=lambda c: f"{c}, s")
+
+
+print(f"{run.summary()['decode_tokens_per_s']:.1f} tokens/s decoded, {run.summary()['finished']} requests finished")
+latencies(run.summary())
+
+# %% [markdown]
+# More flow is not always more served: a deep pipeline pays for every hop in every token. Exercise 2 looks into that.
+#
+# ## 5 The same verbs, for real: four workers on this machine
+#
+# `laptop` describes four local workers, paced to three speeds, so that this machine behaves like a small mixed
+# cluster. The model is SmolLM2-135M with its real weights (they are fetched and converted on first use).
+
+# %%
+small_cluster = hk.Cluster.preset("laptop")
+small_model = hk.Model.preset("SmolLM2-135M")
+small_plan = hk.plan(small_cluster, small_model, time_limit=30)
+print(f"value {small_plan.flow_tokens_per_s:.1f} tokens/s, bound {small_plan.bound_tokens_per_s:.1f}")
+small_plan.show()
+
+# %% [markdown]
+# Each worker is a process that holds only its layers; a coordinator sends every request along its own pipeline.
+
+# %%
+questions = [
+    "What is the capital of France?",
+    "Name three colours of the rainbow.",
+    "Write one sentence about the sea.",
+    "Why is the sky blue?",
+    "Give me a short recipe for pancakes.",
+    "What does a GPU do?",
+    "Who wrote Romeo and Juliet?",
+    "Say good morning in Italian.",
+]
+
+with hk.serve(small_plan, seed=0) as engine:
+    prompts = [engine.chat_ids([{"role": "user", "content": question}]) for question in questions]
+    engine.generate(prompts[0], max_new_tokens=2)  # the first steps of fresh processes are slow; they are not measured
+    answers = engine.generate(prompts, max_new_tokens=40)
+
+for question, answer in zip(questions, answers, strict=True):
+    route = " → ".join(f"{stage.node}[{stage.start}:{stage.end}]" for stage in answer.pipeline)
+    print(f"> {question}\n{answer.text.strip()}\n    {len(answer.token_ids)} tokens over {route}\n")
+
+# %% [markdown]
+# ## 6 Measured beside simulated
+#
+# The simulator gets the same eight requests (their lengths and arrival times) and the same plan.
+
+# %%
+measured = hk.Run([answer.record for answer in answers])
+begin = min(r.request.arrival_s for r in measured.records)
+end = max(r.finished_s for r in measured.records)
+measured = hk.Run(measured.records, window=(begin, end))
+same_requests = hk.Workload.of(
+    (r.request.arrival_s - begin, r.request.input_tokens, r.tokens_generated) for r in measured.records
+)
+simulated = hk.simulate(small_plan, same_requests)
+simulated = hk.Run(
+    simulated.records, tokens=simulated.tokens, window=(0.0, max(r.finished_s for r in simulated.records))
+)
+
+from helix_kit.experiments.demo import summary_table
+
+summary_table(plan, run, small_plan, simulated, measured)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Click a bar in the first picture, then choose a pipeline in its menu. Which machines does it pass, and which
+#    layers does each run?
+# 2. Plan with `method="petals"` and simulate the same workload. It carries less flow; does it serve less? Look at the
+#    latencies, too.
+# 3. Take two T4 away (`cluster.subset([...])`) and plan again. How much flow goes, and what does `explain` say now?
+# 4. Ask the engine for `temperature=0.8` twice with the same `seed`, then with another.
+# 5. Write a `cluster.yaml` with your own machines ([01_define_a_cluster](01_define_a_cluster.ipynb)) and start again
+#    at section 1.

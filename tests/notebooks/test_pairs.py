@@ -1,0 +1,46 @@
+"""Every notebook agrees with its script, was executed to its end, and shows its pictures without a kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="needs the notebooks extra")
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def test_there_are_notebooks_and_each_has_a_script():
+    assert "00_quickstart" in NAMES
+    assert sorted(path.stem for path in (FOLDER / "scripts").glob("*.py")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_and_script_agree(name):
+    notebook = jupytext.read(FOLDER / f"{name}.ipynb")
+    script = jupytext.read(FOLDER / "scripts" / f"{name}.py")
+    assert [(c.cell_type, c.source) for c in notebook.cells] == [(c.cell_type, c.source) for c in script.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_executed_with_pictures_and_without_widget_state(name):
+    notebook = jupytext.read(FOLDER / f"{name}.ipynb")
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1)), "run top to bottom, once"
+    outputs = [o for c in code for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert any("image/png" in o.get("data", {}) for o in outputs)
+    assert "widgets" not in notebook.metadata
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_it_is_for_how_long_it_takes_and_ends_with_exercises(name):
+    notebook = jupytext.read(FOLDER / f"{name}.ipynb")
+    assert "**Purpose.**" in notebook.cells[0].source and "**Takes**" in notebook.cells[0].source
+    assert "## Exercises" in notebook.cells[-1].source
+
+
+def test_all_notebooks_together_stay_small():
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.ipynb")) < 10e6
