@@ -9,6 +9,8 @@ k layers stands in k of these sums.
 - ``B2``: a layer takes whole nodes, a *cover* of F; a linear program over covers, refuting F when they do not
   reach L layers.
 - ``B3``: the same with whole numbers of nodes of each size and whole layers.
+- ``B4``: where every link between regions carries less than F and no region alone reaches F, requests cannot all
+  walk one chain of single nodes, so some layer is processed by two nodes or more: one cover has two.
 
 >>> from helix_kit.cluster import Cluster
 >>> from helix_kit.model import Model
@@ -33,6 +35,8 @@ from helix_kit.placement.watch import Watch
 PRECISION = 1e-5
 """Relative; a bisection ends when value and bound are this close."""
 MOST_COVERS = 4000
+BONUSES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""Multipliers tried for B4's extra row; any of them gives a valid bound."""
 
 
 def b1(groups: Sequence[Group], num_layers: int) -> float:
@@ -62,10 +66,55 @@ def b2(
     return high
 
 
+def b4(
+    groups: Sequence[Group],
+    num_layers: int,
+    *,
+    low: float,
+    high: float,
+    widest_crossing: float,
+    solver: str = "highs",
+    watch: Watch | None = None,
+    rounds: int = 30,
+    time_limit: float = 5.0,
+) -> float:
+    """`b2` and `b3` with one layer of two or more nodes, where regions force one; else `high`.
+
+    `widest_crossing` is the capacity, in tokens/s, of the fastest link between two nodes of different regions.
+    """
+    watch = watch or Watch(time_limit * rounds)
+    regions = {g.region for g in groups}
+    if len(regions) < 2:
+        return high
+    # Below this, a single chain inside one region or over one link might do: nothing is claimed there.
+    floor = widest_crossing
+    for region in sorted(regions):
+        alone = [g for g in groups if g.region == region]
+        if sum(g.size * g.max_layers for g in alone) >= num_layers:
+            floor = max(floor, b2(alone, num_layers, low=0.0, high=b1(alone, num_layers), over=watch.stopped))
+    low = max(low, floor) * (1 + PRECISION)
+    if low >= high:
+        return high
+    target = low * (1 + 2 * PRECISION)
+    for _ in range(rounds):
+        if target >= high or watch.over() or high - low <= PRECISION * high:
+            break
+        if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit, watch.left), watch, pairs=True):
+            high = target
+        else:
+            low = target
+        target = (low + high) / 2
+    return high
+
+
 def _cover_program(
-    groups: Sequence[Group], num_layers: int, target: float, over: Callable[[], bool]
+    groups: Sequence[Group], num_layers: int, target: float, over: Callable[[], bool], bonus: float = 0.0
 ) -> tuple[bool, NDArray[np.float64], Covers]:
-    """(whether B2 refutes `target`, duals scaled so that the cheapest cover costs 1, covers)."""
+    """(whether covers cannot reach L at `target`, duals scaled so that the cheapest cover costs 1, covers).
+
+    With a `bonus`, a layer covered by two or more nodes counts 1 + bonus, and one such layer must exist: a
+    Lagrangian form of B4's extra row, which costs the bonus once.
+    """
     covers = Covers(groups, target)
     supply = np.array([g.size for g in groups], float)
     state: dict[str, NDArray[np.float64]] = {}
@@ -73,13 +122,19 @@ def _cover_program(
 
     def price(duals: NDArray[np.float64]) -> list[tuple[float, list[float]]]:
         cost, cover = covers.cheapest(duals)
+        found = [(1.0, _uses(cover, len(groups)))]
+        if bonus:
+            pair_cost, pair = covers.cheapest(duals, at_least=2)
+            cost = min(cost, pair_cost / (1 + bonus))
+            found.append((1.0 + bonus, _uses(pair, len(groups))))
         # Any prices bound the number of layers: supply . u / (cheapest cover). Keep the best (Farley).
-        if cost > 0 and float(supply @ duals) / cost < best[0]:
-            best[0], state["duals"] = float(supply @ duals) / cost, duals / cost
-        return [] if best[0] < num_layers - 1e-7 else [(1.0, _uses(cover, len(groups)))]
+        if cost > 0 and float(supply @ duals) / cost - bonus < best[0]:
+            best[0], state["duals"] = float(supply @ duals) / cost - bonus, duals / cost
+        return [] if best[0] < num_layers - 1e-7 else found
 
     start = [(1.0, _uses(cover, len(groups))) for cover in _single_group_covers(groups, target)]
-    colgen.solve(list(supply), start, price, enough=num_layers * (1 + 1e-6), over=over)
+    enough = np.inf if bonus else num_layers * (1 + 1e-6)
+    colgen.solve(list(supply), start, price, enough=enough, over=over)
     if "duals" not in state:
         price(np.ones(len(groups)))
     return best[0] < num_layers - 1e-7, state["duals"], covers
@@ -132,10 +187,18 @@ def b3(
 
 
 def _refuted_in_integers(
-    groups: Sequence[Group], num_layers: int, target: float, solver: str, time_limit: float, watch: Watch
+    groups: Sequence[Group],
+    num_layers: int,
+    target: float,
+    solver: str,
+    time_limit: float,
+    watch: Watch,
+    pairs: bool = False,
 ) -> bool:
     refuted, duals, covers = _cover_program(groups, num_layers, target, watch.over)
     if refuted:
+        return True
+    if pairs and any(_cover_program(groups, num_layers, target, watch.over, bonus)[0] for bonus in BONUSES):
         return True
     # Covers cost 1 or more and all that is used costs V = supply . u at most, so one that stands in a solution
     # with L layers costs at most 1 + V - L.
@@ -147,8 +210,25 @@ def _refuted_in_integers(
         return True
     from helix_kit.placement.cover_milp import most_layers
 
-    solution = most_layers(groups, num_layers, columns, solver, time_limit, watch.stopped)
+    if pairs:
+        columns += _with_a_second_node(columns, covers, duals, 1 + slack + 1e-9)
+    solution = most_layers(groups, num_layers, columns, solver, time_limit, watch.stopped, need_pair=pairs)
     return solution.infeasible or (solution.bound is not None and solution.bound < num_layers - 1e-6)
 
 
-__all__ = ["b1", "b2", "b3", "groups_of"]
+def _with_a_second_node(
+    columns: Sequence[Cover], covers: Covers, duals: NDArray[np.float64], limit: float
+) -> list[Cover]:
+    """Single-node covers with any other node beside them, as far as they cost no more than `limit`."""
+    costs = {(g, k): float(duals[g]) / k for g, k, _ in covers.items}
+    found = []
+    for cover in columns:
+        if sum(cover.values()) == 1:
+            (item,) = cover
+            for other, cost in costs.items():
+                if costs[item] + cost <= limit:
+                    found.append({item: 2} if other == item else {item: 1, other: 1})
+    return found
+
+
+__all__ = ["b1", "b2", "b3", "b4", "groups_of"]

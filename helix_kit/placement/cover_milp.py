@@ -18,8 +18,12 @@ def most_layers(
     solver: str,
     time_limit: float,
     stop: Callable[[], bool],
+    need_pair: bool = False,
 ) -> Solution:
-    """max sum z_p, z_p layers under cover p, with y_gk nodes of group g holding k layers each; at most L."""
+    """max sum z_p, z_p layers under cover p, with y_gk nodes of group g holding k layers each; at most L.
+
+    With `need_pair`, at least one layer is covered by two or more nodes.
+    """
     sizes = sorted({item for cover in covers for item in cover})
     model = pyo.ConcreteModel("covers")
     model.layers = pyo.Var(range(len(covers)), domain=pyo.NonNegativeIntegers, bounds=(0, num_layers))
@@ -41,4 +45,7 @@ def most_layers(
 
     model.layer_supply = pyo.Constraint(range(len(sizes)), rule=layers_of_size)
     model.node_supply = pyo.Constraint(range(len(groups)), rule=nodes_of_group)
+    if need_pair:
+        shared = [model.layers[p] for p, cover in enumerate(covers) if sum(cover.values()) > 1]
+        model.a_shared_layer = pyo.Constraint(expr=sum(shared) >= 1 if shared else pyo.Constraint.Infeasible)
     return solve(model, solver, time_limit=time_limit, stop=stop)

@@ -6,9 +6,11 @@ whole stages; the placement they make is verified by max flow, which is the valu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,7 @@ Layout = dict[str, tuple[int, int]]
 
 @dataclass
 class PatternSearch:
-    """Groups, the pool of stages found so far, and the solver's settings."""
+    """Groups of one region (or of a set of regions), the stages found so far, and the solver's settings."""
 
     groups: Sequence[Group]
     num_layers: int
@@ -41,92 +43,146 @@ class PatternSearch:
     solver: str = "highs"
     seed: int = 0
     max_depth: int | None = None
+    link_cap: float = math.inf
+    """Tokens/s of the slowest link within a region."""
+    crossing_cap: float = math.inf
+    """Tokens/s of a usual link between regions."""
     milp_seconds: float = 4.0
     pool: dict[tuple[Lane, ...], Stage] = field(default_factory=dict)
 
-    def attempt(self, target: float) -> list[Stage] | None:
-        """Stages that carry `target` through all layers, or None."""
+    @cached_property
+    def regions(self) -> list[list[int]]:
+        """Groups of each region."""
+        members: dict[str, list[int]] = {}
+        for index, group in enumerate(self.groups):
+            members.setdefault(group.region, []).append(index)
+        return list(members.values())
+
+    def attempt(self, target: float) -> list[list[Stage]] | None:
+        """Stages that carry `target` through all layers, for each region in order of the chain; or None."""
         supply = [g.size for g in self.groups]
+        pricings = self._pricings(target)
+        if not pricings:
+            return None
         for stage in uniform_stages(self.groups, target):
             self.pool.setdefault(stage.lanes, stage)
-        usable = [s for s in self.pool.values() if s.rate >= target * (1 - 1e-9)]
-        pricing = StagePricing(self.groups, target, self.num_layers)
+        usable = self._usable(target)
 
         def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
-            fresh = list(pricing.cheapest(duals + 1e-9))
+            fresh = [stage for pricing in pricings for stage in pricing.cheapest(duals + 1e-9)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
             return [(s.length, s.uses) for s in fresh]
 
-        # A depth cap is one more row, whose price every hop pays; lanes then get shorter by themselves.
         columns = [(float(s.length), s.uses) for s in usable]
         reach, duals, _ = colgen.solve(supply, columns, price, over=self.watch.over)
         if reach < self.num_layers - 1e-6:
             return None
-        from helix_kit.placement.pattern_milp import choose
-
         kept = self._near_optimal(target, duals)
         limit = min(self.milp_seconds, self.watch.left)
-        return choose(
-            kept,
-            supply,
-            self.num_layers,
-            solver=self.solver,
-            time_limit=limit,
-            stop=self.watch.stopped,
-            seed=self.seed,
-            max_depth=self.max_depth,
-        )
+        settings: dict[str, Any] = {
+            "solver": self.solver,
+            "time_limit": limit,
+            "stop": self.watch.stopped,
+            "seed": self.seed,
+        }
+        if len(self.regions) == 1:
+            from helix_kit.placement.pattern_milp import choose
+
+            chosen = choose(kept, supply, self.num_layers, max_depth=self.max_depth, **settings)
+            return None if chosen is None else [sorted(chosen, key=lambda s: (-s.length, s.lanes))]
+        from helix_kit.placement.chain_milp import choose_chain
+
+        share = min(1.0, self.crossing_cap / target)
+        return choose_chain(self, kept, share, max_depth=self.max_depth, **settings)
+
+    def _usable(self, target: float) -> list[Stage]:
+        narrow = math.sqrt(min(1.0, self.link_cap / target)) * (1 + 1e-9)
+        usable = [s for s in self.pool.values() if s.rate >= target * (1 - 1e-9)]
+        return usable if narrow >= 1 else [s for s in usable if s.widest_share(self.groups) <= narrow]
+
+    def _pricings(self, target: float) -> list[StagePricing]:
+        """One a region; where links bind, lanes carry what the product of two shares lets through."""
+        inner = math.sqrt(target * self.link_cap)
+        found = []
+        for members in self.regions:
+            caps = {min(inner, target)}
+            if len(self.regions) > 1:
+                caps |= {
+                    min(inner, target, math.sqrt(target * self.crossing_cap)),
+                    min(inner, target, self.crossing_cap),
+                }
+            for cap in sorted(caps):
+                pricing = StagePricing(
+                    self.groups, target, self.num_layers, members=members, lane_cap=cap, link_cap=self.link_cap
+                )
+                if pricing.rates:
+                    found.append(pricing)
+        return found
 
     def _near_optimal(self, target: float, duals: NDArray[np.float64]) -> list[Stage]:
-        reduced = [
-            (s.length - float(np.dot(s.uses, duals)), s) for s in self.pool.values() if s.rate >= target * (1 - 1e-9)
-        ]
-        kept = [(r, s) for r, s in reduced if r > -KEPT_LOSS * s.length]
-        kept.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
-        return [s for _, s in kept[:MOST_COLUMNS]]
+        reduced = [(s.length - float(np.dot(s.uses, duals)), s) for s in self._usable(target)]
+        reduced.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
+        kept = [s for r, s in reduced if r > -KEPT_LOSS * s.length][:MOST_COLUMNS]
+        if len(self.regions) > 1:
+            # Wide stages make the crossings; the best of each length, region and width stay, whatever they cost.
+            share = min(1.0, self.crossing_cap / target)
+            seen: set[tuple[str, int, bool]] = set()
+            for _, s in reduced:
+                width = s.widest_share(self.groups) / (1 + 1e-9)
+                for limit in (math.sqrt(share), share):
+                    key = (self.groups[s.region].region, s.length, limit == share)
+                    if width <= limit and key not in seen:
+                        seen.add(key)
+                        if s not in kept:
+                            kept.append(s)
+        return kept
+
+
+Chain = list[list[Stage]]
+"""Stages of each region, in the order in which requests pass."""
 
 
 def search_flow(
-    search: PatternSearch, bound: float, evaluate: Callable[[list[Stage]], float], low: float = 0.0
-) -> list[Stage] | None:
+    search: PatternSearch, bound: float, evaluate: Callable[[Chain], float], low: float = 0.0
+) -> Chain | None:
     """The stages of the largest flow found; `evaluate` returns the verified max flow of a choice.
 
     `low` is a flow already reached: nothing below it is tried.
     """
-    best: list[Stage] | None = None
+    best: Chain | None = None
     high = bound
     for step in STEPS:
         target = bound * (1 - step)
         if target <= low or search.watch.over():
             break
         found = search.attempt(target)
-        if found is not None:
-            best, low = found, max(target, evaluate(found))
+        value = evaluate(found) if found is not None else 0.0
+        if found is not None and value > low:
+            best, low = found, value
+        if value >= target * (1 - 1e-6):
             break
-        high = target
+        if found is None:
+            high = target
     if best is None:
         return None
     while high - low > PRECISION * high and not search.watch.over():
         target = (low + high) / 2
         found = search.attempt(target)
-        if found is None:
+        value = evaluate(found) if found is not None else 0.0
+        if found is not None and value > low:
+            best, low = found, value
+        if value < target * (1 - 1e-6):
             high = target
-        else:
-            value = evaluate(found)
-            if value > low:
-                best = found
-            low = max(low, target, value)
     return best
 
 
-def lay_out(stages: Sequence[Stage], groups: Sequence[Group], num_layers: int) -> Layout:
+def lay_out(chain: Chain, groups: Sequence[Group], num_layers: int) -> Layout:
     """Concrete nodes for stages laid one after another from layer 0; what reaches past the last layer is cut off."""
-    ordered = sorted(stages, key=lambda s: (-s.length, s.lanes))
     supply = [iter(g.nodes) for g in groups]
     placement: Layout = {}
     start = 0
-    for stage in ordered:
+    for stage in (stage for part in chain for stage in part):
         for lane in stage.lanes:
             at = start
             for g, k in lane:
@@ -146,16 +202,10 @@ def find(task: Task) -> tuple[Layout, dict[str, float]]:
     watch.report(bound=first)
     bound = bounds.b2(groups, layers, low=0.0, high=first, over=watch.over)
     watch.report(bound=bound)
-    search = PatternSearch(groups, layers, watch, task.solver, task.seed)
+    from helix_kit.placement import regions
 
-    def evaluate(stages: list[Stage]) -> float:
-        flow = problem.max_flow(lay_out(stages, groups, layers), partial_inference=task.partial_inference)
-        watch.report(value=flow.tokens_per_s)
-        return flow.tokens_per_s
-
-    stages = search_flow(search, bound, evaluate)
-    placement = lay_out(stages, groups, layers) if stages else one_chain(groups, layers)
-    return placement, {"B1": first, "B2": bound}
+    placement = regions.find(task)
+    return placement or one_chain(groups, layers), {"B1": first, "B2": bound}
 
 
 def one_chain(groups: Sequence[Group], num_layers: int) -> Layout:

@@ -5,7 +5,7 @@ The value is always the exact maximum flow of the placement (`helix_kit.flow`), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -182,5 +182,29 @@ def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
         proven["B3"] = bounds.b3(
             groups, problem.num_layers, low=value, high=best, solver=task.solver, watch=watch, time_limit=5.0
         )
+    best = min(proven.values())
+    if value < best * (1 - bounds.PRECISION) and len({g.region for g in groups}) > 1 and not watch.over():
+        proven["B4"] = bounds.b4(
+            groups,
+            problem.num_layers,
+            low=value,
+            high=best,
+            widest_crossing=widest_crossing(problem, groups),
+            solver=task.solver,
+            watch=watch,
+        )
     # Flows are whole milli-tokens; a bound below the value by rounding alone is the value.
     return {name: max(b, value) if b > value * (1 - 1e-6) else b for name, b in proven.items()}
+
+
+def widest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
+    """Tokens/s of the fastest link between two nodes of different regions."""
+    region = {n: g.region for g in groups for n in g.nodes}
+    network = problem.cluster.network
+    exceptions = [link.bandwidth_gbps for link in network.links if _crosses(link.ends, region)]
+    usual = [network.between_regions.bandwidth_gbps] if network.between_regions else []
+    return max([*usual, *exceptions]) * 1e9 / 8 / problem.model.link_bytes_per_token
+
+
+def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
+    return all(end in region for end in ends) and region[ends[0]] != region[ends[1]]

@@ -8,7 +8,7 @@ three T4 of four.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,9 +38,18 @@ class Stage:
     uses: tuple[int, ...]
 
     @cached_property
+    def region(self) -> int:
+        """Any group it uses: all its nodes are in one region."""
+        return self.lanes[0][0][0]
+
+    @cached_property
     def depth(self) -> int:
         """Nodes in the longest lane: the hops it adds to a request's path."""
         return max(len(lane) for lane in self.lanes)
+
+    def widest_share(self, groups: Sequence[Group]) -> float:
+        """The largest share of the stage's flow that one lane, so one end node, carries."""
+        return max(lane_rate(lane, groups) for lane in self.lanes) / self.rate
 
     @classmethod
     def of(cls, length: int, lanes: Sequence[Lane], groups: Sequence[Group]) -> Stage:
@@ -69,22 +78,43 @@ def uniform_stages(groups: Sequence[Group], target: float) -> list[Stage]:
 
 
 class StagePricing:
-    """The cheapest stage of each length that reaches `target`, for given prices of nodes."""
+    """The cheapest stage of each length that reaches `target`, for given prices of nodes.
 
-    def __init__(self, groups: Sequence[Group], target: float, num_layers: int, lane_depth: int | None = None) -> None:
+    Parameters
+    ----------
+    members
+        Groups that its stages may use; None: all.
+    lane_cap
+        Tokens/s that a lane carries at most: what links on its way to the next stage let pass.
+    link_cap
+        Tokens/s that a link between two nodes of a lane lets pass.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        target: float,
+        num_layers: int,
+        *,
+        members: Collection[int] | None = None,
+        lane_cap: float = math.inf,
+        link_cap: float = math.inf,
+    ) -> None:
         self.groups, self.target = groups, target
-        longest = max(g.max_layers for g in groups)
+        inside = range(len(groups)) if members is None else sorted(members)
+        longest = max(groups[g].max_layers for g in inside)
         self.lengths = min(num_layers, max(USUAL_LENGTH, longest))
-        self.lane_depth = lane_depth
-        rates = {min(t, target) for g in groups for t in g.throughput if t >= target / MOST_LANES}
+        top = min(target, lane_cap)
+        rates = {min(t, top) for g in inside for t in groups[g].throughput if min(t, top) >= target / MOST_LANES}
+        self.link_cap = link_cap
         self.rates = sorted(rates, reverse=True)
         # Rounded down: what the table says reaches the target, does.
         self.weights = [min(UNITS, math.floor(r / target * UNITS + 1e-9)) for r in self.rates]
         # allowed[j, g, k - 1]: a node of size k of group g keeps up with a lane of rate j.
         sizes = min(longest, self.lengths)
         self.allowed = np.zeros((len(self.rates), len(groups), sizes), bool)
-        for g, group in enumerate(groups):
-            table = np.minimum(np.array(group.throughput[:sizes]), target)
+        for g in inside:
+            table = np.minimum(np.array(groups[g].throughput[:sizes]), top)
             self.allowed[:, g, : len(table)] = table[None, :] >= np.array(self.rates)[:, None] - 1e-12
 
     def cheapest(self, duals: NDArray[np.float64]) -> Iterator[Stage]:
@@ -99,6 +129,11 @@ class StagePricing:
             reach = min(length, sizes)
             options = node[:, :reach] + chain[:, length - reach : length][:, ::-1]
             chain[:, length] = options.min(axis=1)
+        # A lane of several nodes carries no more than a link between them.
+        for j, rate in enumerate(self.rates):
+            if rate > self.link_cap:
+                chain[j, 1:] = np.inf
+                chain[j, 1 : sizes + 1] = node[j]
         table = self._cover(chain)
         for length in range(1, self.lengths + 1):
             if np.isfinite(table[length, UNITS]):

@@ -1,0 +1,141 @@
+"""Several regions: chains that pass one region after another, and sets of regions that serve side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from itertools import combinations, permutations
+
+from helix_kit.placement import bounds
+from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.pattern import Chain, Layout, PatternSearch, lay_out, search_flow
+from helix_kit.placement.planner import Task
+
+MOST_ORDERS = 24
+MOST_SUBSETS = 64
+LINKS_LOOKED_AT = 400
+
+
+def find(task: Task) -> Layout | None:
+    """The best placement over chains of regions and partitions into chains, within the task's time."""
+    problem, watch = task.problem, task.watch
+    names = sorted({g.region for g in task.groups}, key=[g.region for g in task.groups].index)
+    best: dict[tuple[str, ...], tuple[float, Layout]] = {}
+    value, placement = 0.0, None
+
+    def consider(layout: Layout) -> float:
+        nonlocal value, placement
+        reached = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+        if reached > value:
+            value, placement = reached, layout
+            watch.report(value=reached, message=f"{len({problem.cluster.region_of(n) for n in layout})} regions")
+        return reached
+
+    # The whole first, then the regions alone, then what lies between.
+    subsets = [tuple(names)] + [s for size in range(1, len(names)) for s in combinations(names, size)]
+    for subset in subsets[:MOST_SUBSETS]:
+        if watch.over():
+            break
+        found = _best_chain(task, subset)
+        if found is not None:
+            best[subset] = (consider(found), found)
+            for parts in _partitions_with(subset, best):
+                consider({n: span for part in parts for n, span in best[part][1].items()})
+    return placement
+
+
+def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple[float, Layout]]) -> Iterator[list]:
+    """The best few sets of disjoint subsets that hold `subset`, by the sum of their flows."""
+
+    def extend(chosen: list[tuple[str, ...]], rest: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+        taken = {r for s in chosen for r in s}
+        free = [s for s in rest if not taken & set(s)]
+        if not free:
+            yield chosen
+        for index, option in enumerate(free):
+            yield from extend([*chosen, option], free[index + 1 :])
+
+    found = sorted(
+        extend([subset], [s for s in known if s != subset]), key=lambda parts: -sum(known[p][0] for p in parts)
+    )
+    yield from (parts for parts in found[:3] if len(parts) > 1)
+
+
+def _best_chain(task: Task, subset: Sequence[str]) -> Layout | None:
+    """The best chain through the regions of `subset`."""
+    problem, layers = task.problem, task.problem.num_layers
+    groups = [g for g in task.groups if g.region in subset]
+    if sum(g.size * g.max_layers for g in groups) < layers:
+        return None
+    bound = bounds.b2(groups, layers, low=0.0, high=bounds.b1(groups, layers), over=task.watch.over)
+    best: list[tuple[float, Layout]] = []
+    for cap in crossing_capacities(task, groups):
+        search = PatternSearch(
+            groups,
+            layers,
+            task.watch,
+            task.solver,
+            task.seed,
+            task.options.get("max_stages"),
+            link_cap=inner_link_capacity(task, groups),
+            crossing_cap=cap,
+        )
+        seen: list[tuple[float, Layout]] = []
+
+        def evaluate(chain: Chain, seen: list[tuple[float, Layout]] = seen) -> float:
+            top: tuple[float, Layout] = (0.0, {})
+            for order in _orders(chain):
+                layout = lay_out(order, groups, layers)
+                reached = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+                if reached > top[0]:
+                    top = (reached, layout)
+            seen.append(top)
+            return top[0]
+
+        search_flow(search, bound, evaluate, low=max((v for v, _ in best), default=0.0))
+        best += seen
+        if task.watch.over():
+            break
+    return max(best, key=lambda pair: pair[0])[1] if best else None
+
+
+def _orders(chain: Chain) -> Iterator[Chain]:
+    """Orders of the regions between the first and the last."""
+    if len(chain) <= 3:
+        yield chain
+        return
+    for count, middle in enumerate(permutations(chain[1:-1])):
+        if count >= MOST_ORDERS:
+            return
+        yield [chain[0], *middle, chain[-1]]
+
+
+def crossing_capacities(task: Task, groups: Sequence[Group]) -> list[float]:
+    """Capacities, in tokens/s, to plan crossings with: of links between regions the fastest, median and slowest."""
+    regions: dict[str, list[str]] = {}
+    for group in groups:
+        regions.setdefault(group.region, []).extend(group.nodes)
+    if len(regions) < 2:
+        return [float("inf")]
+    seen: list[float] = []
+    for a, b in permutations(regions, 2):
+        pairs = [(x, y) for x in regions[a] for y in regions[b]]
+        step = max(1, len(pairs) // LINKS_LOOKED_AT)
+        seen += [task.problem.link_capacity(x, y) for x, y in pairs[::step]]
+    return sorted({round(c, 3) for c in (max(seen), statistics.median(seen), min(seen))}, reverse=True)
+
+
+def inner_link_capacity(task: Task, groups: Sequence[Group]) -> float:
+    """Tokens/s of the slowest link within a region, of those looked at."""
+    slowest = float("inf")
+    regions: dict[str, list[str]] = {}
+    for group in groups:
+        regions.setdefault(group.region, []).extend(group.nodes)
+    for nodes in regions.values():
+        pairs = [(x, y) for x in nodes for y in nodes if x != y]
+        step = max(1, len(pairs) // LINKS_LOOKED_AT)
+        slowest = min([slowest, *(task.problem.link_capacity(x, y) for x, y in pairs[::step])])
+    return slowest
+
+
+__all__ = ["find", "groups_of"]
