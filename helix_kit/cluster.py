@@ -42,6 +42,7 @@ from pydantic import (
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.catalogue import Gpu, gpus
 
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""
@@ -119,6 +120,15 @@ class Node(_Frozen):
         return self.gpu if self.gpus_per_node == 1 else f"{self.gpu}x{self.gpus_per_node}"
 
 
+class GpuSpec(_Frozen):
+    """Figures of a GPU that the catalogue lacks; all of one GPU, `fp16_tflops` dense."""
+
+    memory_gb: Positive
+    memory_bandwidth_gb_per_s: Positive
+    fp16_tflops: Positive
+    price_usd_per_hour: Positive | None = None
+
+
 class Coordinator(_Frozen):
     """The machine that receives requests and returns answers."""
 
@@ -136,6 +146,8 @@ class Cluster(_Frozen):
     coordinator: Coordinator
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     network: Network = Network()
+    gpus: dict[Name, GpuSpec] = Field(default_factory=dict)
+    """GPUs of your own, by name; they go before the catalogue's."""
 
     @classmethod
     def preset(cls, name: str) -> Cluster:
@@ -196,14 +208,18 @@ class Cluster(_Frozen):
         region = next((n.get("region", "local") for n in nodes if isinstance(n, dict)), "local")
         return {**data, "nodes": nodes, "coordinator": coordinator or {"region": region}}
 
+    @model_validator(mode="after")
+    def _known_gpus(self) -> Cluster:
+        known = {*gpus(), *self.gpus}
+        for index, node in enumerate(self.nodes):
+            if node.gpu not in known:
+                hint = "; or describe it under `gpus:`"
+                raise ValueError(f"nodes[{index}].gpu: {_files.unknown('GPU', node.gpu, known)}{hint}")
+        return self
+
     @field_validator("nodes")
     @classmethod
-    def _known_gpus_and_unique_names(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        from helix_kit.profiles.catalogue import gpus
-
-        for index, node in enumerate(nodes):
-            if node.gpu not in gpus():
-                raise ValueError(f"nodes[{index}].gpu: {_files.unknown('GPU', node.gpu, gpus())}")
+    def _unique_names(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         for name, times in Counter(n.name for n in nodes).items():
             if times > 1:
                 raise ValueError(f"node name {name!r} stands {times} times: expected unique names")
@@ -258,6 +274,12 @@ class Cluster(_Frozen):
             raise InputError(_files.unknown("node", name, self._by_name), where=f"cluster {self.name}")
         return self._by_name[name]
 
+    def gpu(self, name: str) -> Gpu:
+        """Figures of the GPU called `name`: the cluster's own, else the catalogue's."""
+        if name in self.gpus:
+            return Gpu(name=name, source=f"cluster {self.name}", **self.gpus[name].model_dump())
+        return gpus()[name]
+
     def region_of(self, name: str) -> str:
         """Region of a node or of the coordinator."""
         return self.coordinator.region if name == COORDINATOR else self.node(name).region
@@ -288,6 +310,7 @@ class Cluster(_Frozen):
             coordinator=self.coordinator,
             nodes=tuple(n for n in self.nodes if n.name in keep),
             network=self.network.model_copy(update={"links": links}),
+            gpus=self.gpus,
         )
 
 
@@ -310,6 +333,7 @@ __all__ = [
     "COORDINATOR",
     "Cluster",
     "Coordinator",
+    "GpuSpec",
     "Link",
     "LinkException",
     "Network",

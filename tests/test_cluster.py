@@ -129,3 +129,19 @@ def test_subset_keeps_links_among_what_is_left(tmp_path):
     part = cluster.subset(["A100-40G-0", "L4x2-1"])
     assert [n.name for n in part.nodes] == ["A100-40G-0", "L4x2-1"]
     assert part.link("A100-40G-0", "L4x2-1").bandwidth_gbps == 0.2
+
+
+def test_a_gpu_of_ones_own(tmp_path):
+    text = """
+name: mine
+gpus:
+  B200: {memory_gb: 180, memory_bandwidth_gb_per_s: 8000, fp16_tflops: 2250}
+nodes: [{gpu: B200, count: 2}]
+"""
+    cluster = load(tmp_path, text)
+    assert cluster.gpu("B200").memory_gb == 180 and cluster.gpu("T4").memory_gb == 16
+    assert Cluster.model_validate(yaml.safe_load(cluster.to_yaml())) == cluster
+    with pytest.raises(InputError, match=r"gpus\.B200\.memory_gb = -1"):
+        load(tmp_path, text.replace("memory_gb: 180", "memory_gb: -1"))
+    with pytest.raises(InputError, match=r"unknown GPU 'B300': did you mean B200.*describe it under `gpus:`"):
+        load(tmp_path, text.replace("gpu: B200", "gpu: B300"))

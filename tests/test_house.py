@@ -13,7 +13,8 @@ import yaml
 
 FLOORS = [
     {"errors", "_files"},
-    {"cluster", "model", "profiles.catalogue"},
+    {"catalogue"},
+    {"cluster", "model"},
     {"profiles"},
     {"flow"},
     {"placement"},

@@ -14,7 +14,6 @@ from helix_kit.cluster import Cluster, Link, LinkException, Network, Node
 from helix_kit.errors import HelixKitError
 from helix_kit.placement import plan as solve
 from helix_kit.placement.plan import Plan
-from helix_kit.profiles import gpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +57,7 @@ def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0,
     for gpu, per_node, region in wanted:
         node = Node(name=_free_name(cluster, gpu, per_node), gpu=gpu, gpus_per_node=per_node, region=region)
         where = f" in {region}" if len(cluster.regions) > 1 else ""
-        price = gpus()[gpu].price_usd_per_hour if gpu in gpus() else None
+        price = cluster.gpu(gpu).price_usd_per_hour
         cost = None if price is None else price * per_node
         found.append(Change(f"one more {node.kind}{where}", "add", _with(cluster, node), cost))
     if widen > 1:
@@ -69,7 +68,7 @@ def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0,
             rest = [n.name for n in cluster.nodes if n is not same[-1]]
             if not rest:
                 continue
-            price = gpus()[gpu].price_usd_per_hour
+            price = cluster.gpu(gpu).price_usd_per_hour
             saved = None if price is None else -price * per_node
             where = f" in {region}" if len(cluster.regions) > 1 else ""
             found.append(Change(f"one {same[0].kind} less{where}", "lose", cluster.subset(rest, cluster.name), saved))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
-from helix_kit.profiles.catalogue import Gpu, gpus
+from helix_kit.catalogue import Gpu, gpus
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import estimate
 from helix_kit.profiles.tables import load_profiles, shipped_profiles
@@ -21,7 +21,7 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     """
     known = {**shipped_profiles(model.name), **(measured or {})}
     return {
-        node.kind: known[node.kind] if node.kind in known else estimate(node, model)
+        node.kind: known[node.kind] if node.kind in known else estimate(node, model, cluster.gpu(node.gpu))
         for node in {n.kind: n for n in cluster.nodes}.values()
     }
 

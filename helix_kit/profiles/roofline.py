@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from helix_kit.cluster import Node
 from helix_kit.model import Model
-from helix_kit.profiles.catalogue import gpus
+from helix_kit.catalogue import Gpu, gpus
 from helix_kit.profiles.profile import Curve, Profile
 
 COMPUTE_EFFICIENCY = 0.5
@@ -26,9 +26,12 @@ PREFILL_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def estimate(node: Node, model: Model) -> Profile:
-    """Profile of `node`'s kind for `model`; `max_layers` is 0 when not even one layer fits."""
-    gpu, n = gpus()[node.gpu], node.gpus_per_node
+def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
+    """Profile of `node`'s kind for `model`; `max_layers` is 0 when not even one layer fits.
+
+    `gpu` are its figures; None: those of the catalogue.
+    """
+    gpu, n = gpu or gpus()[node.gpu], node.gpus_per_node
     weight_bytes = model.layer_gb * 1e9
     flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
     bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
@@ -50,7 +53,7 @@ def estimate(node: Node, model: Model) -> Profile:
     return Profile(
         kind=node.kind,
         model=model.name,
-        source=f"roofline estimate from data/gpus.csv ({gpu.name})",
+        source=f"roofline estimate ({gpu.name}: {gpu.source})",
         prefill_ms_per_layer=_curve(prefill),
         decode_ms_per_layer=_curve(decode),
         kv_capacity_layer_tokens=kv,
