@@ -40,7 +40,7 @@ class StepLayout:
     """(layers, rows): where each row's key and value are written."""
     decode_rows: torch.Tensor
     decode_pages: torch.Tensor
-    """(layers, decoding requests, pages), padded with page 0."""
+    """(layers, decoding requests, pages), padded with the padding page."""
     decode_positions: torch.Tensor
     """(decoding requests, 1): position of each row, which is the last one it may see."""
     chunks: list[Chunk]
@@ -67,7 +67,7 @@ def lay_out(
             chunks.append(Chunk(row, tokens, position, torch.from_numpy(pages).to(device)))
         row += tokens
     longest = max((pages.shape[1] for _, _, pages in decode), default=0)
-    table_of_decode = np.zeros((num_layers, len(decode), longest), dtype=np.int64)
+    table_of_decode = np.full((num_layers, len(decode), longest), pool.padding_page, dtype=np.int64)
     for index, (_, _, pages) in enumerate(decode):
         table_of_decode[:, index, : pages.shape[1]] = pages
     return StepLayout(

@@ -45,12 +45,15 @@ class Checkpoint:
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
             return {name: self.folder / file for name, file in _files.read_json(index)["weight_map"].items()}
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         found = {}
         for path in sorted(self.folder.glob("*.safetensors")):
-            with safe_open(path, framework="numpy") as file:
-                found.update(dict.fromkeys(file.keys(), path))
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    found.update(dict.fromkeys(file.keys(), path))
+            except SafetensorError as error:
+                raise InputError(f"not a safetensors file: {error}", where=path) from None
         return found
 
     @property

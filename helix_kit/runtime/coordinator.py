@@ -333,9 +333,10 @@ class Coordinator:
         elif message.kind == "ready":
             member.state, member.endpoint, member.pages = "up", body["endpoint"], body["pages"]
             self.ledger.add_node(member.node, member.pages)
-            if all(m.state == "up" for m in self.members.values()):
+            # While the first workers come up one by one, there is nothing to route yet.
+            if self.ready.is_set() or all(m.state == "up" for m in self.members.values()):
+                self._reroute()
                 self.ready.set()
-            self._reroute()
         elif message.kind == "failed":
             member.reason = body["reason"]
             self._lose(member.node, member.reason)

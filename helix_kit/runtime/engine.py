@@ -30,7 +30,7 @@ from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.text import TextCodec, TextStream
 from helix_kit.runtime.transport import CurveKeys
 from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
-from helix_kit.scheduling import Policy
+from helix_kit.scheduling import Policy, make_policy
 from helix_kit.workload.request import Request, RequestRecord
 
 if TYPE_CHECKING:
@@ -260,6 +260,7 @@ def serve(
     time_scale: float = 1.0,
     chunk_tokens: int = 256,
     threads: int | None = None,
+    kv_pages: int | None = None,
     max_queue: int | None = None,
     restart_workers: bool = False,
     timeouts: Timeouts | None = None,
@@ -285,6 +286,8 @@ def serve(
         Pad each step to the node's profile; None: for the CPU-* kinds, whose speeds are emulated.
     time_scale
         Stretches all padded times (2: half speed).
+    kv_pages
+        KV pages (16 tokens of one layer) of each worker at most; None: what the node's profile says.
     max_queue
         Requests that may wait; more are rejected. None: any number.
     restart_workers
@@ -303,6 +306,7 @@ def serve(
     checkpoint.check_matches(plan.model)
     if time_scale <= 0:
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
+    make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     count = threads or max(1, (os.cpu_count() or 1) // len(plan.placement))
     keys = CurveKeys.generate() if encrypt or host not in {"127.0.0.1", "localhost"} else None
     places = _devices(plan, devices)
@@ -310,6 +314,7 @@ def serve(
     def make_spec(current: Plan, node: str, generation: int, endpoint: str, key_hex: str) -> WorkerSpec:
         start, end = current.placement[node]
         profile = current.profiles[current.cluster.node(node).kind]
+        pages = profile.kv_capacity(end - start) // PAGE_TOKENS
         paced = pace if pace is not None else current.cluster.node(node).gpu.startswith(EMULATED_PREFIX)
         return WorkerSpec(
             node=node,
@@ -317,7 +322,7 @@ def serve(
             weights=str(checkpoint.folder.resolve()),
             start=start,
             end=end,
-            num_pages=max(1, profile.kv_capacity(end - start) // PAGE_TOKENS),
+            num_pages=max(1, min(pages, kv_pages or pages)),
             coordinator=endpoint,
             key_hex=key_hex,
             curve_public=keys.public.decode() if keys else None,

@@ -28,17 +28,15 @@ def pages_for(tokens: int, num_layers: int) -> int:
 
 
 class PagePool:
-    """All pages of one worker: `keys` and `values` of shape (pages, 16, kv heads, head dim)."""
+    """All pages of one worker: `keys` and `values` of shape (pages + 1, 16, kv heads, head dim)."""
 
     def __init__(
         self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        import torch
-
-        shape = (num_pages, PAGE_TOKENS, num_kv_heads, head_dim)
-        # Never written in advance: on CPUs the memory is only taken when a page is first used.
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        # One page more than can be taken: it pads block tables, and stays zero.
+        shape = (num_pages + 1, PAGE_TOKENS, num_kv_heads, head_dim)
+        self.keys = _zeros(shape, dtype, device)
+        self.values = _zeros(shape, dtype, device)
         self.num_pages = num_pages
         # Popped from the end: low pages are used first and reused soonest, so touched memory stays small.
         self._free = list(range(num_pages - 1, -1, -1))
@@ -54,11 +52,36 @@ class PagePool:
             raise OutOfPagesError(f"{count} pages needed, {len(self._free)} of {self.num_pages} free")
         taken = self._free[len(self._free) - count :]
         del self._free[len(self._free) - count :]
+        self._clear(taken)
         return taken[::-1]
+
+    def _clear(self, pages: list[int]) -> None:
+        """Wipe what an earlier request left: attention multiplies what it must not see by 0, and 0 x NaN is NaN."""
+        import torch
+
+        index = torch.tensor(pages, dtype=torch.long, device=self.keys.device)
+        self.keys.index_fill_(0, index, 0)
+        self.values.index_fill_(0, index, 0)
+
+    @property
+    def padding_page(self) -> int:
+        """A page of zeros that no request owns."""
+        return self.num_pages
 
     def give_back(self, pages: list[int]) -> None:
         """Return pages to the pool."""
         self._free.extend(reversed(pages))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on a CPU in memory that is only taken when it is first written."""
+    import torch
+
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = torch.empty(0, dtype=dtype).element_size()
+    flat = torch.from_numpy(np.zeros(int(np.prod(shape)) * size, dtype=np.uint8))
+    return flat.view(dtype).view(shape)
 
 
 class BlockTable:

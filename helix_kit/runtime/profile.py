@@ -188,8 +188,6 @@ def _time_step(stage: Stage, phase: str, tokens: int, context: int, repeats: int
     layers = stage.end - stage.start
     requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
     pool = stage.new_pool(requests * pages_for(position + rows, layers))
-    pool.keys.zero_()
-    pool.values.zero_()
     tables = [BlockTable(layers) for _ in range(requests)]
     for table in tables:
         table.grow(pool, position + rows)

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from helix_kit.flow import Edge, Pipeline
+from helix_kit.flow import Edge, Pipeline, build_flow_graph, max_flow
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, View, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.workload.request import Request
+
+
+def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
+    """`plan` with only the nodes of `placement`: the flow is solved anew, node speeds stay the plan's."""
+    speeds = {node: plan.node_throughput_tokens_per_s[node] for node in placement}
+    graph = build_flow_graph(plan.cluster, plan.model, placement, speeds, partial_inference=plan.partial_inference)
+    flow = max_flow(graph)
+    value = flow.tokens_per_s
+    return plan.model_copy(
+        update={
+            "placement": placement,
+            "flow_tokens_per_s": value,
+            "flow": tuple((a, b, f) for (a, b), f in flow.edges.items()),
+            "node_throughput_tokens_per_s": speeds,
+            "gap": (plan.bound_tokens_per_s - value) / value if value > 0 else float("inf"),
+            "progress": (),
+            "notes": (*plan.notes, "flow solved again for the workers that are up"),
+        }
+    )
 
 
 class Router:
@@ -37,9 +56,7 @@ class Router:
         self._nodes = alive
         if alive not in self._solved:
             kept = {name: span for name, span in self.plan.placement.items() if name in alive}
-            self._solved[alive] = Plan.from_placement(
-                self.plan.problem, kept, method=self.plan.method, partial_inference=self.plan.partial_inference
-            )
+            self._solved[alive] = solve_rest(self.plan, kept)
         now = self._solved[alive]
         self.placement, self.links = dict(now.placement), valid_links(now)
         self.flow_tokens_per_s = now.flow_tokens_per_s

@@ -1,0 +1,165 @@
+"""A layer range computes what the whole model computes, however its requests are batched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+from helix_kit.runtime.checkpoint import FAMILIES, Checkpoint  # noqa: E402
+from helix_kit.runtime.kv_cache import BlockTable, PagePool  # noqa: E402
+from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.tiny import tiny_checkpoint  # noqa: E402
+
+TOLERANCE = 1e-4
+
+
+class Chain:
+    """Two stages with overlapping ranges; a request leaves the first early or late, as its cut says."""
+
+    def __init__(self, folder: Path) -> None:
+        checkpoint = Checkpoint(folder)
+        self.first, self.second = Stage(checkpoint, 0, 4), Stage(checkpoint, 2, 6)
+        self.pools: list[PagePool] = [self.first.new_pool(400), self.second.new_pool(400)]
+        self.tables: dict[int, tuple[BlockTable, BlockTable]] = {}
+        self.cuts: dict[int, int] = {}
+
+    def step(self, work: list[tuple[int, int, torch.Tensor]]) -> dict[int, torch.Tensor]:
+        """Run one step of (request, cut, token ids); logits of all its rows by request."""
+        rows = []
+        for request, cut, ids in work:
+            self.cuts[request] = cut
+            low, high = self.tables.setdefault(request, (BlockTable(cut), BlockTable(6 - cut)))
+            position = low.num_tokens
+            low.grow(self.pools[0], len(ids))
+            high.grow(self.pools[1], len(ids))
+            rows.append((low, high, position, cut, ids))
+        middle = self.first.run(
+            self.pools[0], [Rows(low, self.first.embed(ids), at, 0, cut) for low, _, at, cut, ids in rows]
+        )
+        ends = self.second.run(
+            self.pools[1], [Rows(high, h, at, cut, 6) for h, (_, high, at, cut, _) in zip(middle, rows)]
+        )
+        with torch.inference_mode():
+            return {request: self.second.logits(end) for (request, _, _), end in zip(work, ends)}
+
+
+def whole_model(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(ids[None]).logits[0]
+
+
+def run_mixed(folder: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Three requests with different cuts: chunked prefill beside decode, joins in the middle; (ours, theirs)."""
+    generator = torch.Generator().manual_seed(1)
+    texts = [torch.randint(3, 250, (n,), generator=generator) for n in (41, 23, 18)]
+    chain = Chain(folder)
+    got: list[list[torch.Tensor]] = [[], [], []]
+    schedule = [
+        [(0, 3, slice(0, 19))],
+        [(0, 3, slice(19, 33)), (1, 2, slice(0, 16))],
+        [(0, 3, slice(33, 34)), (1, 2, slice(16, 21)), (2, 4, slice(0, 17))],
+        *([(0, 3, slice(34 + i, 35 + i)), (1, 2, slice(21 + i, 22 + i))] for i in range(2)),
+        [(2, 4, slice(17, 18)), (0, 3, slice(36, 41))],
+    ]
+    for step in schedule:
+        for request, logits in chain.step([(r, cut, texts[r][part]) for r, cut, part in step]).items():
+            got[request].append(logits)
+    return [(torch.cat(rows), whole_model(folder, text)) for rows, text in zip(got, texts)]
+
+
+def test_ragged_batches_of_partial_ranges(tiny_llama: Path) -> None:
+    for ours, theirs in run_mixed(tiny_llama):
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).abs().max() <= TOLERANCE
+
+
+SPECIAL = {
+    # A window shorter than the test's prompts, so that masking by it is seen.
+    "mistral": {"sliding_window": 12},
+    # head_dim is not hidden_size / heads here, as in the real Qwen3.
+    "qwen3": {"head_dim": 32},
+    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str, tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / family, family, seed=3, **SPECIAL.get(family, {}))
+    for ours, theirs in run_mixed(folder):
+        assert theirs.std() > 0.1  # not a model that says the same of everything
+        assert (ours - theirs).abs().max() <= TOLERANCE
+
+
+def test_holds_only_its_layers(tiny_llama: Path) -> None:
+    checkpoint = Checkpoint(tiny_llama)
+    read: list[str] = []
+    original = checkpoint.read
+
+    def spy(names, dtype, device):
+        names = list(names)
+        read.extend(names)
+        return original(names, dtype, device)
+
+    checkpoint.read = spy  # type: ignore[method-assign]
+    stage = Stage(checkpoint, 2, 4)
+    assert {name.split(".")[2] for name in read} == {"2", "3"}
+    assert len(stage._layers) == 2
+
+
+def test_pages_are_exact_with_partial_ranges(tiny_llama: Path) -> None:
+    chain = Chain(tiny_llama)
+    chain.step([(0, 3, torch.arange(3, 20))])  # 17 tokens: two pages in each of 3 + 3 layers
+    assert [pool.used for pool in chain.pools] == [6, 6]
+    chain.step([(1, 2, torch.arange(3, 19))])  # 16 tokens: one page in 2 + 4 layers
+    assert [pool.used for pool in chain.pools] == [8, 10]
+    for low, high in chain.tables.values():
+        low.release(chain.pools[0])
+        high.release(chain.pools[1])
+    assert [pool.used for pool in chain.pools] == [0, 0]
+
+
+def test_bfloat16_is_close(tiny_llama: Path) -> None:
+    stage = Stage(Checkpoint(tiny_llama), 0, 6, dtype="bfloat16")
+    pool, table, ids = stage.new_pool(20), BlockTable(6), torch.arange(3, 20)
+    table.grow(pool, len(ids))
+    [hidden] = stage.run(pool, [Rows(table, stage.embed(ids), 0, 0, 6)])
+    theirs = whole_model(tiny_llama, ids)
+    with torch.inference_mode():
+        ours = stage.logits(hidden).float()
+    # 8 bits of mantissa over six layers: a few percent of the logits' spread, and the same favourites.
+    assert (ours - theirs).abs().mean() < 0.05 * theirs.std()
+
+
+def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> None:
+    """NaN in one request's keys and values stays there: beside it, and in pages that are used again after it."""
+    stage = Stage(Checkpoint(tiny_llama), 0, 6)
+    ids = torch.arange(3, 20)
+    theirs = whole_model(tiny_llama, torch.cat([ids, ids[:1]]))
+
+    def run_beside(broken_first: bool) -> torch.Tensor:
+        pool = stage.new_pool(36)
+        broken, sound = BlockTable(6), BlockTable(6)
+        poison = torch.full((40, stage.hidden_size), float("nan"))
+        if broken_first:
+            broken.grow(pool, 40)
+            stage.run(pool, [Rows(broken, poison, 0, 0, 6)])
+            broken.release(pool)
+        sound.grow(pool, 17)
+        stage.run(pool, [Rows(sound, stage.embed(ids), 0, 0, 6)])
+        sound.grow(pool, 1)
+        batch = [Rows(sound, stage.embed(ids[:1]), 17, 0, 6)]
+        if not broken_first:
+            broken.grow(pool, 40)
+            stage.run(pool, [Rows(broken, poison, 0, 0, 6)])
+            broken.grow(pool, 1)
+            batch.append(Rows(broken, poison[:1], 40, 0, 6))
+        with torch.inference_mode():
+            return stage.logits(stage.run(pool, batch)[0])
+
+    for broken_first in (True, False):
+        assert (run_beside(broken_first) - theirs[-1:]).abs().max() <= TOLERANCE
