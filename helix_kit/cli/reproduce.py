@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,36 +20,73 @@ def reproduce_command(
     everything: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is already up to date.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Experiments to run at the same time.")] = 1,
     folder: Annotated[Path, typer.Option(help="Where figures, tables and their provenance go.")] = Path("figures"),
+    document: Annotated[
+        Path | None, typer.Option(help="Also write the document with all pictures and the table of agreement.")
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Regenerate figures and tables; what is finished and up to date is not run again."""
-    from helix_kit.experiments.registry import Context, experiments, is_current, run_experiment
+    from helix_kit.experiments.registry import experiments
+    from helix_kit.experiments.running import run_all
 
     known = experiments()
     if names and everything:
         raise InputError("expected names or --all, not both")
     wanted = list(known) if everything else names or []
-    if not wanted:
-        current = {name: is_current(name, folder, Context(fast=fast, seed=seed)) for name in known}
-        if as_json:
-            typer.echo(json.dumps({name: {"title": e.title, "current": current[name]} for name, e in known.items()}))
-            return
-        table = Table("Name", "Title", "Paper", "Up to date")
-        for name, entry in known.items():
-            table.add_row(name, entry.title, entry.paper, "yes" if current[name] else "no")
-        Console().print(table)
+    if not wanted and document is None:
+        _list(folder, fast, seed, as_json)
         return
     results = {}
-    for index, name in enumerate(wanted, start=1):
-        started = time.perf_counter()
-        with Status(f"{index}/{len(wanted)} {name}", as_json) as say:
-            ran = run_experiment(name, folder, Context(fast=fast, seed=seed, say=say), force=force)
-        results[name] = {"ran": ran, "seconds": round(time.perf_counter() - started, 2)}
+    title = "" if jobs == 1 else f"{jobs} at a time: "
+    with Status("reproduce", as_json) as say:
+
+        def started(name: str, index: int, total: int) -> None:
+            nonlocal title
+            title = f"{index}/{total} {name}" if jobs == 1 else title
+            say(title if jobs == 1 else f"{title}{name} started, {index - 1} of {total} done")
+
+        steps = run_all(
+            wanted,
+            folder,
+            fast=fast,
+            seed=seed,
+            force=force,
+            jobs=jobs,
+            say=lambda message: say(f"{title}: {message}"),
+            start=started,
+        )
+        for done in steps:
+            results[done.name] = {"ran": done.ran, "seconds": round(done.seconds, 2)}
+            if not as_json:
+                what = f"{done.seconds:.1f} s -> {folder / done.name}.png" if done.ran else "up to date"
+                left = f", about {_duration(done.left_s)} left" if done.ran and done.index < done.total else ""
+                typer.echo(f"[{done.index}/{done.total}] {done.name}: {what}{left}")
+    if document is not None:
+        from helix_kit.experiments.document import write_document
+
+        write_document(document, folder)
         if not as_json:
-            typer.echo(
-                f"{name}: " + (f"{results[name]['seconds']:.1f} s -> {folder / name}.png" if ran else "up to date")
-            )
+            typer.echo(f"-> {document}")
     if as_json:
         typer.echo(json.dumps(results))
+
+
+def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:
+    from helix_kit.experiments.registry import Context, experiments, is_current
+
+    known = experiments()
+    current = {name: is_current(name, folder, Context(fast=fast, seed=seed)) for name in known}
+    if as_json:
+        typer.echo(json.dumps({name: {"title": e.title, "current": current[name]} for name, e in known.items()}))
+        return
+    table = Table("Name", "Title", "Paper", "Up to date")
+    for name, entry in known.items():
+        table.add_row(name, entry.title, entry.paper, "yes" if current[name] else "no")
+    Console().print(table)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,65 @@
+"""``helix-kit profile``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from helix_kit.cli.shared import JsonFlag, Status, app
+
+
+@app.command("profile")
+def profile_command(
+    weights: Annotated[
+        Path | None, typer.Argument(help="Hugging Face folder with safetensors. Default: SmolLM2-135M, fetched once.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="Name of this machine's kind, as nodes of a cluster name it.")
+    ] = "this-machine",
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda:0, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    layers: Annotated[int, typer.Option(min=1, help="Layers to time together.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory for weights and KV. Default: the device's.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for layer_times.csv and limits.csv.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result."""
+    from helix_kit.runtime import demo_weights
+    from helix_kit.runtime.profile import measure, write_tables
+
+    with Status("Measuring", as_json) as say:
+        result = measure(
+            weights or demo_weights(say),
+            kind=kind,
+            device=device,
+            dtype=dtype,
+            layers=layers,
+            threads=threads,
+            repeats=repeats,
+            memory_gb=memory_gb,
+            progress=lambda what, share: say(f"{share:.0%} {what}"),
+        )
+    if output:
+        write_tables([result], output)
+    if as_json:
+        content = {"kind": result.kind, "model": result.model.name, "points": [asdict(p) for p in result.points]}
+        content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
+        typer.echo(json.dumps(content))
+        return
+    table = Table("Phase", "Tokens", "ms per layer", "10 % to 90 %", title=f"{result.model.name} on {kind} ({device})")
+    for p in result.points:
+        table.add_row(p.phase, str(p.tokens), f"{p.ms_per_layer:.3f}", f"{p.low_ms:.3f} to {p.high_ms:.3f}")
+    Console().print(table)
+    typer.echo(f"Loading: {result.load_s_per_layer:.3f} s a layer. Fits: {len(result.limits())} layers.")
+    if output:
+        typer.echo(f"Written to {output}; use it with: helix-kit plan CLUSTER --model MODEL --profiles {output}")
