@@ -6,13 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "ClusterEditor": "helix_kit.widgets.cluster_editor",
     "FlowGraph": "helix_kit.widgets.flow_graph",
+    "PlacementEditor": "helix_kit.widgets.placement_editor",
 }
 
 if TYPE_CHECKING:
+    from helix_kit.widgets.cluster_editor import ClusterEditor
     from helix_kit.widgets.flow_graph import FlowGraph
+    from helix_kit.widgets.placement_editor import PlacementEditor
 
-__all__ = ["FlowGraph"]
+__all__ = ["ClusterEditor", "FlowGraph", "PlacementEditor"]
 
 
 def __getattr__(name: str) -> Any:

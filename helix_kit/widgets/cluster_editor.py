@@ -1,0 +1,300 @@
+"""Propose a cluster and see its plan: machines by region, links, model; Solve runs with Stop, links answer live.
+
+>>> from helix_kit.widgets import ClusterEditor
+>>> ClusterEditor("single24", "llama2-70b")           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import ipywidgets as W
+
+from helix_kit.analysis import explain, shortfall
+from helix_kit.cluster import Cluster, load_cluster
+from helix_kit.cluster import preset_names as cluster_names
+from helix_kit.errors import HelixKitError
+from helix_kit.model import Model, load_model
+from helix_kit.model import preset_names as model_names
+from helix_kit.placement import plan as solve
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.planner import METHODS, OBJECTIVES
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.solvers import SOLVERS
+from helix_kit.profiles import gpus
+from helix_kit.widgets.flow_graph import FlowGraph
+from helix_kit.widgets.parts import Background, Message, PictureBox, error_words, progress_words
+
+MOST_MACHINES = 1000
+
+
+class MachineRow(W.HBox):
+    """One line of the table: so many machines of a kind in a region."""
+
+    def __init__(self, gpu: str, per_node: int, count: int, region: str) -> None:
+        self.gpu = W.Dropdown(options=list(gpus()), value=gpu, layout=W.Layout(width="140px"))
+        self.per_node = W.BoundedIntText(per_node, min=1, max=16, layout=W.Layout(width="70px"))
+        self.count = W.BoundedIntText(count, min=0, max=MOST_MACHINES, layout=W.Layout(width="80px"))
+        self.region = W.Text(region, layout=W.Layout(width="130px"), continuous_update=False)
+        self.remove = W.Button(icon="trash", tooltip="remove this line", layout=W.Layout(width="40px"))
+        super().__init__([self.count, self.gpu, self.per_node, self.region, self.remove])
+
+
+class ClusterEditor(PictureBox):
+    """Edit a cluster, solve it, look at the plan.
+
+    Parameters
+    ----------
+    cluster, model
+        Where to begin: descriptions, or what `load_cluster` and `load_model` accept.
+    """
+
+    def __init__(
+        self, cluster: Cluster | str = "single24", model: Model | str = "llama2-70b", *, width: float = 1100.0
+    ) -> None:
+        self._width = width
+        self.plan: Plan | None = None
+        self._work = Background()
+        self._filling = False
+        self.rows: list[MachineRow] = []
+        self._table = W.VBox()
+        self.add = W.Button(description="Add machines", icon="plus")
+        self.preset = W.Dropdown(options=["", *cluster_names()], description="start from")
+        known = {name: Model.preset(name) for name in model_names()}
+        start = model if isinstance(model, Model) else load_model(model)
+        known.setdefault(start.name, start)
+        self.model = W.Dropdown(options=known, value=known[start.name], description="model")
+        log = {"min": -3, "max": 3, "step": 0.05, "readout_format": ".3g", "layout": W.Layout(width="380px")}
+        wide = {"style": {"description_width": "170px"}}
+        self.within_gbps = W.FloatLogSlider(10.0, description="within a region, gbps", **log, **wide)
+        self.between_gbps = W.FloatLogSlider(0.1, description="between regions, gbps", **log, **wide)
+        self.within_ms = W.BoundedFloatText(1.0, min=0, max=10000, description="latency, ms")
+        self.between_ms = W.BoundedFloatText(50.0, min=0, max=10000, description="latency, ms")
+        self.method = W.Dropdown(options=METHODS, description="method")
+        self.objective = W.Dropdown(options=OBJECTIVES, description="objective")
+        self.solver = W.Dropdown(options=SOLVERS, description="solver")
+        self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
+        self.solve_button = W.Button(description="Solve", button_style="primary", icon="play")
+        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True)
+        self.path = W.Text("my-cluster.yaml", description="file")
+        self.save_button, self.load_button = W.Button(description="Save YAML"), W.Button(description="Load YAML")
+        self.status, self.why = Message(), Message()
+        self._picture = W.VBox()
+        self.graph: FlowGraph | None = None
+        head = W.HTML("<b>number · GPU · GPUs in each machine · region</b>")
+        machines = W.VBox([self.preset, head, self._table, self.add])
+        settings = W.VBox(
+            [
+                self.model,
+                W.HBox([self.within_gbps, self.within_ms]),
+                W.HBox([self.between_gbps, self.between_ms]),
+                W.HBox([self.method, self.solver]),
+                W.HBox([self.objective, self.limit]),
+            ]
+        )
+        super().__init__(
+            [
+                W.HBox([machines, settings], layout=W.Layout(flex_flow="row wrap")),
+                W.HBox([self.solve_button, self.stop_button, self.path, self.save_button, self.load_button]),
+                self.status,
+                self._picture,
+                self.why,
+            ]
+        )
+        self.preset.observe(self._preset_chosen, "value")
+        self.add.on_click(lambda _: self._added())
+        self.solve_button.on_click(lambda _: self.solve())
+        self.stop_button.on_click(lambda _: self.stop())
+        self.save_button.on_click(lambda _: self.save())
+        self.load_button.on_click(lambda _: self.load())
+        for link in (self.within_gbps, self.between_gbps, self.within_ms, self.between_ms):
+            link.observe(self._relinked, "value")
+        self.model.observe(self._edited, "value")
+        self.fill(cluster if isinstance(cluster, Cluster) else load_cluster(cluster))
+
+    def shown_plan(self) -> Plan | None:
+        """The last plan, if anything was solved."""
+        return self.plan
+
+    # ---- description -----------------------------------------------------------------------------------------
+
+    def fill(self, cluster: Cluster) -> None:
+        """Show `cluster` in the table; links that are exceptions stay as they are until machines change."""
+        self._filling = True
+        groups: dict[tuple[str, int, str], int] = {}
+        for node in cluster.nodes:
+            key = (node.gpu, node.gpus_per_node, node.region)
+            groups[key] = groups.get(key, 0) + 1
+        self.rows = [self._row(gpu, per_node, count, region) for (gpu, per_node, region), count in groups.items()]
+        self._table.children = tuple(self.rows)
+        network = cluster.network
+        self.within_gbps.value, self.within_ms.value = (
+            network.within_region.bandwidth_gbps,
+            network.within_region.latency_ms,
+        )
+        if network.between_regions is not None:
+            self.between_gbps.value = network.between_regions.bandwidth_gbps
+            self.between_ms.value = network.between_regions.latency_ms
+        self._given: Cluster | None = cluster
+        self._coordinator = cluster.coordinator.region
+        self._filling = False
+        self.status.say(f"{len(cluster.nodes)} machines. Press Solve.")
+
+    def cluster(self) -> Cluster:
+        """What the table describes; raises InputError (or a pydantic error) that names what is wrong."""
+        if self._given is not None:
+            return self._given
+        nodes = [
+            {
+                "gpu": row.gpu.value,
+                "gpus_per_node": row.per_node.value,
+                "count": row.count.value,
+                "region": row.region.value,
+            }
+            for row in self.rows
+            if row.count.value > 0
+        ]
+        return Cluster.model_validate(
+            {
+                "name": Path(self.path.value).stem or "mine",
+                "coordinator": {"region": self._coordinator},
+                "nodes": nodes,
+                "network": {
+                    "within_region": {"bandwidth_gbps": self.within_gbps.value, "latency_ms": self.within_ms.value},
+                    "between_regions": {"bandwidth_gbps": self.between_gbps.value, "latency_ms": self.between_ms.value},
+                },
+            }
+        )
+
+    def save(self) -> None:
+        """Write the cluster to the file named in the form."""
+        try:
+            cluster = self.cluster()
+            cluster.save(self.path.value)
+        except (HelixKitError, ValueError, OSError) as error:
+            self.status.say(error_words(error), "bad")
+            return
+        self.status.say(f"Saved {len(cluster.nodes)} machines to {self.path.value}.", "good")
+
+    def load(self) -> None:
+        """Read the cluster from the file named in the form."""
+        try:
+            self.fill(Cluster.load(self.path.value))
+        except HelixKitError as error:
+            self.status.say(error_words(error), "bad")
+
+    # ---- solving ---------------------------------------------------------------------------------------------
+
+    def solve(self) -> None:
+        """Plan the described cluster in a thread; value, bound and gap are shown while it runs."""
+        model: Model = self.model.value
+        try:
+            cluster = self.cluster()
+            lack = shortfall(cluster, model)
+        except (HelixKitError, ValueError) as error:
+            self.status.say(error_words(error), "bad")
+            return
+        if lack.remedies:
+            self.status.say(lack.words, "bad")
+            return
+        self.solve_button.disabled, self.stop_button.disabled = True, False
+        self.status.say("Solving ...")
+
+        def work(stop: Event) -> Plan:
+            return solve(
+                cluster,
+                model,
+                method=self.method.value,
+                objective=self.objective.value,
+                solver=self.solver.value,
+                time_limit=self.limit.value,
+                progress=lambda *now: self.status.say(progress_words(*now)),
+                stop=stop,
+            )
+
+        self._work.start(work, self._solved, self._failed)
+
+    def stop(self) -> None:
+        """End the solve; the best plan so far is kept."""
+        self._work.stop.set()
+
+    def wait(self, timeout_s: float = 120.0) -> bool:
+        """Wait for the solve; False when it takes longer."""
+        return self._work.wait(timeout_s)
+
+    def _solved(self, plan: Plan) -> None:
+        stopped = " (stopped)" if self._work.stop.is_set() else ""
+        self.solve_button.disabled, self.stop_button.disabled = False, True
+        self.show(plan)
+        words = progress_words(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
+        self.status.say(f"Done{stopped} in {words}.", "good")
+
+    def _failed(self, error: Exception) -> None:
+        self.solve_button.disabled, self.stop_button.disabled = False, True
+        self.status.say(error_words(error), "bad")
+
+    def show(self, plan: Plan) -> None:
+        """Draw `plan` and explain it."""
+        self.plan = plan
+        if self.graph is None:
+            self.graph = FlowGraph(plan, width=self._width)
+            self._picture.children = (self.graph,)
+        else:
+            self.graph.plan = plan
+        self.why.say(explain(plan))
+
+    # ---- what the reader does --------------------------------------------------------------------------------
+
+    def _row(self, gpu: str, per_node: int, count: int, region: str) -> MachineRow:
+        row = MachineRow(gpu, per_node, count, region)
+        for field in (row.gpu, row.per_node, row.count, row.region):
+            field.observe(self._edited, "value")
+        row.remove.on_click(lambda _: self._removed(row))
+        return row
+
+    def _preset_chosen(self, change: Any) -> None:
+        if change["new"]:
+            self.fill(Cluster.preset(change["new"]))
+
+    def _added(self) -> None:
+        region = self.rows[-1].region.value if self.rows else "local"
+        self.rows.append(self._row("L4", 1, 1, region))
+        self._table.children = tuple(self.rows)
+        self._edited()
+
+    def _removed(self, row: MachineRow) -> None:
+        self.rows = [other for other in self.rows if other is not row]
+        self._table.children = tuple(self.rows)
+        self._edited()
+
+    def _edited(self, change: Any = None) -> None:
+        if self._filling:
+            return
+        if change is None or change["owner"] is not self.model:
+            self._given = None
+        self.status.say("Changed: press Solve for a plan.")
+
+    def _relinked(self, _: Any) -> None:
+        """Another link needs no new placement to answer: the present one's flow over it is computed at once."""
+        if self._filling:
+            return
+        self._given = None
+        if self.plan is None or self._work.running:
+            return
+        try:
+            cluster = self.cluster()
+            if {n.name for n in cluster.nodes} != {n.name for n in self.plan.cluster.nodes}:
+                return
+            problem = Problem.of(cluster, self.plan.model, self.plan.profiles)
+            before = self.plan.flow_tokens_per_s
+            self.show(Plan.from_placement(problem, dict(self.plan.placement), method=self.plan.method))
+        except (HelixKitError, ValueError) as error:
+            self.status.say(error_words(error), "bad")
+            return
+        now = self.plan.flow_tokens_per_s
+        change = f" ({now / before - 1:+.1%})" if before > 0 else ""
+        self.status.say(
+            f"The same placement over these links: {now:,.0f} tokens/s{change}. Solve looks for a better one."
+        )

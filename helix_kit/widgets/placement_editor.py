@@ -1,0 +1,252 @@
+"""Change a plan by hand: steppers or the bars themselves; what it costs and why is said at once.
+
+>>> from helix_kit.widgets import PlacementEditor
+>>> editor = PlacementEditor(plan)                    # doctest: +SKIP
+>>> editor.set_range("L4-3", 12, 18)                  # doctest: +SKIP
+>>> editor.plan.flow_tokens_per_s                     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as W
+
+from helix_kit.analysis import bottleneck, explain
+from helix_kit.analysis.repair import fix_the_rest
+from helix_kit.errors import InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.plots.words import number
+from helix_kit.widgets.flow_graph import FlowGraph
+from helix_kit.widgets.parts import Background, Message, PictureBox, error_words
+
+Ranges = dict[str, tuple[int, int]]
+
+
+class PlacementEditor(PictureBox):
+    """A plan whose layer ranges can be changed; `plan` is always the edited one.
+
+    Parameters
+    ----------
+    plan
+        Where editing begins, and what every edit is compared with.
+    simulate
+        Whether the simulated throughput is computed after each edit (in the background, about a second).
+    """
+
+    def __init__(self, plan: Plan, *, simulate: bool = True, width: float = 1100.0) -> None:
+        self.plan = self.start = plan
+        self.edited: set[str] = set()
+        self._undo: list[tuple[Ranges, set[str]]] = []
+        self._simulate, self._simulation, self._repair = simulate, Background(), Background()
+        self._setting = False
+        self.graph = FlowGraph(plan, editable=True, width=width)
+        names = [n.name for n in plan.cluster.nodes]
+        layers = plan.model.num_layers
+        self.node = W.Dropdown(options=names, value=names[0], description="machine")
+        self.first = W.BoundedIntText(min=0, max=layers - 1, description="first layer", layout=W.Layout(width="170px"))
+        self.last = W.BoundedIntText(min=0, max=layers - 1, description="last layer", layout=W.Layout(width="170px"))
+        self.used = W.Checkbox(description="holds layers", indent=False, layout=W.Layout(width="120px"))
+        self.undo_button = W.Button(description="Undo", disabled=True, layout=W.Layout(width="80px"))
+        self.fix_button = W.Button(
+            description="Fix the rest", tooltip="keep the machines you changed, move the others", disabled=True
+        )
+        self.reset_button = W.Button(description="Start again", disabled=True)
+        self.verdict, self.why, self.simulated = Message(), Message(), Message()
+        super().__init__(
+            [
+                W.HBox([self.node, self.first, self.last, self.used]),
+                W.HBox([self.undo_button, self.fix_button, self.reset_button]),
+                self.verdict,
+                self.graph,
+                self.why,
+                self.simulated,
+            ]
+        )
+        self.node.observe(self._show_node, "value")
+        for stepper in (self.first, self.last, self.used):
+            stepper.observe(self._stepped, "value")
+        self.graph.observe(self._dragged, "edit")
+        self.graph.on_select(self._picked)
+        self.undo_button.on_click(lambda _: self.undo())
+        self.fix_button.on_click(lambda _: self.fix_rest())
+        self.reset_button.on_click(lambda _: self.restart())
+        self._show_node()
+        self._tell()
+
+    def shown_plan(self) -> Plan:
+        """The edited plan."""
+        return self.plan
+
+    # ---- edits -----------------------------------------------------------------------------------------------
+
+    def set_range(self, node: str, start: int, end: int) -> None:
+        """Let `node` hold layers [start, end); raises InputError for an unknown node or layers outside the model."""
+        self.plan.cluster.node(node)
+        if not 0 <= start < end <= self.plan.model.num_layers:
+            expected = f"expected 0 <= start < end <= {self.plan.model.num_layers}"
+            raise InputError(expected, where="placement", field=node, value=[start, end])
+        if self.plan.placement.get(node) != (start, end):
+            self._change({**self.plan.placement, node: (start, end)}, {node})
+
+    def clear(self, node: str) -> None:
+        """Let `node` hold nothing."""
+        self.plan.cluster.node(node)
+        if node in self.plan.placement:
+            self._change({n: span for n, span in self.plan.placement.items() if n != node}, {node})
+
+    def undo(self) -> None:
+        """Take the last edit back (also one by `fix_rest`)."""
+        if self._undo:
+            placement, self.edited = self._undo.pop()
+            self._show(self._evaluate(placement))
+
+    def restart(self) -> None:
+        """Back to the plan that was given; this can be undone, too."""
+        if self.plan.placement != self.start.placement:
+            self._remember()
+            self.edited = set()
+            self._show(self.start)
+
+    def fix_rest(self) -> None:
+        """Move the machines that were not edited so that the flow is as large as can be found in a few seconds."""
+        before, pinned = self.plan, set(self.edited)
+        self.verdict.say("Looking for better places for the other machines ...")
+        self.fix_button.disabled = True
+
+        def done(found: Plan) -> None:
+            if self.plan is not before:
+                return  # edited meanwhile
+            if found.flow_tokens_per_s > before.flow_tokens_per_s:
+                self._remember()
+                self._show(found)
+            else:
+                self._show(before)
+                self.verdict.say(f"{self.verdict.text}\nNo better places for the other machines were found.")
+
+        def failed(error: Exception) -> None:
+            self._tell()
+            self.verdict.say(f"{self.verdict.text}\n{error_words(error)}", "bad")
+
+        self._repair.start(lambda stop: fix_the_rest(before, pinned), done, failed)
+
+    def wait(self, timeout_s: float = 60.0) -> bool:
+        """Wait for background work; False when it takes longer."""
+        return self._repair.wait(timeout_s) and self._simulation.wait(timeout_s)
+
+    def _change(self, placement: Ranges, nodes: set[str]) -> None:
+        self._remember()
+        self.edited |= nodes
+        self._show(self._evaluate(placement))
+
+    def _remember(self) -> None:
+        self._undo.append((dict(self.plan.placement), set(self.edited)))
+
+    def _evaluate(self, placement: Ranges) -> Plan:
+        if placement == self.start.placement:
+            return self.start
+        return Plan.from_placement(
+            self.start.problem,
+            placement,
+            method=f"{self.start.method} + edits",
+            bound_tokens_per_s=max(self.start.bound_tokens_per_s, self.start.flow_tokens_per_s),
+            partial_inference=self.start.partial_inference,
+        )
+
+    # ---- what is shown ---------------------------------------------------------------------------------------
+
+    def _show(self, plan: Plan) -> None:
+        self.plan = plan
+        self.graph.plan = plan
+        self.graph.selected = self.node.value if self.node.value in plan.placement else ""
+        self._show_node()
+        self._tell()
+
+    def _show_node(self, _: Any = None) -> None:
+        span = self.plan.placement.get(self.node.value)
+        self._setting = True
+        self.used.value = span is not None
+        self.first.disabled = self.last.disabled = span is None
+        if span is not None:
+            self.first.value, self.last.value = span[0], span[1] - 1
+        self._setting = False
+
+    def _tell(self) -> None:
+        trouble = problems(self.plan)
+        before, now = self.start.flow_tokens_per_s, self.plan.flow_tokens_per_s
+        change = f", {now / before - 1:+.1%} against the start" if before > 0 and self.plan is not self.start else ""
+        words = f"{number(now)} tokens/s{change}"
+        self.verdict.say("\n".join([words, *trouble]), "bad" if trouble else "good" if now >= before else "info")
+        self.why.say(explain(self.plan))
+        self.undo_button.disabled = not self._undo
+        self.reset_button.disabled = self.plan.placement == self.start.placement
+        self.fix_button.disabled = not self.edited
+        self._start_simulation()
+
+    def _start_simulation(self) -> None:
+        if not self._simulate:
+            return
+        if self.plan.flow_tokens_per_s <= 0:
+            self.simulated.say("")
+            return
+        plan = self.plan
+
+        def score(stop: Any) -> dict[str, float]:
+            from helix_kit.simulator import score as run
+
+            return run(plan, duration=60.0, warmup=30.0)
+
+        def done(found: dict[str, float]) -> None:
+            self.simulated.say(
+                f"Simulated (a full house for a minute): {number(found['decode_tokens_per_s'])} tokens/s decoded, "
+                f"{number(found['prompt_latency_s'])} s to the first token, {number(found['decode_latency_s'])} s for "
+                "each further one."
+            )
+
+        self.simulated.say("Simulating ...")
+        self._simulation.start(score, done, lambda error: self.simulated.say(error_words(error), "bad"))
+
+    # ---- what the reader does --------------------------------------------------------------------------------
+
+    def _picked(self, name: str) -> None:
+        if name:
+            self.node.value = name
+
+    def _stepped(self, change: Any) -> None:
+        if self._setting:
+            return
+        node = self.node.value
+        if not self.used.value:
+            self.clear(node)
+            return
+        first, last = self.first.value, self.last.value
+        if change["owner"] is self.first:
+            last = max(first, last)
+        else:
+            first = min(first, last)
+        self.set_range(node, first, last + 1)
+
+    def _dragged(self, change: Any) -> None:
+        wish = change["new"]
+        if wish:
+            self.node.value = wish["node"]
+            self.set_range(wish["node"], int(wish["start"]), int(wish["end"]))
+
+
+def problems(plan: Plan) -> list[str]:
+    """What is wrong with a placement, in words: layers that nobody holds, memory that does not suffice."""
+    lines = []
+    for layers in bottleneck(plan).missing:
+        verb = "is" if layers.end - layers.start == 1 else "are"
+        lines.append(f"{layers.words.capitalize()} {verb} held by nobody.")
+    for name, (start, end) in plan.placement.items():
+        most = plan.problem.max_layers(name)
+        if end - start > most:
+            over = (end - start - most) * plan.model.layer_gb
+            lines.append(
+                f"{name} holds {end - start} layers and has room for {most} beside its KV cache: memory exceeded by "
+                f"{over:.1f} GB."
+            )
+    if not lines and plan.flow_tokens_per_s <= 0:
+        lines.append("No chain of machines leads from the first layer to the last.")
+    return lines

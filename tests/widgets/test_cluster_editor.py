@@ -1,0 +1,139 @@
+"""The cluster editor's handlers, without a browser: the table, solving with Stop, links that answer live, YAML."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from helix_kit import Cluster, Model
+from helix_kit.widgets import ClusterEditor, cluster_editor
+
+
+@pytest.fixture
+def editor() -> ClusterEditor:
+    cluster = Cluster.model_validate(
+        {
+            "name": "small",
+            "nodes": [{"gpu": "A100-40G", "count": 3, "region": "us"}, {"gpu": "L4", "count": 4, "region": "eu"}],
+            "network": {"between_regions": {"bandwidth_gbps": 1.0, "latency_ms": 40}},
+        }
+    )
+    return ClusterEditor(cluster, "llama-30b")
+
+
+def solved(editor: ClusterEditor) -> ClusterEditor:
+    editor.limit.value = 10
+    editor.solve_button.click()
+    assert editor.wait(60)
+    return editor
+
+
+def test_table_shows_the_cluster_and_describes_it_back(editor):
+    assert [(r.gpu.value, r.count.value, r.region.value) for r in editor.rows] == [
+        ("A100-40G", 3, "us"),
+        ("L4", 4, "eu"),
+    ]
+    assert editor.between_gbps.value == 1.0
+    original = editor.cluster()
+    editor.rows[1].count.value = 6
+    changed = editor.cluster()
+    assert changed.kind_counts == {"A100-40G": 3, "L4": 6} and changed.coordinator == original.coordinator
+    assert changed.network.between_regions == original.network.between_regions
+    editor.rows[1].count.value = 4
+    assert editor.cluster().nodes == original.nodes
+    assert "press Solve" in editor.status.text
+
+
+def test_solve_draws_explains_and_tells_value_bound_and_gap(editor):
+    solved(editor)
+    assert editor.plan is not None and editor.plan.flow_tokens_per_s > 0
+    assert editor.graph is not None and editor.graph.plan is editor.plan
+    assert "value" in editor.status.text and "bound" in editor.status.text and "gap" in editor.status.text
+    assert "KV caches" in editor.why.text and not editor.solve_button.disabled and editor.stop_button.disabled
+    before = editor.plan
+    editor.add.click()
+    editor.rows[-1].gpu.value, editor.rows[-1].region.value = "A100-40G", "us"
+    assert editor.plan is before, "nothing is solved before Solve is pressed"
+    solved(editor)
+    assert editor.plan.cluster.kind_counts["A100-40G"] == 4
+    assert editor.plan.flow_tokens_per_s > before.flow_tokens_per_s
+
+
+def test_rows_can_be_removed(editor):
+    editor.rows[1].remove.click()
+    assert editor.cluster().kind_counts == {"A100-40G": 3}
+
+
+def test_a_link_answers_at_once_with_the_same_placement(editor):
+    solved(editor)
+    placement, before = dict(editor.plan.placement), editor.plan.flow_tokens_per_s
+    editor.between_gbps.value = 0.001
+    editor.within_gbps.value = 0.002
+    assert editor.plan.placement == placement and editor.plan.flow_tokens_per_s < before
+    assert "same placement over these links" in editor.status.text
+    assert editor.plan.cluster.network.within_region.bandwidth_gbps == pytest.approx(0.002)
+    assert editor.graph.plan is editor.plan
+
+
+def test_a_model_that_does_not_fit_gets_the_shortfall_and_a_remedy(editor):
+    editor.model.value = Model.preset("llama2-70b")
+    editor.solve_button.click()
+    assert "holds at most" in editor.status.text and "Smallest change" in editor.status.text and editor.plan is None
+
+
+def test_an_empty_table_and_a_broken_region_are_told_apart(editor):
+    for row in editor.rows:
+        row.count.value = 0
+    editor.solve_button.click()
+    assert "nodes" in editor.status.text and editor.plan is None
+    editor.rows[0].count.value, editor.rows[0].region.value = 3, "no such name!"
+    editor.solve_button.click()
+    assert "region" in editor.status.text and editor.plan is None
+
+
+def test_stop_ends_a_solve_and_keeps_the_best_plan(editor, monkeypatch):
+    from helix_kit.placement import plan as real
+
+    def slow(cluster, model, *, progress, stop, **options):
+        progress(0.1, 5.0, 10.0, "stub of a long solve")
+        assert stop.wait(30), "Stop never came"
+        return real(cluster, model, **options)
+
+    monkeypatch.setattr(cluster_editor, "solve", slow)
+    editor.solve_button.click()
+    deadline = time.monotonic() + 20
+    while "stub of a long solve" not in editor.status.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert editor.solve_button.disabled and not editor.stop_button.disabled
+    assert "value 5 tokens/s" in editor.status.text and "gap 100%" in editor.status.text
+    editor.stop_button.click()
+    assert editor.wait(60) and "stopped" in editor.status.text and editor.plan is not None
+
+
+def test_a_failing_solve_is_shown(editor):
+    editor.solver.value = "gurobi"
+    editor.solve_button.click()
+    assert editor.wait(60) and "gurobi" in editor.status.text.lower() and not editor.solve_button.disabled
+
+
+def test_yaml_goes_out_and_comes_back(editor, tmp_path):
+    editor.path.value = str(tmp_path / "mine.yaml")
+    editor.rows[0].count.value = 5
+    editor.save_button.click()
+    assert Cluster.load(editor.path.value) == editor.cluster()
+    other = ClusterEditor("single24", "llama-30b")
+    other.path.value = editor.path.value
+    other.load_button.click()
+    assert other.cluster().kind_counts == {"A100-40G": 5, "L4": 4}
+    other.path.value = str(tmp_path / "missing.yaml")
+    other.load_button.click()
+    assert "no such file" in other.status.text
+    other.path.value = str(tmp_path / "no" / "folder.yaml")
+    other.save_button.click()
+    assert "folder.yaml" in other.status.text
+
+
+def test_a_preset_fills_the_table(editor):
+    editor.preset.value = "hetero42"
+    assert editor.cluster() == Cluster.preset("hetero42") and len(editor.rows) == 7
