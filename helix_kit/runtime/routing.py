@@ -17,17 +17,18 @@ def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
     graph = build_flow_graph(plan.cluster, plan.model, placement, speeds, partial_inference=plan.partial_inference)
     flow = max_flow(graph)
     value = flow.tokens_per_s
-    return plan.model_copy(
-        update={
-            "placement": placement,
-            "flow_tokens_per_s": value,
-            "flow": tuple((a, b, f) for (a, b), f in flow.edges.items()),
-            "node_throughput_tokens_per_s": speeds,
-            "gap": (plan.bound_tokens_per_s - value) / value if value > 0 else float("inf"),
-            "progress": (),
-            "notes": (*plan.notes, "flow solved again for the workers that are up"),
-        }
+    # Not `model_copy`: it would carry over the properties that `plan` has cached.
+    fields = {name: getattr(plan, name) for name in Plan.model_fields}
+    fields.update(
+        placement=placement,
+        flow_tokens_per_s=value,
+        flow=tuple((a, b, f) for (a, b), f in flow.edges.items()),
+        node_throughput_tokens_per_s=speeds,
+        gap=(plan.bound_tokens_per_s - value) / value if value > 0 else float("inf"),
+        progress=(),
+        notes=(*plan.notes, "flow solved again for the workers that are up"),
     )
+    return Plan(**fields)
 
 
 class Router:

@@ -1,0 +1,216 @@
+"""Workers that die, freeze and come back: requests go on elsewhere with the tokens they would have had."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.runtime import Engine, RequestFailedError, serve  # noqa: E402
+from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+
+# Every layer is held twice; b and d may be entered in the middle.
+PLACEMENT = {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}
+STEP_MS = 3.0
+SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 11}
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_llama: Path):
+    return tiny_plan(tiny_llama, PLACEMENT, step_ms=STEP_MS)
+
+
+@pytest.fixture(scope="module")
+def shared_engine(plan, tiny_llama: Path) -> Iterator[Engine]:
+    with serve(plan, tiny_llama, policy="random", pace=True) as running:
+        yield running
+
+
+@pytest.fixture
+def engine(shared_engine: Engine) -> Engine:
+    """The shared engine with all workers up: whom an earlier test has killed is started again."""
+    for node, worker in shared_engine.status()["workers"].items():
+        if worker["state"] == "lost":
+            shared_engine.restart(node)
+    wait_for(lambda: all_up(shared_engine) and is_idle(shared_engine), 60, "the engine does not recover")
+    return shared_engine
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tiny_llama: Path):
+    """Tokens of a prompt without any trouble, from one worker that holds all layers."""
+    alone = tiny_plan(tiny_llama, {"a": (0, 6)})
+    with serve(alone, tiny_llama, launcher="inproc", pace=False) as engine:
+        cache: dict[tuple, list[int]] = {}
+
+        def tokens(prompt: list[int], n: int, **options: object) -> list[int]:
+            key = (tuple(prompt), n, *sorted(options.items()))
+            if key not in cache:
+                cache[key] = engine.generate(prompt, max_new_tokens=n, ignore_eos=True, **options).token_ids
+            return cache[key]
+
+        yield tokens
+
+
+def prompts(count: int) -> list[list[int]]:
+    rng = random.Random(4)
+    return [[rng.randrange(3, 250) for _ in range(rng.randrange(1, 40))] for _ in range(count)]
+
+
+def wait_for(condition, timeout_s: float, what: str) -> float:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < timeout_s, what
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def all_up(engine: Engine) -> bool:
+    return all(worker["state"] == "up" for worker in engine.status()["workers"].values())
+
+
+def is_idle(engine: Engine) -> bool:
+    status = engine.status()
+    used = sum(w.get("pages_used", 1) for w in status["workers"].values() if w["state"] == "up")
+    return not status["pages_promised"] and not used and not status["running"] and not status["waiting"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal.Signals) -> None:
+    texts = [(p, SAMPLED if index % 2 else {}) for index, p in enumerate(prompts(10))]
+    before = engine.status()
+    handles = [engine.submit(p, max_new_tokens=40, ignore_eos=True, **options) for p, options in texts]
+    wait_for(lambda: engine.status()["tokens_out"] > before["tokens_out"] + 60, 20, "no tokens")
+    victim = "b"
+    os.kill(engine.status()["workers"][victim]["pid"], how)
+    noticed_s = wait_for(lambda: engine.status()["workers"][victim]["state"] == "lost", 5, "the loss went unnoticed")
+    assert noticed_s < 3.0
+    answers = [handle.result(60) for handle in handles]
+    assert [a.token_ids for a in answers] == [undisturbed(p, 40, **options) for p, options in texts]
+    hit = [a for a in answers if a.record.restarts]
+    assert hit and all(victim not in {s.node for s in a.pipeline} for a in hit)
+    status = engine.status()
+    assert [node for _, node, _ in status["losses"][len(before["losses"]) :]] == [victim]
+    assert status["flow_tokens_per_s"] < engine.plan.flow_tokens_per_s
+    wait_for(lambda: is_idle(engine), 10, "pages were not returned")
+
+
+def test_a_restarted_worker_rejoins(engine: Engine, undisturbed) -> None:
+    os.kill(engine.status()["workers"]["d"]["pid"], signal.SIGKILL)
+    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "lost", 5, "the loss went unnoticed")
+    engine.restart("d")
+    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "up", 60, "did not come back")
+    assert engine.status()["flow_tokens_per_s"] == engine.plan.flow_tokens_per_s
+    texts = prompts(12)
+    answers = engine.generate(texts, max_new_tokens=5, ignore_eos=True)
+    assert any("d" in {s.node for s in a.pipeline} for a in answers)
+    assert [a.token_ids for a in answers] == [undisturbed(p, 5) for p in texts]
+
+
+def test_no_pipeline_left_fails_with_a_reason(engine: Engine) -> None:
+    handles = [engine.submit([5, 6, n], max_new_tokens=200, ignore_eos=True) for n in range(3, 9)]
+    wait_for(lambda: engine.status()["running"] == 6, 20, "not started")
+    for victim in ("a", "c"):
+        os.kill(engine.status()["workers"][victim]["pid"], signal.SIGKILL)
+    for handle in handles:
+        with pytest.raises(RequestFailedError, match=r"no pipeline is left .* lost: a \(.*\), c \(.*\)"):
+            handle.result(10)
+        assert handle.record.outcome == "failed"
+    with pytest.raises(RequestFailedError, match="no pipeline is left"):
+        engine.submit([5]).result(10)
+    # The nodes come back, and so does the service.
+    engine.restart("a")
+    wait_for(lambda: engine.status()["workers"]["a"]["state"] == "up", 60, "did not come back")
+    assert len(engine.generate([5], max_new_tokens=3, ignore_eos=True).token_ids) == 3
+
+
+def test_workers_can_be_restarted_by_themselves(plan, tiny_llama: Path, undisturbed) -> None:
+    with serve(plan, tiny_llama, pace=True, restart_workers=True) as engine:
+        texts = prompts(6)
+        handles = [engine.submit(p, max_new_tokens=30, ignore_eos=True) for p in texts]
+        wait_for(lambda: engine.status()["tokens_out"] > 10, 20, "no tokens")
+        for worker in engine.status()["workers"].values():  # all of them: nothing is left for a moment
+            os.kill(worker["pid"], signal.SIGKILL)
+        assert [h.result(90).token_ids for h in handles] == [undisturbed(p, 30) for p in texts]
+        assert len(engine.status()["losses"]) == len(PLACEMENT)
+
+
+def chaos(engine: Engine, seed: int, requests: int, undisturbed) -> dict[str, int]:
+    """Random kills, freezes, thaws and restarts while `requests` run; returns what happened."""
+    rng = random.Random(seed)
+    counts = dict.fromkeys(("killed", "frozen", "finished", "failed", "restarts"), 0)
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.wait(rng.uniform(0.2, 0.9)):
+            workers = engine.status()["workers"]
+            up = [node for node, worker in workers.items() if worker["state"] == "up"]
+            for node, worker in workers.items():
+                if worker["state"] == "lost" and rng.random() < 0.7:
+                    engine.restart(node)
+            if len(up) <= rng.choice([0, 1, 1, 2, 2]):
+                continue
+            node = rng.choice(up)
+            pid = workers[node]["pid"]
+            how = rng.choice(["killed", "killed", "frozen", "pause"])
+            try:
+                os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+                if how == "pause":  # shorter than the silence that counts as death: a delayed link
+                    time.sleep(rng.uniform(0.1, 0.8))
+                    os.kill(pid, signal.SIGCONT)
+                else:
+                    counts[how] += 1
+            except ProcessLookupError:
+                pass
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    handles = []
+    for _ in range(requests):
+        prompt = [rng.randrange(3, 250) for _ in range(rng.randrange(1, 60))]
+        options = rng.choice([{}, SAMPLED])
+        n = rng.randrange(1, 30)
+        handles.append((engine.submit(prompt, max_new_tokens=n, ignore_eos=True, **options), prompt, n, options))
+        time.sleep(rng.expovariate(40))
+    for handle, _, _, _ in handles:
+        end = time.monotonic() + 120
+        while not handle.done:
+            assert time.monotonic() < end, f"a request hangs: {engine.status()}"
+            time.sleep(0.01)
+    stop.set()
+    thread.join()
+    for handle, prompt, n, options in handles:
+        record = handle.record
+        counts["restarts"] += record.restarts
+        counts[record.outcome] += 1
+        if record.outcome == "finished":
+            assert handle.result().token_ids == undisturbed(prompt, n, **options)
+        else:
+            assert record.outcome == "failed" and "no pipeline is left" in record.reason
+    assert counts["finished"] + counts["failed"] == requests
+    for node, worker in engine.status()["workers"].items():
+        if worker["state"] == "lost":
+            engine.restart(node)
+    wait_for(
+        lambda: all_up(engine) and is_idle(engine),
+        60,
+        f"pages were not returned: {engine.status()}",
+    )
+    return counts
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))])
+def test_chaos(plan, tiny_llama: Path, undisturbed, seed: int) -> None:
+    requests = 60 if seed == 0 else 200
+    with serve(plan, tiny_llama, policy="random", seed=seed, pace=True, time_scale=0.3) as engine:
+        counts = chaos(engine, seed, requests, undisturbed)
+    assert counts["killed"] + counts["frozen"] > 0 and counts["finished"] > 0
+    print(counts)
