@@ -101,6 +101,10 @@ def test_a_broken_cluster_is_one_message_and_exit_code_2(helix_kit, tmp_path, fi
         (["plan", "single24", "--model", "llama2-7b"], "llama2-70b"),
         (["plan", "single24", "--model", "llama2-70b", "--time-limit", "0"], "--time-limit"),
         (["plan", "single24"], "--model"),
+        (["plan", "single24", "--model", "llama2-70b", "--method", "guess"], "method = 'guess'"),
+        (["plan", "single24", "--model", "llama2-70b", "--solver", "guess"], "guess"),
+        (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-0"], "--pin = 'L4-0'"),
+        (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-99=0:4"], "L4-99"),
         (["simulate", "absent.json"], "absent.json"),
         (["simulate", "pyproject.toml"], "not valid JSON"),
     ],
@@ -126,3 +130,32 @@ def test_a_plan_file_that_does_not_match_itself(helix_kit, plan_file, tmp_path):
     path.write_text(json.dumps(plan))
     code, _, err = helix_kit("simulate", path)
     assert code == 2 and "unknown node 'H100-7'" in err
+
+
+def test_pins_are_kept(helix_kit):
+    code, out, err = helix_kit("plan", "single24", "--model", "llama2-70b", "--pin", "L4-0=0:4", "--json")
+    assert code == 0, err
+    assert json.loads(out)["placement"]["L4-0"] == [0, 4]
+
+
+def test_depth_cap(helix_kit, tmp_path):
+    from helix_kit.placement.plan import Plan
+
+    path = tmp_path / "plan.json"
+    code, _, err = helix_kit("plan", "single24", "--model", "llama2-70b", "--max-stages", 12, "-o", path)
+    assert code == 0, err
+    assert max(len(pipeline) for pipeline, _ in Plan.load(path).pipelines) <= 12
+
+
+def test_first_interrupt_keeps_the_best_plan(tmp_path):
+    import signal
+    import time
+
+    args = ["plan", "hetero42", "--model", "llama2-70b", "--method", "paper-milp", "--time-limit", "60", "--json"]
+    command = [sys.executable, "-m", "helix_kit.cli", *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=40)
+    assert process.returncode == 0, err
+    assert "stopped" in err and json.loads(out)["flow_tokens_per_s"] > 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,32 +16,24 @@ from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, print_plan, 
 from helix_kit.errors import InputError
 
 
-class Method(StrEnum):
-    """Placement methods that the command line offers."""
-
-    PATTERN = "pattern"
-    PAPER_MILP = "paper-milp"
-    SWARM = "swarm"
-    PETALS = "petals"
-    SEPARATE = "separate"
-
-
-class Solver(StrEnum):
-    """Solvers behind the mixed-integer programs."""
-
-    HIGHS = "highs"
-    GLPK = "glpk"
-
-
 @app.command("plan")
 def plan_command(
     cluster: Annotated[str, typer.Argument(help="A preset (see `helix-kit catalog`) or a cluster YAML file.")],
     model: Annotated[str, typer.Option(help="A preset, a YAML file, or a folder with a Hugging Face config.json.")],
-    method: Annotated[Method, typer.Option(help="How layers are placed.")] = Method.PATTERN,
-    objective: Annotated[str, typer.Option(help="What the placement maximises.")] = "flow",
-    solver: Annotated[Solver, typer.Option(help="Solver of the mixed-integer programs.")] = Solver.HIGHS,
+    method: Annotated[
+        str, typer.Option(help="pattern, paper-milp, or a baseline: swarm, petals, separate, separate-plus.")
+    ] = "pattern",
+    objective: Annotated[str, typer.Option(help="What the placement maximises: flow (the paper's).")] = "flow",
+    solver: Annotated[str, typer.Option(help="Solver of the mixed-integer programs: highs, glpk or gurobi.")] = "highs",
     time_limit: Annotated[float, typer.Option(help="Seconds after which the best plan so far is returned.")] = 60.0,
     partial_inference: Annotated[bool, typer.Option(help="Let requests enter a node's layers part-way.")] = True,
+    max_stages: Annotated[int | None, typer.Option(min=1, help="Most nodes that a request may pass.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="NODE=START:END", help="Layers a node must hold; may be repeated.")
+    ] = None,
+    flow_split: Annotated[
+        str, typer.Option(help="Among the maximum flows: balanced over the nodes, or any.")
+    ] = "balanced",
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles that go before ours.")] = None,
     seed: SeedOption = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this JSON file.")] = None,
@@ -55,19 +47,23 @@ def plan_command(
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
+    pins = dict(parse_pin(text) for text in pin or [])
     described, chosen = load_cluster(cluster), load_model(model)
     measured = load_profiles(profiles, chosen.name) if profiles else None
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
         result = plan(
             described,
             chosen,
-            method=method.value,
+            method=method,
             objective=objective,
-            solver=solver.value,
+            solver=solver,
             time_limit=time_limit,
             seed=seed,
             partial_inference=partial_inference,
             profiles=measured,
+            flow_split=flow_split,
+            max_stages=max_stages,
+            pins=pins or None,
             stop=stop,
             progress=lambda seconds, value, bound, message: say(
                 f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}"
@@ -81,6 +77,14 @@ def plan_command(
         typer.echo(result.to_json(), nl=False)
     else:
         print_plan(result, output)
+
+
+def parse_pin(text: str) -> tuple[str, tuple[int, int]]:
+    """``NODE=START:END`` as (node, (start, end))."""
+    found = re.fullmatch(r"(.+)=(\d+):(\d+)", text)
+    if not found:
+        raise InputError("expected NODE=START:END, such as A100-40G-0=0:8", field="--pin", value=text)
+    return found[1], (int(found[2]), int(found[3]))
 
 
 @contextmanager
