@@ -1,0 +1,58 @@
+"""Invariant 3, in the runtime: KV pages used = pages of live requests, after every step; zero when idle."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from helix_kit.runtime import RequestFailedError, serve
+from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
+from helix_kit.runtime.worker import Worker
+
+PAGE = 16
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    seen: list[int] = []
+    original = Worker._step
+
+    def checked(self: Worker, *arguments: object) -> None:
+        original(self, *arguments)  # type: ignore[arg-type]
+        expected = sum(-(-live.table.num_tokens // PAGE) * (live.end - live.start) for live in self._live.values())
+        seen.append(self._pool.used)
+        assert self._pool.used == expected
+
+    monkeypatch.setattr(Worker, "_step", checked)
+    rng = random.Random(seed)
+    folder = tiny_checkpoint(tmp_path / "model")
+    plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)})
+    with serve(plan, folder, launcher="inproc", policy="random", seed=seed, pace=False, kv_pages=60) as engine:
+        handles = []
+        for _ in range(40):
+            prompt = [rng.randrange(3, 250) for _ in range(rng.randrange(1, 50))]
+            handles.append(engine.submit(prompt, max_new_tokens=rng.randrange(1, 30), ignore_eos=True))
+            if rng.random() < 0.3:
+                rng.choice(handles).cancel()
+        handles.append(engine.submit([5] * 400, max_new_tokens=100))
+        with pytest.raises(RequestFailedError, match="fit into the KV pages of no pipeline"):
+            handles[-1].result(60)
+        for handle in handles[:-1]:
+            handle.result(60)
+        end = time.monotonic() + 10
+        while True:
+            status = engine.status()
+            used = [worker["pages_used"] for worker in status["workers"].values()]
+            if not any(used) and not status["pages_promised"]:
+                break
+            assert time.monotonic() < end, status
+            time.sleep(0.05)
+        assert all(worker["state"] == "up" for worker in status["workers"].values())
+    assert max(seen) > 0
+    # Admission lets in more than one request at a time, and never more than there are pages.
+    assert max(seen) <= 60
