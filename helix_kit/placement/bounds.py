@@ -22,7 +22,7 @@ k layers stands in k of these sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from helix_kit.placement import colgen
 from helix_kit.placement.covers import Cover, Covers
 from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 
 PRECISION = 1e-5
@@ -97,7 +98,7 @@ def b4(
         return high
     target = low * (1 + 2 * PRECISION)
     for _ in range(rounds):
-        if target >= high or watch.over() or high - low <= PRECISION * high:
+        if target >= high or watch.over() or high - low <= 1e-4 * high:
             break
         if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit, watch.left), watch, pairs=True):
             high = target
@@ -231,4 +232,17 @@ def _with_a_second_node(
     return found
 
 
-__all__ = ["b1", "b2", "b3", "b4", "groups_of"]
+def widest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
+    """Tokens/s of the fastest link between two nodes of different regions."""
+    region = {n: g.region for g in groups for n in g.nodes}
+    network = problem.cluster.network
+    exceptions = [link.bandwidth_gbps for link in network.links if _crosses(link.ends, region)]
+    usual = [network.between_regions.bandwidth_gbps] if network.between_regions else []
+    return max([*usual, *exceptions]) * 1e9 / 8 / problem.model.link_bytes_per_token
+
+
+def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
+    return all(end in region for end in ends) and region[ends[0]] != region[ends[1]]
+
+
+__all__ = ["b1", "b2", "b3", "b4", "groups_of", "widest_crossing"]

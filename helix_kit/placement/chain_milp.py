@@ -42,14 +42,13 @@ def choose_chain(
     for exit_share, entry_share in splits:
         exits = [w <= exit_share * (1 + 1e-9) for w in widths]
         entries = [w <= entry_share * (1 + 1e-9) for w in widths]
-        for exact in (True, False):
-            model = build(stages, [g.size for g in search.groups], search.num_layers, exact=exact, max_depth=max_depth)
-            define_chain_constraints(model, regions, exits, entries, len(search.regions))
-            solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed)
-            if solution.value is not None and solution.value >= search.num_layers - 1e-6:
-                return _in_order(model, stages, regions, widths, len(search.regions))
-            if stop():
-                return None
+        model = build(stages, [g.size for g in search.groups], search.num_layers, exact=False, max_depth=max_depth)
+        define_chain_constraints(model, regions, exits, entries, len(search.regions))
+        solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed)
+        if solution.value is not None:
+            return _in_order(model, stages, regions, widths, len(search.regions))
+        if stop():
+            return None
     return None
 
 

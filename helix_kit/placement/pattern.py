@@ -30,6 +30,7 @@ PRECISION = 2e-4
 KEPT_LOSS = 0.15
 """Columns with a reduced cost above -this times their length stay: the integer program needs more than the basis."""
 MOST_COLUMNS = 600
+SMALL_SECONDS = 10.0
 Layout = dict[str, tuple[int, int]]
 
 
@@ -68,14 +69,19 @@ class PatternSearch:
             self.pool.setdefault(stage.lanes, stage)
         usable = self._usable(target)
 
+        # A depth cap is one more row: hops are a supply like nodes.
+        hops = [] if self.max_depth is None else [self.max_depth]
+
+        def column(stage: Stage) -> tuple[float, Sequence[float]]:
+            return float(stage.length), [*stage.uses, *([stage.depth] if hops else [])]
+
         def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
-            fresh = [stage for pricing in pricings for stage in pricing.cheapest(duals + 1e-9)]
+            fresh = [stage for pricing in pricings for stage in pricing.cheapest(duals[: len(supply)] + 1e-9)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
-            return [(s.length, s.uses) for s in fresh]
+            return [column(s) for s in fresh]
 
-        columns = [(float(s.length), s.uses) for s in usable]
-        reach, duals, _ = colgen.solve(supply, columns, price, over=self.watch.over)
+        reach, duals, _ = colgen.solve([*supply, *hops], [column(s) for s in usable], price, over=self.watch.over)
         if reach < self.num_layers - 1e-6:
             return None
         kept = self._near_optimal(target, duals)
@@ -118,10 +124,19 @@ class PatternSearch:
                 )
                 if pricing.rates:
                     found.append(pricing)
+            if self.max_depth is not None:
+                # Where hops are dear, stages of single nodes side by side are wanted: one hop each.
+                shallow = StagePricing(
+                    self.groups, target, self.num_layers, members=members, lane_cap=min(caps), link_cap=0.0
+                )
+                if shallow.rates:
+                    found.append(shallow)
         return found
 
     def _near_optimal(self, target: float, duals: NDArray[np.float64]) -> list[Stage]:
-        reduced = [(s.length - float(np.dot(s.uses, duals)), s) for s in self._usable(target)]
+        hop = 0.0 if self.max_depth is None else float(duals[-1])
+        nodes = duals[: len(self.groups)]
+        reduced = [(s.length - float(np.dot(s.uses, nodes)) - hop * s.depth, s) for s in self._usable(target)]
         reduced.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
         kept = [s for r, s in reduced if r > -KEPT_LOSS * s.length][:MOST_COLUMNS]
         if len(self.regions) > 1:
@@ -202,14 +217,69 @@ def find(task: Task) -> tuple[Layout, dict[str, float]]:
     watch.report(bound=first)
     bound = bounds.b2(groups, layers, low=0.0, high=first, over=watch.over)
     watch.report(bound=bound)
+    proven = {"B1": first, "B2": bound}
+    pins, cap = task.options.get("pins"), task.options.get("max_stages")
+    if pins:
+        from helix_kit.placement import pinned
+
+        return pinned.find(task, pins, bound), proven
+    check_depth(groups, layers, cap)
     from helix_kit.placement import regions
 
-    placement = regions.find(task)
-    return placement or one_chain(groups, layers), {"B1": first, "B2": bound}
+    if len({g.region for g in groups}) > 1:
+        # Known before the search, it spares the targets that no network lets through.
+        proven["B4"] = bounds.b4(
+            groups, layers, low=0.0, high=bound, widest_crossing=bounds.widest_crossing(problem, groups), watch=watch,
+            solver=task.solver,
+        )  # fmt: skip
+        watch.report(bound=proven["B4"])
+    placement = regions.find(task, min(proven.values())) or one_chain(groups, layers, fewest=cap is not None)
+    if cap is None:
+        placement = _finish_small(task, placement, proven)
+    return placement, proven
 
 
-def one_chain(groups: Sequence[Group], num_layers: int) -> Layout:
-    """All nodes in a row, fastest first, each with as many layers as it holds: a plan whenever there is one."""
+def _finish_small(task: Task, placement: Layout, proven: dict[str, float]) -> Layout:
+    """Close what gap is left exactly, where the problem is small enough to try every position."""
+    from helix_kit.placement import coverage
+
+    def flow(layout: Layout) -> float:
+        return task.problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+
+    value, best = flow(placement), min(proven.values())
+    if value >= best * (1 - bounds.PRECISION) or not coverage.is_small(task.groups, task.problem.num_layers):
+        return placement
+    found = coverage.solve_coverage(
+        task.groups,
+        task.problem.num_layers,
+        cap=best,
+        solver=task.solver,
+        time_limit=min(SMALL_SECONDS, task.watch.left),
+        stop=task.watch.stopped,
+        seed=task.seed,
+    )
+    if found.bound_tokens_per_s is not None:
+        proven["coverage"] = found.bound_tokens_per_s * (1 + 1e-6)
+    return found.placement if found.placement and flow(found.placement) > value else placement
+
+
+def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None) -> None:
+    """Raise InfeasibleError when even the largest nodes in a row are more than `max_depth`."""
+    sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
+    least = next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= num_layers)
+    if max_depth is not None and max_depth < least:
+        raise InfeasibleError(
+            f"at most {max_depth} stages were asked for, but the {max_depth} largest nodes hold "
+            f"{sum(sizes[:max_depth])} of {num_layers} layers",
+            fix=f"allow {least} stages",
+        )
+
+
+def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False) -> Layout:
+    """Nodes in a row, fastest (or with `fewest` largest) first, as many layers as each holds.
+
+    A plan whenever there is one.
+    """
     nodes = [(g.throughput[-1], name, g.max_layers) for g in groups for name in g.nodes if g.throughput[-1] > 0]
     if sum(size for _, _, size in nodes) < num_layers:
         raise InfeasibleError(
@@ -219,7 +289,7 @@ def one_chain(groups: Sequence[Group], num_layers: int) -> Layout:
         )
     placement: Layout = {}
     at = 0
-    for _, name, size in sorted(nodes, key=lambda n: (-n[0], n[1])):
+    for _, name, size in sorted(nodes, key=lambda n: (-n[2], n[1]) if fewest else (-n[0], n[1])):
         if at < num_layers:
             placement[name] = (at, min(at + size, num_layers))
             at += size

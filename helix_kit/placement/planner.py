@@ -69,6 +69,8 @@ def plan(
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
     flow_split: Literal["balanced", "any"] = "balanced",
+    max_stages: int | None = None,
+    pins: Mapping[str, tuple[int, int]] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -92,6 +94,10 @@ def plan(
         Measured profiles by kind of machine, which go before the shipped tables.
     flow_split
         Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first met.
+    max_stages
+        Most nodes that a request may pass (method ``pattern``): fewer hops mean lower latency.
+    pins
+        Node name -> layer range [start, end) that it must hold (method ``pattern``).
     progress
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
@@ -115,6 +121,46 @@ def plan(
     if not isinstance(model, Model):
         model = load_model(model)
     problem = Problem.of(cluster, model, profiles)
+    return plan_problem(
+        problem,
+        method=method,
+        solver=solver,
+        time_limit=time_limit,
+        seed=seed,
+        partial_inference=partial_inference,
+        flow_split=flow_split,
+        max_stages=max_stages,
+        pins=pins,
+        progress=progress,
+        stop=stop,
+        **options,
+    )
+
+
+def plan_problem(
+    problem: Problem,
+    *,
+    method: str = "pattern",
+    solver: str = "highs",
+    time_limit: float = 60.0,
+    seed: int = 0,
+    partial_inference: bool = True,
+    flow_split: Literal["balanced", "any"] = "balanced",
+    max_stages: int | None = None,
+    pins: Mapping[str, tuple[int, int]] | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    **options: Any,
+) -> Plan:
+    """`plan` for a problem that is built already, such as one with throughputs of your own; objective ``flow``."""
+    options = {**options, "max_stages": _checked_depth(max_stages, method)}
+    if pins:
+        from helix_kit.placement.pinned import check_pins
+
+        _only_pattern("pins", method)
+        if max_stages is not None:
+            raise InputError("expected pins or a depth cap, not both", field="max_stages", value=max_stages)
+        options["pins"] = check_pins(problem, pins)
     watch = Watch(time_limit, progress, stop)
     task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
@@ -126,14 +172,14 @@ def plan(
     watch.report(bound=bound, message="done")
     if flow.tokens_per_s <= 0:
         raise InfeasibleError(
-            f"method {method!r} found no placement of {model.name} on cluster {cluster.name} that carries any flow",
+            f"method {method!r} found no placement of {problem.model.name} on cluster {problem.cluster.name} that "
+            "carries any flow",
             fix=None if method == "pattern" else "use method 'pattern'",
         )
     return Plan.from_placement(
         problem,
         found.placement,
         method=method,
-        objective=objective,
         solver=found.solver,
         flow=flow,
         bound_tokens_per_s=bound,
@@ -145,6 +191,24 @@ def plan(
         progress=tuple(watch.history),
         notes=tuple(found.notes),
     )
+
+
+def _wants_b4(groups: Sequence[Group], proven: Mapping[str, float]) -> bool:
+    return "B4" not in proven and len({g.region for g in groups}) > 1
+
+
+def _only_pattern(option: str, method: str) -> None:
+    if method != "pattern":
+        raise InputError(f"expected method 'pattern', which alone knows {option}", field="method", value=method)
+
+
+def _checked_depth(max_stages: int | None, method: str) -> int | None:
+    if max_stages is None:
+        return None
+    _only_pattern("max_stages", method)
+    if max_stages < 1:
+        raise InputError("expected at least 1", field="max_stages", value=max_stages)
+    return max_stages
 
 
 def _run(method: str, task: Task) -> Found:
@@ -183,28 +247,15 @@ def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
             groups, problem.num_layers, low=value, high=best, solver=task.solver, watch=watch, time_limit=5.0
         )
     best = min(proven.values())
-    if value < best * (1 - bounds.PRECISION) and len({g.region for g in groups}) > 1 and not watch.over():
+    if value < best * (1 - bounds.PRECISION) and _wants_b4(groups, proven) and not watch.over():
         proven["B4"] = bounds.b4(
             groups,
             problem.num_layers,
             low=value,
             high=best,
-            widest_crossing=widest_crossing(problem, groups),
+            widest_crossing=bounds.widest_crossing(problem, groups),
             solver=task.solver,
             watch=watch,
         )
     # Flows are whole milli-tokens; a bound below the value by rounding alone is the value.
     return {name: max(b, value) if b > value * (1 - 1e-6) else b for name, b in proven.items()}
-
-
-def widest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
-    """Tokens/s of the fastest link between two nodes of different regions."""
-    region = {n: g.region for g in groups for n in g.nodes}
-    network = problem.cluster.network
-    exceptions = [link.bandwidth_gbps for link in network.links if _crosses(link.ends, region)]
-    usual = [network.between_regions.bandwidth_gbps] if network.between_regions else []
-    return max([*usual, *exceptions]) * 1e9 / 8 / problem.model.link_bytes_per_token
-
-
-def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
-    return all(end in region for end in ends) and region[ends[0]] != region[ends[1]]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 
 from helix_kit.placement import bounds
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.pattern import Chain, Layout, PatternSearch, lay_out, search_flow
+from helix_kit.placement.pattern import PRECISION, Chain, Layout, PatternSearch, lay_out, search_flow
 from helix_kit.placement.planner import Task
 
 MOST_ORDERS = 24
@@ -16,8 +16,11 @@ MOST_SUBSETS = 64
 LINKS_LOOKED_AT = 400
 
 
-def find(task: Task) -> Layout | None:
-    """The best placement over chains of regions and partitions into chains, within the task's time."""
+def find(task: Task, bound: float) -> Layout | None:
+    """The best placement over chains of regions and partitions into chains, within the task's time.
+
+    `bound` is a proven bound on the flow: the search ends when it is reached.
+    """
     problem, watch = task.problem, task.watch
     names = sorted({g.region for g in task.groups}, key=[g.region for g in task.groups].index)
     best: dict[tuple[str, ...], tuple[float, Layout]] = {}
@@ -33,15 +36,36 @@ def find(task: Task) -> Layout | None:
 
     # The whole first, then the regions alone, then what lies between.
     subsets = [tuple(names)] + [s for size in range(1, len(names)) for s in combinations(names, size)]
-    for subset in subsets[:MOST_SUBSETS]:
-        if watch.over():
+    subsets = subsets[:MOST_SUBSETS]
+    most = {s: _upper_bound(task, s) for s in subsets}
+    for subset in subsets:
+        if watch.over() or value >= bound * (1 - PRECISION):
             break
-        found = _best_chain(task, subset)
+        rest = [s for s in subsets if not set(s) & set(subset)]
+        if most[subset] + _most_beside(rest, most) <= value * (1 + PRECISION):
+            continue  # whatever is found here, with the best beside it, is no better
+        found = _best_chain(task, subset, bound)
         if found is not None:
             best[subset] = (consider(found), found)
             for parts in _partitions_with(subset, best):
                 consider({n: span for part in parts for n, span in best[part][1].items()})
     return placement
+
+
+def _upper_bound(task: Task, subset: Sequence[str]) -> float:
+    groups = [g for g in task.groups if g.region in subset]
+    if sum(g.size * g.max_layers for g in groups) < task.problem.num_layers:
+        return 0.0
+    return bounds.b1(groups, task.problem.num_layers)
+
+
+def _most_beside(rest: Sequence[tuple[str, ...]], most: Mapping[tuple[str, ...], float]) -> float:
+    """The largest sum of bounds over disjoint sets of regions among `rest`."""
+    best = 0.0
+    for index, option in enumerate(rest):
+        left = [s for s in rest[index + 1 :] if not set(s) & set(option)]
+        best = max(best, most[option] + _most_beside(left, most))
+    return best
 
 
 def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple[float, Layout]]) -> Iterator[list]:
@@ -61,13 +85,13 @@ def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple
     yield from (parts for parts in found[:3] if len(parts) > 1)
 
 
-def _best_chain(task: Task, subset: Sequence[str]) -> Layout | None:
+def _best_chain(task: Task, subset: Sequence[str], most: float) -> Layout | None:
     """The best chain through the regions of `subset`."""
     problem, layers = task.problem, task.problem.num_layers
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
         return None
-    bound = bounds.b2(groups, layers, low=0.0, high=bounds.b1(groups, layers), over=task.watch.over)
+    bound = min(most, bounds.b2(groups, layers, low=0.0, high=bounds.b1(groups, layers), over=task.watch.over))
     best: list[tuple[float, Layout]] = []
     for cap in crossing_capacities(task, groups):
         search = PatternSearch(
@@ -94,7 +118,7 @@ def _best_chain(task: Task, subset: Sequence[str]) -> Layout | None:
 
         search_flow(search, bound, evaluate, low=max((v for v, _ in best), default=0.0))
         best += seen
-        if task.watch.over():
+        if task.watch.over() or max((v for v, _ in best), default=0.0) >= bound * (1 - PRECISION):
             break
     return max(best, key=lambda pair: pair[0])[1] if best else None
 

@@ -42,7 +42,7 @@ def test_equal_replicas_get_equal_shares():
     assert flow.tokens_per_s == 300.0
     assert [flow.through(f"A100-40G-{i}") for i in range(3, 8)] == pytest.approx([60.0] * 5, abs=0.3)
     between = [f for (a, b), f in flow.edges.items() if COORDINATOR not in (a, b)]
-    assert between == pytest.approx([20.0] * 15, abs=0.1)
+    assert between == pytest.approx([20.0] * 15, abs=0.3)
 
 
 @settings(max_examples=60, deadline=None)

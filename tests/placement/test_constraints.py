@@ -1,0 +1,93 @@
+"""Depth caps and pins do what they say, and what cannot be done is said in words."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import helix_kit as hk
+from helix_kit.errors import InfeasibleError, InputError
+
+KNOWN = {10: 1063, 12: 1392, 14: 1515, 20: 1754}
+
+
+@pytest.mark.parametrize("cap", [9, 10, 12, 14, 20])
+def test_depth_cap_is_kept_and_pays(cap):
+    plan = hk.plan("single24", "llama2-70b", max_stages=cap)
+    assert max(len(path) for path, _ in plan.pipelines) <= cap
+    assert plan.flow_tokens_per_s >= KNOWN.get(cap, 900)
+
+
+def test_more_depth_never_hurts():
+    values = [hk.plan("hetero42", "llama2-70b", max_stages=d).flow_tokens_per_s for d in (8, 12, 20)]
+    assert values == sorted(values)
+
+
+def test_too_few_stages_say_how_many_are_needed():
+    with pytest.raises(InfeasibleError) as error:
+        hk.plan("single24", "llama2-70b", max_stages=8)
+    assert error.value.fix == "allow 9 stages"
+    assert hk.plan("single24", "llama2-70b", max_stages=9).flow_tokens_per_s > 0
+
+
+def test_pins_are_kept():
+    pins = {"A100-40G-0": (0, 12), "T4-0": (76, 80), "L4-1": (33, 40)}
+    plan = hk.plan("single24", "llama2-70b", pins=pins)
+    assert {n: plan.placement[n] for n in pins} == pins
+    free = hk.plan("single24", "llama2-70b")
+    assert 0.7 * free.flow_tokens_per_s < plan.flow_tokens_per_s <= free.flow_tokens_per_s
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_random_pins_are_kept_or_refused(data):
+    names = data.draw(st.lists(st.sampled_from([f"L4-{i}" for i in range(8)]), min_size=1, max_size=3, unique=True))
+    pins = {}
+    for name in names:
+        size = data.draw(st.integers(1, 7))
+        start = data.draw(st.integers(0, 80 - size))
+        pins[name] = (start, start + size)
+    plan = hk.plan("single24", "llama2-70b", pins=pins, time_limit=10)
+    assert {n: plan.placement[n] for n in pins} == pins
+    assert plan.flow_tokens_per_s > 500
+
+
+def test_pinning_the_optimum_gives_the_optimum():
+    free = hk.plan("single24", "llama2-70b")
+    some = dict(list(free.placement.items())[::3])
+    assert hk.plan("single24", "llama2-70b", pins=some).flow_tokens_per_s == free.flow_tokens_per_s
+
+
+@pytest.mark.parametrize(
+    ("pins", "error", "text"),
+    [
+        ({"T4-0": (0, 6)}, InfeasibleError, "at most 4"),
+        ({"T4-99": (0, 4)}, InputError, "unknown node"),
+        ({"T4-0": (78, 82)}, InputError, "expected 0 <= start < end <= 80"),
+        (
+            {f"A100-40G-{i}": (0, 12) for i in range(4)} | {f"L4-{i}": (0, 7) for i in range(8)},
+            InfeasibleError,
+            "leave 68 layers",
+        ),
+    ],
+)
+def test_contradictory_pins(pins, error, text):
+    with pytest.raises(error, match=text):
+        hk.plan("single24", "llama2-70b", pins=pins)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"method": "magic"}, "method"),
+        ({"objective": "beauty"}, "objective"),
+        ({"solver": "cplex"}, "solver"),
+        ({"time_limit": 0}, "time_limit"),
+        ({"max_stages": 0}, "max_stages"),
+        ({"max_stages": 5, "method": "swarm"}, "method"),
+        ({"pins": {"T4-0": (0, 4)}, "method": "petals"}, "method"),
+    ],
+)
+def test_wrong_options_name_the_field(options, field):
+    with pytest.raises(InputError) as error:
+        hk.plan("single24", "llama2-70b", **options)
+    assert error.value.field == field
