@@ -13,7 +13,7 @@ from helix_kit.scheduling.policy import Topology, View
 from helix_kit.workload.request import Request
 
 FIRST_GUESS_S = 0.05
-SMOOTHING = 0.2
+SMOOTHING = 0.8
 
 
 class Swarm(HopByHop):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.report import Batch, LinkUse, NodeUse, Run, TokenTimes
 from helix_kit.scheduling import Policy, make_policy
 from helix_kit.scheduling.policy import valid_links
+from helix_kit.simulator import layerwise, ranged
 from helix_kit.simulator import setup as setups
 from helix_kit.simulator.faults import Fault
 from helix_kit.simulator.progress import Progress, watcher
@@ -86,6 +89,7 @@ def simulate(
         kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches, faults=faults, options=options,
     )  # fmt: skip
     name = policy.name if isinstance(policy, Policy) else policy
+    _say_if_compiling(execution)
     partial = False
     end = warmup_s + duration_s
     with watcher(progress, end) as watch, _interruptible() as interrupted:
@@ -97,6 +101,14 @@ def simulate(
     facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
              "policy": name, "execution": execution, "seed": seed, "helix_kit": __version__}  # fmt: skip
     return _report(engine, (warmup_s, max(warmup_s, min(end, warmup_s + duration_s))), partial, record_tokens, facts)
+
+
+def _say_if_compiling(execution: str) -> None:
+    """Tell the user why the very first simulation takes longer: numba compiles it, once."""
+    module = ranged if execution == "range" else layerwise
+    name = module.__name__.rsplit(".", 1)[-1]
+    if not module.advance.signatures and not any(Path(module.advance.stats.cache_path).glob(f"{name}.advance-*.nbi")):
+        print("helix_kit: compiling the simulator (about 10 s, once)", file=sys.stderr, flush=True)
 
 
 def make_engine(
@@ -259,9 +271,9 @@ def _report(engine: Any, window: tuple[float, float], partial: bool, record_toke
     nodes = {}
     for i, name in enumerate(made.names):
         node = made.nodes[i]
-        shares = node["time"] / length
+        busy, blocked = float(node["busy_s"] / length), float(node["blocked_s"] / length)
         nodes[name] = NodeUse(
-            busy=float(shares[0]), blocked=float(shares[1]), starved=float(1 - shares[0] - shares[1]),
+            busy=busy, blocked=blocked, starved=1 - busy - blocked,
             steps=int(node["steps"]), prefill_tokens=int(node["prefill_tokens"]),
             decode_tokens=int(node["decode_tokens"]), kv_capacity=int(node["kv_capacity"]),
             kv_peak=int(node["kv_peak"]),

@@ -13,12 +13,21 @@ from numba import njit
 
 KIND_SHIFT = 40
 ARGUMENT = (1 << KIND_SHIFT) - 1
+EVENT = np.dtype([("time", "f8"), ("uid", "i8"), ("code", "i8")])
 FIFO_ROOM = 1 << 17
 """Most events of one moment; a power of two."""
 
 
-@njit(cache=True)
-def push(heap_time, heap_uid, heap_code, fifo, clock, time, kind, argument):
+@njit(cache=True, inline="always")
+def move(place, time, uid, code):
+    """Write an event into a place of the heap."""
+    place.time = time
+    place.uid = uid
+    place.code = code
+
+
+@njit(cache=True, inline="always")
+def push(heap, fifo, clock, time, kind, argument):
     """Add an event (times in s; `kind` and `argument` whole numbers)."""
     code = (kind << KIND_SHIFT) | argument
     uid = clock.uid
@@ -33,57 +42,49 @@ def push(heap_time, heap_uid, heap_code, fifo, clock, time, kind, argument):
     clock.heap = at + 1
     while at > 0:
         parent = (at - 1) >> 1
-        if heap_time[parent] < time or (heap_time[parent] == time and heap_uid[parent] < uid):
+        above = heap[parent]
+        if above.time < time or (above.time == time and above.uid < uid):
             break
-        heap_time[at] = heap_time[parent]
-        heap_uid[at] = heap_uid[parent]
-        heap_code[at] = heap_code[parent]
+        move(heap[at], above.time, above.uid, above.code)
         at = parent
-    heap_time[at] = time
-    heap_uid[at] = uid
-    heap_code[at] = code
+    move(heap[at], time, uid, code)
 
 
-@njit(cache=True)
-def pop(heap_time, heap_uid, heap_code, fifo, clock):
+@njit(cache=True, inline="always")
+def pop(heap, fifo, clock):
     """The next event's code; the clock moves to its time. There must be one."""
     count = clock.heap
-    if clock.fifo > 0 and (count == 0 or heap_time[0] > clock.now):
+    if clock.fifo > 0 and (count == 0 or heap[0].time > clock.now):
         code = fifo[clock.fifo_start & (FIFO_ROOM - 1)]
         clock.fifo_start = (clock.fifo_start + 1) & (FIFO_ROOM - 1)
         clock.fifo -= 1
         return code
-    clock.now = heap_time[0]
-    code = heap_code[0]
+    clock.now = heap[0].time
+    code = heap[0].code
     count -= 1
     clock.heap = count
-    time, uid, last = heap_time[count], heap_uid[count], heap_code[count]
+    last = heap[count]
+    time, uid = last.time, last.uid
     at = 0
     while True:
         child = 2 * at + 1
         if child >= count:
             break
-        right = child + 1
-        if right < count and (
-            heap_time[right] < heap_time[child]
-            or (heap_time[right] == heap_time[child] and heap_uid[right] < heap_uid[child])
-        ):
-            child = right
-        if time < heap_time[child] or (time == heap_time[child] and uid < heap_uid[child]):
+        below, right = heap[child], heap[child + 1]
+        if child + 1 < count and (right.time < below.time or (right.time == below.time and right.uid < below.uid)):
+            child += 1
+            below = right
+        if time < below.time or (time == below.time and uid < below.uid):
             break
-        heap_time[at] = heap_time[child]
-        heap_uid[at] = heap_uid[child]
-        heap_code[at] = heap_code[child]
+        move(heap[at], below.time, below.uid, below.code)
         at = child
-    heap_time[at] = time
-    heap_uid[at] = uid
-    heap_code[at] = last
+    move(heap[at], time, uid, last.code)
     return code
 
 
-@njit(cache=True)
-def next_time(heap_time, clock):
+@njit(cache=True, inline="always")
+def next_time(heap, clock):
     """Time of the next event, infinity when there is none."""
     if clock.fifo > 0:
         return clock.now
-    return heap_time[0] if clock.heap > 0 else np.inf
+    return heap[0].time if clock.heap > 0 else np.inf

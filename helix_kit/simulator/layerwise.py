@@ -20,26 +20,22 @@ REACHED, ROUTE, PROMPT_DONE, REQUEST_DONE, FULL = range(5)
 """Why `advance` returned."""
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def start_sending(state, here):
     """Send what may leave an endpoint now."""
-    nodes, links, queries, routes, queues, clock, heap_time, heap_uid, heap_code, fifo, mt, scratch = state
+    nodes, links, queries, routes, queues, clock, heap, fifo, mt, scratch = state
     if clock.policy == network.GRANTED:
-        network.start_granted(here, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, SENT)
+        network.start_granted(here, nodes, links, queries, clock, heap, fifo, SENT)
     elif clock.policy == network.SWARM:
-        network.start_swarm(
-            here, nodes, links, queries, routes, clock, heap_time, heap_uid, heap_code, fifo, SENT, START_SENDING, 0.2
-        )
+        network.start_swarm(here, nodes, links, queries, routes, clock, heap, fifo, SENT, START_SENDING, 0.8)
     else:
-        network.start_hop_by_hop(
-            here, nodes, links, queries, routes, queues, clock, heap_time, heap_uid, heap_code, fifo, SENT, mt, scratch
-        )
+        network.start_hop_by_hop(here, nodes, links, queries, routes, queues, clock, heap, fifo, SENT, mt, scratch)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def start_layer(state, here, curves):
     """Begin the next layer step of a node, if it is idle and something waits."""
-    nodes, _, queries, _, queues, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, _, queries, _, queues, clock, heap, fifo, _, _ = state
     node = nodes[here]
     if node.running:
         return
@@ -54,13 +50,13 @@ def start_layer(state, here, curves):
     node.running = 1
     node.batch_start = clock.now
     compute.keep_books(node, clock)
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now + seconds, LAYER_DONE, here)
+    events.push(heap, fifo, clock, clock.now + seconds, LAYER_DONE, here)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def layer_done(state, here, batches):
     """End a layer step: its requests move on to the next layer, or leave after the last."""
-    nodes, links, queries, routes, queues, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, routes, queues, clock, heap, fifo, _, _ = state
     node = nodes[here]
     node.running = 0
     compute.keep_books(node, clock)
@@ -88,15 +84,15 @@ def layer_done(state, here, batches):
         at = following
     node.batch_head = -1
     if last:
-        events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_SENDING, here)
+        events.push(heap, fifo, clock, clock.now, START_SENDING, here)
     compute.march(node, queues)
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_LAYER, here)
+    events.push(heap, fifo, clock, clock.now, START_LAYER, here)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def received(state, at):
     """A request arrives over its link."""
-    nodes, links, queries, _, queues, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, _, queues, clock, heap, fifo, _, _ = state
     query = queries[at]
     here = links[query.send_link].target
     if here == len(nodes) - 1:
@@ -106,18 +102,18 @@ def received(state, at):
         else:
             queries[clock.sink_tail].next = at
         clock.sink_tail = at
-        events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, GATHER, 0)
+        events.push(heap, fifo, clock, clock.now, GATHER, 0)
         return
     node = nodes[here]
     compute.append(queues, node.first_queue + query.layer - node.start, queries, at)
     node.unread_tokens += 1 if query.decoding else query.input
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_LAYER, here)
+    events.push(heap, fifo, clock, clock.now, START_LAYER, here)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def begin_decode(state, at, loads, flows, load_of):
     """A decode step sets out from the coordinator; the policy's loads count it."""
-    nodes, links, queries, routes, _, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, routes, _, clock, heap, fifo, _, _ = state
     query = queries[at]
     query.hop = 0
     query.layer = 0
@@ -127,13 +123,13 @@ def begin_decode(state, at, loads, flows, load_of):
             if link >= 0:
                 loads[link] += 1.0 / flows[link]
     network.leave_node(len(nodes) - 2, nodes, links, queries, routes, clock, at)
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_SENDING, len(nodes) - 2)
+    events.push(heap, fifo, clock, clock.now, START_SENDING, len(nodes) - 2)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def gather(state, token_request, token_time):
     """Take the next request that has come back; (why Python is wanted or REACHED, request)."""
-    nodes, links, queries, routes, _, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, routes, _, clock, heap, fifo, _, _ = state
     while clock.sink_head >= 0:
         at = clock.sink_head
         query = queries[at]
@@ -149,7 +145,7 @@ def gather(state, token_request, token_time):
         else:
             query.done += 1
         if query.done < query.output:
-            events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, NEW, at)
+            events.push(heap, fifo, clock, clock.now, NEW, at)
             if was_prompt:
                 clock.gathering = 1
                 return PROMPT_DONE, at
@@ -168,15 +164,15 @@ def gather(state, token_request, token_time):
 @njit(cache=True)
 def advance(state, curves, token_request, token_time, batches, loads, flows, load_of, until):
     """Handle every event before `until`; returns (why it stopped, request or -1)."""
-    nodes, links, queries, _, _, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, _, _, clock, heap, fifo, _, _ = state
     if clock.gathering:
         why, at = gather(state, token_request, token_time)
         if why != REACHED:
             return why, at
-    while events.next_time(heap_time, clock) < until:
+    while events.next_time(heap, clock) < until:
         if clock.tokens + len(queries) >= len(token_time) or clock.batches + 1 >= len(batches):
             return FULL, np.int64(-1)
-        code = events.pop(heap_time, heap_uid, heap_code, fifo, clock)
+        code = events.pop(heap, fifo, clock)
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_LAYER:
@@ -188,9 +184,9 @@ def advance(state, curves, token_request, token_time, batches, loads, flows, loa
         elif kind == SENT:
             index = network.stop_sending(nodes, links, queries, clock, argument)
             link = links[index]
-            events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_SENDING, link.source)
+            events.push(heap, fifo, clock, clock.now, START_SENDING, link.source)
             arrival = clock.now + link.latency
-            events.push(heap_time, heap_uid, heap_code, fifo, clock, arrival, RECEIVED, argument)
+            events.push(heap, fifo, clock, arrival, RECEIVED, argument)
         elif kind == RECEIVED:
             received(state, argument)
         elif kind == GATHER:
@@ -207,13 +203,13 @@ def advance(state, curves, token_request, token_time, batches, loads, flows, loa
 @njit(cache=True)
 def set_out(state, at):
     """A prompt has its pipeline (or chooses hop by hop): it leaves the coordinator now."""
-    nodes, links, queries, routes, _, clock, heap_time, heap_uid, heap_code, fifo, _, _ = state
+    nodes, links, queries, routes, _, clock, heap, fifo, _, _ = state
     network.leave_node(len(nodes) - 2, nodes, links, queries, routes, clock, at)
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, START_SENDING, len(nodes) - 2)
+    events.push(heap, fifo, clock, clock.now, START_SENDING, len(nodes) - 2)
 
 
 @njit(cache=True)
 def announce(state, at, time):
     """A request will arrive at `time`."""
-    clock, heap_time, heap_uid, heap_code, fifo = state[5], state[6], state[7], state[8], state[9]
-    events.push(heap_time, heap_uid, heap_code, fifo, clock, time, NEW, at)
+    clock, heap, fifo = state[5], state[6], state[7]
+    events.push(heap, fifo, clock, time, NEW, at)

@@ -21,7 +21,7 @@ LEAST_RATE = 10.0
 """Below this many bytes/s a link counts as taken."""
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def leave_node(here, nodes, links, queries, routes, clock, at):
     """A request is done at an endpoint and waits to be sent."""
     endpoint, query = nodes[here], queries[at]
@@ -48,7 +48,7 @@ def leave_node(here, nodes, links, queries, routes, clock, at):
         endpoint.out_prompts += 1
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def enqueue(link, queries, at):
     """Put a request at the end of a link's queue."""
     queries[at].next = -1
@@ -59,7 +59,7 @@ def enqueue(link, queries, at):
     link.tail = at
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def dequeue(link, queries):
     """Take the first of a link's queue."""
     at = link.head
@@ -94,8 +94,8 @@ def free_rate(link, nodes):
     return min(share, sender.send_free, link.free, nodes[link.target].receive_free)
 
 
-@njit(cache=True)
-def send(index, rate, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, kind, at):
+@njit(cache=True, inline="always")
+def send(index, rate, nodes, links, queries, clock, heap, fifo, kind, at):
     """Start the transfer of a request over a link; `kind` is the event that ends the sending."""
     link, query = links[index], queries[at]
     sender = nodes[link.source]
@@ -117,10 +117,10 @@ def send(index, rate, nodes, links, queries, clock, heap_time, heap_uid, heap_co
         link.messages += 1
     # Rounding as published: latency goes in and out again.
     duration = link.latency + size / rate
-    push(heap_time, heap_uid, heap_code, fifo, clock, clock.now + duration - link.latency, kind, at)
+    push(heap, fifo, clock, clock.now + duration - link.latency, kind, at)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def stop_sending(nodes, links, queries, clock, at):
     """The last byte has left: free what the transfer held; returns the link."""
     query = queries[at]
@@ -136,8 +136,8 @@ def stop_sending(nodes, links, queries, clock, at):
     return query.send_link
 
 
-@njit(cache=True)
-def start_granted(here, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, kind):
+@njit(cache=True, inline="always")
+def start_granted(here, nodes, links, queries, clock, heap, fifo, kind):
     """Helix: the first of each idle link's queue leaves, at the granted rate; oldest first."""
     endpoint = nodes[here]
     while True:
@@ -150,13 +150,11 @@ def start_granted(here, nodes, links, queries, clock, heap_time, heap_uid, heap_
             return
         at = dequeue(links[chosen], queries)
         rate = links[chosen].granted
-        send(chosen, rate, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, kind, at)
+        send(chosen, rate, nodes, links, queries, clock, heap, fifo, kind, at)
 
 
 @njit(cache=True)
-def start_hop_by_hop(
-    here, nodes, links, queries, routes, queues, clock, heap_time, heap_uid, heap_code, fifo, kind, mt, scratch
-):
+def start_hop_by_hop(here, nodes, links, queries, routes, queues, clock, heap, fifo, kind, mt, scratch):
     """Random and shortest queue (and given routes): at most one request for each usable link, in order of waiting."""
     endpoint = nodes[here]
     first, count = endpoint.first_link, endpoint.links
@@ -213,13 +211,11 @@ def start_hop_by_hop(
         if links[index].taken >= 0:
             at, rate = links[index].taken, links[index].granted
             unlist(endpoint, queries, at)
-            send(index, rate, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, kind, at)
+            send(index, rate, nodes, links, queries, clock, heap, fifo, kind, at)
 
 
 @njit(cache=True)
-def start_swarm(
-    here, nodes, links, queries, routes, clock, heap_time, heap_uid, heap_code, fifo, kind, restart, smoothing
-):
+def start_swarm(here, nodes, links, queries, routes, clock, heap, fifo, kind, restart, smoothing):
     """Swarm: learn from the requests just finished, give new prompts to the best link, send one a link.
 
     `restart` is the event that makes the senders of those requests look again.
@@ -259,7 +255,7 @@ def start_swarm(
         if rate > LEAST_RATE and links[index].head >= 0:
             at = dequeue(links[index], queries)
             unlist(endpoint, queries, at)
-            send(index, rate, nodes, links, queries, clock, heap_time, heap_uid, heap_code, fifo, kind, at)
+            send(index, rate, nodes, links, queries, clock, heap, fifo, kind, at)
     for other in range(len(nodes)):
         if woken[other]:
-            push(heap_time, heap_uid, heap_code, fifo, clock, clock.now, restart, other)
+            push(heap, fifo, clock, clock.now, restart, other)

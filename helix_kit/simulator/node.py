@@ -29,7 +29,7 @@ def curve_at(x, y, low, count, at):
     return y[left] + (y[right] - y[left]) * (at - x[left]) / (x[right] - x[left])
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def append(queues, index, queries, query):
     """Put a request at the end of a layer's queue."""
     queue = queues[index]
@@ -115,12 +115,15 @@ def layer_seconds(node, curve_x, curve_y, curve_low, curve_count, copy_bytes):
     return seconds * node.slowdown
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def keep_books(node, clock):
     """Add the time since the last call to what the node was doing, within the window; then note what it does now."""
     begin = max(node.since, clock.window_start)
     end = min(clock.now, clock.window_end)
     if end > begin:
-        node.time[node.state] += end - begin
+        if node.state == BUSY:
+            node.busy_s += end - begin
+        elif node.state == BLOCKED:
+            node.blocked_s += end - begin
     node.since = clock.now
     node.state = BUSY if node.running else (BLOCKED if node.out_count > 0 else STARVED)

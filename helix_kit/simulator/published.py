@@ -94,7 +94,7 @@ class Layerwise:
                 self._issue(self.start_s + FEED_GAP_S * i)
         mark = self.start_s
         if self.policy is None:
-            self.state[10][:] = mersenne.state_of(self._random)
+            self.state[8][:] = mersenne.state_of(self._random)
         while True:
             arrival = self._next_arrival() if self.feed is None else np.inf
             until = min(end, arrival, mark)
@@ -121,7 +121,7 @@ class Layerwise:
             if self.clock[0]["events"] == 0:
                 self._random.randrange(self.feed.shared_draws)
             else:
-                mersenne.below(self.state[10], self.feed.shared_draws)
+                mersenne.below(self.state[8], self.feed.shared_draws)
         at = self._issued
         self._issued += 1
         self.started[at] = time - self.start_s

@@ -114,7 +114,7 @@ def choose_step(state, node, here):
 @njit(cache=True)
 def step_seconds(state, node, curves):
     """Time of the batch: layer by layer, with the pieces that have entered by then."""
-    pieces, clock, entering = state[4], state[7], state[11]
+    pieces, clock, entering = state[4], state[7], state[9]
     for layer in range(node.layers):
         entering[layer, 0] = 0
         entering[layer, 1] = 0
@@ -141,7 +141,7 @@ def step_seconds(state, node, curves):
 @njit(cache=True)
 def start_step(state, here, curves):
     """Begin a step if the node is idle, alive and something waits."""
-    nodes, clock, heap_time, heap_uid, heap_code = state[0], state[7], state[8], state[9], state[10]
+    nodes, clock, heap = state[0], state[7], state[8]
     node = nodes[here]
     if node.running or not node.alive:
         return
@@ -153,7 +153,7 @@ def start_step(state, here, curves):
     keep_books(node, clock)
     end = clock.now + step_seconds(state, node, curves)
     code = node.step_id * len(nodes) + here
-    events.push(heap_time, heap_uid, heap_code, state[12], clock, end, STEP_DONE, code)
+    events.push(heap, state[10], clock, end, STEP_DONE, code)
 
 
 @njit(cache=True)
@@ -201,7 +201,7 @@ def mail(state, index):
 @njit(cache=True)
 def start_message(state, index):
     """Send the first message of a link's queue, if the link is idle and both network cards have room."""
-    nodes, links, _, _, pieces, messages, _, clock, heap_time, heap_uid, heap_code = state[:11]
+    nodes, links, _, _, pieces, messages, _, clock, heap = state[:9]
     link = links[index]
     if link.sending or link.head < 0:
         return False
@@ -230,14 +230,14 @@ def start_message(state, index):
     while at >= 0:
         pieces[at].sent_at = clock.now
         at = pieces[at].next
-    events.push(heap_time, heap_uid, heap_code, state[12], clock, clock.now + message.size / rate, SENT, number)
+    events.push(heap, state[10], clock, clock.now + message.size / rate, SENT, number)
     return True
 
 
 @njit(cache=True)
 def sent(state, number):
     """The last byte of a message has left."""
-    nodes, links, _, _, _, messages, _, clock, heap_time, heap_uid, heap_code = state[:11]
+    nodes, links, _, _, _, messages, _, clock, heap = state[:9]
     message = messages[number]
     link = links[message.link]
     link.sending = 0
@@ -248,7 +248,7 @@ def sent(state, number):
         link.busy += end - begin
         link.bytes += message.size * (end - begin) / max(clock.now - link.since, 1e-300)
         link.messages += 1
-    events.push(heap_time, heap_uid, heap_code, state[12], clock, clock.now + link.latency, RECEIVED, number)
+    events.push(heap, state[10], clock, clock.now + link.latency, RECEIVED, number)
     start_message(state, message.link)
     if clock.stalled > 0:
         for index in range(len(links)):
@@ -259,7 +259,7 @@ def sent(state, number):
 @njit(cache=True)
 def step_done(state, here, batches, averages, smoothing, load_of):
     """End a step: pieces go on to their next hop, a message a hop."""
-    nodes, links, queries, routes, pieces, _, _, clock, heap_time, heap_uid, heap_code = state[:11]
+    nodes, links, queries, routes, pieces, _, _, clock, heap = state[:9]
     node = nodes[here]
     node.running = 0
     keep_books(node, clock)
@@ -295,13 +295,13 @@ def step_done(state, here, batches, averages, smoothing, load_of):
         at = following
     for index in range(node.first_link, node.first_link + node.links):
         mail(state, index)
-    events.push(heap_time, heap_uid, heap_code, state[12], clock, clock.now, START_STEP, here)
+    events.push(heap, state[10], clock, clock.now, START_STEP, here)
 
 
 @njit(cache=True)
 def received(state, number, token_request, token_time, finished, continued, loads, flows, load_of):
     """A message arrives: at a node its pieces wait for the next step, at the coordinator its tokens are noted."""
-    nodes, links, queries, routes, pieces, messages, boxes, clock, heap_time, heap_uid, heap_code = state[:11]
+    nodes, links, queries, routes, pieces, messages, boxes, clock, heap = state[:9]
     message = messages[number]
     here = links[message.link].target
     at = message.head
@@ -342,7 +342,7 @@ def received(state, number, token_request, token_time, finished, continued, load
         for index in range(coordinator.first_link, coordinator.first_link + coordinator.links):
             mail(state, index)
     else:
-        events.push(heap_time, heap_uid, heap_code, state[12], clock, clock.now, START_STEP, here)
+        events.push(heap, state[10], clock, clock.now, START_STEP, here)
 
 
 @njit(cache=True)
@@ -391,18 +391,16 @@ def advance(
     ask_tokens, until,
 ):  # fmt: skip
     """Handle every event before `until`; returns why it stopped."""
-    nodes, links, queries, clock, heap_time, heap_uid, heap_code = (
-        state[0], state[1], state[2], state[7], state[8], state[9], state[10],
-    )  # fmt: skip
+    nodes, links, queries, clock, heap = state[0], state[1], state[2], state[7], state[8]
     clock.finished = clock.continued = 0
-    while events.next_time(heap_time, clock) < until:
+    while events.next_time(heap, clock) < until:
         if (
             clock.tokens + len(queries) >= len(token_time)
             or clock.batches + 1 >= len(batches)
             or clock.free_messages < 2 * len(links)
         ):
             return FULL
-        code = events.pop(heap_time, heap_uid, heap_code, state[12], clock)
+        code = events.pop(heap, state[10], clock)
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_STEP:

@@ -123,7 +123,7 @@ class Serving:
         made = self.setup
         self.state = (
             made.nodes, made.links, self.queries, self.routes, self._pieces, self._messages, self._boxes,
-            self.clock[0], *self._heap[:3], self._entering, self._heap[3],
+            self.clock[0], self._heap[0], self._entering, self._heap[1],
         )  # fmt: skip
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
@@ -227,10 +227,9 @@ class Serving:
 
     def _advance(self, until: float) -> None:
         while True:
-            if self.clock[0]["heap"] + 4 * len(self.setup.nodes) + len(self._messages) > len(self._heap[0]):
-                room = 4 * len(self.setup.nodes) + len(self._messages) + 2 * len(self._heap[0])
-                time, number, code, ring = self._heap
-                self._heap = (np.resize(time, room), np.resize(number, room), np.resize(code, room), ring)
+            needed = self.clock[0]["heap"] + 4 * len(self.setup.nodes) + len(self._messages)
+            if needed >= len(self._heap[0]):
+                self._heap = (np.resize(self._heap[0], 2 * needed), self._heap[1])
                 self._pack()
             why = ranged.advance(  # type: ignore[call-arg]
                 self.state, self.setup.curves, self.token_request, self.token_time, self.batches, self._finished,
@@ -311,13 +310,17 @@ class Serving:
 
     def notes(self) -> list[str]:
         """What a reader of the report should know."""
-        if self._offline or len(self.waiting_samples) < 4:
-            return []
-        half = self.waiting_samples[len(self.waiting_samples) // 2][1]
-        end_s, last = self.waiting_samples[-1]
-        if last > 10 and last > GROWING * half:
-            return [f"overload: {last} requests wait at {end_s:g} s, {half} did halfway; the queue grows without bound"]
-        return []
+        notes = []
+        if self.waiting_samples and not all(self.setup.nodes["alive"][:-2]) and self._waiting and not self._live:
+            dead = [name for name in self.setup.names if not self.is_alive(name)]
+            notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
+        last_arrival = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
+        arriving = [waiting for time, waiting in self.waiting_samples if time <= last_arrival + 1.0]
+        if not self._offline and len(arriving) >= 4:
+            half, last = arriving[len(arriving) // 2], arriving[-1]
+            if last > 10 and last > GROWING * half:
+                notes.append(f"overload: {last} requests wait at {last_arrival:.0f} s, {half} did halfway; it grows")
+        return notes
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""

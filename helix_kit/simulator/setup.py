@@ -13,7 +13,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
-from helix_kit.simulator.events import FIFO_ROOM
+from helix_kit.simulator.events import EVENT, FIFO_ROOM
 from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, STARVED, filled
 
 PROMPT_TOKENS_A_REQUEST = 2048
@@ -166,11 +166,6 @@ def new_clock() -> np.ndarray:
     return clock
 
 
-def new_heap(room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """An empty event queue: times, numbers, codes, and the ring of events of the present moment."""
-    return (
-        np.zeros(room),
-        np.zeros(room, dtype=np.int64),
-        np.zeros(room, dtype=np.int64),
-        np.zeros(FIFO_ROOM, dtype=np.int64),
-    )
+def new_heap(room: int) -> tuple[np.ndarray, np.ndarray]:
+    """An empty event queue: the heap, and the ring of events of the present moment."""
+    return np.zeros(room + 1, dtype=EVENT), np.zeros(FIFO_ROOM, dtype=np.int64)
