@@ -129,7 +129,7 @@ def explain(plan: Plan, *, mean_tokens: int = 995) -> str:
 def _gap(plan: Plan) -> str:
     if plan.gap < 1e-4:
         return "proven optimal"
-    return f"gap {plan.gap:.1%}"
+    return f"gap {plan.gap:.2%}"
 
 
 def _names(names: tuple[str, ...]) -> str:

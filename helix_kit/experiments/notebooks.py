@@ -44,12 +44,26 @@ def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None)
     for cell in notebook.cells:
         # Times and the kernel's own version would change the file at every run and say nothing.
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 output["data"].pop(WIDGET_MIME, None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Pieces of one stream that follow each other as one output, in the order of first appearance."""
+    result: list[Any] = []
+    for output in outputs:
+        before = result[-1] if result else {}
+        if output.output_type == "stream" == before.get("output_type") and output.name == before.get("name"):
+            before["text"] += output["text"]
+        else:
+            result.append(output)
+    return result
 
 
 def _headings(cells: list[Any]) -> dict[int, str]:

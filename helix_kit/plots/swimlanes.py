@@ -168,7 +168,7 @@ def _hubs(lanes: Lanes, left: float, width: float, total: float) -> list[Group]:
         Group(
             (
                 Rect(x, top, HUB_WIDTH, bottom - top, fill="hub", radius=5),
-                Text(x + HUB_WIDTH / 2 + 3.5, middle, COORDINATOR, 10, fill="paper", anchor="middle", upright=True),
+                *([_hub_label(x, middle)] if bottom - top > text_width(COORDINATOR, 10) else []),
             ),
             role="hub",
             data=(("node", COORDINATOR),),
@@ -176,6 +176,10 @@ def _hubs(lanes: Lanes, left: float, width: float, total: float) -> list[Group]:
         )
         for x in (left, width - 14 - HUB_WIDTH)
     ]
+
+
+def _hub_label(x: float, middle: float) -> Text:
+    return Text(x + HUB_WIDTH / 2 + 3.5, middle, COORDINATOR, 10, fill="paper", anchor="middle", upright=True)
 
 
 def _headings(lanes: Lanes, left: float) -> list[Group]:

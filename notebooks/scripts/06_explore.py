@@ -1,0 +1,111 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 Explore: propose a cluster, edit a placement, ask what if
+#
+# **Purpose.** An answer to "what throughput can I get, what limits it, and what should I buy next?", without writing
+# code: edit the cluster, solve, change the placement by hand and be told at once what that costs and why.
+#
+# **Takes** about a minute on 2 cores. `make dashboard` opens this page in Voila, without the code.
+
+# %%
+import os
+
+import helix_kit as hk
+from helix_kit.analysis import changes, explain, losses, robustness, what_if
+from helix_kit.widgets import ClusterEditor, PlacementEditor
+
+FAST = os.environ.get("FAST") == "1"
+
+# %% [markdown]
+# ## 1 Propose a cluster
+#
+# Change numbers of machines, kinds, regions, links and the model; press **Solve** (and **Stop**, when you have seen
+# enough). Sliders of links answer at once, with the placement as it is.
+
+# %%
+cluster = hk.Cluster.model_validate(
+    {
+        "name": "two-cities",
+        "coordinator": {"region": "paris"},
+        "nodes": [
+            {"gpu": "A100-40G", "count": 4, "region": "paris"},
+            {"gpu": "L4", "count": 6, "region": "oslo"},
+            {"gpu": "T4", "count": 8, "region": "oslo"},
+        ],
+        "network": {
+            "within_region": {"bandwidth_gbps": 10, "latency_ms": 1},
+            "between_regions": {"bandwidth_gbps": 0.2, "latency_ms": 30},
+        },
+    }
+)
+editor = ClusterEditor(cluster, "llama2-70b")
+editor.limit.value = 10
+editor.solve()
+editor.wait()
+editor
+
+# %% [markdown]
+# ## 2 Edit the placement
+#
+# Click a bar and use the steppers, or drag its ends. What is wrong with an edit is said in words; **Fix the rest**
+# keeps your edits and moves the others; **Undo** goes back.
+
+# %%
+plan = editor.plan
+hands_on = PlacementEditor(plan)
+hands_on.wait()
+hands_on
+
+# %% [markdown]
+# ## 3 What limits it, and what would help?
+#
+# Every change is planned anew, not extrapolated. Prices are those of the catalogue; `gain_per_usd` is tokens/s for
+# each dollar per hour.
+
+# %%
+print(explain(plan))
+
+# %%
+answers = what_if(plan, changes(plan, lose=not FAST), time_limit=3 if FAST else 6)
+answers[["change", "flow_tokens_per_s", "gain_tokens_per_s", "gain_percent", "usd_per_hour", "gain_per_usd"]].round(2)
+
+# %% [markdown]
+# ## 4 What if a machine fails?
+#
+# What is left of the flow before anything is planned anew:
+
+# %%
+losses(plan).head(8).round(1)
+
+# %% [markdown]
+# ## 5 What if the profiles are wrong?
+#
+# The speeds of each kind are off by up to 20 % in either direction, independently. The placements stay as they were
+# planned; does this one still beat the heuristics?
+
+# %%
+robustness(plan, error=0.2, samples=10 if FAST else 40, seed=0).round(1)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Your budget is 5 dollars an hour more. Which machines do you add, and where?
+# 2. How thin may the link between the cities get before it limits the flow? Use the slider.
+# 3. Take the worst machine of section 4 out by hand (untick "holds layers"), then let **Fix the rest** repair the
+#    plan. How much comes back?
+# 4. Save your own cluster to YAML, load it in [01](01_define_a_cluster.ipynb), and let a colleague explain its
+#    bottleneck.
