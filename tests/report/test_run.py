@@ -1,0 +1,85 @@
+"""The report: numbers that can be checked by hand, exports that other programs read."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from helix_kit.report import Batch, NodeUse, Run, TokenTimes, describe, merge
+from helix_kit.workload.request import Request, RequestRecord
+
+
+def record(number, arrival, times, output=None, **fields):
+    return RequestRecord(
+        Request(number, arrival, 10, output or len(times)), outcome=fields.pop("outcome", "finished"), first_token_s=times[0],
+        finished_s=times[-1], tokens_generated=len(times), token_times_s=list(times), **fields,
+    )  # fmt: skip
+
+
+def test_summary_by_hand():
+    run = Run(
+        [record(0, 0.0, [1.0, 1.5, 2.5]), record(1, 2.0, [2.5, 2.75]),
+         RequestRecord(Request(2, 3.0, 9999, 1), outcome="rejected", reason="too long")],
+        window=(0.0, 4.0),
+    )  # fmt: skip
+    summary = run.summary()
+    assert summary["decode_tokens_per_s"] == pytest.approx(3 / 4)
+    assert summary["total_tokens_per_s"] == pytest.approx((3 + 20) / 4)
+    assert summary["prompt_latency_s"]["avg"] == pytest.approx((1.0 + 0.5) / 2)
+    assert summary["decode_latency_s"]["avg"] == pytest.approx((0.5 + 1.0 + 0.25) / 3)
+    assert (summary["finished"], summary["rejected"], summary["reasons"]) == (2, 1, {"too long": 1})
+    assert set(summary["prompt_latency_s"]) == {"avg", "p5", "p25", "p50", "p75", "p95"}
+
+
+def test_only_what_ends_within_the_window_counts():
+    run = Run([record(0, 0.0, [1.0, 2.0, 3.0, 4.0])], window=(1.5, 3.5))
+    assert run.summary()["decode_tokens_per_s"] == pytest.approx(2 / 2)
+    assert run.summary()["prompt_latency_s"]["avg"] is None
+
+
+def test_flat_token_times_equal_those_of_the_records():
+    records = [record(0, 0.0, [1.0, 1.5, 2.5]), record(1, 0.5, [1.25, 2.0])]
+    mixed = TokenTimes(np.array([0, 1, 0, 1, 0]), np.array([1.0, 1.25, 1.5, 2.0, 2.5]))
+    assert Run(records).summary() == Run(records, tokens=mixed).summary()
+    assert Run(records, tokens=mixed).token_times_s(0) == [1.0, 1.5, 2.5]
+
+
+def test_percentile_is_the_published_one():
+    assert describe(np.arange(100.0))["p95"] == 95.0
+    assert describe(np.array([3.0, 1.0, 2.0]))["p50"] == 2.0
+    assert describe(np.array([]))["avg"] is None
+
+
+def test_merge_adds_throughput_and_pools_latency():
+    a, b = Run([record(0, 0.0, [1.0, 2.0])], window=(0, 4)), Run([record(0, 0.0, [3.0, 3.5])], window=(0, 4))
+    both = merge([a, b]).summary()
+    assert both["decode_tokens_per_s"] == pytest.approx(
+        a.summary()["decode_tokens_per_s"] + b.summary()["decode_tokens_per_s"]
+    )
+    assert both["prompt_latency_s"]["avg"] == pytest.approx(2.0)
+
+
+def test_exports_can_be_read_back(tmp_path):
+    run = Run(
+        [record(0, 0.0, [1.0, 1.5])], window=(0, 2), batches=[Batch("n", 0.25, 0.75, 10, 2)],
+        kv_samples={"n": np.array([[0.0, 1.0], [1.0, 5.0]])}, nodes={"n": NodeUse(0.25, 0.0, 0.75, 1, 10, 2)},
+    )  # fmt: skip
+    run.to_csv(tmp_path / "r.csv")
+    row = next(csv.DictReader((tmp_path / "r.csv").open()))
+    assert (row["outcome"], float(row["first_token_s"]), row["output_tokens"]) == ("finished", 1.0, "2")
+    assert (
+        json.loads(run.to_json(tmp_path / "r.json")) == json.loads((tmp_path / "r.json").read_text()) == run.summary()
+    )
+    run.to_perfetto(tmp_path / "t.json")
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    spans = [e for e in events if e["ph"] == "X"]
+    assert [(e["ts"], e["dur"], e["name"]) for e in spans] == [(0.25e6, 0.5e6, "prefill 10 + decode 2")]
+    assert [e["args"]["pages"] for e in events if e["ph"] == "C"] == [1.0, 5.0]
+
+
+def test_an_empty_run_is_a_run():
+    summary = Run([]).summary()
+    assert summary["requests"] == 0 and summary["decode_tokens_per_s"] == 0.0
