@@ -170,6 +170,7 @@ class Coordinator:
                 for message in self._inbox.receive():
                     self._take(message)
                 self._check_workers()
+                self._expire()
                 self._admit()
                 self._flush()
                 self.cpu_s = time.thread_time()
@@ -211,7 +212,7 @@ class Coordinator:
 
     def _fail_all(self, reason: str) -> None:
         for job in [*self._waiting, *self._running.values()]:
-            self._end(job, RequestFailedError(reason), outcome="failed")
+            self._end(job, RequestFailedError(reason, "closed"), outcome="failed")
         self._waiting.clear()
 
     def _send(self, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
@@ -310,7 +311,7 @@ class Coordinator:
         lost = ", ".join(f"{m.node} ({m.reason})" for m in self.members.values() if m.state == "lost")
         reason = f"no pipeline is left through all layers; lost: {lost}"
         for job in list(self._waiting):
-            self._end(job, RequestFailedError(reason), outcome="failed")
+            self._end(job, RequestFailedError(reason, "no_pipeline"), outcome="failed")
         self._waiting.clear()
 
     # ---- messages ------------------------------------------------------------------------------------------------
@@ -376,10 +377,10 @@ class Coordinator:
     def _accept(self, job: Job) -> None:
         self._by_handle[job.handle] = job
         if self._stopping:
-            self._end(job, RequestFailedError("the engine was closed"), outcome="failed")
+            self._end(job, RequestFailedError("the engine was closed", "closed"), outcome="failed")
         elif self._max_queue is not None and len(self._waiting) >= self._max_queue:
             reason = f"the queue is full ({self._max_queue} requests wait)"
-            self._end(job, RequestFailedError(reason), outcome="rejected")
+            self._end(job, RequestFailedError(reason, "queue_full"), outcome="rejected")
         else:
             self._waiting.append(job)
             self._fail_waiting_without_route()
@@ -396,10 +397,6 @@ class Coordinator:
         """Start waiting requests, oldest first, as long as there is room; one that can never fit is rejected."""
         while self._waiting and self.router.has_pipeline:
             job = self._waiting[0]
-            if job.deadline_s is not None and self.now_s() > job.deadline_s:
-                self._waiting.popleft()
-                self._end(job, RequestFailedError("waited longer than its time limit"), outcome="rejected")
-                continue
             pipeline = self.router.route(job.request)
             if pipeline and not self.ledger.promise(job.request.id, job.epoch, job.all_tokens, pipeline):
                 self.router.policy_refused(job.request, pipeline)
@@ -410,9 +407,16 @@ class Coordinator:
             elif self._can_never_fit(job):
                 self._waiting.popleft()
                 reason = f"{job.all_tokens} tokens of context fit into the KV pages of no pipeline"
-                self._end(job, RequestFailedError(reason), outcome="rejected")
+                self._end(job, RequestFailedError(reason, "too_large"), outcome="rejected")
             else:
                 return
+
+    def _expire(self) -> None:
+        """Reject those that have waited longer than they said."""
+        now = self.now_s()
+        for job in [j for j in self._waiting if j.deadline_s is not None and now > j.deadline_s]:
+            self._waiting.remove(job)
+            self._end(job, RequestFailedError("waited longer than its time limit", "timeout"), outcome="rejected")
 
     def _begin(self, job: Job, pipeline: Pipeline) -> None:
         job.pipeline = job.record.pipeline = pipeline

@@ -17,8 +17,15 @@ from helix_kit.workload.request import Request, RequestRecord
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
+FailureCode = Literal["queue_full", "too_large", "timeout", "no_pipeline", "closed", "failed"]
+
+
 class RequestFailedError(HelixKitError):
-    """A request was rejected, or could not be finished; the message says why."""
+    """A request was rejected, or could not be finished; the message says why, `code` in one word."""
+
+    def __init__(self, reason: str, code: FailureCode = "failed") -> None:
+        self.code: FailureCode = code
+        super().__init__(reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,13 @@
+"""The engine behind HTTP, as OpenAI's clients expect it: completions, chat, models, health, metrics.
+
+>>> from helix_kit.runtime.api import start_server                           # doctest: +SKIP
+>>> with hk.serve(plan) as engine, start_server(engine) as server:           # doctest: +SKIP
+...     print(server.url)                     # http://127.0.0.1:PORT/v1 for openai.OpenAI(base_url=...)
+"""
+
+from __future__ import annotations
+
+from helix_kit.runtime.api.app import Limits, create_app
+from helix_kit.runtime.api.server import Server, run_server, start_server
+
+__all__ = ["Limits", "Server", "create_app", "run_server", "start_server"]

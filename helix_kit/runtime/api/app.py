@@ -1,0 +1,314 @@
+"""The application: endpoints that turn OpenAI's requests into engine requests and back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+import helix_kit
+from helix_kit.errors import HelixKitError
+from helix_kit.runtime.api import errors
+from helix_kit.runtime.api.guard import Guard
+from helix_kit.runtime.api.metrics import ApiMetrics
+from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
+from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.jobs import Completion, Handle, RequestFailedError
+
+DISCONNECT_POLL_S = 0.5
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"description": text}
+    for code, text in {
+        400: "The request is not valid; the message says why",
+        401: "No API key, or a wrong one",
+        404: "No such model",
+        413: "The body is too large",
+        429: "The queue is full",
+        503: "No pipeline is up, or the request took too long",
+    }.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for."""
+
+    body_bytes: int = 1 << 20
+    new_tokens: int = 4096
+    seconds: float = 600.0
+    """From arrival to the last token."""
+    default_new_tokens: int = 16
+    """Of a completion that says nothing, as in OpenAI's API."""
+    default_chat_tokens: int = 512
+    """Of a chat that says nothing."""
+
+
+def create_app(
+    engine: Engine, *, model_name: str | None = None, api_key: str | None = None, limits: Limits | None = None
+) -> FastAPI:
+    """The ASGI application for a running engine.
+
+    `model_name` is what /v1/models lists (default: the plan's model); with `api_key`, requests other than
+    /health need it as a bearer token.
+    """
+    limits = limits or Limits()
+    name = model_name or engine.plan.model.name
+    app = FastAPI(title="helix_kit", version=helix_kit.__version__, description="An engine of helix_kit.")
+    metrics = ApiMetrics(engine)
+    created = int(time.time())
+    errors.install(app)
+    app.add_middleware(Guard, metrics=metrics, api_key=api_key, max_body_bytes=limits.body_bytes)
+    service = _Service(engine, name, limits, metrics)
+
+    @app.post("/v1/completions", responses=RESPONSES)
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue one or several prompts."""
+        service.check_model(body.model)
+        wanted = service.new_tokens(body.max_tokens, limits.default_new_tokens)
+        handles = service.submit_all(
+            [
+                (prompt, {"max_new_tokens": wanted, **body.sampling(1.0, choice)})
+                for prompt in body.prompts
+                for choice in range(body.n or 1)
+            ]
+        )
+        return await service.answer(handles, request, _Shape("text_completion", name), body)
+
+    @app.post("/v1/chat/completions", responses=RESPONSES)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """The assistant's next message."""
+        service.check_model(body.model)
+        ids = engine.chat_ids([message.plain() for message in body.messages])
+        room = max(1, engine.max_context_tokens - len(ids))
+        asked = body.max_completion_tokens or body.max_tokens
+        wanted = service.new_tokens(asked, min(limits.default_chat_tokens, room))
+        handles = service.submit_all(
+            [(ids, {"max_new_tokens": wanted, **body.sampling(1.0, choice)}) for choice in range(body.n or 1)]
+        )
+        return await service.answer(handles, request, _Shape("chat.completion", name), body)
+
+    card = {"id": name, "object": "model", "created": created, "owned_by": "helix_kit"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The model that is served."""
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{model}", responses={404: RESPONSES[404]})
+    async def model(model: str) -> Response:
+        """One model's card."""
+        service.check_model(model)
+        return JSONResponse(card)
+
+    @app.get("/health", responses={503: RESPONSES[503]})
+    def health() -> Response:
+        """Whether requests can be served: workers, and the flow of the plan over those that are up."""
+        try:
+            status = engine.status()
+        except EngineError as error:
+            return errors.response(503, str(error), "closed")
+        ok = status["flow_tokens_per_s"] > 0
+        content = {
+            "status": "ok" if ok else "no pipeline",
+            "workers": {node: worker["state"] for node, worker in status["workers"].items()},
+            "flow_tokens_per_s": status["flow_tokens_per_s"],
+            "waiting": status["waiting"],
+            "running": status["running"],
+        }
+        return JSONResponse(content, status_code=200 if ok else 503)
+
+    @app.get("/metrics")
+    def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How the answers of one endpoint look."""
+
+    kind: str
+    model: str
+
+    @property
+    def is_chat(self) -> bool:
+        return self.kind == "chat.completion"
+
+    def head(self, *, chunk: bool) -> dict[str, Any]:
+        kind = f"{self.kind}.chunk" if chunk and self.is_chat else self.kind
+        prefix = "chatcmpl" if self.is_chat else "cmpl"
+        return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": self.model}
+
+    def choice(self, index: int, text: str, reason: str | None, *, chunk: bool, first: bool = False) -> dict[str, Any]:
+        body: dict[str, Any] = {"index": index, "finish_reason": reason, "logprobs": None}
+        if not self.is_chat:
+            return {**body, "text": text}
+        if not chunk:
+            return {**body, "message": {"role": "assistant", "content": text, "refusal": None}}
+        delta: dict[str, Any] = {"role": "assistant"} if first else {}
+        return {**body, "delta": {**delta, "content": text} if text or first else delta}
+
+
+def _usage(answers: Sequence[Completion], choices_per_prompt: int) -> dict[str, int]:
+    # A prompt that is answered several times is counted once, as OpenAI does.
+    prompt = sum(answer.prompt_tokens for answer in answers[::choices_per_prompt])
+    new = sum(len(answer.token_ids) for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
+
+
+class _Service:
+    """What the two generating endpoints share."""
+
+    def __init__(self, engine: Engine, name: str, limits: Limits, metrics: ApiMetrics) -> None:
+        self.engine, self.name, self.limits, self.metrics = engine, name, limits, metrics
+
+    def check_model(self, asked: str | None) -> None:
+        """404 for another model than the one that is served."""
+        if asked is not None and asked != self.name:
+            from starlette.exceptions import HTTPException
+
+            raise HTTPException(404, f"no model {asked!r}: this engine serves {self.name!r}")
+
+    def new_tokens(self, asked: int | None, default: int) -> int:
+        """How many tokens to generate at most; 400 for more than the limit."""
+        from helix_kit.errors import InputError
+
+        if asked is not None and asked > self.limits.new_tokens:
+            raise InputError(f"expected at most {self.limits.new_tokens}", field="max_tokens", value=asked)
+        return asked or min(default, self.limits.new_tokens)
+
+    def submit_all(self, work: list[tuple[Any, dict[str, Any]]]) -> list[Handle]:
+        """Hand in all prompts, or none."""
+        handles: list[Handle] = []
+        try:
+            for prompt, options in work:
+                handles.append(self.engine.submit(prompt, queue_timeout_s=self.limits.seconds, **options))
+        except HelixKitError:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return handles
+
+    async def answer(self, handles: list[Handle], request: Request, shape: _Shape, body: Any) -> Response:
+        """The response, whole or as a stream; what nobody waits for any more is cancelled."""
+        try:
+            if not body.stream:
+                answers = await self._within_limits(self._all(handles), request)
+                choices = [
+                    shape.choice(index, answer.text, answer.finish_reason, chunk=False)
+                    for index, answer in enumerate(answers)
+                ]
+                return JSONResponse(
+                    {**shape.head(chunk=False), "choices": choices, "usage": _usage(answers, body.n or 1)}
+                )
+            # The first piece decides between a stream and an error with its own status.
+            events = self._events(handles)
+            first = await self._within_limits(anext(events), request)
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        stream = self._stream(first, events, handles, shape, (body.n or 1) if usage else 0)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    async def _all(self, handles: list[Handle]) -> list[Completion]:
+        answers = []
+        for handle in handles:
+            async for _ in handle:
+                pass
+            answers.append(handle.result())
+        for handle in handles:
+            self.metrics.observe(handle.record)
+        return answers
+
+    async def _within_limits(self, work: Any, request: Request) -> Any:
+        """The result of `work`; gives up when the time is over or the client has gone."""
+        task = asyncio.ensure_future(work)
+        end = time.monotonic() + self.limits.seconds
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=min(DISCONNECT_POLL_S, max(0.0, end - time.monotonic())))
+                if done:
+                    return task.result()
+                if time.monotonic() >= end:
+                    raise RequestFailedError(f"not finished within {self.limits.seconds:g} s", code="timeout")
+                if await request.is_disconnected():
+                    raise RequestFailedError("the client has gone", code="closed")
+        finally:
+            task.cancel()
+
+    async def _events(self, handles: list[Handle]) -> AsyncIterator[tuple[int, str, str | None]]:
+        """(choice, text, finish reason) of all handles as they come; a reason ends its choice."""
+        merged: asyncio.Queue[tuple[int, str, str | None] | Exception] = asyncio.Queue()
+
+        async def forward(index: int, handle: Handle) -> None:
+            try:
+                async for piece in handle:
+                    if piece.text:
+                        merged.put_nowait((index, piece.text, None))
+                merged.put_nowait((index, "", handle.result().finish_reason))
+            except RequestFailedError as error:
+                merged.put_nowait(error)
+
+        tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(handles)]
+        try:
+            left = len(handles)
+            while left:
+                event = await merged.get()
+                if isinstance(event, Exception):
+                    raise event
+                left -= event[2] is not None
+                yield event
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _stream(
+        self,
+        first: tuple[int, str, str | None],
+        events: AsyncIterator[tuple[int, str, str | None]],
+        handles: list[Handle],
+        shape: _Shape,
+        usage_per: int,
+    ) -> AsyncIterator[str]:
+        head = shape.head(chunk=True)
+        opened: set[int] = set()
+
+        def event(content: dict[str, Any]) -> str:
+            return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+        def chunk(index: int, text: str, reason: str | None) -> str:
+            choice = shape.choice(index, text, reason, chunk=True, first=index not in opened)
+            opened.add(index)
+            return event({**head, "choices": [choice]})
+
+        try:
+            yield chunk(*first)
+            async with asyncio.timeout(self.limits.seconds):
+                async for part in events:
+                    yield chunk(*part)
+            if usage_per:
+                answers = [handle.result() for handle in handles]
+                yield event({**head, "choices": [], "usage": _usage(answers, usage_per)})
+            for handle in handles:
+                self.metrics.observe(handle.record)
+        except (RequestFailedError, TimeoutError) as error:
+            # The status is sent already: the error comes as an event, and the stream ends.
+            message = str(error) or f"not finished within {self.limits.seconds:g} s"
+            code = error.code if isinstance(error, RequestFailedError) else "timeout"
+            yield event(errors.body(503, message, code))
+        finally:
+            for handle in handles:
+                handle.cancel()
+        yield "data: [DONE]\n\n"

@@ -1,0 +1,61 @@
+"""Errors in the form of OpenAI's API, with the status codes that its clients understand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from helix_kit.errors import InputError
+from helix_kit.runtime.engine import EngineError
+from helix_kit.runtime.jobs import RequestFailedError
+
+STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}
+"""Status of a request that the engine did not finish, by `RequestFailedError.code`."""
+RETRY_AFTER_S = "1"
+_TYPES = {401: "authentication_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
+
+
+def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The JSON of an error."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def response(status: int, message: str, code: str | None = None, param: str | None = None) -> JSONResponse:
+    """An error as a response."""
+    headers = {"Retry-After": RETRY_AFTER_S} if status in {429, 503} else None
+    return JSONResponse(body(status, message, code, param), status_code=status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Turn the engine's and FastAPI's errors into such responses."""
+
+    @app.exception_handler(RequestFailedError)
+    async def failed(_: Request, error: RequestFailedError) -> JSONResponse:
+        return response(STATUS_OF[error.code], str(error), error.code)
+
+    @app.exception_handler(EngineError)
+    async def closed(_: Request, error: EngineError) -> JSONResponse:
+        return response(503, str(error), "closed")
+
+    @app.exception_handler(InputError)
+    async def refused(_: Request, error: InputError) -> JSONResponse:
+        return response(400, str(error), "invalid_value", error.field)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        problems = []
+        for problem in error.errors()[:5]:
+            place = ".".join(str(part) for part in problem["loc"] if part != "body")
+            problems.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+        return response(400, "; ".join(problems), "invalid_request")
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> JSONResponse:
+        made = response(error.status_code, str(error.detail))
+        made.headers.update(error.headers or {})
+        return made
