@@ -1,48 +1,56 @@
 """Complete a placement around nodes that are pinned: the placement editor's "fix the rest".
 
-Without binding links and with partial inference the flow is the least, over layers, of what the layer's holders
-serve together; hill climbing on that is fast, and every candidate that survives is scored by an exact max flow.
-The result is good, not proven: the bound that it carries is that of the whole cluster without pins.
+Two ways, and the better result is kept. The planner with pins proves a bound, where it can. Hill climbing answers in
+a fraction of a second and also knows nodes that must stay empty: without binding links and with partial inference
+the flow is the least, over layers, of what the layer's holders serve together. Every candidate is scored by an exact
+maximum flow.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from helix_kit.errors import InfeasibleError
+from helix_kit.errors import HelixKitError, InfeasibleError
 from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
+from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Stop
 
 
-def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0) -> Plan:
-    """The best plan found in which the nodes `pinned` keep their layers and all others may move.
+def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0, stop: Stop | None = None) -> Plan:
+    """The best plan found in which the nodes `pinned` keep their layers (or stay empty) and all others may move.
 
     Raises InfeasibleError when the other nodes cannot cover what is left.
     """
-    fixed = {name: plan.placement[name] for name in pinned if name in plan.placement}
-    off = {name for name in pinned if name not in plan.placement}
+    names = list(pinned)
+    fixed = {name: plan.placement[name] for name in names if name in plan.placement}
+    off = {name for name in names if name not in plan.placement}
     deadline = time.perf_counter() + time_limit
-    best: Plan | None = None
-    for start in _starts(plan, fixed, off):
-        placement = _climb(plan.problem, start, frozenset(fixed) | off, deadline)
-        made = Plan.from_placement(
-            plan.problem,
-            placement,
-            method=f"{plan.method.removesuffix(' + edits')} + edits",
-            bound_tokens_per_s=max(plan.bound_tokens_per_s, plan.flow_tokens_per_s),
-            partial_inference=plan.partial_inference,
-        )
-        if best is None or made.flow_tokens_per_s > best.flow_tokens_per_s:
-            best = made
-        if time.perf_counter() > deadline:
-            break
-    if best is None or best.flow_tokens_per_s <= 0:
+    found = [_climbed(plan, start, frozenset(names), deadline) for start in _starts(plan, fixed, off)]
+    if not off and plan.partial_inference:
+        with contextlib.suppress(HelixKitError):  # climbing may still have found something
+            found.append(plan_problem(plan.problem, pins=fixed, time_limit=time_limit, seed=plan.seed, stop=stop))
+    best = max(found, key=lambda p: p.flow_tokens_per_s)
+    if best.flow_tokens_per_s <= 0:
         raise InfeasibleError("the other nodes cannot cover the layers that the pinned ones leave open")
-    return best
+    bound = min([p.bound_tokens_per_s for p in found if p.bounds], default=plan.problem.compute_bound)
+    value = best.flow_tokens_per_s
+    method = f"{plan.method.removesuffix(' + edits')} + edits"
+    return best.model_copy(
+        update={"method": method, "bound_tokens_per_s": bound, "gap": max(0.0, bound - value) / value}
+    )
+
+
+def _climbed(plan: Plan, start: Placement, kept: frozenset[str], deadline: float) -> Plan:
+    placement = _climb(plan.problem, start, kept, deadline)
+    return Plan.from_placement(
+        plan.problem, placement, method=plan.method, partial_inference=plan.partial_inference, seed=plan.seed
+    )
 
 
 def _starts(plan: Plan, fixed: Mapping[str, tuple[int, int]], off: set[str]) -> list[dict[str, tuple[int, int]]]:

@@ -76,6 +76,7 @@ class ClusterEditor(PictureBox):
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective")
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
+        self.depth = W.BoundedIntText(0, min=0, max=10000, description="most stages", tooltip="0: any number")
         self.solve_button = W.Button(description="Solve", button_style="primary", icon="play")
         self.stop_button = W.Button(description="Stop", icon="stop", disabled=True)
         self.path = W.Text("my-cluster.yaml", description="file")
@@ -92,6 +93,7 @@ class ClusterEditor(PictureBox):
                 W.HBox([self.between_gbps, self.between_ms]),
                 W.HBox([self.method, self.solver]),
                 W.HBox([self.objective, self.limit]),
+                W.HBox([self.depth, W.Label("machines that a request may pass (0: any)")]),
             ]
         )
         super().__init__(
@@ -210,6 +212,7 @@ class ClusterEditor(PictureBox):
                 objective=self.objective.value,
                 solver=self.solver.value,
                 time_limit=self.limit.value,
+                max_stages=self.depth.value or None,
                 progress=lambda *now: self.status.say(progress_words(*now)),
                 stop=stop,
             )

@@ -128,7 +128,7 @@ class PlacementEditor(PictureBox):
             self._tell()
             self.verdict.say(f"{self.verdict.text}\n{error_words(error)}", "bad")
 
-        self._repair.start(lambda stop: fix_the_rest(before, pinned), done, failed)
+        self._repair.start(lambda stop: fix_the_rest(before, pinned, stop=stop), done, failed)
 
     def wait(self, timeout_s: float = 60.0) -> bool:
         """Wait for background work; False when it takes longer."""
