@@ -6,32 +6,36 @@ An experiment is a function that returns a table, registered with a function tha
     def azure_trace(context: Context) -> pandas.DataFrame: ...
 
 `run_experiment` writes ``NAME.csv``, ``NAME.png``, ``NAME.pdf`` and ``NAME.json``. The JSON is the provenance:
-a digest of everything the result depends on (the package's code and data, and the parameters), seed, versions,
-seconds and machine. A finished experiment whose digest has not changed is not run again.
+digests of everything the result depends on (code, data, other experiments, parameters), seed, versions, seconds and
+machine. A finished experiment whose digests have not changed is not run again; when only its drawing has changed, it
+is only drawn again. Pictures are drawn from the CSV as written, so that both always agree.
+
+Seconds never go into a CSV, which must be the same at every run: an experiment puts what it measured into
+`Context.measured`, which is kept in the JSON and handed to the drawing function as ``table.attrs``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.experiments import digests
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 Say = Callable[[str], None]
+PARTS = ("csv", "png", "pdf")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Context:
     fast: bool = False
     seed: int = 0
     say: Say = lambda message: None
+    folder: Path = Path("figures")
+    """Where the results of other experiments lie."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What differs from run to run (seconds, machine time): goes into the provenance, never into the CSV."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,29 @@ class Experiment:
     paper: str
     compute: Callable[[Context], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
+    needs: tuple[str, ...] = ()
+    """Experiments whose CSV it reads."""
+    data: tuple[str, ...] = ("",)
+    """Parts of the data folder it depends on."""
+    minutes: float = 0.1
+    """About how long it takes on two cores, for the time left where no earlier run tells."""
+    timed: bool = False
+    """Its picture shows seconds measured on this machine, so PNG and PDF differ from run to run (the CSV does not)."""
+    text: str = ""
+    """What the picture shows, for the document."""
 
 
 _registry: dict[str, Experiment] = {}
 
 
 def experiment(
-    name: str, *, title: str, paper: str, draw: Callable[[pd.DataFrame], Figure]
+    name: str, *, title: str, paper: str, draw: Callable[[pd.DataFrame], Figure], **more: Any
 ) -> Callable[[Callable[[Context], pd.DataFrame]], Callable[[Context], pd.DataFrame]]:
-    """Register the decorated function as the experiment `name`."""
+    """Register the decorated function as the experiment `name`; `more` are the other fields of `Experiment`."""
 
     def register(compute: Callable[[Context], pd.DataFrame]) -> Callable[[Context], pd.DataFrame]:
         assert name not in _registry, f"two experiments are called {name}"
-        _registry[name] = Experiment(name, title, paper, compute, draw)
+        _registry[name] = Experiment(name, title, paper, compute, draw, **more)
         return compute
 
     return register
@@ -72,65 +90,120 @@ def experiment(
 
 def experiments() -> dict[str, Experiment]:
     """All experiments by name, in the order of the paper."""
-    from helix_kit.experiments import catalogue  # noqa: F401  (importing it registers them)
+    from helix_kit.experiments import catalogue
 
-    return dict(_registry)
+    order = catalogue.ORDER
+    return {name: _registry[name] for name in sorted(_registry, key=lambda n: order.index(_module(n)))}
 
 
-@cache
-def code_digest() -> str:
-    """Digest of the package's Python files and data: results are only as old as these."""
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parent.parent
-    for base, pattern in ((package, "*.py"), (_files.data_dir(), "*")):
-        for path in sorted(p for p in base.rglob(pattern) if p.is_file() and "__pycache__" not in p.parts):
-            digest.update(str(path.relative_to(base)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+def _module(name: str) -> str:
+    return _registry[name].compute.__module__.rpartition(".")[2]
+
+
+def get(name: str) -> Experiment:
+    """The experiment called `name`; raises InputError for an unknown one."""
+    known = experiments()
+    if name not in known:
+        raise InputError(_files.unknown("experiment", name, known))
+    return known[name]
+
+
+def provenance(name: str, folder: Path) -> dict[str, Any]:
+    """The provenance in ``folder/NAME.json``; empty where there is none that can be read."""
+    try:
+        found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return found
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def load(name: str, folder: Path = Path("figures")) -> pd.DataFrame:
+    """A finished experiment's table, with what was measured in its ``attrs``."""
+    import pandas as pd
+
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"run `helix-kit reproduce {name}` first: no such file", where=path)
+    # No group of ours is called "", and a method called "none" is not a missing value.
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table.attrs = provenance(name, folder).get("measured", {})
+    return table
 
 
 def is_current(name: str, folder: Path, context: Context) -> bool:
     """Whether `folder` holds a finished result of the experiment, made from the same code, data and parameters."""
-    try:
-        provenance = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return False
-    complete = all((folder / f"{name}.{end}").is_file() for end in ("csv", "png", "pdf"))
-    return complete and provenance.get("inputs") == _inputs(context)
+    return _is_computed(name, folder, context) and provenance(name, folder).get("drawing") == _drawing(name)
 
 
-def _inputs(context: Context) -> dict[str, Any]:
-    return {"code_and_data": code_digest(), "fast": context.fast, "seed": context.seed}
+def _is_computed(name: str, folder: Path, context: Context) -> bool:
+    complete = all((folder / f"{name}.{end}").is_file() for end in PARTS)
+    return complete and provenance(name, folder).get("inputs") == _inputs(name, folder, context)
+
+
+def _inputs(name: str, folder: Path, context: Context) -> dict[str, Any]:
+    entry = get(name)
+    inputs = {
+        "code": digests.code_digest(entry.compute.__module__),
+        "data": digests.data_digest(entry.data),
+        "fast": context.fast,
+        "seed": context.seed,
+    }
+    if entry.needs:
+        inputs["results"] = digests.files_digest(folder / f"{other}.csv" for other in entry.needs)
+    return inputs
+
+
+def _drawing(name: str) -> str:
+    return digests.code_digest(get(name).draw.__module__, drawing=True)
 
 
 def run_experiment(name: str, folder: Path, context: Context, *, force: bool = False) -> bool:
-    """Run an experiment unless it is current; returns whether it ran. Raises InputError for an unknown name."""
-    import matplotlib as mpl
+    """Run an experiment unless it is current; returns whether it ran. Raises InputError for an unknown name.
 
-    known = experiments()
-    if name not in known:
-        raise InputError(_files.unknown("experiment", name, known))
+    What it `needs` must be there: `running.run_all` runs those first.
+    """
+    entry = get(name)
+    context = Context(context.fast, context.seed, context.say, folder)
     if not force and is_current(name, folder, context):
         return False
-    chosen = known[name]
-    started = time.perf_counter()
-    table = chosen.compute(context)
-    seconds = time.perf_counter() - started
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": name}):
-        figure = chosen.draw(table)
+    trail = provenance(name, folder)
+    if force or not _is_computed(name, folder, context):
+        inputs = _inputs(name, folder, context)
+        started, cpu = time.perf_counter(), time.process_time()
+        table = entry.compute(context)
+        (folder / f"{name}.json").unlink(missing_ok=True)
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        trail = {
+            "experiment": name,
+            "title": entry.title,
+            "paper": entry.paper,
+            "inputs": inputs,
+            "seconds": round(time.perf_counter() - started, 2),
+            "cpu_seconds": round(time.process_time() - cpu, 2),
+            "measured": context.measured,
+            "versions": {
+                p: metadata.version(p)
+                for p in ("helix-kit", "numpy", "numba", "pandas", "pyomo", "highspy", "networkx", "matplotlib")
+            },
+            "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        }
+    picture(name, folder, measured=trail["measured"])
+    # Written last: a run that was interrupted leaves no provenance and is done again.
+    text = json.dumps({**trail, "drawing": _drawing(name)}, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    return True
+
+
+def picture(name: str, folder: Path, *, measured: Mapping[Any, Any] | None = None) -> None:
+    """Draw the table in ``folder/NAME.csv`` again as PNG and PDF."""
+    import matplotlib as mpl
+
+    table = load(name, folder)
+    if measured is not None:
+        table.attrs = {**measured}
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": name, "hatch.linewidth": 0.6}):
+        figure = get(name).draw(table)
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         figure.clear()
-    provenance = {
-        "experiment": name,
-        "title": chosen.title,
-        "paper": chosen.paper,
-        "inputs": _inputs(context),
-        "seconds": round(seconds, 2),
-        "versions": {p: metadata.version(p) for p in ("helix-kit", "numpy", "pandas", "pyomo", "highspy", "networkx")},
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-    }
-    # Written last: a run that was interrupted leaves no provenance and is done again.
-    (folder / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    return True

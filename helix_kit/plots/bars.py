@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +51,11 @@ def grouped_bars(
     axes.set_xticks(range(len(places)), places)
     axes.margins(y=0.18)
     tidy(axes)
+
+
+def rows_of(table: pd.DataFrame) -> list[Any]:
+    """The rows as objects with a field a column."""
+    return list(table.itertuples(index=False))
 
 
 def tidy(axes: Axes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from helix_kit.plots.scene import Curve, Item, Polygon, Rect, Scene
@@ -10,6 +11,7 @@ from helix_kit.plots.theme import THEMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PIXELS_PER_INCH = 100.0
 
@@ -17,20 +19,32 @@ PIXELS_PER_INCH = 100.0
 def to_png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
     """`scene` with `scale` image pixels per pixel of the layout (2: sharp on high-density screens)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    colours = THEMES[theme]
-    size = (scene.width / PIXELS_PER_INCH, scene.height / PIXELS_PER_INCH)
-    figure = Figure(figsize=size, dpi=PIXELS_PER_INCH * scale, facecolor=colours["paper"])
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, scene.width), ylim=(scene.height, 0))
-    axes.axis("off")
-    for z, group in enumerate(scene.groups):
-        for item in group.items:
-            _draw(axes, item, colours, z, 0.15 if group.faded else 1.0)
+    figure = to_figure([scene], theme, scale=scale)
     buffer = io.BytesIO()
     # Without metadata: matplotlib's version would otherwise change the bytes.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def to_figure(scenes: Sequence[Scene], theme: str = "light", *, scale: float = 1.0) -> Figure:
+    """Scenes of one width, one below the other, as a matplotlib figure of a hundredth of an inch per pixel."""
+    from matplotlib.figure import Figure
+
+    colours = THEMES[theme]
+    width, height = max(s.width for s in scenes), sum(s.height for s in scenes)
+    size = (width / PIXELS_PER_INCH, height / PIXELS_PER_INCH)
+    figure = Figure(figsize=size, dpi=PIXELS_PER_INCH * scale, facecolor=colours["paper"])
+    above = 0.0
+    for scene in scenes:
+        box = (0, 1 - (above + scene.height) / height, scene.width / width, scene.height / height)
+        axes = figure.add_axes(box, xlim=(0, scene.width), ylim=(scene.height, 0))
+        axes.axis("off")
+        for z, group in enumerate(scene.groups):
+            for item in group.items:
+                _draw(axes, item, colours, z, 0.15 if group.faded else 1.0)
+        above += scene.height
+    return figure
 
 
 def _draw(axes: Axes, item: Item, colours: dict[str, str], z: int, alpha: float) -> None:

@@ -1,0 +1,152 @@
+"""Pictures of the evaluation: bars of decode throughput, boxes of latencies, by method and source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
+from helix_kit.plots.theme import KIND_COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+METHODS = {
+    "helix": "Helix",
+    "swarm": "Swarm",
+    "petals": "Petals",
+    "separate": "separate\npipelines",
+    "separate_plus": "separate\npipelines+",
+    "random": "random",
+    "shortest_queue": "shortest\nqueue",
+    "own flow": "own plan\nmax flow",
+    "own served": "own plan\nserved",
+}
+SOURCES = ("published simulation", "published prototype", "ours")
+SOURCE_LABELS = {"ours": "our simulator"}
+OWN = "own plans, our simulator"
+COLOURS = {"published simulation": KIND_COLOURS[4], "published prototype": KIND_COLOURS[1], "ours": KIND_COLOURS[0],
+           OWN: KIND_COLOURS[2]}  # fmt: skip
+MARKS = {"published simulation": HATCHES[0], "published prototype": HATCHES[1], "ours": HATCHES[2], OWN: HATCHES[4]}
+MODELS = {"llama-30b": "LLaMA 30B", "llama2-70b": "LLaMA-2 70B"}
+MODES = {"offline": "offline", "online": "online"}
+PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
+QUANTILES = ("p5", "p25", "p50", "p75", "p95")
+BOX_KEYS = ("whislo", "q1", "med", "q3", "whishi")
+
+
+def draw_evaluation(table: pd.DataFrame) -> Figure:
+    """For each model: throughput offline and online, prompt and decode latency online."""
+    models = list(dict.fromkeys(table["model"]))
+    figure = Figure(figsize=(WIDTH_IN, 3.5 * len(models) + 0.5), layout="constrained")
+    grid = figure.subplots(2 * len(models), 2, squeeze=False)
+    for row, model in enumerate(models):
+        mine = table[table["model"] == model]
+        for axes, mode in zip(grid[2 * row], MODES, strict=True):
+            bars(axes, mine[mine["mode"] == mode])
+            axes.set(title=f"{MODELS[model]}, {mode}", ylabel="decode throughput, tokens/s")
+        for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
+            boxes(axes, mine[mine["mode"] == "online"], phase)
+            axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
+    _finish(figure, grid.flat, table)
+    return figure
+
+
+def draw_deep_dive(table: pd.DataFrame) -> Figure:
+    """Throughput and prompt latency: in three regions beside the published simulation, in one beside the prototype."""
+    places = list(dict.fromkeys(table["setup"]))
+    figure = Figure(figsize=(WIDTH_IN, 2.1 * len(places) + 0.5), layout="constrained")
+    grid = figure.subplots(len(places), 2, squeeze=False)
+    for row, place in zip(grid, places, strict=True):
+        mine = table[table["setup"] == place]
+        bars(row[0], mine)
+        row[0].set(title=place, ylabel="decode throughput, tokens/s")
+        boxes(row[1], mine, "prompt")
+        row[1].set(title=place, ylabel=PHASES["prompt"])
+    _finish(figure, grid.flat, table)
+    return figure
+
+
+def _finish(figure: Figure, all_axes: Any, table: pd.DataFrame) -> None:
+    for axes in all_axes:
+        axes.title.set_fontsize(8.5)
+        axes.tick_params(labelsize=6.5)
+        axes.yaxis.label.set_fontsize(7.5)
+    shown = [s for s in SOURCES if (table["source"] == s).any()]
+    shown += [OWN] if table["method"].str.startswith("own").any() else []
+    patches = [
+        Patch(facecolor=COLOURS[s], hatch=MARKS[s] * 2, edgecolor="white", label=SOURCE_LABELS.get(s, s)) for s in shown
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=7.5)
+
+
+def _look(method: str, source: str) -> str:
+    return OWN if method.startswith("own") else source
+
+
+def _sources(part: pd.DataFrame, method: str) -> list[str]:
+    return [s for s in SOURCES if ((part["method"] == method) & (part["source"] == s)).any()]
+
+
+def methods_of(part: pd.DataFrame) -> list[str]:
+    """Methods in the order of the legend."""
+    return [m for m in METHODS if (part["method"] == m).any()]
+
+
+def bars(axes: Axes, part: pd.DataFrame) -> None:
+    """Decode throughput: a group a method, a bar a source."""
+    values = part[part["metric"] == "decode_tokens_per_s"].set_index(["method", "source"])["value"]
+    methods = methods_of(part)
+    for place, method in enumerate(methods):
+        sources = [s for s in _sources(part, method) if (method, s) in values.index]
+        for x, source in zip(_places(place, len(sources)), sources, strict=True):
+            look, height = _look(method, source), float(values[method, source])
+            axes.bar(x, height, 0.28, color=COLOURS[look], hatch=MARKS[look], edgecolor="white", linewidth=0.4)
+            axes.annotate(f"{height:.0f}", (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=5.4)
+    _methods_axis(axes, methods)
+    axes.margins(y=0.12)
+
+
+def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
+    """Latency on a log scale (box: 25, 50, 75 %; whiskers: 5 and 95 %): a group a method, a box a source."""
+    values = part.set_index(["method", "source", "metric"])["value"]
+    methods = methods_of(part)
+    for place, method in enumerate(methods):
+        names = [f"{phase}_latency_{q}_s" for q in QUANTILES]
+        sources = [s for s in _sources(part, method) if all((method, s, name) in values.index for name in names)]
+        for x, source in zip(_places(place, len(sources)), sources, strict=True):
+            keys = [(method, source, name) for name in names]
+            look = _look(method, source)
+            stats = dict(zip(BOX_KEYS, (float(values[k]) for k in keys), strict=True))
+            drawn = axes.bxp(
+                [{**stats, "fliers": []}],
+                positions=[x],
+                widths=[0.25],
+                patch_artist=True,
+                showfliers=False,
+                manage_ticks=False,
+                medianprops={"color": "black", "linewidth": 1.0},
+                whiskerprops={"color": "0.25", "linewidth": 0.8},
+                capprops={"color": "0.25", "linewidth": 0.8},
+            )
+            drawn["boxes"][0].set(facecolor=COLOURS[look], hatch=MARKS[look], edgecolor="white", linewidth=0.4)
+    axes.set_yscale("log")
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]
+    low, high = axes.get_ylim()
+    axes.set_yticks([t for t in ticks if low <= t <= high], [f"{t:g}" for t in ticks if low <= t <= high])
+    axes.minorticks_off()
+    _methods_axis(axes, methods)
+
+
+def _places(centre: float, count: int) -> Sequence[float]:
+    return [centre + (i - (count - 1) / 2) * 0.3 for i in range(count)]
+
+
+def _methods_axis(axes: Axes, methods: Sequence[str]) -> None:
+    axes.set_xticks(range(len(methods)), [METHODS[m] for m in methods])
+    axes.set_xlim(-0.55, len(methods) - 0.45)
+    tidy(axes)
