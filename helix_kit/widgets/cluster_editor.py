@@ -38,7 +38,7 @@ class MachineRow(W.HBox):
         self.per_node = W.BoundedIntText(per_node, min=1, max=16, layout=W.Layout(width="70px"))
         self.count = W.BoundedIntText(count, min=0, max=MOST_MACHINES, layout=W.Layout(width="80px"))
         self.region = W.Text(region, layout=W.Layout(width="130px"), continuous_update=False)
-        self.remove = W.Button(icon="trash", tooltip="remove this line", layout=W.Layout(width="40px"))
+        self.remove = W.Button(description="✕", tooltip="remove this line", layout=W.Layout(width="40px"))
         super().__init__([self.count, self.gpu, self.per_node, self.region, self.remove])
 
 
@@ -60,7 +60,7 @@ class ClusterEditor(PictureBox):
         self._filling = False
         self.rows: list[MachineRow] = []
         self._table = W.VBox()
-        self.add = W.Button(description="Add machines", icon="plus")
+        self.add = W.Button(description="Add machines")
         self.preset = W.Dropdown(options=["", *cluster_names()], description="start from")
         known = {name: Model.preset(name) for name in model_names()}
         start = model if isinstance(model, Model) else load_model(model)
@@ -77,8 +77,8 @@ class ClusterEditor(PictureBox):
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
         self.depth = W.BoundedIntText(0, min=0, max=10000, description="most stages", tooltip="0: any number")
-        self.solve_button = W.Button(description="Solve", button_style="primary", icon="play")
-        self.stop_button = W.Button(description="Stop", icon="stop", disabled=True)
+        self.solve_button = W.Button(description="Solve", button_style="primary")
+        self.stop_button = W.Button(description="Stop", disabled=True)
         self.path = W.Text("my-cluster.yaml", description="file")
         self.save_button, self.load_button = W.Button(description="Save YAML"), W.Button(description="Load YAML")
         self.status, self.why = Message(), Message()
