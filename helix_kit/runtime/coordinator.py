@@ -332,7 +332,8 @@ class Coordinator:
         elif message.kind == "beat":
             member.stats = body["stats"]
         elif message.kind == "ready":
-            member.state, member.endpoint, member.pages = "up", body["endpoint"], body["pages"]
+            member.state, member.endpoint = "up", body["endpoint"]
+            member.pages, member.pid = body["pages"], body["pid"]
             self.ledger.add_node(member.node, member.pages)
             # While the first workers come up one by one, there is nothing to route yet.
             if self.ready.is_set() or all(m.state == "up" for m in self.members.values()):
@@ -485,7 +486,7 @@ class Coordinator:
             "workers": {
                 m.node: {
                     "state": m.state,
-                    "pid": m.process.pid,
+                    "pid": m.pid,
                     "layers": [m.spec.start, m.spec.end],
                     "pages": m.pages,
                     "reason": m.reason,

@@ -265,7 +265,7 @@ def serve(
     restart_workers: bool = False,
     timeouts: Timeouts | None = None,
     encrypt: bool = False,
-    host: str = "127.0.0.1",
+    host: str | None = None,
 ) -> Engine:
     """Start a plan's workers and return the engine when all are up.
 
@@ -294,6 +294,8 @@ def serve(
         Start a new worker when one is lost.
     encrypt
         CURVE on all sockets; always on when `host` is not loopback.
+    host
+        Address to listen on; None: loopback, or with Ray this machine's address in the Ray cluster.
 
     Raises
     ------
@@ -308,8 +310,10 @@ def serve(
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     count = threads or max(1, (os.cpu_count() or 1) // len(plan.placement))
+    places = _devices(plan, devices, one_machine=launcher != "ray")
+    starter = make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count)
+    host = host or starter.host
     keys = CurveKeys.generate() if encrypt or host not in {"127.0.0.1", "localhost"} else None
-    places = _devices(plan, devices)
 
     def make_spec(current: Plan, node: str, generation: int, endpoint: str, key_hex: str) -> WorkerSpec:
         start, end = current.placement[node]
@@ -339,7 +343,7 @@ def serve(
 
     coordinator = Coordinator(
         plan,
-        make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count),
+        starter,
         make_spec,
         policy=policy,
         seed=seed,
@@ -376,12 +380,17 @@ def _weights_folder(plan: Plan, weights: str | Path | None) -> Path:
     return demo_weights()
 
 
-def _devices(plan: Plan, given: Mapping[str, str] | None) -> dict[str, str]:
-    """Device of each node: given, else CPU for emulated kinds, else this machine's GPUs in turn."""
+def _devices(plan: Plan, given: Mapping[str, str] | None, *, one_machine: bool) -> dict[str, str]:
+    """Device of each node: given, else CPU for emulated kinds, else this machine's GPUs in turn.
+
+    On several machines each worker sees only the GPU that it was given, as its first.
+    """
     for node in given or {}:
         if node not in plan.placement:
             raise InputError(_files.unknown("node", node, plan.placement), field="devices")
     real = [n for n in plan.placement if not plan.cluster.node(n).gpu.startswith(EMULATED_PREFIX)]
+    if not one_machine:
+        return {node: "cuda:0" if node in real else "cpu" for node in plan.placement} | dict(given or {})
     gpus = _cuda_devices() if real and set(real) - set(given or {}) else 0
     chosen = dict.fromkeys(plan.placement, "cpu")
     if gpus:

@@ -13,11 +13,6 @@ State = Literal["starting", "up", "lost"]
 class WorkerProcess(Protocol):
     """A started worker, whatever it runs in."""
 
-    @property
-    def pid(self) -> int | None:
-        """Process id on this machine, None where there is none."""
-        ...
-
     def is_alive(self) -> bool:
         """Whether it still runs."""
         ...
@@ -38,6 +33,11 @@ class Launcher(Protocol):
         """End all workers and whatever helps to start them."""
         ...
 
+    @property
+    def host(self) -> str:
+        """Address of this machine that the workers can reach."""
+        ...
+
 
 @dataclass(slots=True)
 class Member:
@@ -48,6 +48,7 @@ class Member:
     state: State = "starting"
     endpoint: str = ""
     pages: int = 0
+    pid: int | None = None
     started_s: float = 0.0
     heard_s: float = 0.0
     stats: dict[str, float] = field(default_factory=dict)

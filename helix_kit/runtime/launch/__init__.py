@@ -7,7 +7,7 @@ from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.members import Launcher
 
-LAUNCHERS = ("process", "inproc")
+LAUNCHERS = ("process", "inproc", "ray")
 
 
 def make_launcher(name: str | Launcher, plan: Plan, model_type: str, *, threads: int = 1) -> Launcher:
@@ -22,4 +22,8 @@ def make_launcher(name: str | Launcher, plan: Plan, model_type: str, *, threads:
         from helix_kit.runtime.launch.inproc import InprocLauncher
 
         return InprocLauncher()
+    if name == "ray":
+        from helix_kit.runtime.launch.ray import RayLauncher
+
+        return RayLauncher(plan, threads=threads)
     raise InputError(_files.unknown("launcher", name, LAUNCHERS), field="launcher")

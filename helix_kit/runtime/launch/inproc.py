@@ -14,8 +14,6 @@ log = logging.getLogger(__name__)
 class InprocWorker:
     """A worker in a thread."""
 
-    pid = None
-
     def __init__(self, spec: WorkerSpec) -> None:
         from helix_kit.runtime.worker import Worker
 
@@ -44,6 +42,8 @@ class InprocWorker:
 
 class InprocLauncher:
     """Starts workers as threads."""
+
+    host = "127.0.0.1"
 
     def __init__(self) -> None:
         self._workers: list[InprocWorker] = []

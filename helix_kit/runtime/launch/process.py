@@ -39,6 +39,8 @@ class ProcessWorker:
 class ProcessLauncher:
     """Starts a nursery for `model_type` at once (it loads in the background), then workers when asked."""
 
+    host = "127.0.0.1"
+
     def __init__(self, model_type: str, *, threads: int = 1) -> None:
         environment = {
             **os.environ,
