@@ -112,9 +112,6 @@ def send(index, rate, nodes, links, queries, clock, heap, fifo, kind, at):
         keep_books(sender, clock)
     query.hop += 1
     query.send_link, query.send_rate, query.send_start = index, rate, clock.now
-    if clock.window_start <= clock.now < clock.window_end:
-        link.bytes += size
-        link.messages += 1
     # Rounding as published: latency goes in and out again.
     duration = link.latency + size / rate
     push(heap, fifo, clock, clock.now + duration - link.latency, kind, at)
@@ -129,10 +126,13 @@ def stop_sending(nodes, links, queries, clock, at):
     link.free += query.send_rate
     nodes[link.target].receive_free += query.send_rate
     link.sending -= 1
-    if link.sending == 0:
-        begin, end = max(link.since, clock.window_start), min(clock.now, clock.window_end)
-        if end > begin:
-            link.busy += end - begin
+    begin, end = max(query.send_start, clock.window_start), min(clock.now, clock.window_end)
+    if end > begin:
+        link.bytes += query.send_rate * (end - begin)
+        link.messages += 1
+    begin = max(link.since, clock.window_start)
+    if link.sending == 0 and end > begin:
+        link.busy += end - begin
     return query.send_link
 
 

@@ -246,7 +246,7 @@ def sent(state, number):
     begin, end = max(link.since, clock.window_start), min(clock.now, clock.window_end)
     if end > begin:
         link.busy += end - begin
-        link.bytes += message.size * (end - begin) / max(clock.now - link.since, 1e-300)
+        link.bytes += link.granted * (end - begin)
         link.messages += 1
     events.push(heap, state[10], clock, clock.now + link.latency, RECEIVED, number)
     start_message(state, message.link)
