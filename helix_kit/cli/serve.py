@@ -27,24 +27,39 @@ def serve_command(
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    http: Annotated[
+        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OpenAI's HTTP API until Ctrl-C.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address of the HTTP API; loopback unless told.")] = "127.0.0.1",
+    api_key: Annotated[
+        str | None, typer.Option(envvar="HELIX_KIT_API_KEY", help="Key that HTTP clients must send.")
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Serve a model for real, one worker per node of the plan, and answer prompts."""
+    """Serve a model for real, one worker per node of the plan: answer prompts, or stay up as an HTTP API."""
     from helix_kit.placement.plan import Plan
     from helix_kit.report import Run
     from helix_kit.runtime import demo_weights, serve
     from helix_kit.runtime.weights import DEMO_MODEL
 
     plan = Plan.load(plan_file)
-    prompts = prompt or [line.strip() for line in sys.stdin if line.strip()]
-    if not prompts:
-        raise InputError("expected at least one --prompt, or prompts on standard input, one a line")
+    if http is not None and prompt:
+        raise InputError("expected --http or --prompt, not both")
+    prompts = [] if http is not None else prompt or [line.strip() for line in sys.stdin if line.strip()]
+    if http is None and not prompts:
+        raise InputError("expected at least one --prompt, prompts on standard input (one a line), or --http PORT")
     with Status("Serving", as_json) as say:
         if weights is None and plan.model.name == DEMO_MODEL:
             weights = demo_weights(say)
         say(f"starting {len(plan.placement)} workers")
         with serve(plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, seed=seed) as engine:
+            if http is not None:
+                from helix_kit.runtime.api import run_server
+
+                typer.echo(f"Serving {plan.model.name} at http://{host}:{http}/v1 (Ctrl-C ends it)", err=True)
+                run_server(engine, host=host, port=http, api_key=api_key)
+                return
             say(f"answering {len(prompts)} prompts")
             options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
