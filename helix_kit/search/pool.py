@@ -1,0 +1,110 @@
+"""Candidates of many shapes for the served objective: what local search starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations, product
+
+from helix_kit.errors import InfeasibleError
+from helix_kit.placement import heuristics
+from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.planner import plan_problem
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
+from helix_kit.search import stage_program
+from helix_kit.search.moves import Layout
+from helix_kit.search.predictor import Predictor
+from helix_kit.search.stage_program import Block
+
+CAUTIONS = (1.0, 4.0, 12.0)
+MOST_UNIFORM = 60
+MOST_ORDERS = 6
+
+
+def candidates(problem: Problem, predictor: Predictor, watch: Watch, solver: str, seed: int) -> Iterator[Layout]:
+    """Heuristics, uniform stages, the stage program, and flow plans under caps on depth; quick ones first."""
+    groups = groups_of(problem)
+    for make in (heuristics.petals, heuristics.swarm):
+        try:
+            yield make(problem)
+        except InfeasibleError:
+            continue
+    yield from uniform(groups, predictor)
+    for caution in CAUTIONS:
+        if watch.over():
+            return
+        for _, chosen in stage_program.programs(
+            groups, predictor, solver=solver, over=watch.over, left=lambda: watch.left, seed=seed, caution=caution
+        ):
+            for order in orders(chosen, groups):
+                yield stage_program.lay_out(order, groups)
+    yield from depth_capped(problem, groups, watch, solver, seed)
+
+
+def depth_capped(problem: Problem, groups: Sequence[Group], watch: Watch, solver: str, seed: int) -> Iterator[Layout]:
+    """The most flow with at most D stages, for D from few to many."""
+    sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
+    least = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= problem.num_layers), 0)
+    caps: list[int | None] = [round(least * factor) for factor in (1.15, 1.35, 1.6, 1.9, 2.3)]
+    for cap in dict.fromkeys([*caps, None]):
+        if watch.over():
+            return
+        # One solve must not take the time of all the others.
+        limit = max(1.0, watch.left / 3)
+        made = plan_problem(
+            problem, solver=solver, seed=seed, max_stages=cap, time_limit=limit, stop=watch.stopped, prove=False,
+            flow_split="any",
+        )  # fmt: skip
+        yield made.placement
+
+
+def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Layout]:
+    """Every group in equal stages of its own, r nodes side by side with k layers each: the best by round trip."""
+    if len({g.region for g in groups}) > 1 or len(groups) > 4:
+        return []
+    layers, output = predictor.problem.num_layers, predictor.lengths.output_tokens
+    known = {(b.length, b.counts): b for b in stage_program.blocks(groups, predictor)}
+    options: list[list[tuple[int, Block | None]]] = []
+    for index, group in enumerate(groups):
+        mine: list[tuple[int, Block | None]] = [(0, None)]
+        for replicas in range(1, group.size + 1):
+            counts = tuple(replicas if i == index else 0 for i in range(len(groups)))
+            stages = group.size // replicas
+            mine += [(stages, known[k, counts]) for k in range(1, group.max_layers + 1) if (k, counts) in known]
+        options.append(mine)
+    ranked: list[tuple[float, list[Block]]] = []
+    for choice in product(*options):
+        if sum(n * b.length for n, b in choice if b) != layers:
+            continue
+        used = [(n, b) for n, b in choice if b]
+        in_flight = min(b.in_flight for _, b in used)
+        rate = in_flight
+        for _ in range(3):
+            rate = in_flight / sum(n * b.cost(rate / output, output, caution=4.0) for n, b in used)
+        ranked.append((rate, [b for n, b in used for _ in range(n)]))
+    ranked.sort(key=lambda pair: (-pair[0], [(b.length, b.counts) for b in pair[1]]))
+    return [
+        stage_program.lay_out(sorted(chosen, key=lambda b: (-b.length, b.counts)), groups)
+        for _, chosen in ranked[:MOST_UNIFORM]
+    ]
+
+
+def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:
+    """Blocks in order: by region, the widest at both ends of a region, in every order of regions (the first few)."""
+    regions = dict.fromkeys(b.region for b in chosen)
+    for count, order in enumerate(permutations(regions)):
+        if count >= MOST_ORDERS:
+            return
+        laid: list[Block] = []
+        for place, region in enumerate(order):
+            inside = sorted(
+                (b for b in chosen if b.region == region), key=lambda b: (-sum(b.counts), -b.length, b.counts)
+            )
+            if len(order) == 1:
+                inside.sort(key=lambda b: (-b.length, b.counts))
+            elif place == 0:
+                inside = inside[1:] + inside[:1]
+            elif place < len(order) - 1 and len(inside) > 1:
+                inside = [inside[0], *inside[2:], inside[1]]
+            laid += inside
+        yield laid
