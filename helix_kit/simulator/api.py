@@ -16,7 +16,7 @@ from helix_kit import __version__
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
-from helix_kit.report import Batch, LinkUse, NodeUse, Run, TokenTimes
+from helix_kit.report import Run
 from helix_kit.scheduling import Policy, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.simulator import layerwise, ranged
@@ -24,9 +24,10 @@ from helix_kit.simulator import setup as setups
 from helix_kit.simulator.faults import Fault
 from helix_kit.simulator.progress import Progress, watcher
 from helix_kit.simulator.published import HOP_BY_HOP, Feed, Layerwise
+from helix_kit.simulator.reporting import report_of
 from helix_kit.simulator.serving import Options, Serving, check_faults
 from helix_kit.simulator.setup import Setup
-from helix_kit.workload.request import Outcome, Request, RequestRecord
+from helix_kit.workload.request import Request
 
 OFFLINE_WARMUP_S, OFFLINE_DURATION_S = 60.0, 600.0
 SAMPLE_EVERY_S = 1.0
@@ -100,7 +101,7 @@ def simulate(
             end = engine.now_s()
     facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
              "policy": name, "execution": execution, "seed": seed, "helix_kit": __version__}  # fmt: skip
-    return _report(engine, (warmup_s, max(warmup_s, min(end, warmup_s + duration_s))), partial, record_tokens, facts)
+    return report_of(engine, (warmup_s, max(warmup_s, min(end, warmup_s + duration_s))), partial, record_tokens, facts)
 
 
 def _say_if_compiling(execution: str) -> None:
@@ -258,66 +259,3 @@ def _check_in(now_s: float, watch: Callable[[float], None], interrupted: list[bo
     watch(now_s)
     if interrupted[0]:
         raise KeyboardInterrupt
-
-
-def _report(engine: Any, window: tuple[float, float], partial: bool, record_tokens: bool, facts: dict[str, Any]) -> Run:
-    clock, made = engine.clock[0], engine.setup
-    count = int(clock["tokens"])
-    tokens = TokenTimes(engine.token_request[:count].copy(), engine.token_time[:count] - engine.start_s)
-    records = make_records(engine, tokens, record_tokens)
-    length = max(window[1] - window[0], 1e-9)
-    kv = np.array([used for _, used in engine.kv_samples]).reshape(len(engine.kv_samples), -1)
-    times = np.array([t for t, _ in engine.kv_samples])
-    nodes = {}
-    for i, name in enumerate(made.names):
-        node = made.nodes[i]
-        busy, blocked = float(node["busy_s"] / length), float(node["blocked_s"] / length)
-        nodes[name] = NodeUse(
-            busy=busy, blocked=blocked, starved=1 - busy - blocked,
-            steps=int(node["steps"]), prefill_tokens=int(node["prefill_tokens"]),
-            decode_tokens=int(node["decode_tokens"]), kv_capacity=int(node["kv_capacity"]),
-            kv_peak=int(node["kv_peak"]),
-            kv_mean=float(kv[times >= window[0], i].mean()) if (times >= window[0]).any() else 0.0,
-        )  # fmt: skip
-    links = [
-        LinkUse(source, target, float(link["busy"] / length), float(link["bytes"]), int(link["messages"]))
-        for (source, target), link in zip(made.edges, made.links, strict=True)
-    ]
-    batches = [
-        Batch(made.names[b["node"]], float(b["start"] - engine.start_s), float(b["end"] - engine.start_s),
-              int(b["prefill"]), int(b["decodes"]))
-        for b in engine.batches[: clock["batches"]]
-    ]  # fmt: skip
-    return Run(
-        records, window=window, tokens=tokens, nodes=nodes, links=links, batches=batches, kv_unit=engine.kv_unit,
-        kv_samples={name: np.column_stack([times, kv[:, i]]) for i, name in enumerate(made.names)} if len(kv) else {},
-        partial=partial, notes=engine.notes(), facts=facts,
-    )  # fmt: skip
-
-
-def make_records(engine: Any, tokens: TokenTimes, record_tokens: bool) -> list[RequestRecord]:
-    """One record for each request of the workload that was issued."""
-    order = np.argsort(tokens.request, kind="stable")
-    bounds = np.searchsorted(tokens.request[order], np.arange(len(engine.requests) + 1))
-    records = []
-    for at, request in enumerate(engine.requests[: engine.issued]):
-        times = tokens.time_s[order[bounds[at] : bounds[at + 1]]]
-        outcome: Outcome = "finished" if at in engine.finished else "in_flight"
-        if at in engine.rejected:
-            outcome = "rejected"
-        arrival = engine.arrived_s(at)
-        records.append(
-            RequestRecord(
-                Request(request.id, arrival, request.input_tokens, request.output_tokens),
-                outcome=outcome,
-                reason=engine.rejected.get(at),
-                pipeline=engine.pipeline_of(at) if at not in engine.rejected else None,
-                started_s=engine.started.get(at),
-                first_token_s=float(times[0]) if len(times) else None,
-                finished_s=engine.finished.get(at),
-                tokens_generated=engine.generated(len(times)),
-                token_times_s=times.tolist() if record_tokens else [],
-                restarts=engine.restarts.get(at, 0),
-            )
-        )
-    return records

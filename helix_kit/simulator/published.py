@@ -6,10 +6,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from helix_kit.flow import Pipeline, Stage
+from helix_kit.report import Batch
 from helix_kit.scheduling import Helix, Policy
 from helix_kit.simulator import layerwise, mersenne, network, setup
 from helix_kit.simulator.setup import Setup
@@ -57,7 +59,8 @@ class Layerwise:
         self.finished: dict[int, float] = {}
         self._waiting: deque[int] = deque()
         self._issued = 0
-        self.kv_samples: list[tuple[float, np.ndarray]] = []
+        self.kv_samples: list[tuple[float, list[str], np.ndarray]] = []
+        self.batches_before: list[Batch] = []
         count = len(requests)
         self.queries = filled(QUERY, count, ("next", "out_next", "out_previous"))
         self.queries["input"] = [r.input_tokens for r in requests]
@@ -101,7 +104,8 @@ class Layerwise:
             self._advance(until)
             if until == mark and mark < end:
                 watch(mark - self.start_s)
-                self.kv_samples.append((mark - self.start_s, self.setup.nodes["kv_used"][:-2].copy()))
+                used = self.setup.nodes["kv_used"][:-2].copy()
+                self.kv_samples.append((mark - self.start_s, self.setup.names, used))
                 mark += every_s
             elif until >= end:
                 break
@@ -256,6 +260,21 @@ class Layerwise:
             stages.append(Stage(self.setup.names[target], done, end))
             done = end
         return None
+
+
+def finished_batches(engine: Any) -> list[Batch]:
+    """The batches recorded so far, for the report."""
+    names, start_s = engine.setup.names, engine.start_s
+    return [
+        Batch(
+            names[b["node"]],
+            float(b["start"]) - start_s,
+            float(b["end"]) - start_s,
+            int(b["prefill"]),
+            int(b["decodes"]),
+        )
+        for b in engine.batches[: engine.clock[0]["batches"]]
+    ]
 
 
 def longest_path(made: Setup) -> int:

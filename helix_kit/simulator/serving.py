@@ -16,10 +16,11 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
+from helix_kit.report import Batch
 from helix_kit.scheduling import PAGE_TOKENS, PagedKV, Policy
 from helix_kit.simulator import ranged, setup
 from helix_kit.simulator.faults import Fault, LinkDegrades, NodeDies, NodeSlows, PlanSwap
-from helix_kit.simulator.published import longest_path, token_loads
+from helix_kit.simulator.published import finished_batches, longest_path, token_loads
 from helix_kit.simulator.setup import Setup
 from helix_kit.simulator.state import BATCH, MESSAGE, PIECE, QUERY, QUEUE, filled, pool
 from helix_kit.workload.request import Request
@@ -66,7 +67,8 @@ class Serving:
         self.restarts: dict[int, int] = {}
         self.pipelines: dict[int, Pipeline] = {}
         self.issued = 0
-        self.kv_samples: list[tuple[float, np.ndarray]] = []
+        self.kv_samples: list[tuple[float, list[str], np.ndarray]] = []
+        self.batches_before: list[Batch] = []
         self.waiting_samples: list[tuple[float, int]] = []
         self._waiting: deque[int] = deque()
         self._live: dict[int, Request] = {}
@@ -156,7 +158,7 @@ class Serving:
             made.nodes[i]["kv_capacity"] = self.kv.capacity[name]
 
     def _sample(self, now: float) -> None:
-        self.kv_samples.append((now, np.array([self.kv.used(name) for name in self.setup.names])))
+        self.kv_samples.append((now, self.setup.names, np.array([self.kv.used(n) for n in self.setup.names])))
         self.waiting_samples.append((now, len(self._waiting)))
 
     def _arrive(self) -> None:
@@ -292,7 +294,11 @@ class Serving:
         self._restart(sorted(self._live))
         reload_s = setup.load_seconds(fault.plan) if fault.reload_s is None else fault.reload_s
         self._unavailable_until = float(self.clock["now"][0]) + reload_s
-        self._install(self._make_setup(fault.plan))
+        made, before = self._make_setup(fault.plan), self.setup
+        self.batches_before += finished_batches(self)
+        self.clock["batches"] = 0
+        _carry_books(before, made)
+        self._install(made)
         self._agenda.append((self._unavailable_until, lambda engine: None))
         self._agenda.sort(key=lambda entry: entry[0])
 
@@ -338,6 +344,19 @@ class Serving:
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the node's free pages hold `tokens` in `num_layers` layers."""
         return self.kv.has_room(node, tokens, num_layers)
+
+
+def _carry_books(before: Setup, made: Setup) -> None:
+    """Nodes and links that both plans use go on with what they have counted."""
+    for i, name in enumerate(made.names):
+        if name in before.names:
+            old = before.nodes[before.names.index(name)]
+            for field in ("busy_s", "blocked_s", "steps", "prefill_tokens", "decode_tokens"):
+                made.nodes[i][field] = old[field]
+    for i, edge in enumerate(made.edges):
+        if edge in before.link_index:
+            for field in ("busy", "bytes", "messages"):
+                made.links[i][field] = before.links[before.link_index[edge]][field]
 
 
 def _agenda(faults: Sequence[Fault]) -> list[tuple[float, Callable[[Serving], None]]]:

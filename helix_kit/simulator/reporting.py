@@ -1,0 +1,86 @@
+"""From an engine that has run to a `Run`: records, use of nodes and links, KV cache over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from helix_kit.report import LinkUse, NodeUse, Run, TokenTimes
+from helix_kit.simulator.published import finished_batches
+from helix_kit.workload.request import Outcome, Request, RequestRecord
+
+
+def report_of(
+    engine: Any, window: tuple[float, float], partial: bool, record_tokens: bool, facts: dict[str, Any]
+) -> Run:
+    clock, made = engine.clock[0], engine.setup
+    count = int(clock["tokens"])
+    tokens = TokenTimes(engine.token_request[:count].copy(), engine.token_time[:count] - engine.start_s)
+    records = make_records(engine, tokens, record_tokens)
+    length = max(window[1] - window[0], 1e-9)
+    kv: dict[str, list[tuple[float, float]]] = {}
+    for time_s, names, used in engine.kv_samples:
+        for name, amount in zip(names, used, strict=True):
+            kv.setdefault(name, []).append((time_s, float(amount)))
+    nodes = {}
+    for i, name in enumerate(made.names):
+        node = made.nodes[i]
+        busy, blocked = float(node["busy_s"] / length), float(node["blocked_s"] / length)
+        nodes[name] = NodeUse(
+            busy=busy, blocked=blocked, starved=1 - busy - blocked,
+            steps=int(node["steps"]), prefill_tokens=int(node["prefill_tokens"]),
+            decode_tokens=int(node["decode_tokens"]), kv_capacity=int(node["kv_capacity"]),
+            kv_peak=int(node["kv_peak"]),
+            kv_mean=_mean_since(kv.get(name, []), window[0]),
+        )  # fmt: skip
+    links = [
+        LinkUse(source, target, float(link["busy"] / length), float(link["bytes"]), int(link["messages"]))
+        for (source, target), link in zip(made.edges, made.links, strict=True)
+    ]
+    return Run(
+        records,
+        window=window,
+        tokens=tokens,
+        nodes=nodes,
+        links=links,
+        batches=engine.batches_before + finished_batches(engine),
+        kv_unit=engine.kv_unit,
+        kv_samples={name: np.array(samples) for name, samples in kv.items()},
+        partial=partial,
+        notes=engine.notes(),
+        facts=facts,
+    )
+
+
+def _mean_since(samples: list[tuple[float, float]], start_s: float) -> float:
+    within = [amount for time_s, amount in samples if time_s >= start_s]
+    return sum(within) / len(within) if within else 0.0
+
+
+def make_records(engine: Any, tokens: TokenTimes, record_tokens: bool) -> list[RequestRecord]:
+    """One record for each request of the workload that was issued."""
+    order = np.argsort(tokens.request, kind="stable")
+    bounds = np.searchsorted(tokens.request[order], np.arange(len(engine.requests) + 1))
+    records = []
+    for at, request in enumerate(engine.requests[: engine.issued]):
+        times = tokens.time_s[order[bounds[at] : bounds[at + 1]]]
+        outcome: Outcome = "finished" if at in engine.finished else "in_flight"
+        if at in engine.rejected:
+            outcome = "rejected"
+        arrival = engine.arrived_s(at)
+        records.append(
+            RequestRecord(
+                Request(request.id, arrival, request.input_tokens, request.output_tokens),
+                outcome=outcome,
+                reason=engine.rejected.get(at),
+                pipeline=engine.pipeline_of(at) if at not in engine.rejected else None,
+                started_s=engine.started.get(at),
+                first_token_s=float(times[0]) if len(times) else None,
+                finished_s=engine.finished.get(at),
+                tokens_generated=engine.generated(len(times)),
+                token_times_s=times.tolist() if record_tokens else [],
+                restarts=engine.restarts.get(at, 0),
+            )
+        )
+    return records

@@ -1,0 +1,77 @@
+"""Faults and changes in the middle of a run: what was lost is done again elsewhere, and the report shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from helix_kit.errors import InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.simulator import LinkDegrades, NodeDies, NodeSlows, PlanSwap, simulate
+from helix_kit.workload import Workload
+
+WORKLOAD = Workload.azure_conversation(rate=0.7, duration=120, seed=5)
+
+
+def run(plan, *faults, **options):
+    return simulate(plan, WORKLOAD, faults=faults, duration=1500, record_tokens=True, **options)
+
+
+def busiest(plan):
+    return max(plan.placement, key=plan.max_flow.through)
+
+
+def test_a_dead_node_costs_restarts_but_no_request(plan):
+    node = busiest(plan)
+    calm, hit = run(plan), run(plan, NodeDies(node, at_s=60.0, detection_s=2.0))
+    assert calm.summary()["restarts"] == 0
+    victims = [r for r in hit.records if r.restarts]
+    assert victims
+    assert [r.outcome for r in hit.records] == ["finished"] * len(WORKLOAD)
+    for record in hit.records:
+        assert len(record.token_times_s) == record.request.output_tokens == record.tokens_generated
+        if record.finished_s > 62.0:
+            assert node not in [stage.node for stage in record.pipeline]
+    for record in victims:
+        # What had passed the node when it died may still come back, one token at most.
+        assert sum(60.0 < t <= 62.0 for t in record.token_times_s) <= 1
+    assert hit.summary()["prompt_latency_s"]["avg"] >= calm.summary()["prompt_latency_s"]["avg"]
+    assert hit.nodes[node].busy < calm.nodes[node].busy
+
+
+def test_without_a_pipeline_requests_wait_and_the_report_says_so(plan):
+    starts = [n for n, (start, _) in plan.placement.items() if start == 0]
+    dead = run(plan, *(NodeDies(n, at_s=30.0) for n in starts))
+    summary = dead.summary()
+    assert summary["in_flight"] == len(WORKLOAD) - summary["finished"] > 0
+    assert "no pipeline is left" in dead.notes[0]
+
+
+def test_a_slow_node_and_a_poor_link_delay(plan):
+    calm = run(plan).summary()
+    slow = run(plan, NodeSlows(busiest(plan), at_s=10.0, factor=5.0)).summary()
+    assert slow["decode_latency_s"]["avg"] > 1.1 * calm["decode_latency_s"]["avg"]
+    source, target = max(
+        (edge for edge in plan.flow_edges if "coordinator" not in edge), key=plan.flow_edges.__getitem__
+    )
+    poor = run(plan, LinkDegrades(source, target, at_s=10.0, bandwidth_factor=0.01, extra_latency_s=0.2)).summary()
+    assert poor["prompt_latency_s"]["avg"] > 1.1 * calm["prompt_latency_s"]["avg"]
+
+
+def test_a_plan_is_swapped_in(plan):
+    kept = {n: span for n, span in plan.placement.items() if n.startswith("L4")}
+    other = Plan.from_placement(plan.problem, kept, method="hand")
+    swapped = run(plan, PlanSwap(other, at_s=60.0, reload_s=10.0))
+    assert swapped.summary()["restarts"] > 0
+    for record in swapped.records:
+        assert record.outcome == "finished"
+        assert not any(60.0 < t < 70.0 for t in record.token_times_s), "nothing is served while layers load"
+        if record.started_s > 60.0:
+            assert all(stage.node in kept for stage in record.pipeline)
+
+
+def test_faults_of_what_is_not_there_are_refused(plan):
+    for fault in (NodeDies("T4-9", 1.0), LinkDegrades("A100-40G-2", "A100-40G-0", 1.0), NodeSlows("L4x2-0", -1.0)):
+        with pytest.raises(InputError, match="faults"):
+            run(plan, fault)
+    with pytest.raises(InputError, match="range"):
+        run(plan, NodeSlows("L4x2-0", 1.0), execution="layerwise")
