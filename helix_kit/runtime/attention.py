@@ -103,6 +103,8 @@ def attend(
     kv_heads = key.shape[1]
     pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
+    if not step.chunks:  # the usual step: nothing but decodes, in batch order
+        return _decode(step, layer, query[0], scaling, sliding_window).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
     if len(step.decode_rows):
         out[step.decode_rows] = _decode(step, layer, query[0][:, step.decode_rows], scaling, sliding_window)

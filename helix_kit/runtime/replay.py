@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Told how many requests are done, and how many there are."""
-SETTLE_BEATS = 3
+SETTLE_S = 1.2
+"""Longer than two heartbeats: by then the counters of the last step have been reported."""
 
 
 def replay(
@@ -69,7 +70,7 @@ def replay(
     records += [RequestRecord(request) for request in unsent]
     last = max([t for r in records for t in r.token_times_s[-1:]], default=0.0)
     window = (0.0, max_seconds if late or (unsent and max_seconds is not None) else last)
-    time.sleep(SETTLE_BEATS * 0.25)  # until the last counters have been reported
+    time.sleep(SETTLE_S)
     after = engine.status()
     return Run(
         records,

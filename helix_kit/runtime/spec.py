@@ -36,4 +36,4 @@ class WorkerSpec(BaseModel):
     profile: Profile | None = None
     """Steps are padded to this profile's times; None: as fast as the device goes."""
     time_scale: float = 1.0
-    heartbeat_s: float = 0.25
+    heartbeat_s: float = 0.5

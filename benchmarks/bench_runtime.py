@@ -1,0 +1,164 @@
+"""The runtime's speed beside transformers' own, on one machine, with one thread each, in one run.
+
+    python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [--json FILE]
+
+Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of what
+computes, so that a busy machine changes little; what is to be read are the ratios. A pipeline of four workers
+is measured in the same way: its extra cost is what passing on costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+PROMPT_TOKENS = 32
+HOP_BYTES = (16 << 10, 1 << 20)
+
+
+def prompts(count: int, vocabulary: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(3, vocabulary, PROMPT_TOKENS).tolist() for _ in range(count)]
+
+
+def bench_engine(weights: Path, cuts: list[int], batches: list[int], new_tokens: int) -> dict[str, float]:
+    """Tokens per CPU-second of all workers, by batch, and the coordinator's CPU time per token."""
+    from helix_kit.runtime import serve
+    from helix_kit.runtime.tiny import tiny_plan
+
+    bounds = [0, *cuts, 30]
+    placement = {f"w{i}": span for i, span in enumerate(itertools.pairwise(bounds))}
+    plan = tiny_plan(weights, placement)
+    found: dict[str, float] = {}
+    with serve(plan, weights, pace=False, threads=1) as engine:
+
+        def settled() -> dict:
+            time.sleep(1.2)  # two heartbeats: the counters are those of now
+            return engine.status()
+
+        engine.generate(prompts(2, 40000), max_new_tokens=4, ignore_eos=True)
+        spent_ms = []
+        for batch in batches:
+            before = settled()
+            began = time.monotonic()
+            engine.generate(prompts(batch, 40000), max_new_tokens=new_tokens, ignore_eos=True)
+            wall_s = time.monotonic() - began
+            after = settled()
+            cpu_s = sum(after["workers"][n]["cpu_s"] - before["workers"][n]["cpu_s"] for n in placement)
+            found[f"per_cpu_s_{batch}"] = batch * new_tokens / cpu_s
+            found[f"per_wall_s_{batch}"] = batch * new_tokens / wall_s
+            coordinator_s = after["coordinator_cpu_s"] - before["coordinator_cpu_s"]
+            spent_ms.append(1e3 * coordinator_s / (batch * new_tokens))
+            found[f"coordinator_ms_per_token_{batch}"] = spent_ms[-1]
+    return found
+
+
+def bench_transformers(weights: Path, batches: list[int], new_tokens: int) -> dict[str, dict[str, float]]:
+    """The same for `generate` (one padded batch) and `generate_batch` (transformers' continuous batching)."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, float]] = {"generate": {}, "generate_batch": {}}
+    config = GenerationConfig(
+        max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, eos_token_id=None, pad_token_id=2
+    )
+    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
+    for batch in batches:
+        ids = torch.tensor(prompts(batch, 40000))
+        cpu, wall = time.process_time(), time.monotonic()
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        assert out.shape[1] == PROMPT_TOKENS + new_tokens
+        found["generate"][f"per_cpu_s_{batch}"] = batch * new_tokens / (time.process_time() - cpu)
+        found["generate"][f"per_wall_s_{batch}"] = batch * new_tokens / (time.monotonic() - wall)
+    paged = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
+    for batch in batches:
+        inputs = prompts(batch, 40000)
+        cpu, wall = time.process_time(), time.monotonic()
+        results = paged.generate_batch(inputs=inputs, generation_config=config, progress_bar=False)
+        made = sum(len(result.generated_tokens) for result in results.values())
+        assert made == batch * new_tokens, f"{made} tokens"
+        found["generate_batch"][f"per_cpu_s_{batch}"] = made / (time.process_time() - cpu)
+        found["generate_batch"][f"per_wall_s_{batch}"] = made / (time.monotonic() - wall)
+    return found
+
+
+def _receive(inbox, sent: list[float], times: list[float], arrived: threading.Event, count: int) -> None:
+    while len(times) < count:
+        for _ in inbox.receive(1.0):
+            times.append(time.perf_counter() - sent[0])
+            arrived.set()
+
+
+def bench_hop(count: int = 200) -> dict[str, float]:
+    """Median time of one message between two sockets of the data plane, in microseconds."""
+    import zmq
+
+    from helix_kit.runtime.transport import Inbox, Outbox
+
+    context, key = zmq.Context(), b"k" * 16
+    found = {}
+    for size in HOP_BYTES:
+        inbox, outbox, times = Inbox(context, key), Outbox(context, key), []
+        payload, sent = np.zeros(size, np.uint8), [0.0]
+        arrived = threading.Event()
+
+        thread = threading.Thread(target=_receive, args=(inbox, sent, times, arrived, count))
+        thread.start()
+        item = [1, 0, 0, size // 4 // 576 or 1, False, None, None]
+        for _ in range(count):
+            arrived.clear()
+            sent[0] = time.perf_counter()
+            rows = item[3]
+            tensor = memoryview(payload)[: rows * 576 * 4]
+            outbox.send(inbox.endpoint, "run", {"items": [item]}, tensor=tensor, dtype="float32", shape=(rows, 576))
+            arrived.wait(5)
+        thread.join()
+        found[f"hop_us_{size >> 10}_kib"] = 1e6 * statistics.median(times)
+        outbox.flush_and_close(0)
+        inbox.close()
+    context.term()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batches", default="1,8,32")
+    parser.add_argument("--new-tokens", type=int, default=40)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    batches = [int(b) for b in options.batches.split(",")]
+
+    from helix_kit.runtime.profile import device_name
+    from helix_kit.runtime.weights import demo_weights
+
+    weights = demo_weights()
+    results: dict[str, dict[str, float]] = {}
+    results["one worker"] = bench_engine(weights, [], batches, options.new_tokens)
+    results["four workers"] = bench_engine(weights, [8, 16, 23], batches, options.new_tokens)
+    results |= bench_transformers(weights, batches, options.new_tokens)
+    results["transport"] = bench_hop()
+    print(f"{device_name('cpu')}, one thread each, fp32, {options.new_tokens} new tokens\n")
+    print(f"tokens per CPU-second {'':8}" + "".join(f"{f'batch {b}':>10}" for b in batches))
+    for name in ("one worker", "four workers", "generate", "generate_batch"):
+        print(f"{name:30}" + "".join(f"{results[name][f'per_cpu_s_{b}']:10.1f}" for b in batches))
+    for other in ("generate", "generate_batch"):
+        ratios = [results["one worker"][f"per_cpu_s_{b}"] / results[other][f"per_cpu_s_{b}"] for b in batches]
+        print(f"{'one worker / ' + other:30}" + "".join(f"{r:9.2f}x" for r in ratios))
+    spent = [results["four workers"][f"coordinator_ms_per_token_{b}"] for b in batches]
+    print(f"{'coordinator, CPU ms per token':30}" + "".join(f"{s:10.3f}" for s in spent))
+    for size in HOP_BYTES:
+        print(f"one hop of {size >> 10} KiB, median: {results['transport'][f'hop_us_{size >> 10}_kib']:.0f} us")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
