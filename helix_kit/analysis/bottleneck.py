@@ -142,7 +142,7 @@ def _link_words(plan: Plan, edge: Edge) -> str:
     link = plan.cluster.link(source, target)
     what = "token ids" if COORDINATOR in edge else "activations"
     return (
-        f"The link {source} -> {target} ({link.bandwidth_gbps:g} gbps) is full: it fits "
+        f"The link {source} -> {target} ({link.bandwidth_gbps:.3g} gbps) is full: it fits "
         f"{plan.max_flow.capacities[edge]:,.0f} tokens/s of {what}."
     )
 

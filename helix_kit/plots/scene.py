@@ -6,7 +6,6 @@ means. So there is one layout, whatever it is shown on.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,24 +95,38 @@ class Scene:
     """x of layer 0."""
     layer_width: float
     """Pixels per layer."""
+    num_layers: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; numbers are rounded to hundredths of a pixel."""
-        raw = dataclasses.asdict(self)
-        for made, group in zip(raw["groups"], self.groups, strict=True):
-            made["data"] = dict(group.data)
-        result: dict[str, Any] = _rounded(raw)
-        return result
+        """Plain data for JSON: numbers rounded to hundredths of a pixel, what is None or False left out."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "title": self.title,
+            "layer_x0": self.layer_x0,
+            "layer_width": self.layer_width,
+            "num_layers": self.num_layers,
+            "groups": [
+                {
+                    "role": group.role,
+                    "data": dict(group.data),
+                    "hint": group.hint,
+                    "items": [_plain(item) for item in group.items],
+                }
+                for group in self.groups
+            ],
+        }
+
+
+def _plain(item: Item) -> dict[str, Any]:
+    fields = ((name, getattr(item, name)) for name in item.__slots__)
+    return {name: _rounded(value) for name, value in fields if value is not None and value is not False}
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 2)
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
-    return value
+    return [_rounded(v) for v in value] if isinstance(value, tuple) else value
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:

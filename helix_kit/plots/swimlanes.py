@@ -73,7 +73,15 @@ def layout(
         *_headings(lanes, left),
         legend,
     ]
-    return Scene(width, bottom, tuple(groups), _title(plan), metrics.layer_x0, metrics.layer_width)
+    return Scene(
+        width=width,
+        height=bottom,
+        groups=tuple(groups),
+        title=_title(plan),
+        layer_x0=metrics.layer_x0,
+        layer_width=metrics.layer_width,
+        num_layers=plan.model.num_layers,
+    )
 
 
 def _title(plan: Plan) -> str:

@@ -333,7 +333,7 @@ function render({ model, el }) {
   }
 
   function range(node, part, layers) {
-    const total = Math.round((scene.width - 14 - 15 - 26 - scene.layer_x0) / scene.layer_width);
+    const total = scene.num_layers;
     const held = node.data.end - node.data.start;
     if (part === "start") return { start: Math.max(0, Math.min(node.data.end - 1, node.data.start + layers)), end: node.data.end };
     if (part === "end") return { start: node.data.start, end: Math.min(total, Math.max(node.data.start + 1, node.data.end + layers)) };

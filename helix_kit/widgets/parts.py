@@ -50,6 +50,11 @@ class Background:
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
 
+    def cancel(self) -> None:
+        """Stop what runs and forget its result."""
+        self.stop.set()
+        self._turn += 1
+
     def wait(self, timeout_s: float = 60.0) -> bool:
         """Wait until the work is done; False when it was not within `timeout_s`."""
         if self._thread is not None:

@@ -187,6 +187,7 @@ class PlacementEditor(PictureBox):
         if not self._simulate:
             return
         if self.plan.flow_tokens_per_s <= 0:
+            self._simulation.cancel()
             self.simulated.say("")
             return
         plan = self.plan

@@ -57,7 +57,7 @@ def test_saturated_layers_and_their_only_holders_are_named(overlapping_plan):
 def test_a_full_link_is_named_with_its_bandwidth(thin_link):
     found = bottleneck(thin_link)
     assert found.links == (("H200-141G-0", "H200-141G-1"),) and found.nodes == () and found.layers == ()
-    assert "link H200-141G-0 -> H200-141G-1 (0.00124534 gbps) is full" in explain(thin_link)
+    assert "link H200-141G-0 -> H200-141G-1 (0.00125 gbps) is full" in explain(thin_link)
     assert thin_link.flow_tokens_per_s == pytest.approx(9.5, abs=1e-3)
 
 

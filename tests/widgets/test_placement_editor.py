@@ -134,6 +134,7 @@ def test_simulated_throughput_follows_an_edit(plan):
     before = editor.simulated.text
     editor.set_range("CPU-slow-0", 0, 15)
     assert editor.wait(60) and editor.simulated.text != before
+    editor.set_range("CPU-slow-0", 0, 14)  # its simulation is still running when the next edit stops all flow
     editor.clear("CPU-medium-0")
     assert editor.wait(60) and editor.simulated.text == ""
 
