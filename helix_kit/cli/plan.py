@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, print_plan, write
+from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, print_plan, write
 from helix_kit.errors import InputError
 
 
@@ -23,10 +23,22 @@ def plan_command(
     method: Annotated[
         str, typer.Option(help="pattern, paper-milp, or a baseline: swarm, petals, separate, separate-plus.")
     ] = "pattern",
-    objective: Annotated[str, typer.Option(help="What the placement maximises: flow (the paper's).")] = "flow",
+    objective: Annotated[
+        str, typer.Option(help="flow: the paper's, in seconds. served: tokens/s in the simulator, in minutes.")
+    ] = "flow",
     solver: Annotated[str, typer.Option(help="Solver of the mixed-integer programs: highs, glpk or gurobi.")] = "highs",
     time_limit: Annotated[float, typer.Option(help="Seconds after which the best plan so far is returned.")] = 60.0,
     partial_inference: Annotated[bool, typer.Option(help="Let requests enter a node's layers part-way.")] = True,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Traffic that objective served is judged by. Default: offline.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests/s, for objective served with --mode online.")] = None,
+    latency_limit: Annotated[
+        float | None, typer.Option(help="Mean decode latency in s that objective served should keep.")
+    ] = None,
+    execution: Annotated[
+        str | None, typer.Option(help="Rules that objective served is judged by: layerwise or range.")
+    ] = None,
     max_stages: Annotated[int | None, typer.Option(min=1, help="Most nodes that a request may pass.")] = None,
     pin: Annotated[
         list[str] | None, typer.Option(metavar="NODE=START:END", help="Layers a node must hold; may be repeated.")
@@ -48,6 +60,11 @@ def plan_command(
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     pins = dict(parse_pin(text) for text in pin or [])
+    given = {"mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit, "execution": execution}
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and objective != "served":
+        names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)
+        raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
     described, chosen = load_cluster(cluster), load_model(model)
     measured = load_profiles(profiles, chosen.name) if profiles else None
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
@@ -68,6 +85,7 @@ def plan_command(
             progress=lambda seconds, value, bound, message: say(
                 f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}"
             ),
+            **options,
         )
     if stop.is_set():
         typer.echo("helix-kit: stopped; this is the best plan so far", err=True)

@@ -90,10 +90,15 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
     }
+    if plan.served:
+        lines["Served"] = (
+            f"{plan.served['decode_tokens_per_s']:,.1f} decode tokens/s, prompt {plan.served['prompt_latency_s']:.2f} s, "
+            f"decode {plan.served['decode_latency_s']:.2f} s (simulated, {plan.served['mode']})"
+        )
     if unused:
         lines["Not used"] = ", ".join(unused)
-    for note in plan.notes:
-        lines.setdefault("Note", note)
+    if plan.notes:
+        lines["Notes"] = "\n               ".join(plan.notes)
     if output:
         lines["Written to"] = str(output)
     for name, text in lines.items():
