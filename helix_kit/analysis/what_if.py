@@ -97,8 +97,9 @@ def what_if(
     Returns
     -------
     One row a change, the best first: change, kind, flow_tokens_per_s, gain_tokens_per_s, gain_percent, gap (empty:
-    no plan exists), usd_per_hour (more per hour) and gain_per_usd (tokens/s for each dollar per hour). The gain is
-    against a new plan of the unchanged cluster with the same options, or `plan` itself if that is better.
+    no plan exists), usd_per_hour (more per hour) and gain_per_usd (tokens/s for each dollar per hour; of a loss, what
+    is given up for each dollar saved). The gain is against a new plan of the unchanged cluster with the same options,
+    or `plan` itself if that is better.
     """
     import pandas as pd
 
