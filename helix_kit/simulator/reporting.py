@@ -14,6 +14,7 @@ from helix_kit.workload.request import Outcome, Request, RequestRecord
 def report_of(
     engine: Any, window: tuple[float, float], partial: bool, record_tokens: bool, facts: dict[str, Any]
 ) -> Run:
+    """The report of an engine (`Layerwise` or `Serving`) over a window in s."""
     clock, made = engine.clock[0], engine.setup
     count = int(clock["tokens"])
     tokens = TokenTimes(engine.token_request[:count].copy(), engine.token_time[:count] - engine.start_s)

@@ -14,7 +14,7 @@ from helix_kit.workload.request import Request, RequestRecord
 
 def record(number, arrival, times, output=None, **fields):
     return RequestRecord(
-        Request(number, arrival, 10, output or len(times)), outcome=fields.pop("outcome", "finished"), first_token_s=times[0],
+        Request(number, arrival, 10, output or len(times)), outcome="finished", first_token_s=times[0],
         finished_s=times[-1], tokens_generated=len(times), token_times_s=list(times), **fields,
     )  # fmt: skip
 

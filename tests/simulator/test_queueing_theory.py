@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import servers
+from queue_servers import servers
 from scipy import stats
 
 from helix_kit.simulator import Options, simulate

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,7 +104,7 @@ def test_rates_and_seeds():
     assert len(workload) == pytest.approx(6000, rel=0.05)
     assert workload == Workload.azure_conversation(rate=5.0, duration=1200, seed=1)
     assert workload.requests != Workload.azure_conversation(rate=5.0, duration=1200, seed=2).requests
-    assert all(a.arrival_s <= b.arrival_s for a, b in zip(workload, workload[1:], strict=False))
+    assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(workload))
 
 
 def test_poisson_gaps_are_exponential():
@@ -132,7 +134,7 @@ def test_slices_keep_ids_and_scaling_keeps_lengths():
     [
         lambda: Workload.azure_conversation(rate=0, duration=10),
         lambda: Workload.poisson(rate=1, duration=float("inf")),
-        lambda: Workload.offline(),
+        Workload.offline,
         lambda: Workload.offline(0),
         lambda: Workload.of([(-1.0, 1, 1)]),
         lambda: Workload.of([(0.0, 0, 1)]),
