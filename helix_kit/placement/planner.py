@@ -15,7 +15,7 @@ from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow
 from helix_kit.model import Model, load_model
-from helix_kit.placement import bounds, heuristics
+from helix_kit.placement import baselines, bounds, heuristics
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
@@ -23,7 +23,7 @@ from helix_kit.placement.solvers import check_solver
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
 
-METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate", "separate-plus")
+METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate", "separate-plus", "proportional", "parallax")
 OBJECTIVES = ("flow", "served")
 _SERVED = "helix_kit.search"
 """Where objective ``served`` lives: above the simulator, so by name, and only when it is asked for."""
@@ -74,6 +74,8 @@ def plan(
     flow_split: Literal["balanced", "any"] = "balanced",
     max_stages: int | None = None,
     pins: Mapping[str, tuple[int, int]] | None = None,
+    base: Plan | None = None,
+    price_per_gb: float = 0.0,
     progress: Progress | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -90,7 +92,7 @@ def plan(
         `max_simulations`; it takes minutes, not seconds).
     method
         ``pattern`` (the default: stages by column generation), ``paper-milp`` (Helix, section 4.4), or a baseline:
-        ``swarm``, ``petals``, ``separate``, ``separate-plus``.
+        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``.
     solver
         ``highs``, ``glpk`` or ``gurobi``, for the methods that need one.
     time_limit
@@ -105,6 +107,8 @@ def plan(
         Most nodes that a request may pass (method ``pattern``): fewer hops mean lower latency.
     pins
         Node name -> layer range [start, end) that it must hold (method ``pattern``).
+    base, price_per_gb
+        A plan in use, and the tokens/s that a GB of weights loaded anew must be worth: least change from `base`.
     progress
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
@@ -148,6 +152,8 @@ def plan(
         flow_split=flow_split,
         max_stages=max_stages,
         pins=pins,
+        base=base,
+        price_per_gb=price_per_gb,
         progress=progress,
         stop=stop,
         **options,
@@ -165,6 +171,8 @@ def plan_problem(
     flow_split: Literal["balanced", "any"] = "balanced",
     max_stages: int | None = None,
     pins: Mapping[str, tuple[int, int]] | None = None,
+    base: Plan | None = None,
+    price_per_gb: float = 0.0,
     progress: Progress | None = None,
     stop: Stop | None = None,
     **options: Any,
@@ -182,6 +190,13 @@ def plan_problem(
     task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
     found = _run(method, task)
+    if base is not None:
+        from helix_kit.placement import change
+
+        old = {n: span for n, span in base.placement.items() if n in problem.kind_of}
+        found.placement = change.find(task, old, price_per_gb, found.placement)
+        found.links = None
+        found.notes.append(f"{change.moved_gb(problem, old, found.placement):.1f} GB of weights to load anew")
     flow = task.flow(found, flow_split)
     watch.report(value=flow.tokens_per_s)
     proven = _bounds(task, flow.tokens_per_s, found)
@@ -242,6 +257,10 @@ def _run(method: str, task: Task) -> Found:
         return Found(heuristics.swarm(task.problem))
     if method == "petals":
         return Found(heuristics.petals(task.problem, task.seed))
+    if method == "proportional":
+        return Found(baselines.proportional(task.problem))
+    if method == "parallax":
+        return Found(baselines.parallax(task.problem))
     placement, links = heuristics.separate(task.problem, plus=method == "separate-plus")
     return Found(placement, links)
 

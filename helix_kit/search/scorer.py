@@ -1,6 +1,6 @@
 """Simulate many candidates: a few worker processes, spoken to in JSON lines.
 
-Workers are started as ``python -m helix_kit.search.scorer``, so that planning works from a script, a notebook or a
+Workers are started as ``python -m helix_kit.search.worker``, so that planning works from a script, a notebook or a
 thread alike, and nothing is unpickled.
 """
 
@@ -10,9 +10,8 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from helix_kit.errors import HelixKitError
 from helix_kit.flow import Flow
@@ -69,7 +68,7 @@ class Scorer:
             header = json.dumps(_empty_plan(self.problem).model_dump(mode="json"))
             for _ in range(self.jobs):
                 worker = subprocess.Popen(
-                    [sys.executable, "-m", "helix_kit.search.scorer"],
+                    [sys.executable, "-m", "helix_kit.search.worker"],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 self._workers.append(worker)
@@ -126,25 +125,3 @@ def _encode(candidate: Candidate, setting: Setting) -> str:
     edges = [[a, b, f] for (a, b), f in flow.edges.items()]
     task = {"placement": placement, "value": flow.tokens_per_s, "edges": edges, "setting": asdict(setting)}
     return json.dumps(task)
-
-
-def _decode(line: str) -> tuple[Candidate, Setting]:
-    task: dict[str, Any] = json.loads(line)
-    flow = Flow(task["value"], {(a, b): f for a, b, f in task["edges"]}, {}, ())
-    return ({n: (s, e) for n, (s, e) in task["placement"].items()}, flow), Setting(**task["setting"])
-
-
-def _answers(lines: Iterator[str]) -> Iterator[str]:
-    problem = Plan.model_validate_json(next(lines)).problem
-    for line in lines:
-        yield json.dumps(score_one(problem, *_decode(line)))
-
-
-def main() -> None:
-    """A worker: the problem on the first line of standard input, then a candidate a line."""
-    for answer in _answers(iter(sys.stdin)):
-        print(answer, flush=True)
-
-
-if __name__ == "__main__":
-    main()
