@@ -6,7 +6,7 @@ load it here.
 
 from __future__ import annotations
 
-from helix_kit.runtime.coordinator import Timeouts
+from helix_kit.runtime.crew import SwapError, Timeouts
 from helix_kit.runtime.engine import Engine, EngineError, serve
 from helix_kit.runtime.jobs import Completion, Handle, Piece, RequestFailedError
 from helix_kit.runtime.sampling import SamplingParams
@@ -20,6 +20,7 @@ __all__ = [
     "Piece",
     "RequestFailedError",
     "SamplingParams",
+    "SwapError",
     "Timeouts",
     "demo_weights",
     "serve",

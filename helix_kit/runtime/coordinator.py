@@ -14,8 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -23,27 +22,18 @@ import zmq
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime import messages
-from helix_kit.runtime.admission import PageLedger, can_ever_fit
+from helix_kit.runtime.admission import can_ever_fit
+from helix_kit.runtime.crew import Crew, Timeouts
 from helix_kit.runtime.jobs import Completion, FinishReason, Handle, Job, Piece, RequestFailedError
-from helix_kit.runtime.members import Launcher, Member
+from helix_kit.runtime.members import Launcher
 from helix_kit.runtime.messages import Message, WorkItem
 from helix_kit.runtime.routing import Router
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
+from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
 
 log = logging.getLogger(__name__)
 
 POLL_MS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds after which something is given up."""
-
-    start_s: float = 180.0
-    """From a worker's start to its first word."""
-    silence_s: float = 2.0
-    """From a worker's last heartbeat until it counts as lost (frozen, or cut off)."""
 
 
 class Coordinator:
@@ -65,18 +55,26 @@ class Coordinator:
         restart_workers: bool = False,
         max_queue: int | None = None,
     ) -> None:
-        self._launcher, self._make_spec = launcher, make_spec
-        self._chunk_tokens, self._timeouts = chunk_tokens, timeouts or Timeouts()
-        self._key, self._restart_workers, self._max_queue = key, restart_workers, max_queue
+        self._chunk_tokens, self._max_queue = chunk_tokens, max_queue
+        self._policy, self._seed = policy, seed
         self._context: zmq.Context[Any] = zmq.Context()
         self._inbox = Inbox(self._context, key, host=host, keys=keys)
-        self._outbox = Outbox(self._context, key, keys=keys)
+        self.crew = Crew(
+            plan,
+            launcher,
+            lambda p, node, generation: make_spec(p, node, generation, self._inbox.endpoint, key.hex()),
+            Outbox(self._context, key, keys=keys),
+            timeouts=timeouts or Timeouts(),
+            restart_workers=restart_workers,
+            clock=self.now_s,
+            on_gone=self._start_again,
+            on_change=self._reroute,
+            on_swap=self._take_plan,
+        )
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell_in, self._bell_out = socket.socketpair()
         self._bell_in.setblocking(False)
         self._bell_out.setblocking(False)
-        self.members: dict[str, Member] = {}
-        self.ledger = PageLedger()
         self.router = Router(plan, policy, seed, self)
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
@@ -84,20 +82,14 @@ class Coordinator:
         self._outgoing: dict[str, tuple[list[WorkItem], list[int]]] = {}
         self._stopping = False
         self._began = time.monotonic()
-        self.losses: list[tuple[float, str, str]] = []
-        """(time, node, reason) of every worker lost."""
-        self.detection_s: list[float] = []
-        """Seconds between the last sign of life of each lost worker and its loss being noticed."""
         self.tokens_out = 0
         self.cpu_s = 0.0
-        self.ready = threading.Event()
-        self.failed_start: str | None = None
         self._thread = threading.Thread(target=self._run, name="helix-kit-coordinator", daemon=True)
 
     # ---- called from other threads -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, which starts the workers; `ready` is set when all are up or one has failed."""
+        """Start the thread, which starts the workers; `crew.ready` is set when all are up or one has failed."""
         self._thread.start()
 
     def now_s(self) -> float:
@@ -144,8 +136,7 @@ class Coordinator:
 
     def is_alive(self, node: str) -> bool:
         """Whether the node's worker is up."""
-        member = self.members.get(node)
-        return member is not None and member.state == "up"
+        return self.crew.is_alive(node)
 
     def queue_length(self, node: str) -> int:
         """Requests that have been sent through the node and are unfinished."""
@@ -153,14 +144,13 @@ class Coordinator:
 
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the node has KV pages for one more request of that size."""
-        return self.ledger.has_room(node, tokens, num_layers)
+        return self.crew.ledger.has_room(node, tokens, num_layers)
 
     # ---- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            for node in self.router.plan.placement:
-                self._start_worker(node, 0)
+            self.crew.start_all()
             poller = zmq.Poller()
             poller.register(self._inbox.socket, zmq.POLLIN)
             poller.register(self._bell_in, zmq.POLLIN)
@@ -169,7 +159,7 @@ class Coordinator:
                 self._take_commands()
                 for message in self._inbox.receive():
                     self._take(message)
-                self._check_workers()
+                self.crew.check()
                 self._expire()
                 self._admit()
                 self._flush()
@@ -177,7 +167,7 @@ class Coordinator:
         except Exception as error:
             log.exception("the coordinator failed")
             self._fail_all(f"the coordinator failed: {type(error).__name__}: {error}")
-            self.failed_start = self.failed_start or f"{type(error).__name__}: {error}"
+            self.crew.failed_start = self.crew.failed_start or f"{type(error).__name__}: {error}"
         finally:
             self._shut_down()
 
@@ -197,91 +187,47 @@ class Coordinator:
 
     def _shut_down(self) -> None:
         self._fail_all("the engine was closed")
-        for member in self.members.values():
-            if member.state == "up":
-                self._send(member.endpoint, "stop", {})
-        self._outbox.flush_and_close()
+        self.crew.close()
         self._inbox.close()
-        self._launcher.close()
         self._context.term()
         self._take_commands()  # whoever still asks gets an answer; what is submitted fails
         self._fail_all("the engine was closed")
         self._bell_in.close()
         self._bell_out.close()
-        self.ready.set()
+        self.crew.ready.set()
 
     def _fail_all(self, reason: str) -> None:
         for job in [*self._waiting, *self._running.values()]:
             self._end(job, RequestFailedError(reason, "closed"), outcome="failed")
         self._waiting.clear()
 
-    def _send(self, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
-        # A full queue means a dead peer: its silence is noticed by `_check_workers`.
-        with contextlib.suppress(PeerLostError):
-            self._outbox.send(endpoint, kind, body, **tensor)
-
     # ---- workers -------------------------------------------------------------------------------------------------
 
-    def _start_worker(self, node: str, generation: int) -> None:
-        spec = self._make_spec(self.router.plan, node, generation, self._inbox.endpoint, self._key.hex())
-        now = time.monotonic()
-        self.members[node] = Member(spec, self._launcher.start(spec), started_s=now, heard_s=now)
+    def swap(self, plan: Plan, timeout_s: float) -> None:
+        """Put another plan in place (called from other threads); raises what went wrong."""
+        answer: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self.do(lambda: self.crew.swap(plan, answer.put))
+        if error := answer.get(timeout=timeout_s):
+            raise error
 
-    def restart(self, node: str) -> None:
-        """Start a new worker for a node whose worker was lost (in the coordinator's thread)."""
-        member = self.members[node]
-        if member.state == "lost":
-            self._start_worker(node, member.spec.generation + 1)
+    def _take_plan(self, plan: Plan) -> None:
+        self.router = Router(plan, self._policy, self._seed, self)
 
-    def _check_workers(self) -> None:
-        now = time.monotonic()
-        for node, member in list(self.members.items()):
-            if member.state == "lost":
-                continue
-            if not member.process.is_alive():
-                self._lose(node, member.reason or "its process ended")
-            elif member.state == "up" and now - member.heard_s > self._timeouts.silence_s:
-                self._lose(node, f"no heartbeat for {now - member.heard_s:.1f} s")
-            elif member.state == "starting" and now - member.started_s > self._timeouts.start_s:
-                self._lose(node, f"not ready within {self._timeouts.start_s:.0f} s")
-
-    def _lose(self, node: str, reason: str) -> None:
-        member = self.members[node]
-        was = member.state
-        member.state, member.reason = "lost", reason
-        member.process.kill()
-        self.ledger.drop_node(node)
-        if was == "starting":
-            if not self.ready.is_set():
-                self.failed_start = f"worker {node}: {reason}"
-                self.ready.set()
-            self._fail_waiting_without_route()
-            return
-        log.warning("lost worker %s: %s", node, reason)
-        self.losses.append((self.now_s(), node, reason))
-        self.detection_s.append(time.monotonic() - member.heard_s)
-        self._outbox.forget(member.endpoint)
-        self._outgoing.pop(member.endpoint, None)
-        for other in self.members.values():
-            if other.state == "up":
-                self._send(other.endpoint, "forget", {"endpoint": member.endpoint})
+    def _start_again(self, node: str) -> None:
+        """The node's worker is gone: its requests go back to the head of the queue, in order of arrival."""
         hit = [job for job in self._running.values() if any(s.node == node for s in job.pipeline or ())]
         for job in hit:
             self._leave_pipeline(job)
             job.epoch += 1
             job.record.restarts += 1
-        # They have waited longest: back to the head of the queue, in order of arrival.
         self._waiting.extendleft(sorted(hit, key=lambda j: -j.request.id))
-        if self._restart_workers:
-            self.restart(node)
-        self._reroute()
 
     def _leave_pipeline(self, job: Job) -> None:
         """Free the job's pages on the workers that live, and take it out of the running."""
         for stage in job.pipeline or ():
-            member = self.members[stage.node]
+            member = self.crew.members[stage.node]
             if member.state == "up":
-                self._send(member.endpoint, "free", {"rows": [[job.request.id, job.epoch]]})
+                self.crew.send(member.endpoint, "free", {"rows": [[job.request.id, job.epoch]]})
         self._drop_outgoing(job)
         job.pipeline = None
         self._running.pop(job.request.id, None)
@@ -302,14 +248,13 @@ class Coordinator:
 
     def _reroute(self) -> None:
         """The set of workers has changed: solve the flow again on what is there."""
-        self.router.replan(node for node in self.members if self.is_alive(node))
+        self.router.replan(node for node in self.crew.members if self.is_alive(node))
         self._fail_waiting_without_route()
 
     def _fail_waiting_without_route(self) -> None:
-        if self.router.has_pipeline or any(m.state == "starting" for m in self.members.values()):
+        if self.router.has_pipeline or self.crew.is_starting:
             return
-        lost = ", ".join(f"{m.node} ({m.reason})" for m in self.members.values() if m.state == "lost")
-        reason = f"no pipeline is left through all layers; lost: {lost}"
+        reason = f"no pipeline is left through all layers; lost: {self.crew.lost}"
         for job in list(self._waiting):
             self._end(job, RequestFailedError(reason, "no_pipeline"), outcome="failed")
         self._waiting.clear()
@@ -317,33 +262,15 @@ class Coordinator:
     # ---- messages ------------------------------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
-        body = message.body
-        member = self.members.get(body.get("node", ""))
-        if member is None or member.state == "lost" or body.get("generation") != member.spec.generation:
+        member = self.crew.hear(message)
+        if member is None:
             self._inbox.dropped.stale += 1
-            return
-        member.heard_s = time.monotonic()
-        if message.kind == "tokens":
-            for request, epoch, position, token in body["rows"]:
+        elif message.kind == "tokens":
+            for request, epoch, position, token in message.body["rows"]:
                 self._take_token(request, epoch, position, token)
         elif message.kind == "freed":
-            for request, epoch in body["rows"]:
-                self.ledger.release(member.node, request, epoch)
-        elif message.kind == "beat":
-            member.stats = body["stats"]
-        elif message.kind == "ready":
-            member.state, member.endpoint = "up", body["endpoint"]
-            member.pages, member.pid = body["pages"], body["pid"]
-            self.ledger.add_node(member.node, member.pages)
-            # While the first workers come up one by one, there is nothing to route yet.
-            if self.ready.is_set() or all(m.state == "up" for m in self.members.values()):
-                self._reroute()
-                self.ready.set()
-        elif message.kind == "failed":
-            member.reason = body["reason"]
-            self._lose(member.node, member.reason)
-        else:
-            self._inbox.dropped.malformed += 1
+            for request, epoch in message.body["rows"]:
+                self.crew.ledger.release(member.node, request, epoch)
 
     def _take_token(self, request: int, epoch: int, position: int, token: int) -> None:
         job = self._running.get(request)
@@ -399,7 +326,7 @@ class Coordinator:
         while self._waiting and self.router.has_pipeline:
             job = self._waiting[0]
             pipeline = self.router.route(job.request)
-            if pipeline and not self.ledger.promise(job.request.id, job.epoch, job.all_tokens, pipeline):
+            if pipeline and not self.crew.ledger.promise(job.request.id, job.epoch, job.all_tokens, pipeline):
                 self.router.policy_refused(job.request, pipeline)
                 pipeline = None
             if pipeline:
@@ -429,17 +356,17 @@ class Coordinator:
 
     def _can_never_fit(self, job: Job) -> bool:
         # While a worker is coming up, what it will hold is not known: the request waits.
-        if any(m.state == "starting" for m in self.members.values()):
+        if self.crew.is_starting:
             return False
-        return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, self.ledger.capacity)
+        return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, self.crew.ledger.capacity)
 
     def _queue_rows(self, job: Job, position: int, tokens: list[int], *, first: bool) -> None:
         """Leave token ids for the job's first stage: a prompt in chunks, back to back, so that stages overlap."""
         assert job.pipeline is not None, "only running jobs have rows"
-        items, ids = self._outgoing.setdefault(self.members[job.pipeline[0].node].endpoint, ([], []))
+        items, ids = self._outgoing.setdefault(self.crew.members[job.pipeline[0].node].endpoint, ([], []))
         route = sampling = None
         if first:
-            route = [[s.node, s.start, s.end, self.members[s.node].endpoint] for s in job.pipeline]
+            route = [[s.node, s.start, s.end, self.crew.members[s.node].endpoint] for s in job.pipeline]
             p = job.sampling
             sampling = [p.temperature, p.top_k, p.top_p, p.seed]
         for at in range(0, len(tokens), self._chunk_tokens):
@@ -454,7 +381,7 @@ class Coordinator:
             if items:
                 body = {"items": [item.pack() for item in items]}
                 tensor = messages.ids_frame(ids)
-                self._send(endpoint, "run", body, tensor=tensor, dtype="int32", shape=(len(ids),))
+                self.crew.send(endpoint, "run", body, tensor=tensor, dtype="int32", shape=(len(ids),))
         self._outgoing.clear()
 
     def _complete(self, job: Job, reason: FinishReason) -> None:
@@ -492,14 +419,14 @@ class Coordinator:
                     "reason": m.reason,
                     **m.stats,
                 }
-                for m in self.members.values()
+                for m in self.crew.members.values()
             },
             "waiting": len(self._waiting),
             "running": len(self._running),
-            "pages_promised": self.ledger.pages_promised,
+            "pages_promised": self.crew.ledger.pages_promised,
             "tokens_out": self.tokens_out,
             "coordinator_cpu_s": self.cpu_s,
-            "losses": list(self.losses),
+            "losses": list(self.crew.losses),
             "flow_tokens_per_s": self.router.flow_tokens_per_s,
             "dropped_messages": {
                 "malformed": self._inbox.dropped.malformed,
@@ -507,7 +434,3 @@ class Coordinator:
                 "stale": self._inbox.dropped.stale,
             },
         }
-
-    def live_nodes(self) -> Iterable[str]:
-        """Nodes whose worker is up."""
-        return [n for n in self.members if self.is_alive(n)]

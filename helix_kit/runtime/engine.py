@@ -20,7 +20,8 @@ from helix_kit import _files
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.checkpoint import Checkpoint
-from helix_kit.runtime.coordinator import Coordinator, Timeouts
+from helix_kit.runtime.coordinator import Coordinator
+from helix_kit.runtime.crew import Timeouts
 from helix_kit.runtime.jobs import Completion, Handle, Job
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
@@ -234,7 +235,22 @@ class Engine:
         """Start a new worker for a node whose worker was lost; requests are routed to it when it is up."""
         if node not in self.plan.placement:
             raise InputError(_files.unknown("node", node, self.plan.placement), field="node")
-        self._coordinator.ask(lambda: self._coordinator.restart(node))
+        self._coordinator.ask(lambda: self._coordinator.crew.restart(node))
+
+    def swap(self, plan: Plan, *, timeout_s: float = 300.0) -> None:
+        """Put another plan of the same cluster and model in place, without dropping a request.
+
+        Workers whose layers stay the same go on. The others are started beside the old ones; when they are up, the
+        new plan takes over, and requests on workers that leave are prefilled again on the new pipelines. A node whose
+        layers change holds both ranges for that time.
+
+        Raises InputError for a plan of another cluster or model, SwapError when a new worker does not come up: the old
+        plan then goes on.
+        """
+        if plan.model != self.plan.model or plan.cluster != self.plan.cluster:
+            raise InputError("expected a plan of the same cluster and model", field="plan", value=plan.cluster.name)
+        self._coordinator.swap(plan, timeout_s)
+        self.plan = plan
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
         ids = self.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -359,13 +375,13 @@ def serve(
     name = policy if isinstance(policy, str) else policy.name
     engine = Engine(plan, checkpoint, coordinator, seed=seed, policy_name=name, dtype=dtype)
     try:
-        coordinator.ready.wait()
+        coordinator.crew.ready.wait()
     except BaseException:  # Ctrl-C while the workers load
         engine.close()
         raise
-    if coordinator.failed_start:
+    if coordinator.crew.failed_start:
         engine.close()
-        raise EngineError(f"the engine could not be started: {coordinator.failed_start}")
+        raise EngineError(f"the engine could not be started: {coordinator.crew.failed_start}")
     return engine
 
 

@@ -268,7 +268,7 @@ plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)})
 engine = serve(plan, folder, pace=False)
 pids = [w["pid"] for w in engine.status()["workers"].values()]
 print(engine.generate([5, 6, 7], max_new_tokens=4, ignore_eos=True).token_ids)
-print("torch" in sys.modules, *pids, engine._coordinator._launcher._nursery.pid)
+print("torch" in sys.modules, *pids, engine._coordinator.crew._launcher._nursery.pid)
 if sys.argv[2] == "close":
     engine.close()
 elif sys.argv[2] == "die":

@@ -14,7 +14,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime import Engine, RequestFailedError, serve  # noqa: E402
+from helix_kit.errors import InputError  # noqa: E402
+from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, serve  # noqa: E402
+from helix_kit.runtime.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
 
 # Every layer is held twice; b and d may be entered in the middle.
@@ -141,6 +143,46 @@ def test_workers_can_be_restarted_by_themselves(plan, tiny_llama: Path, undistur
             os.kill(worker["pid"], signal.SIGKILL)
         assert [h.result(90).token_ids for h in handles] == [undisturbed(p, 30) for p in texts]
         assert len(engine.status()["losses"]) == len(PLACEMENT)
+
+
+def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path, undisturbed) -> None:
+    other = tiny_plan(tiny_llama, {"a": (0, 2), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+    without = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=STEP_MS)
+    with serve(plan, tiny_llama, policy="random", pace=True) as engine:
+        texts = prompts(10)
+        handles = [engine.submit(p, max_new_tokens=60, ignore_eos=True) for p in texts]
+        wait_for(lambda: engine.status()["tokens_out"] > 40, 20, "no tokens")
+        before = engine.status()["workers"]
+        engine.swap(other)
+        after = engine.status()["workers"]
+        # Only the node whose layers change gets a new worker.
+        assert {n for n in after if after[n]["pid"] != before[n]["pid"]} == {"a"}
+        assert after["a"]["layers"] == [0, 2]
+        assert [h.result(60).token_ids for h in handles] == [undisturbed(p, 60) for p in texts]
+        with pytest.raises(InputError, match="same cluster"):
+            engine.swap(without)
+        smaller = solve_rest(other, {"c": (0, 3), "d": (3, 6)})
+        handle = engine.submit(texts[0], max_new_tokens=60, ignore_eos=True)
+        engine.swap(smaller)
+        assert handle.result(60).token_ids == undisturbed(texts[0], 60)
+        assert set(engine.status()["workers"]) == {"c", "d"}
+        assert engine.status()["losses"] == []
+        wait_for(lambda: is_idle(engine), 10, "pages were not returned")
+
+
+def test_a_plan_whose_worker_does_not_come_up_is_not_taken(plan, tiny_llama: Path, undisturbed) -> None:
+    other = tiny_plan(tiny_llama, {"a": (0, 2), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+    with serve(plan, tiny_llama, launcher="inproc", pace=True, timeouts=Timeouts(start_s=30)) as engine:
+        handle = engine.submit([5, 6], max_new_tokens=40, ignore_eos=True)
+        crew = engine._coordinator.crew
+        make_spec = crew._make_spec
+        crew._make_spec = lambda *a: make_spec(*a).model_copy(update={"end": 99})
+        with pytest.raises(SwapError, match="worker a"):
+            engine.swap(other)
+        crew._make_spec = make_spec
+        assert handle.result(30).token_ids == undisturbed([5, 6], 40)
+        engine.swap(other)  # and later it can be
+        assert engine.generate([5, 6], max_new_tokens=9, ignore_eos=True).token_ids == undisturbed([5, 6], 9)
 
 
 def chaos(engine: Engine, seed: int, requests: int, undisturbed) -> dict[str, int]:

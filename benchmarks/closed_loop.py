@@ -1,0 +1,110 @@
+"""How close the simulator comes to the runtime: measure, plan, simulate, then serve the same trace for real.
+
+    python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [--json FILE]
+
+This machine is measured with SmolLM2-135M and slowed down to the three kinds of the `laptop` preset (`--shipped` takes
+the tables that come with the package instead); the plan made from that is simulated and served, with the same requests
+at the same times. What is compared are throughput and median latencies. A real run whose steps often took longer than
+their profile (overruns) says little: the share is printed, and over 2 % the comparison is marked as disturbed. On a
+busy machine `--time-scale 4` makes every emulated step four times as long, and requests four times as rare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 0.10
+MOST_OVERRUNS = 0.02
+
+
+def measured_profiles(weights: Path) -> dict[str, Any]:
+    """Profiles of the laptop's kinds from a fresh measurement, by the script that made the shipped ones."""
+    from helix_kit import Model
+    from helix_kit.runtime.profile import emulated, measure
+
+    path = Path(__file__).resolve().parent.parent / "examples" / "measure_laptop_profile.py"
+    spec = importlib.util.spec_from_file_location("measure_laptop_profile", path)
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    model = Model.preset("SmolLM2-135M")
+    base = measure(weights, kind="CPU", model=model, layers=15, repeats=15, memory_gb=script.MEMORY_GB)
+    kinds = emulated(base, script.FACTORS, script.MAX_LAYERS)
+    return {made.kind: made.profile() for made in kinds}
+
+
+def stretched(profile: Any, scale: float) -> Any:
+    """The profile of a machine that is `scale` times slower."""
+    curves = {
+        name: curve.model_copy(update={"y": tuple(y * scale for y in curve.y)})
+        for name in ("prefill_ms_per_layer", "decode_ms_per_layer")
+        for curve in [getattr(profile, name)]
+    }
+    return profile.model_copy(update=curves)
+
+
+def output_tokens_per_s(run: Any) -> float:
+    """All tokens over the time of the last: the same window for both, whatever each counts as its end."""
+    return len(run.tokens.time_s) / float(run.tokens.time_s.max())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rate", type=float, default=0.8, help="requests/s")
+    parser.add_argument("--duration", type=float, default=40.0, help="s")
+    parser.add_argument("--input-tokens", type=int, default=64)
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--time-scale", type=float, default=1.0)
+    parser.add_argument("--shipped", action="store_true", help="use the shipped profile")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    import helix_kit as hk
+    from helix_kit.profiles import shipped_profiles
+    from helix_kit.runtime.weights import demo_weights
+
+    weights = demo_weights()
+    profiles = shipped_profiles("SmolLM2-135M") if options.shipped else measured_profiles(weights)
+    scale = options.time_scale
+    profiles = {kind: stretched(profile, scale) for kind, profile in profiles.items()}
+    plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), profiles=profiles, time_limit=20)
+    workload = hk.Workload.poisson(
+        options.rate / scale,
+        options.duration * scale,
+        input_tokens=options.input_tokens,
+        output_tokens=options.output_tokens,
+        seed=options.seed,
+    )
+    simulated = hk.simulate(plan, workload, warmup=0.0, duration=10 * (workload.duration_s + 60))
+    with hk.serve(plan, weights) as engine:
+        real = engine.replay(workload)
+    share = real.facts["overrun_share"]
+
+    pairs = {"output tokens/s": (output_tokens_per_s(simulated), output_tokens_per_s(real))}
+    both = simulated.summary(), real.summary()
+    for phase in ("prompt", "decode"):
+        for quantile in ("p50", "p95"):
+            sim, got = (summary[f"{phase}_latency_s"][quantile] for summary in both)
+            pairs[f"{phase} latency {quantile}, s"] = (sim, got)
+    print(f"{len(workload)} requests, plan {plan.flow_tokens_per_s:.0f} tokens/s, {plan.placement}")
+    print(f"{'':24}{'simulated':>11}{'real':>11}{'real / sim':>12}")
+    for label, (sim, got) in pairs.items():
+        print(f"{label:24}{sim:11.3f}{got:11.3f}{got / sim:12.3f}")
+    judged = ("output tokens/s", "prompt latency p50, s", "decode latency p50, s")
+    close = all(abs(pairs[label][1] / pairs[label][0] - 1) <= TOLERANCE for label in judged)
+    disturbed = share > MOST_OVERRUNS
+    print(f"steps that took longer than their profile: {share:.1%} of {real.facts['steps']}")
+    print("within 10 %" if close else "NOT within 10 %", "(disturbed run)" if disturbed else "")
+    if options.json:
+        facts = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
+        options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return 0 if close else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

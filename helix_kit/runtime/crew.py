@@ -1,0 +1,268 @@
+"""The workers of an engine: started, watched, replaced when they are lost, exchanged when the plan changes.
+
+All of it runs in the coordinator's thread. What the loss of a worker means for requests is the coordinator's matter:
+it is told by `on_gone` (this node's worker holds nothing any more) and `on_change` (the workers that serve are others).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from helix_kit.errors import HelixKitError
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime.admission import PageLedger
+from helix_kit.runtime.members import Launcher, Member
+from helix_kit.runtime.messages import Message
+from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.transport import Outbox, PeerLostError
+
+log = logging.getLogger(__name__)
+
+
+class SwapError(HelixKitError):
+    """A new plan could not be put in place; the old one goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds after which something is given up."""
+
+    start_s: float = 180.0
+    """From a worker's start to its first word."""
+    silence_s: float = 2.0
+    """From a worker's last heartbeat until it counts as lost (frozen, or cut off)."""
+
+
+@dataclass(slots=True)
+class Swap:
+    """A plan on its way in: its new workers load while the old plan serves."""
+
+    plan: Plan
+    incoming: dict[str, Member]
+    finish: Callable[[HelixKitError | None], None]
+
+
+class Crew:
+    """The workers of the nodes of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        launcher: Launcher,
+        make_spec: Callable[[Plan, str, int], WorkerSpec],
+        outbox: Outbox,
+        *,
+        timeouts: Timeouts,
+        restart_workers: bool,
+        clock: Callable[[], float],
+        on_gone: Callable[[str], None],
+        on_change: Callable[[], None],
+        on_swap: Callable[[Plan], None],
+    ) -> None:
+        self.plan = plan
+        self._launcher, self._make_spec, self._outbox = launcher, make_spec, outbox
+        self._timeouts, self._restart_workers = timeouts, restart_workers
+        self._clock, self._on_gone, self._on_change, self._on_swap = clock, on_gone, on_change, on_swap
+        self.members: dict[str, Member] = {}
+        self.ledger = PageLedger()
+        self.losses: list[tuple[float, str, str]] = []
+        """(time, node, reason) of every worker lost."""
+        self.detection_s: list[float] = []
+        """Seconds between the last sign of life of each lost worker and its loss being noticed."""
+        self.ready = threading.Event()
+        """Set when the first workers are all up, or one of them has failed."""
+        self.failed_start: str | None = None
+        self._swap: Swap | None = None
+        self._generation = 0
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def is_alive(self, node: str) -> bool:
+        """Whether the node's worker is up."""
+        member = self.members.get(node)
+        return member is not None and member.state == "up"
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a worker is coming up."""
+        return any(member.state == "starting" for member in self.members.values())
+
+    @property
+    def lost(self) -> str:
+        """The lost workers and why, for messages."""
+        return ", ".join(f"{m.node} ({m.reason})" for m in self.members.values() if m.state == "lost")
+
+    def send(self, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
+        """Send to a worker. A full queue means a dead peer: its silence is noticed by `check`."""
+        with contextlib.suppress(PeerLostError):
+            self._outbox.send(endpoint, kind, body, **tensor)
+
+    # ---- starting and ending -------------------------------------------------------------------------------------
+
+    def start_all(self) -> None:
+        """Start the workers of the plan."""
+        for node in self.plan.placement:
+            self.members[node] = self._start(self.plan, node)
+
+    def _start(self, plan: Plan, node: str) -> Member:
+        spec = self._make_spec(plan, node, self._generation)
+        self._generation += 1
+        process = self._launcher.start(spec)
+        now = time.monotonic()
+        return Member(spec, process, started_s=now, heard_s=now)
+
+    def restart(self, node: str) -> None:
+        """Start a new worker for a node whose worker was lost."""
+        if self.members[node].state == "lost":
+            self.members[node] = self._start(self.plan, node)
+
+    def close(self) -> None:
+        """Tell all workers to stop, and end them."""
+        if self._swap is not None:
+            self._end_swap(SwapError("the engine was closed"))
+        for member in self.members.values():
+            if member.state == "up":
+                self.send(member.endpoint, "stop", {})
+        self._outbox.flush_and_close()
+        self._launcher.close()
+
+    # ---- watching ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Notice workers that have ended, gone silent, or do not come up."""
+        for member in list(self.members.values()):
+            if reason := self._trouble(member):
+                self._lose(member, reason)
+        if self._swap is not None:
+            for member in self._swap.incoming.values():
+                if reason := self._trouble(member):
+                    self._end_swap(SwapError(f"worker {member.node}: {reason}"))
+                    break
+
+    def _trouble(self, member: Member) -> str | None:
+        now = time.monotonic()
+        if member.state == "lost":
+            return None
+        if not member.process.is_alive():
+            return member.reason or "its process ended"
+        if member.state == "up" and now - member.heard_s > self._timeouts.silence_s:
+            return f"no heartbeat for {now - member.heard_s:.1f} s"
+        if member.state == "starting" and now - member.started_s > self._timeouts.start_s:
+            return f"not ready within {self._timeouts.start_s:.0f} s"
+        return None
+
+    def hear(self, message: Message) -> Member | None:
+        """The worker that sent a message; None when it is one that is no more. Words about itself are acted on."""
+        body = message.body
+        node, generation = body.get("node", ""), body.get("generation")
+        candidates = [self.members.get(node), self._swap.incoming.get(node) if self._swap else None]
+        member = next((m for m in candidates if m is not None and m.spec.generation == generation), None)
+        if member is None or member.state == "lost":
+            return None
+        member.heard_s = time.monotonic()
+        if message.kind == "beat":
+            member.stats = body["stats"]
+        elif message.kind == "ready":
+            member.state, member.endpoint = "up", body["endpoint"]
+            member.pages, member.pid = body["pages"], body["pid"]
+            self._came_up(member)
+        elif message.kind == "failed":
+            member.reason = body["reason"]
+            if self.members.get(node) is member:
+                self._lose(member, member.reason)
+            else:
+                self._end_swap(SwapError(f"worker {node}: {member.reason}"))
+        return member
+
+    def _came_up(self, member: Member) -> None:
+        if self._swap is not None and self._swap.incoming.get(member.node) is member:
+            if all(m.state == "up" for m in self._swap.incoming.values()):
+                self._put_in_place(self._swap)
+            return
+        self.ledger.add_node(member.node, member.pages)
+        # While the first workers come up one by one, there is nothing to route yet.
+        if self.ready.is_set() or all(m.state == "up" for m in self.members.values()):
+            self._on_change()
+            self.ready.set()
+
+    def _lose(self, member: Member, reason: str) -> None:
+        was = member.state
+        self._retire(member, reason)
+        if was == "starting":
+            if not self.ready.is_set():
+                self.failed_start = f"worker {member.node}: {reason}"
+                self.ready.set()
+        else:
+            log.warning("lost worker %s: %s", member.node, reason)
+            self.losses.append((self._clock(), member.node, reason))
+            self.detection_s.append(time.monotonic() - member.heard_s)
+            if self._restart_workers:
+                self.restart(member.node)
+        self._on_change()
+
+    def _retire(self, member: Member, reason: str) -> None:
+        """End a worker and let everybody forget it."""
+        member.state, member.reason = "lost", reason
+        member.process.kill()
+        self.ledger.drop_node(member.node)
+        if not member.endpoint:
+            return
+        self._outbox.forget(member.endpoint)
+        for other in self.members.values():
+            if other.state == "up":
+                self.send(other.endpoint, "forget", {"endpoint": member.endpoint})
+        self._on_gone(member.node)
+
+    # ---- another plan --------------------------------------------------------------------------------------------
+
+    def swap(self, plan: Plan, finish: Callable[[HelixKitError | None], None]) -> None:
+        """Start what `plan` needs beyond the workers that stay; when all are up, it takes over.
+
+        Nodes whose layers change have two workers for a while. `finish` is called with None, or with what went wrong.
+        """
+        if self._swap is not None:
+            finish(SwapError("another plan is being put in place"))
+            return
+        swap = Swap(plan, {}, finish)
+        try:
+            for node, span in plan.placement.items():
+                member = self.members.get(node)
+                if member is None or member.state == "lost" or (member.spec.start, member.spec.end) != span:
+                    swap.incoming[node] = self._start(plan, node)
+        except HelixKitError as error:
+            for member in swap.incoming.values():
+                member.process.kill()
+            finish(error)
+            return
+        self._swap = swap
+        if not swap.incoming:
+            self._put_in_place(swap)
+
+    def _put_in_place(self, swap: Swap) -> None:
+        self._swap = None
+        leaving = [m for n, m in self.members.items() if n in swap.incoming or n not in swap.plan.placement]
+        for member in leaving:
+            if member.state == "up":
+                self.send(member.endpoint, "stop", {})
+            self._retire(member, "not in the new plan")
+        self.members = {node: swap.incoming.get(node) or self.members[node] for node in swap.plan.placement}
+        for node, member in swap.incoming.items():
+            self.ledger.add_node(node, member.pages)
+        self.plan = swap.plan
+        self._on_swap(swap.plan)
+        self._on_change()
+        swap.finish(None)
+
+    def _end_swap(self, error: SwapError) -> None:
+        assert self._swap is not None
+        swap, self._swap = self._swap, None
+        for member in swap.incoming.values():
+            member.state = "lost"
+            member.process.kill()
+        swap.finish(error)
