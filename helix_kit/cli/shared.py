@@ -92,7 +92,8 @@ def print_plan(plan: Plan, output: Path | None) -> None:
     }
     if plan.served:
         lines["Served"] = (
-            f"{plan.served['decode_tokens_per_s']:,.1f} decode tokens/s, prompt {plan.served['prompt_latency_s']:.2f} s, "
+            f"{plan.served['decode_tokens_per_s']:,.1f} decode tokens/s, "
+            f"prompt {plan.served['prompt_latency_s']:.2f} s, "
             f"decode {plan.served['decode_latency_s']:.2f} s (simulated, {plan.served['mode']})"
         )
     if unused:
