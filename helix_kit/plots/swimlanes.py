@@ -9,12 +9,12 @@ layers themselves are the bottleneck. All of it is pure arithmetic on the plan: 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
 from helix_kit.plots.lanes import Bar, Lanes, Metrics, kind_order, label_size, place
+from helix_kit.plots.legend import legend, road
 from helix_kit.plots.machines import Machine, Stream, capacity_by_layer, machines_and_streams
 from helix_kit.plots.ribbons import route
 from helix_kit.plots.scene import Curve, Group, Item, Point, Polygon, Rect, Scene, Text, text_width
@@ -59,7 +59,7 @@ def layout(
     shown = None if highlight is None else set(highlight) | {COORDINATOR}
     strip_top = lanes.bottom + 10
     axis_y = strip_top + STRIP_HEIGHT
-    legend, bottom = _legend(plan, axis_y + 44, 14.0, width, streams)
+    signs, bottom = legend(plan, axis_y + 44, 14.0, width, streams)
     groups = [
         Group((Rect(0, 0, width, bottom, fill="paper"),), role="paper"),
         _header(plan, width),
@@ -71,7 +71,7 @@ def layout(
         *(_bar_group(bar, plan, shown) for bar in lanes.bars),
         *(_entry_mark(stream, point, bars, shown) for stream, _, point in drawn if point is not None),
         *_headings(lanes, left),
-        legend,
+        signs,
     ]
     return Scene(
         width=width,
@@ -261,19 +261,12 @@ def _ribbon_group(stream: Stream, curve: Curve, shown: set[str] | None) -> Group
     if stream.in_cut:
         lines.append("limits the flow (min cut)")
     return Group(
-        _road(curve) if stream.crosses_regions else (curve,),
+        road(curve) if stream.crosses_regions else (curve,),
         role="edge",
         data=(("source", stream.source), ("target", stream.target)),
         hint="\n".join(lines),
         faded=shown is not None and not {stream.source, stream.target} <= shown,
     )
-
-
-def _road(curve: Curve) -> tuple[Curve, ...]:
-    """A ribbon between regions: with a dashed centre line, so that it differs in more than its colour."""
-    if curve.width < 3.5:
-        return (dataclasses.replace(curve, dashed=True),)
-    return curve, Curve(curve.points, "paper", 1.2, dashed=True)
 
 
 def _entry_mark(stream: Stream, point: Point, bars: dict[str, Bar], shown: set[str] | None) -> Group:
@@ -286,51 +279,3 @@ def _entry_mark(stream: Stream, point: Point, bars: dict[str, Bar], shown: set[s
         data=(("source", stream.source), ("target", stream.target)),
         faded=shown is not None and not {stream.source, stream.target} <= shown,
     )
-
-
-def _legend(plan: Plan, y: float, left: float, width: float, streams: list[Stream]) -> tuple[Group, float]:
-    """The legend's entries (only those that the picture needs) in as many rows as they take; and the bottom."""
-    entries: list[tuple[str, str]] = [("tank", "height of the filling = share of capacity used")]
-    entries.append(("ribbon", "width = tokens/s"))
-    if any(s.partial for s in streams):
-        entries.append(("entry", "enters mid-way (partial inference)"))
-    if any(s.crosses_regions for s in streams):
-        entries.append(("far", "between regions"))
-    if plan.max_flow.min_cut:
-        entries.append(("cut", "min cut: together they limit the flow"))
-    items: list[Item] = []
-    x = left
-    for sign, text in entries:
-        needed = 26 + 0.87 * text_width(text, 10.5)
-        if x > left and x + needed > width - 14:
-            x, y = left, y + 20
-        items += _sign(sign, x, y)
-        items.append(Text(x + 26, y + 3.8, text, 10.5, fill="muted"))
-        x += needed + 18
-    unused = [n.name for n in plan.cluster.nodes if n.name not in plan.placement]
-    if unused:
-        y += 20
-        more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
-        items.append(Text(left, y + 3.8, f"holds no layers: {', '.join(unused[:8])}{more}", 10.5, fill="muted"))
-    return Group(tuple(items), role="legend"), y + 18
-
-
-def _sign(sign: str, x: float, y: float) -> list[Item]:
-    if sign == "tank":
-        return [
-            Rect(x, y - 7, 20, 14, fill="kind0-empty", radius=2),
-            Rect(x, y - 2, 20, 9, fill="kind0-full", radius=2),
-            Rect(x, y - 7, 20, 14, stroke="kind0", radius=2),
-        ]
-    if sign == "cut":
-        return [Rect(x, y - 7, 20, 14, stroke="cut", stroke_width=2.4, radius=2)]
-    line = ((x, y), (x + 6, y), (x + 14, y), (x + 20, y))
-    if sign == "entry":
-        box = Rect(x, y, 20, 7, fill="band", stroke="muted", radius=2)
-        return [
-            Curve(((x + 10, y - 8), (x + 10, y - 6), (x + 10, y - 4), (x + 10, y)), "ribbon", 4),
-            box,
-            Polygon(((x + 6, y), (x + 14, y), (x + 10, y + 5.5)), fill="ink"),
-        ]
-    curve = Curve(line, sign, 6)
-    return list(_road(curve)) if sign == "far" else [curve]

@@ -18,6 +18,7 @@ import anywidget
 import traitlets
 
 from helix_kit.errors import InputError
+from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
 from helix_kit.plots import Picture, png_bundle
 from helix_kit.plots.swimlanes import layout
@@ -75,7 +76,7 @@ class FlowGraph(anywidget.AnyWidget):
         width: float = 1100.0,
         theme: str = "auto",
         merge: bool | None = None,
-        highlight: int | Collection[str] | None = None,
+        highlight: int | Collection[str] | Pipeline | None = None,
         editable: bool = False,
         **traits: Any,
     ) -> None:
@@ -102,15 +103,20 @@ class FlowGraph(anywidget.AnyWidget):
                 if self.selected not in self.plan.placement:
                     self.selected = ""
 
-    def highlight(self, pipeline: int | Collection[str] | None) -> None:
-        """Fade all but one of the plan's pipelines (by index) or the nodes named; None: show everything."""
+    def highlight(self, pipeline: int | Collection[str] | Pipeline | None) -> None:
+        """Fade all but one pipeline; None shows everything.
+
+        `pipeline` is the index of one of the plan's, that of a request (``run.records[7].pipeline``), or node names.
+        """
+        names: list[str] = []
         if isinstance(pipeline, int):
-            if not -len(self.plan.pipelines) <= pipeline < len(self.plan.pipelines):
-                raise InputError(
-                    f"the plan has {len(self.plan.pipelines)} pipelines", field="highlight", value=pipeline
-                )
-            pipeline = [stage.node for stage in self.plan.pipelines[pipeline][0]]
-        self.highlighted = [self.plan.cluster.node(name).name for name in pipeline or ()]
+            count = len(self.plan.pipelines)
+            if not -count <= pipeline < count:
+                raise InputError(f"the plan has {count} pipelines", field="highlight", value=pipeline)
+            names = [stage.node for stage in self.plan.pipelines[pipeline][0]]
+        elif pipeline is not None:
+            names = [item.node if isinstance(item, Stage) else item for item in pipeline]
+        self.highlighted = [self.plan.cluster.node(name).name for name in names]
 
     def on_select(self, handler: Callable[[str], None]) -> None:
         """Call `handler` with the name of each bar that is clicked ("" when the selection is dropped)."""

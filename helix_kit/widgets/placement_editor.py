@@ -40,7 +40,7 @@ class PlacementEditor(PictureBox):
         self._undo: list[tuple[Ranges, set[str]]] = []
         self._simulate, self._simulation, self._repair = simulate, Background(), Background()
         self._setting = False
-        self.graph = FlowGraph(plan, editable=True, width=width)
+        self.graph = FlowGraph(plan, editable=True, merge=False, width=width)
         names = [n.name for n in plan.cluster.nodes]
         layers = plan.model.num_layers
         self.node = W.Dropdown(options=names, value=names[0], description="machine")

@@ -60,6 +60,12 @@ for rate in (0.1, 0.3, 0.6):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
+# The last of these runs at a glance:
+
+# %%
+run.plot()
+
+# %% [markdown]
 # ## 2 Offline: a house that is always full
 #
 # A backlog waits, and as many requests are in flight as their KV caches fit. This is where throughput is decided, and

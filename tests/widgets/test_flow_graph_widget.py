@@ -37,6 +37,9 @@ def test_highlight_takes_a_pipeline_or_names_and_refuses_others(plan):
     assert graph.highlighted == [stage.node for stage in plan.pipelines[0][0]]
     graph.highlight(["T4-0"])
     assert graph.highlighted == ["T4-0"]
+    stages, _ = plan.pipelines[2]
+    graph.highlight(stages)
+    assert graph.highlighted == [stage.node for stage in stages]
     graph.highlight(None)
     assert graph.highlighted == []
     with pytest.raises(InputError, match="3 pipelines"):

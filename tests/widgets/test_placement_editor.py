@@ -144,3 +144,16 @@ def test_the_still_picture_is_the_edited_plan(editor):
     editor.clear("T4-1")
     data, _ = editor._repr_mimebundle_()
     assert data["image/png"] != first and "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_every_machine_of_a_large_cluster_can_be_edited():
+    problem = Problem.of(
+        Cluster.model_validate({"name": "many", "nodes": [{"gpu": "L4", "count": 80}]}), Model.preset("llama2-70b")
+    )
+    placement = {f"L4-{i}": (5 * (i % 16), 5 * (i % 16) + 5) for i in range(80)}
+    editor = PlacementEditor(Plan.from_placement(problem, placement, method="hand"), simulate=False)
+    editor.graph.set_state({"selected": "L4-64"})
+    assert editor.node.value == "L4-64" and (editor.first.value, editor.last.value) == (0, 4)
+    before = editor.plan.flow_tokens_per_s
+    editor.clear("L4-64")
+    assert editor.plan.flow_tokens_per_s < before and "L4-48" in editor.plan.placement
