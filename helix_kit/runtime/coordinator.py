@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
@@ -28,6 +28,7 @@ from helix_kit.runtime.jobs import Completion, FinishReason, Handle, Job, Piece,
 from helix_kit.runtime.members import Launcher
 from helix_kit.runtime.messages import Message, WorkItem
 from helix_kit.runtime.routing import Router
+from helix_kit.runtime.shaping import LinkQuality, Shaper
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
 
@@ -54,6 +55,9 @@ class Coordinator:
         key: bytes = b"",
         restart_workers: bool = False,
         max_queue: int | None = None,
+        links: Mapping[str, LinkQuality] | None = None,
+        time_scale: float = 1.0,
+        token_bytes: float = 0.0,
     ) -> None:
         self._chunk_tokens, self._max_queue = chunk_tokens, max_queue
         self._policy, self._seed = policy, seed
@@ -71,6 +75,10 @@ class Coordinator:
             on_change=self._reroute,
             on_swap=self._take_plan,
         )
+        self._token_bytes = token_bytes
+        self._shaper: Shaper | None = None
+        if links is not None:
+            self._shaper = Shaper(lambda: Outbox(self._context, key, keys=keys), links, time_scale)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell_in, self._bell_out = socket.socketpair()
         self._bell_in.setblocking(False)
@@ -187,6 +195,8 @@ class Coordinator:
 
     def _shut_down(self) -> None:
         self._fail_all("the engine was closed")
+        if self._shaper is not None:
+            self._shaper.close()
         self.crew.close()
         self._inbox.close()
         self._context.term()
@@ -215,6 +225,8 @@ class Coordinator:
 
     def _start_again(self, node: str) -> None:
         """The node's worker is gone: its requests go back to the head of the queue, in order of arrival."""
+        if self._shaper is not None:
+            self._shaper.forget(self.crew.members[node].endpoint)
         hit = [job for job in self._running.values() if any(s.node == node for s in job.pipeline or ())]
         for job in hit:
             self._leave_pipeline(job)
@@ -377,11 +389,17 @@ class Coordinator:
             route = sampling = None
 
     def _flush(self) -> None:
+        nodes = {member.endpoint: member.node for member in self.crew.members.values()} if self._shaper else {}
         for endpoint, (items, ids) in self._outgoing.items():
-            if items:
-                body = {"items": [item.pack() for item in items]}
-                tensor = messages.ids_frame(ids)
-                self.crew.send(endpoint, "run", body, tensor=tensor, dtype="int32", shape=(len(ids),))
+            if not items:
+                continue
+            body = {"items": [item.pack() for item in items]}
+            content: dict[str, Any] = {"tensor": messages.ids_frame(ids), "dtype": "int32", "shape": (len(ids),)}
+            if self._shaper is not None:
+                size = len(ids) * self._token_bytes
+                self._shaper.send(nodes[endpoint], size, endpoint, "run", body, **content)
+            else:
+                self.crew.send(endpoint, "run", body, **content)
         self._outgoing.clear()
 
     def _complete(self, job: Job, reason: FinishReason) -> None:

@@ -24,6 +24,9 @@ from helix_kit.runtime.transport import Outbox, PeerLostError
 
 log = logging.getLogger(__name__)
 
+STALL_S = 0.5
+"""The coordinator looks several times a second; a longer gap means that it was held up."""
+
 
 class SwapError(HelixKitError):
     """A new plan could not be put in place; the old one goes on."""
@@ -80,6 +83,7 @@ class Crew:
         self.failed_start: str | None = None
         self._swap: Swap | None = None
         self._generation = 0
+        self._checked_s = time.monotonic()
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +140,12 @@ class Crew:
 
     def check(self) -> None:
         """Notice workers that have ended, gone silent, or do not come up."""
+        now = time.monotonic()
+        stalled_s, self._checked_s = now - self._checked_s, now
+        if stalled_s > STALL_S:
+            # We were not running ourselves (a busy or suspended machine): that silence is not the workers'.
+            for member in self.members.values():
+                member.heard_s = min(now, member.heard_s + stalled_s)
         for member in list(self.members.values()):
             if reason := self._trouble(member):
                 self._lose(member, reason)

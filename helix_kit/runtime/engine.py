@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from helix_kit import _files
+from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.checkpoint import Checkpoint
@@ -60,8 +61,11 @@ class Engine:
         seed: int = 0,
         policy_name: str = "helix",
         dtype: str = "float32",
+        time_scale: float = 1.0,
+        emulated: bool = False,
     ) -> None:
         self.plan, self.checkpoint = plan, checkpoint
+        self.time_scale, self.emulated = time_scale, emulated
         self.policy_name, self.dtype = policy_name, dtype
         self.codec = TextCodec(checkpoint.folder)
         self._coordinator, self._seed = coordinator, seed
@@ -203,6 +207,11 @@ class Engine:
         return self.codec.encode(self.codec.render_chat(messages), special=False)
 
     @property
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
+        return int(self.checkpoint.config["vocab_size"])
+
+    @property
     def max_context_tokens(self) -> int:
         """Most tokens of prompt and answer together."""
         return int(self.checkpoint.config.get("max_position_embeddings") or 1 << 20)
@@ -218,7 +227,9 @@ class Engine:
         """Serve a workload's requests at their arrival times and report it like a simulation.
 
         Prompts are random tokens of each request's length, and exactly its output tokens are generated. After
-        `max_seconds` what is unfinished is reported as in flight. `progress` is told (done, all) requests.
+        `max_seconds` what is unfinished is reported as in flight. `progress` is told (done, all) requests. With a
+        `time_scale`, all times are those of the emulated machines; an emulated cluster whose steps were late too
+        often raises OverrunError.
         """
         from helix_kit.runtime.replay import replay
 
@@ -256,7 +267,7 @@ class Engine:
         ids = self.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise InputError("expected at least one token", field="prompt", value=prompt)
-        vocabulary = self.plan.model.vocab_size
+        vocabulary = self.vocab_size
         for token in ids:
             if type(token) is not int or not 0 <= token < vocabulary:
                 raise InputError(f"expected token ids from 0 to {vocabulary - 1}", field="prompt", value=token)
@@ -282,6 +293,7 @@ def serve(
     timeouts: Timeouts | None = None,
     encrypt: bool = False,
     host: str | None = None,
+    emulated: bool = False,
 ) -> Engine:
     """Start a plan's workers and return the engine when all are up.
 
@@ -312,6 +324,8 @@ def serve(
         CURVE on all sockets; always on when `host` is not loopback.
     host
         Address to listen on; None: loopback, or with Ray this machine's address in the Ray cluster.
+    emulated
+        The weights are a stand-in, all nodes are paced on CPUs and links are shaped; see `emulation.emulate`.
 
     Raises
     ------
@@ -321,12 +335,16 @@ def serve(
         When a worker does not come up.
     """
     checkpoint = Checkpoint(_weights_folder(plan, weights))
-    checkpoint.check_matches(plan.model)
+    if not emulated:
+        checkpoint.check_matches(plan.model)
     if time_scale <= 0:
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     count = threads or max(1, (os.cpu_count() or 1) // len(plan.placement))
-    places = _devices(plan, devices, one_machine=launcher != "ray")
+    pace = True if emulated else pace
+    places = (
+        dict.fromkeys(plan.placement, "cpu") if emulated else _devices(plan, devices, one_machine=launcher != "ray")
+    )
     starter = make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count)
     host = host or starter.host
     keys = CurveKeys.generate() if encrypt or host not in {"127.0.0.1", "localhost"} else None
@@ -355,6 +373,8 @@ def serve(
             step_decode_requests=profile.decode_limit(end - start),
             profile=profile if paced else None,
             time_scale=time_scale,
+            links=_links(current, node) if emulated else None,
+            bytes_per_token=current.model.link_bytes_per_token,
         )
 
     coordinator = Coordinator(
@@ -370,10 +390,22 @@ def serve(
         key=secrets.token_bytes(16),
         restart_workers=restart_workers,
         max_queue=max_queue,
+        links=_links(plan, COORDINATOR) if emulated else None,
+        time_scale=time_scale,
+        token_bytes=plan.model.token_bytes,
     )
     coordinator.start()
     name = policy if isinstance(policy, str) else policy.name
-    engine = Engine(plan, checkpoint, coordinator, seed=seed, policy_name=name, dtype=dtype)
+    engine = Engine(
+        plan,
+        checkpoint,
+        coordinator,
+        seed=seed,
+        policy_name=name,
+        dtype=dtype,
+        time_scale=time_scale,
+        emulated=emulated,
+    )
     try:
         coordinator.crew.ready.wait()
     except BaseException:  # Ctrl-C while the workers load
@@ -383,6 +415,13 @@ def serve(
         engine.close()
         raise EngineError(f"the engine could not be started: {coordinator.crew.failed_start}")
     return engine
+
+
+def _links(plan: Plan, source: str) -> dict[str, tuple[float, float]]:
+    """Bandwidth in bytes/s and latency in s of every link that starts at `source`."""
+    ends = [node.name for node in plan.cluster.nodes] + [COORDINATOR]
+    links = {end: plan.cluster.link(source, end) for end in ends if end != source}
+    return {end: (link.bytes_per_s, link.latency_s) for end, link in links.items()}
 
 
 def _weights_folder(plan: Plan, weights: str | Path | None) -> Path:

@@ -38,22 +38,28 @@ class PagePool:
         self.keys = _zeros(shape, dtype, device)
         self.values = _zeros(shape, dtype, device)
         self.num_pages = num_pages
-        # Popped from the end: low pages are used first and reused soonest, so touched memory stays small.
-        self._free = list(range(num_pages - 1, -1, -1))
+        # Returned pages are used again before fresh ones, so that touched memory stays small.
+        self._returned: list[int] = []
+        self._fresh = 0
+        """Pages from here on have never been used."""
 
     @property
     def used(self) -> int:
         """Pages held by requests."""
-        return self.num_pages - len(self._free)
+        return self._fresh - len(self._returned)
 
     def take(self, count: int) -> list[int]:
         """`count` free pages; raises OutOfPagesError and takes none when there are fewer."""
-        if count > len(self._free):
-            raise OutOfPagesError(f"{count} pages needed, {len(self._free)} of {self.num_pages} free")
-        taken = self._free[len(self._free) - count :]
-        del self._free[len(self._free) - count :]
-        self._clear(taken)
-        return taken[::-1]
+        free = self.num_pages - self.used
+        if count > free:
+            raise OutOfPagesError(f"{count} pages needed, {free} of {self.num_pages} free")
+        again = min(count, len(self._returned))
+        taken = self._returned[len(self._returned) - again :]
+        del self._returned[len(self._returned) - again :]
+        if taken:
+            self._clear(taken)
+        first, self._fresh = self._fresh, self._fresh + count - again
+        return [*taken, *range(first, self._fresh)]
 
     def _clear(self, pages: list[int]) -> None:
         """Wipe what an earlier request left: attention multiplies what it must not see by 0, and 0 x NaN is NaN."""
@@ -70,7 +76,7 @@ class PagePool:
 
     def give_back(self, pages: list[int]) -> None:
         """Return pages to the pool."""
-        self._free.extend(reversed(pages))
+        self._returned.extend(pages)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_kit.errors import HelixKitError
 from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.sampling import SamplingParams
@@ -18,6 +19,14 @@ from helix_kit.workload.workload import Workload
 if TYPE_CHECKING:
     from helix_kit.runtime.engine import Engine
     from helix_kit.runtime.jobs import Handle
+
+MOST_OVERRUNS = 0.02
+"""Share of late steps up to which an emulation counts."""
+
+
+class OverrunError(HelixKitError):
+    """This machine was too slow for an emulation: its numbers would not be the emulated cluster's."""
+
 
 Progress = Callable[[int, int], None]
 """Told how many requests are done, and how many there are."""
@@ -40,16 +49,17 @@ def replay(
     window ends with the last token.
     """
     rng = np.random.default_rng(seed)
-    vocabulary = engine.plan.model.vocab_size
+    vocabulary = engine.vocab_size
     prompts = [rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload]
     before = engine.status()
     coordinator = engine._coordinator
     start = coordinator.now_s()
-    end = start + max_seconds if max_seconds is not None else float("inf")
+    scale = engine.time_scale
+    end = start + max_seconds * scale if max_seconds is not None else float("inf")
     handles: list[Handle] = []
     unsent: list[Request] = []
     for request, prompt in zip(workload, prompts):
-        due = start + request.arrival_s
+        due = start + request.arrival_s * scale
         if due >= end:
             unsent.append(request)
             continue
@@ -65,20 +75,26 @@ def replay(
         handles[index].cancel()
     records = []
     for index, (request, handle) in enumerate(zip(workload, handles)):
-        record = _on_clock(handle.record, request, start)
+        record = _on_clock(handle.record, request, start, scale)
         records.append(replace(record, outcome="in_flight", finished_s=None) if index in late else record)
     records += [RequestRecord(request) for request in unsent]
     last = max([t for r in records for t in r.token_times_s[-1:]], default=0.0)
     window = (0.0, max_seconds if late or (unsent and max_seconds is not None) else last)
     time.sleep(SETTLE_S)
     after = engine.status()
+    facts = _facts(engine, workload, seed, before, after)
+    if engine.emulated and facts["overrun_share"] > MOST_OVERRUNS:
+        raise OverrunError(
+            f"{facts['overrun_share']:.1%} of {facts['steps']} steps took longer than their profile (at most "
+            f"{MOST_OVERRUNS:.0%} count as an emulation): expected a larger time_scale than {scale:g}"
+        )
     return Run(
         records,
         window=(window[0], float(window[1] or 0.0)),
-        nodes=_node_use(before, after, window[1] or 0.0),
+        nodes=_node_use(before, after, (window[1] or 0.0) * scale),
         kv_unit="pages",
         partial=bool(late or unsent),
-        facts=_facts(engine, workload, seed, before, after),
+        facts=facts,
     )
 
 
@@ -87,11 +103,11 @@ def _report(progress: Progress | None, handles: list[Handle], total: int) -> Non
         progress(sum(handle.done for handle in handles), total)
 
 
-def _on_clock(record: RequestRecord, request: Request, start: float) -> RequestRecord:
-    """The record with times from `start` on, of the workload's own request."""
+def _on_clock(record: RequestRecord, request: Request, start: float, scale: float) -> RequestRecord:
+    """The record with times from `start` on in emulated seconds, of the workload's own request."""
 
     def shift(at: float | None) -> float | None:
-        return None if at is None else at - start
+        return None if at is None else (at - start) / scale
 
     return replace(
         record,
@@ -99,7 +115,7 @@ def _on_clock(record: RequestRecord, request: Request, start: float) -> RequestR
         started_s=shift(record.started_s),
         first_token_s=shift(record.first_token_s),
         finished_s=shift(record.finished_s),
-        token_times_s=[t - start for t in record.token_times_s],
+        token_times_s=[(t - start) / scale for t in record.token_times_s],
     )
 
 
@@ -146,6 +162,8 @@ def _facts(
         "dtype": engine.dtype,
         "seed": seed,
         "page_tokens": PAGE_TOKENS,
+        "time_scale": engine.time_scale,
+        "emulated": engine.emulated,
         "steps": int(steps),
         "overruns": int(overruns),
         "overrun_share": overruns / steps if steps > 0 else 0.0,

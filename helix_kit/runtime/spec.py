@@ -36,4 +36,8 @@ class WorkerSpec(BaseModel):
     profile: Profile | None = None
     """Steps are padded to this profile's times; None: as fast as the device goes."""
     time_scale: float = 1.0
+    links: dict[str, tuple[float, float]] | None = None
+    """Emulated links: next node or ``coordinator`` -> (bytes/s, latency in s); None: send at once."""
+    bytes_per_token: float = 0.0
+    """Declared size of one token's activation on emulated links."""
     heartbeat_s: float = 0.5

@@ -8,6 +8,7 @@ same under every launcher; only who calls `run` differs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -18,19 +19,23 @@ from typing import Any
 import torch
 import zmq
 
+from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
 from helix_kit.runtime.messages import Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
+from helix_kit.runtime.shaping import Shaper
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.stage import Rows, Stage, segments
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.wire import tensor_from, wire_of
 
 IDLE_POLL_S = 0.1
-TOMBSTONES = 100_000
+TOMBSTONES = 2048
+TOKEN_BYTES = 8.0
+"""Declared size of one token on its way to the coordinator."""
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class Live:
     end: int
     next_endpoint: str | None
     """None: this is the last stage."""
+    next_node: str
     route: list[list[Any]]
     sampling: SamplingParams
     sampling_fields: list[Any]
@@ -80,6 +86,7 @@ class Worker:
         """Request -> last epoch that was freed: late messages of it must not take pages again."""
         self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
         self._pacer = Pacer(spec.profile, spec.time_scale)
+        self._shaper: Shaper | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
 
     def halt(self) -> None:
@@ -92,6 +99,9 @@ class Worker:
         context: zmq.Context[Any] = zmq.Context()
         self._inbox = Inbox(context, self._key, host=spec.host, keys=self._curve)
         self._outbox = Outbox(context, self._key, keys=self._curve)
+        if spec.links is not None:
+            make_outbox = functools.partial(Outbox, context, self._key, keys=self._curve)
+            self._shaper = Shaper(make_outbox, spec.links, spec.time_scale)
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             self._stage = Stage(Checkpoint(spec.weights), spec.start, spec.end, dtype=spec.dtype, device=spec.device)
@@ -112,6 +122,8 @@ class Worker:
             self._halt.set()
             if beating.is_alive():
                 beating.join()
+            if self._shaper is not None:
+                self._shaper.close()
             self._inbox.close()
             self._outbox.flush_and_close()
             context.term()
@@ -182,6 +194,8 @@ class Worker:
             self._tell("freed", rows=freed, generation=self.spec.generation)
         elif message.kind == "forget":
             self._outbox.forget(message.body["endpoint"])
+            if self._shaper is not None:
+                self._shaper.forget(message.body["endpoint"])
         else:
             self._inbox.dropped.malformed += 1
 
@@ -238,6 +252,7 @@ class Worker:
                 start=start,
                 end=end,
                 next_endpoint=None if is_last else item.route[mine[0] + 1][3],
+                next_node=COORDINATOR if is_last else item.route[mine[0] + 1][0],
                 route=item.route,
                 sampling=SamplingParams(*item.sampling),
                 sampling_fields=item.sampling,
@@ -263,11 +278,20 @@ class Worker:
         tokens = self._sample(work, members, results)
         packets = self._packets(work, members, results)
         self._pacer.finish(began, _segment_sizes(batch))
+        nodes = {live.next_endpoint: live.next_node for live in members}
         for endpoint, (body, tensor, dtype, shape) in packets.items():
+            content: dict[str, Any] = {"tensor": tensor, "dtype": dtype, "shape": shape}
+            if self._shaper is not None:
+                size = shape[0] * self.spec.bytes_per_token
+                self._shaper.send(nodes[endpoint], size, endpoint, "run", body, **content)
+                continue
             # A peer whose queue is full is dead; the coordinator finds that out and restarts its requests.
             with contextlib.suppress(PeerLostError):
-                self._outbox.send(endpoint, "run", body, tensor=tensor, dtype=dtype, shape=shape)
-        if tokens:
+                self._outbox.send(endpoint, "run", body, **content)
+        if tokens and self._shaper is not None:
+            words = {"node": self.spec.node, "generation": self.spec.generation, "rows": tokens}
+            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, "tokens", words)
+        elif tokens:
             self._tell("tokens", rows=tokens, generation=self.spec.generation)
 
     @torch.inference_mode()

@@ -1,0 +1,113 @@
+"""Serve at 80 % load for a long time: memory must stay flat, and no page and no request may get lost.
+
+    python benchmarks/soak.py [--minutes 60] [--load 0.8]
+
+A tiny model on four paced workers, so that the machine is not the limit; arrivals are Poisson, at a share of the rate
+that the runtime reaches with a full queue (measured first). Exit code 1 when memory grows, pages are missing or
+requests are lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+STEP_MS = 3.0
+INPUT_TOKENS, OUTPUT_TOKENS = 24, 24
+SAMPLE_S = 5.0
+WARM_UP_SHARE = 0.25
+MOST_GROWTH_MB_PER_HOUR = 20.0
+"""Of all processes together, over the part after the warm-up; less is not told from noise in five minutes."""
+
+
+def resident_mb(pids: list[int]) -> float:
+    """Private memory of the processes; what they share with the nursery is not theirs."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Private_Clean", "Private_Dirty")):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--load", type=float, default=0.8)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    import os
+
+    from helix_kit.runtime import serve
+    from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
+
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = tiny_checkpoint(Path(scratch) / "tiny")
+        plan = tiny_plan(weights, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+        with serve(plan, weights, policy="random", pace=True, kv_pages=400) as engine:
+
+            def submit():
+                prompt = [rng.randrange(3, 250) for _ in range(rng.randrange(1, 2 * INPUT_TOKENS))]
+                return engine.submit(prompt, max_new_tokens=rng.randrange(1, 2 * OUTPUT_TOKENS), ignore_eos=True)
+
+            began = time.monotonic()
+            for handle in [submit() for _ in range(200)]:
+                handle.result(600)
+            full = 200 / (time.monotonic() - began)
+            rate = options.load * full
+            print(f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes")
+
+            pids = [os.getpid(), *(worker["pid"] for worker in engine.status()["workers"].values())]
+            samples: list[tuple[float, float]] = []
+            outcomes: dict[str, int] = {}
+            live: list = []
+            issued, longest = 0, 0
+            start = due = sampled = time.monotonic()
+            end = start + 60 * options.minutes
+            while time.monotonic() < end:
+                due += rng.expovariate(rate)
+                time.sleep(max(0.0, due - time.monotonic()))
+                live.append(submit())
+                issued += 1
+                if time.monotonic() - sampled > SAMPLE_S:
+                    sampled = time.monotonic()
+                    for handle in [h for h in live if h.done]:
+                        outcomes[handle.record.outcome] = outcomes.get(handle.record.outcome, 0) + 1
+                    live = [h for h in live if not h.done]
+                    longest = max(longest, len(live))
+                    samples.append((sampled - start, resident_mb(pids)))
+            for handle in live:
+                outcomes[handle.record.outcome] = outcomes.get(handle.record.outcome, 0) + 1
+            time.sleep(2)
+            status = engine.status()
+
+    at, memory = np.array(samples).T
+    late = at >= WARM_UP_SHARE * at[-1]
+    # Theil-Sen: the median slope over all pairs, which single spikes do not move.
+    pairs = [
+        (m2 - m1) / (t2 - t1)
+        for i, (t1, m1) in enumerate(zip(at[late], memory[late]))
+        for t2, m2 in zip(at[late][i + 1 :], memory[late][i + 1 :])
+    ]
+    growth = 3600 * float(np.median(pairs))
+    used = sum(int(worker["pages_used"]) for worker in status["workers"].values())
+    steps = sum(worker["steps"] for worker in status["workers"].values())
+    overruns = sum(worker["overruns"] for worker in status["workers"].values())
+    print(f"{issued} requests: {outcomes}; at most {longest} at a time; {status['tokens_out']} tokens")
+    print(f"memory {memory[late][0]:.0f} -> {memory[-1]:.0f} MB, {growth:+.1f} MB an hour")
+    print(f"KV pages used at the end: {used}, promised: {status['pages_promised']}; overruns {overruns / steps:.1%}")
+    ok = outcomes == {"finished": issued} and used == 0 and status["pages_promised"] == 0
+    ok = ok and growth < MOST_GROWTH_MB_PER_HOUR and not status["losses"]
+    print("ok" if ok else "NOT ok")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""A cluster of other machines on this one: its routing, batching, KV pages and traffic are real, its speed is declared.
+
+Every node of the plan becomes a worker that holds its layers of a stand-in model: as many layers as the real one, but
+only 16 wide. Each step is padded to the time that the node's profile gives the real model, and messages take the time
+that the real activations would need on the cluster's links. All times are stretched by one `time_scale`, so that this
+machine keeps up; steps that still come late are overruns, and a replay with more than 2 % of them is refused.
+
+>>> import helix_kit as hk
+>>> from helix_kit.runtime.emulation import emulate
+>>> plan = hk.plan(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))              # doctest: +SKIP
+>>> with emulate(plan, time_scale=8) as engine:                                               # doctest: +SKIP
+...     run = engine.replay(hk.Workload.azure_conversation(rate=1.0, duration=60))
+
+Times in the run are those of the emulated cluster. Kernel and wire times are the profile's, and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime.engine import Engine, serve
+from helix_kit.runtime.weights import cache_dir
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "vocab_size": 64,
+    "max_position_embeddings": 1 << 16,
+}
+
+
+def emulate(plan: Plan, *, time_scale: float = 5.0, **options: Any) -> Engine:
+    """Start a stand-in for `plan`'s model on workers paced to their profiles, over links shaped to the cluster's.
+
+    `options` as in `serve`. The engine takes prompts of token ids below 64; its answers mean nothing.
+    """
+    return serve(plan, stand_in(plan.model.num_layers), time_scale=time_scale, emulated=True, **options)
+
+
+def stand_in(num_layers: int) -> Path:
+    """Folder with a random Llama of that many layers, 16 wide; made once and kept in the cache."""
+    from helix_kit.runtime.tiny import tiny_checkpoint
+
+    target = cache_dir() / f"stand-in-{num_layers}-layers-v1"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".stand-in-", dir=target.parent) as scratch:
+            made = tiny_checkpoint(Path(scratch) / "model", **SIZES, num_hidden_layers=num_layers)
+            try:
+                made.rename(target)
+            except OSError:  # another process was faster
+                shutil.rmtree(made, ignore_errors=True)
+    return target

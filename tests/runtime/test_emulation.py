@@ -1,0 +1,80 @@
+"""Emulated clusters: links take the time they are said to take, and late steps make a run invalid."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import zmq
+
+from helix_kit.cluster import Cluster
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime.emulation import emulate
+from helix_kit.runtime.replay import OverrunError
+from helix_kit.runtime.shaping import Shaper
+from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.transport import Inbox, Outbox
+from helix_kit.workload.workload import Workload
+
+KEY = b"k" * 16
+
+
+def test_messages_take_bandwidth_and_latency() -> None:
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    # 1 kB/s and 20 ms, stretched by 2; the other link is idle and must not wait for this one.
+    shaper = Shaper(lambda: Outbox(context, KEY), {"far": (1000.0, 0.02), "near": (1e9, 0.0)}, 2.0)
+    start = time.monotonic()
+    for number in range(3):
+        shaper.send("far", 50.0, inbox.endpoint, "free", {"rows": [[number, 0]]})
+    shaper.send("near", 50.0, inbox.endpoint, "free", {"rows": [[9, 0]]})
+    arrived: dict[int, float] = {}
+    while len(arrived) < 4:
+        for message in inbox.receive(0.01):
+            arrived[message.body["rows"][0][0]] = time.monotonic() - start
+        assert time.monotonic() - start < 5
+    assert list(arrived) == [9, 0, 1, 2]
+    for number in range(3):
+        expected = 0.1 * (number + 1) + 0.04
+        assert expected <= arrived[number] < expected + 0.08
+    assert shaper.bytes_sent == {"far": 150.0, "near": 50.0}
+    shaper.close()
+    inbox.close()
+    context.term()
+
+
+def far_plan(weights: Path, step_ms: float) -> Plan:
+    """Two nodes, 100 ms away from each other."""
+    made = tiny_plan(weights, {"a": (0, 3), "b": (3, 6)}, step_ms=step_ms)
+    network = {"within_region": {"bandwidth_gbps": 10, "latency_ms": 0},
+               "links": [{"between": ["a", "b"], "bandwidth_gbps": 10, "latency_ms": 100}]}  # fmt: skip
+    nodes = [node.model_dump() for node in made.cluster.nodes]
+    fields = {name: getattr(made, name) for name in Plan.model_fields}
+    return Plan(**{**fields, "cluster": Cluster.model_validate({"name": "far", "nodes": nodes, "network": network})})
+
+
+def test_a_run_is_in_emulated_time(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
+    plan = far_plan(tiny_llama, step_ms=40.0)  # 20 ms a layer, so that a step of 60 ms is late by nothing less
+    with emulate(plan, time_scale=1.5, launcher="inproc") as engine:
+        run = engine.replay(Workload.of([(0.0, 5, 6), (0.2, 5, 6)]))
+    summary = run.summary()
+    assert summary["emulated"] and summary["time_scale"] == 1.5 and summary["finished"] == 2
+    # Per token: six layers of 20 ms and one link of 100 ms; the other request may be in the way for a step.
+    assert summary["decode_latency_s"]["p5"] >= 0.219
+    assert summary["decode_latency_s"]["p50"] < 0.36
+    assert {path.name for path in tmp_path.iterdir()} == {"stand-in-6-layers-v1"}
+
+
+def test_too_slow_a_machine_is_refused(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
+    plan = far_plan(tiny_llama, step_ms=0.002)  # a microsecond a layer: no machine keeps up
+    with (
+        emulate(plan, time_scale=1.0, launcher="inproc") as engine,
+        pytest.raises(OverrunError, match=r"of \d+ steps took longer .* larger time_scale than 1"),
+    ):
+        engine.replay(Workload.of([(0.0, 5, 6)]))
