@@ -50,6 +50,9 @@ def summary(plan: Plan) -> str:
     parts = [plan.method]
     if plan.flow_tokens_per_s > 0:
         parts.append(f"bound {number(plan.bound_tokens_per_s)} (gap {percent(plan.gap)})")
+    served = (plan.served or {}).get("decode_tokens_per_s")
+    if served:
+        parts.append(f"serves {number(served)} (simulated)")
     carrying = {name for pair in plan.flow_edges for name in pair} & set(plan.placement)
     parts.append(f"{len(carrying)} of {len(plan.cluster.nodes)} machines carry flow")
     if plan.pipelines:

@@ -23,6 +23,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import METHODS, OBJECTIVES
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SOLVERS
+from helix_kit.plots.words import number
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.machine_row import MachineRow
 from helix_kit.widgets.parts import Background, Message, PictureBox, error_words, progress_words
@@ -218,7 +219,9 @@ class ClusterEditor(PictureBox):
         self.solve_button.disabled, self.stop_button.disabled = False, True
         self.show(plan)
         words = progress_words(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
-        self.status.say(f"Done{stopped} in {words}.", "good")
+        served = (plan.served or {}).get("decode_tokens_per_s")
+        answers = f" In a full house it decodes {number(served)} tokens/s (simulated)." if served else ""
+        self.status.say(f"Done{stopped} in {words}.{answers}", "good")
 
     def _failed(self, error: Exception) -> None:
         self.solve_button.disabled, self.stop_button.disabled = False, True

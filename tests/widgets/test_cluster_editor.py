@@ -137,3 +137,14 @@ def test_yaml_goes_out_and_comes_back(editor, tmp_path):
 def test_a_preset_fills_the_table(editor):
     editor.preset.value = "hetero42"
     assert editor.cluster() == Cluster.preset("hetero42") and len(editor.rows) == 7
+
+
+def test_planning_for_what_is_served_tells_what_is_served(editor):
+    editor.objective.value = "served"
+    editor.limit.value = 4
+    editor.solve_button.click()
+    assert editor.wait(90)
+    assert editor.plan.objective == "served"
+    served = editor.plan.served["decode_tokens_per_s"]
+    assert f"decodes {served:,.0f} tokens/s" in editor.status.text
+    assert f"serves {served:,.0f} (simulated)" in editor.plan.to_svg()
