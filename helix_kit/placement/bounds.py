@@ -96,6 +96,12 @@ def b4(
     low = max(low, floor) * (1 + PRECISION)
     if low >= high:
         return high
+
+    # Where a little less than the bound is not refuted, there is nothing to gain: a bisection would find no more.
+    if not _refuted_in_integers(
+        groups, num_layers, max(low, high * (1 - 2e-3)), solver, min(time_limit, watch.left), watch, pairs=True
+    ):
+        return high
     target = low * (1 + 2 * PRECISION)
     for _ in range(rounds):
         if target >= high or watch.over() or high - low <= 1e-4 * high:

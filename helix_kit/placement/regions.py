@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, permutations
 
 from helix_kit.placement import bounds
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.pattern import PRECISION, Chain, Layout, PatternSearch, lay_out, search_flow
 from helix_kit.placement.planner import Task
+from helix_kit.placement.watch import Watch
 
 MOST_ORDERS = 24
 MOST_SUBSETS = 64
+LATER_SETS = 4
+"""A set of regions may take a quarter of the time that is left, if others follow."""
 LINKS_LOOKED_AT = 400
 
 
@@ -34,22 +38,43 @@ def find(task: Task, bound: float) -> Layout | None:
             watch.report(value=reached, message=f"{len({problem.cluster.region_of(n) for n in layout})} regions")
         return reached
 
-    # The whole first, then the regions alone, then what lies between.
-    subsets = [tuple(names)] + [s for size in range(1, len(names)) for s in combinations(names, size)]
-    subsets = subsets[:MOST_SUBSETS]
+    # Each region alone is quick and, where links are thin, nearly all there is; then ever larger sets.
+    sizes = [1, len(names), *range(2, len(names))] if len(names) > 1 else [1]
+    subsets = [s for size in sizes for s in combinations(names, size)][:MOST_SUBSETS]
     most = {s: _upper_bound(task, s) for s in subsets}
-    for subset in subsets:
+    for index, subset in enumerate(subsets):
         if watch.over() or value >= bound * (1 - PRECISION):
             break
         rest = [s for s in subsets if not set(s) & set(subset)]
         if most[subset] + _most_beside(rest, most) <= value * (1 + PRECISION):
             continue  # whatever is found here, with the best beside it, is no better
-        found = _best_chain(task, subset, bound)
+        # One set must not take the time of all; what its parts reach side by side is to be beaten.
+        few = len(names) <= 3 and len(subset) == len(names)
+        share = watch.left * (0.7 if few else 1 / min(LATER_SETS, len(subsets) - index))
+        inner = replace(task, watch=Watch(share, stop=watch.stopped))
+        parts = _best_parts(subset, best)
+        found = _best_chain(inner, subset, bound, low=sum(best[p][0] for p in parts))
         if found is not None:
             best[subset] = (consider(found), found)
-            for parts in _partitions_with(subset, best):
-                consider({n: span for part in parts for n, span in best[part][1].items()})
+        for option in _partitions_with(subset, best) if subset in best else []:
+            consider({n: span for part in option for n, span in best[part][1].items()})
     return placement
+
+
+def _best_parts(
+    subset: tuple[str, ...], known: dict[tuple[str, ...], tuple[float, Layout]]
+) -> Sequence[tuple[str, ...]]:
+    """The disjoint subsets of `subset` searched before whose flows add up to most."""
+    inside = [s for s in known if set(s) <= set(subset)]
+
+    def best(options: list[tuple[str, ...]]) -> tuple[float, list[tuple[str, ...]]]:
+        top: tuple[float, list[tuple[str, ...]]] = (0.0, [])
+        for index, option in enumerate(options):
+            value, rest = best([s for s in options[index + 1 :] if not set(s) & set(option)])
+            top = max(top, (value + known[option][0], [option, *rest]), key=lambda pair: pair[0])
+        return top
+
+    return best(inside)[1]
 
 
 def _upper_bound(task: Task, subset: Sequence[str]) -> float:
@@ -85,8 +110,8 @@ def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple
     yield from (parts for parts in found[:3] if len(parts) > 1)
 
 
-def _best_chain(task: Task, subset: Sequence[str], most: float) -> Layout | None:
-    """The best chain through the regions of `subset`."""
+def _best_chain(task: Task, subset: Sequence[str], most: float, low: float) -> Layout | None:
+    """The best chain through the regions of `subset`, if one carries more than `low`."""
     problem, layers = task.problem, task.problem.num_layers
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
@@ -116,9 +141,9 @@ def _best_chain(task: Task, subset: Sequence[str], most: float) -> Layout | None
             seen.append(top)
             return top[0]
 
-        search_flow(search, bound, evaluate, low=max((v for v, _ in best), default=0.0))
+        search_flow(search, bound, evaluate, low=max([low, *(v for v, _ in best)]))
         best += seen
-        if task.watch.over() or max((v for v, _ in best), default=0.0) >= bound * (1 - PRECISION):
+        if task.watch.over() or max([low, *(v for v, _ in best)]) >= bound * (1 - PRECISION):
             break
     return max(best, key=lambda pair: pair[0])[1] if best else None
 
