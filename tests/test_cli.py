@@ -138,6 +138,14 @@ def test_pins_are_kept(helix_kit):
     assert json.loads(out)["placement"]["L4-0"] == [0, 4]
 
 
+def test_explain(helix_kit, plan_file):
+    code, out, err = helix_kit("explain", plan_file, "--losses", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert any("2,046 tokens/s" in line for line in told["explanation"])
+    assert {row["node"] for row in told["losses"]} == set(json.loads(plan_file.read_text())["placement"])
+
+
 def test_depth_cap(helix_kit, tmp_path):
     from helix_kit.placement.plan import Plan
 

@@ -1,6 +1,6 @@
-"""The command line: ``helix-kit plan | simulate | serve | profile | reproduce | catalog``, each with ``--json``.
+"""The command line: ``helix-kit plan``, ``explain``, ``simulate``, ``serve``, ``profile``, ``reproduce``, ``catalog``.
 
-Tables and progress bars go to stderr, so that ``--json`` on stdout stays clean for scripts. Exit codes: 0 done,
+Each takes ``--json``. Tables and progress bars go to stderr, so that ``--json`` on stdout stays clean for scripts. Exit codes: 0 done,
 2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from helix_kit import __version__
-from helix_kit.cli import catalog, plan, profile, reproduce, serve, simulate  # noqa: F401  (importing them registers the commands)
+from helix_kit.cli import catalog, explain, plan, profile, reproduce, serve, simulate  # noqa: F401  (importing them registers the commands)
 from helix_kit.cli.shared import app
 from helix_kit.errors import HelixKitError
 
