@@ -59,7 +59,7 @@ notebooks: $(DEMO) ## Execute every notebook in place, outputs and pictures kept
 	$(BIN)/python -m helix_kit.experiments.notebooks
 
 figures: $(DEMO) ## Write the figures in figures/
-	$(BIN)/helix-kit reproduce --all
+	$(BIN)/helix-kit reproduce --all --jobs 2 --document docs/reproduction.md
 
 bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each also alone:
 

@@ -1,8 +1,9 @@
 """Importing this module registers every experiment; `ORDER` is their order, that of the paper."""
 
-from helix_kit.experiments import evaluation, planning, trace, worked
+from helix_kit.experiments import agreement, beyond, evaluation, own_plans, placements, planning, solvers, trace, worked
 
-ORDER = [module.__name__.rpartition(".")[2] for module in (worked, trace, evaluation, planning)]
+_MODULES = (worked, placements, trace, evaluation, solvers, planning, own_plans, beyond, agreement)
+ORDER = [module.__name__.rpartition(".")[2] for module in _MODULES]
 """Modules in the order in which their experiments are listed."""
 
 __all__ = ["ORDER"]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments import published
-from helix_kit.experiments.own import SETTINGS, objectives, own_plan, requests_of, serve
+from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans, requests_of, serve
 from helix_kit.experiments.pictures.evaluation import draw_deep_dive, draw_evaluation
 from helix_kit.experiments.registry import Context, experiment
 from helix_kit.model import Model
@@ -67,9 +67,8 @@ def own_rows(runs: Iterable[published.PublishedRun], context: Context) -> list[d
         setting = SETTINGS.get((run.setup, run.model))
         if run.method != "helix" or setting is None:
             continue
-        for objective in objectives():
+        for objective, made in own_plans(setting, context.folder).items():
             context.say(f"{run.setup} {run.model} own plan for {objective}, {run.mode}")
-            made = own_plan(setting, objective, context.fast, context.seed)
             requests = requests_of(run.parts if run.mode == "online" else run.parts[:1])
             ran = serve(made, run.mode, requests, seed=context.seed)
             rows += _rows(run, f"own {objective}", {"ours": metrics_of(ran)})
@@ -131,6 +130,7 @@ SAME_LOAD = (
     title="Single cluster of 24 nodes: Helix, Swarm, separate pipelines, and our plans",
     paper="Section 6.3",
     draw=draw_evaluation,
+    needs=(OWN_PLANS,),
     minutes=3.0,
     text=SAME_LOAD,
 )
@@ -144,6 +144,7 @@ def single_cluster(context: Context) -> pd.DataFrame:
     title="Three regions, 24 nodes: Helix, Swarm, separate pipelines, and our plans",
     paper="Section 6.4",
     draw=draw_evaluation,
+    needs=(OWN_PLANS,),
     minutes=4.0,
     text=SAME_LOAD,
 )
@@ -157,6 +158,7 @@ def geo_distributed(context: Context) -> pd.DataFrame:
     title="42 nodes of seven kinds: Helix, Swarm, separate pipelines with and without mixed ones, and our plans",
     paper="Section 6.5",
     draw=draw_evaluation,
+    needs=(OWN_PLANS,),
     minutes=5.0,
     text=SAME_LOAD,
 )

@@ -1,22 +1,23 @@
-"""Our own plans for a published setting, simulated under the published rules and Helix's own load rules."""
+"""Our own plans for the published settings, and how they are simulated: published rules, Helix's own load."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments import published
+from helix_kit.experiments.registry import load
 from helix_kit.model import Model
 from helix_kit.workload import Workload
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
+    from helix_kit.placement.problem import Problem
     from helix_kit.report import Run
 
-TIME_LIMIT_S, FAST_TIME_LIMIT_S = 60.0, 15.0
-OBJECTIVES = ("flow", "served")
+OWN_PLANS = "own-plans"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Setting:
     setup: str
     cluster: str
     model: str
+
+    def problem(self) -> Problem:
+        """The placement problem."""
+        from helix_kit.placement.problem import Problem
+
+        return Problem.of(Cluster.preset(self.cluster), Model.preset(self.model))
 
 
 SETTINGS = {
@@ -37,34 +44,27 @@ SETTINGS = {
 }
 
 
-def objectives() -> tuple[str, ...]:
-    """What our planner can maximise: the flow, and what the plan serves in the simulator."""
-    from helix_kit.placement import planner
+def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
+    """Objective -> our plan, from the results of the experiment ``own-plans``; requests follow the balanced flow."""
+    from helix_kit.placement.plan import Plan
 
-    return tuple(objective for objective in OBJECTIVES if objective in planner.OBJECTIVES)
-
-
-@cache
-def own_plan(setting: Setting, objective: str, fast: bool, seed: int = 0) -> Plan:
-    """Our plan: pattern program, balanced flow."""
-    from helix_kit.placement.planner import plan
-
-    return plan(
-        Cluster.preset(setting.cluster),
-        Model.preset(setting.model),
-        objective=objective,
-        time_limit=FAST_TIME_LIMIT_S if fast else TIME_LIMIT_S,
-        seed=seed,
-    )
+    table = load(OWN_PLANS, folder)
+    mine = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
+    mine = mine[mine["objective"] != "published"]
+    plans = {}
+    for objective, part in mine.groupby("objective", sort=False):
+        rows = part.to_dict("records")
+        placement = {str(row["node"]): (int(row["start"]), int(row["end"])) for row in rows}
+        plans[str(objective)] = Plan.from_placement(setting.problem(), placement, method=f"own {objective}")
+    return plans
 
 
 def requests_of(parts: tuple[dict[str, Any], ...]) -> Workload:
     """The published requests of a method: those of its separate parts together, by arrival."""
-    rows = sorted(
-        ((r.arrival_s, r.input_tokens, r.output_tokens) for part in parts for r in published.stream(part)),
-        key=lambda row: row[0],
-    )
-    return published.stream(parts[0]) if len(parts) == 1 else Workload.of(rows, "published streams together")
+    if len(parts) == 1:
+        return published.stream(parts[0])
+    rows = ((r.arrival_s, r.input_tokens, r.output_tokens) for part in parts for r in published.stream(part))
+    return Workload.of(rows, "published streams together")
 
 
 def serve(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *, seed: int = 0) -> Run:
@@ -72,6 +72,4 @@ def serve(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *,
     from helix_kit.simulator import simulate
 
     warmup, duration = published.ONLINE_WINDOW_S if mode == "online" else published.OFFLINE_WINDOW_S
-    return simulate(
-        plan, requests, mode=mode, execution="layerwise", warmup=warmup, duration=duration, seed=seed
-    )  # fmt: skip
+    return simulate(plan, requests, mode=mode, execution="layerwise", warmup=warmup, duration=duration, seed=seed)
