@@ -1,6 +1,6 @@
 """The command line: ``helix-kit plan``, ``explain``, ``simulate``, ``serve``, ``profile``, ``reproduce``, ``catalog``.
 
-Each takes ``--json``. Tables and progress bars go to stderr, so that ``--json`` on stdout stays clean for scripts. Exit codes: 0 done,
+Each takes ``--json``: the result and nothing else on stdout; progress and messages go to stderr. Exit codes: 0 done,
 2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
 """
 

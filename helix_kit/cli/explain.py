@@ -47,7 +47,7 @@ def explain_command(
         return
     typer.echo(words)
     for table in tables.values():
-        brief = table.drop(columns=["kind", "gap"], errors="ignore")
+        brief = table.drop(columns=["kind", "gap", "gain_percent"], errors="ignore")
         first, *rest = (column.replace("_", " ") for column in brief.columns)
         shown = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in rest))
         for row in brief.itertuples(index=False):
@@ -57,5 +57,7 @@ def explain_command(
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:,.1f}"
+        if math.isnan(value):
+            return "-"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"
     return str(value)
