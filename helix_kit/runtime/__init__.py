@@ -7,9 +7,10 @@ load it here.
 from __future__ import annotations
 
 from helix_kit.runtime.crew import SwapError, Timeouts
-from helix_kit.runtime.engine import Engine, EngineError, serve
+from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.runtime.jobs import Completion, Handle, Piece, RequestFailedError
 from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.serving import serve
 from helix_kit.runtime.weights import demo_weights
 
 __all__ = [

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.engine import Engine, serve
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.serving import serve
 from helix_kit.runtime.weights import cache_dir
 
 SIZES: dict[str, Any] = {

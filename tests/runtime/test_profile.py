@@ -1,0 +1,40 @@
+"""The measurement of a device, and the tables that planner and simulator read from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from helix_kit.errors import InputError
+from helix_kit.profiles import load_profiles
+from helix_kit.runtime.profile import DECODE_REQUESTS, PREFILL_TOKENS, emulated, measure, write_tables
+
+
+def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    found = measure(tiny_llama, kind="mine", layers=2, repeats=3, memory_gb=1.0, progress=lambda _, s: told.append(s))
+    assert told == sorted(told) and told[-1] == 1.0
+    assert [p.tokens for p in found.points if p.phase == "prefill"] == list(PREFILL_TOKENS)
+    assert [p.tokens for p in found.points if p.phase == "decode"] == list(DECODE_REQUESTS)
+    assert all(0 < p.low_ms <= p.ms_per_layer <= p.high_ms for p in found.points)
+    big, small = (next(p for p in found.points if p.tokens == n and p.phase == "prefill") for n in (512, 1))
+    assert big.ms_per_layer > small.ms_per_layer
+    slow = emulated(found, {"slow": 3.0}, {"slow": 4})
+    write_tables([found, *slow], tmp_path / "tables")
+    profiles = load_profiles(tmp_path / "tables", "tiny")
+    assert set(profiles) == {"mine", "slow"}
+    assert profiles["mine"].decode_ms_per_layer(4) == pytest.approx(found.profile().decode_ms_per_layer(4), rel=1e-3)
+    assert profiles["slow"].step_ms(64, 8) == pytest.approx(3 * profiles["mine"].step_ms(64, 8), rel=1e-2)
+    assert (profiles["mine"].max_layers, profiles["slow"].max_layers) == (6, 4)
+    # Keys and values of a token in one layer: 2 x 2 heads x 16 x 4 bytes; 85 % of 1 GB less what weights take.
+    assert 0.95 * 0.85e9 / 256 < profiles["mine"].kv_capacity(1) < 0.85e9 / 256
+
+
+def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
+    found = measure(tiny_llama, layers=1, repeats=1, memory_gb=1e-4)
+    assert found.limits() == []
+    with pytest.raises(InputError, match="repeats"):
+        measure(tiny_llama, repeats=0)
