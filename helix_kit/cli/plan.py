@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -61,7 +61,7 @@ def plan_command(
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     pins = dict(parse_pin(text) for text in pin or [])
     given = {"mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit, "execution": execution}
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options and objective != "served":
         names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)
         raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
@@ -78,7 +78,7 @@ def plan_command(
             seed=seed,
             partial_inference=partial_inference,
             profiles=measured,
-            flow_split=flow_split,
+            flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
             max_stages=max_stages,
             pins=pins or None,
             stop=stop,

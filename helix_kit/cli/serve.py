@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def serve_command(
                 run_server(engine, host=host, port=http, api_key=api_key)
                 return
             say(f"answering {len(prompts)} prompts")
-            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+            options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
             answers = [handle.result() for handle in handles]
     summary = Run([answer.record for answer in answers]).summary()
