@@ -1,8 +1,9 @@
 """The Helix scheduler (paper section 5): follow the plan's flow by weighted round robin, skip nodes that are full.
 
 Hop by hop from the coordinator, a request goes to the candidate with the least load, where a link's load is the
-tokens sent over it divided by its flow. Left out are links with under 5 % of the node's outgoing flow, dead
-nodes, and nodes without room for the request's keys and values.
+tokens sent over it divided by its flow. Left out are links with under 5 % of the node's outgoing flow (unless most
+of it goes over such links, as in clusters of hundreds of nodes), dead nodes, and nodes without room for the
+request's keys and values.
 """
 
 from __future__ import annotations
@@ -55,9 +56,11 @@ class Helix(Policy):
         index = 0
         for source, hops in topology.next_hops.items():
             total = sum(f for _, f in hops)
-            self._hops[source] = [
-                (index + i, target) for i, (target, f) in enumerate(hops) if f > 0 and not f < LEAST_FLOW_SHARE * total
-            ]
+            wide = [i for i, (_, f) in enumerate(hops) if f > 0 and not f < LEAST_FLOW_SHARE * total]
+            if sum(hops[i][1] for i in wide) < 0.5 * total:
+                # Many narrow links that carry the flow together: leaving them out would cut the node off.
+                wide = [i for i, (_, f) in enumerate(hops) if f > 0]
+            self._hops[source] = [(index + i, hops[i][0]) for i in wide]
             index += len(hops)
         self._links_of: dict[int, tuple[list[int], Pipeline]] = {}
 

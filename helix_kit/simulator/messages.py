@@ -30,7 +30,7 @@ def take_piece(pieces, clock):
     return at
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def drop_piece(pieces, clock, at):
     """Return a piece to the free ones."""
     pieces[at].next = clock.free_piece
@@ -38,7 +38,7 @@ def drop_piece(pieces, clock, at):
     clock.free_pieces += 1
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def append(box, pieces, at):
     """Put a piece at the end of a chain (a record with head, tail and count)."""
     pieces[at].next = -1
@@ -50,32 +50,36 @@ def append(box, pieces, at):
     box.count += 1
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def is_stale(pieces, queries, at):
     """Whether the piece belongs to an earlier attempt of its request."""
     return pieces[at].epoch != queries[pieces[at].query].epoch
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def post(state, index, at):
     """Add a piece to the message that is being written for a link."""
-    links, pieces = state[1], state[4]
+    links, pieces, clock = state[1], state[4], state[7]
     link = links[index]
     pieces[at].next = -1
     if link.draft_head < 0:
         link.draft_head = at
+        link.draft_next = -1
+        if clock.drafts < 0:
+            clock.drafts = index
+        else:
+            links[clock.last_draft].draft_next = index
+        clock.last_draft = index
     else:
         pieces[link.draft_tail].next = at
     link.draft_tail = at
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def mail(state, index):
     """Close the message written for a link and hand it to the network."""
     nodes, links, _, _, pieces, messages, _, clock = state[:8]
     link = links[index]
-    if link.draft_head < 0:
-        return
     bare = link.target == len(nodes) - 1
     size, at = 0.0, link.draft_head
     while at >= 0:
@@ -134,7 +138,20 @@ def start_message(state, index):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
+def wake(state, sender, receiver):
+    """Network cards have room again: start what stalled at this sender or in front of this receiver."""
+    nodes, links, into = state[0], state[1], state[11]
+    first = nodes[sender].first_link
+    for index in range(first, first + nodes[sender].links):
+        if links[index].taken:
+            start_message(state, index)
+    for place in range(nodes[receiver].first_into, nodes[receiver].first_into + nodes[receiver].intos):
+        if links[into[place]].taken:
+            start_message(state, into[place])
+
+
+@njit(cache=True, inline="always")
 def sent(state, number):
     """The last byte of a message has left."""
     nodes, links, _, _, _, messages, _, clock, heap = state[:9]
@@ -151,6 +168,16 @@ def sent(state, number):
     events.push(heap, state[10], clock, clock.now + link.latency, RECEIVED, number)
     start_message(state, message.link)
     if clock.stalled > 0:
-        for index in range(len(links)):
-            if links[index].taken:
-                start_message(state, index)
+        wake(state, link.source, link.target)
+
+
+@njit(cache=True)
+def mail_all(state):
+    """Close and send every message that is being written, in the order in which they were begun."""
+    links, clock = state[1], state[7]
+    index = clock.drafts
+    clock.drafts = -1
+    while index >= 0:
+        following = links[index].draft_next
+        mail(state, index)
+        index = following

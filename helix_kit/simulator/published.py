@@ -235,7 +235,7 @@ class Layerwise:
 
     def queue_length(self, node: str) -> int:
         """Requests in front of the node's first layer."""
-        index = self.setup.names.index(node)
+        index = self.setup.number_of[node]
         return int(self.setup.queues[self.setup.nodes[index]["first_queue"]]["count"])
 
     def now_s(self) -> float:
@@ -244,7 +244,7 @@ class Layerwise:
 
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the KV cache in use now leaves room."""
-        record = self.setup.nodes[self.setup.names.index(node)]
+        record = self.setup.nodes[self.setup.number_of[node]]
         return bool(record["kv_used"] + tokens * num_layers <= record["kv_capacity"])
 
     def pipeline_of(self, at: int) -> Pipeline | None:

@@ -19,7 +19,7 @@ from helix_kit.simulator.messages import (
     append,
     drop_piece,
     is_stale,
-    mail,
+    mail_all,
     post,
     sent,
     take_piece,
@@ -30,7 +30,7 @@ REACHED, DONE, TOKENS, FULL = range(4)
 """Why `advance` returned; DONE and TOKENS come with chains of requests in `finished` and `continued`."""
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def choose_step(state, node, here):
     """Move the pieces of the next step from the node's two queues to its batch."""
     queries, pieces, boxes, clock = state[2], state[4], state[6], state[7]
@@ -82,7 +82,7 @@ def choose_step(state, node, here):
             at = following
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def step_seconds(state, node, curves):
     """Time of the batch: layer by layer, with the pieces that have entered by then."""
     pieces, clock, entering = state[4], state[7], state[9]
@@ -109,7 +109,7 @@ def step_seconds(state, node, curves):
     return (seconds + copied / 4e9 + copied / 5e9) * node.slowdown
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def start_step(state, here, curves):
     """Begin a step if the node is idle, alive and something waits."""
     nodes, clock, heap = state[0], state[7], state[8]
@@ -127,7 +127,7 @@ def start_step(state, here, curves):
     events.push(heap, state[10], clock, end, STEP_DONE, code)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def step_done(state, here, batches, averages, smoothing, load_of):
     """End a step: pieces go on to their next hop, a message a hop."""
     nodes, links, queries, routes, pieces, _, _, clock, heap = state[:9]
@@ -164,12 +164,11 @@ def step_done(state, here, batches, averages, smoothing, load_of):
             else:
                 post(state, index, at)
         at = following
-    for index in range(node.first_link, node.first_link + node.links):
-        mail(state, index)
+    mail_all(state)
     events.push(heap, state[10], clock, clock.now, START_STEP, here)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def received(state, number, token_request, token_time, finished, continued, loads, flows, load_of):
     """A message arrives: at a node its pieces wait for the next step, at the coordinator its tokens are noted."""
     nodes, links, queries, routes, pieces, messages, boxes, clock, heap = state[:9]
@@ -209,9 +208,7 @@ def received(state, number, token_request, token_time, finished, continued, load
                 post(state, routes[piece.query, 0], at)
         at = following
     if at_coordinator:
-        coordinator = nodes[len(nodes) - 2]
-        for index in range(coordinator.first_link, coordinator.first_link + coordinator.links):
-            mail(state, index)
+        mail_all(state)
     else:
         events.push(heap, state[10], clock, clock.now, START_STEP, here)
 
@@ -229,7 +226,7 @@ def launch(state, number, chunk_tokens):
         left -= piece.tokens
         piece.decode, piece.last, piece.hop, piece.layer = 0, 1 if left == 0 else 0, 0, 0
         post(state, routes[number, 0], at)
-    mail(state, routes[number, 0])
+    mail_all(state)
 
 
 @njit(cache=True)

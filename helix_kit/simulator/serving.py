@@ -126,6 +126,7 @@ class Serving:
         self.state = (
             made.nodes, made.links, self.queries, self.routes, self._pieces, self._messages, self._boxes,
             self.clock[0], self._heap[0], self._entering, self._heap[1],
+            made.into,
         )  # fmt: skip
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
@@ -275,7 +276,7 @@ class Serving:
 
     def node_dies(self, node: str) -> None:
         """The node stops."""
-        ranged.kill(self.state, self.setup.names.index(node))
+        ranged.kill(self.state, self.setup.number_of[node])
 
     def node_is_missed(self, node: str) -> None:
         """The coordinator knows: new flow over the survivors, and everything that used the node starts again."""
@@ -330,11 +331,11 @@ class Serving:
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""
-        return bool(self.setup.nodes[self.setup.names.index(node)]["alive"])
+        return bool(self.setup.nodes[self.setup.number_of[node]]["alive"])
 
     def queue_length(self, node: str) -> int:
         """Pieces that wait at the node."""
-        index = self.setup.names.index(node)
+        index = self.setup.number_of[node]
         return int(self._boxes["count"][2 * index : 2 * index + 2].sum())
 
     def now_s(self) -> float:
@@ -350,7 +351,7 @@ def _carry_books(before: Setup, made: Setup) -> None:
     """Nodes and links that both plans use go on with what they have counted."""
     for i, name in enumerate(made.names):
         if name in before.names:
-            old = before.nodes[before.names.index(name)]
+            old = before.nodes[before.number_of[name]]
             for field in ("busy_s", "blocked_s", "steps", "prefill_tokens", "decode_tokens"):
                 made.nodes[i][field] = old[field]
     for i, edge in enumerate(made.edges):
@@ -375,7 +376,7 @@ def _agenda(faults: Sequence[Fault]) -> list[tuple[float, Callable[[Serving], No
 
 
 def _slow(engine: Serving, fault: NodeSlows) -> None:
-    engine.setup.nodes["slowdown"][engine.setup.names.index(fault.node)] = fault.factor
+    engine.setup.nodes["slowdown"][engine.setup.number_of[fault.node]] = fault.factor
 
 
 def _degrade(engine: Serving, fault: LinkDegrades) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -34,6 +35,8 @@ class Setup:
     nodes: np.ndarray
     links: np.ndarray
     queues: np.ndarray
+    into: np.ndarray
+    """Link numbers ordered by receiver; a node's are the `intos` from `first_into` on."""
     curves: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     """x and y of all curves end to end (y in s), then first point and number of points by (kind, phase)."""
 
@@ -41,6 +44,11 @@ class Setup:
     def num_nodes(self) -> int:
         """Compute nodes, without the coordinator's two endpoints."""
         return len(self.names)
+
+    @cached_property
+    def number_of(self) -> dict[str, int]:
+        """Node name -> its number."""
+        return {name: i for i, name in enumerate(self.names)}
 
     def route_of(self, pipeline: Pipeline) -> list[int]:
         """Link numbers from the coordinator through the pipeline's nodes and back."""
@@ -84,6 +92,10 @@ def build(
         node["kv_capacity"] = (kv_capacity or {}).get(name, profile.kv_capacity(k))
         first_queue += k
     edges, link_array = _links(plan, list(links), ids, nodes)
+    into = np.argsort(link_array["target"], kind="stable")
+    targets = np.arange(n + 2)
+    nodes["first_into"] = np.searchsorted(link_array["target"][into], targets)
+    nodes["intos"] = np.searchsorted(link_array["target"][into], targets, side="right") - nodes["first_into"]
     return Setup(
         plan=plan,
         names=names,
@@ -92,6 +104,7 @@ def build(
         nodes=nodes,
         links=link_array,
         queues=filled(QUEUE, first_queue, ("head", "tail")),
+        into=into,
         curves=_curves(plan, kinds),
     )
 
@@ -162,7 +175,7 @@ def _curves(plan: Plan, kinds: list[str]) -> tuple[np.ndarray, np.ndarray, np.nd
 def new_clock() -> np.ndarray:
     """The record of time and counters, shape (1,)."""
     clock = np.zeros(1, dtype=CLOCK)
-    clock["sink_head"] = clock["sink_tail"] = NONE
+    clock["sink_head"] = clock["sink_tail"] = clock["drafts"] = NONE
     return clock
 
 

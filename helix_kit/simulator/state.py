@@ -25,6 +25,8 @@ NODE = np.dtype(
         ("kv_capacity", "i8"),
         ("first_link", "i8"),
         ("links", "i8"),
+        ("first_into", "i8"),
+        ("intos", "i8"),
         ("nic", "f8"),
         # What runs now.
         ("alive", "i8"),
@@ -76,6 +78,7 @@ LINK = np.dtype(
         ("taken", "i8"),
         ("draft_head", "i8"),
         ("draft_tail", "i8"),
+        ("draft_next", "i8"),
         ("since", "f8"),
         ("busy", "f8"),
         ("bytes", "f8"),
@@ -128,6 +131,8 @@ CLOCK = np.dtype(
         ("free_message", "i8"),
         ("free_messages", "i8"),
         ("stalled", "i8"),
+        ("drafts", "i8"),
+        ("last_draft", "i8"),
         ("finished", "i8"),
         ("continued", "i8"),
     ]
