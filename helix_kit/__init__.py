@@ -24,7 +24,7 @@ _HOMES = {
     "Model": "helix_kit.model",
     "Plan": "helix_kit.placement.plan",
     "Problem": "helix_kit.placement.problem",
-    "plan": "helix_kit.placement",
+    "plan": "helix_kit.placement.planner",
     "Workload": "helix_kit.workload",
     "simulate": "helix_kit.simulator",
     "Run": "helix_kit.report",
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from helix_kit.cluster import Cluster, Link, Network, Node
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
     from helix_kit.model import Model
-    from helix_kit.placement import plan
     from helix_kit.placement.plan import Plan
+    from helix_kit.placement.planner import plan
     from helix_kit.placement.problem import Problem
     from helix_kit.report import Run
     from helix_kit.runtime import serve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -52,7 +52,11 @@ def profile_command(
     if output:
         write_tables([result], output)
     if as_json:
-        content = {"kind": result.kind, "model": result.model.name, "points": [asdict(p) for p in result.points]}
+        content: dict[str, Any] = {
+            "kind": result.kind,
+            "model": result.model.name,
+            "points": [asdict(p) for p in result.points],
+        }
         content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
         typer.echo(json.dumps(content))
         return

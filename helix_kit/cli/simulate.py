@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -48,7 +48,7 @@ def simulate_command(
             requests,
             mode=mode.value,
             policy=policy,
-            execution=execution,
+            execution=cast(Literal["range", "layerwise"], execution),  # checked by simulate
             duration=duration,
             warmup=warmup,
             seed=seed,
