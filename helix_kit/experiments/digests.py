@@ -17,7 +17,9 @@ from pathlib import Path
 from helix_kit import _files
 
 PACKAGE = Path(_files.__file__).resolve().parent
-MACHINERY = {f"helix_kit.experiments.{name}" for name in ("registry", "running", "catalogue", "digests", "document")}
+MACHINERY = {
+    f"helix_kit.experiments.{name}" for name in ("registry", "running", "catalogue", "digests", "document", "showing")
+}
 SHOWING = ("helix_kit.plots", "helix_kit.widgets")
 PICTURES = "helix_kit.experiments.pictures"
 
