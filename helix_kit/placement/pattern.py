@@ -6,6 +6,7 @@ whole stages; the placement they make is verified by max flow, which is the valu
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ KEPT_LOSS = 0.15
 """Columns with a reduced cost above -this times their length stay: the integer program needs more than the basis."""
 MOST_COLUMNS = 600
 SMALL_SECONDS = 10.0
+BOUND_SECONDS, BOUND_SHARE = 10.0, 0.15
+"""Most of the time that B4 may take before the search begins."""
 Layout = dict[str, tuple[int, int]]
 
 
@@ -229,14 +232,27 @@ def find(task: Task) -> tuple[Layout, dict[str, float]]:
     if len({g.region for g in groups}) > 1:
         # Known before the search, it spares the targets that no network lets through.
         proven["B4"] = bounds.b4(
-            groups, layers, low=0.0, high=bound, widest_crossing=bounds.widest_crossing(problem, groups), watch=watch,
-            solver=task.solver,
+            groups, layers, low=0.0, high=bound, widest_crossing=bounds.widest_crossing(problem, groups),
+            watch=Watch(min(BOUND_SECONDS, BOUND_SHARE * watch.left), stop=watch.stopped), solver=task.solver,
         )  # fmt: skip
         watch.report(bound=proven["B4"])
-    placement = regions.find(task, min(proven.values())) or one_chain(groups, layers, fewest=cap is not None)
+    placement = regions.find(task, min(proven.values())) or _without_search(task)
     if cap is None:
         placement = _finish_small(task, placement, proven)
     return placement, proven
+
+
+def _without_search(task: Task) -> Layout:
+    """The best plan that takes no search: what there is when time runs out before the program finds any."""
+    from helix_kit.placement import heuristics
+
+    capped = task.options.get("max_stages") is not None
+    found = [one_chain(task.groups, task.problem.num_layers, fewest=capped)]
+    if not capped:
+        found.append(heuristics.petals(task.problem, task.seed))
+        with contextlib.suppress(InfeasibleError):
+            found.append(heuristics.swarm(task.problem))
+    return max(found, key=lambda p: task.problem.max_flow(p, partial_inference=task.partial_inference).tokens_per_s)
 
 
 def _finish_small(task: Task, placement: Layout, proven: dict[str, float]) -> Layout:
