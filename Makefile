@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget lint format clean
+.PHONY: help demo test test-slow test-gpu lab notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop soak lint format clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -71,6 +71,12 @@ bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 
 bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and generate_batch
 	$(BIN)/python benchmarks/bench_runtime.py
+
+closed-loop: $(DEV) ## Profile this machine, simulate and really serve the same trace, compare
+	$(BIN)/python benchmarks/closed_loop.py
+
+soak: $(DEV) ## Five minutes at 80 % load: no request lost, no page lost, memory
+	$(BIN)/python benchmarks/soak.py --minutes 5
 
 bench-widget: $(DEV) ## Flow graph widget: milliseconds from slider to redraw
 	$(BIN)/python benchmarks/bench_widget.py

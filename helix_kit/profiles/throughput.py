@@ -48,7 +48,9 @@ def throughput_tables(
 
     for _ in range(ITERATIONS):
         mean = mean_seconds()
-        seconds_per_layer_token = {kind: 1 / (throughput(kind, usual[kind], mean) * usual[kind]) for kind in counts}
+        layer_tokens_per_s = {kind: throughput(kind, usual[kind], mean) * usual[kind] for kind in counts}
+        # A kind without room for one request's context has no speed: it keeps the one it started with.
+        seconds_per_layer_token |= {kind: 1 / speed for kind, speed in layer_tokens_per_s.items() if speed > 0}
     mean = mean_seconds() if counts else 0.0
     return {
         kind: tuple(throughput(kind, k, mean) for k in range(1, profiles[kind].max_layers + 1))

@@ -34,3 +34,12 @@ def test_figures_of_single24():
     tables = throughput_tables({"A100-40G": 4, "L4": 8, "T4": 12}, model, shipped_profiles(model.name))
     assert len(tables["A100-40G"]) == 12 and len(tables["T4"]) == 4
     assert tables["A100-40G"][11] == pytest.approx(952.1073985, rel=1e-9)
+
+
+def test_a_machine_without_room_for_a_request_serves_nothing_and_harms_nobody():
+    model = Model.preset("llama2-70b")
+    profiles = shipped_profiles(model.name)
+    cramped = profiles["T4"].model_copy(update={"kv_capacity_layer_tokens": (64, 128, 192, 256)})
+    tables = throughput_tables({"L4": 30, "T4": 4}, model, {**profiles, "T4": cramped})
+    assert tables["T4"] == (0.0,) * 4
+    assert min(tables["L4"]) > 0
