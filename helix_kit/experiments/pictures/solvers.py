@@ -53,11 +53,13 @@ def draw_quality(table: pd.DataFrame) -> Figure:
     for y, (method, value) in enumerate(zip(table["method"], share, strict=True)):
         family = next(i for i, name in enumerate(families) if name in method)
         axes.barh(y, value, 0.7, color=KIND_COLOURS[family], hatch=HATCHES[family], edgecolor="white", linewidth=0.4)
-        axes.text(value + 0.8, y, f"{value:.1f} %", va="center", fontsize=6.5)
+        # The published separate pipelines put more layers on some machines than their maximum.
+        note = " (overfills machines)" if value > 100.1 else ""
+        axes.text(value + 0.8, y, f"{value:.1f} %{note}", va="center", fontsize=6.5)
     axes.set_yticks(range(len(table)), table["method"])
     axes.invert_yaxis()
     axes.axvline(100, color="0.2", lw=0.8)
-    axes.set(xlabel="max flow, % of the proven optimum (286.6 tokens/s)", xlim=(0, 112))
+    axes.set(xlabel="max flow, % of the proven optimum (286.6 tokens/s)", xlim=(0, 130))
     _small(axes)
     axes.grid(visible=False, axis="y")
     return figure
