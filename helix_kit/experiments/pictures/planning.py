@@ -24,5 +24,7 @@ def draw_methods(table: pd.DataFrame) -> Figure:
     grouped_bars(axes, share, groups="case", series="method", value="share", order=METHODS, labels="{:.0f}")
     axes.axhline(100, color="0.2", lw=0.8)
     axes.set(ylabel="max flow, % of the proven bound", ylim=(0, 118))
+    axes.tick_params(labelsize=7)
+    axes.yaxis.label.set_fontsize(7.5)
     axes.legend(frameon=False, fontsize=8, ncols=len(METHODS), loc="upper center", bbox_to_anchor=(0.5, 1.12))
     return figure

@@ -1,0 +1,75 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 Single cluster (paper, section 6.3)
+#
+# **Purpose.** Helix, Swarm and separate pipelines on 24 nodes of one data centre, LLaMA 30B and LLaMA-2 70B: what
+# was
+# published, our simulator on the published plans, and our own plans.
+#
+# **Takes** about six minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
+# that lie in `figures/`.
+
+# %%
+import os
+
+from helix_kit.experiments.showing import compare_sources, show
+
+FAST = os.environ.get("FAST") == "1"
+# FAST=1 shows what lies in figures/; else what is out of date is run first.
+RUN = not FAST
+
+# %% [markdown]
+# ## 1 Throughput and latency
+#
+# Bars are decode throughput, boxes the latencies of requests that come over time. Each published method has the
+# load that the paper chose for it; our own plans have Helix's.
+
+# %%
+single = show("single-cluster", run=RUN)
+single
+
+# %%
+compare_sources(single)
+
+# %% [markdown]
+# ## 2 Helix over the baselines
+
+# %%
+ours = single.table.query("metric == 'decode_tokens_per_s' and source == 'ours'")
+wide = ours.pivot_table(index=["model", "mode"], columns="method", values="value", sort=False)
+wide.rdiv(wide["helix"], axis=0).round(2)
+
+# %% [markdown]
+# Numbers above 1: Helix serves that many times as much. Below 1, our own plans serve more than Helix's.
+
+# %% [markdown]
+# ## 3 Our plans
+#
+# The plan of most flow is not the plan that serves most: long chains of machines carry flow, and make every decode
+# step longer.
+
+# %%
+show("own-plans", run=RUN)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Which method has the lowest prompt latency online, and what load was it given
+#    (`data/published/simulations.json`)?
+# 2. Run the published Helix plan at Swarm's load: `published.find("single", "llama2-70b", "helix", "online")` and
+#    `own.serve`.
+# 3. Plan for `objective="served"` with a cap on depth (`max_stages=12`) and serve it.

@@ -1,0 +1,74 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11 Request scheduling (paper, section 6.7)
+#
+# **Purpose.** One placement, four schedulers: what choosing pipelines by flow is worth.
+#
+# **Takes** about two minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
+# that lie in `figures/`.
+
+# %%
+import os
+
+from helix_kit.experiments.showing import compare_sources, show
+
+FAST = os.environ.get("FAST") == "1"
+# FAST=1 shows what lies in figures/; else what is out of date is run first.
+RUN = not FAST
+
+# %% [markdown]
+# ## 1 Throughput and prompt latency
+
+# %%
+scheduling = show("scheduling-deep-dive", run=RUN)
+scheduling
+
+# %%
+compare_sources(scheduling)
+
+# %% [markdown]
+# ## 2 Congestion, machine by machine
+#
+# The share of time that each machine has finished work waiting for a link, on the published plan for three regions.
+
+# %%
+import pandas as pd
+
+from helix_kit.experiments import published
+
+blocked = {}
+for policy in ("helix", "swarm", "random", "shortest_queue"):
+    ran = published.find("scheduling", "llama2-70b", policy, "offline").run()
+    blocked[policy] = {name: use.blocked for name, use in ran.nodes.items()}
+share = pd.DataFrame(blocked)
+share.loc[share.max(axis=1).sort_values(ascending=False).index].head(12).style.format("{:.0%}").background_gradient(
+    cmap="Blues", vmin=0, vmax=1
+)
+
+# %% [markdown]
+# The KV cache at its fullest, as a share of what there is: a scheduler that fills one machine stops them all.
+
+# %%
+ran = published.find("scheduling", "llama2-70b", "helix", "offline").run()
+pd.Series({name: use.kv_peak / use.kv_capacity for name, use in ran.nodes.items()}).nlargest(8).map("{:.0%}".format)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Give the random scheduler fewer requests in flight: at what number is it best?
+# 2. Write a policy of your own (`helix_kit.scheduling.Policy`) and pass it to `hk.simulate`.
+# 3. Which links are busiest under each scheduler (`Run.links`)?
