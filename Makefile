@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop soak lint format clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop soak lint format clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -54,6 +54,9 @@ format: $(DEV) ## Format the code and notebooks
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+dashboard: $(DEMO) ## Open the editors of notebook 06 as a dashboard in the browser
+	FAST=1 $(BIN)/python -m helix_kit.widgets.dashboard
 
 notebooks: $(DEMO) ## Execute every notebook in place, outputs and pictures kept
 	$(BIN)/python -m helix_kit.experiments.notebooks

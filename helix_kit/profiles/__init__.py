@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from helix_kit.catalogue import Gpu, gpus
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
-from helix_kit.catalogue import Gpu, gpus
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import estimate
 from helix_kit.profiles.tables import load_profiles, shipped_profiles

@@ -7,9 +7,9 @@ such in every plan; `tests/profiles/test_roofline.py` holds them against the mea
 
 from __future__ import annotations
 
+from helix_kit.catalogue import Gpu, gpus
 from helix_kit.cluster import Node
 from helix_kit.model import Model
-from helix_kit.catalogue import Gpu, gpus
 from helix_kit.profiles.profile import Curve, Profile
 
 COMPUTE_EFFICIENCY = 0.5
@@ -17,7 +17,7 @@ MEMORY_EFFICIENCY = 0.7
 LAUNCH_MS_PER_LAYER = 0.1
 ALL_REDUCE_MS_PER_LAYER = 0.3
 ALL_REDUCE_BYTES_PER_S = 10e9
-"""Two all-reduces a layer over PCIe, when a machine splits each layer over several GPUs: a fixed and a bandwidth part."""
+"""Two all-reduces a layer over PCIe, when several GPUs share each layer: a fixed and a bandwidth part."""
 USABLE_MEMORY = 0.85
 WEIGHT_SHARE = 0.8
 """Most of the usable memory that weights may take: beyond it there is no KV cache worth serving from."""

@@ -37,21 +37,24 @@ def throughput_tables(
     usual = {kind: profiles[kind].usual_layers for kind in counts}
     if sum(n * usual[kind] for kind, n in counts.items()) < 1.2 * model.num_layers:
         usual = {kind: profiles[kind].max_layers for kind in counts}
-    total = sum(n * usual[kind] for kind, n in counts.items())
     seconds_per_layer_token = {kind: 1 / profiles[kind].initial_layer_tokens_per_s for kind in counts}
+    # A kind without room for one usual request's context says nothing about how fast the mix is.
+    roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= MEAN_TOKENS]
+    total = sum(counts[kind] * usual[kind] for kind in roomy)
 
     def mean_seconds() -> float:
-        return sum(n * usual[kind] * seconds_per_layer_token[kind] for kind, n in counts.items()) / total
+        return sum(counts[kind] * usual[kind] * seconds_per_layer_token[kind] for kind in roomy) / total
 
     def throughput(kind: str, k: int, mean: float) -> float:
         return node_throughput(profiles[kind], k, model.num_layers, seconds_per_layer_token[kind], mean)
 
+    if not roomy:
+        return {kind: (0.0,) * profiles[kind].max_layers for kind in kind_counts}
     for _ in range(ITERATIONS):
         mean = mean_seconds()
-        layer_tokens_per_s = {kind: throughput(kind, usual[kind], mean) * usual[kind] for kind in counts}
-        # A kind without room for one request's context has no speed: it keeps the one it started with.
+        layer_tokens_per_s = {kind: throughput(kind, usual[kind], mean) * usual[kind] for kind in roomy}
         seconds_per_layer_token |= {kind: 1 / speed for kind, speed in layer_tokens_per_s.items() if speed > 0}
-    mean = mean_seconds() if counts else 0.0
+    mean = mean_seconds()
     return {
         kind: tuple(throughput(kind, k, mean) for k in range(1, profiles[kind].max_layers + 1))
         if kind in counts
@@ -63,7 +66,7 @@ def throughput_tables(
 def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mean_s: float) -> float:
     """Tokens/s of a node with `k` layers, given seconds per layer and token of this kind and of the mix."""
     share = k * own_s / ((num_layers - k) * mean_s + k * own_s)
-    room_tokens = int(KV_FILL * profile.kv_capacity(k) / k)
+    room_tokens = _room_tokens(profile, k)
     prefills = room_tokens / MEAN_TOKENS * share / MEAN_OUTPUT_TOKENS
     if prefills > 1:
         step_ms = profile.step_ms(MEAN_INPUT_TOKENS, MEAN_OUTPUT_TOKENS)
@@ -77,3 +80,8 @@ def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mea
     time_ms = profile.prefill_ms_per_layer(int(prefill_tokens * steps))
     time_ms += steps * profile.decode_ms_per_layer(decode_requests)
     return steps * (prefill_tokens + decode_requests) / (k * time_ms / 1e3)
+
+
+def _room_tokens(profile: Profile, k: int) -> int:
+    """Tokens of context per layer that are taken to be in use beside `k` layers."""
+    return int(KV_FILL * profile.kv_capacity(k) / k)
