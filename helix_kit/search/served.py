@@ -282,5 +282,9 @@ def front(candidates: list[Candidate]) -> list[dict[str, Any]]:
             a[k] != b[k] for k in ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s", "stages")
         )
 
-    kept = [r for r in rows if not any(beats(o, r) for o in rows)]
-    return sorted(kept, key=lambda r: -r["decode_tokens_per_s"])[:20]
+    kept: dict[tuple[float, ...], dict[str, Any]] = {}
+    for row in rows:
+        if not any(beats(other, row) for other in rows):
+            # Plans that differ only in which of two equal machines stands where serve the same: one will do.
+            kept.setdefault(tuple(v for v in row.values() if not isinstance(v, dict)), row)
+    return sorted(kept.values(), key=lambda r: -r["decode_tokens_per_s"])[:20]
