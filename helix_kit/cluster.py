@@ -41,8 +41,8 @@ from pydantic import (
 )
 
 from helix_kit import _files
-from helix_kit.errors import InputError
 from helix_kit.catalogue import Gpu, gpus
+from helix_kit.errors import InputError
 
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""

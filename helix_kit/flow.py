@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import networkx as nx
@@ -188,7 +189,7 @@ def decompose(flow: Flow, placement: Placement) -> list[tuple[Pipeline, float]]:
             node = widest[node][1]
             path.append(node)
         path.reverse()
-        for source, target in zip(path, path[1:], strict=False):
+        for source, target in pairwise(path):
             left[source, target] -= amount
         pipelines.append((pipeline_of(path[1:-1], placement), amount / MILLI))
     return sorted(pipelines, key=lambda p: -p[1])
