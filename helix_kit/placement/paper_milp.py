@@ -1,7 +1,7 @@
 """The paper's mixed-integer program (Helix, section 4.4), one function a family of constraints.
 
 Variables: first layer s_i; b_ik, whether node i holds k layers; flow f_ij in tokens/s and use d_ij of each link.
-Number of rows and columns agree with the published solver logs (`tests/placement/test_paper_milp.py`).
+Number of rows and columns agree with the published solver logs but for geo24 pruned (experiment `problem-sizes`).
 """
 
 from __future__ import annotations
