@@ -58,19 +58,9 @@ def layer_done(state, here, batches):
     """End a layer step: its requests move on to the next layer, or leave after the last."""
     nodes, links, queries, routes, queues, clock, heap, fifo, _, _ = state
     node = nodes[here]
-    node.running = 0
-    compute.keep_books(node, clock)
+    compute.end_step(node, here, batches, clock)
     node.kv_used += node.batch_prefill + node.batch_decodes
     node.kv_peak = max(node.kv_peak, node.kv_used)
-    if clock.window_start <= clock.now <= clock.window_end:
-        node.steps += 1
-        node.prefill_tokens += node.batch_prefill
-        node.decode_tokens += node.batch_decodes
-    if clock.record_batches:
-        batch = batches[clock.batches]
-        batch.node, batch.start, batch.end = here, node.batch_start, clock.now
-        batch.prefill, batch.decodes = node.batch_prefill, node.batch_decodes
-        clock.batches += 1
     at = node.batch_head
     last = node.layer == node.layers - 1
     while at >= 0:

@@ -127,3 +127,19 @@ def keep_books(node, clock):
             node.blocked_s += end - begin
     node.since = clock.now
     node.state = BUSY if node.running else (BLOCKED if node.out_count > 0 else STARVED)
+
+
+@njit(cache=True, inline="always")
+def end_step(node, here, batches, clock):
+    """End the running step of node `here`: its time, its steps and tokens within the window, and a row in `batches`."""
+    node.running = 0
+    keep_books(node, clock)
+    if clock.window_start <= clock.now <= clock.window_end:
+        node.steps += 1
+        node.prefill_tokens += node.batch_prefill
+        node.decode_tokens += node.batch_decodes
+    if clock.record_batches:
+        batch = batches[clock.batches]
+        batch.node, batch.start, batch.end = here, node.batch_start, clock.now
+        batch.prefill, batch.decodes = node.batch_prefill, node.batch_decodes
+        clock.batches += 1

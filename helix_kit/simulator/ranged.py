@@ -24,7 +24,7 @@ from helix_kit.simulator.messages import (
     sent,
     take_piece,
 )
-from helix_kit.simulator.node import curve_at, keep_books
+from helix_kit.simulator.node import curve_at, end_step, keep_books
 
 REACHED, DONE, TOKENS, FULL = range(4)
 """Why `advance` returned; DONE and TOKENS come with chains of requests in `finished` and `continued`."""
@@ -132,17 +132,7 @@ def step_done(state, here, batches, averages, smoothing, load_of):
     """End a step: pieces go on to their next hop, a message a hop."""
     nodes, links, queries, routes, pieces, _, _, clock, heap = state[:9]
     node = nodes[here]
-    node.running = 0
-    keep_books(node, clock)
-    if clock.window_start <= clock.now <= clock.window_end:
-        node.steps += 1
-        node.prefill_tokens += node.batch_prefill
-        node.decode_tokens += node.batch_decodes
-    if clock.record_batches:
-        batch = batches[clock.batches]
-        batch.node, batch.start, batch.end = here, node.batch_start, clock.now
-        batch.prefill, batch.decodes = node.batch_prefill, node.batch_decodes
-        clock.batches += 1
+    end_step(node, here, batches, clock)
     at = node.batch_head
     node.batch_head = -1
     while at >= 0:
