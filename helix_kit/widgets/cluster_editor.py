@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import ipywidgets as W
 
 from helix_kit.analysis import explain, shortfall
-from helix_kit.cluster import Cluster, load_cluster
+from helix_kit.cluster import Cluster, Link, LinkException, load_cluster
 from helix_kit.cluster import preset_names as cluster_names
 from helix_kit.errors import HelixKitError
 from helix_kit.model import Model, load_model
@@ -24,9 +25,13 @@ from helix_kit.placement.planner import METHODS, OBJECTIVES
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SOLVERS
 from helix_kit.plots.words import number
+from helix_kit.widgets.edited import Line, edited, lines_of
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.machine_row import MachineRow
-from helix_kit.widgets.parts import Background, Message, PictureBox, error_words, progress_words
+from helix_kit.widgets.parts import Background, Message, Note, PictureBox, error_words, progress_words
+
+SAID = 3
+"""So many lost links are named."""
 
 
 class ClusterEditor(PictureBox):
@@ -45,6 +50,7 @@ class ClusterEditor(PictureBox):
         self.plan: Plan | None = None
         self._work = Background()
         self._filling = False
+        self._changed = False
         self.rows: list[MachineRow] = []
         self._table = W.VBox()
         self.add = W.Button(description="Add machines")
@@ -59,6 +65,11 @@ class ClusterEditor(PictureBox):
         self.between_gbps = W.FloatLogSlider(0.1, description="between regions, gbps", **log, **wide)
         self.within_ms = W.BoundedFloatText(1.0, min=0, max=10000, description="latency, ms")
         self.between_ms = W.BoundedFloatText(50.0, min=0, max=10000, description="latency, ms")
+        self.coordinator = W.Text("local", description="requests arrive in", continuous_update=False, **wide)
+        self.exceptions = Note()
+        self.forget_button = W.Button(
+            description="Forget exceptions", tooltip="let the two rules hold for these links, too"
+        )
         self.method = W.Dropdown(options=METHODS, description="method")
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective")
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
@@ -78,6 +89,8 @@ class ClusterEditor(PictureBox):
                 self.model,
                 W.HBox([self.within_gbps, self.within_ms]),
                 W.HBox([self.between_gbps, self.between_ms]),
+                W.HBox([self.exceptions, self.forget_button]),
+                self.coordinator,
                 W.HBox([self.method, self.solver]),
                 W.HBox([self.objective, self.limit]),
                 W.HBox([self.depth, W.Label("machines that a request may pass (0: any)")]),
@@ -98,8 +111,11 @@ class ClusterEditor(PictureBox):
         self.stop_button.on_click(lambda _: self.stop())
         self.save_button.on_click(lambda _: self.save())
         self.load_button.on_click(lambda _: self.load())
-        for link in (self.within_gbps, self.between_gbps, self.within_ms, self.between_ms):
+        self._links = (self.within_gbps, self.within_ms, self.between_gbps, self.between_ms)
+        for link in self._links:
             link.observe(self._relinked, "value")
+        self.forget_button.on_click(lambda _: self.forget_exceptions())
+        self.coordinator.observe(self._edited, "value")
         self.model.observe(self._edited, "value")
         self.fill(cluster if isinstance(cluster, Cluster) else load_cluster(cluster))
 
@@ -110,52 +126,59 @@ class ClusterEditor(PictureBox):
     # ---- description -----------------------------------------------------------------------------------------
 
     def fill(self, cluster: Cluster) -> None:
-        """Show `cluster` in the table; links that are exceptions stay as they are until machines change."""
+        """Show `cluster` in the table. What the table does not show (names, exceptional links) is kept."""
         self._filling = True
-        groups: dict[tuple[str, int, str], int] = {}
-        for node in cluster.nodes:
-            key = (node.gpu, node.gpus_per_node, node.region)
-            groups[key] = groups.get(key, 0) + 1
-        self.rows = [self._row(gpu, per_node, count, region) for (gpu, per_node, region), count in groups.items()]
+        self._given, self._network, self._changed = cluster, cluster.network, False
+        self.rows = [self._row(line) for line in lines_of(cluster)]
         self._table.children = tuple(self.rows)
-        network = cluster.network
-        self.within_gbps.value, self.within_ms.value = (
-            network.within_region.bandwidth_gbps,
-            network.within_region.latency_ms,
-        )
-        if network.between_regions is not None:
-            self.between_gbps.value = network.between_regions.bandwidth_gbps
-            self.between_ms.value = network.between_regions.latency_ms
-        self._given: Cluster | None = cluster
-        self._coordinator = cluster.coordinator.region
+        for link, gbps, ms in self._rules():
+            if link is not None:
+                gbps.value, ms.value = link.bandwidth_gbps, link.latency_ms
+        # A slider clips what lies beyond its ends: a rule counts as changed only when its fields are.
+        self._shown = tuple(field.value for field in self._links)
+        self.coordinator.value = cluster.coordinator.region
         self._filling = False
+        self._tell_exceptions(())
         self.status.say(f"{len(cluster.nodes)} machines. Press Solve.")
 
     def cluster(self) -> Cluster:
         """What the table describes; raises InputError (or a pydantic error) that names what is wrong."""
-        if self._given is not None:
-            return self._given
-        nodes = [
-            {
-                "gpu": row.gpu.value,
-                "gpus_per_node": row.per_node.value,
-                "count": row.count.value,
-                "region": row.region.value,
-            }
-            for row in self.rows
-            if row.count.value > 0
-        ]
-        return Cluster.model_validate(
-            {
-                "name": Path(self.path.value).stem or "mine",
-                "coordinator": {"region": self._coordinator},
-                "nodes": nodes,
-                "network": {
-                    "within_region": {"bandwidth_gbps": self.within_gbps.value, "latency_ms": self.within_ms.value},
-                    "between_regions": {"bandwidth_gbps": self.between_gbps.value, "latency_ms": self.between_ms.value},
-                },
-            }
+        return self._edited_cluster()[0]
+
+    def _edited_cluster(self) -> tuple[Cluster, tuple[LinkException, ...]]:
+        if not self._changed:
+            return self._given, ()
+        within, between = (
+            link if link is not None and (gbps.value, ms.value) == self._shown[at : at + 2] else _link(gbps, ms)
+            for at, (link, gbps, ms) in zip((0, 2), self._rules(), strict=True)
         )
+        name = Path(self.path.value).stem or "mine"
+        network = self._network.model_copy(update={"within_region": within, "between_regions": between})
+        lines = [row.line() for row in self.rows]
+        return edited(self._given, lines, name=name, network=network, coordinator=self.coordinator.value)
+
+    def _rules(self) -> tuple[tuple[Link | None, W.FloatLogSlider, W.BoundedFloatText], ...]:
+        return (
+            (self._network.within_region, self.within_gbps, self.within_ms),
+            (self._network.between_regions, self.between_gbps, self.between_ms),
+        )
+
+    def forget_exceptions(self) -> None:
+        """Let the two rules hold for all links."""
+        self._network = self._network.model_copy(update={"links": ()})
+        self._tell_exceptions(())
+        self._relinked()
+
+    def _tell_exceptions(self, lost: tuple[LinkException, ...]) -> None:
+        kept = len(self._network.links) - len(lost)
+        owned = "1 link of its own: the rules above leave it as it is." if kept == 1 else ""
+        owned = f"{kept} links of their own: the rules above leave them as they are." if kept > 1 else owned
+        words = [owned] if owned else []
+        if lost:
+            which = ", ".join(" – ".join(link.ends) for link in lost[:SAID]) + (" ..." if len(lost) > SAID else "")
+            words.append(f"Gone with their machines: {which}.")
+        self.exceptions.say("\n".join(words))
+        self.forget_button.layout.display = None if kept else "none"
 
     def save(self) -> None:
         """Write the cluster to the file named in the form."""
@@ -239,8 +262,8 @@ class ClusterEditor(PictureBox):
 
     # ---- what the reader does --------------------------------------------------------------------------------
 
-    def _row(self, gpu: str, per_node: int, count: int, region: str) -> MachineRow:
-        row = MachineRow(gpu, per_node, count, region)
+    def _row(self, line: Line) -> MachineRow:
+        row = MachineRow(line, own=self._given.gpus)
         for field in (row.gpu, row.per_node, row.count, row.region):
             field.observe(self._edited, "value")
         row.remove.on_click(lambda _: self._removed(row))
@@ -252,7 +275,7 @@ class ClusterEditor(PictureBox):
 
     def _added(self) -> None:
         region = self.rows[-1].region.value if self.rows else "local"
-        self.rows.append(self._row("L4", 1, 1, region))
+        self.rows.append(self._row(Line("L4", 1, 1, region)))
         self._table.children = tuple(self.rows)
         self._edited()
 
@@ -265,14 +288,16 @@ class ClusterEditor(PictureBox):
         if self._filling:
             return
         if change is None or change["owner"] is not self.model:
-            self._given = None
+            self._changed = True
+        with contextlib.suppress(HelixKitError, ValueError):  # half an edit: Solve tells what is wrong
+            self._tell_exceptions(self._edited_cluster()[1])
         self.status.say("Changed: press Solve for a plan.")
 
-    def _relinked(self, _: Any) -> None:
+    def _relinked(self, _: Any = None) -> None:
         """Another link needs no new placement to answer: the present one's flow over it is computed at once."""
         if self._filling:
             return
-        self._given = None
+        self._changed = True
         if self.plan is None or self._work.running:
             return
         try:
@@ -290,3 +315,7 @@ class ClusterEditor(PictureBox):
         self.status.say(
             f"The same placement over these links: {now:,.0f} tokens/s{change}. Solve looks for a better one."
         )
+
+
+def _link(gbps: W.FloatLogSlider, ms: W.BoundedFloatText) -> Link:
+    return Link(bandwidth_gbps=gbps.value, latency_ms=ms.value)

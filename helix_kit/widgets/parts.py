@@ -67,13 +67,22 @@ class Message(W.HTML):
 
     COLOURS: ClassVar[dict[str, str]] = {"info": "var(--jp-ui-font-color1, #333)", "good": "#00755a", "bad": "#b34a00"}
 
+    role = "status"
+    """For screen readers: what is announced when it changes."""
+
     def say(self, text: str, tone: str = "info") -> None:
         """Show `text` (it is escaped; line breaks are kept)."""
         self.text = text
         lines = html.escape(text).replace("\n", "<br>")
-        self.value = f'<div role="status" style="color:{self.COLOURS[tone]};line-height:1.45">{lines}</div>'
+        self.value = f'<div role="{self.role}" style="color:{self.COLOURS[tone]};line-height:1.45">{lines}</div>'
 
     text = ""
+
+
+class Note(Message):
+    """A message that is read where it stands and not announced."""
+
+    role = "note"
 
 
 class PictureBox(W.VBox):

@@ -148,3 +148,106 @@ def test_planning_for_what_is_served_tells_what_is_served(editor):
     served = editor.plan.served["decode_tokens_per_s"]
     assert f"decodes {served:,.0f} tokens/s" in editor.status.text
     assert f"serves {served:,.0f} (simulated)" in editor.plan.to_svg()
+
+
+@pytest.fixture
+def special() -> Cluster:
+    """A GPU of one's own, names, exceptions both ways and one way, a network card, a rule beyond the slider's end."""
+    return Cluster.model_validate(
+        {
+            "name": "special",
+            "coordinator": {"region": "us"},
+            "gpus": {"BIG": {"memory_gb": 180, "memory_bandwidth_gb_per_s": 8000, "fp16_tflops": 2250}},
+            "nodes": [
+                {"gpu": "L4", "region": "eu"},
+                {"gpu": "BIG", "region": "us", "name": "rack-3"},
+                {"gpu": "L4", "count": 2, "region": "eu"},
+            ],
+            "network": {
+                "within_region": {"bandwidth_gbps": 4000, "latency_ms": 0.1},
+                "between_regions": {"bandwidth_gbps": 1, "latency_ms": 40},
+                "nic_gbps": 25,
+                "links": [
+                    {"between": ["rack-3", "L4-2"], "bandwidth_gbps": 0.2, "latency_ms": 9},
+                    {"source": "coordinator", "target": "L4-0", "bandwidth_gbps": 0.3, "latency_ms": 7},
+                ],
+            },
+        }
+    )
+
+
+def test_what_the_table_does_not_show_survives_an_edit(special):
+    editor = ClusterEditor(special, "llama-30b")
+    assert [row.gpu.value for row in editor.rows] == ["L4", "BIG"] and "BIG" in editor.rows[0].gpu.options
+    assert editor.cluster() == special
+    editor.rows[0].count.value = 4
+    made = editor.cluster()
+    assert [n.name for n in made.nodes] == [n.name for n in special.nodes] + ["L4-3"]
+    assert made.gpus == special.gpus and made.network == special.network and made.coordinator == special.coordinator
+    editor.rows[0].count.value = 3
+    assert editor.cluster().nodes == special.nodes and editor.cluster().network == special.network
+    editor.between_gbps.value = 2.0
+    assert editor.cluster().link("L4-0", "rack-3").bandwidth_gbps == pytest.approx(2.0)
+    assert editor.cluster().link("L4-2", "rack-3").bandwidth_gbps == 0.2
+    assert editor.cluster().network.within_region == special.network.within_region
+    assert "2 links of their own" in editor.exceptions.text
+
+
+def test_own_gpus_and_exceptions_are_planned_with_after_an_edit(special):
+    editor = ClusterEditor(special, "llama-30b")
+    editor.rows[0].count.value = 4
+    solved(editor)
+    assert editor.plan.cluster == editor.cluster() and "rack-3" in editor.plan.placement
+    before = editor.plan.flow_tokens_per_s
+    editor.between_ms.value = 45
+    assert "same placement" in editor.status.text and editor.plan.flow_tokens_per_s == pytest.approx(before)
+    assert editor.plan.cluster.network.links == special.network.links
+
+
+def test_an_exception_goes_only_with_its_machine_and_it_is_said(special):
+    editor = ClusterEditor(special, "llama-30b")
+    editor.rows[0].count.value = 2
+    made = editor.cluster()
+    assert [n.name for n in made.nodes] == ["L4-0", "rack-3", "L4-1"]
+    assert [link.ends for link in made.network.links] == [("coordinator", "L4-0")]
+    assert "1 link of its own" in editor.exceptions.text
+    assert "Gone with their machines: rack-3 – L4-2." in editor.exceptions.text
+    # A new machine may take the name that became free, but not the old one's link.
+    editor.add.click()
+    editor.rows[-1].region.value = "us"
+    assert editor.cluster().node("L4-2").region == "us" and len(editor.cluster().network.links) == 1
+    # The old one comes back with name and link.
+    editor.rows[0].count.value = 3
+    assert editor.cluster().node("L4-2").region == "eu" and editor.cluster().node("L4-3").region == "us"
+    assert editor.cluster().network.links == special.network.links and "Gone" not in editor.exceptions.text
+
+
+def test_exceptions_follow_machines_whose_kind_changes(special):
+    editor = ClusterEditor(special, "llama-30b")
+    editor.rows[0].gpu.value = "T4"
+    editor.rows[1].per_node.value = 2
+    made = editor.cluster()
+    assert [n.name for n in made.nodes] == ["T4-0", "rack-3", "T4-1", "T4-2"]
+    assert made.link("T4-2", "rack-3").bandwidth_gbps == 0.2 == made.link("rack-3", "T4-2").bandwidth_gbps
+    assert made.link("coordinator", "T4-0").bandwidth_gbps == 0.3 != made.link("T4-0", "coordinator").bandwidth_gbps
+
+
+def test_exceptions_can_be_forgotten_and_the_coordinator_moved(special):
+    editor = ClusterEditor(special, "llama-30b")
+    assert editor.forget_button.layout.display != "none"
+    editor.forget_button.click()
+    assert editor.cluster().network.links == () and editor.cluster().gpus == special.gpus
+    assert editor.forget_button.layout.display == "none" and editor.exceptions.text == ""
+    editor.coordinator.value = "eu"
+    assert editor.cluster().coordinator.region == "eu"
+    editor.fill(special)
+    assert editor.cluster() == special and "2 links" in editor.exceptions.text
+
+
+def test_edited_yaml_keeps_own_gpus_and_exceptions(special, tmp_path):
+    editor = ClusterEditor(special, "llama-30b")
+    editor.rows[0].count.value = 5
+    editor.path.value = str(tmp_path / "mine.yaml")
+    editor.save_button.click()
+    back = Cluster.load(editor.path.value)
+    assert back == editor.cluster() and back.gpus == special.gpus and back.network == special.network
