@@ -133,7 +133,9 @@ def test_a_plan_file_that_does_not_match_itself(helix_kit, plan_file, tmp_path):
 
 
 def test_pins_are_kept(helix_kit):
-    code, out, err = helix_kit("plan", "single24", "--model", "llama2-70b", "--pin", "L4-0=0:4", "--json")
+    code, out, err = helix_kit(
+        "plan", "single24", "--model", "llama2-70b", "--pin", "L4-0=0:4", "--objective", "flow", "--json"
+    )
     assert code == 0, err
     assert json.loads(out)["placement"]["L4-0"] == [0, 4]
 
@@ -150,9 +152,22 @@ def test_depth_cap(helix_kit, tmp_path):
     from helix_kit.placement.plan import Plan
 
     path = tmp_path / "plan.json"
-    code, _, err = helix_kit("plan", "single24", "--model", "llama2-70b", "--max-stages", 12, "-o", path)
+    args = ["plan", "single24", "--model", "llama2-70b", "--objective", "flow", "--max-stages", 12, "-o", path]
+    code, _, err = helix_kit(*args)
     assert code == 0, err
     assert max(len(pipeline) for pipeline, _ in Plan.load(path).pipelines) <= 12
+
+
+def test_served_is_the_default_and_names_the_proven_flow(helix_kit, tmp_path):
+    path = tmp_path / "served.json"
+    code, out, err = helix_kit("plan", "laptop", "--model", "SmolLM2-135M", "--time-limit", 5, "-o", path)
+    assert code == 0, err
+    plan = json.loads(path.read_text())
+    assert plan["objective"] == "served" and plan["served"]["decode_tokens_per_s"] > 0
+    assert plan["served"]["max_flow_bound_tokens_per_s"] == min(plan["bounds"].values())
+    assert "Most flow:" in out and "--objective flow" in out
+    code, out, err = helix_kit("plan", "laptop", "--model", "SmolLM2-135M", "--method", "petals", "--json")
+    assert code == 0 and json.loads(out)["objective"] == "flow", err
 
 
 def test_first_interrupt_keeps_the_best_plan(tmp_path):

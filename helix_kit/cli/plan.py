@@ -24,8 +24,12 @@ def plan_command(
         str, typer.Option(help="pattern, paper-milp, or a baseline: swarm, petals, separate, separate-plus.")
     ] = "pattern",
     objective: Annotated[
-        str, typer.Option(help="flow: the paper's, in seconds. served: tokens/s in the simulator, in minutes.")
-    ] = "flow",
+        str | None,
+        typer.Option(
+            help="served: tokens/s in the simulator, searched for until the time limit. flow: the paper's, proven in "
+            "seconds. Default: served; flow with a --method other than pattern."
+        ),
+    ] = None,
     solver: Annotated[str, typer.Option(help="Solver of the mixed-integer programs: highs, glpk or gurobi.")] = "highs",
     time_limit: Annotated[float, typer.Option(help="Seconds after which the best plan so far is returned.")] = 60.0,
     partial_inference: Annotated[bool, typer.Option(help="Let requests enter a node's layers part-way.")] = True,
@@ -35,6 +39,15 @@ def plan_command(
     rate: Annotated[float | None, typer.Option(help="Requests/s, for objective served with --mode online.")] = None,
     latency_limit: Annotated[
         float | None, typer.Option(help="Mean decode latency in s that objective served should keep.")
+    ] = None,
+    prompt_latency_limit: Annotated[
+        float | None, typer.Option(help="Mean prompt latency in s that objective served should keep.")
+    ] = None,
+    pareto_pick: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan of the Pareto front that objective served returns: throughput, prompt, decode, balanced."
+        ),
     ] = None,
     execution: Annotated[
         str | None, typer.Option(help="Rules that objective served is judged by: layerwise or range.")
@@ -60,7 +73,12 @@ def plan_command(
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     pins = dict(parse_pin(text) for text in pin or [])
-    given = {"mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit, "execution": execution}
+    # A method makes plans for flow; without one, users ask for the number that they will see.
+    objective = objective or ("served" if method == "pattern" else "flow")
+    given = {
+        "mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit,
+        "prompt_latency_limit_s": prompt_latency_limit, "pareto_pick": pareto_pick, "execution": execution,
+    }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options and objective != "served":
         names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)

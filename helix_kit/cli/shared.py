@@ -81,7 +81,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
     console.print(table, markup=False)
     unused = [n.name for n in problem.cluster.nodes if n.name not in plan.placement]
     lines = {
-        "Max flow": f"{plan.flow_tokens_per_s:,.1f} tokens/s",
+        "Flow": f"{plan.flow_tokens_per_s:,.1f} tokens/s",
         "Proven bound": f"{plan.bound_tokens_per_s:,.1f} tokens/s (gap {plan.gap:.2%})",
         "Pipelines": f"{len(plan.pipelines)}, {min(len(p) for p, _ in plan.pipelines)} to "
         f"{max(len(p) for p, _ in plan.pipelines)} stages"
@@ -90,6 +90,12 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
     }
+    if plan.served and "max_flow_tokens_per_s" in plan.served:
+        lines["Most flow"] = (
+            f"{plan.served['max_flow_tokens_per_s']:,.1f} tokens/s, at most "
+            f"{plan.served['max_flow_bound_tokens_per_s']:,.1f} (gap {plan.served['max_flow_gap']:.2%}), proven in "
+            f"{plan.served['max_flow_seconds']:.1f} s; --objective flow gives that plan"
+        )
     if plan.served:
         lines["Served"] = (
             f"{plan.served['decode_tokens_per_s']:,.1f} decode tokens/s, "

@@ -133,13 +133,13 @@ def plan(
         model = load_model(model)
     problem = Problem.of(cluster, model, profiles)
     if objective == "served":
-        if pins or max_stages:
-            raise InputError("expected objective 'flow' with pins or a depth cap", field="objective", value=objective)
+        if base is not None:
+            raise InputError("expected objective 'flow' with a plan to change", field="objective", value=objective)
         watch = Watch(time_limit, progress, stop)
         watch.report(bound=problem.compute_bound)
         served: Plan = import_module(_SERVED).plan_served(
             problem, solver=solver, seed=seed, watch=watch, flow_split=flow_split,
-            partial_inference=partial_inference, **options,
+            partial_inference=partial_inference, pins=pins, max_stages=_checked_depth(max_stages, method), **options,
         )  # fmt: skip
         return served
     return plan_problem(

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import permutations, product
 
 from helix_kit.errors import InfeasibleError
-from helix_kit.placement import heuristics
+from helix_kit.placement import baselines, heuristics
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import stage_program
+from helix_kit.search.evaluate import Evaluator, Rules
 from helix_kit.search.moves import Layout
 from helix_kit.search.predictor import Predictor
 from helix_kit.search.stage_program import Block
@@ -21,14 +22,24 @@ MOST_UNIFORM = 60
 MOST_ORDERS = 6
 
 
-def candidates(problem: Problem, predictor: Predictor, watch: Watch, solver: str, seed: int) -> Iterator[Layout]:
-    """Heuristics, uniform stages, the stage program, and flow plans under caps on depth; quick ones first."""
-    groups = groups_of(problem)
-    for make in (heuristics.petals, heuristics.swarm):
+def candidates(
+    problem: Problem, evaluator: Evaluator, first: Sequence[Layout], watch: Watch, solver: str, seed: int
+) -> Iterator[Layout]:
+    """What is known already, heuristics, uniform stages, the stage program, and flow plans of capped depth."""
+    groups, predictor, rules = groups_of(problem), evaluator.predictor, evaluator.rules
+    yield from first
+    makers = (
+        heuristics.petals, heuristics.swarm, baselines.proportional, baselines.parallax,
+        lambda p: heuristics.separate(p)[0], lambda p: heuristics.separate(p, plus=True)[0],
+    )  # fmt: skip
+    for make in makers:
         try:
-            yield make(problem)
+            made = make(problem)
         except InfeasibleError:
             continue
+        # Separate pipelines may put more on a node than it holds: such a plan is no start for a search.
+        if all(e - s <= problem.max_layers(n) for n, (s, e) in made.items()):
+            yield made
     yield from uniform(groups, predictor)
     for caution in CAUTIONS:
         if watch.over():
@@ -38,23 +49,30 @@ def candidates(problem: Problem, predictor: Predictor, watch: Watch, solver: str
         ):
             for order in orders(chosen, groups):
                 yield stage_program.lay_out(order, groups)
-    yield from depth_capped(problem, groups, watch, solver, seed)
+    yield from depth_capped(problem, groups, rules, watch, solver, seed)
 
 
-def depth_capped(problem: Problem, groups: Sequence[Group], watch: Watch, solver: str, seed: int) -> Iterator[Layout]:
+def depth_capped(
+    problem: Problem, groups: Sequence[Group], rules: Rules, watch: Watch, solver: str, seed: int
+) -> Iterator[Layout]:
     """The most flow with at most D stages, for D from few to many."""
     sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
     least = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= problem.num_layers), 0)
-    caps: list[int | None] = [round(least * factor) for factor in (1.15, 1.35, 1.6, 1.9, 2.3)]
-    for cap in dict.fromkeys([*caps, None]):
+    caps = [round(least * factor) for factor in (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)]
+    for cap in dict.fromkeys(caps):
         if watch.over():
             return
+        if rules.max_stages is not None and cap > rules.max_stages:
+            continue
         # One solve must not take the time of all the others.
         limit = max(1.0, watch.left / 3)
-        made = plan_problem(
-            problem, solver=solver, seed=seed, max_stages=cap, time_limit=limit, stop=watch.stopped, prove=False,
-            flow_split="any",
-        )  # fmt: skip
+        try:
+            made = plan_problem(
+                problem, solver=solver, seed=seed, max_stages=cap, time_limit=limit, stop=watch.stopped, prove=False,
+                flow_split="any",
+            )  # fmt: skip
+        except InfeasibleError:
+            continue
         yield made.placement
 
 

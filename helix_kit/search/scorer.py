@@ -1,4 +1,4 @@
-"""Simulate many candidates: a few worker processes, spoken to in JSON lines.
+"""Simulate and vary many candidates: a few worker processes, spoken to in JSON lines.
 
 Workers are started as ``python -m helix_kit.search.worker``, so that planning works from a script, a notebook or a
 thread alike, and nothing is unpickled.
@@ -10,69 +10,52 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from typing import Any
 
 from helix_kit.errors import HelixKitError
 from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.moves import Layout
-
-Candidate = tuple[Layout, Flow]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a candidate is simulated under."""
+class Step:
+    """One step of local search from `parent`; see `Evaluator.explore`."""
 
-    mode: str = "offline"
-    execution: str = "layerwise"
-    rate: float | None = None
-    """Requests/s of online mode."""
-    duration: float = 120.0
-    warmup: float = 60.0
-    seed: int = 0
-
-
-def score_one(problem: Problem, candidate: Candidate, setting: Setting) -> dict[str, float]:
-    """Simulate one candidate here: decode_tokens_per_s, prompt_latency_s, decode_latency_s (means)."""
-    from helix_kit.simulator import score
-    from helix_kit.workload import Workload
-
-    workload = None
-    if setting.mode == "online":
-        until = setting.warmup + setting.duration
-        workload = Workload.azure_conversation(rate=setting.rate or 1.0, duration=until, seed=setting.seed)
-    return score(
-        (problem, *candidate),
-        workload,
-        mode=setting.mode,  # type: ignore[arg-type]
-        execution=setting.execution,  # type: ignore[arg-type]
-        duration=setting.duration,
-        warmup=setting.warmup,
-        seed=setting.seed,
-    )
+    parent: Layout
+    seed: int
+    picks: int
 
 
 class Scorer:
     """Worker processes for one problem; use as a context manager."""
 
-    def __init__(self, problem: Problem, jobs: int) -> None:
-        self.problem, self.jobs = problem, jobs
+    def __init__(self, problem: Problem, jobs: int, rules: Rules | None = None) -> None:
+        self.here = Evaluator(problem, rules or Rules())
+        self.jobs = jobs
         self._workers: list[subprocess.Popen[str]] = []
+        self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
 
     def __enter__(self) -> Scorer:
         """Start the workers; with one job there are none, and work is done here."""
         if self.jobs > 1:
-            header = json.dumps(_empty_plan(self.problem).model_dump(mode="json"))
+            plan = _empty_plan(self.here.problem).model_dump(mode="json")
+            header = json.dumps({"plan": plan, "rules": asdict(self.here.rules)})
             for _ in range(self.jobs):
                 worker = subprocess.Popen(
                     [sys.executable, "-m", "helix_kit.search.worker"],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
                 )  # fmt: skip
+                # In a session of their own, so that Ctrl-C reaches the planner alone, which keeps the best.
                 self._workers.append(worker)
-                self._send(worker, header)
+                self._free.put(worker)
+                _send(worker, header)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,31 +68,70 @@ class Scorer:
                     with contextlib.suppress(OSError):
                         stream.close()
 
-    def __call__(self, tasks: Sequence[tuple[Candidate, Setting]]) -> list[dict[str, float]]:
-        """Results in the order of `tasks`, the workers side by side."""
+    def simulate(self, candidates: Sequence[Candidate], setting: Setting) -> list[Candidate]:
+        """Each candidate with what it serves, in the order given."""
         if not self._workers:
-            return [score_one(self.problem, candidate, setting) for candidate, setting in tasks]
-        results: list[dict[str, float]] = []
-        for start in range(0, len(tasks), self.jobs):
-            batch = list(zip(self._workers, tasks[start : start + self.jobs], strict=False))
-            for worker, (candidate, setting) in batch:
-                self._send(worker, _encode(candidate, setting))
-            results += [self._receive(worker) for worker, _ in batch]
-        return results
+            return [self.here.simulate(c, setting) for c in candidates]
+        tasks = [{"setting": asdict(setting), "candidate": encode(c)} for c in candidates]
+        return [made for answer in self._ask(tasks) for made in answer]
 
-    @staticmethod
-    def _send(worker: subprocess.Popen[str], line: str) -> None:
-        assert worker.stdin is not None
-        worker.stdin.write(line + "\n")
-        worker.stdin.flush()
+    def explore(
+        self,
+        steps: Sequence[Step],
+        setting: Setting,
+        known: Collection[str],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Candidate]:
+        """All that `steps` found and simulated, in their order."""
+        if not self._workers:
+            return [
+                c
+                for s in steps
+                for c in self.here.explore(
+                    s.parent, setting, seed=s.seed, known=known, picks=s.picks, stop=stop
+                )
+            ]  # fmt: skip
+        shared = {"setting": asdict(setting), "known": sorted(known)}
+        return [c for answer in self._ask([{**shared, "step": asdict(s)} for s in steps]) for c in answer]
 
-    @staticmethod
-    def _receive(worker: subprocess.Popen[str]) -> dict[str, float]:
+    def _ask(self, tasks: Sequence[dict[str, Any]]) -> list[list[Candidate]]:
+        """Answers in the order of `tasks`; each worker takes the next task as it is free."""
+        with ThreadPoolExecutor(self.jobs) as threads:
+            return list(threads.map(self._ask_one, tasks))
+
+    def _ask_one(self, task: dict[str, Any]) -> list[Candidate]:
+        worker = self._free.get()
+        _send(worker, json.dumps(task))
         assert worker.stdout is not None
         line = worker.stdout.readline()
         if not line:
             raise HelixKitError("a simulation worker ended before it answered; its message is above")
-        return dict(json.loads(line))
+        self._free.put(worker)
+        return [decode(data) for data in json.loads(line)]
+
+
+def encode(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as JSON data."""
+    return {
+        "placement": candidate.placement,
+        "tokens_per_s": candidate.flow.tokens_per_s,
+        "edges": [[a, b, f] for (a, b), f in candidate.flow.edges.items()],
+        "predicted": candidate.predicted,
+        "served": candidate.served,
+    }
+
+
+def decode(data: dict[str, Any]) -> Candidate:
+    """The candidate that `encode` wrote; its flow has no capacities or cut."""
+    flow = Flow(data["tokens_per_s"], {(a, b): f for a, b, f in data["edges"]}, {}, ())
+    placement = {n: (s, e) for n, (s, e) in data["placement"].items()}
+    return Candidate(placement, flow, data["predicted"], data["served"])
+
+
+def _send(worker: subprocess.Popen[str], line: str) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write(line + "\n")
+    worker.stdin.flush()
 
 
 def _empty_plan(problem: Problem) -> Plan:
@@ -118,10 +140,3 @@ def _empty_plan(problem: Problem) -> Plan:
     return Plan.from_placement(
         problem, {node: (0, 1)}, method="none", flow=Flow(0.0, {}, {}, ()), bound_tokens_per_s=0.0
     ).model_copy(update={"gap": 0.0})
-
-
-def _encode(candidate: Candidate, setting: Setting) -> str:
-    placement, flow = candidate
-    edges = [[a, b, f] for (a, b), f in flow.edges.items()]
-    task = {"placement": placement, "value": flow.tokens_per_s, "edges": edges, "setting": asdict(setting)}
-    return json.dumps(task)

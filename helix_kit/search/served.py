@@ -8,102 +8,88 @@ simulated, and local search goes on from them with the simulator in the loop unt
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.flow import Flow
-from helix_kit.placement import bounds
-from helix_kit.placement.groups import groups_of
+from helix_kit.placement.pinned import check_pins
 from helix_kit.placement.plan import Plan
+from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
-from helix_kit.search import pool
-from helix_kit.search.moves import Layout, key_of, neighbours
-from helix_kit.search.predictor import Predictor
-from helix_kit.search.scorer import Scorer, Setting
+from helix_kit.search import front, pool
+from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction
+from helix_kit.search.moves import key_of
+from helix_kit.search.scorer import Scorer, Step
 
-POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.25, 0.2, 0.2
-"""Shares of the time limit: making candidates, first simulations, comparing the best over longer runs."""
+FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.2, 0.2, 0.2
+"""Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
 SCREENED = 24
 ELITES = 4
-NEIGHBOURS = 30
-FINALISTS = 4
-FINAL_DURATION_S = 300.0
+STEPS, PICKS = 2, 2
+"""Steps of local search in a round, and simulations a step: a number of their own, so that `jobs` changes nothing."""
+IDLE_ROUNDS = 25
+"""Rounds in a row without a new placement after which there is nothing left to find."""
+FINALISTS = 10
+FINAL_DURATION_S = 600.0
+STEEPNESS = 4
+"""How a latency above its limit is marked down: by this power of limit / latency."""
 
 
-@dataclass
-class Candidate:
-    """A placement with its balanced flow, what the predictor says and what the simulator measured."""
+def worth(served: Mapping[str, float], setting: Setting, limits: Mapping[str, float]) -> float:
+    """What the search maximises: decode tokens/s, marked down for each mean latency above its limit.
 
-    placement: Layout
-    flow: Flow
-    predicted: float
-    served: dict[str, float] | None = None
-    value: float = 0.0
-    """What is maximised, from `served`."""
-
-    @property
-    def depth(self) -> int:
-        """Most nodes that a request passes."""
-        deepest: dict[str, int] = {}
-        for name in sorted(self.placement, key=lambda n: self.placement[n][1]):
-            feeding = [deepest.get(a, 0) for (a, b) in self.flow.edges if b == name]
-            deepest[name] = 1 + max(feeding, default=0)
-        return max(deepest.values(), default=0)
-
-
-def worth(served: Mapping[str, float], setting: Setting, latency_limit_s: float | None) -> float:
-    """What the search maximises: decode tokens/s, less what a decode latency above the limit costs.
-
-    Online, where throughput is what is offered, a plan is better for answering sooner.
+    Online, where throughput is what is offered, a plan is better for answering sooner: of a prompt's latency a
+    twentieth counts, since it is paid once.
     """
-    value, latency = served["decode_tokens_per_s"], served["decode_latency_s"]
-    if latency_limit_s is not None and latency > latency_limit_s:
-        value *= (latency_limit_s / latency) ** 2
-    return value / (1 + latency) if setting.mode == "online" else value
+    value = served["decode_tokens_per_s"]
+    for name, limit in limits.items():
+        if served[name] > limit:
+            value *= (limit / served[name]) ** STEEPNESS
+    if setting.mode == "online":
+        value /= 1 + served["decode_latency_s"] + served["prompt_latency_s"] / 20
+    return value
 
 
 class Search:
     """One search: the archive of what was simulated, and the steps that fill it."""
 
     def __init__(
-        self, problem: Problem, watch: Watch, scorer: Scorer, setting: Setting, options: Mapping[str, Any]
+        self,
+        problem: Problem,
+        watch: Watch,
+        scorer: Scorer,
+        setting: Setting,
+        *,
+        limits: Mapping[str, float],
+        max_simulations: int | None,
+        seed: int,
     ) -> None:
         self.problem, self.watch, self.scorer, self.setting = problem, watch, scorer, setting
-        self.latency_limit_s: float | None = options.get("latency_limit_s")
-        self.most_simulations: float = options.get("max_simulations") or np.inf
-        self.partial_inference: bool = options.get("partial_inference", True)
-        self.split = options.get("flow_split", "balanced")
-        self.predictor = Predictor(problem)
-        self.rng = np.random.default_rng(options.get("seed", 0))
-        self.archive: dict[Any, Candidate] = {}
+        self.limits = limits
+        self.most_simulations: float = max_simulations or np.inf
+        self.evaluator = scorer.here
+        self.rng = np.random.default_rng(seed)
+        self.archive: dict[str, Candidate] = {}
         self.simulations = 0
+        self.history: list[tuple[float, float]] = []
 
-    def candidate(self, placement: Layout) -> Candidate | None:
-        """The placement with flow and prediction; None when it carries nothing."""
-        flow = self.problem.max_flow(placement, partial_inference=self.partial_inference, split=self.split)
-        if flow.tokens_per_s <= 0:
-            return None
-        return Candidate(placement, flow, self.predictor(placement, flow).decode_tokens_per_s)
-
-    def simulate(self, chosen: list[Candidate]) -> None:
-        """Simulate candidates, and keep them in the archive."""
-        chosen = chosen[: int(min(len(chosen), self.most_simulations - self.simulations))]
-        results = self.scorer([((c.placement, c.flow), self.setting) for c in chosen])
-        self.simulations += len(chosen)
-        for c, served in zip(chosen, results):
-            c.served, c.value = served, worth(served, self.setting, self.latency_limit_s)
-            self.archive[key_of(c.placement)] = c
-        best = self.best()
-        if best and best[0].served:
-            # The clock's value is flow; what is served is said in words.
-            self.watch.report(
-                message=f"{best[0].served['decode_tokens_per_s']:.1f} tokens/s served ({self.simulations} simulated)"
-            )
+    def keep(self, simulated: Sequence[Candidate]) -> None:
+        """Put simulated candidates into the archive, and report the best."""
+        self.simulations += len(simulated)
+        for c in simulated:
+            c.value = worth(c.served or {}, self.setting, self.limits)
+            self.archive[self.evaluator.identity(c.placement)] = c
+        if not self.archive:
+            return
+        top = (self.best()[0].served or {})["decode_tokens_per_s"]
+        if not self.history or self.history[-1][1] != top:
+            self.history.append((self.watch.seconds, top))
+        # The clock's value is flow; what is served is said in words.
+        self.watch.report(message=f"{top:.1f} tokens/s served ({self.simulations} simulated)")
 
     def best(self) -> list[Candidate]:
         """The archive, best first."""
@@ -113,64 +99,71 @@ class Search:
         """Whether this part has used its time, or all simulations are spent."""
         return self.watch.seconds >= until or self.watch.stopped() or self.simulations >= self.most_simulations
 
-    def screen(self, until: float, solver: str, seed: int) -> None:
+    def screen(self, placements: Sequence[pool.Layout], until: float, solver: str) -> None:
         """Make the pool, and simulate those that the predictor likes, and some of every depth."""
         inner = Watch(self.watch.time_limit * POOL_SHARE, stop=self.watch.stopped)
-        found: dict[Any, Candidate] = {}
-        for placement in pool.candidates(self.problem, self.predictor, inner, solver, seed):
-            c = self.candidate(placement) if key_of(placement) not in found else None
-            if c is not None:
-                found[key_of(placement)] = c
-                self.watch.report(value=c.flow.tokens_per_s)
+        found: dict[str, Candidate] = {}
+        rules = self.evaluator.rules
+        for placement in pool.candidates(self.problem, self.evaluator, placements, inner, solver, self.setting.seed):
+            pinned = {**placement, **rules.pins}
+            name = self.evaluator.identity(pinned)
+            made = None if name in found else self.evaluator.candidate(pinned)
+            if made is not None:
+                found[name] = made
         if not found:
             raise InfeasibleError(
-                f"no placement of {self.problem.model.name} on cluster {self.problem.cluster.name} carries any flow"
+                f"no placement of {self.problem.model.name} on cluster {self.problem.cluster.name} "
+                "carries any flow under these pins and this depth cap",
+                fix="drop a pin, or allow more stages",
             )
-        ranked = sorted(found.values(), key=lambda c: (-c.predicted, key_of(c.placement)))
+        ranked = by_prediction(list(found.values()))
         # The predictor ranks well within a shape, less so between shapes: the best of each depth goes first.
-        first = {c.depth: c for c in reversed(ranked)}
-        order = sorted(first.values(), key=lambda c: (-c.predicted, key_of(c.placement)))
+        order = by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
         taken = {id(c) for c in order}
         order += [c for c in ranked if id(c) not in taken]
-        for start in range(0, min(SCREENED, len(order)), self.scorer.jobs):
+        for start in range(0, min(SCREENED, len(order)), STEPS):
             if start and self.over(until):
                 break
-            self.simulate(order[start : start + self.scorer.jobs])
+            room = int(min(STEPS, self.most_simulations - self.simulations))
+            self.keep(self.scorer.simulate(order[start : start + room], self.setting))
 
     def improve(self, until: float) -> None:
         """Local search from the best few, the simulator deciding."""
-        while not self.over(until):
+        idle = 0
+        while not self.over(until) and idle < IDLE_ROUNDS:
             elites = self.best()[:ELITES]
             weights = np.array([1 / (rank + 1) for rank in range(len(elites))])
-            parent = elites[int(self.rng.choice(len(elites), p=weights / weights.sum()))]
-            fresh = []
-            for placement in neighbours(self.problem, parent.placement, self.rng, NEIGHBOURS):
-                if key_of(placement) in self.archive:
-                    continue
-                c = self.candidate(placement)
-                if c is not None:
-                    fresh.append(c)
-            fresh.sort(key=lambda c: (-c.predicted, key_of(c.placement)))
-            if not fresh:
-                continue
-            # Mostly what the predictor likes best, and now and then something it does not: it has its own errors.
-            picked = fresh[: self.scorer.jobs]
-            if len(fresh) > self.scorer.jobs and self.rng.random() < 0.3:
-                picked[-1] = fresh[int(self.rng.integers(self.scorer.jobs, len(fresh)))]
-            self.simulate(picked)
+            parents = self.rng.choice(len(elites), STEPS, p=weights / weights.sum())
+            seeds = self.rng.integers(2**31, size=STEPS)
+            room = self.most_simulations - self.simulations
+            steps = [
+                Step(elites[p].placement, int(seed), int(min(PICKS, room - i * PICKS)))
+                for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
+                if room > i * PICKS
+            ]
+            made = self.scorer.explore(steps, self.setting, self.archive.keys(), self.watch.stopped)
+            idle = 0 if made else idle + 1
+            if made:
+                self.keep(made)
 
-    def decide(self) -> tuple[Candidate, Setting]:
-        """The best of the archive over longer runs, other lengths included."""
-        finalists = self.best()[:FINALISTS]
+    def decide(self) -> tuple[list[Candidate], Setting]:
+        """The best of the archive and of its front, all measured alike: over a longer run and other lengths."""
+        ranked = self.best()
+        few = front.of(ranked)
+        finalists = [*ranked[:ELITES], *(c for c in few if c not in ranked[:ELITES])][:FINALISTS]
         longer = replace(
             self.setting, duration=max(FINAL_DURATION_S, self.setting.duration), seed=self.setting.seed + 1
         )
         if self.watch.stopped() or len(finalists) < 2 or self.simulations >= self.most_simulations:
-            return finalists[0], self.setting
-        results = self.scorer([((c.placement, c.flow), longer) for c in finalists])
-        for c, served in zip(finalists, results):
-            c.served, c.value = served, worth(served, longer, self.latency_limit_s)
-        return max(finalists, key=lambda c: (c.value, key_of(c.placement))), longer
+            return few, self.setting
+        measured: list[Candidate] = []
+        for start in range(0, len(finalists), STEPS):
+            if start and self.watch.over():
+                break
+            measured += self.scorer.simulate(finalists[start : start + STEPS], longer)
+        for c in measured:
+            c.value = worth(c.served or {}, longer, self.limits)
+        return measured, longer
 
 
 def plan_served(
@@ -179,12 +172,16 @@ def plan_served(
     solver: str,
     seed: int,
     watch: Watch,
-    flow_split: str = "balanced",
+    flow_split: Literal["balanced", "any"] = "balanced",
     partial_inference: bool = True,
+    pins: Mapping[str, tuple[int, int]] | None = None,
+    max_stages: int | None = None,
     mode: str = "offline",
     execution: str = "layerwise",
     rate: float | None = None,
     latency_limit_s: float | None = None,
+    prompt_latency_limit_s: float | None = None,
+    pareto_pick: str = "throughput",
     window_s: float = 120.0,
     max_simulations: int | None = None,
     jobs: int | None = None,
@@ -193,98 +190,82 @@ def plan_served(
 
     Parameters
     ----------
+    pins, max_stages
+        Node -> layer range that it must hold; most nodes that a request may pass.
     mode, rate
         ``offline`` (a backlog; decode tokens/s count) or ``online`` at `rate` requests/s (latency counts).
     execution
         Rules of the simulated nodes: ``layerwise`` as published, ``range`` as our runtime works.
-    latency_limit_s
-        Mean decode latency above which a plan is marked down.
+    latency_limit_s, prompt_latency_limit_s
+        Mean decode and prompt latency above which a plan is marked down.
+    pareto_pick
+        Which plan of the Pareto front comes out: ``throughput`` (the default), ``prompt``, ``decode`` or
+        ``balanced``; see `helix_kit.search.front.pick`.
     window_s
         Seconds of simulated service that candidates are compared over.
     max_simulations
         Ends the search after so many, for results that do not depend on the machine's speed.
     jobs
         Worker processes; None: two, or as many as there are cores.
+
+    Raises InputError for a wrong option, InfeasibleError where no plan keeps to the pins and the depth cap.
     """
     if mode not in ("offline", "online"):
         raise InputError("expected offline or online", field="mode", value=mode)
     if mode == "online" and not (rate and rate > 0):
         raise InputError("online mode needs the requests/s it is planned for", field="rate", value=rate)
+    if pareto_pick not in front.PICKS:
+        raise InputError(f"expected one of {', '.join(front.PICKS)}", field="pareto_pick", value=pareto_pick)
+    given = {"decode_latency_s": latency_limit_s, "prompt_latency_s": prompt_latency_limit_s}
+    limits = {name: limit for name, limit in given.items() if limit is not None}
+    fixed = check_pins(problem, pins or {})
     setting = Setting(mode, execution, rate, duration=window_s, seed=seed)
-    options = {
-        "latency_limit_s": latency_limit_s, "max_simulations": max_simulations, "seed": seed,
-        "flow_split": flow_split, "partial_inference": partial_inference,
-    }  # fmt: skip
+    rules = Rules(flow_split, partial_inference, fixed, max_stages)
     limit = watch.time_limit
-    with Scorer(problem, jobs or max(1, min(2, os.cpu_count() or 1))) as scorer:
-        search = Search(problem, watch, scorer, setting, options)
-        search.screen(limit * (POOL_SHARE + SCREEN_SHARE), solver, seed)
+    # The proven maximum flow first: it is known in seconds, and its plan belongs in the pool.
+    most = plan_problem(
+        problem, solver=solver, seed=seed, time_limit=max(1.0, limit * FLOW_SHARE), stop=watch.stopped,
+        partial_inference=partial_inference, pins=fixed or None, max_stages=None if fixed else max_stages,
+    )  # fmt: skip
+    watch.report(value=most.flow_tokens_per_s, bound=most.bound_tokens_per_s, message="the maximum flow")
+    with Scorer(problem, jobs or max(1, min(2, os.cpu_count() or 1)), rules) as scorer:
+        search = Search(
+            problem, watch, scorer, setting, limits=limits, max_simulations=max_simulations, seed=seed
+        )  # fmt: skip
+        search.screen([most.placement], limit * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE), solver)
         search.improve(limit * (1 - FINAL_SHARE))
-        chosen, used = search.decide()
-    groups = groups_of(problem)
-    proven = {"compute": problem.compute_bound, "B1": bounds.b1(groups, problem.num_layers)}
-    proven["B2"] = bounds.b2(groups, problem.num_layers, low=chosen.flow.tokens_per_s, high=proven["B1"])
+        measured, used = search.decide()
+    rows = front.table(measured)
+    best = max(measured, key=lambda c: (c.value, key_of(c.placement)))
+    chosen = best if pareto_pick == "throughput" else front.pick(measured, pareto_pick)
     return Plan.from_placement(
         problem,
         chosen.placement,
         method="search",
         objective="served",
         solver=solver,
-        flow=chosen.flow,
-        bound_tokens_per_s=max(min(proven.values()), chosen.flow.tokens_per_s),
-        bounds=proven,
+        bound_tokens_per_s=max(most.bound_tokens_per_s, chosen.flow.tokens_per_s),
+        bounds=most.bounds,
         seconds=watch.seconds,
         seed=seed,
         flow_split=flow_split,
         partial_inference=partial_inference,
         progress=tuple(watch.history),
-        served=_report(search, chosen, used),
+        served={
+            **(chosen.served or {}),
+            "mode": used.mode,
+            "execution": used.execution,
+            "duration_s": used.duration,
+            "warmup_s": used.warmup,
+            "seed": used.seed,
+            "simulations": search.simulations,
+            "stages": chosen.depth,
+            "max_flow_tokens_per_s": most.flow_tokens_per_s,
+            "max_flow_bound_tokens_per_s": most.bound_tokens_per_s,
+            "max_flow_gap": most.gap,
+            "max_flow_seconds": most.seconds,
+            "progress": search.history,
+            "pareto": rows,
+        },
         notes=("bound and gap are of the flow; what is served has no proven bound",),
     )
-
-
-def _report(search: Search, chosen: Candidate, setting: Setting) -> dict[str, Any]:
-    """The plan's `served`: what the simulator measured, under what, and the front of what else was found."""
-    return {
-        **(chosen.served or {}),
-        "mode": setting.mode,
-        "execution": setting.execution,
-        "duration_s": setting.duration,
-        "warmup_s": setting.warmup,
-        "seed": setting.seed,
-        "simulations": search.simulations,
-        "stages": chosen.depth,
-        "pareto": front(list(search.archive.values())),
-    }
-
-
-def front(candidates: list[Candidate]) -> list[dict[str, Any]]:
-    """Candidates that no other beats in throughput, both latencies and depth at once, most throughput first."""
-    rows: list[dict[str, Any]] = [
-        {
-            **{k: c.served[k] for k in ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s")},
-            "stages": c.depth,
-            "flow_tokens_per_s": c.flow.tokens_per_s,
-            "placement": {n: list(span) for n, span in c.placement.items()},
-        }
-        for c in candidates
-        if c.served
-    ]
-
-    def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        at_least = (
-            a["decode_tokens_per_s"] >= b["decode_tokens_per_s"]
-            and a["prompt_latency_s"] <= b["prompt_latency_s"]
-            and a["decode_latency_s"] <= b["decode_latency_s"]
-            and a["stages"] <= b["stages"]
-        )
-        return at_least and any(
-            a[k] != b[k] for k in ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s", "stages")
-        )
-
-    kept: dict[tuple[float, ...], dict[str, Any]] = {}
-    for row in rows:
-        if not any(beats(other, row) for other in rows):
-            # Plans that differ only in which of two equal machines stands where serve the same: one will do.
-            kept.setdefault(tuple(v for v in row.values() if not isinstance(v, dict)), row)
-    return sorted(kept.values(), key=lambda r: -r["decode_tokens_per_s"])[:20]

@@ -1,4 +1,4 @@
-"""A worker process of `Scorer`: the problem on the first line of standard input, then a candidate a line."""
+"""A worker process of `Scorer`: problem and rules on the first line of standard input, then a task a line."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
-from helix_kit.search.scorer import Candidate, Setting, score_one
+from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
+from helix_kit.search.scorer import decode, encode
 
 
-def _decode(line: str) -> tuple[Candidate, Setting]:
-    task: dict[str, Any] = json.loads(line)
-    flow = Flow(task["value"], {(a, b): f for a, b, f in task["edges"]}, {}, ())
-    return ({n: (s, e) for n, (s, e) in task["placement"].items()}, flow), Setting(**task["setting"])
-
-
-def _answers(lines: Iterator[str]) -> Iterator[str]:
-    problem = Plan.model_validate_json(next(lines)).problem
+def answers(lines: Iterator[str]) -> Iterator[str]:
+    """For each task the candidates that it made, as a line of JSON."""
+    header = json.loads(next(lines))
+    pins = {n: (s, e) for n, (s, e) in header["rules"].pop("pins").items()}
+    evaluator = Evaluator(Plan.model_validate(header["plan"]).problem, Rules(**header["rules"], pins=pins))
     for line in lines:
-        yield json.dumps(score_one(problem, *_decode(line)))
+        yield json.dumps([encode(c) for c in _do(evaluator, json.loads(line))])
+
+
+def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
+    setting = Setting(**task["setting"])
+    if "candidate" in task:
+        return [evaluator.simulate(decode(task["candidate"]), setting)]
+    step = task["step"]
+    parent = {n: (s, e) for n, (s, e) in step["parent"].items()}
+    return evaluator.explore(parent, setting, seed=step["seed"], known=set(task["known"]), picks=step["picks"])
 
 
 def main() -> None:
-    """A worker: the problem on the first line of standard input, then a candidate a line."""
-    for answer in _answers(iter(sys.stdin)):
+    """Answer tasks until standard input ends."""
+    for answer in answers(iter(sys.stdin)):
         print(answer, flush=True)
 
 

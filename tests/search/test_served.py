@@ -4,7 +4,8 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem
-from helix_kit.search.scorer import Scorer, Setting, score_one
+from helix_kit.search.evaluate import Evaluator, Rules, Setting
+from helix_kit.search.scorer import Scorer, Step
 from helix_kit.simulator import score
 
 OPTIONS = {"objective": "served", "max_simulations": 6, "jobs": 1, "window_s": 25.0, "time_limit": 120}
@@ -49,10 +50,41 @@ def test_same_seed_same_plan(served):
 def test_workers_answer_as_this_process_does():
     problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
     setting = Setting(duration=10, warmup=10)
-    plans = [hk.plan(problem.cluster, problem.model, max_stages=d).placement for d in (10, 14)]
-    tasks = [((p, problem.max_flow(p, split="balanced")), setting) for p in plans]
-    with Scorer(problem, 2) as scorer:
-        assert scorer(tasks) == [score_one(problem, *task) for task in tasks]
+    here = Evaluator(problem, Rules())
+    plans = [here.candidate(hk.plan(problem.cluster, problem.model, max_stages=d).placement) for d in (10, 14)]
+    steps = [Step(plans[0].placement, seed, 1) for seed in (1, 2)]
+    with Scorer(problem, 2) as workers, Scorer(problem, 1) as alone:
+        found = [[(c.placement, c.served) for c in s.simulate(plans, setting)] for s in (workers, alone)]
+        near = [[(c.placement, c.served) for c in s.explore(steps, setting, [])] for s in (workers, alone)]
+    assert found[0] == found[1]
+    assert near[0] == near[1]
+    assert len(near[0]) == 2
+
+
+def test_pins_and_depth_cap_are_kept():
+    pins = {"L4-0": (0, 4), "A100-40G-1": (60, 72)}
+    plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=14, **OPTIONS)
+    assert {n: plan.placement[n] for n in pins} == pins
+    assert max(len(pipeline) for pipeline, _ in plan.pipelines) <= 14
+    assert plan.served["stages"] <= 14
+    assert all({n: tuple(row["placement"][n]) for n in pins} == pins for row in plan.served["pareto"])
+
+
+def test_proven_maximum_flow_is_told(served):
+    told = served.served
+    assert told["max_flow_tokens_per_s"] >= 2045
+    assert told["max_flow_tokens_per_s"] <= told["max_flow_bound_tokens_per_s"] == min(served.bounds.values())
+    assert served.flow_tokens_per_s <= told["max_flow_tokens_per_s"]
+
+
+def test_picks_take_what_they_name(served):
+    rows = served.served["pareto"]
+    picked = {
+        which: hk.plan("single24", "llama2-70b", pareto_pick=which, **OPTIONS).served for which in ("decode", "prompt")
+    }
+    quick = [r for r in rows if r["decode_tokens_per_s"] >= 0.8 * rows[0]["decode_tokens_per_s"]]
+    for which, got in picked.items():
+        assert got[f"{which}_latency_s"] == min(r[f"{which}_latency_s"] for r in quick)
 
 
 def test_stop_keeps_the_best():
@@ -69,12 +101,17 @@ def test_stop_keeps_the_best():
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"mode": "online"}, "rate"), ({"mode": "later"}, "mode"), ({"max_stages": 9}, "objective")],
+    [({"mode": "online"}, "rate"), ({"mode": "later"}, "mode"), ({"pareto_pick": "best"}, "pareto_pick")],
 )
 def test_wrong_options_name_the_field(options, field):
     with pytest.raises(hk.InputError) as error:
         hk.plan("single24", "llama2-70b", objective="served", **options)
     assert error.value.field == field
+
+
+def test_a_depth_cap_that_nothing_keeps_says_so():
+    with pytest.raises(hk.InfeasibleError):
+        hk.plan("single24", "llama2-70b", max_stages=3, **OPTIONS)
 
 
 @pytest.mark.slow

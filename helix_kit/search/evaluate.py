@@ -1,0 +1,152 @@
+"""Candidates and what is done to them: flow and prediction, simulation, and one step of local search.
+
+All of it depends on its arguments alone, so that it may run in any process and give the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from helix_kit.flow import Flow
+from helix_kit.placement.problem import Problem
+from helix_kit.search.moves import Layout, key_of, neighbours
+from helix_kit.search.predictor import Predictor
+
+NEIGHBOURS = 30
+ADVENTUROUS = 0.3
+"""How often a step simulates something that the predictor does not like: it has its own errors."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a candidate is simulated under."""
+
+    mode: str = "offline"
+    execution: str = "layerwise"
+    rate: float | None = None
+    """Requests/s of online mode."""
+    duration: float = 120.0
+    warmup: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What every candidate must keep to."""
+
+    flow_split: Literal["balanced", "any"] = "balanced"
+    partial_inference: bool = True
+    pins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Node -> layer range that it must hold."""
+    max_stages: int | None = None
+    """Most nodes that a request may pass."""
+
+
+@dataclass
+class Candidate:
+    """A placement with its flow, what the predictor says and what the simulator measured."""
+
+    placement: Layout
+    flow: Flow
+    predicted: float
+    """Decode tokens/s."""
+    served: dict[str, float] | None = None
+    value: float = 0.0
+    """What is maximised, from `served`."""
+
+    @property
+    def depth(self) -> int:
+        """Most nodes that a request passes."""
+        deepest: dict[str, int] = {}
+        for name in sorted(self.placement, key=lambda n: self.placement[n][1]):
+            feeding = [deepest.get(a, 0) for (a, b) in self.flow.edges if b == name]
+            deepest[name] = 1 + max(feeding, default=0)
+        return max(deepest.values(), default=0)
+
+
+class Evaluator:
+    """Makes, simulates and varies candidates of one problem under given rules."""
+
+    def __init__(self, problem: Problem, rules: Rules) -> None:
+        self.problem, self.rules = problem, rules
+        self.predictor = Predictor(problem)
+
+    def identity(self, placement: Layout) -> str:
+        """The same for placements that serve the same: those that differ in which of two equal machines stands where.
+
+        Without a balanced split the order of equal machines decides which of them idle, so there every placement is
+        its own.
+        """
+        if self.rules.flow_split == "any":
+            rows: list[Any] = list(key_of(placement))
+        else:
+            kinds, region = self.problem.kind_of, self.problem.cluster.region_of
+            rows = sorted((kinds[n], region(n), span) for n, span in placement.items())
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    def candidate(self, placement: Layout) -> Candidate | None:
+        """The placement with flow and prediction; None when it carries nothing or breaks a rule."""
+        rules = self.rules
+        if any(placement.get(n) != span for n, span in rules.pins.items()):
+            return None
+        flow = self.problem.max_flow(placement, partial_inference=rules.partial_inference, split=rules.flow_split)
+        if flow.tokens_per_s <= 0:
+            return None
+        made = Candidate(placement, flow, self.predictor(placement, flow).decode_tokens_per_s)
+        return made if rules.max_stages is None or made.depth <= rules.max_stages else None
+
+    def simulate(self, candidate: Candidate, setting: Setting) -> Candidate:
+        """The candidate with what it serves."""
+        served = score_one(self.problem, (candidate.placement, candidate.flow), setting)
+        return replace(candidate, served=served)
+
+    def explore(self, parent: Layout, setting: Setting, *, seed: int, known: Collection[str], picks: int,
+                stop: Callable[[], bool] = lambda: False) -> list[Candidate]:  # fmt: skip
+        """A step of local search: of the placements near `parent`, the `picks` that the predictor likes, simulated.
+
+        `known` are identities that have been simulated before.
+        """
+        rng = np.random.default_rng(seed)
+        fresh: dict[str, Candidate] = {}
+        for placement in neighbours(self.problem, parent, rng, NEIGHBOURS):
+            if stop():
+                break
+            name = self.identity(placement)
+            made = None if name in known or name in fresh else self.candidate(placement)
+            if made is not None:
+                fresh[name] = made
+        ranked = by_prediction(list(fresh.values()))
+        chosen = ranked[:picks]
+        if len(ranked) > picks and rng.random() < ADVENTUROUS:
+            chosen[-1] = ranked[int(rng.integers(picks, len(ranked)))]
+        return [self.simulate(c, setting) for c in chosen if not stop()]
+
+
+def by_prediction(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Best predicted first."""
+    return sorted(candidates, key=lambda c: (-c.predicted, key_of(c.placement)))
+
+
+def score_one(problem: Problem, candidate: tuple[Layout, Flow], setting: Setting) -> dict[str, float]:
+    """Simulate one candidate here: decode_tokens_per_s, prompt_latency_s, decode_latency_s (means)."""
+    from helix_kit.simulator import score
+    from helix_kit.workload import Workload
+
+    workload = None
+    if setting.mode == "online":
+        until = setting.warmup + setting.duration
+        workload = Workload.azure_conversation(rate=setting.rate or 1.0, duration=until, seed=setting.seed)
+    return score(
+        (problem, *candidate),
+        workload,
+        mode=setting.mode,  # type: ignore[arg-type]
+        execution=setting.execution,  # type: ignore[arg-type]
+        duration=setting.duration,
+        warmup=setting.warmup,
+        seed=setting.seed,
+    )
