@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-runtime bench-widget closed-loop soak lint format clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget closed-loop soak lint format clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -68,6 +68,13 @@ bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each a
 
 bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 	$(BIN)/python benchmarks/bench_plan.py
+
+bench-served: $(DEV) ## What served plans serve beside the published ones (about half an hour)
+	rm -f docs/served-bench.md
+	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md
+	$(BIN)/python benchmarks/bench_served.py --splits balanced --keep-latencies -o docs/served-bench.md
+	$(BIN)/python benchmarks/bench_served.py --splits balanced --online --keep-latencies -o docs/served-bench.md
+	$(BIN)/python benchmarks/bench_served.py --splits balanced --execution range -o docs/served-bench.md
 
 bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 	$(BIN)/python benchmarks/bench_sim.py

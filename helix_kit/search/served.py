@@ -104,7 +104,8 @@ class Search:
         inner = Watch(self.watch.time_limit * POOL_SHARE, stop=self.watch.stopped)
         found: dict[str, Candidate] = {}
         rules = self.evaluator.rules
-        for placement in pool.candidates(self.problem, self.evaluator, placements, inner, solver, self.setting.seed):
+        made_for = without(self.problem, rules.pins)
+        for placement in pool.candidates(made_for, self.evaluator, placements, inner, solver, self.setting.seed):
             pinned = {**placement, **rules.pins}
             name = self.evaluator.identity(pinned)
             made = None if name in found else self.evaluator.candidate(pinned)
@@ -164,6 +165,19 @@ class Search:
         for c in measured:
             c.value = worth(c.served or {}, longer, self.limits)
         return measured, longer
+
+
+def without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
+    """The problem without its pinned nodes, so that plans do not count on them elsewhere, if the others can hold it."""
+    free = [n for n in problem.cluster.nodes if n.name not in pins]
+    if not pins or sum(problem.max_layers(n.name) for n in free) < problem.num_layers:
+        return problem
+    network = problem.cluster.network
+    links = tuple(link for link in network.links if not set(pins) & set(link.ends))
+    cluster = problem.cluster.model_copy(
+        update={"nodes": tuple(free), "network": network.model_copy(update={"links": links})}
+    )
+    return Problem(cluster, problem.model, problem.profiles, problem.throughput_by_kind)
 
 
 def plan_served(
