@@ -6,6 +6,8 @@ encrypted, and a peer without the keys cannot connect.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,10 @@ from helix_kit.runtime.messages import Dropped, ForeignError, MalformedError, Me
 
 HIGH_WATER_MARK = 100_000
 """Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
+
+
+LOOK_FOR_REFUSED_S = 0.2
+"""How often an encrypted inbox looks whether peers were turned away."""
 
 
 class PeerLostError(HelixKitError):
@@ -59,12 +65,20 @@ class Inbox:
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
         _secure(self.socket, keys, server=True)
+        # libzmq turns a peer without the keys away by itself, before any message: its events tell how often.
+        self._refusals: Any = None
+        self._looked_s = 0.0
+        if keys is not None:
+            failed = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            self._refusals = self.socket.get_monitor_socket(failed | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         port = self.socket.bind_to_random_port(f"tcp://{host}")
         self.endpoint = f"tcp://{host}:{port}"
 
     def receive(self, timeout_s: float = 0.0) -> list[Message]:
         """All messages that have arrived; waits up to `timeout_s` for the first. Bad ones are dropped and counted."""
         found: list[Message] = []
+        if self._refusals is not None:
+            self._count_refused()
         if timeout_s > 0 and not self.socket.poll(int(timeout_s * 1000) or 1):
             return found
         while True:
@@ -80,8 +94,22 @@ class Inbox:
                 self.dropped.malformed += 1
                 self.dropped.reasons = [*self.dropped.reasons[-9:], str(error)]
 
+    def _count_refused(self) -> None:
+        """Count connections that failed the CURVE handshake as foreign; a peer that tries again counts again."""
+        now = time.monotonic()
+        if now - self._looked_s < LOOK_FOR_REFUSED_S:
+            return
+        self._looked_s = now
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._refusals.recv_multipart(flags=zmq.NOBLOCK)
+                self.dropped.foreign += 1
+
     def close(self) -> None:
         """Close the socket."""
+        if self._refusals is not None:
+            self.socket.disable_monitor()
+            self._refusals.close(0)
         self.socket.close(0)
 
 

@@ -159,8 +159,32 @@ def test_encrypted_sockets_shut_others_out(context) -> None:
             inbox.endpoint, "forget", {"endpoint": {None: "plain", others: "wrong", keys: "ours"}[outbox._keys]}
         )
     assert [m.body["endpoint"] for m in receive(inbox, 1)] == ["ours"]
-    assert inbox.receive(0.3) == []
+    end_s = time.monotonic() + 5
+    while inbox.dropped.foreign < 2 and time.monotonic() < end_s:  # both strangers were turned away, and counted
+        assert inbox.receive(0.1) == []
+    assert inbox.dropped.foreign >= 2
     for end in (plain, wrong, ours):
+        end.flush_and_close(0)
+    inbox.close()
+
+
+@pytest.mark.parametrize("keys", [None, CurveKeys.generate()])
+def test_each_stranger_at_an_encrypted_socket_is_counted(context, keys: CurveKeys | None) -> None:
+    """Without keys and with another run's: nothing arrives, the count says so, and friends are still served."""
+    ours = CurveKeys.generate()
+    inbox = Inbox(context, KEY, keys=ours)
+    stranger, friend = Outbox(context, KEY, keys=keys), Outbox(context, KEY, keys=ours)
+    friend.send(inbox.endpoint, "stop", {})
+    assert [m.kind for m in receive(inbox, 1)] == ["stop"]
+    assert inbox.receive(0.3) == [] and inbox.dropped.foreign == 0
+    stranger.send(inbox.endpoint, "stop", {})
+    end_s = time.monotonic() + 5
+    while not inbox.dropped.foreign and time.monotonic() < end_s:
+        assert inbox.receive(0.1) == []
+    assert inbox.dropped.foreign >= 1
+    friend.send(inbox.endpoint, "stop", {})
+    assert [m.kind for m in receive(inbox, 1)] == ["stop"]
+    for end in (stranger, friend):
         end.flush_and_close(0)
     inbox.close()
 

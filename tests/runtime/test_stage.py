@@ -95,6 +95,35 @@ def test_families(family: str, tmp_path: Path) -> None:
         assert (ours - theirs).abs().max() <= TOLERANCE
 
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,  # shorter than the prompts: the scaled part of the table is used
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_with_tied_and_untied_embeddings(family: str, tied: bool, tmp_path: Path) -> None:
+    settings = {**SPECIAL.get(family, {}), "tie_word_embeddings": tied}
+    folder = tiny_checkpoint(tmp_path / family, family, seed=4, **settings)
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.ties_embeddings == tied
+    for ours, theirs in run_mixed(folder):
+        assert (ours - theirs).abs().max() <= TOLERANCE
+
+
+def test_llama3_rope_scaling(tmp_path: Path) -> None:
+    scaled = tiny_checkpoint(tmp_path / "scaled", seed=3, rope_parameters=LLAMA3_ROPE)
+    plain = tiny_checkpoint(tmp_path / "plain", seed=3)
+    for (ours, theirs), (_, unscaled) in zip(run_mixed(scaled), run_mixed(plain), strict=True):
+        assert (theirs - unscaled).abs().max() > 0.01  # the scaling changes what the model says
+        assert (ours - theirs).abs().max() <= TOLERANCE
+
+
 def test_holds_only_its_layers(tiny_llama: Path) -> None:
     checkpoint = Checkpoint(tiny_llama)
     read: list[str] = []
