@@ -10,9 +10,24 @@ from helix_kit import _files
 from helix_kit.experiments import published
 from helix_kit.experiments.pictures.placements import draw_catalogue, draw_placements, draw_topology
 from helix_kit.experiments.registry import Context, experiment
+from helix_kit.flow import Pipeline
+from helix_kit.placement.plan import Plan
 
 DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 LAYOUTS = {"Helix": "ilp", "Swarm": "swarm", "Petals": "petals"}
+
+
+def figure_4_plan() -> Plan:
+    """The published plan of LLaMA-2 70B for three regions (geo24)."""
+    return published.find("geo", "llama2-70b", "helix", "offline").plans()[0]
+
+
+def two_ways(plan: Plan) -> dict[str, Pipeline]:
+    """The ways of two requests: the widest pipeline, and the widest of those that share the fewest machines with it."""
+    first = plan.pipelines[0][0]
+    used = {stage.node for stage in first}
+    second = min(plan.pipelines, key=lambda p: (len(used & {s.node for s in p[0]}), -p[1]))[0]
+    return {"request 1": first, "request 2": second}
 
 
 @experiment(
@@ -28,16 +43,12 @@ LAYOUTS = {"Helix": "ilp", "Swarm": "swarm", "Petals": "petals"}
 def topology(context: Context) -> pd.DataFrame:
     """Rows of three kinds: node (start, end), link (source, target, tokens/s), and request (stage by stage)."""
     del context
-    plan = published.find("geo", "llama2-70b", "helix", "offline").plans()[0]
+    plan = figure_4_plan()
     rows: list[dict[str, Any]] = [
         {"what": "node", "source": name, "start": start, "end": end} for name, (start, end) in plan.placement.items()
     ]
     rows += [{"what": "link", "source": a, "target": b, "tokens_per_s": f} for (a, b), f in plan.flow_edges.items()]
-    # The widest pipeline, and the widest of those that share the fewest machines with it.
-    first = plan.pipelines[0][0]
-    used = {stage.node for stage in first}
-    second = min(plan.pipelines, key=lambda p: (len(used & {s.node for s in p[0]}), -p[1]))[0]
-    for name, pipeline in (("request 1", first), ("request 2", second)):
+    for name, pipeline in two_ways(plan).items():
         rows += [{"what": name, "source": s.node, "start": s.start, "end": s.end} for s in pipeline]
     return pd.DataFrame(rows, columns=["what", "source", "target", "start", "end", "tokens_per_s"])
 

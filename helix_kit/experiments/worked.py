@@ -53,6 +53,33 @@ def chain(problem: Problem, shares: dict[str, float]) -> dict[str, tuple[int, in
     return placement
 
 
+def splits(problem: Problem, seed: int = 0) -> dict[str, Placement]:
+    """Figure 1's three ways to split the layers: equal shares, shares by speed, and the plan by max flow."""
+    from helix_kit.placement.planner import plan
+
+    names = [n.name for n in problem.cluster.nodes]
+    speed = {n: problem.max_layers(n) * problem.throughput(n, problem.max_layers(n)) for n in names}
+    best = plan(problem.cluster, problem.model, time_limit=20, seed=seed)
+    return {
+        "uniform": chain(problem, dict.fromkeys(names, 1.0)),
+        "balanced": chain(problem, speed),
+        "network-aware": best.placement,
+    }
+
+
+def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
+    """Figure 2's flow network: an A100, and two T4 of which the second holds a layer of the A100's too."""
+    cluster = Cluster.model_validate(
+        {
+            "name": "three",
+            "nodes": [{"gpu": "A100-40G", "count": 1}, {"gpu": "T4", "count": 2}],
+            "network": {"within_region": {"bandwidth_gbps": 0.08, "latency_ms": 1}},
+        }
+    )
+    problem = Problem.of(cluster, Model.preset("llama-30b").model_copy(update={"num_layers": 16}))
+    return problem, {"A100-40G-0": (0, 10), "T4-0": (10, 16), "T4-1": (9, 16)}
+
+
 @experiment(
     "worked-example",
     title="Three ways to split a model over a fast machine here and slower ones behind a slow link",
@@ -65,19 +92,9 @@ def chain(problem: Problem, shares: dict[str, float]) -> dict[str, tuple[int, in
 )
 def worked_example(context: Context) -> pd.DataFrame:
     """One row a machine and split: layers [start, end), flow through it, its capacity, and the split's max flow."""
-    from helix_kit.placement.planner import plan
-
     problem = Problem.of(two_regions(), small_model())
-    names = [n.name for n in problem.cluster.nodes]
-    speed = {n: problem.max_layers(n) * problem.throughput(n, problem.max_layers(n)) for n in names}
-    best = plan(problem.cluster, problem.model, time_limit=20, seed=context.seed)
-    splits: dict[str, Placement] = {
-        "uniform": chain(problem, dict.fromkeys(names, 1.0)),
-        "balanced": chain(problem, speed),
-        "network-aware": best.placement,
-    }
     rows = []
-    for split, placement in splits.items():
+    for split, placement in splits(problem, context.seed).items():
         flow = problem.max_flow(placement, split="balanced")
         for name, (start, end) in placement.items():
             limits = [a for a, b in flow.min_cut if a == b]
@@ -111,15 +128,7 @@ def worked_example(context: Context) -> pd.DataFrame:
 def flow_network(context: Context) -> pd.DataFrame:
     """One row an edge: source, target, flow and capacity in tokens/s, whether it is in the min cut."""
     del context
-    cluster = Cluster.model_validate(
-        {
-            "name": "three",
-            "nodes": [{"gpu": "A100-40G", "count": 1}, {"gpu": "T4", "count": 2}],
-            "network": {"within_region": {"bandwidth_gbps": 0.08, "latency_ms": 1}},
-        }
-    )
-    problem = Problem.of(cluster, Model.preset("llama-30b").model_copy(update={"num_layers": 16}))
-    placement = {"A100-40G-0": (0, 10), "T4-0": (10, 16), "T4-1": (9, 16)}
+    problem, placement = three_machines()
     flow = problem.max_flow(placement)
     return pd.DataFrame(
         {

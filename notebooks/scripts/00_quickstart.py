@@ -30,6 +30,8 @@
 # and no single machine of the 24 can hold more than a fraction of them.
 
 # %%
+import os
+
 import pandas as pd
 
 import helix_kit as hk
@@ -125,6 +127,8 @@ small_plan.show()
 # Each worker is a process that holds only its layers; a coordinator sends every request along its own pipeline.
 
 # %%
+from helix_kit.runtime.crew import Timeouts
+
 questions = [
     "What is the capital of France?",
     "Name three colours of the rainbow.",
@@ -136,7 +140,8 @@ questions = [
     "Say good morning in Italian.",
 ]
 
-with hk.serve(small_plan, seed=0) as engine:
+# A busy machine may leave a worker without a turn for seconds: it counts as lost after half a minute.
+with hk.serve(small_plan, seed=0, timeouts=Timeouts(silence_s=30)) as engine:
     prompts = [engine.chat_ids([{"role": "user", "content": question}]) for question in questions]
     engine.generate(prompts[0], max_new_tokens=2)  # the first steps of fresh processes are slow; they are not measured
     answers = engine.generate(prompts, max_new_tokens=40)
@@ -165,6 +170,9 @@ simulated = hk.Run(
 
 from helix_kit.experiments.demo import summary_table
 
+load = os.getloadavg()[0] / (os.cpu_count() or 1)
+if load > 4:  # the workers alone are about two processes a core
+    print(f"This machine is busy ({load:.0f} processes a core): what was measured may lag far behind.")
 summary_table(plan, run, small_plan, simulated, measured)
 
 # %% [markdown]

@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 03 Flow: from a placement to pipelines, step by step
 #
-# **Purpose.** What the paper's Figures 1, 2 and 4 tell, on examples small enough to follow by hand: why splitting by
-# memory wastes fast GPUs, how a placement becomes a flow network, and how requests are dealt to pipelines so that the
-# flow is met.
+# **Purpose.** What the paper's Figures 1, 2 and 4 tell: why the network decides how to split a model, how a placement
+# becomes a flow network, and how requests are dealt to pipelines so that the flow is met. The examples are those of
+# the figures [worked-example, flow-network and topology](../docs/reproduction.md), from the same code.
 #
-# **Takes** a few seconds on 2 cores.
+# **Takes** about ten seconds on 2 cores.
 
 # %%
 from collections import Counter
@@ -28,54 +28,62 @@ from collections import Counter
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.analysis.compare import proportional
+from helix_kit.experiments.placements import figure_4_plan, two_ways
+from helix_kit.experiments.worked import small_model, splits, three_machines, two_regions
 from helix_kit.flow import SINK, SOURCE, build_flow_graph, decompose, max_flow
 from helix_kit.scheduling import make_policy
 from helix_kit.workload.request import Request
 
 # %% [markdown]
-# ## 1 Mixed machines, a thin link (after Figure 1)
+# ## 1 Figure 1: three ways to split a model
 #
-# One A100 in one region; two L4 and three T4 in another. By rule of thumb, everybody takes layers in proportion to
-# memory, in one chain. The slowest machine then sets the pace for all, and fast ones wait.
+# One A100 beside the coordinator; one L4 and three T4 in another region, behind a slow link.
 
 # %%
-cluster = hk.Cluster.model_validate(
+cluster, model = two_regions(), small_model()
+problem = hk.Problem.of(cluster, model)
+plans = {name: hk.Plan.from_placement(problem, placement, method=name) for name, placement in splits(problem).items()}
+pd.DataFrame(
     {
-        "name": "figure-1",
-        "coordinator": {"region": "A"},
-        "nodes": [
-            {"gpu": "A100-40G", "region": "A"},
-            {"gpu": "L4", "count": 2, "region": "B"},
-            {"gpu": "T4", "count": 3, "region": "B"},
-        ],
-        "network": {
-            "within_region": {"bandwidth_gbps": 10, "latency_ms": 1},
-            "between_regions": {"bandwidth_gbps": 0.1, "latency_ms": 50},
-        },
+        name: {
+            "tokens/s": round(plan.flow_tokens_per_s),
+            "limited by": ", ".join(a if a == b else f"link {a} → {b}" for a, b in plan.max_flow.min_cut),
+        }
+        for name, plan in plans.items()
     }
-)
-model = hk.Model.preset("llama-30b").model_copy(update={"num_layers": 24, "name": "llama-30b"})
-chain = proportional(cluster, model)
-chain.show()
+).T
 
 # %% [markdown]
-# Letting the flow decide instead: replicas where machines are slow, and the long range where one is fast.
+# **Step 1, uniform.** Everybody takes an equal share. A slow machine sets the pace, and the fast one waits.
 
 # %%
-best = hk.plan(cluster, model, time_limit=10)
-print(f"{chain.flow_tokens_per_s:.0f} -> {best.flow_tokens_per_s:.0f} tokens/s")
-best.show()
+plans["uniform"].show()
 
 # %% [markdown]
-# ## 2 A placement as a flow network (after Figure 2)
+# **Step 2, balanced.** Shares by speed. Every machine could now do more, but all requests pass one slow link to a
+# single machine.
+
+# %%
+plans["balanced"].show()
+
+# %% [markdown]
+# **Step 3, network-aware.** Let the maximum flow decide. Two machines side by side take the requests over two slow
+# links, and it is a machine that limits again.
+
+# %%
+plans["network-aware"].show()
+
+# %% [markdown]
+# ## 2 Figure 2: a placement as a flow network
 #
-# Each machine becomes two vertices joined by an edge that carries what it can serve; each usable link becomes an edge
-# that carries bandwidth / bytes per token. The coordinator is source and sink. Capacities are whole milli-tokens/s,
-# so that results are exact.
+# Three machines. Each becomes two vertices joined by an edge that carries what it can serve; each usable link becomes
+# an edge that carries bandwidth / bytes per token. The coordinator is source and sink. Capacities are whole
+# milli-tokens/s, so that results are exact.
 
 # %%
-graph = build_flow_graph(cluster, model, best.placement, best.node_throughput_tokens_per_s)
+three, placement = three_machines()
+speeds = {name: three.throughput(name, end - start) for name, (start, end) in placement.items()}
+graph = build_flow_graph(three.cluster, three.model, placement, speeds)
 pd.DataFrame(
     [
         {"from": "-".join(map(str, a)), "to": "-".join(map(str, b)), "tokens/s": data["capacity"] / 1000}
@@ -87,41 +95,51 @@ pd.DataFrame(
 flow = max_flow(graph)
 print(f"maximum flow {flow.tokens_per_s} tokens/s from {SOURCE} to {SINK}")
 print("minimum cut:", ", ".join(a if a == b else f"{a} -> {b}" for a, b in flow.min_cut))
-print("its capacity:", sum(flow.capacities[edge] for edge in flow.min_cut), "tokens/s: the same, as it must be")
-
-# %% [markdown]
-# ## 3 Partial inference
-#
-# A request may enter a machine's range after its first layer. Here the first machine stops at layer 14 and the next
-# one's range begins at 10: layers 10 to 13 are run once, by whoever the pipeline says. The mark on the bar shows
-# where it is entered.
+print(
+    "its capacity:", round(sum(flow.capacities[edge] for edge in flow.min_cut), 3), "tokens/s: the same, as it must be"
+)
 
 # %%
-problem = hk.Problem.of(cluster, model)
-overlap = {
-    "A100-40G-0": (0, 14),
-    "L4-0": (10, 18),
-    "L4-1": (10, 18),
-    "T4-0": (18, 24),
-    "T4-1": (18, 24),
-    "T4-2": (14, 18),
-}
-with_partial = hk.Plan.from_placement(problem, overlap, method="by hand")
-without = problem.max_flow(overlap, partial_inference=False)
-print(f"with partial inference {with_partial.flow_tokens_per_s:.0f} tokens/s, without {without.tokens_per_s:.0f}")
-with_partial.show()
+hk.Plan.from_placement(three, placement, method="by hand").show()
 
 # %% [markdown]
-# ## 4 The flow as pipelines
-#
+# `T4-1` holds layer 9, which the A100 has run already: requests enter its range one layer later (**partial
+# inference**; the mark on the bar). Without it, this link could not be used:
+
+# %%
+without = three.max_flow(placement, partial_inference=False)
+print(f"with partial inference {flow.tokens_per_s:.0f} tokens/s, without {without.tokens_per_s:.0f}")
+
+# %% [markdown]
 # The flow splits into paths; each is a pipeline with its share. They add up to the whole.
 
 # %%
-for stages, rate in decompose(with_partial.max_flow, overlap):
+for stages, rate in decompose(flow, placement):
     print(f"{rate:7.1f} tokens/s  " + " → ".join(f"{s.node}[{s.start}:{s.end}]" for s in stages))
 
 # %% [markdown]
-# ## 5 Dealing requests to pipelines (after Figure 4)
+# ## 3 Figure 4: a topology with its flow, and the pipelines of two requests
+#
+# LLaMA-2 70B over three regions, as published. First the flow on every link:
+
+# %%
+published = figure_4_plan()
+published.show()
+
+# %% [markdown]
+# Then two requests, each with a pipeline of its own, stage by stage:
+
+# %%
+ways = two_ways(published)
+for name, stages in ways.items():
+    print(f"{name}: " + " → ".join(f"{s.node}[{s.start}:{s.end}]" for s in stages))
+published.show(highlight=[s.node for s in ways["request 1"]])
+
+# %%
+published.show(highlight=[s.node for s in ways["request 2"]])
+
+# %% [markdown]
+# ## 4 Dealing requests to pipelines
 #
 # At every hop the scheduler chooses the next machine by interleaved weighted round robin, weights being the flow on
 # the links. No request is bound to a fixed path, and after a while each link has carried its share.
@@ -144,7 +162,7 @@ class Calm:
         return 0.0
 
 
-policy = make_policy("helix", with_partial)
+policy = make_policy("helix", published)
 counts, view = Counter(), Calm()
 REQUESTS = 400
 for index in range(REQUESTS):
@@ -157,17 +175,17 @@ pd.DataFrame(
     [
         {
             "link": f"{a} → {b}",
-            "share of the flow": f"{rate / with_partial.flow_tokens_per_s:.1%}",
+            "share of the flow": f"{rate / published.flow_tokens_per_s:.1%}",
             "share of the requests": f"{counts[a, b] / REQUESTS:.1%}",
         }
-        for (a, b), rate in with_partial.flow_edges.items()
+        for (a, b), rate in published.flow_edges.items()
     ]
 )
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Make the link between the regions ten times thinner. When does the min cut move from machines to links?
-# 2. Remove `T4-2` from `overlap`. Which pipelines are left, and what is the new flow? Compute it by hand first.
+# 1. Make the link between the regions of section 1 ten times thinner. Which of the three splits loses most?
+# 2. Remove `T4-1` from the placement of section 2. What is the new flow? Compute it by hand first.
 # 3. Deal requests with `make_policy("random", ...)` instead. How far from the shares of the flow do you end up?
-# 4. Draw the third picture with `partial_inference=False` and explain what vanished.
+# 4. Which link of section 3 do the two requests share, and is it in the minimum cut?
