@@ -18,10 +18,15 @@ from helix_kit.errors import InputError
 def reproduce_command(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments to run; none: list them.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers, in figures/fast.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is already up to date.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Experiments to run at the same time.")] = 1,
-    folder: Annotated[Path, typer.Option(help="Where figures, tables and their provenance go.")] = Path("figures"),
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where figures, tables and their provenance go; by default figures, or figures/fast."),
+    ] = None,
     document: Annotated[
         Path | None, typer.Option(help="Also write the document with all pictures and the table of agreement.")
     ] = None,
@@ -29,9 +34,10 @@ def reproduce_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Regenerate figures and tables; what is finished and up to date is not run again."""
-    from helix_kit.experiments.registry import experiments
+    from helix_kit.experiments.registry import FAST_FIGURES, FIGURES, experiments
     from helix_kit.experiments.running import run_all
 
+    folder = folder or (FAST_FIGURES if fast else FIGURES)
     known = experiments()
     if names and everything:
         raise InputError("expected names or --all, not both")
@@ -39,7 +45,7 @@ def reproduce_command(
     if not wanted and document is None:
         _list(folder, fast, seed, as_json)
         return
-    results = {}
+    results: dict[str, dict[str, object]] = {}
     title = "" if jobs == 1 else f"{jobs} at a time: "
     with Status("reproduce", as_json) as say:
 
@@ -60,8 +66,11 @@ def reproduce_command(
         )
         for done in steps:
             results[done.name] = {"ran": done.ran, "seconds": round(done.seconds, 2)}
+            if done.skipped:
+                results[done.name]["skipped"] = done.skipped
             if not as_json:
                 what = f"{done.seconds:.1f} s -> {folder / done.name}.png" if done.ran else "up to date"
+                what = f"skipped: {done.skipped}" if done.skipped else what
                 left = f", about {_duration(done.left_s)} left" if done.ran and done.index < done.total else ""
                 typer.echo(f"[{done.index}/{done.total}] {done.name}: {what}{left}")
     if document is not None:

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.errors import HelixKitError
 from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans
 from helix_kit.experiments.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.registry import Context, experiment
+from helix_kit.experiments.rows import flow_of, method_rows
 from helix_kit.model import Model
 from helix_kit.placement.planner import plan
 
@@ -50,14 +50,7 @@ def scaling(context: Context) -> pd.DataFrame:
         context.say(f"{nodes} nodes")
         made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit=120, seed=context.seed)
         context.measured[str(nodes)] = round(made.seconds, 2)
-        rows.append(
-            {
-                "nodes": nodes,
-                "flow_tokens_per_s": made.flow_tokens_per_s,
-                "bound_tokens_per_s": made.bound_tokens_per_s,
-                "gap": made.gap,
-            }
-        )
+        rows.append({"nodes": nodes, **flow_of(made)})
     return pd.DataFrame(rows)
 
 
@@ -96,6 +89,7 @@ MODERN: dict[str, list[dict[str, Any]]] = {
     ],
     "4 A100-40G, 8 L4": [{"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 8}],
 }
+MODERN_METHODS = tuple((name, {"method": name}) for name in ("pattern", "swarm", "petals", "separate"))
 
 
 @experiment(
@@ -109,26 +103,13 @@ MODERN: dict[str, list[dict[str, Any]]] = {
     "the profiles are a roofline of datasheet figures; nothing here has been measured.",
 )
 def modern_models(context: Context) -> pd.DataFrame:
-    """One row a mix, model and method: flow and bound in tokens/s; no row where a method has no plan."""
-    rows = []
+    """One row a mix, model and method: flow and bound in tokens/s, gap; no row where a method has no plan."""
+    rows: list[dict[str, Any]] = []
     for mix, nodes in MODERN.items():
         cluster = Cluster.model_validate(
             {"name": mix, "nodes": nodes, "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}}}
         )
         for model in ("llama3.1-70b", "qwen3-32b"):
-            for method in ("pattern", "swarm", "petals", "separate"):
-                context.say(f"{mix} {model} {method}")
-                try:
-                    made = plan(cluster, Model.preset(model), method=method, time_limit=60, seed=context.seed)
-                except HelixKitError:
-                    continue
-                rows.append(
-                    {
-                        "mix": mix,
-                        "model": model,
-                        "method": method,
-                        "flow_tokens_per_s": made.flow_tokens_per_s,
-                        "bound_tokens_per_s": made.bound_tokens_per_s,
-                    }
-                )
+            keys = {"mix": mix, "model": model}
+            rows += [row for row, _ in method_rows(keys, cluster, Model.preset(model), MODERN_METHODS, context)]
     return pd.DataFrame(rows)

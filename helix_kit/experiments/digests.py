@@ -4,6 +4,7 @@ The code that counts is what the experiment's module imports, directly or not, f
 source (so what is imported lazily counts too). A room such as ``placement`` counts as a whole, since its parts pick
 each other at run time; modules of `experiments` count one by one. Left out are the machinery that only runs and
 writes (`MACHINERY`), and pictures, which have a digest of their own: a new colour needs a new drawing, no new run.
+Of a source only the syntax counts: comments, docstrings and layout change no result.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from helix_kit import _files
 
 PACKAGE = Path(_files.__file__).resolve().parent
 MACHINERY = {
-    f"helix_kit.experiments.{name}" for name in ("registry", "running", "catalogue", "digests", "document", "showing")
+    f"helix_kit.experiments.{name}"
+    for name in ("registry", "running", "catalogue", "digests", "document", "showing", "notebooks", "demo", "fidelity")
 }
 SHOWING = ("helix_kit.plots", "helix_kit.widgets")
 PICTURES = "helix_kit.experiments.pictures"
@@ -26,7 +28,10 @@ PICTURES = "helix_kit.experiments.pictures"
 
 def code_digest(module: str, *, drawing: bool = False) -> str:
     """Digest of the sources behind `module`; with `drawing`, of those behind a picture (plots count then)."""
-    return _digest((path.relative_to(PACKAGE), path) for path in _sources(module, drawing))
+    digest = hashlib.sha256()
+    for path in _sources(module, drawing):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{_syntax_digest(path)}\0".encode())
+    return digest.hexdigest()[:16]
 
 
 def data_digest(parts: Iterable[str]) -> str:
@@ -47,6 +52,21 @@ def _digest(named: Iterable[tuple[Path, Path]]) -> str:
         digest.update(name.as_posix().encode() + b"\0")
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()[:16]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _syntax_digest(path: Path) -> str:
+    """Digest of a source's syntax tree without docstrings (and other strings that nobody uses)."""
+    tree = _tree(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 @cache
@@ -84,7 +104,7 @@ def _files_of(module: str) -> set[Path]:
 @cache
 def _imports(path: Path) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

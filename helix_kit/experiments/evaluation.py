@@ -7,7 +7,7 @@ Every table has one row a metric: section, setup, model, mode, method, source, m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,26 +15,13 @@ import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments import published
-from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans, requests_of, serve
+from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
+from helix_kit.experiments.pictures.congestion import draw_congestion
 from helix_kit.experiments.pictures.evaluation import draw_deep_dive, draw_evaluation
 from helix_kit.experiments.registry import Context, experiment
+from helix_kit.experiments.rows import COLUMNS, OURS, PROTOTYPE, SIMULATION, metric_rows
+from helix_kit.experiments.simulated import Outcome, simulated
 from helix_kit.model import Model
-from helix_kit.report import Run
-
-COLUMNS = ("section", "setup", "model", "mode", "method", "source", "metric", "value")
-QUANTILES = ("p5", "p25", "p50", "p75", "p95")
-
-
-def metrics_of(run: Run) -> dict[str, float]:
-    """A run by the published names of metrics."""
-    summary = run.summary()
-    found = {"decode_tokens_per_s": summary["decode_tokens_per_s"]}
-    for phase in ("prompt", "decode"):
-        latency = summary[f"{phase}_latency_s"]
-        for name in ("avg", *QUANTILES):
-            if latency[name] is not None:
-                found[f"{phase}_latency_{name}_s"] = latency[name]
-    return found
 
 
 def compare_with_published(runs: Iterable[published.PublishedRun], context: Context) -> list[dict[str, Any]]:
@@ -42,22 +29,10 @@ def compare_with_published(runs: Iterable[published.PublishedRun], context: Cont
     rows = []
     for run in runs:
         context.say(f"{run.setup} {run.model} {run.method} {run.mode}")
-        values = {
-            "published simulation": run.published("simulation"),
-            "published prototype": run.published("prototype"),
-        }
-        values["ours"] = metrics_of(run.run(seed=context.seed))
-        rows += _rows(run, run.method, values)
+        values = {SIMULATION: run.published("simulation"), PROTOTYPE: run.published("prototype")}
+        values[OURS] = simulated(run.calls(seed=context.seed), context).metrics
+        rows += metric_rows(run, run.method, values)
     return rows
-
-
-def _rows(run: published.PublishedRun, method: str, values: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    fixed = {"section": run.section, "setup": run.setup, "model": run.model, "mode": run.mode, "method": method}
-    return [
-        {**fixed, "source": source, "metric": metric, "value": value}
-        for source, found in values.items()
-        for metric, value in found.items()
-    ]
 
 
 def own_rows(runs: Iterable[published.PublishedRun], context: Context) -> list[dict[str, Any]]:
@@ -70,8 +45,8 @@ def own_rows(runs: Iterable[published.PublishedRun], context: Context) -> list[d
         for objective, made in own_plans(setting, context.folder).items():
             context.say(f"{run.setup} {run.model} own plan for {objective}, {run.mode}")
             requests = requests_of(run.parts if run.mode == "online" else run.parts[:1])
-            ran = serve(made, run.mode, requests, seed=context.seed)
-            rows += _rows(run, f"own {objective}", {"ours": metrics_of(ran)})
+            ran = simulated([serving(made, run.mode, requests, seed=context.seed)], context)
+            rows += metric_rows(run, f"own {objective}", {OURS: ran.metrics})
     return rows
 
 
@@ -81,40 +56,41 @@ def _evaluate(section: str, context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _deep_dive(section: str, context: Context) -> pd.DataFrame:
-    """The published simulation is of three regions, the prototype ran in one cluster: ours beside each."""
-    rows = []
+def deep_dive(section: str, context: Context) -> Iterator[tuple[published.PublishedRun, str, Outcome]]:
+    """Each run of a section, in three regions (as simulated by the authors) and in one cluster (as they ran it)."""
     for run in published.runs():
-        if run.section != section:
-            continue
-        context.say(f"{run.method}, three regions")
-        far = replace(run, setup=THREE_REGIONS)
-        simulated = {
-            "published simulation": run.published("simulation"),
-            "ours": metrics_of(run.run(seed=context.seed)),
-        }
-        rows += _rows(far, run.method, simulated)
-        context.say(f"{run.method}, one cluster")
-        near = {"published prototype": run.published("prototype"), "ours": metrics_of(_in_one_cluster(run, context))}
-        rows += _rows(replace(run, setup=ONE_CLUSTER), run.method, near)
+        if run.section == section:
+            for place, calls in ((THREE_REGIONS, run.calls(seed=context.seed)), (ONE_CLUSTER, _near(run, context))):
+                context.say(f"{run.method}, {place}")
+                yield run, place, simulated(calls, context)
+
+
+def _deep_dive(section: str, context: Context) -> pd.DataFrame:
+    rows = []
+    for run, place, outcome in deep_dive(section, context):
+        if place == THREE_REGIONS:
+            values = {SIMULATION: run.published("simulation"), OURS: outcome.metrics}
+        else:
+            values = {PROTOTYPE: run.published("prototype"), OURS: outcome.metrics}
+        rows += metric_rows(replace(run, setup=place), run.method, values)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _in_one_cluster(run: published.PublishedRun, context: Context) -> Run:
+def _near(run: published.PublishedRun, context: Context) -> list[dict[str, Any]]:
     """The same comparison on single24: the placements of section 6.3, and Petals' by our own heuristic."""
     folder = "single_cluster/llama70b"
     if run.setup == "scheduling":
         parts = tuple({**part, "layout": f"{folder}/ilp"} for part in run.parts)
-        return replace(run, parts=parts).run(seed=context.seed)
+        return replace(run, parts=parts).calls(seed=context.seed)
     if run.method == "petals":
         from helix_kit.placement.planner import plan
 
         single = SETTINGS["single", run.model]
         made = plan(Cluster.preset(single.cluster), Model.preset(run.model), method="petals", seed=0, flow_split="any")
-        return serve(made, run.mode, requests_of(run.parts), seed=context.seed)
+        return [serving(made, run.mode, requests_of(run.parts), seed=context.seed)]
     layout = {"helix": "ilp", "swarm": "swarm"}[run.method]
     parts = tuple({**part, "layout": f"{folder}/{layout}"} for part in run.parts)
-    return replace(run, parts=parts).run(seed=context.seed)
+    return replace(run, parts=parts).calls(seed=context.seed)
 
 
 THREE_REGIONS, ONE_CLUSTER = "three regions (geo24)", "one cluster (single24)"
@@ -193,3 +169,27 @@ def placement_deep_dive(context: Context) -> pd.DataFrame:
 def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     """The four schedulers on Helix's placements of geo24 and single24, offline."""
     return _deep_dive("6.7", context)
+
+
+@experiment(
+    "congestion",
+    title="Congestion by machine under four schedulers",
+    paper="Section 6.7",
+    draw=draw_congestion,
+    minutes=0.1,
+    text="The same runs, machine by machine. Left: share of the time that a machine computes. Right: share of the time "
+    "that it stands still with finished work waiting for a link. Helix's scheduler follows the flow, and no machine "
+    "waits for long.",
+)
+def congestion(context: Context) -> pd.DataFrame:
+    """One row a machine, setup and scheduler: shares of time busy, blocked and starved; KV use at most and on average.
+
+    `kv_mean` and `kv_peak` are shares of the machine's KV capacity.
+    """
+    rows = []
+    for run, place, outcome in deep_dive("6.7", context):
+        for node, use in outcome.nodes.items():
+            shares = {key: use[key] for key in ("busy", "blocked", "starved")}
+            kv = {f"kv_{key}": use[f"kv_{key}"] / use["kv_capacity"] for key in ("mean", "peak")}
+            rows.append({"setup": place, "method": run.method, "node": node, **shares, **kv})
+    return pd.DataFrame(rows)

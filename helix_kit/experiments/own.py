@@ -15,7 +15,6 @@ from helix_kit.workload import Workload
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
     from helix_kit.placement.problem import Problem
-    from helix_kit.report import Run
 
 OWN_PLANS = "own-plans"
 
@@ -67,9 +66,10 @@ def requests_of(parts: tuple[dict[str, Any], ...]) -> Workload:
     return Workload.of(rows, "published streams together")
 
 
-def serve(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *, seed: int = 0) -> Run:
-    """The plan under the published rules and Helix's scheduler; offline by the KV-driven feed the paper gives Helix."""
-    from helix_kit.simulator import simulate
-
-    warmup, duration = published.ONLINE_WINDOW_S if mode == "online" else published.OFFLINE_WINDOW_S
-    return simulate(plan, requests, mode=mode, execution="layerwise", warmup=warmup, duration=duration, seed=seed)
+def serving(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *, seed: int = 0) -> dict[str, Any]:
+    """Arguments of `simulate`: the published rules and Helix's scheduler; offline by the KV-driven feed of Helix."""
+    warmup, duration = published.window_of(mode)
+    return {
+        "plan": plan, "workload": requests, "mode": mode, "policy": "helix", "execution": "layerwise",
+        "warmup": warmup, "duration": duration, "seed": seed,
+    }  # fmt: skip

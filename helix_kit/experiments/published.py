@@ -66,33 +66,42 @@ class PublishedRun:
         """The plan of each part, with the published flow where there was one."""
         return [plan_of(part["layout"], self.model) for part in self.parts]
 
-    def run(self, *, execution: Literal["layerwise", "range"] = "layerwise", seed: int = 0) -> Run:
-        """Simulate it: throughputs of the parts added, latencies pooled."""
-        runs = []
+    def calls(self, *, execution: Literal["layerwise", "range"] = "layerwise", seed: int = 0) -> list[dict[str, Any]]:
+        """The arguments of `simulate` for each part: published plan, stream, links, KV capacities and feed."""
+        made = []
         for part in self.parts:
             layout = _tables()["layouts"][part["layout"]]
-            plan = plan_of(part["layout"], self.model)
-            warmup, duration = ONLINE_WINDOW_S if self.mode == "online" else OFFLINE_WINDOW_S
+            warmup, duration = window_of(self.mode)
             feed = None
             if self.mode == "offline" and part["policy"] != "helix":
                 shared = None if part["policy"] == "swarm" else LENGTHS_IN_SAMPLER
                 feed = Feed(part["in_flight"], kv_mark=None, shared_draws=shared)
-            runs.append(
-                simulate(
-                    plan,
-                    stream(part),
-                    mode=self.mode,
-                    policy=part["policy"],
-                    execution=execution,
-                    warmup=warmup,
-                    duration=duration,
-                    seed=seed,
-                    kv_capacity=layout["kv_layer_tokens"],
-                    links=[(link[0], link[1]) for link in layout["links"]],
-                    feed=feed,
-                )
+            made.append(
+                {
+                    "plan": plan_of(part["layout"], self.model),
+                    "workload": stream(part),
+                    "mode": self.mode,
+                    "policy": part["policy"],
+                    "execution": execution,
+                    "warmup": warmup,
+                    "duration": duration,
+                    "seed": seed,
+                    "kv_capacity": layout["kv_layer_tokens"],
+                    "links": [(link[0], link[1]) for link in layout["links"]],
+                    "feed": feed,
+                }
             )
+        return made
+
+    def run(self, *, execution: Literal["layerwise", "range"] = "layerwise", seed: int = 0) -> Run:
+        """Simulate it: throughputs of the parts added, latencies pooled."""
+        runs = [simulate(**call) for call in self.calls(execution=execution, seed=seed)]
         return merge(runs) if len(runs) > 1 else runs[0]
+
+
+def window_of(mode: str) -> tuple[float, float]:
+    """Warm-up and duration in s of the published measurements in `mode`."""
+    return ONLINE_WINDOW_S if mode == "online" else OFFLINE_WINDOW_S
 
 
 @cache

@@ -11,7 +11,10 @@ machine. A finished experiment whose digests have not changed is not run again; 
 is only drawn again. Pictures are drawn from the CSV as written, so that both always agree.
 
 Seconds never go into a CSV, which must be the same at every run: an experiment puts what it measured into
-`Context.measured`, which is kept in the JSON and handed to the drawing function as ``table.attrs``.
+`Context.measured`, which is kept in the JSON and handed to the drawing function as ``table.attrs``. So every CSV is
+the same bytes again, and every PDF but those of experiments marked `timed`.
+
+Fast results (shorter simulations and solves) never lie in one folder with full ones.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
 from helix_kit.experiments import digests
 
 if TYPE_CHECKING:
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 PARTS = ("csv", "png", "pdf")
+FIGURES, FAST_FIGURES = Path("figures"), Path("figures/fast")
+
+
+class NotHereError(HelixKitError):
+    """An experiment cannot be run on this machine: something that it needs is not there. The others go on."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Context:
     fast: bool = False
     seed: int = 0
     say: Say = lambda message: None
-    folder: Path = Path("figures")
+    folder: Path = FIGURES
     """Where the results of other experiments lie."""
     measured: dict[str, Any] = field(default_factory=dict)
     """What differs from run to run (seconds, machine time): goes into the provenance, never into the CSV."""
@@ -67,7 +75,8 @@ class Experiment:
     minutes: float = 0.1
     """About how long it takes on two cores, for the time left where no earlier run tells."""
     timed: bool = False
-    """Its picture shows seconds measured on this machine, so PNG and PDF differ from run to run (the CSV does not)."""
+    """Its picture shows what was measured on this machine, so PNG and PDF differ from run to run (the CSV does not).
+    It runs alone, so that no other experiment takes the machine's time."""
     text: str = ""
     """What the picture shows, for the document."""
 
@@ -157,6 +166,18 @@ def _drawing(name: str) -> str:
     return digests.code_digest(get(name).draw.__module__, drawing=True)
 
 
+def check_folder(folder: Path, *, fast: bool) -> None:
+    """Raise InputError when `folder` holds results of the other sort: fast ones are never mixed with full ones."""
+    for path in sorted(folder.glob("*.json")):
+        found = provenance(path.stem, folder).get("inputs", {}).get("fast", fast)
+        if found != fast:
+            kinds = ("fast", "full") if found else ("full", "fast")
+            raise InputError(
+                f"expected a folder without {kinds[0]} results for {kinds[1]} ones", where=path, field="inputs.fast",
+                value=found,
+            )  # fmt: skip
+
+
 def run_experiment(name: str, folder: Path, context: Context, *, force: bool = False) -> bool:
     """Run an experiment unless it is current; returns whether it ran. Raises InputError for an unknown name.
 
@@ -164,6 +185,7 @@ def run_experiment(name: str, folder: Path, context: Context, *, force: bool = F
     """
     entry = get(name)
     context = Context(context.fast, context.seed, context.say, folder)
+    check_folder(folder, fast=context.fast)
     if not force and is_current(name, folder, context):
         return False
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +201,7 @@ def run_experiment(name: str, folder: Path, context: Context, *, force: bool = F
             "title": entry.title,
             "paper": entry.paper,
             "inputs": inputs,
+            "note": "a fast run: shorter simulations and solves, rougher numbers" if context.fast else "",
             "seconds": round(time.perf_counter() - started, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2),
             "measured": context.measured,

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from helix_kit.experiments.registry import Context, Say, get, provenance, run_experiment
+from helix_kit.experiments.registry import (
+    Context,
+    NotHereError,
+    Say,
+    check_folder,
+    get,
+    is_current,
+    provenance,
+    run_experiment,
+)
 
 FAST_SHARE = 0.1
 """About what a fast run takes of a full one, where no earlier run tells."""
@@ -26,6 +35,8 @@ class Done:
     """About the seconds until all are done."""
     index: int
     total: int
+    skipped: str = ""
+    """Why it could not be run on this machine."""
 
 
 def in_order(names: Sequence[str]) -> list[str]:
@@ -67,40 +78,71 @@ def run_all(
     With one job, `say` gets the messages of the experiment that runs.
     """
     ordered = in_order(names)
+    check_folder(folder, fast=fast)
     times = {name: expected_seconds(name, folder, fast) for name in ordered}
-    began = {}
+    context = Context(fast, seed, say, folder)
+    waiting, done = list(ordered), set[str]()
+
+    def finish(name: str, ran: bool, seconds: float, skipped: str = "", running: Sequence[str] = ()) -> Done:
+        done.add(name)
+        left = sum(times[n] for n in [*waiting, *running]) / max(1, jobs)
+        return Done(name, ran, seconds, left, len(done), len(ordered), skipped)
+
+    def up_to_date(name: str) -> bool:
+        # Asked here and not by a worker, which would take seconds to start.
+        ready = not force and set(get(name).needs) <= done
+        return ready and is_current(name, folder, context)
+
     if jobs <= 1:
-        for index, name in enumerate(ordered, start=1):
-            start(name, index, len(ordered))
-            began[name] = time.perf_counter()
-            ran = run_experiment(name, folder, Context(fast, seed, say), force=force)
-            left = sum(times[n] for n in ordered[index:])
-            yield Done(name, ran, time.perf_counter() - began[name], left, index, len(ordered))
+        while waiting:
+            name = waiting.pop(0)
+            start(name, len(done) + 1, len(ordered))
+            ran, seconds, skipped = _run(name, folder, context, force)
+            yield finish(name, ran, seconds, skipped)
         return
-    waiting, running, done = list(ordered), dict[Future[tuple[bool, float]], str](), set[str]()
-    # Longest first, so that no long one is left alone at the end.
-    waiting.sort(key=lambda n: -times[n])
+    running: dict[Future[tuple[bool, float, str]], str] = {}
+    # Longest first, so that no long one is left alone at the end; those that measure time last of all.
+    waiting.sort(key=lambda n: (get(n).timed, -times[n]))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:
-                free = [n for n in waiting if set(get(n).needs) <= done][: jobs - len(running)]
-                for name in free:
+                for name in [n for n in waiting if up_to_date(n)]:
+                    waiting.remove(name)
+                    yield finish(name, False, 0.0, running=list(running.values()))
+                for name in _next(waiting, list(running.values()), done, jobs):
                     waiting.remove(name)
                     start(name, len(done) + 1, len(ordered))
                     running[pool.submit(_run_in_worker, name, folder, fast, seed, force)] = name
+                if not running:
+                    continue
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(finished, key=lambda f: running[f]):
                     name = running.pop(future)
-                    ran, seconds = future.result()
-                    done.add(name)
-                    left = sum(times[n] for n in [*waiting, *running.values()]) / jobs
-                    yield Done(name, ran, seconds, left, len(done), len(ordered))
+                    ran, seconds, skipped = future.result()
+                    yield finish(name, ran, seconds, skipped, list(running.values()))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _run_in_worker(name: str, folder: Path, fast: bool, seed: int, force: bool) -> tuple[bool, float]:
+def _next(waiting: Sequence[str], running: Sequence[str], done: set[str], jobs: int) -> list[str]:
+    """What to start now: those whose needs are met, as many as there is room for; a timed one only by itself."""
+    ready = [n for n in waiting if set(get(n).needs) <= done]
+    if any(get(n).timed for n in running):
+        return []
+    together = [n for n in ready if not get(n).timed][: jobs - len(running)]
+    return together or ([] if running else ready[:1])
+
+
+def _run(name: str, folder: Path, context: Context, force: bool) -> tuple[bool, float, str]:
+    """Whether it ran, its seconds, and why not if this machine cannot."""
     began = time.perf_counter()
-    ran = run_experiment(name, folder, Context(fast, seed), force=force)
-    return ran, time.perf_counter() - began
+    try:
+        ran = run_experiment(name, folder, context, force=force)
+    except NotHereError as error:
+        return False, time.perf_counter() - began, str(error)
+    return ran, time.perf_counter() - began, ""
+
+
+def _run_in_worker(name: str, folder: Path, fast: bool, seed: int, force: bool) -> tuple[bool, float, str]:
+    return _run(name, folder, Context(fast, seed), force)

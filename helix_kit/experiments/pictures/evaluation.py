@@ -13,6 +13,7 @@ from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 METHODS = {
@@ -26,12 +27,21 @@ METHODS = {
     "own flow": "own plan\nmax flow",
     "own served": "own plan\nserved",
 }
-SOURCES = ("published simulation", "published prototype", "ours")
-SOURCE_LABELS = {"ours": "our simulator"}
 OWN = "own plans, our simulator"
-COLOURS = {"published simulation": KIND_COLOURS[4], "published prototype": KIND_COLOURS[1], "ours": KIND_COLOURS[0],
-           OWN: KIND_COLOURS[2]}  # fmt: skip
-MARKS = {"published simulation": HATCHES[0], "published prototype": HATCHES[1], "ours": HATCHES[2], OWN: HATCHES[4]}
+LOOKS = {
+    "published simulation": (KIND_COLOURS[4], HATCHES[0]),
+    "published prototype": (KIND_COLOURS[1], HATCHES[1]),
+    "ours": (KIND_COLOURS[0], HATCHES[2]),
+    OWN: (KIND_COLOURS[2], HATCHES[4]),
+    "same rate": (KIND_COLOURS[4], HATCHES[0]),
+    "rate by own max flow": (KIND_COLOURS[0], HATCHES[1]),
+}
+"""Colour and hatch by source; all but `OWN` are sources of rows, which stand beside each other in this order."""
+LABELS = {
+    "ours": "our simulator",
+    "same rate": "same rate for all",
+    "rate by own max flow": "in proportion to max flow",
+}
 MODELS = {"llama-30b": "LLaMA 30B", "llama2-70b": "LLaMA-2 70B"}
 MODES = {"offline": "offline", "online": "online"}
 PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
@@ -52,7 +62,7 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
         for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
             boxes(axes, mine[mine["mode"] == "online"], phase)
             axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
-    _finish(figure, grid.flat, table)
+    finish(figure, grid.flat, table)
     return figure
 
 
@@ -67,29 +77,32 @@ def draw_deep_dive(table: pd.DataFrame) -> Figure:
         row[0].set(title=place, ylabel="decode throughput, tokens/s")
         boxes(row[1], mine, "prompt")
         row[1].set(title=place, ylabel=PHASES["prompt"])
-    _finish(figure, grid.flat, table)
+    finish(figure, grid.flat, table)
     return figure
 
 
-def _finish(figure: Figure, all_axes: Any, table: pd.DataFrame) -> None:
+def finish(figure: Figure, all_axes: Any, table: pd.DataFrame, more: Sequence[Artist] = ()) -> None:
+    """Sizes of text, and one legend below: the sources that are shown, and `more`."""
     for axes in all_axes:
         axes.title.set_fontsize(8.5)
         axes.tick_params(labelsize=6.5)
         axes.yaxis.label.set_fontsize(7.5)
-    shown = [s for s in SOURCES if (table["source"] == s).any()]
-    shown += [OWN] if table["method"].str.startswith("own").any() else []
+    looks = {_look(m, s) for m, s in zip(table["method"], table["source"], strict=True)}
     patches = [
-        Patch(facecolor=COLOURS[s], hatch=MARKS[s] * 2, edgecolor="white", label=SOURCE_LABELS.get(s, s)) for s in shown
+        Patch(facecolor=colour, hatch=hatch * 2, edgecolor="white", label=LABELS.get(look, look))
+        for look, (colour, hatch) in LOOKS.items()
+        if look in looks
     ]
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(shown), frameon=False, fontsize=7.5)
+    handles = [*patches, *more]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7.5)
 
 
 def _look(method: str, source: str) -> str:
-    return OWN if method.startswith("own") else source
+    return OWN if method.startswith("own") and source == "ours" else source
 
 
 def _sources(part: pd.DataFrame, method: str) -> list[str]:
-    return [s for s in SOURCES if ((part["method"] == method) & (part["source"] == s)).any()]
+    return [s for s in LOOKS if ((part["method"] == method) & (part["source"] == s)).any()]
 
 
 def methods_of(part: pd.DataFrame) -> list[str]:
@@ -97,16 +110,19 @@ def methods_of(part: pd.DataFrame) -> list[str]:
     return [m for m in METHODS if (part["method"] == m).any()]
 
 
-def bars(axes: Axes, part: pd.DataFrame) -> None:
-    """Decode throughput: a group a method, a bar a source."""
+def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
+    """Decode throughput: a group a method, a bar a source, with `labels` its height over it."""
     values = part[part["metric"] == "decode_tokens_per_s"].set_index(["method", "source"])["value"]
     methods = methods_of(part)
     for place, method in enumerate(methods):
         sources = [s for s in _sources(part, method) if (method, s) in values.index]
-        for x, source in zip(_places(place, len(sources)), sources, strict=True):
-            look, height = _look(method, source), float(values[method, source])
-            axes.bar(x, height, 0.28, color=COLOURS[look], hatch=MARKS[look], edgecolor="white", linewidth=0.4)
-            axes.annotate(f"{height:.0f}", (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=5.4)
+        for x, source in zip(places(place, len(sources)), sources, strict=True):
+            height = float(values[method, source])
+            colour, hatch = LOOKS[_look(method, source)]
+            axes.bar(x, height, 0.28, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            if labels:
+                text = f"{height:.0f}"
+                axes.annotate(text, (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=5.4)
     _methods_axis(axes, methods)
     axes.margins(y=0.12)
 
@@ -118,22 +134,11 @@ def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
     for place, method in enumerate(methods):
         names = [f"{phase}_latency_{q}_s" for q in QUANTILES]
         sources = [s for s in _sources(part, method) if all((method, s, name) in values.index for name in names)]
-        for x, source in zip(_places(place, len(sources)), sources, strict=True):
+        for x, source in zip(places(place, len(sources)), sources, strict=True):
             keys = [(method, source, name) for name in names]
-            look = _look(method, source)
+            colour, hatch = LOOKS[_look(method, source)]
             stats = dict(zip(BOX_KEYS, (float(values[k]) for k in keys), strict=True))
-            drawn = axes.bxp(
-                [{**stats, "fliers": []}],
-                positions=[x],
-                widths=[0.25],
-                patch_artist=True,
-                showfliers=False,
-                manage_ticks=False,
-                medianprops={"color": "black", "linewidth": 1.0},
-                whiskerprops={"color": "0.25", "linewidth": 0.8},
-                capprops={"color": "0.25", "linewidth": 0.8},
-            )
-            drawn["boxes"][0].set(facecolor=COLOURS[look], hatch=MARKS[look], edgecolor="white", linewidth=0.4)
+            box(axes, x, stats, colour, hatch)
     axes.set_yscale("log")
     ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]
     low, high = axes.get_ylim()
@@ -142,7 +147,24 @@ def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
     _methods_axis(axes, methods)
 
 
-def _places(centre: float, count: int) -> Sequence[float]:
+def box(axes: Axes, x: float, stats: dict[str, float], colour: str, hatch: str) -> None:
+    """One box; `stats` by `BOX_KEYS`."""
+    drawn = axes.bxp(
+        [{**stats, "fliers": []}],
+        positions=[x],
+        widths=[0.25],
+        patch_artist=True,
+        showfliers=False,
+        manage_ticks=False,
+        medianprops={"color": "black", "linewidth": 1.0},
+        whiskerprops={"color": "0.25", "linewidth": 0.8},
+        capprops={"color": "0.25", "linewidth": 0.8},
+    )
+    drawn["boxes"][0].set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+
+
+def places(centre: float, count: int) -> Sequence[float]:
+    """Where the bars of one group stand."""
     return [centre + (i - (count - 1) / 2) * 0.3 for i in range(count)]
 
 
