@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, Status, app
+from helix_kit.cli.shared import JsonFlag, Status, app, write
 
 
 @app.command("profile")
@@ -28,13 +28,19 @@ def profile_command(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,
     memory_gb: Annotated[float | None, typer.Option(help="Memory for weights and KV. Default: the device's.")] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Also time messages between two processes, for a cluster's `network`.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for layer_times.csv and limits.csv.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result."""
+    import yaml
+
     from helix_kit.runtime import demo_weights
+    from helix_kit.runtime.links import measure_link
     from helix_kit.runtime.profile import measure, write_tables
 
     with Status("Measuring", as_json) as say:
@@ -49,8 +55,12 @@ def profile_command(
             memory_gb=memory_gb,
             progress=lambda what, share: say(f"{share:.0%} {what}"),
         )
+        link = measure_link(progress=lambda what, share: say(f"{share:.0%} {what}")) if links else None
+    section = link.network().model_dump(mode="json", include={"within_region"}) if link else None
     if output:
         write_tables([result], output)
+        if section:
+            write(output / "network.yaml", yaml.safe_dump({"network": section}, sort_keys=False))
     if as_json:
         content: dict[str, Any] = {
             "kind": result.kind,
@@ -58,6 +68,8 @@ def profile_command(
             "points": [asdict(p) for p in result.points],
         }
         content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
+        if link:
+            content |= {"link": asdict(link), "network": section}
         typer.echo(json.dumps(content))
         return
     table = Table("Phase", "Tokens", "ms per layer", "10 % to 90 %", title=f"{result.model.name} on {kind} ({device})")
@@ -65,5 +77,8 @@ def profile_command(
         table.add_row(p.phase, str(p.tokens), f"{p.ms_per_layer:.3f}", f"{p.low_ms:.3f} to {p.high_ms:.3f}")
     Console().print(table)
     typer.echo(f"Loading: {result.load_s_per_layer:.3f} s a layer. Fits: {len(result.limits())} layers.")
+    if link:
+        (slow, mid, fast), (low, gbps, high) = link.latency_ms, link.bandwidth_gbps
+        typer.echo(f"Link: {mid:.3f} ms ({slow:.3f} to {fast:.3f}), {gbps:.1f} gbps ({low:.1f} to {high:.1f})")
     if output:
         typer.echo(f"Written to {output}; use it with: helix-kit plan CLUSTER --model MODEL --profiles {output}")
