@@ -26,11 +26,15 @@ MOST_GROWTH_MB_PER_HOUR = 20.0
 
 
 def resident_mb(pids: list[int]) -> float:
-    """Private memory of the processes; what they share with the nursery is not theirs."""
+    """Anonymous memory of the processes.
+
+    What workers share with the nursery counts for each of them, so that it changes nothing when a shared page becomes
+    a worker's own because a reference count in it was written; private memory would grow by that for hours.
+    """
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(("Private_Clean", "Private_Dirty")):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
                 total += int(line.split()[1])
     return total / 1024
 

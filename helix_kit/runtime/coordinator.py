@@ -34,7 +34,8 @@ from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 100
+POLL_MS = 200
+"""Longest pause of the loop, in which silence, ends of processes and time limits are looked for."""
 
 
 class Coordinator:
@@ -163,7 +164,8 @@ class Coordinator:
             poller.register(self._inbox.socket, zmq.POLLIN)
             poller.register(self._bell_in, zmq.POLLIN)
             while not self._stopping:
-                poller.poll(POLL_MS)
+                if any(ready is self._bell_in for ready, _ in poller.poll(POLL_MS)):
+                    self._quiet_bell()
                 self._take_commands()
                 for message in self._inbox.receive():
                     self._take(message)
@@ -179,16 +181,13 @@ class Coordinator:
         finally:
             self._shut_down()
 
-    def _take_commands(self) -> None:
+    def _quiet_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._bell_in.recv(4096):
-                pass
-        while True:
-            try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            command()
+            self._bell_in.recv(4096)
+
+    def _take_commands(self) -> None:
+        while not self._commands.empty():  # nobody else takes from it
+            self._commands.get_nowait()()
 
     def _stop(self) -> None:
         self._stopping = True

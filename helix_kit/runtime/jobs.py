@@ -70,6 +70,8 @@ class Handle:
     def __init__(self, cancel: Callable[[Handle], None]) -> None:
         self._cancel = cancel
         self._changed = threading.Condition()
+        self._ended = threading.Event()
+        """Apart from `_changed`: who waits for the end is not woken, and does not take the lock, for each token."""
         self._pieces: list[Piece] = []
         self._completion: Completion | None = None
         self._error: RequestFailedError | None = None
@@ -84,8 +86,7 @@ class Handle:
     @property
     def record(self) -> RequestRecord:
         """The record of a request that is done, whatever became of it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._record is not None)
+        self._ended.wait()
         assert self._record is not None, "just waited for"
         return self._record
 
@@ -95,9 +96,8 @@ class Handle:
         Raises TimeoutError after `timeout_s`, RequestFailedError when the request was rejected or failed.
         A cancelled request has what was generated until then.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.done, timeout_s):
-                raise TimeoutError(f"no answer within {timeout_s} s")
+        if not self._ended.wait(timeout_s):
+            raise TimeoutError(f"no answer within {timeout_s} s")
         if self._error is not None:
             raise self._error
         assert self._completion is not None, "done without an error"
@@ -160,6 +160,7 @@ class Handle:
                 self._error = outcome
             self._record = record
             self._notify()
+        self._ended.set()
 
     def _notify(self) -> None:
         self._changed.notify_all()

@@ -79,6 +79,7 @@ class Stage:
             layer.load_state_dict(
                 checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
             )
+            _transpose_in_memory(layer)
         # Built afresh: its tables are buffers without a checkpoint entry, and meta has none.
         self._rotary = type(base.rotary_emb)(config).to(self.device)
         self._embedding = self._read(checkpoint, "model.embed_tokens.weight") if start == 0 else None
@@ -139,3 +140,14 @@ class Stage:
                 x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
             )
         return x
+
+
+def _transpose_in_memory(layer: torch.nn.Module) -> None:
+    """Lay the layer's weight matrices out column by column, under their own shape.
+
+    A step has few rows, and products of few rows with a matrix that lies (in, out) in memory are 5 to 50 % faster on
+    a CPU than with the checkpoint's (out, in). GPUs gain nothing from it.
+    """
+    for module in layer.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight.device.type == "cpu":
+            module.weight = torch.nn.Parameter(module.weight.t().contiguous().t(), requires_grad=False)
