@@ -279,6 +279,10 @@ class Coordinator:
         elif message.kind == "tokens":
             for request, epoch, position, token in message.body["rows"]:
                 self._take_token(request, epoch, position, token)
+        elif message.kind == "beat":
+            for name, seconds in message.body["stats"].items():
+                if name.startswith(messages.HOP_PREFIX):
+                    self.router.policy_hop_time(name.removeprefix(messages.HOP_PREFIX), member.node, seconds)
         elif message.kind == "freed":
             for request, epoch in message.body["rows"]:
                 self.crew.ledger.release(member.node, request, epoch)

@@ -18,7 +18,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.admission import PageLedger
 from helix_kit.runtime.members import Launcher, Member
-from helix_kit.runtime.messages import Message
+from helix_kit.runtime.messages import HOP_PREFIX, Message
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import Outbox, PeerLostError
 
@@ -177,7 +177,7 @@ class Crew:
             return None
         member.heard_s = time.monotonic()
         if message.kind == "beat":
-            member.stats = body["stats"]
+            member.stats = {name: v for name, v in body["stats"].items() if not name.startswith(HOP_PREFIX)}
         elif message.kind == "ready":
             member.state, member.endpoint = "up", body["endpoint"]
             member.pages, member.pid = body["pages"], body["pid"]

@@ -21,6 +21,10 @@ MAX_ITEMS = 65536
 MAX_STAGES = 1024
 MAX_POSITION = 1 << 24
 MAX_TEXT = 8192
+MAX_STATS = 64
+HOP_PREFIX = "hop_s "
+"""In a heartbeat's counters, before a sender's name: mean seconds that its rows spent on the worker."""
+MOST_HOPS = 32
 _ITEM_BYTES = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -189,7 +193,7 @@ def _fields(**types: str) -> Callable[[Message], None]:
         for name, kind in types.items():
             value = message.body[name]
             if kind == "stats":
-                ok = isinstance(value, dict) and len(value) <= 64
+                ok = isinstance(value, dict) and len(value) <= MAX_STATS
                 ok = ok and all(_is_text(k) and _is_number(v) for k, v in value.items())
             else:
                 ok = _is_text(value) if kind == "text" else _is_int(value)

@@ -88,6 +88,14 @@ class Router:
         if self._policy is not None:
             self._policy.on_token(request)
 
+    def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
+        """Tell the policy how long rows from `source` spent on `target`: waiting and computing, not on the wire.
+
+        Clocks of two machines cannot be compared, so the way itself is left out.
+        """
+        if self._policy is not None and (source, target) in self.links:
+            self._policy.on_hop_time(source, target, seconds)
+
     def policy_finished(self, request: Request) -> None:
         """Tell the policy that the request has left its pipeline."""
         if self._policy is not None:

@@ -23,7 +23,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
-from helix_kit.runtime.messages import Message, WorkItem
+from helix_kit.runtime.messages import HOP_PREFIX, MOST_HOPS, Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
 from helix_kit.runtime.shaping import Shaper
@@ -44,6 +44,7 @@ class Work:
 
     item: WorkItem
     rows: torch.Tensor
+    arrived_s: float
 
     @property
     def tokens(self) -> int:
@@ -58,6 +59,8 @@ class Live:
     epoch: int
     start: int
     end: int
+    source: str
+    """Where its rows come from."""
     next_endpoint: str | None
     """None: this is the last stage."""
     next_node: str
@@ -88,6 +91,8 @@ class Worker:
         self._pacer = Pacer(spec.profile, spec.time_scale)
         self._shaper: Shaper | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
+        self._hops: dict[str, tuple[float, int]] = {}
+        """Since the last heartbeat, by sender: seconds that rows spent here, and how many pieces of work."""
 
     def halt(self) -> None:
         """Make `run` return soon, without a word to anybody (as if the process had died)."""
@@ -149,7 +154,9 @@ class Worker:
         """Say now and then that the process lives (from a thread: a step may take longer than a beat)."""
         outbox = Outbox(context, self._key, keys=self._curve)
         while not self._halt.wait(self.spec.heartbeat_s):
-            body = {"node": self.spec.node, "generation": self.spec.generation, "stats": self.stats()}
+            hops, self._hops = self._hops, {}
+            stats = self.stats() | {f"{HOP_PREFIX}{source}": s / n for source, (s, n) in list(hops.items())[:MOST_HOPS]}
+            body = {"node": self.spec.node, "generation": self.spec.generation, "stats": stats}
             with contextlib.suppress(PeerLostError):
                 outbox.send(self.spec.coordinator, "beat", body)
         outbox.flush_and_close(0)
@@ -215,7 +222,7 @@ class Worker:
         if len(message.shape) != (1 if is_ids else 2) or (not is_ids and message.shape[1] != self._stage.hidden_size):
             self._inbox.dropped.malformed += 1
             return
-        at = 0
+        at, now = 0, time.monotonic()
         for item in message.body["items"]:
             part = rows[at : at + item.tokens]
             at += item.tokens
@@ -224,7 +231,7 @@ class Worker:
                 self._inbox.dropped.stale += 1
                 continue
             live.received += item.tokens
-            live.waiting.append(Work(item, part))
+            live.waiting.append(Work(item, part, now))
 
     def _admit(self, item: WorkItem, is_ids: bool) -> Live | None:
         """The request that `item` belongs to; None when the item is late, or does not fit what came before."""
@@ -251,6 +258,7 @@ class Worker:
                 epoch=item.epoch,
                 start=start,
                 end=end,
+                source=COORDINATOR if mine[0] == 0 else item.route[mine[0] - 1][0],
                 next_endpoint=None if is_last else item.route[mine[0] + 1][3],
                 next_node=COORDINATOR if is_last else item.route[mine[0] + 1][0],
                 route=item.route,
@@ -278,6 +286,10 @@ class Worker:
         tokens = self._sample(work, members, results)
         packets = self._packets(work, members, results)
         self._pacer.finish(began, _segment_sizes(batch))
+        now, hops = time.monotonic(), self._hops
+        for live, (_, piece) in zip(members, work):
+            spent_s, count = hops.get(live.source, (0.0, 0))
+            hops[live.source] = (spent_s + now - piece.arrived_s, count + 1)
         nodes = {live.next_endpoint: live.next_node for live in members}
         for endpoint, (body, tensor, dtype, shape) in packets.items():
             content: dict[str, Any] = {"tensor": tensor, "dtype": dtype, "shape": shape}
