@@ -114,8 +114,11 @@ def build_flow_graph(
         return targets + ([COORDINATOR] if end == model.num_layers else [])
 
     pairs = [(s, t) for s in [COORDINATOR, *held] for t in successors(s) if allowed is None or (s, t) in allowed]
-    feeds = {name: {s for s, t in pairs if t == name} for name in held}
-    drains = {name: {t for s, t in pairs if s == name} for name in held}
+    feeds: dict[str, set[str]] = {name: set() for name in [COORDINATOR, *held]}
+    drains: dict[str, set[str]] = {name: set() for name in [COORDINATOR, *held]}
+    for source, target in pairs:
+        feeds[target].add(source)
+        drains[source].add(target)
     graph = nx.DiGraph()
     graph.add_nodes_from([SOURCE, SINK])
     for name in held:

@@ -12,9 +12,13 @@ on every machine. A small convex program, solved by an interior-point method on 
 
 from __future__ import annotations
 
+from typing import Any
+
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
+from scipy.sparse.linalg import splu
 
 from helix_kit.flow import MILLI, SINK, SOURCE, Flow, max_flow
 
@@ -89,6 +93,11 @@ def _interior_point(
     def pull(y: Array) -> Array:
         return y[tails] - np.where(inner, y[heads], 0.0)
 
+    every = np.arange(rows)
+    places = (
+        np.concatenate([tails[inner], heads[inner], every]),
+        np.concatenate([heads[inner], tails[inner], every]),
+    )
     x, y = upper / 2, np.zeros(rows)
     low, high = np.ones(count), np.ones(count)  # multipliers of x >= 0 and x <= upper
     for _ in range(ITERATIONS):
@@ -99,28 +108,27 @@ def _interior_point(
         if max(np.abs(dual).max(), np.abs(primal).max(), mu) < TOLERANCE:
             break
         scale = weight + low / x + high / gap
-        matrix = np.zeros((rows, rows))
         inverse = 1 / scale
-        np.add.at(matrix, (tails, tails), inverse)
-        np.add.at(matrix, (heads[inner], heads[inner]), inverse[inner])
-        np.add.at(matrix, (tails[inner], heads[inner]), -inverse[inner])
-        np.add.at(matrix, (heads[inner], tails[inner]), -inverse[inner])
-        matrix[np.diag_indices(rows)] += 1e-14 * matrix.diagonal().max()
-        factor: Array = np.linalg.inv(matrix).astype(float)
+        linked = inverse[inner]
+        diagonal = np.bincount(tails, inverse, rows) + np.bincount(heads[inner], linked, rows)
+        diagonal += 1e-14 * diagonal.max()
+        values = np.concatenate([-linked, -linked, diagonal])
+        # Links are few beside pairs of vertices: with a thousand machines a dense matrix takes minutes.
+        factor = splu(csc_array((values, places), shape=(rows, rows)), permc_spec="MMD_AT_PLUS_A")
 
         def step(
             toward: float | Array,
             low_cross: Array | float,
             high_cross: Array | float,
             now: tuple[Array, Array, Array, Array, Array] = (x, gap, low, high, dual),
-            system: tuple[Array, Array, Array] = (scale, factor, primal),
+            system: tuple[Array, Any, Array] = (scale, factor, primal),
         ) -> tuple[Array, Array, Array, Array]:
             x, gap, low, high, dual = now
             scale, factor, primal = system
             low_target = (toward - low_cross) / x - low
             high_target = (toward - high_cross) / gap - high
             right = -dual + low_target - high_target
-            dy = factor @ (primal - balance(right / scale))
+            dy = factor.solve(primal - balance(right / scale))
             dx = (right + pull(dy)) / scale
             return dx, dy, low_target - low / x * dx, high_target + high / gap * dx
 

@@ -210,7 +210,9 @@ def _refuted_in_integers(
     # Covers cost 1 or more and all that is used costs V = supply . u at most, so one that stands in a solution
     # with L layers costs at most 1 + V - L.
     slack = float(np.array([g.size for g in groups]) @ duals) - num_layers
-    columns = covers.within(duals, 1 + slack + 1e-9, MOST_COVERS, watch.over)
+    # Listing covers may take as long as the program over them: hundreds of machines have far too many.
+    listing = Watch(time_limit, stop=watch.stopped)
+    columns = covers.within(duals, 1 + slack + 1e-9, MOST_COVERS, listing.over)
     if columns is None:
         return False
     if not columns:

@@ -21,6 +21,9 @@ UNITS = 2520
 """F in whole units for the knapsack over lanes, divisible by 2..10 so that equal shares are exact."""
 MOST_LANES = 12
 """Lanes that carry less than F / this are not looked at."""
+MANY, FINER = 4, 8
+"""Where even the fastest machine carries less than F / MANY, stages need many lanes: more are looked at, and rounding
+their rates down to whole units of F would cost 1 to 2 % of it, so units are finer by FINER."""
 USUAL_LENGTH = 24
 """Longest stage looked for, where no single node holds more."""
 Lane = tuple[tuple[int, int], ...]
@@ -105,11 +108,15 @@ class StagePricing:
         longest = max(groups[g].max_layers for g in inside)
         self.lengths = min(num_layers, max(USUAL_LENGTH, longest))
         top = min(target, lane_cap)
-        rates = {min(t, top) for g in inside for t in groups[g].throughput if min(t, top) >= target / MOST_LANES}
+        fastest = max((t for g in inside for t in groups[g].throughput), default=0.0)
+        many = fastest < target / MANY
+        self.units = UNITS * (FINER if many else 1)
+        slowest = target / (MOST_LANES * (MANY if many else 1))
+        rates = {min(t, top) for g in inside for t in groups[g].throughput if min(t, top) >= slowest}
         self.link_cap = link_cap
         self.rates = sorted(rates, reverse=True)
         # Rounded down: what the table says reaches the target, does.
-        self.weights = [min(UNITS, math.floor(r / target * UNITS + 1e-9)) for r in self.rates]
+        self.weights = [min(self.units, math.floor(r / target * self.units + 1e-9)) for r in self.rates]
         # allowed[j, g, k - 1]: a node of size k of group g keeps up with a lane of rate j.
         sizes = min(longest, self.lengths)
         self.allowed = np.zeros((len(self.rates), len(groups), sizes), bool)
@@ -136,12 +143,13 @@ class StagePricing:
                 chain[j, 1 : sizes + 1] = node[j]
         table = self._cover(chain)
         for length in range(1, self.lengths + 1):
-            if np.isfinite(table[length, UNITS]):
+            if np.isfinite(table[length, self.units]):
                 yield Stage.of(length, self._trace(table[length], chain, node, length), self.groups)
 
     def _cover(self, chain: NDArray[np.float64]) -> NDArray[np.float64]:
         """table[l, f]: least cost of lanes of length l whose rates reach f units."""
-        table = np.full((self.lengths + 1, UNITS + 1), np.inf)
+        units = self.units
+        table = np.full((self.lengths + 1, units + 1), np.inf)
         table[:, 0] = 0.0
         previous: NDArray[np.float64] | None = None
         for j, weight in enumerate(self.weights):
@@ -152,11 +160,11 @@ class StagePricing:
             previous = cost if previous is None else np.minimum(previous, cost)
             copies = 1
             while True:
-                shift = min(weight * copies, UNITS)
+                shift = min(weight * copies, units)
                 added = copies * cost[:, None]
-                np.minimum(table[:, shift:], table[:, : UNITS + 1 - shift] + added, out=table[:, shift:])
+                np.minimum(table[:, shift:], table[:, : units + 1 - shift] + added, out=table[:, shift:])
                 np.minimum(table[:, 1:shift], added, out=table[:, 1:shift])
-                if shift == UNITS:
+                if shift == units:
                     break
                 copies *= 2
         return table
@@ -164,7 +172,7 @@ class StagePricing:
     def _trace(
         self, row: NDArray[np.float64], chain: NDArray[np.float64], node: NDArray[np.float64], length: int
     ) -> list[Lane]:
-        lanes, level = [], UNITS
+        lanes, level = [], self.units
         weights = np.array(self.weights)
         while level > 0:
             j = int(np.argmin(row[np.maximum(level - weights, 0)] + chain[:, length]))
