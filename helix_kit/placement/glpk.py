@@ -1,4 +1,4 @@
-"""GLPK, as the program glpsol: bound and incumbents are read from its log, Stop kills its process group."""
+"""GLPK, as the program glpsol: its log has the bound, Stop kills its process group and keeps the incumbent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers import MipProgress, Solution, environment
+from helix_kit.placement.solvers import Job, MipProgress, Solution, environment
 
 _MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip|>>>>>) = +(not found yet|\S+) +[<>]= +(\S+)")
+_FOUND_LINE = re.compile(r"^Solution found by heuristic: (\S+)")
 _GRACE_S = 5.0
 _POLL_S = 0.05
 
@@ -41,37 +42,30 @@ def check() -> None:
     find_glpsol()
 
 
-def solve_file(
-    path: Path,
-    *,
-    time_limit: float,
-    mip_gap: float,
-    seed: int,
-    start: Mapping[str, float],
-    stop: Callable[[], bool] | None,
-    progress: MipProgress | None,
-    log_path: str | Path | None,
-) -> Solution:
-    """Solve the LP or MIP in `path`; see `solvers.solve`. GLPK takes no first incumbent: `start` is not used."""
-    solution_path, names_path = path.with_suffix(".sol"), path.with_suffix(".glp")
+def solve_file(job: Job) -> Solution:
+    """Solve the LP or MIP in `job.path`; see `solvers.solve`. GLPK takes no first incumbent: `start` is not used."""
+    path = job.path
+    solution_path, saved_path, names_path = (path.with_suffix(end) for end in (".sol", ".saved", ".glp"))
     command = [find_glpsol(), "--lp", str(path), "--write", str(solution_path), "--wglp", str(names_path)]
+    # glpsol cannot be asked to end, only killed: every incumbent is written as soon as it is found.
+    command += ["--save", str(saved_path)]
     # Whole seconds only; rounded up, and ended from here when the exact limit is much shorter.
-    command += ["--tmlim", str(max(1, math.ceil(time_limit))), "--seed", str(seed), "--cuts"]
-    if mip_gap > 0:
-        command += ["--mipgap", str(mip_gap)]
-    log = _Log(progress)
+    command += ["--tmlim", str(max(1, math.ceil(job.time_limit))), "--seed", str(job.seed), "--cuts"]
+    if job.mip_gap > 0:
+        command += ["--mipgap", str(job.mip_gap)]
+    log = _Log(job.progress)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True
     )
     reader = threading.Thread(target=log.read, args=(process,), daemon=True)
     reader.start()
     deadline = threading.Event()
-    timer = threading.Timer(time_limit + _GRACE_S, deadline.set)
+    timer = threading.Timer(job.time_limit + _GRACE_S, deadline.set)
     timer.daemon = True
     timer.start()
     try:
         while process.poll() is None:
-            if deadline.is_set() or (stop is not None and stop()):
+            if deadline.is_set() or (job.stop is not None and job.stop()):
                 _kill(process)
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -81,13 +75,13 @@ def solve_file(
         if process.poll() is None:
             _kill(process)
         reader.join(timeout=_GRACE_S)
-    if log_path is not None:
-        Path(log_path).write_text("".join(log.lines))
+    if job.log_path is not None:
+        Path(job.log_path).write_text("".join(log.lines))
     text = "".join(log.lines)
     infeasible = bool(re.search(r"HAS NO (PRIMAL |INTEGER )?FEASIBLE SOLUTION", text))
-    value, values = _read_solution(solution_path, names_path)
+    value, values = _read_solution(solution_path if solution_path.is_file() else saved_path, names_path)
     # glpsol writes a relaxation's point when the tree search never began: not an incumbent.
-    bound = value if "OPTIMAL SOLUTION FOUND" in text and mip_gap == 0 and _finished(text) else log.bound
+    bound = value if "OPTIMAL SOLUTION FOUND" in text and job.mip_gap == 0 and _finished(text) else log.bound
     return Solution(value, bound, values, infeasible)
 
 
@@ -114,14 +108,16 @@ class _Log:
         assert process.stdout is not None
         for line in process.stdout:
             self.lines.append(line)
-            match = _MIP_LINE.match(line)
-            if not match:
+            if found := _FOUND_LINE.match(line):
+                self._value = float(found[1])
+            elif match := _MIP_LINE.match(line):
+                with contextlib.suppress(ValueError):
+                    bound = float(match[2])
+                    self.bound = bound if math.isfinite(bound) and abs(bound) < 1e300 else None
+                if match[1] != "not found yet":
+                    self._value = float(match[1])
+            else:
                 continue
-            with contextlib.suppress(ValueError):
-                bound = float(match[2])
-                self.bound = bound if math.isfinite(bound) and abs(bound) < 1e300 else None
-            if match[1] != "not found yet":
-                self._value = float(match[1])
             if self._progress is not None:
                 self._progress(self._value, self.bound)
 
@@ -129,14 +125,16 @@ class _Log:
 def _read_solution(solution_path: Path, names_path: Path) -> tuple[float | None, dict[str, float]]:
     if not solution_path.is_file() or not names_path.is_file():
         return None, {}
-    status, objective, columns = "", None, []
+    status, objective, columns, whole = "", None, [], False
     for fields in _fields(solution_path):
         if fields[0] == "s":
             # "s mip rows cols status objective", or "s bas rows cols primal dual objective".
             status, objective = fields[4], float(fields[-1])
         elif fields[0] == "j":
             columns.append((int(fields[1]), float(fields[2] if len(fields) == 3 else fields[3])))
-    if status not in {"o", "f"}:
+        whole = fields == ["e", "o", "f"]
+    # Killed while it was writing, glpsol leaves half a file.
+    if status not in {"o", "f"} or not whole:
         return None, {}
     names = {int(f[2]): f[3] for f in _fields(names_path) if f[0] == "n" and f[1] == "j"}
     return objective, {names[index]: value for index, value in columns}

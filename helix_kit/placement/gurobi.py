@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers import MipProgress, Solution
+from helix_kit.placement.solvers import Job, Solution
 
 
 def _environment() -> Any:
@@ -34,38 +32,28 @@ def check() -> None:
     _environment().dispose()
 
 
-def solve_file(
-    path: Path,
-    *,
-    time_limit: float,
-    mip_gap: float,
-    seed: int,
-    start: Mapping[str, float],
-    stop: Callable[[], bool] | None,
-    progress: MipProgress | None,
-    log_path: str | Path | None,
-) -> Solution:
-    """Solve the LP or MIP in `path`; see `solvers.solve`."""
+def solve_file(job: Job) -> Solution:
+    """Solve the LP or MIP in `job.path`; see `solvers.solve`."""
     import gurobipy
     from gurobipy import GRB
 
-    with _environment() as environment, gurobipy.read(str(path), env=environment) as model:
-        model.setParam("TimeLimit", time_limit)
-        model.setParam("MIPGap", mip_gap)
-        model.setParam("Seed", seed)
-        if log_path is not None:
-            model.setParam("LogFile", str(log_path))
+    with _environment() as environment, gurobipy.read(str(job.path), env=environment) as model:
+        model.setParam("TimeLimit", job.time_limit)
+        model.setParam("MIPGap", job.mip_gap)
+        model.setParam("Seed", job.seed)
+        if job.log_path is not None:
+            model.setParam("LogFile", str(job.log_path))
         for variable in model.getVars():
-            if variable.VarName in start:
-                variable.Start = start[variable.VarName]
+            if variable.VarName in job.start:
+                variable.Start = job.start[variable.VarName]
 
         def callback(model: Any, where: int) -> None:
-            if stop is not None and stop():
+            if job.stop is not None and job.stop():
                 model.terminate()
-            if where == GRB.Callback.MIP and progress is not None:
+            if where == GRB.Callback.MIP and job.progress is not None:
                 best = model.cbGet(GRB.Callback.MIP_OBJBST)
                 bound = model.cbGet(GRB.Callback.MIP_OBJBND)
-                progress(best if abs(best) < GRB.INFINITY else None, bound if abs(bound) < GRB.INFINITY else None)
+                job.progress(best if abs(best) < GRB.INFINITY else None, bound if abs(bound) < GRB.INFINITY else None)
 
         model.optimize(callback)
         found = model.SolCount > 0

@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from helix_kit.placement.solvers import MipProgress, Solution
+from helix_kit.placement.solvers import Job, MipProgress, Solution
 
 
 def check() -> None:
     """HiGHS is a dependency: always there."""
 
 
-def solve_file(
-    path: Path,
-    *,
-    time_limit: float,
-    mip_gap: float,
-    seed: int,
-    start: Mapping[str, float],
-    stop: Callable[[], bool] | None,
-    progress: MipProgress | None,
-    log_path: str | Path | None,
-) -> Solution:
-    """Solve the LP or MIP in `path`; see `solvers.solve`."""
+def solve_file(job: Job) -> Solution:
+    """Solve the LP or MIP in `job.path`; see `solvers.solve`."""
     import highspy
 
     highs = highspy.Highs()
-    highs.setOptionValue("output_flag", log_path is not None)
-    if log_path is not None:
+    highs.setOptionValue("output_flag", job.log_path is not None)
+    if job.log_path is not None:
         highs.setOptionValue("log_to_console", False)
-        highs.setOptionValue("log_file", str(log_path))
-    highs.setOptionValue("time_limit", float(time_limit))
-    highs.setOptionValue("mip_rel_gap", float(mip_gap))
-    highs.setOptionValue("random_seed", seed)
+        highs.setOptionValue("log_file", str(job.log_path))
+    highs.setOptionValue("time_limit", float(job.time_limit))
+    highs.setOptionValue("mip_rel_gap", float(job.mip_gap))
+    highs.setOptionValue("random_seed", job.seed)
     # One thread: the search path, and so the placement, is then the same on every machine.
     highs.setOptionValue("threads", 1)
     highs.setOptionValue("parallel", "off")
-    highs.readModel(str(path))
+    highs.readModel(str(job.path))
     lp = highs.getLp()
     is_mip = any(kind != highspy.HighsVarType.kContinuous for kind in lp.integrality_)
-    if start and is_mip:
+    if job.start and is_mip:
         solution = highspy.HighsSolution()
-        solution.col_value = [start.get(name, 0.0) for name in lp.col_names_]
+        solution.col_value = [job.start.get(name, 0.0) for name in lp.col_names_]
         highs.setSolution(solution)
     if is_mip:
-        _subscribe(highs, stop, progress)
+        _subscribe(highs, job.stop, job.progress)
     highs.run()
     info, status = highs.getInfo(), highs.getModelStatus()
     infeasible = status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible)

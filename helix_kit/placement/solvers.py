@@ -1,6 +1,6 @@
 """Solve a Pyomo model with HiGHS, GLPK or Gurobi: one LP file, written by Pyomo, read by whichever solver.
 
-Pyomo's own interfaces lose what we need: GLPK's bound, its incumbent at the limit, and a way to stop; HiGHS's
+Pyomo's own interfaces lose what we need: GLPK's bound, its incumbent when stopped, and a way to stop; HiGHS's
 progress. So Pyomo writes the model and takes the values back, and the solver is driven here.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -44,13 +44,30 @@ class Solution:
         )
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a backend is given: the LP file and the settings of `solve`."""
+
+    path: Path
+    time_limit: float
+    """Seconds."""
+    mip_gap: float
+    """Relative gap at which to end."""
+    seed: int
+    start: Mapping[str, float]
+    """LP name of a variable -> value of a first incumbent; empty: none."""
+    stop: Callable[[], bool] | None
+    progress: MipProgress | None
+    log_path: str | Path | None
+
+
 def check_solver(solver: str) -> None:
     """Raise InputError when `solver` is unknown, or not installed."""
     _backend(solver).check()
 
 
 def _backend(solver: str) -> ModuleType:
-    """The module that drives `solver`: each has `check()` and `solve_file(path, ...)`."""
+    """The module that drives `solver`: each has `check()` and `solve_file(job)`."""
     if solver not in SOLVERS:
         raise InputError(f"expected one of {', '.join(SOLVERS)}", field="solver", value=solver)
     return import_module(f"helix_kit.placement.{solver}")
@@ -78,17 +95,8 @@ def solve(
         path = Path(folder) / "model.lp"
         path.write_text(names.lp)
         start = names.present_values() if warm_start else {}
-        backend = _backend(solver)
-        solution: Solution = backend.solve_file(
-            path,
-            time_limit=max(time_limit, 0.01),
-            mip_gap=mip_gap,
-            seed=seed,
-            start=start,
-            stop=stop,
-            progress=progress,
-            log_path=log_path,
-        )
+        job = Job(path, max(time_limit, 0.01), mip_gap, seed, start, stop, progress, log_path)
+        solution: Solution = _backend(solver).solve_file(job)
     names.load(solution.values)
     return solution
 

@@ -1,0 +1,81 @@
+"""The solvers behind one door: incumbents are kept at the limit and on Stop; a solver that is missing is named."""
+
+import random
+import sys
+import time
+
+import pyomo.environ as pyo
+import pytest
+
+import helix_kit as hk
+from helix_kit.errors import InputError
+from helix_kit.placement.solvers import SOLVERS, check_solver, solve
+
+ITEMS, ROWS, ROOM = 150, 30, 3000
+
+
+def knapsack():
+    """Thirty knapsacks at once: a first incumbent comes within a second, a proof takes hours."""
+    rng = random.Random(1)
+    model = pyo.ConcreteModel()
+    model.take = pyo.Var(range(ITEMS), domain=pyo.Binary)
+    model.worth = pyo.Objective(expr=sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)), sense=pyo.maximize)
+    model.room = pyo.ConstraintList()
+    for _ in range(ROWS):
+        model.room.add(sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)) <= ROOM)
+    return model
+
+
+def is_kept(model, solution):
+    """The incumbent is loaded, whole, feasible, and worth what the solver says."""
+    assert solution.value == pytest.approx(pyo.value(model.worth))
+    assert solution.value > 0
+    assert {round(v.value, 9) for v in model.take.values()} <= {0, 1}
+    assert all(pyo.value(row.body) <= ROOM + 1e-6 for row in model.room.values())
+    return True
+
+
+@pytest.mark.parametrize("solver", ["highs", "glpk"])
+def test_incumbent_and_bound_are_kept_at_the_time_limit(solver):
+    model = knapsack()
+    solution = solve(model, solver, time_limit=1.5)
+    assert is_kept(model, solution)
+    assert solution.bound > solution.value
+    assert not solution.optimal
+
+
+@pytest.mark.parametrize("solver", ["highs", "glpk"])
+def test_incumbent_is_kept_when_stopped(solver):
+    model, seen = knapsack(), []
+
+    def stop():
+        # The first incumbent and a moment to write it down.
+        return bool(seen) and time.perf_counter() - seen[0] > 0.5
+
+    def progress(value, bound):
+        if value is not None:
+            seen.append(time.perf_counter())
+
+    started = time.perf_counter()
+    solution = solve(model, solver, time_limit=100, stop=stop, progress=progress)
+    assert time.perf_counter() - started < 60
+    assert is_kept(model, solution)
+
+
+def test_missing_gurobi_is_refused_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gurobipy", None)
+    with pytest.raises(InputError, match="pip install gurobipy") as error:
+        hk.plan("single24", "llama2-70b", solver="gurobi")
+    assert (error.value.field, error.value.value) == ("solver", "gurobi")
+
+
+def test_gurobi_agrees_where_it_is_licensed():
+    try:
+        check_solver("gurobi")
+    except InputError as error:
+        pytest.skip(str(error))
+    model = pyo.ConcreteModel()
+    model.x = pyo.Var(domain=pyo.NonNegativeIntegers, bounds=(0, 9))
+    model.most = pyo.Objective(expr=3 * model.x, sense=pyo.maximize)
+    model.room = pyo.Constraint(expr=2 * model.x <= 7)
+    assert {solve(model, name).value for name in SOLVERS} == {9.0}
