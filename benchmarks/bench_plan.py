@@ -19,8 +19,21 @@ import helix_kit as hk
 MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
 PRESETS = [
     ("single24", "llama2-70b"), ("single24", "llama-30b"), ("geo24", "llama2-70b"), ("geo24", "llama-30b"),
-    ("hetero42", "llama2-70b"), ("cluster10", "llama-30b"),
+    ("hetero42", "llama2-70b"), ("cluster10", "llama-30b"), ("8xL4", "llama-30b"),
 ]  # fmt: skip
+SMALL = {
+    "8xL4": {
+        "name": "8xL4",
+        "nodes": [{"gpu": "L4", "count": 8}],
+        "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}},
+    }
+}
+"""Cases of the published comparison that are no preset."""
+
+
+def case(name: str) -> hk.Cluster:
+    """A preset, or one of the small cases."""
+    return hk.Cluster.model_validate(SMALL[name]) if name in SMALL else hk.Cluster.preset(name)
 
 
 def synthetic(nodes: int, regions: int, seed: int = 0) -> hk.Cluster:
@@ -78,7 +91,7 @@ def main() -> None:
 
     for solver in args.solvers:
         for name, model in [] if args.no_presets else PRESETS:
-            add(hk.Cluster.preset(name), model, solver)
+            add(case(name), model, solver)
         # Several regions make a hundred programs and more: one solver is enough to see the scaling.
         for regions in args.regions if solver == args.solvers[0] else [r for r in args.regions if r == 1]:
             for nodes in args.nodes:

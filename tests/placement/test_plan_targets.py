@@ -1,18 +1,33 @@
 """The plans that this package promises: value, gap and time, with either open solver."""
 
+import resource
+
 import networkx as nx
 import pytest
 
 import helix_kit as hk
 from helix_kit.cluster import COORDINATOR
 
+EIGHT_L4 = {
+    "name": "8xL4",
+    "nodes": [{"gpu": "L4", "count": 8}],
+    "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}},
+}
+"""The sub-cluster that the published comparison gives LLaMA-30B to."""
 TARGETS = [
     # cluster, model, least tokens/s, largest gap
     ("single24", "llama2-70b", 2045.6, 1e-4),
     ("single24", "llama-30b", 1517.6, 1e-3),
     ("hetero42", "llama2-70b", 5993.0, 0.011),
     ("cluster10", "llama-30b", 286.58, 1e-3),
+    (EIGHT_L4, "llama-30b", 252.6, 1e-3),
 ]
+
+
+def cpu_seconds():
+    """CPU time of this process and of the solvers that it started and waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def independent_flow(plan):
@@ -41,12 +56,17 @@ def independent_flow(plan):
 
 
 @pytest.mark.parametrize("solver", ["highs", "glpk"])
-@pytest.mark.parametrize(("cluster", "model", "least", "gap"), TARGETS)
+@pytest.mark.parametrize(
+    ("cluster", "model", "least", "gap"), TARGETS, ids=lambda v: v["name"] if isinstance(v, dict) else str(v)
+)
 def test_pattern_reaches_the_known_best(cluster, model, least, gap, solver):
-    plan = hk.plan(hk.Cluster.preset(cluster), hk.Model.preset(model), solver=solver, time_limit=30)
+    described = hk.Cluster.model_validate(cluster) if isinstance(cluster, dict) else hk.Cluster.preset(cluster)
+    before = cpu_seconds()
+    plan = hk.plan(described, hk.Model.preset(model), solver=solver, time_limit=30)
+    # Seconds of the clock are in `make bench-plan`: here other work may have the cores.
+    assert cpu_seconds() - before < 10
     assert plan.flow_tokens_per_s >= least
     assert plan.gap <= gap
-    assert plan.seconds < 15  # 1-2 s when the machine is free
     assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
 
 
