@@ -164,7 +164,8 @@ class Coordinator:
             poller.register(self._inbox.socket, zmq.POLLIN)
             poller.register(self._bell_in, zmq.POLLIN)
             while not self._stopping:
-                if any(ready is self._bell_in for ready, _ in poller.poll(POLL_MS)):
+                # The poller names a plain socket by its number.
+                if any(ready == self._bell_in.fileno() for ready, _ in poller.poll(POLL_MS)):
                     self._quiet_bell()
                 self._take_commands()
                 for message in self._inbox.receive():
