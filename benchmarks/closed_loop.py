@@ -47,11 +47,6 @@ def stretched(profile: Any, scale: float) -> Any:
     return profile.model_copy(update=curves)
 
 
-def output_tokens_per_s(run: Any) -> float:
-    """All tokens over the time of the last: the same window for both, whatever each counts as its end."""
-    return len(run.tokens.time_s) / float(run.tokens.time_s.max())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rate", type=float, default=0.8, help="requests/s")
@@ -65,6 +60,7 @@ def main() -> int:
     options = parser.parse_args()
 
     import helix_kit as hk
+    from helix_kit.experiments.closed_loop import output_tokens_per_s, simulate_to_the_end
     from helix_kit.profiles import shipped_profiles
     from helix_kit.runtime.weights import demo_weights
 
@@ -80,7 +76,7 @@ def main() -> int:
         output_tokens=options.output_tokens,
         seed=options.seed,
     )
-    simulated = hk.simulate(plan, workload, warmup=0.0, duration=10 * (workload.duration_s + 60))
+    simulated = simulate_to_the_end(plan, workload)
     with hk.serve(plan, weights) as engine:
         real = engine.replay(workload)
     share = real.facts["overrun_share"]

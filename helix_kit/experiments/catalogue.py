@@ -9,6 +9,7 @@ from helix_kit.experiments import (
     own_plans,
     placements,
     planning,
+    results,
     solvers,
     trace,
     worked,
@@ -26,6 +27,7 @@ _MODULES = (
     closed_loop,
     beyond,
     agreement,
+    results,
 )
 ORDER = [module.__name__.rpartition(".")[2] for module in _MODULES]
 """Modules in the order in which their experiments are listed."""

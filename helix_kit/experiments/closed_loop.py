@@ -17,7 +17,6 @@ from helix_kit.experiments.rows import COLUMNS
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
-    from helix_kit.profiles import Profile
     from helix_kit.report import Run
     from helix_kit.workload import Workload
 
@@ -28,16 +27,6 @@ DURATION_S, FAST_DURATION_S = 40.0, 10.0
 INPUT_TOKENS, OUTPUT_TOKENS = 64, 32
 SIMULATED, REAL = "simulated", "real workers"
 QUANTILES = ("p5", "p25", "p50", "p75", "p95")
-
-
-def stretched(profile: Profile, scale: float) -> Profile:
-    """The profile of a machine that is `scale` times slower."""
-    curves = {
-        name: curve.model_copy(update={"y": tuple(y * scale for y in curve.y)})
-        for name in ("prefill_ms_per_layer", "decode_ms_per_layer")
-        for curve in [getattr(profile, name)]
-    }
-    return profile.model_copy(update=curves)
 
 
 def output_tokens_per_s(run: Run) -> float:

@@ -20,10 +20,12 @@ WRITTEN = 0.1
 def draw_congestion(table: pd.DataFrame) -> Figure:
     """A column of panels a setup, a panel a share; machines from left to right, schedulers from top to bottom."""
     setups = list(dict.fromkeys(table["setup"]))
-    figure = Figure(figsize=(WIDTH_IN, 1.75 * len(setups) * len(PANELS)), layout="constrained")
-    grid = figure.subplots(len(setups) * len(PANELS), 1)
+    # Where no machine ever stands still there is nothing to show.
+    panels = [(s, p) for s in setups for p in PANELS if table.loc[table["setup"] == s, p].max() >= WRITTEN]
+    figure = Figure(figsize=(WIDTH_IN, 1.75 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     shown = None
-    for index, (setup, share) in enumerate((s, p) for s in setups for p in PANELS):
+    for index, (setup, share) in enumerate(panels):
         part = table[table["setup"] == setup]
         methods, nodes = methods_of(part), list(dict.fromkeys(part["node"]))
         wide = part.pivot(index="method", columns="node", values=share).loc[methods, nodes]
@@ -39,7 +41,11 @@ def draw_congestion(table: pd.DataFrame) -> Figure:
                     )  # fmt: skip
         axes.set_yticks(range(len(methods)), [METHODS[m].replace("\n", " ") for m in methods], fontsize=6.5)
         axes.set_xticks(
-            range(len(nodes)), nodes if share == list(PANELS)[-1] else [], fontsize=5.8, rotation=60, ha="right"
+            range(len(nodes)),
+            nodes if panels[index + 1 : index + 2] != [(setup, list(PANELS)[-1])] else [],
+            fontsize=5.8,
+            rotation=60,
+            ha="right",
         )
         axes.set_title(f"{setup}: {PANELS[share]}", fontsize=8.5)
         axes.tick_params(length=0)
