@@ -56,6 +56,28 @@ def plan_command(
     pin: Annotated[
         list[str] | None, typer.Option(metavar="NODE=START:END", help="Layers a node must hold; may be repeated.")
     ] = None,
+    from_plan: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN", help="A plan.json in use, to change as little as pays (see --price-per-gb)."),
+    ] = None,
+    price_per_gb: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="With --from-plan: tokens/s of flow that a GB of weights must bring before a node loads it anew. "
+            "0: any gain pays; the higher, the less is moved.",
+        ),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TOKENS_PER_S",
+            help="Choose the cheapest of the cluster's nodes (prices of `helix-kit catalog`) whose flow reaches this.",
+        ),
+    ] = None,
+    write_lp: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --method paper-milp: write the program as an LP file.")
+    ] = None,
     flow_split: Annotated[
         str, typer.Option(help="Among the maximum flows: balanced over the nodes, or any.")
     ] = "balanced",
@@ -67,14 +89,20 @@ def plan_command(
     """Place the layers of a model on a cluster, with a proven bound on what is possible."""
     from helix_kit.cluster import load_cluster
     from helix_kit.model import load_model
-    from helix_kit.placement import plan
+    from helix_kit.placement import Plan, plan
+    from helix_kit.placement.cheapest import cheapest
     from helix_kit.profiles import load_profiles
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     pins = dict(parse_pin(text) for text in pin or [])
-    # A method makes plans for flow; without one, users ask for the number that they will see.
-    objective = objective or ("served" if method == "pattern" else "flow")
+    # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
+    about_flow = method != "pattern" or from_plan is not None or reach is not None
+    objective = objective or ("flow" if about_flow else "served")
+    if price_per_gb is not None and (from_plan is None or price_per_gb < 0):
+        raise InputError("expected a number from 0, with --from-plan", field="--price-per-gb", value=price_per_gb)
+    if write_lp is not None and method != "paper-milp":
+        raise InputError("expected only with --method paper-milp", field="--write-lp", value=str(write_lp))
     given = {
         "mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit,
         "prompt_latency_limit_s": prompt_latency_limit, "pareto_pick": pareto_pick, "execution": execution,
@@ -83,28 +111,56 @@ def plan_command(
     if options and objective != "served":
         names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)
         raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
+    if write_lp is not None:
+        options["write_lp"] = write_lp
+    if reach is not None:
+        others = {
+            "--method": method != "pattern", "--objective": objective != "flow", "--max-stages": max_stages is not None,
+            "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",
+            "--no-partial-inference": not partial_inference,
+        }  # fmt: skip
+        if clash := [name for name, given_too in others.items() if given_too]:
+            raise InputError(f"expected without {', '.join(clash)}", field="--reach", value=reach)
     described, chosen = load_cluster(cluster), load_model(model)
+    base = Plan.load(from_plan) if from_plan is not None else None
     measured = load_profiles(profiles, chosen.name) if profiles else None
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
-        result = plan(
-            described,
-            chosen,
-            method=method,
-            objective=objective,
-            solver=solver,
-            time_limit=time_limit,
-            seed=seed,
-            partial_inference=partial_inference,
-            profiles=measured,
-            flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
-            max_stages=max_stages,
-            pins=pins or None,
-            stop=stop,
-            progress=lambda seconds, value, bound, message: say(
-                f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}"
-            ),
-            **options,
-        )
+
+        def progress(seconds: float, value: float, bound: float, message: str) -> None:
+            say(f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}")
+
+        if reach is not None:
+            result = cheapest(
+                described,
+                chosen,
+                reach,
+                solver=solver,
+                time_limit=time_limit,
+                seed=seed,
+                profiles=measured,
+                stop=stop,
+                progress=progress,
+            )
+        else:
+            result = plan(
+                described,
+                chosen,
+                method=method,
+                objective=objective,
+                solver=solver,
+                time_limit=time_limit,
+                seed=seed,
+                partial_inference=partial_inference,
+                profiles=measured,
+                flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
+                max_stages=max_stages,
+                pins=pins or None,
+                base=base,
+                price_per_gb=price_per_gb or 0.0,
+                stop=stop,
+                progress=progress,
+                **options,
+            )
     if stop.is_set():
         typer.echo("helix-kit: stopped; this is the best plan so far", err=True)
     if output:

@@ -10,7 +10,6 @@ little more until it holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
@@ -25,7 +24,8 @@ from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import solve
 from helix_kit.placement.stages import Stage, StagePricing, uniform_stages
-from helix_kit.placement.watch import Watch
+from helix_kit.placement.watch import Progress, Stop, Watch
+from helix_kit.profiles import Profile
 
 ROUNDS = 8
 SCARCITY = (0.0, 0.1, 0.3, 1.0)
@@ -41,7 +41,9 @@ def cheapest(
     solver: str = "highs",
     time_limit: float = 60.0,
     seed: int = 0,
-    **options: Any,
+    profiles: Mapping[str, Profile] | None = None,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """A plan on the cheapest nodes of `cluster` found that carry `tokens_per_s`.
 
@@ -49,16 +51,20 @@ def cheapest(
     ----------
     prices
         USD per hour of each kind of node (``L4``, ``L4x2``); None: the catalogue's.
+    profiles
+        Measured profiles by kind of machine, which go before the shipped tables.
+    stop, progress
+        As in `helix_kit.plan`; values are those of the plan on the nodes chosen last.
 
     The plan's cluster holds only the chosen nodes; `notes` give the price and a lower bound on it. Raises
     InfeasibleError when all nodes together do not reach the flow.
     """
     if not tokens_per_s > 0:
         raise InputError("expected a positive number of tokens/s", field="tokens_per_s", value=tokens_per_s)
-    problem = Problem.of(cluster, model, options.get("profiles"))
+    problem = Problem.of(cluster, model, profiles)
     groups = groups_of(problem)
     price = [_price(g.kind, prices, cluster) for g in groups]
-    watch = Watch(time_limit)
+    watch = Watch(time_limit, stop=stop)
     target, best = tokens_per_s, None
     for _ in range(ROUNDS):
         chosen = _choose(problem, groups, price, target, solver, watch, seed)
@@ -67,15 +73,16 @@ def cheapest(
         names, floor = chosen
         part = cluster.subset(names, f"{cluster.name}-cheapest")
         made = plan_problem(
-            Problem.of(part, model, options.get("profiles")), solver=solver, time_limit=max(1.0, watch.left), seed=seed
-        )
+            Problem.of(part, model, profiles), solver=solver, time_limit=max(1.0, watch.left), seed=seed, stop=stop,
+            progress=progress,
+        )  # fmt: skip
         if made.flow_tokens_per_s >= tokens_per_s * (1 - 1e-6):
             best = (made, sum(_price(part.node(n).kind, prices, cluster) for n in names), floor)
             break
         # The mix of fewer nodes has another T(k): ask for as much more as was missing.
         target *= tokens_per_s / made.flow_tokens_per_s * 1.002
     if best is None:
-        whole = plan_problem(problem, solver=solver, time_limit=max(1.0, watch.left), seed=seed)
+        whole = plan_problem(problem, solver=solver, time_limit=max(1.0, watch.left), seed=seed, stop=stop)
         if whole.flow_tokens_per_s < tokens_per_s:
             raise InfeasibleError(
                 f"all of cluster {cluster.name} reaches {whole.flow_tokens_per_s:.1f} tokens/s "

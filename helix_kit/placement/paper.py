@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from helix_kit.errors import InfeasibleError
+from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds, heuristics, paper_milp
 from helix_kit.placement.planner import Found, Task
-from helix_kit.placement.solvers import solve
+from helix_kit.placement.solvers import Solution, solve, write_lp
 
 RELATIVE_GAP = 1e-4
 
@@ -14,7 +14,8 @@ def find(task: Task) -> Found:
     """The best of the program's incumbent and the heuristic that it started from.
 
     Options: ``degree`` prunes links, ``initial`` (default True) gives the heuristic's plan as first incumbent,
-    ``mip_gap`` ends the search early, ``tighten`` (default True) cuts coefficients at a proven bound.
+    ``mip_gap`` ends the search early, ``tighten`` (default True) cuts coefficients at a proven bound, ``write_lp`` is
+    a file for the program with readable names.
     """
     options, problem = task.options, task.problem
     degree, gap = options.get("degree"), options.get("mip_gap", RELATIVE_GAP)
@@ -27,6 +28,14 @@ def find(task: Task) -> Found:
         f"program: {size.constraints} constraints, {size.variables} variables "
         f"({size.continuous} continuous, {size.integer} integer, {size.binary} binary)"
     )
+    if options.get("write_lp") is not None:
+        try:
+            write_lp(model, options["write_lp"])
+        except OSError as error:
+            raise InputError(
+                f"cannot be written ({error.strerror})", field="write_lp", value=str(options["write_lp"])
+            ) from None
+        notes.append(f"program written to {options['write_lp']}")
     warm = start is not None and options.get("initial", True)
     if warm and start is not None:
         links = set(model.links)
@@ -54,21 +63,33 @@ def find(task: Task) -> Found:
         candidates.append(Found(start[1], solver=task.solver))
     if not candidates:
         raise InfeasibleError(
-            f"the paper's program found no placement within {task.watch.time_limit:g} s, and no heuristic has one",
+            f"the paper's program found no placement in {task.watch.seconds:.1f} s ({_end(task, solution, gap)}), and "
+            "no heuristic has one",
             fix="use method 'pattern', or a longer time limit",
         )
     found = max(candidates, key=lambda c: task.flow(c).tokens_per_s)
-    if start is not None and found.placement == start[1]:
-        what = "nothing" if not solution.value else f"nothing better than {solution.value:.1f} tokens/s"
-        notes.append(
-            f"{task.solver} found {what} within {task.watch.time_limit:g} s: "
-            f"the placement is the {start[0]} heuristic's"
-        )
+    ended = f"{task.solver} took {task.watch.seconds:.1f} s ({_end(task, solution, gap)})"
+    if start is not None and task.flow(found).tokens_per_s <= task.flow(Found(start[1])).tokens_per_s * (1 + 1e-9):
+        ended += f" and found nothing better than the {start[0]} heuristic's placement"
+    notes.append(ended)
     found.notes = notes
     # A program with links left out bounds only itself.
     if degree is None and solution.bound is not None:
         found.bounds["paper-milp"] = solution.bound
     return found
+
+
+def _end(task: Task, solution: Solution, gap: float) -> str:
+    """Why the solver ended, in words."""
+    if task.watch.stopped():
+        return "stopped"
+    if task.watch.left <= 0:
+        return "the time limit"
+    if solution.infeasible:
+        return "proven to have no solution"
+    if solution.value is not None and solution.bound is not None:
+        return f"ended within {gap:g} of its bound"
+    return "ended without a solution"
 
 
 def best_heuristic(task: Task) -> tuple[str, heuristics.Layout] | None:

@@ -5,9 +5,11 @@ The value is always the exact maximum flow of the placement (`helix_kit.flow`), 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,8 @@ from helix_kit.profiles import Profile
 
 METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate", "separate-plus", "proportional", "parallax")
 OBJECTIVES = ("flow", "served")
+OPTIONS = ("prove",)
+METHOD_OPTIONS = {"paper-milp": ("degree", "initial", "mip_gap", "tighten", "write_lp")}
 _SERVED = "helix_kit.search"
 """Where objective ``served`` lives: above the simulator, so by name, and only when it is asked for."""
 
@@ -114,7 +118,9 @@ def plan(
     stop
         A `threading.Event` or callable, asked often; once set, the best plan so far is returned.
     options
-        Of the method: ``degree`` (links kept per node) and ``initial`` (heuristic start) of ``paper-milp``.
+        Of method ``paper-milp``: ``degree`` (links kept per node), ``initial`` (heuristic start), ``mip_gap``,
+        ``tighten`` (coefficients cut at a proven bound) and ``write_lp`` (file for the program). Of any:
+        ``prove`` (default True; without, no bounds beyond those found on the way).
 
     Raises InputError for a wrong option and InfeasibleError when there is no plan.
     """
@@ -137,7 +143,9 @@ def plan(
             raise InputError("expected objective 'flow' with a plan to change", field="objective", value=objective)
         watch = Watch(time_limit, progress, stop)
         watch.report(bound=problem.compute_bound)
-        served: Plan = import_module(_SERVED).plan_served(
+        search = import_module(_SERVED).plan_served
+        _check_known(options, list(signature(search).parameters)[1:], "of objective 'served'")
+        served: Plan = search(
             problem, solver=solver, seed=seed, watch=watch, flow_split=flow_split,
             partial_inference=partial_inference, pins=pins, max_stages=_checked_depth(max_stages, method), **options,
         )  # fmt: skip
@@ -178,6 +186,7 @@ def plan_problem(
     **options: Any,
 ) -> Plan:
     """`plan` for a problem that is built already, such as one with throughputs of your own; objective ``flow``."""
+    _check_options(options, method)
     options = {**options, "max_stages": _checked_depth(max_stages, method)}
     if pins:
         from helix_kit.placement.pinned import check_pins
@@ -227,6 +236,23 @@ def plan_problem(
 
 def _wants_b4(groups: Sequence[Group], proven: Mapping[str, float]) -> bool:
     return "B4" not in proven and len({g.region for g in groups}) > 1
+
+
+def _check_options(options: Mapping[str, Any], method: str) -> None:
+    for name, value in options.items():
+        others = [m for m, names in METHOD_OPTIONS.items() if name in names and m != method]
+        if others:
+            raise InputError(f"expected only with method {others[0]!r}, not {method!r}", field=name, value=value)
+    _check_known(options, (*OPTIONS, *METHOD_OPTIONS.get(method, ())), f"of method {method!r}")
+
+
+def _check_known(options: Mapping[str, Any], known: Sequence[str], whose: str) -> None:
+    """Raise InputError for the first option that is not among `known`: a typo must not pass in silence."""
+    for name, value in options.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+            raise InputError(f"unknown option {whose}: {hint}", field=name, value=value)
 
 
 def _only_pattern(option: str, method: str) -> None:

@@ -91,3 +91,29 @@ def test_wrong_options_name_the_field(options, field):
     with pytest.raises(InputError) as error:
         hk.plan("single24", "llama2-70b", **options)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_stage": 9}, "unknown option of method 'pattern'"),
+        ({"degree": 4}, "expected only with method 'paper-milp', not 'pattern'"),
+        ({"method": "paper-milp", "degre": 4}, "did you mean 'degree'?"),
+        ({"objective": "served", "max_simulation": 4}, "did you mean 'max_simulations'?"),
+        ({"objective": "served", "degree": 4}, "unknown option of objective 'served'"),
+    ],
+)
+def test_options_that_nobody_knows_are_refused(options, text):
+    with pytest.raises(InputError) as error:
+        hk.plan("single24", "llama2-70b", **options)
+    assert text in str(error.value)
+    assert error.value.field == list(options)[-1]
+
+
+def test_paper_milp_says_why_it_ended():
+    stopped = hk.plan("single24", "llama2-70b", method="paper-milp", stop=lambda: True)
+    assert "(stopped)" in stopped.notes[-1]
+    late = hk.plan("single24", "llama2-70b", method="paper-milp", time_limit=1)
+    assert "(the time limit)" in late.notes[-1]
+    done = hk.plan("cluster10", "llama-30b", method="paper-milp", mip_gap=100.0)
+    assert "(ended within 100 of its bound)" in done.notes[-1]

@@ -1,0 +1,114 @@
+"""Options of `helix-kit plan` about flow: the LP file, the least change from a plan in use, the cheapest nodes."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import helix_kit as hk
+from helix_kit import cli
+from helix_kit.placement.change import moved_gb
+
+SMALL = """
+name: small
+nodes: [{gpu: L4, count: 3}]
+network: {within_region: {bandwidth_gbps: 10, latency_ms: 1}}
+"""
+CASE = ["single24", "--model", "llama2-70b"]
+
+
+@pytest.fixture
+def plan_command(monkeypatch, capsys):
+    """Call `helix-kit plan` in this process: returns (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["helix-kit", "plan", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_write_lp_gives_the_program_that_was_solved(plan_command, tmp_path):
+    cluster, model, lp = tmp_path / "small.yaml", tmp_path / "model.yaml", tmp_path / "small.lp"
+    cluster.write_text(SMALL)
+    tiny = hk.Model.preset("llama-30b").model_copy(update={"name": "tiny", "num_layers": 6})
+    model.write_text(json.dumps(tiny.model_dump(mode="json")))
+    code, out, err = plan_command(
+        cluster, "--model", model, "--method", "paper-milp", "--write-lp", lp, "--json", "--time-limit", 20
+    )
+    assert code == 0, err
+    plan = hk.Plan.model_validate_json(out)
+    highspy = pytest.importorskip("highspy")
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    assert highs.readModel(str(lp)) == highspy.HighsStatus.kOk
+    assert any(name.startswith("holds(") for name in highs.getLp().col_names_)
+    highs.run()
+    assert highs.getInfo().objective_function_value == pytest.approx(plan.flow_tokens_per_s, rel=1e-3)
+
+
+def test_least_change_from_a_plan_in_use(plan_command, tmp_path):
+    old = tmp_path / "old.json"
+    assert plan_command(*CASE, "--method", "petals", "-o", old, "--json")[0] == 0
+    before = hk.Plan.load(old)
+
+    def moved(price):
+        code, out, err = plan_command(*CASE, "--from-plan", old, "--price-per-gb", price, "--json")
+        assert code == 0, err
+        plan = hk.Plan.model_validate_json(out)
+        return moved_gb(before.problem, before.placement, plan.placement), plan.flow_tokens_per_s
+
+    free, dear = moved(0), moved(1000)
+    assert dear == (0, before.flow_tokens_per_s)
+    assert free[0] > 0
+    assert free[1] > before.flow_tokens_per_s
+
+
+def test_reach_chooses_few_nodes(plan_command, tmp_path):
+    code, out, err = plan_command(*CASE, "--reach", 400, "--json")
+    assert code == 0, err
+    plan = hk.Plan.model_validate_json(out)
+    assert plan.flow_tokens_per_s >= 400
+    assert len(plan.cluster.nodes) < len(hk.Cluster.preset("single24").nodes)
+    assert "USD/h" in plan.notes[-1]
+
+
+def test_more_than_the_cluster_reaches_is_exit_code_3(plan_command):
+    code, _, err = plan_command(*CASE, "--reach", 9999)
+    assert code == 3
+    assert "Smallest fix: ask for at most 2045 tokens/s" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["--write-lp", "x.lp"], "--write-lp"),
+        (["--write-lp", "no/such/folder/x.lp", "--method", "paper-milp"], "cannot be written"),
+        (["--price-per-gb", "1"], "--price-per-gb"),
+        (["--from-plan", "missing.json"], "missing.json"),
+        (["--reach", "-5"], "positive"),
+        (["--reach", "400", "--max-stages", "9", "--pin", "T4-0=0:4"], "without --max-stages, --pin"),
+        (["--solver", "gurobi", "--objective", "flow"], "pip install gurobipy"),
+    ],
+)
+def test_wrong_combinations_are_one_message_and_exit_code_2(plan_command, monkeypatch, args, text):
+    monkeypatch.setitem(sys.modules, "gurobipy", None)
+    code, out, err = plan_command(*CASE, *args)
+    assert (code, out) == (2, "")
+    assert text in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_contradictory_pins_are_exit_code_3(plan_command):
+    code, _, err = plan_command(*CASE, "--objective", "flow", "--pin", "T4-0=0:6")
+    assert code == 3
+    assert "holds at most 4" in err
+    assert "Smallest fix: pin T4-0 to at most 4 layers" in err
