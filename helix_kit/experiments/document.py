@@ -43,6 +43,12 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
         "(CSV) and its provenance (JSON: digests of code and data, seed, versions, seconds, machine)."
     )
     yield ""
+    timed = ", ".join(f"`{name}`" for name, entry in done.items() if entry.timed)
+    yield (
+        "The same seed gives the same bytes, in every CSV and in every PDF but those that draw what was measured on the "
+        f"machine that made them: {timed}. What was measured stands in their JSON."
+    )
+    yield ""
     yield from _summary(agreement, folder)
     for name, entry in done.items():
         yield f"## {entry.title}"
@@ -53,11 +59,13 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
         yield f"![{entry.title}]({link}/{name}.png)"
         yield ""
         yield f"Numbers: [{name}.csv]({link}/{name}.csv)" + (
-            ". The picture shows seconds measured on the machine that drew it." if entry.timed else "."
+            ". The picture shows what was measured on the machine that drew it." if entry.timed else "."
         )
         yield ""
         if name in TABLES:
             yield from _markdown(load(name, folder))
+        if name == "equal-load":
+            yield from _equal_load(load(name, folder))
     yield from _all_throughputs(folder)
     yield from _disagreements(agreement)
 
@@ -122,6 +130,20 @@ def own_against_helix(folder: Path) -> Iterator[str]:
         if found:
             text = ", ".join(f"{' '.join(key)} {ratio:.2f}" for key, ratio in found)
             yield f"Our plans that {what}, over the published Helix plans in the same simulator: {text}."
+
+
+def _equal_load(table: pd.DataFrame) -> Iterator[str]:
+    """Decode throughput by setup and rule, a column a method, with what was offered."""
+    wide = table[table["metric"].isin(["decode_tokens_per_s", "offered_tokens_per_s"])]
+    methods = list(dict.fromkeys(wide["method"]))
+    rows = []
+    for (setup, rule), part in wide.groupby(["setup", "source"], sort=False):
+        values = part.set_index(["method", "metric"])["value"].to_dict()
+        cells = [f"{values[m, 'decode_tokens_per_s']:.0f} of {values[m, 'offered_tokens_per_s']:.0f}" for m in methods]
+        rows.append((str(setup), str(rule), *cells))
+    yield "Decode tokens/s served, of those offered:"
+    yield ""
+    yield from _table(("setup", "rule", *(METHODS.get(m, m) for m in methods)), rows)
 
 
 def _all_throughputs(folder: Path) -> Iterator[str]:

@@ -81,17 +81,21 @@ def run_all(
     check_folder(folder, fast=fast)
     times = {name: expected_seconds(name, folder, fast) for name in ordered}
     context = Context(fast, seed, say, folder)
-    waiting, done = list(ordered), set[str]()
+    waiting, done, stale = list(ordered), set[str](), set[str]()
 
     def finish(name: str, ran: bool, seconds: float, skipped: str = "", running: Sequence[str] = ()) -> Done:
         done.add(name)
         left = sum(times[n] for n in [*waiting, *running]) / max(1, jobs)
         return Done(name, ran, seconds, left, len(done), len(ordered), skipped)
 
-    def up_to_date(name: str) -> bool:
-        # Asked here and not by a worker, which would take seconds to start.
-        ready = not force and set(get(name).needs) <= done
-        return ready and is_current(name, folder, context)
+    def up_to_date() -> str | None:
+        """A waiting one that need not run; asked here and not by a worker, which would take seconds to start."""
+        for name in waiting:
+            if not force and name not in stale and set(get(name).needs) <= done:
+                if is_current(name, folder, context):
+                    return name
+                stale.add(name)
+        return None
 
     if jobs <= 1:
         while waiting:
@@ -106,13 +110,13 @@ def run_all(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:
-                for name in [n for n in waiting if up_to_date(n)]:
-                    waiting.remove(name)
-                    yield finish(name, False, 0.0, running=list(running.values()))
-                for name in _next(waiting, list(running.values()), done, jobs):
-                    waiting.remove(name)
-                    start(name, len(done) + 1, len(ordered))
-                    running[pool.submit(_run_in_worker, name, folder, fast, seed, force)] = name
+                while current := up_to_date():
+                    waiting.remove(current)
+                    yield finish(current, False, 0.0, running=list(running.values()))
+                for chosen in _next(waiting, list(running.values()), done, jobs):
+                    waiting.remove(chosen)
+                    start(chosen, len(done) + 1, len(ordered))
+                    running[pool.submit(_run_in_worker, chosen, folder, fast, seed, force)] = chosen
                 if not running:
                     continue
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)

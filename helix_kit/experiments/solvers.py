@@ -43,8 +43,8 @@ def published_solver(name: str = "solver") -> pd.DataFrame:
     data=DATA,
     minutes=0.3,
     text="Constraints and variables of the paper's mixed-integer program as built here and as the published solver "
-    "logs report them. Pruning keeps the 12 fastest links of each node; where links tie, "
-    "which are kept is not published.",
+    "logs report them. Pruning keeps the 12 fastest links of each node; the numbers tell which of equally fast links "
+    "the published program keeps.",
 )
 def problem_sizes(context: Context) -> pd.DataFrame:
     """One row a program: cluster, model, links kept, constraints, variables, ours and published."""

@@ -1,13 +1,15 @@
 """What is committed is what the code computes: quick ones always, simulated ones in the slow suite."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from helix_kit.experiments import published
-from helix_kit.experiments.evaluation import metrics_of
-from helix_kit.experiments.registry import Context, load, run_experiment
+from helix_kit.experiments.registry import Context, _drawing, _inputs, load, run_experiment
 from helix_kit.experiments.running import run_all
+from helix_kit.experiments.simulated import metrics_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
@@ -41,10 +43,27 @@ def test_a_row_of_the_evaluation(name, run):
 
 
 @pytest.mark.slow
-def test_whole_evaluation_fast_and_a_second_time_nothing(tmp_path):
-    names = ["placement-deep-dive", "scheduling-deep-dive", "geo-distributed"]
-    first = list(run_all(names, tmp_path, fast=True, jobs=2))
-    assert all(d.ran for d in first) and {d.name for d in first} == {*names, "own-plans"}
-    assert not any(d.ran for d in run_all(names, tmp_path, fast=True))
-    for name in names[:2]:
+def test_deep_dives_come_out_as_committed_and_a_second_time_nothing_runs(tmp_path):
+    names = ["placement-deep-dive", "scheduling-deep-dive", "congestion"]
+    assert all(d.ran for d in run_all(names, tmp_path, jobs=2))
+    assert not any(d.ran for d in run_all(names, tmp_path, jobs=2))
+    for name in names:
         assert (tmp_path / f"{name}.csv").read_bytes() == (FIGURES / f"{name}.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_whole_evaluation_runs_fast_twice_to_the_same_bytes(tmp_path):
+    names = ["geo-distributed", "equal-load", "all-results"]
+    for folder in ("a", "b"):
+        # Our plans by the clock would differ: both take the committed ones.
+        (tmp_path / folder).mkdir()
+        for end in ("csv", "png", "pdf"):
+            shutil.copy(FIGURES / f"own-plans.{end}", tmp_path / folder)
+        inputs = _inputs("own-plans", tmp_path / folder, Context(fast=True))
+        trail = {"inputs": inputs, "drawing": _drawing("own-plans"), "measured": {}}
+        (tmp_path / folder / "own-plans.json").write_text(json.dumps(trail))
+        ran = {d.name for d in run_all(names, tmp_path / folder, fast=True, jobs=2) if d.ran}
+        assert set(names) <= ran and "own-plans" not in ran
+    for name in names:
+        for end in ("csv", "pdf"):
+            assert (tmp_path / "a" / f"{name}.{end}").read_bytes() == (tmp_path / "b" / f"{name}.{end}").read_bytes()

@@ -1,14 +1,15 @@
 """What runs again, what does not, and that results are the same bytes."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from helix_kit.errors import InputError
-from helix_kit.experiments import digests, registry
-from helix_kit.experiments.registry import Context, Experiment, is_current, load, run_experiment
-from helix_kit.experiments.running import in_order, run_all
+from helix_kit.experiments import digests, registry, running
+from helix_kit.experiments.registry import Context, Experiment, NotHereError, is_current, load, run_experiment
+from helix_kit.experiments.running import _next, in_order, run_all
 
 pytest.importorskip("matplotlib")
 
@@ -49,8 +50,19 @@ def test_finished_is_not_run_again_and_other_parameters_are(toy, tmp_path):
     assert run_experiment("first", tmp_path, Context())
     assert not run_experiment("first", tmp_path, Context())
     assert is_current("first", tmp_path, Context()) and not is_current("first", tmp_path, Context(seed=1))
-    assert run_experiment("first", tmp_path, Context(fast=True))
+    assert run_experiment("first", tmp_path, Context(seed=1))
     assert toy["first"] == 2
+
+
+@pytest.mark.parametrize("fast_first", [False, True])
+def test_fast_results_never_lie_among_full_ones(toy, tmp_path, fast_first):
+    run_experiment("first", tmp_path, Context(fast=fast_first))
+    assert bool(json.loads((tmp_path / "first.json").read_text())["note"]) == fast_first
+    before = (tmp_path / "first.csv").read_bytes()
+    for name in ("first", "second"):
+        with pytest.raises(InputError, match=r"first\.json: inputs\.fast"):
+            list(run_all([name], tmp_path, fast=not fast_first))
+    assert (tmp_path / "first.csv").read_bytes() == before and toy == {"first": 1, "second": 0}
 
 
 def test_a_missing_picture_is_made_again(toy, tmp_path):
@@ -92,6 +104,30 @@ def test_same_seed_same_bytes_and_what_was_measured_stays_out_of_the_table(toy, 
     assert load("first", tmp_path / "b").attrs == {"seconds": 2}
 
 
+def test_timed_ones_run_alone_and_last():
+    waiting = ["scaling", "azure-trace", "agreement", "gpu-catalogue"]
+    assert _next(waiting, [], set(), 2) == ["azure-trace", "gpu-catalogue"]
+    assert _next(["scaling", "agreement"], ["azure-trace"], set(), 2) == []
+    assert _next(["scaling", "agreement"], [], set(), 2) == ["scaling"]
+    assert _next(["azure-trace"], ["scaling"], set(), 2) == []
+
+
+def test_what_cannot_be_run_here_is_skipped_and_said(toy, tmp_path, monkeypatch):
+    def absent(context):
+        raise NotHereError("no torch")
+
+    known = registry.experiments()
+    monkeypatch.setitem(known, "first", replace(known["first"], compute=absent))
+    (done,) = run_all(["first"], tmp_path)
+    assert not done.ran and done.skipped == "no torch" and not (tmp_path / "first.csv").exists()
+
+
+def test_up_to_date_is_seen_without_starting_workers(toy, tmp_path, monkeypatch):
+    list(run_all(["second"], tmp_path))
+    monkeypatch.setattr(running.ProcessPoolExecutor, "submit", lambda *a: pytest.fail("a worker was asked"))
+    assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, jobs=2)] == [("first", False), ("second", False)]
+
+
 def test_unknown_names_and_missing_results_are_said(tmp_path):
     with pytest.raises(InputError, match="azure-trace"):
         run_experiment("azur-trace", tmp_path, Context())
@@ -113,6 +149,19 @@ def test_digest_follows_imports_by_room():
         for p in digests._sources("helix_kit.experiments.pictures.trace", True)
     }
     assert {"experiments/pictures/trace.py", "plots/bars.py"} <= drawn and "placement/highs.py" not in drawn
+
+
+def test_digest_of_a_source_ignores_comments_and_docstrings(tmp_path):
+    texts = {
+        "plain": "def f(x):\n    return x + 1\n",
+        "commented": '"""A module."""\n\n\ndef f(x):\n    """More."""\n    # why\n    return (x + 1)\n',
+        "changed": "def f(x):\n    return x + 2\n",
+    }
+    found = {}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        found[name] = digests._syntax_digest(tmp_path / f"{name}.py")
+    assert found["plain"] == found["commented"] != found["changed"]
 
 
 def test_digest_changes_with_a_file(tmp_path):
