@@ -1,7 +1,7 @@
 """The paper's mixed-integer program (Helix, section 4.4), one function a family of constraints.
 
 Variables: first layer s_i; b_ik, whether node i holds k layers; flow f_ij in tokens/s and use d_ij of each link.
-Number of rows and columns agree with the published solver logs but for geo24 pruned (experiment `problem-sizes`).
+Numbers of rows and columns agree with the published solver logs (experiment `problem-sizes`).
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ def usable_links(problem: Problem, nodes: list[str], degree: int | None = None) 
         return pairs
     speed = {pair: problem.cluster.link(*pair).bandwidth_gbps for pair in pairs}
     kept: set[Edge] = set()
+    # Of links equally fast the later node's stay: with the earlier one's, geo24 has two links fewer than published.
+    backwards = pairs[::-1]
     for end in ends:
-        outgoing = sorted((p for p in pairs if p[0] == end), key=lambda p: -speed[p])
-        incoming = sorted((p for p in pairs if p[1] == end), key=lambda p: -speed[p])
+        outgoing = sorted((p for p in backwards if p[0] == end), key=lambda p: -speed[p])
+        incoming = sorted((p for p in backwards if p[1] == end), key=lambda p: -speed[p])
         if end == COORDINATOR:
             kept.update(outgoing[:degree], incoming[:degree])
         else:
