@@ -56,6 +56,7 @@ class Task:
     partial_inference: bool
     groups: list[Group]
     options: dict[str, Any] = field(default_factory=dict)
+    flow_split: Literal["balanced", "any"] = "balanced"
 
     def flow(self, found: Found, split: Literal["balanced", "any"] = "any") -> Flow:
         """An exact maximum flow of what a method found."""
@@ -192,11 +193,9 @@ def plan_problem(
         from helix_kit.placement.pinned import check_pins
 
         _only_pattern("pins", method)
-        if max_stages is not None:
-            raise InputError("expected pins or a depth cap, not both", field="max_stages", value=max_stages)
         options["pins"] = check_pins(problem, pins)
     watch = Watch(time_limit, progress, stop)
-    task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options)
+    task = Task(problem, watch, solver, seed, partial_inference, groups_of(problem), options, flow_split)
     watch.report(bound=problem.compute_bound)
     found = _run(method, task)
     if base is not None:
@@ -274,7 +273,7 @@ def _run(method: str, task: Task) -> Found:
         from helix_kit.placement.pattern import find
 
         placement, proven = find(task)
-        return Found(placement, bounds=proven, solver=task.solver)
+        return Found(placement, _short_links(task, placement), bounds=proven, solver=task.solver)
     if method == "paper-milp":
         from helix_kit.placement.paper import find as find_paper
 
@@ -289,6 +288,18 @@ def _run(method: str, task: Task) -> Found:
         return Found(baselines.parallax(task.problem))
     placement, links = heuristics.separate(task.problem, plus=method == "separate-plus")
     return Found(placement, links)
+
+
+def _short_links(task: Task, placement: dict[str, tuple[int, int]]) -> set[Edge] | None:
+    """Links that keep requests within a cap on depth where pins stand in the way; None: all that fit."""
+    cap = task.options.get("max_stages")
+    if cap is None or not task.options.get("pins"):
+        return None
+    from helix_kit.placement.depth import links_within
+
+    return links_within(task.problem, placement, cap, partial_inference=task.partial_inference, split=task.flow_split)[
+        1
+    ]
 
 
 def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:

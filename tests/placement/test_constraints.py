@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.placement.depth import deepest
 
 KNOWN = {10: 1063, 12: 1392, 14: 1515, 20: 1754}
 
@@ -35,6 +36,29 @@ def test_pins_are_kept():
     assert {n: plan.placement[n] for n in pins} == pins
     free = hk.plan("single24", "llama2-70b")
     assert 0.7 * free.flow_tokens_per_s < plan.flow_tokens_per_s <= free.flow_tokens_per_s
+
+
+@pytest.mark.parametrize("split", ["balanced", "any"])
+@pytest.mark.parametrize("cap", [10, 12, 14, 20])
+def test_pins_and_a_depth_cap_together(cap, split):
+    pins = {"A100-40G-0": (0, 12), "T4-0": (76, 80), "L4-1": (33, 40)}
+    plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=cap, flow_split=split)
+    assert {n: plan.placement[n] for n in pins} == pins
+    assert max(len(path) for path, _ in plan.pipelines) <= cap
+    assert deepest(plan.max_flow, plan.placement) <= cap
+    # Pins cost some of what the cap alone leaves.
+    assert 0.6 * KNOWN[cap] < plan.flow_tokens_per_s <= plan.bound_tokens_per_s
+
+
+def test_pins_that_need_more_stages_say_how_many():
+    few = {"A100-40G-0": (0, 2)}
+    # Seven nodes if all held twelve layers; in truth the pin (2), three A100 (36) and six L4 (42).
+    for cap, text in ((6, "pass at least 7 nodes"), (9, "no plan was found")):
+        with pytest.raises(InfeasibleError, match=text) as error:
+            hk.plan("single24", "llama2-70b", pins=few, max_stages=cap)
+        assert error.value.fix == "allow 10 stages"
+    needed = int(error.value.fix.split()[1])
+    assert max(len(p) for p, _ in hk.plan("single24", "llama2-70b", pins=few, max_stages=needed).pipelines) <= needed
 
 
 @settings(max_examples=8, deadline=None)
