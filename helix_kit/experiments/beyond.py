@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
+from helix_kit.experiments.limits import AMPLE_S
 from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans
 from helix_kit.experiments.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.registry import Context, experiment
@@ -48,7 +49,7 @@ def scaling(context: Context) -> pd.DataFrame:
     rows = []
     for nodes in FAST_SIZES if context.fast else SIZES:
         context.say(f"{nodes} nodes")
-        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit=120, seed=context.seed)
+        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit=AMPLE_S, seed=context.seed)
         context.measured[str(nodes)] = round(made.seconds, 2)
         rows.append({"nodes": nodes, **flow_of(made)})
     return pd.DataFrame(rows)
@@ -89,7 +90,9 @@ MODERN: dict[str, list[dict[str, Any]]] = {
     ],
     "4 A100-40G, 8 L4": [{"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 8}],
 }
-MODERN_METHODS = tuple((name, {"method": name}) for name in ("pattern", "swarm", "petals", "separate"))
+MODERN_METHODS = tuple(
+    (name, {"method": name, "time_limit": AMPLE_S}) for name in ("pattern", "swarm", "petals", "separate")
+)
 
 
 @experiment(

@@ -45,8 +45,8 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
     yield ""
     timed = ", ".join(f"`{name}`" for name, entry in done.items() if entry.timed)
     yield (
-        "The same seed gives the same bytes, in every CSV and in every PDF but those that draw what was measured on the "
-        f"machine that made them: {timed}. What was measured stands in their JSON."
+        "The same seed gives the same bytes, in every CSV and in every PDF but those that draw what was measured on "
+        f"the machine that made them: {timed}. What was measured stands in their JSON."
     )
     yield ""
     yield from _summary(agreement, folder)

@@ -177,9 +177,9 @@ def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     paper="Section 6.7",
     draw=draw_congestion,
     minutes=0.1,
-    text="The same runs, machine by machine. Left: share of the time that a machine computes. Right: share of the time "
-    "that it stands still with finished work waiting for a link. Helix's scheduler follows the flow, and no machine "
-    "waits for long.",
+    text="The same runs, machine by machine: the share of the time that it computes, and the share that it stands "
+    "still with finished work waiting for a link (not drawn where no machine ever does). With Helix's scheduler the "
+    "machines compute for no more of the time than with the others, and serve more.",
 )
 def congestion(context: Context) -> pd.DataFrame:
     """One row a machine, setup and scheduler: shares of time busy, blocked and starved; KV use at most and on average.

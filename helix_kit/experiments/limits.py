@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+AMPLE_S = 600.0
+"""A time limit that no plan here comes near, even on a busy machine: limits in seconds would change results."""
+
 
 class Questions:
     """A Stop that says yes from the `most`-th question on.

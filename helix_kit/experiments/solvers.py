@@ -10,6 +10,7 @@ from helix_kit import _files
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError
 from helix_kit.experiments import published
+from helix_kit.experiments.limits import AMPLE_S
 from helix_kit.experiments.pictures.solvers import draw_ablations, draw_convergence, draw_quality, draw_sizes
 from helix_kit.experiments.registry import Context, experiment
 from helix_kit.model import Model
@@ -144,7 +145,7 @@ def ablations(context: Context) -> pd.DataFrame:
         rows.append(row)
     for cluster in ("geo24", "hetero42"):
         context.say(f"{cluster} pattern program")
-        made = plan(Cluster.preset(cluster), Model.preset("llama2-70b"), time_limit=120, seed=context.seed)
+        made = plan(Cluster.preset(cluster), Model.preset("llama2-70b"), time_limit=AMPLE_S, seed=context.seed)
         context.measured[f"seconds of the pattern program, {cluster}"] = round(made.seconds, 2)
         rows.append(
             {"cluster": cluster, "variant": "pattern program, all links", "flow_tokens_per_s": made.flow_tokens_per_s}
@@ -179,7 +180,7 @@ def convergence(context: Context) -> pd.DataFrame:
     rows = []
     for cluster, model in list(dict.fromkeys(zip(table["cluster"], table["model"], strict=True))):
         context.say(cluster)
-        made = plan(Cluster.preset(cluster), Model.preset(model), time_limit=120, seed=context.seed)
+        made = plan(Cluster.preset(cluster), Model.preset(model), time_limit=AMPLE_S, seed=context.seed)
         context.measured[cluster] = [[round(t, 3), value, bound] for t, value, bound in made.progress]
         rows.append(
             {

@@ -47,7 +47,7 @@ def grouped_bars(
         )
         if labels:
             texts = ["" if np.isnan(h) else labels.format(h) for h in heights]
-            axes.bar_label(bars, texts, fontsize=6, padding=1.5, rotation=90 if len(names) * len(places) > 12 else 0)
+            axes.bar_label(bars, texts, fontsize=6, padding=1.5, rotation=90 if len(names) * len(places) >= 12 else 0)
     axes.set_xticks(range(len(places)), places)
     axes.margins(y=0.18)
     tidy(axes)

@@ -66,10 +66,24 @@ wide.rdiv(wide["helix"], axis=0).round(2)
 show("own-plans", run=RUN)
 
 # %% [markdown]
+# ## 4 The same load rules for every method
+#
+# Above, each published method has a load of its own. Here all get the requests that Helix got: at the same rate, and
+# at rates in proportion to each plan's max flow.
+
+# %%
+equal = show("equal-load", run=RUN)
+equal
+
+# %%
+served = equal.table.query("metric == 'decode_tokens_per_s'")
+served.pivot_table(index=["setup", "source"], columns="method", values="value", sort=False).round(1)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Which method has the lowest prompt latency online, and what load was it given
 #    (`data/published/simulations.json`)?
-# 2. Run the published Helix plan at Swarm's load: `published.find("single", "llama2-70b", "helix", "online")` and
-#    `own.serve`.
+# 2. Run the published Helix plan at Swarm's load: take the arguments of `hk.simulate` from
+#    `published.find("single", "llama2-70b", "helix", "online").calls()` and change the workload.
 # 3. Plan for `objective="served"` with a cap on depth (`max_stages=12`) and serve it.

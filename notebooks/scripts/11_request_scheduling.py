@@ -43,28 +43,18 @@ compare_sources(scheduling)
 # %% [markdown]
 # ## 2 Congestion, machine by machine
 #
-# The share of time that each machine has finished work waiting for a link, on the published plan for three regions.
+# Where a machine computes, and where it stands still with finished work waiting for a link.
 
 # %%
-import pandas as pd
-
-from helix_kit.experiments import published
-
-blocked = {}
-for policy in ("helix", "swarm", "random", "shortest_queue"):
-    ran = published.find("scheduling", "llama2-70b", policy, "offline").run()
-    blocked[policy] = {name: use.blocked for name, use in ran.nodes.items()}
-share = pd.DataFrame(blocked)
-share.loc[share.max(axis=1).sort_values(ascending=False).index].head(12).style.format("{:.0%}").background_gradient(
-    cmap="Blues", vmin=0, vmax=1
-)
+congestion = show("congestion", run=RUN)
+congestion
 
 # %% [markdown]
 # The KV cache at its fullest, as a share of what there is: a scheduler that fills one machine stops them all.
 
 # %%
-ran = published.find("scheduling", "llama2-70b", "helix", "offline").run()
-pd.Series({name: use.kv_peak / use.kv_capacity for name, use in ran.nodes.items()}).nlargest(8).map("{:.0%}".format)
+fullest = congestion.table.pivot_table(index=["setup", "node"], columns="method", values="kv_peak", sort=False)
+fullest.groupby("setup", sort=False).max().round(2)
 
 # %% [markdown]
 # ## Exercises

@@ -70,10 +70,23 @@ show("scaling", run=RUN)
 show("modern-models", run=RUN)
 
 # %% [markdown]
-# ## 6 All of it in one picture
+# ## 6 The simulator beside real workers
+#
+# The same requests at the same times on four worker processes of this machine.
+
+# %%
+show("runtime-and-simulation", run=RUN)
+
+# %% [markdown]
+# ## 7 All of it
+#
+# Ours against published, number by number; and every method against Helix.
 
 # %%
 show("agreement", run=RUN)
+
+# %%
+show("all-results", run=RUN)
 
 # %% [markdown]
 # ## Exercises

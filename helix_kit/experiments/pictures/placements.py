@@ -83,7 +83,8 @@ def draw_catalogue(table: pd.DataFrame) -> Figure:
         # A label to the right would cover a neighbour that is close by there.
         reach = table["memory_bandwidth_gb_per_s"] / row.memory_bandwidth_gb_per_s
         near = (reach > 1) & (reach < 1.7) & ((table["fp16_tflops"] / row.fp16_tflops - 1).abs() < 0.1)
-        offset, side = ((0, 14), "center") if near.any() else ((12, -2), "left")
+        radius = row.memory_gb**0.5  # points: the area of a mark is 4 points² for each GB
+        offset, side = ((0, radius + 5), "center") if near.any() else ((radius + 3, -2), "left")
         axes.annotate(
             f"{row.gpu}, {row.memory_gb:g} GB", (row.memory_bandwidth_gb_per_s, row.fp16_tflops), offset,
             textcoords="offset points", fontsize=6.5, ha=side,
