@@ -31,7 +31,7 @@ PRECISION = 2e-4
 KEPT_LOSS = 0.15
 """Columns with a reduced cost above -this times their length stay: the integer program needs more than the basis."""
 MOST_COLUMNS = 600
-SMALL_SECONDS = 10.0
+SMALL_SECONDS = 6.0
 BOUND_SECONDS, BOUND_SHARE = 10.0, 0.15
 """Most of the time that B4 may take before the search begins."""
 Layout = dict[str, tuple[int, int]]
