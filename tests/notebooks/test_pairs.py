@@ -34,7 +34,9 @@ def test_committed_executed_with_pictures_and_without_widget_state(name):
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert "widgets" not in notebook.metadata
     words = "".join(str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in outputs)
-    assert not [folder for folder in ("/tmp/", "/home/", "/root/", "/Users/") if folder in words], "a folder of a machine"
+    assert not [folder for folder in ("/tmp/", "/home/", "/root/", "/Users/") if folder in words], (
+        "a folder of a machine"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
