@@ -178,8 +178,8 @@ def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     draw=draw_congestion,
     minutes=0.1,
     text="The same runs, machine by machine: the share of the time that it computes, and the share that it stands "
-    "still with finished work waiting for a link (not drawn where no machine ever does). With Helix's scheduler the "
-    "machines compute for no more of the time than with the others, and serve more.",
+    "still with finished work waiting for a link (not drawn where no machine ever does). For each token served, "
+    "machines compute least with Helix's scheduler.",
 )
 def congestion(context: Context) -> pd.DataFrame:
     """One row a machine, setup and scheduler: shares of time busy, blocked and starved; KV use at most and on average.

@@ -12,6 +12,7 @@ from helix_kit.experiments.registry import experiments, load
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 EVALUATIONS = ("single-cluster", "geo-distributed", "high-heterogeneity")
+DEEP_DIVES = ("placement-deep-dive", "scheduling-deep-dive")
 SPEED = "decode_tokens_per_s"
 
 
@@ -30,6 +31,28 @@ def test_every_experiment_is_committed_with_pictures_and_provenance():
         trail = json.loads((FIGURES / f"{name}.json").read_text())
         assert trail["title"] == entry.title and trail["inputs"]["fast"] is False and trail["inputs"]["seed"] == 0
         assert (FIGURES / f"{name}.pdf").stat().st_size < 500_000
+
+
+HEADLINES = (
+    # Sections 6.3 to 6.5 of the paper: Helix's decode throughput over a baseline's, to the digits it is printed with.
+    ("single-cluster", "llama2-70b", "offline", "swarm", 2.0),
+    ("single-cluster", "llama2-70b", "offline", "separate", 2.0),
+    ("single-cluster", "llama2-70b", "online", "swarm", 2.0),
+    ("single-cluster", "llama2-70b", "online", "separate", 1.7),
+    ("single-cluster", "llama-30b", "offline", "swarm", 2.2),
+    ("geo-distributed", "llama2-70b", "offline", "swarm", 1.9),
+    ("geo-distributed", "llama2-70b", "offline", "separate", 1.6),
+    ("high-heterogeneity", "llama2-70b", "offline", "swarm", 1.4),
+    ("high-heterogeneity", "llama2-70b", "offline", "separate", 2.9),
+    ("high-heterogeneity", "llama2-70b", "offline", "separate_plus", 2.2),
+)
+
+
+@pytest.mark.parametrize(("name", "model", "mode", "baseline", "ratio"), HEADLINES)
+def test_headlines_of_the_published_simulation_hold_within_five_per_cent(name, model, mode, baseline, ratio):
+    for source in ("ours", "published simulation"):
+        (values,) = (v for (_, of, how), v in speeds(name, source).items() if (of, how) == (model, mode))
+        assert values["helix"] / values[baseline] == pytest.approx(ratio, rel=0.05)
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
@@ -106,6 +129,72 @@ def test_helix_schedules_best_on_its_placement():
     p75 = far[far["metric"] == "prompt_latency_p75_s"].set_index("method")["value"]
     # Congestion shows in the tail: a quarter of the others' prompts take several times as long.
     assert p75.drop("helix").min() > 3 * p75["helix"]
+
+
+def test_congestion_shares_are_whole_and_helix_computes_least_for_a_token():
+    table = load("congestion", FIGURES)
+    assert (table[["busy", "blocked", "starved"]].sum(axis=1) - 1).abs().max() < 1e-4
+    assert table["kv_peak"].max() <= 1 and (table["kv_mean"] <= table["kv_peak"] + 1e-9).all()
+    busy = table.pivot_table(index="setup", columns="method", values="busy")
+    for (setup, _, _), speed in speeds("scheduling-deep-dive").items():
+        cost = {method: busy.loc[setup, method] / value for method, value in speed.items()}
+        assert min(cost, key=cost.get) == "helix" and sorted(cost.values())[1] > 1.2 * cost["helix"]
+    far = table[table["setup"] == "three regions (geo24)"]
+    assert far["blocked"].max() > 0.2 > table[table["setup"] == "one cluster (single24)"]["blocked"].max()
+
+
+def test_under_equal_load_all_are_offered_the_same_and_the_plan_made_to_serve_leads():
+    table = load("equal-load", FIGURES)
+    wide = table.pivot_table(index=["setup", "source", "method"], columns="metric", values="value")
+    for setup in ("single", "geo", "hetero42"):
+        same = wide.loc[setup, "same rate"]
+        assert same["offered_tokens_per_s"].nunique() == 1
+        assert same[SPEED].idxmax() == "own served"
+        assert same[SPEED]["helix"] > same[SPEED]["swarm"]
+        assert same["decode_latency_p50_s"]["own served"] < same["decode_latency_p50_s"]["helix"]
+        own_rate = wide.loc[setup, "rate by own max flow"]
+        # Loads are in proportion to max flow: most for the plan of most flow, and Helix's own is the unit.
+        assert own_rate["offered_tokens_per_s"].idxmax() == "own flow"
+        assert own_rate.loc["helix"].equals(same.loc["helix"])
+
+
+def test_real_workers_are_close_to_the_simulation():
+    table = load("runtime-and-simulation", FIGURES)
+    assert set(table.attrs) == set(table["mode"]) and len(table.attrs) == 3
+    for load_, part in table.groupby("mode"):
+        simulated, real = part.set_index("metric")["value"], table.attrs[load_]
+        assert real["late_steps_share"] < 0.1, "drawn on a busy machine: run it again on an idle one"
+        for metric in ("output_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s"):
+            assert real[metric] == pytest.approx(simulated[metric], rel=0.15), (load_, metric)
+
+
+def test_all_results_hold_every_metric_once():
+    table = load("all-results", FIGURES)
+    keys = ["section", "setup", "model", "mode", "method", "source", "metric"]
+    assert not table.duplicated(keys).any()
+    assert len(table) == sum(len(load(name, FIGURES)) for name in (*EVALUATIONS, *DEEP_DIVES))
+
+
+def test_modern_plans_stay_within_their_bound_and_ours_is_the_best():
+    table = load("modern-models", FIGURES)
+    for _, part in table.groupby(["mix", "model"]):
+        flow = part.set_index("method")["flow_tokens_per_s"]
+        assert flow.idxmax() == "pattern" and flow.max() <= part["bound_tokens_per_s"].min() * (1 + 1e-6)
+
+
+def test_plans_under_wrong_profiles():
+    table = load("robustness", FIGURES).set_index(["cluster", "method"])
+    assert (table["worst"] <= table["p5"]).all() and (table["p5"] <= table["mean"]).all()
+    best = table["worst"].groupby("cluster").idxmax()
+    assert all(method == "own flow" for _, method in best)
+
+
+def test_published_convergence_ends_at_the_published_value_and_ours_above_it():
+    table = load("convergence", FIGURES)
+    for _, part in table.groupby("cluster"):
+        value = part.groupby("solver")["flow_tokens_per_s"].max()
+        assert value["pattern program (ours)"] > value["Gurobi (published)"] * (1 - 1e-6)
+    assert set(table.attrs) == set(table["cluster"])
 
 
 def test_program_sizes_are_those_of_the_published_logs():
