@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from helix_kit.cli import app
 from helix_kit.errors import InputError
 from helix_kit.experiments import digests, registry, running
 from helix_kit.experiments.registry import Context, Experiment, NotHereError, is_current, load, run_experiment
@@ -178,3 +180,15 @@ def test_every_experiment_says_what_it_is():
     for name, entry in known.items():
         assert entry.title and entry.paper and entry.text, name
         assert all(other in known for other in entry.needs), name
+
+
+def test_the_command_puts_fast_results_into_their_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wanted in ("azure-trace --json --fast", "azure-trace --json"):
+        result = CliRunner().invoke(app, ["reproduce", *wanted.split()])
+        assert result.exit_code == 0 and json.loads(result.stdout)["azure-trace"]["ran"]
+    trails = [
+        json.loads((tmp_path / folder / "azure-trace.json").read_text()) for folder in ("figures/fast", "figures")
+    ]
+    assert [t["inputs"]["fast"] for t in trails] == [True, False]
+    assert not json.loads(CliRunner().invoke(app, ["reproduce", "azure-trace", "--json"]).stdout)["azure-trace"]["ran"]
