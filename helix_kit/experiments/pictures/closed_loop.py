@@ -38,10 +38,17 @@ def draw_closed_loop(table: pd.DataFrame) -> Figure:
     for axes, label in zip(latencies, PHASES.values(), strict=True):
         axes.set(ylabel=label, ylim=(0, None))
     for axes in (speed, *latencies):
-        axes.set_xticks(range(len(loads)), [load.replace(" ", "\n") for load in loads])
+        axes.set_xticks(range(len(loads)), [_name(load, table) for load in loads])
         axes.tick_params(labelsize=6.5)
         axes.yaxis.label.set_fontsize(7.5)
         tidy(axes)
     patches = [Patch(facecolor=c, hatch=h * 2, edgecolor="white", label=name) for name, (c, h) in LOOKS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
     return figure
+
+
+def _name(load: str, table: pd.DataFrame) -> str:
+    """The load, and how much of the real run came late: an emulated machine cannot be faster than the real one."""
+    late = table.attrs.get(load, {}).get("late_steps_share")
+    name = load.replace(" ", "\n")
+    return name if late is None else f"{name}\n{100 * late:.0f} % of\nsteps late"
