@@ -24,6 +24,8 @@
 # %%
 import os
 
+import pandas as pd
+
 from helix_kit.experiments.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
@@ -47,8 +49,12 @@ compare_sources(hetero)
 # ## 2 Latency, by percentile
 
 # %%
-compare_sources(hetero, "prompt_latency_p50_s").join(
-    compare_sources(hetero, "decode_latency_p50_s"), rsuffix=", decode"
+pd.concat(
+    {
+        "prompt latency p50, s": compare_sources(hetero, "prompt_latency_p50_s"),
+        "decode latency p50, s": compare_sources(hetero, "decode_latency_p50_s"),
+    },
+    axis=1,
 )
 
 # %% [markdown]
