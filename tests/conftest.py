@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from helix_kit import Cluster, Model, Plan, Problem
+from helix_kit import Cluster, Model, Plan, Problem, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HELIX_KIT_SHARED", ROOT.parent / "shared"))
@@ -45,3 +47,22 @@ def overlapping_plan() -> Plan:
     model = Model.preset("SmolLM2-135M").model_copy(update={"name": "tiny"})
     placement = {"V100-16G-0": (0, 18), "A10G-0": (12, 30), "T4-0": (18, 30), "T4-1": (0, 12)}
     return Plan.from_placement(Problem.of(cluster, model), placement, method="hand")
+
+
+@pytest.fixture
+def helix_kit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call the program in this process: returns (exit code, stdout, stderr)."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["helix-kit", *map(str, args)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

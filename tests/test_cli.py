@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from helix_kit import cli
-
 BASE = """
 name: mine
 coordinator: {region: here}
@@ -17,23 +15,6 @@ nodes:
   - {gpu: A100-40G, count: 8, region: here}
 network: {within_region: {bandwidth_gbps: 10, latency_ms: 1}}
 """
-
-
-@pytest.fixture
-def helix_kit(monkeypatch, capsys):
-    """Call the program in this process: returns (exit code, stdout, stderr)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["helix-kit", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

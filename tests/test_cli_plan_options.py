@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import pytest
 
 import helix_kit as hk
-from helix_kit import cli
 from helix_kit.placement.change import moved_gb
 
 SMALL = """
@@ -20,20 +20,9 @@ CASE = ["single24", "--model", "llama2-70b"]
 
 
 @pytest.fixture
-def plan_command(monkeypatch, capsys):
+def plan_command(helix_kit):
     """Call `helix-kit plan` in this process: returns (exit code, stdout, stderr)."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["helix-kit", "plan", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(helix_kit, "plan")
 
 
 def test_write_lp_gives_the_program_that_was_solved(plan_command, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from helix_kit.flow import Flow
+from helix_kit.placement.depth import deepest
 from helix_kit.placement.problem import Problem
 from helix_kit.search.moves import Layout, key_of, neighbours
 from helix_kit.search.predictor import Predictor
@@ -62,11 +63,7 @@ class Candidate:
     @property
     def depth(self) -> int:
         """Most nodes that a request passes."""
-        deepest: dict[str, int] = {}
-        for name in sorted(self.placement, key=lambda n: self.placement[n][1]):
-            feeding = [deepest.get(a, 0) for (a, b) in self.flow.edges if b == name]
-            deepest[name] = 1 + max(feeding, default=0)
-        return max(deepest.values(), default=0)
+        return deepest(self.flow, self.placement)
 
 
 class Evaluator:
