@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from helix_kit.analysis.bottleneck import Bottleneck, bottleneck, explain
 from helix_kit.analysis.compare import compare
-from helix_kit.analysis.feasibility import Shortfall, shortfall
 from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.analysis.robustness import robustness
 from helix_kit.analysis.what_if import Change, changes, losses, what_if
+from helix_kit.placement.feasibility import Shortfall, shortfall
 
 __all__ = [
     "Bottleneck",

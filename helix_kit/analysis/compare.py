@@ -39,8 +39,7 @@ def compare(
     Parameters
     ----------
     plans
-        Plans, or methods of `helix_kit.plan` (and ``proportional``: layers by memory, in cluster order) for which
-        `cluster` and `model` are given.
+        Plans, or methods of `helix_kit.plan` for which `cluster` and `model` are given.
     workloads
         Name -> workload.
     duration, warmup
@@ -115,29 +114,11 @@ def _made(plan: Plan | str, cluster: Cluster | None, model: Model | None, time_l
     from helix_kit.placement import plan as solve
 
     try:
-        if plan == "proportional":
-            return proportional(cluster, model)
         return solve(cluster, model, method=plan, time_limit=time_limit, seed=seed)
     except InputError:
         raise
     except HelixKitError as error:
         return str(error)
-
-
-def proportional(cluster: Cluster, model: Model) -> Plan:
-    """The rule of thumb: one chain of all machines in cluster order, layers in proportion to their memory."""
-    from helix_kit.placement.problem import Problem
-
-    problem = Problem.of(cluster, model)
-    room = {n.name: problem.max_layers(n.name) for n in cluster.nodes}
-    total, done, placement = sum(room.values()), 0.0, {}
-    for name, most in room.items():
-        start = round(done * problem.num_layers / total)
-        done += most
-        end = round(done * problem.num_layers / total)
-        if end > start:
-            placement[name] = (start, end)
-    return Plan.from_placement(problem, placement, method="proportional")
 
 
 def plot_comparison(table: pd.DataFrame) -> Any:

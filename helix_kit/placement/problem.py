@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import Literal
 
 from helix_kit.cluster import Cluster
-from helix_kit.errors import InputError
+from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
 from helix_kit.model import Model
+from helix_kit.placement.feasibility import shortfall
 from helix_kit.profiles import Profile, profiles_for, throughput_tables
 
 
@@ -36,7 +37,7 @@ class Problem:
     def of(cls, cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Problem:
         """The problem of placing `model` on `cluster`; `profiles` are measured ones that go before our tables.
 
-        Raises InputError when the cluster cannot hold the model, whatever the placement.
+        Raises InfeasibleError when the cluster cannot hold the model, whatever the placement.
         """
         found = profiles_for(cluster, model, profiles)
         problem = cls(cluster, model, found, throughput_tables(cluster.kind_counts, model, found))
@@ -44,18 +45,16 @@ class Problem:
         return problem
 
     def _check_fits(self) -> None:
-        held = sum(self.max_layers(n.name) for n in self.cluster.nodes)
-        if held < self.num_layers:
-            detail = ", ".join(
-                f"{count} x {kind}: {self.profiles[kind].max_layers}"
-                for kind, count in self.cluster.kind_counts.items()
-            )
-            raise InputError(
-                f"{self.model.name} cannot fit: its {self.num_layers} layers of {self.model.layer_gb:.3g} GB each need "
-                f"more memory than the cluster has, which holds at most {held} layers (per node: {detail}). "
-                "Expected more or larger GPUs, or a smaller model",
-                where=f"cluster {self.cluster.name}",
-            )
+        if sum(self.max_layers(n.name) for n in self.cluster.nodes) >= self.num_layers:
+            return
+        lack = shortfall(self.cluster, self.model, self.profiles)
+        detail = ", ".join(f"{count} x {kind}: {most}" for kind, (count, most) in lack.by_kind.items())
+        raise InfeasibleError(
+            f"cluster {self.cluster.name}: {self.model.name} cannot fit: its {self.num_layers} layers of "
+            f"{self.model.layer_gb:.3g} GB each need more memory than the cluster has, which holds at most "
+            f"{lack.layers_held} layers (per node: {detail})",
+            fix=lack.smallest or "more or larger GPUs, or a smaller model",
+        )
 
     @property
     def num_layers(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from helix_kit import Cluster, InputError, Model, Workload, plan, simulate
 from helix_kit.analysis import compare
-from helix_kit.analysis.compare import plot_comparison, proportional
+from helix_kit.analysis.compare import plot_comparison
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_plans_of_the_same_method_are_told_apart(cluster, model, workload):
 
 
 def test_proportional_is_one_chain_over_all_layers_by_memory(cluster, model):
-    made = proportional(cluster, model)
+    made = plan(cluster, model, method="proportional")
     spans = list(made.placement.values())
     assert spans[0][0] == 0 and spans[-1][1] == model.num_layers
     assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helix_kit import Cluster, InputError, Model, Problem, plan
+from helix_kit import Cluster, InfeasibleError, InputError, Model, Problem, plan
 from helix_kit.analysis import robustness, shortfall
 from helix_kit.analysis.robustness import scaled
 
@@ -58,7 +58,7 @@ def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
         return Cluster.model_validate({"name": "more", "nodes": nodes})
 
     assert Problem.of(with_more(count), model)
-    with pytest.raises(InputError):
+    with pytest.raises(InfeasibleError):
         Problem.of(with_more(count - 1), model)
     assert "Smallest change" in found.words and not any(r[0].startswith("CPU-") for r in found.remedies)
 

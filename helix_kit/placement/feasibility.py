@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
-from helix_kit.profiles import gpus, profiles_for, shipped_profiles
+from helix_kit.profiles import Profile, gpus, profiles_for, shipped_profiles
 from helix_kit.profiles.roofline import estimate
 
 
@@ -22,6 +23,14 @@ class Shortfall:
     """(GPU, machines to add, dollars per hour for them), the fewest machines first, then the cheapest."""
 
     @property
+    def smallest(self) -> str | None:
+        """The remedy with the fewest machines, in words."""
+        if not self.remedies:
+            return None
+        gpu, count, price = self.remedies[0]
+        return f"{count} more {gpu}" + ("" if price is None else f" (about ${price:.2f} per hour)")
+
+    @property
     def words(self) -> str:
         """The shortfall and its smallest remedy, one sentence a line."""
         held = ", ".join(
@@ -31,9 +40,7 @@ class Shortfall:
             return f"All {self.layers_needed} layers fit: {held}."
         lines = [f"The model has {self.layers_needed} layers and the cluster holds at most {self.layers_held}: {held}."]
         if self.remedies:
-            gpu, count, price = self.remedies[0]
-            cost = "" if price is None else f" (about ${price:.2f} per hour)"
-            lines.append(f"Smallest change: {count} more {gpu}{cost}.")
+            lines.append(f"Smallest change: {self.smallest}.")
         priced = [r for r in self.remedies if r[2] is not None]
         cheapest = min(priced, key=lambda r: (r[2], r[1]), default=None)
         if cheapest and cheapest != self.remedies[0]:
@@ -41,9 +48,12 @@ class Shortfall:
         return "\n".join(lines)
 
 
-def shortfall(cluster: Cluster, model: Model) -> Shortfall:
-    """Whether the cluster's memory holds the model beside its KV caches; if not, what is missing."""
-    profiles = profiles_for(cluster, model)
+def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Shortfall:
+    """Whether the cluster's memory holds the model beside its KV caches; if not, what is missing.
+
+    `profiles` by kind of machine go before the shipped tables.
+    """
+    profiles = profiles_for(cluster, model, profiles)
     by_kind = {kind: (count, profiles[kind].max_layers) for kind, count in cluster.kind_counts.items()}
     held = sum(count * min(most, model.num_layers) for count, most in by_kind.values())
     missing = model.num_layers - held
