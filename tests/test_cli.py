@@ -128,6 +128,13 @@ def test_a_plan_file_that_does_not_match_itself(helix_kit, plan_file, tmp_path):
     assert code == 2 and "unknown node 'H100-7'" in err
 
 
+def test_contradictory_pins_are_no_plan(helix_kit):
+    pins = ["--pin", "L4-0=0:4", "--pin", "L4-0=4:8"]
+    code, out, err = helix_kit("plan", "single24", "--model", "llama2-70b", *pins)
+    assert (code, out) == (3, "")
+    assert "L4-0 cannot hold 0:4 and 4:8" in err and "Smallest fix" in err
+
+
 def test_pins_are_kept(helix_kit):
     code, out, err = helix_kit(
         "plan", "single24", "--model", "llama2-70b", "--pin", "L4-0=0:4", "--objective", "flow", "--json"

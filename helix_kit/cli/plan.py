@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, print_plan, write
-from helix_kit.errors import InputError
+from helix_kit.errors import InfeasibleError, InputError
 
 
 @app.command("plan")
@@ -95,7 +95,7 @@ def plan_command(
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
-    pins = dict(parse_pin(text) for text in pin or [])
+    pins = parse_pins(pin or [])
     # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
     about_flow = method != "pattern" or from_plan is not None or reach is not None
     objective = objective or ("flow" if about_flow else "served")
@@ -177,6 +177,20 @@ def parse_pin(text: str) -> tuple[str, tuple[int, int]]:
     if not found:
         raise InputError("expected NODE=START:END, such as A100-40G-0=0:8", field="--pin", value=text)
     return found[1], (int(found[2]), int(found[3]))
+
+
+def parse_pins(texts: list[str]) -> dict[str, tuple[int, int]]:
+    """Every ``NODE=START:END`` by node; a node holds one range, so two different ones contradict each other."""
+    pins: dict[str, tuple[int, int]] = {}
+    for text in texts:
+        node, span = parse_pin(text)
+        if pins.setdefault(node, span) != span:
+            first = "{}:{}".format(*pins[node])
+            raise InfeasibleError(
+                f"contradictory pins: {node} cannot hold {first} and {text.removeprefix(node + '=')} at once",
+                fix=f"drop one of the two, or pin {node} to one range that covers both",
+            )
+    return pins
 
 
 @contextmanager
