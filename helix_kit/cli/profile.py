@@ -13,6 +13,11 @@ from rich.table import Table
 
 from helix_kit.cli.shared import JsonFlag, Status, app, write
 
+CLUSTER_HEAD = """\
+# Two of the machine that was measured: edit number, regions and links, and add other kinds.
+# The figures under gpus are what the measured times amount to; with --profiles DIR the times themselves count.
+"""
+
 
 @app.command("profile")
 def profile_command(
@@ -32,16 +37,16 @@ def profile_command(
         bool, typer.Option("--links", help="Also time messages between two processes, for a cluster's `network`.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for layer_times.csv and limits.csv.")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for layer_times.csv, limits.csv and a cluster.yaml to start from."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result."""
-    import yaml
-
     from helix_kit.runtime import demo_weights
     from helix_kit.runtime.links import measure_link
     from helix_kit.runtime.profile import measure, write_tables
+    from helix_kit.runtime.weights import DEMO_MODEL
 
     with Status("Measuring", as_json) as say:
         result = measure(
@@ -59,8 +64,7 @@ def profile_command(
     section = link.network().model_dump(mode="json", include={"within_region"}) if link else None
     if output:
         write_tables([result], output)
-        if section:
-            write(output / "network.yaml", yaml.safe_dump({"network": section}, sort_keys=False))
+        write(output / "cluster.yaml", CLUSTER_HEAD + result.starter_cluster(link).to_yaml())
     if as_json:
         content: dict[str, Any] = {
             "kind": result.kind,
@@ -81,4 +85,6 @@ def profile_command(
         (slow, mid, fast), (low, gbps, high) = link.latency_ms, link.bandwidth_gbps
         typer.echo(f"Link: {mid:.3f} ms ({slow:.3f} to {fast:.3f}), {gbps:.1f} gbps ({low:.1f} to {high:.1f})")
     if output:
-        typer.echo(f"Written to {output}; use it with: helix-kit plan CLUSTER --model MODEL --profiles {output}")
+        model = weights or DEMO_MODEL
+        typer.echo(f"Written to {output}; use it with:")
+        typer.echo(f"  helix-kit plan {output / 'cluster.yaml'} --model {model} --profiles {output} -o plan.json")

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_kit.cluster import Cluster, Coordinator, GpuSpec, Link, Network, Node
 from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
 
 if TYPE_CHECKING:
+    from helix_kit.runtime.links import LinkMeasurement
     from helix_kit.runtime.stage import Stage
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
@@ -90,6 +92,33 @@ class Measurement:
             prefill_max_requests=tuple(row[2] for row in limits),
             decode_max_requests=tuple(row[3] for row in limits),
         )
+
+    def gpu(self) -> GpuSpec:
+        """The device as a cluster file describes one: what its times amount to, not what a datasheet promises."""
+        ms = {(p.phase, p.tokens): p.ms_per_layer for p in self.points}
+        tokens = max(PREFILL_TOKENS)
+        return GpuSpec(
+            memory_gb=_rounded(self.memory_bytes / 1e9),
+            memory_bandwidth_gb_per_s=_rounded(self.model.layer_gb / ms["decode", 1] * 1e3),
+            fp16_tflops=_rounded(2 * self.model.layer_params * tokens / ms["prefill", tokens] * 1e3 / 1e12),
+        )
+
+    def starter_cluster(self, link: LinkMeasurement | None = None) -> Cluster:
+        """Two such machines in one region, to be edited: over the measured `link`, or over 10 gbps and 1 ms."""
+        within = Link(bandwidth_gbps=10, latency_ms=1)
+        if link is not None:
+            within = Link(bandwidth_gbps=_rounded(link.bandwidth_gbps[1]), latency_ms=_rounded(link.latency_ms[1]))
+        return Cluster(
+            name=f"two-{self.kind}",
+            coordinator=Coordinator(region="here"),
+            nodes=tuple(Node(name=f"{self.kind}-{i}", gpu=self.kind, region="here") for i in range(2)),
+            network=Network(within_region=within),
+            gpus={self.kind: self.gpu()},
+        )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def embedding_bytes(model: Model) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from helix_kit import Cluster, plan
 from helix_kit.errors import InputError
 from helix_kit.profiles import load_profiles
 from helix_kit.runtime.profile import DECODE_REQUESTS, PREFILL_TOKENS, emulated, measure, write_tables
@@ -31,6 +32,18 @@ def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
     assert (profiles["mine"].max_layers, profiles["slow"].max_layers) == (6, 4)
     # Keys and values of a token in one layer: 2 x 2 heads x 16 x 4 bytes; 85 % of 1 GB less what weights take.
     assert 0.95 * 0.85e9 / 256 < profiles["mine"].kv_capacity(1) < 0.85e9 / 256
+
+    # The cluster to start from can be planned with these tables as it stands, and its file reads back equal.
+    (tmp_path / "cluster.yaml").write_text(found.starter_cluster().to_yaml())
+    cluster = Cluster.load(tmp_path / "cluster.yaml")
+    assert cluster == found.starter_cluster()
+    made = plan(cluster, found.model, profiles=profiles)
+    assert set(made.placement) == {"mine-0", "mine-1"} and made.flow_tokens_per_s > 0
+    # 2 FLOP a parameter and token: the effective figure is below what the fastest point would allow.
+    big_s = big.ms_per_layer / 1e3
+    assert cluster.gpus["mine"].fp16_tflops == pytest.approx(
+        2 * found.model.layer_params * 512 / big_s / 1e12, rel=0.01
+    )
 
 
 def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
