@@ -101,7 +101,10 @@ def test_a_model_that_cannot_fit_is_no_plan_with_its_smallest_fix_and_exit_code_
         (["plan", "single24", "--model", "llama2-70b", "--solver", "guess"], "guess"),
         (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-0"], "--pin = 'L4-0'"),
         (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-99=0:4"], "L4-99"),
+        (["plan", "single24", "--model", "llama2-70b", "-o", "absent/plan.json"], "--output: cannot be written"),
+        (["plan", "single24", "--model", "llama2-70b", "-o", "docs"], "it is a folder"),
         (["simulate", "absent.json"], "absent.json"),
+        (["simulate", "absent.json", "--records", "absent/records.csv"], "--records: cannot be written"),
         (["simulate", "pyproject.toml"], "not valid JSON"),
     ],
 )

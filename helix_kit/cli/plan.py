@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, print_plan, write
+from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_plan, write
 from helix_kit.errors import InfeasibleError, InputError
 
 
@@ -95,6 +95,7 @@ def plan_command(
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
+    check_writable(output=output, write_lp=write_lp)
     pins = parse_pins(pin or [])
     # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
     about_flow = method != "pattern" or from_plan is not None or reach is not None

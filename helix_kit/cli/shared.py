@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -58,6 +59,19 @@ class Status:
     def __exit__(self, *_: object) -> None:
         if self._spinner:
             self._spinner.stop()
+
+
+def check_writable(**outputs: Path | None) -> None:
+    """Raise InputError for a file that cannot be written, by its option: before long work, so that none is lost."""
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        field = f"--{option.replace('_', '-')}"
+        if path.is_dir():
+            raise InputError("cannot be written (it is a folder)", where=path, field=field)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            reason = "permission denied" if path.parent.is_dir() else f"no folder {path.parent}"
+            raise InputError(f"cannot be written ({reason})", where=path, field=field)
 
 
 def write(path: Path, text: str) -> None:

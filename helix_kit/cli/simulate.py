@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, print_run
+from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_run
 from helix_kit.errors import InputError
 
 
@@ -38,6 +38,7 @@ def simulate_command(
             raise InputError("expected a positive number", field=name, value=value)
     if warmup < 0:
         raise InputError("expected a number of at least 0", field="--warmup", value=warmup)
+    check_writable(records=records, perfetto=perfetto)
     plan = Plan.load(plan_file)
     requests = make_workload(
         workload if trace is None else trace, plan, mode=mode.value, rate=rate, duration=warmup + duration, seed=seed
