@@ -128,7 +128,7 @@ def plan_command(
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
 
         def progress(seconds: float, value: float, bound: float, message: str) -> None:
-            say(f"{seconds:.1f} s: {value:,.1f} tokens/s, bound {bound:,.1f}  {message}")
+            say(f"{seconds:.1f} s: flow {value:,.1f}, bound {bound:,.1f} tokens/s; {message}")
 
         if reach is not None:
             result = cheapest(

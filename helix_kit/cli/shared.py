@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
 )
 stderr = Console(stderr=True)
+LINE_EVERY_S = 10.0
+"""Seconds between lines of progress where there is no terminal, such as in a log file."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same bytes out.")]
@@ -41,11 +44,12 @@ class Mode(StrEnum):
 
 
 class Status:
-    """A spinner on stderr with a message that can change; silent with --json or when stderr is no terminal."""
+    """What long work is doing, on stderr: a spinner in a terminal, else a line now and then; silent with --json."""
 
     def __init__(self, title: str, quiet: bool) -> None:
-        self._title = title
+        self._title, self._quiet = title, quiet
         self._spinner = None if quiet or not stderr.is_terminal else stderr.status(title)
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def __enter__(self) -> Callable[[str], None]:
         if self._spinner:
@@ -55,6 +59,9 @@ class Status:
     def _say(self, message: str) -> None:
         if self._spinner:
             self._spinner.update(f"{self._title}: {message}")
+        elif not self._quiet and time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
+            typer.echo(f"{self._title}: {message}", err=True)
 
     def __exit__(self, *_: object) -> None:
         if self._spinner:
