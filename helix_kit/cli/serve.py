@@ -27,6 +27,9 @@ def serve_command(
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    devices: Annotated[
+        str, typer.Option(help="GPUs: those that the plan names (plan), whatever is there (any), or none (cpu).")
+    ] = "plan",
     http: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OpenAI's HTTP API until Ctrl-C.")
     ] = None,
@@ -53,7 +56,8 @@ def serve_command(
         if weights is None and plan.model.name == DEMO_MODEL:
             weights = demo_weights(say)
         say(f"starting {len(plan.placement)} workers")
-        with serve(plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, seed=seed) as engine:
+        options: dict[str, Any] = {"policy": policy, "launcher": launcher, "dtype": dtype, "devices": devices}
+        with serve(plan, weights=weights, seed=seed, **options) as engine:
             if http is not None:
                 from helix_kit.runtime.api import run_server
 
@@ -61,7 +65,7 @@ def serve_command(
                 run_server(engine, host=host, port=http, api_key=api_key)
                 return
             say(f"answering {len(prompts)} prompts")
-            options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
             answers = [handle.result() for handle in handles]
     summary = Run([answer.record for answer in answers]).summary()

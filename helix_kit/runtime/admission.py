@@ -1,4 +1,4 @@
-"""Pages of KV cache promised to requests, as the coordinator counts them.
+"""Pages of KV cache promised to requests, as the coordinator counts them: per worker, whose page pool they are in.
 
 A request is let in only when every stage of its pipeline has pages for its whole life (prompt and all tokens it may
 generate), and its pages count as taken until the worker says that they are free again. So a worker never runs dry.
@@ -6,7 +6,7 @@ generate), and its pages count as taken until the worker says that they are free
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge, Pipeline
@@ -17,7 +17,7 @@ Promise = tuple[int, int]
 
 
 class PageLedger:
-    """Pages promised on each live node."""
+    """Pages promised on each live worker; "node" here is a worker, of which a node with several GPUs has several."""
 
     def __init__(self) -> None:
         self.capacity: dict[str, int] = {}
@@ -40,6 +40,10 @@ class PageLedger:
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether `tokens` of one request fit into `num_layers` layers of `node` now."""
         return pages_for(tokens, num_layers) <= self.free(node)
+
+    def can_hold(self, node: str, tokens: int, num_layers: int) -> bool:
+        """Whether `tokens` of one request fit into `num_layers` layers of `node` when nobody else is there."""
+        return pages_for(tokens, num_layers) <= self.capacity.get(node, 0)
 
     def promise(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> bool:
         """Promise pages on every stage, or on none: False when a stage lacks them."""
@@ -64,9 +68,12 @@ def can_ever_fit(
     tokens: int,
     links: Iterable[Edge],
     placement: Mapping[str, tuple[int, int]],
-    capacity: Mapping[str, int],
+    holds: Callable[[str, int, int], bool],
 ) -> bool:
-    """Whether an empty cluster has a pipeline whose every stage holds `tokens` of one request."""
+    """Whether an empty cluster has a pipeline whose every stage holds `tokens` of one request.
+
+    `holds(node, tokens, num_layers)` tells it of the node's last `num_layers` layers.
+    """
     successors: dict[str, list[str]] = {}
     for source, target in links:
         successors.setdefault(source, []).append(target)
@@ -78,7 +85,7 @@ def can_ever_fit(
             if target == COORDINATOR:
                 return True
             end = placement[target][1]
-            if target not in reached and pages_for(tokens, end - done) <= capacity.get(target, 0):
+            if target not in reached and holds(target, tokens, end - done):
                 reached.add(target)
                 frontier.append((target, end))
     return False

@@ -8,6 +8,7 @@ again because a worker was lost, so that late messages of the earlier attempt ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import socket
@@ -27,6 +28,7 @@ from helix_kit.runtime.crew import Crew, Timeouts
 from helix_kit.runtime.jobs import Completion, FinishReason, Handle, Job, Piece, RequestFailedError
 from helix_kit.runtime.members import Launcher
 from helix_kit.runtime.messages import Message, WorkItem
+from helix_kit.runtime.parts import Part, Parts, expand, node_of
 from helix_kit.runtime.routing import Router
 from helix_kit.runtime.shaping import LinkQuality, Shaper
 from helix_kit.runtime.spec import WorkerSpec
@@ -45,8 +47,9 @@ class Coordinator:
         self,
         plan: Plan,
         launcher: Launcher,
-        make_spec: Callable[[Plan, str, int, str, str], WorkerSpec],
+        make_spec: Callable[[Plan, Part, int, str, str], WorkerSpec],
         *,
+        divide: Callable[[Plan], Parts],
         policy: Any = "helix",
         seed: int = 0,
         chunk_tokens: int = 256,
@@ -67,7 +70,8 @@ class Coordinator:
         self.crew = Crew(
             plan,
             launcher,
-            lambda p, node, generation: make_spec(p, node, generation, self._inbox.endpoint, key.hex()),
+            lambda p, part, generation: make_spec(p, part, generation, self._inbox.endpoint, key.hex()),
+            divide,
             Outbox(self._context, key, keys=keys),
             timeouts=timeouts or Timeouts(),
             restart_workers=restart_workers,
@@ -153,7 +157,7 @@ class Coordinator:
 
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the node has KV pages for one more request of that size."""
-        return self.crew.ledger.has_room(node, tokens, num_layers)
+        return self.crew.has_pages(node, tokens, num_layers)
 
     # ---- the thread ----------------------------------------------------------------------------------------------
 
@@ -223,11 +227,11 @@ class Coordinator:
     def _take_plan(self, plan: Plan) -> None:
         self.router = Router(plan, self._policy, self._seed, self)
 
-    def _start_again(self, node: str) -> None:
-        """The node's worker is gone: its requests go back to the head of the queue, in order of arrival."""
+    def _start_again(self, worker: str) -> None:
+        """A node's worker is gone: its requests go back to the head of the queue, in order of arrival."""
         if self._shaper is not None:
-            self._shaper.forget(self.crew.members[node].endpoint)
-        hit = [job for job in self._running.values() if any(s.node == node for s in job.pipeline or ())]
+            self._shaper.forget(self.crew.members[worker].endpoint)
+        hit = [job for job in self._running.values() if any(s.node == worker for s in job.route)]
         for job in hit:
             self._leave_pipeline(job)
             job.epoch += 1
@@ -236,12 +240,12 @@ class Coordinator:
 
     def _leave_pipeline(self, job: Job) -> None:
         """Free the job's pages on the workers that live, and take it out of the running."""
-        for stage in job.pipeline or ():
+        for stage in job.route:
             member = self.crew.members[stage.node]
             if member.state == "up":
                 self.crew.send(member.endpoint, "free", {"rows": [[job.request.id, job.epoch]]})
         self._drop_outgoing(job)
-        job.pipeline = None
+        job.pipeline, job.route = None, ()
         self._running.pop(job.request.id, None)
         self.router.policy_finished(job.request)
 
@@ -260,7 +264,7 @@ class Coordinator:
 
     def _reroute(self) -> None:
         """The set of workers has changed: solve the flow again on what is there."""
-        self.router.replan(node for node in self.crew.members if self.is_alive(node))
+        self.router.replan(node for node in self.crew.parts if self.is_alive(node))
         self._fail_waiting_without_route()
 
     def _fail_waiting_without_route(self) -> None:
@@ -283,7 +287,9 @@ class Coordinator:
         elif message.kind == "beat":
             for name, seconds in message.body["stats"].items():
                 if name.startswith(messages.HOP_PREFIX):
-                    self.router.policy_hop_time(name.removeprefix(messages.HOP_PREFIX), member.node, seconds)
+                    source, node = node_of(name.removeprefix(messages.HOP_PREFIX)), node_of(member.node)
+                    # What the first of a node's workers takes stands for all: they have as many layers each.
+                    self.router.policy_hop_time(source, node, seconds * len(self.crew.parts.get(node, ())))
         elif message.kind == "freed":
             for request, epoch in message.body["rows"]:
                 self.crew.ledger.release(member.node, request, epoch)
@@ -342,12 +348,13 @@ class Coordinator:
         while self._waiting and self.router.has_pipeline:
             job = self._waiting[0]
             pipeline = self.router.route(job.request)
-            if pipeline and not self.crew.ledger.promise(job.request.id, job.epoch, job.all_tokens, pipeline):
+            route = expand(pipeline, self.crew.parts) if pipeline else ()
+            if pipeline and not self.crew.ledger.promise(job.request.id, job.epoch, job.all_tokens, route):
                 self.router.policy_refused(job.request, pipeline)
                 pipeline = None
             if pipeline:
                 self._waiting.popleft()
-                self._begin(job, pipeline)
+                self._begin(job, pipeline, route)
             elif self._can_never_fit(job):
                 self._waiting.popleft()
                 reason = f"{job.all_tokens} tokens of context fit into the KV pages of no pipeline"
@@ -362,8 +369,9 @@ class Coordinator:
             self._waiting.remove(job)
             self._end(job, RequestFailedError("waited longer than its time limit", "timeout"), outcome="rejected")
 
-    def _begin(self, job: Job, pipeline: Pipeline) -> None:
+    def _begin(self, job: Job, pipeline: Pipeline, route: Pipeline) -> None:
         job.pipeline = job.record.pipeline = pipeline
+        job.route = route
         self._running[job.request.id] = job
         if job.record.started_s is None:
             job.record.started_s = self.now_s()
@@ -374,15 +382,15 @@ class Coordinator:
         # While a worker is coming up, what it will hold is not known: the request waits.
         if self.crew.is_starting:
             return False
-        return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, self.crew.ledger.capacity)
+        holds = functools.partial(self.crew.has_pages, empty=True)
+        return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, holds)
 
     def _queue_rows(self, job: Job, position: int, tokens: list[int], *, first: bool) -> None:
         """Leave token ids for the job's first stage: a prompt in chunks, back to back, so that stages overlap."""
-        assert job.pipeline is not None, "only running jobs have rows"
-        items, ids = self._outgoing.setdefault(self.crew.members[job.pipeline[0].node].endpoint, ([], []))
+        items, ids = self._outgoing.setdefault(self.crew.members[job.route[0].node].endpoint, ([], []))
         route = sampling = None
         if first:
-            route = [[s.node, s.start, s.end, self.crew.members[s.node].endpoint] for s in job.pipeline]
+            route = [[s.node, s.start, s.end, self.crew.members[s.node].endpoint] for s in job.route]
             p = job.sampling
             sampling = [p.temperature, p.top_k, p.top_p, p.seed]
         for at in range(0, len(tokens), self._chunk_tokens):

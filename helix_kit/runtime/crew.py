@@ -19,6 +19,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.runtime.admission import PageLedger
 from helix_kit.runtime.members import Launcher, Member
 from helix_kit.runtime.messages import HOP_PREFIX, Message
+from helix_kit.runtime.parts import Part, Parts, covering, node_of
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import Outbox, PeerLostError
 
@@ -52,13 +53,14 @@ class Swap:
 
 
 class Crew:
-    """The workers of the nodes of a plan."""
+    """The workers of the nodes of a plan; `divide` says which there are (a node with several GPUs has several)."""
 
     def __init__(
         self,
         plan: Plan,
         launcher: Launcher,
-        make_spec: Callable[[Plan, str, int], WorkerSpec],
+        make_spec: Callable[[Plan, Part, int], WorkerSpec],
+        divide: Callable[[Plan], Parts],
         outbox: Outbox,
         *,
         timeouts: Timeouts,
@@ -69,10 +71,12 @@ class Crew:
         on_swap: Callable[[Plan], None],
     ) -> None:
         self.plan = plan
-        self._launcher, self._make_spec, self._outbox = launcher, make_spec, outbox
+        self.parts = divide(plan)
+        self._launcher, self._make_spec, self._divide, self._outbox = launcher, make_spec, divide, outbox
         self._timeouts, self._restart_workers = timeouts, restart_workers
         self._clock, self._on_gone, self._on_change, self._on_swap = clock, on_gone, on_change, on_swap
         self.members: dict[str, Member] = {}
+        """By name of the worker."""
         self.ledger = PageLedger()
         self.losses: list[tuple[float, str, str]] = []
         """(time, node, reason) of every worker lost."""
@@ -88,9 +92,19 @@ class Crew:
     # ---- state ---------------------------------------------------------------------------------------------------
 
     def is_alive(self, node: str) -> bool:
-        """Whether the node's worker is up."""
-        member = self.members.get(node)
-        return member is not None and member.state == "up"
+        """Whether all workers of the node are up."""
+        members = [self.members.get(part.worker) for part in self.parts.get(node, ())]
+        return bool(members) and all(member is not None and member.state == "up" for member in members)
+
+    def has_pages(self, node: str, tokens: int, num_layers: int, *, empty: bool = False) -> bool:
+        """Whether `tokens` of one request fit into the node's last `num_layers` layers: now, or when it is `empty`.
+
+        Requests leave a node after its last layer, so the number says which layers they are.
+        """
+        parts = self.parts.get(node, ())
+        fits = self.ledger.can_hold if empty else self.ledger.has_room
+        stages = covering(parts, parts[-1].end - num_layers, parts[-1].end) if parts else []
+        return bool(stages) and all(fits(stage.node, tokens, stage.end - stage.start) for stage in stages)
 
     @property
     def is_starting(self) -> bool:
@@ -111,20 +125,21 @@ class Crew:
 
     def start_all(self) -> None:
         """Start the workers of the plan."""
-        for node in self.plan.placement:
-            self.members[node] = self._start(self.plan, node)
+        for part in _workers(self.parts):
+            self.members[part.worker] = self._start(self.plan, part)
 
-    def _start(self, plan: Plan, node: str) -> Member:
-        spec = self._make_spec(plan, node, self._generation)
+    def _start(self, plan: Plan, part: Part) -> Member:
+        spec = self._make_spec(plan, part, self._generation)
         self._generation += 1
         process = self._launcher.start(spec)
         now = time.monotonic()
         return Member(spec, process, started_s=now, heard_s=now)
 
     def restart(self, node: str) -> None:
-        """Start a new worker for a node whose worker was lost."""
-        if self.members[node].state == "lost":
-            self.members[node] = self._start(self.plan, node)
+        """Start new workers for those of the node that were lost."""
+        for part in self.parts[node]:
+            if self.members[part.worker].state == "lost":
+                self.members[part.worker] = self._start(self.plan, part)
 
     def close(self) -> None:
         """Tell all workers to stop, and end them."""
@@ -213,7 +228,7 @@ class Crew:
             self.losses.append((self._clock(), member.node, reason))
             self.detection_s.append(time.monotonic() - member.heard_s)
             if self._restart_workers:
-                self.restart(member.node)
+                self.restart(node_of(member.node))
         self._on_change()
 
     def _retire(self, member: Member, reason: str) -> None:
@@ -241,10 +256,11 @@ class Crew:
             return
         swap = Swap(plan, {}, finish)
         try:
-            for node, span in plan.placement.items():
-                member = self.members.get(node)
+            for part in _workers(self._divide(plan)):
+                member = self.members.get(part.worker)
+                span = (part.start, part.end)
                 if member is None or member.state == "lost" or (member.spec.start, member.spec.end) != span:
-                    swap.incoming[node] = self._start(plan, node)
+                    swap.incoming[part.worker] = self._start(plan, part)
         except HelixKitError as error:
             for member in swap.incoming.values():
                 member.process.kill()
@@ -256,15 +272,18 @@ class Crew:
 
     def _put_in_place(self, swap: Swap) -> None:
         self._swap = None
-        leaving = [m for n, m in self.members.items() if n in swap.incoming or n not in swap.plan.placement]
+        parts = self._divide(swap.plan)
+        staying = {part.worker for part in _workers(parts)} - set(swap.incoming)
+        leaving = [member for worker, member in self.members.items() if worker not in staying]
         for member in leaving:
             if member.state == "up":
                 self.send(member.endpoint, "stop", {})
             self._retire(member, "not in the new plan")
-        self.members = {node: swap.incoming.get(node) or self.members[node] for node in swap.plan.placement}
-        for node, member in swap.incoming.items():
-            self.ledger.add_node(node, member.pages)
-        self.plan = swap.plan
+        workers = [part.worker for part in _workers(parts)]
+        self.members = {worker: swap.incoming.get(worker) or self.members[worker] for worker in workers}
+        for worker, member in swap.incoming.items():
+            self.ledger.add_node(worker, member.pages)
+        self.plan, self.parts = swap.plan, parts
         self._on_swap(swap.plan)
         self._on_change()
         swap.finish(None)
@@ -276,3 +295,8 @@ class Crew:
             member.state = "lost"
             member.process.kill()
         swap.finish(error)
+
+
+def _workers(parts: Parts) -> list[Part]:
+    """All workers, node by node."""
+    return [part for of_node in parts.values() for part in of_node]

@@ -183,6 +183,8 @@ class Job:
     deadline_s: float | None = None
     epoch: int = 0
     pipeline: Pipeline | None = None
+    route: Pipeline = ()
+    """The workers that carry the pipeline out; more than its nodes where a node has several GPUs."""
     generated: list[int] = field(default_factory=list)
 
     @property

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 
-from helix_kit import _files
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.coordinator import Coordinator
 from helix_kit.runtime.crew import Timeouts
+from helix_kit.runtime.devices import EMULATED_PREFIX, Devices, memory_share, place
 from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
 from helix_kit.runtime.members import Launcher
+from helix_kit.runtime.parts import Part, pages_of_parts, parts_of
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import CurveKeys
 from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
 from helix_kit.scheduling import Policy, make_policy
 
-EMULATED_PREFIX = "CPU-"
-"""Kinds of the catalogue that stand for a paced process on this machine."""
 STEP_TOKENS = 512
-GPU_SHARE = 0.95
-"""Of a GPU's memory, for all workers that share it together."""
 
 
 def serve(
@@ -38,7 +34,7 @@ def serve(
     policy: str | Policy = "helix",
     dtype: str = "float32",
     seed: int = 0,
-    devices: Mapping[str, str] | None = None,
+    devices: str | Devices | None = None,
     pace: bool | None = None,
     time_scale: float = 1.0,
     chunk_tokens: int = 256,
@@ -65,7 +61,9 @@ def serve(
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
     devices
-        Node -> torch device; default: CPU for the CPU-* kinds, else the GPUs of this machine in turn, else CPU.
+        ``plan`` (default): CPU for the CPU-* kinds, else this machine's GPUs of the kinds that the plan names (on a
+        machine without GPUs, its CPU). ``any``: its GPUs in turn, whatever they are. ``cpu``. Or node -> torch device,
+        several for a node with several GPUs. Workers that share a GPU get equal shares of its memory.
     pace
         Pad each step to the node's profile; None: for the CPU-* kinds, whose speeds are emulated.
     time_scale
@@ -96,26 +94,40 @@ def serve(
     if time_scale <= 0:
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
-    count = threads or max(1, (os.cpu_count() or 1) // len(plan.placement))
     pace = True if emulated else pace
-    places = (
-        dict.fromkeys(plan.placement, "cpu") if emulated else _devices(plan, devices, one_machine=launcher != "ray")
-    )
-    starter = make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count)
+    places = Places("cpu" if emulated else devices, one_machine=launcher != "ray")
+    used = [device for devices in places.of(plan).values() for device in devices]
+    count = threads or max(1, (os.cpu_count() or 1) // len(used))
+    starter = make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count, on_cpu="cpu" in used)
     host = host or starter.host
     keys = CurveKeys.generate() if encrypt or host not in {"127.0.0.1", "localhost"} else None
 
-    def make_spec(current: Plan, node: str, generation: int, endpoint: str, key_hex: str) -> WorkerSpec:
+    def divide(current: Plan) -> dict[str, tuple[Part, ...]]:
+        devices_of = places.of(current)
+        return {node: parts_of(node, *span, len(devices_of[node])) for node, span in current.placement.items()}
+
+    def make_spec(current: Plan, part: Part, generation: int, endpoint: str, key_hex: str) -> WorkerSpec:
+        node = part.node
         start, end = current.placement[node]
         profile = current.profiles[current.cluster.node(node).kind]
         pages = profile.kv_capacity(end - start) // PAGE_TOKENS
+        devices_of = places.of(current)
+        if part.count > 1:
+            # Workers on CPUs share the machine's memory: only GPUs have to keep to their own.
+            layer_pages = current.model.layer_gb * 1e9 / current.model.kv_bytes_per_token_layer / PAGE_TOKENS
+            pages = pages_of_parts(
+                divide(current)[node],
+                pages,
+                pages_per_layer=None if "cpu" in devices_of[node] else layer_pages,
+                devices=len(devices_of[node]),
+            )[part.index]
         paced = pace if pace is not None else current.cluster.node(node).gpu.startswith(EMULATED_PREFIX)
         return WorkerSpec(
-            node=node,
+            node=part.worker,
             generation=generation,
             weights=str(checkpoint.folder.resolve()),
-            start=start,
-            end=end,
+            start=part.start,
+            end=part.end,
             num_pages=max(1, min(pages, kv_pages or pages)),
             coordinator=endpoint,
             key_hex=key_hex,
@@ -123,8 +135,10 @@ def serve(
             curve_secret=keys.secret.decode() if keys else None,
             host=host,
             dtype=dtype,
-            device=places[node],
-            memory_share=_memory_share(places, node),
+            device=devices_of[node][part.index],
+            # With Ray each worker's "cuda:0" is another GPU.
+            memory_share=None if launcher == "ray" else memory_share(devices_of, devices_of[node][part.index]),
+            parts=part.count,
             threads=count,
             step_tokens=max(STEP_TOKENS, 2 * chunk_tokens),
             step_decode_requests=profile.decode_limit(end - start),
@@ -138,6 +152,7 @@ def serve(
         plan,
         starter,
         make_spec,
+        divide=divide,
         policy=policy,
         seed=seed,
         chunk_tokens=chunk_tokens,
@@ -192,45 +207,15 @@ def _weights_folder(plan: Plan, weights: str | Path | None) -> Path:
     return demo_weights()
 
 
-def _devices(plan: Plan, given: Mapping[str, str] | None, *, one_machine: bool) -> dict[str, str]:
-    """Device of each node: given, else CPU for emulated kinds, else this machine's GPUs in turn.
+class Places:
+    """The devices of each node, chosen once: a node that a later plan keeps stays where it is."""
 
-    On several machines each worker sees only the GPU that it was given, as its first.
-    """
-    for node in given or {}:
-        if node not in plan.placement:
-            raise InputError(_files.unknown("node", node, plan.placement), field="devices")
-    real = [n for n in plan.placement if not plan.cluster.node(n).gpu.startswith(EMULATED_PREFIX)]
-    several = [n for n in real if plan.cluster.node(n).gpus_per_node > 1]
+    def __init__(self, wanted: str | Devices | None, *, one_machine: bool) -> None:
+        self._wanted, self._one_machine = wanted, one_machine
+        self._chosen: dict[str, tuple[str, ...]] = {}
 
-    def check() -> None:
-        # Tensor parallelism within a node is not there: half of such a machine would be idle, unnoticed.
-        if several:
-            raise InputError(
-                f"a worker uses one GPU, and {several[0]} has {plan.cluster.node(several[0]).gpus_per_node}: "
-                "expected nodes of one GPU each",
-                field="plan",
-            )
-
-    if not one_machine:
-        check()
-        return {node: "cuda:0" if node in real else "cpu" for node in plan.placement} | dict(given or {})
-    gpus = _cuda_devices() if real and set(real) - set(given or {}) else 0
-    chosen = dict.fromkeys(plan.placement, "cpu")
-    if gpus:
-        check()
-        chosen.update({node: f"cuda:{index % gpus}" for index, node in enumerate(real)})
-    return {**chosen, **(given or {})}
-
-
-def _memory_share(places: Mapping[str, str], node: str) -> float | None:
-    """Share of its GPU that a worker may take when several share it; None when it is alone, or on a CPU."""
-    sharing = sum(place == places[node] for place in places.values())
-    return None if places[node] == "cpu" or sharing == 1 else GPU_SHARE / sharing
-
-
-def _cuda_devices() -> int:
-    """GPUs of this machine, counted in the user's process only when a node is not an emulated one."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    def of(self, plan: Plan) -> dict[str, tuple[str, ...]]:
+        """Node -> torch devices, for the nodes of `plan`."""
+        if not set(plan.placement) <= set(self._chosen):
+            self._chosen = place(plan, self._wanted, one_machine=self._one_machine) | self._chosen
+        return {node: self._chosen[node] for node in plan.placement}

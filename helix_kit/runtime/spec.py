@@ -13,6 +13,9 @@ class WorkerSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: str
+    """Name of the worker: its node's, or ``node/i`` where the node has several."""
+    parts: int = 1
+    """Workers of the node."""
     generation: int = 0
     """Counts the starts of this node's worker, so that words of a dead predecessor are recognised."""
     weights: str

@@ -15,7 +15,7 @@ import torch
 from helix_kit.errors import InputError
 from helix_kit.runtime import attention
 from helix_kit.runtime.checkpoint import Checkpoint
-from helix_kit.runtime.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -95,6 +95,11 @@ class Stage:
 
     def _read(self, checkpoint: Checkpoint, name: str) -> torch.Tensor:
         return checkpoint.read([name], self.dtype, self.device)[name]
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of keys and values in one page."""
+        return 2 * PAGE_TOKENS * self.num_kv_heads * self.head_dim * self.dtype.itemsize
 
     def new_pool(self, num_pages: int) -> PagePool:
         """A page pool of this stage's shape."""

@@ -20,6 +20,7 @@ import torch
 import zmq
 
 from helix_kit.cluster import COORDINATOR
+from helix_kit.runtime import devices
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
@@ -77,8 +78,8 @@ class Live:
 class Worker:
     """One node's worker; `run` returns when it is told to stop."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: WorkerSpec, *, own_process: bool = False) -> None:
+        self.spec, self._own_process = spec, own_process
         self._halt = threading.Event()
         self._key = bytes.fromhex(spec.key_hex)
         self._curve = None
@@ -109,12 +110,13 @@ class Worker:
             self._shaper = Shaper(make_outbox, spec.links, spec.time_scale)
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
+            devices.prepare(spec, own_process=self._own_process)
             self._stage = Stage(Checkpoint(spec.weights), spec.start, spec.end, dtype=spec.dtype, device=spec.device)
-            self._pool = self._stage.new_pool(spec.num_pages)
+            self._pool = self._stage.new_pool(devices.num_pages(spec, self._stage))
             self._tell(
                 "ready",
                 endpoint=self._inbox.endpoint,
-                pages=spec.num_pages,
+                pages=self._pool.num_pages,
                 pid=os.getpid(),
                 generation=spec.generation,
             )
@@ -361,9 +363,5 @@ def _segment_sizes(batch: list[Rows]) -> list[tuple[int, int, int]]:
 
 
 def run_worker(spec: WorkerSpec) -> None:
-    """Run a worker in this process or thread until it is told to stop."""
-    if spec.device == "cpu":
-        torch.set_num_threads(spec.threads)
-    elif spec.memory_share is not None:
-        torch.cuda.set_per_process_memory_fraction(spec.memory_share, torch.device(spec.device))
-    Worker(spec).run()
+    """Run a worker in this process, which is its alone, until it is told to stop."""
+    Worker(spec, own_process=True).run()

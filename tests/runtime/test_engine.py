@@ -294,20 +294,3 @@ def test_no_process_is_left_behind(tiny_llama: Path, how: str) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < end, f"still running: {pids}"
         time.sleep(0.05)
-
-
-def test_devices_and_memory_shares(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers go on a machine with two GPUs; no GPU is needed to decide that."""
-    from helix_kit.runtime import serving
-
-    placement = {"a": (0, 3), "b": (3, 6), "c": (0, 6)}
-    real = tiny_plan(tiny_llama, placement, gpu="T4")
-    monkeypatch.setattr(serving, "_cuda_devices", lambda: 2)
-    places = serving._devices(real, {"b": "cpu"}, one_machine=True)
-    assert places == {"a": "cuda:0", "b": "cpu", "c": "cuda:0"}
-    assert serving._memory_share(places, "a") == serving.GPU_SHARE / 2
-    assert serving._memory_share(places, "b") is None
-    assert set(serving._devices(real, None, one_machine=False).values()) == {"cuda:0"}
-    assert set(serving._devices(tiny_plan(tiny_llama, placement), None, one_machine=True).values()) == {"cpu"}
-    monkeypatch.setattr(serving, "_cuda_devices", lambda: 0)
-    assert set(serving._devices(real, None, one_machine=True).values()) == {"cpu"}

@@ -75,10 +75,17 @@ def test_ledger_promises_all_or_nothing() -> None:
 def test_what_can_never_fit() -> None:
     placement = {"a": (0, 4), "b": (2, 6), "c": (4, 6)}
     links = [("coordinator", "a"), ("a", "b"), ("a", "c"), ("b", "coordinator"), ("c", "coordinator")]
-    assert can_ever_fit(16, links, placement, {"a": 4, "b": 2, "c": 1})
-    assert can_ever_fit(17, links, placement, {"a": 8, "b": 0, "c": 4})
-    assert not can_ever_fit(17, links, placement, {"a": 7, "b": 9, "c": 9})
-    assert not can_ever_fit(17, links, placement, {"a": 8, "b": 3, "c": 3})
+
+    def fits(tokens: int, pages: dict[str, int]) -> bool:
+        ledger = PageLedger()
+        for node, count in pages.items():
+            ledger.add_node(node, count)
+        return can_ever_fit(tokens, links, placement, ledger.can_hold)
+
+    assert fits(16, {"a": 4, "b": 2, "c": 1})
+    assert fits(17, {"a": 8, "b": 0, "c": 4})
+    assert not fits(17, {"a": 7, "b": 9, "c": 9})
+    assert not fits(17, {"a": 8, "b": 3, "c": 3})
 
 
 @dataclass

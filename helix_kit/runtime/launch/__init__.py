@@ -10,14 +10,16 @@ from helix_kit.runtime.members import Launcher
 LAUNCHERS = ("process", "inproc", "ray")
 
 
-def make_launcher(name: str | Launcher, plan: Plan, model_type: str, *, threads: int = 1) -> Launcher:
-    """The launcher called `name`; a launcher object is returned as it is."""
+def make_launcher(
+    name: str | Launcher, plan: Plan, model_type: str, *, threads: int = 1, on_cpu: bool = True
+) -> Launcher:
+    """The launcher called `name`; a launcher object is returned as it is. `on_cpu`: some workers compute on a CPU."""
     if not isinstance(name, str):
         return name
     if name == "process":
         from helix_kit.runtime.launch.process import ProcessLauncher
 
-        return ProcessLauncher(model_type, threads=threads)
+        return ProcessLauncher(model_type, threads=threads, forks=on_cpu)
     if name == "inproc":
         from helix_kit.runtime.launch.inproc import InprocLauncher
 

@@ -1,4 +1,5 @@
-"""Workers as processes of this machine (the default), forked from a nursery that has everything loaded."""
+"""Workers as processes of this machine (the default): forked from a nursery that has everything loaded, where they
+compute on a CPU; started afresh (seconds longer) where they compute on a GPU, since CUDA does not survive a fork."""
 
 from __future__ import annotations
 
@@ -36,13 +37,46 @@ class ProcessWorker:
                 os.kill(self.pid, signal.SIGKILL)
 
 
+class FreshWorker:
+    """A worker process on this machine that was not forked."""
+
+    def __init__(self, spec: WorkerSpec, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "helix_kit.runtime.launch.alone"]
+        # Its output is nobody's answer: what a library prints goes where errors go.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, env=environment)
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which is noticed like any other end
+            self._process.stdin.write(spec.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
+    def end(self, grace_s: float) -> None:
+        """Wait for its end, and bring it about after `grace_s`."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_s)
+        self.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
 class ProcessLauncher:
-    """Starts a nursery for `model_type` at once (it loads in the background), then workers when asked."""
+    """Starts workers when asked; with `forks`, a nursery for `model_type` begins to load at once, in the background."""
 
     host = "127.0.0.1"
 
-    def __init__(self, model_type: str, *, threads: int = 1) -> None:
-        environment = {
+    def __init__(self, model_type: str, *, threads: int = 1, forks: bool = True) -> None:
+        self._model_type = model_type
+        self._environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
             # Threads that wait for work must not spin: the other workers need the cores.
@@ -50,20 +84,27 @@ class ProcessLauncher:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
         }
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "helix_kit.runtime.launch.nursery", model_type],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
+        self._fresh: list[FreshWorker] = []
         self._workers: dict[int, ProcessWorker] = {}
         self._answers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        if forks:
+            self._open_nursery()
+
+    def _open_nursery(self) -> subprocess.Popen[bytes]:
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "helix_kit.runtime.launch.nursery", self._model_type],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment,
+        )
         self._reader = threading.Thread(target=self._read, daemon=True, name="helix-kit-nursery")
         self._reader.start()
-        self._is_ready = False
+        return self._nursery
 
     def _read(self) -> None:
-        assert self._nursery.stdout is not None
+        assert self._nursery is not None and self._nursery.stdout is not None
         for line in self._nursery.stdout:
             answer = json.loads(line)
             if "ready" in answer:
@@ -87,16 +128,20 @@ class ProcessLauncher:
             raise HelixKitError("workers cannot be started: their parent process has ended (see its messages above)")
         return pid
 
-    def start(self, spec: WorkerSpec) -> ProcessWorker:
-        """Start a worker; the first call waits until the nursery has loaded torch and the model's code."""
+    def start(self, spec: WorkerSpec) -> ProcessWorker | FreshWorker:
+        """Start a worker; the first on a CPU waits until the nursery has loaded torch and the model's code."""
+        if spec.device != "cpu":
+            self._fresh.append(FreshWorker(spec, self._environment))
+            return self._fresh[-1]
+        nursery = self._nursery or self._open_nursery()
         if not self._is_ready:
             self._answer()
             self._is_ready = True
-        assert self._nursery.stdin is not None
+        assert nursery.stdin is not None
         line = json.dumps({"spawn": spec.model_dump(mode="json")}) + "\n"
         try:
-            self._nursery.stdin.write(line.encode())
-            self._nursery.stdin.flush()
+            nursery.stdin.write(line.encode())
+            nursery.stdin.flush()
         except OSError as error:
             raise HelixKitError(f"workers cannot be started: {error}") from None
         return self._workers[self._answer()]
@@ -106,6 +151,10 @@ class ProcessLauncher:
         for worker in list(self._workers.values()):
             worker._ended.wait(STOP_GRACE_S)
             worker.kill()
+        for fresh in self._fresh:
+            fresh.end(STOP_GRACE_S)
+        if self._nursery is None:
+            return
         with contextlib.suppress(OSError):
             if self._nursery.stdin is not None:
                 self._nursery.stdin.close()

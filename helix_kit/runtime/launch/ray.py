@@ -5,7 +5,8 @@ Each machine of the Ray cluster declares what it is by a custom resource named l
     ray start --head --resources='{"A100-40G": 1}'
     ray start --address=HEAD:6379 --resources='{"T4": 2}'
 
-An actor takes one unit of its kind's resource (and the node's GPUs). The weights must lie at the same path on every
+A node takes one unit of its kind's resource. It has an actor per GPU (``L4x2``: two, each with half a unit), to which
+Ray gives that GPU. The weights must lie at the same path on every
 machine. Without a running Ray cluster, one is started on this machine, with the resources that the plan needs.
 """
 
@@ -21,6 +22,7 @@ import ray
 
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
+from helix_kit.runtime.parts import node_of
 from helix_kit.runtime.spec import WorkerSpec
 
 STOP_GRACE_S = 2.0
@@ -68,7 +70,6 @@ class RayLauncher:
     def __init__(self, plan: Plan, *, threads: int = 1) -> None:
         self._threads = threads
         self._kind = {node.name: node.kind for node in plan.cluster.nodes}
-        self._gpus = {node.name: node.gpus_per_node for node in plan.cluster.nodes}
         needed = Counter(self._kind[name] for name in plan.placement)
         self._own = not ray.is_initialized()
         if self._own:
@@ -97,11 +98,12 @@ class RayLauncher:
 
     def start(self, spec: WorkerSpec) -> RayWorker:
         """Ask Ray for an actor of the node's kind; it is placed when the resource is free."""
-        kind = self._kind[spec.node]
+        kind = self._kind[node_of(spec.node)]
         remote = ray.remote(_Actor).options(
-            resources={kind: 1},
+            # The workers of a node with several GPUs share its one unit; Ray counts in ten-thousandths.
+            resources={kind: int(1e4 / spec.parts) / 1e4},
             num_cpus=0,
-            num_gpus=self._gpus[spec.node] if spec.device != "cpu" else 0,
+            num_gpus=1 if spec.device != "cpu" else 0,
             max_restarts=0,
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(self._threads)}},

@@ -1,0 +1,40 @@
+"""A worker in a fresh process of its own, for GPUs: CUDA does not survive a fork.
+
+Started by `helix_kit.runtime.launch.process` as ``python -m helix_kit.runtime.launch.alone``: the first line of its
+input is the worker's spec, the end of its input means that its parent is gone, and it with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def main() -> None:
+    """Run the worker that the input describes."""
+    # Ctrl-C in a terminal reaches the whole process group; the user's process decides what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from helix_kit.runtime.spec import WorkerSpec
+    from helix_kit.runtime.worker import run_worker
+
+    spec = WorkerSpec.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    status = 1
+    try:
+        run_worker(spec)
+        status = 0
+    except BaseException as error:
+        print(f"worker {spec.node}: {type(error).__name__}: {error}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _die_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Which GPU a worker gets, decided for made-up machines; and what it may take of one, without a GPU."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("torch")
+
+from helix_kit.catalogue import gpus
+from helix_kit.cluster import Cluster
+from helix_kit.errors import HelixKitError, InputError
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime import EngineError, devices, serve
+from helix_kit.runtime.devices import GPU_SHARE, Gpu, is_kind, memory_share, pages_within, place, room_bytes
+from helix_kit.runtime.tiny import tiny_plan
+
+# Names and sizes as drivers report them (GiB to GB by hand).
+NAMES = {
+    "T4": ("Tesla T4", 15.6),
+    "V100-16G": ("Tesla V100-SXM2-16GB", 16.9),
+    "L4": ("NVIDIA L4", 23.6),
+    "A10G": ("NVIDIA A10G", 23.7),
+    "A100-40G": ("NVIDIA A100-SXM4-40GB", 42.3),
+    "A100-80G": ("NVIDIA A100 80GB PCIe", 85.0),
+    "H100-80G": ("NVIDIA H100 80GB HBM3", 85.0),
+    "H200-141G": ("NVIDIA H200", 150.1),
+    "L40S": ("NVIDIA L40S", 47.7),
+    "RTX3090": ("NVIDIA GeForce RTX 3090", 25.3),
+    "RTX4090": ("NVIDIA GeForce RTX 4090", 25.3),
+}
+FOUND = {kind: Gpu(index, *facts, (8, 0)) for index, (kind, facts) in enumerate(NAMES.items())}
+
+
+def test_every_kind_of_the_catalogue_is_told_from_the_others() -> None:
+    kinds = [gpu for gpu in gpus().values() if not gpu.name.startswith("CPU-")]
+    assert {gpu.name for gpu in kinds} == set(NAMES)
+    for name, found in FOUND.items():
+        assert [kind.name for kind in kinds if is_kind(found, kind.name, kind.memory_gb)] == [name]
+    assert not is_kind(Gpu(0, "Tesla V100-SXM2-32GB", 34.1, (7, 0)), "V100-16G", 16)
+
+
+def mixed(weights: Path, kinds: dict[str, tuple[str, int]]) -> Plan:
+    """A plan of nodes of these kinds (GPU and how many per node), two layers each."""
+    made = tiny_plan(weights, {name: (2 * i % 6, 2 * i % 6 + 2) for i, name in enumerate(kinds)})
+    nodes = [{"name": name, "gpu": gpu, "gpus_per_node": count} for name, (gpu, count) in kinds.items()]
+    cluster = Cluster.model_validate({"name": "mixed", "nodes": nodes})
+    profile = made.profiles["CPU-fast"]
+    profiles = {node.kind: profile.model_copy(update={"kind": node.kind}) for node in cluster.nodes}
+    fields = {name: getattr(made, name) for name in Plan.model_fields}
+    return Plan(**{**fields, "cluster": cluster, "profiles": profiles})
+
+
+L4S = [Gpu(i, "NVIDIA L4", 23.6, (8, 9)) for i in range(3)]
+A100 = Gpu(3, "NVIDIA A100-SXM4-40GB", 42.3, (8, 0))
+
+
+def test_nodes_get_the_gpus_of_their_kind(tiny_llama: Path) -> None:
+    kinds = {"a": ("A100-40G", 1), "b": ("L4", 2), "c": ("L4", 1), "d": ("A100-40G", 1), "e": ("CPU-fast", 1)}
+    plan = mixed(tiny_llama, kinds)
+    places = place(plan, find=lambda: [*L4S, A100])
+    assert places == {
+        "a": ("cuda:3",), "b": ("cuda:0", "cuda:1"), "c": ("cuda:2",), "d": ("cuda:3",), "e": ("cpu",),
+    }  # fmt: skip
+    assert memory_share(places, "cuda:3") == GPU_SHARE / 2
+    assert memory_share(places, "cuda:0") is None and memory_share(places, "cpu") is None
+    places = place(plan, "any", find=lambda: [*L4S, A100])
+    assert [places[node] for node in "abcd"] == [("cuda:0",), ("cuda:1", "cuda:2"), ("cuda:3",), ("cuda:0",)]
+    chosen = {"a": "cuda", "b": ["cuda:1", "cuda:1"], "c": "cpu", "d": "cpu"}
+    places = place(plan, chosen, find=lambda: pytest.fail("all is said"))
+    assert places["a"] == ("cuda:0",) and places["b"] == ("cuda:1", "cuda:1")
+    assert memory_share(places, "cuda:1") == GPU_SHARE / 2
+    assert set(place(plan, "cpu", find=lambda: pytest.fail("not asked")).values()) == {("cpu",)}
+    assert place(plan, one_machine=False)["b"] == ("cuda:0", "cuda:0")
+
+
+def test_what_is_lacking_is_said(tiny_llama: Path) -> None:
+    plan = mixed(tiny_llama, {"a": ("L4", 1), "b": ("L4", 4), "c": ("T4", 1)})
+    with pytest.raises(InputError) as caught:
+        place(plan, find=lambda: L4S)
+    text = str(caught.value)
+    assert "node b needs 4 GPUs of kind L4, and this machine has 3 of that kind" in text
+    assert "NVIDIA L4 (24 GB, cuda:0)" in text and "launcher ray" in text
+    plan = mixed(tiny_llama, {"a": ("L4", 1), "b": ("L4", 1), "c": ("T4", 1)})
+    with pytest.raises(InputError, match="node c needs T4, and this machine has none; found: NVIDIA L4"):
+        place(plan, find=lambda: L4S)
+
+
+def test_no_gpu_means_the_cpu_and_says_so(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plan = mixed(tiny_llama, {"a": ("L4", 2), "b": ("T4", 1), "c": ("CPU-slow", 1)})
+    with caplog.at_level(logging.WARNING, "helix_kit"):
+        assert set(place(plan, find=list).values()) == {("cpu",)}
+    assert "no GPU that torch can use: workers for L4, T4 compute on its CPU" in caplog.text
+
+
+def test_the_machine_is_looked_at_in_another_process() -> None:
+    found = devices.find_gpus()
+    assert found == tuple(devices.list_gpus())  # none where there is no GPU
+    assert all(gpu.memory_gb > 1 and gpu.device == f"cuda:{gpu.index}" for gpu in found)
+
+
+def test_pages_are_those_that_fit() -> None:
+    spec = SimpleNamespace(device="cuda:0", start=0, end=10, num_pages=1000, dtype="float16", node="a")
+    assert pages_within(spec, 5e9, 1 << 20) == 1000
+    assert pages_within(spec, 500 * 2.0**20, 1 << 20) == 500
+    with pytest.raises(HelixKitError, match=r"cuda:0 has 0.01 GB left .* weights of 10 layers in float16.*0.01 GB"):
+        pages_within(spec, 9.5 * 2**20, 1 << 20)
+    # Two workers on a GPU of 16 GB: neither counts on what the other has not taken yet.
+    alone, shared = (room_bytes(15e9, 16e9, 1e9, share) for share in (None, GPU_SHARE / 2))
+    assert alone == pytest.approx(GPU_SHARE * 16e9 - 1e9 - 0.05 * 16e9)
+    assert shared == pytest.approx(GPU_SHARE * 8e9 - 0.5e9 - 1e9 - 0.05 * GPU_SHARE * 8e9)
+    assert room_bytes(1e9, 16e9, 1e9, GPU_SHARE / 2) < 1e9  # what others have taken is gone
+
+
+def test_a_gpu_that_is_not_there_ends_the_start_with_words(tiny_llama: Path) -> None:
+    """Also the way of a worker that is started afresh, as those on GPUs are."""
+    import torch
+
+    if torch.cuda.device_count() > 63:
+        pytest.skip("this machine has every GPU that there is")
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)})
+    with pytest.raises(EngineError, match=r"worker a: HelixKitError: cuda:63 is not here: torch .* sees \d+ GPUs"):
+        serve(plan, tiny_llama, devices={"a": "cuda:63"})

@@ -1,0 +1,141 @@
+"""A node with several devices: its layers, pages and failures, with CPUs in the place of GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.errors import InputError  # noqa: E402
+from helix_kit.flow import Stage  # noqa: E402
+from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
+from helix_kit.runtime.parts import expand, pages_of_parts, parts_of  # noqa: E402
+from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+
+PLACEMENT = {"a": (0, 4), "b": (1, 6), "c": (0, 6)}
+SPLIT = {"a": ["cpu", "cpu"], "b": ["cpu", "cpu", "cpu"]}
+PROMPTS = [[5 + n, 6, 7, *range(20, 20 + 3 * n)] for n in range(10)]
+OPTIONS = {"max_new_tokens": 10, "ignore_eos": True}
+
+
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(1, 9), st.data())
+def test_parts_cover_the_range_evenly(start: int, layers: int, devices: int, data: st.DataObject) -> None:
+    parts = parts_of("n", start, start + layers, devices)
+    assert [layer for part in parts for layer in range(part.start, part.end)] == [*range(start, start + layers)]
+    sizes = [part.end - part.start for part in parts]
+    assert len(parts) == min(devices, layers) and max(sizes) - min(sizes) <= 1
+    assert len({part.worker for part in parts}) == len(parts)
+    first = data.draw(st.integers(start, start + layers - 1))
+    end = data.draw(st.integers(first + 1, start + layers))
+    stages = expand((Stage("n", first, end),), {"n": parts})
+    assert [layer for stage in stages for layer in range(stage.start, stage.end)] == [*range(first, end)]
+    held = {part.worker: (part.start, part.end) for part in parts}
+    assert all(held[s.node][0] <= s.start < s.end <= held[s.node][1] for s in stages)
+
+
+@given(st.integers(1, 20), st.integers(2, 8), st.integers(50, 5000), st.floats(0, 30))
+def test_no_device_holds_more_than_its_memory(layers: int, devices: int, pages: int, per_layer: float) -> None:
+    parts = parts_of("n", 0, layers, devices)
+    found = pages_of_parts(parts, pages, pages_per_layer=per_layer, devices=devices)
+    memory = (pages + layers * per_layer) / devices
+    for part, count in zip(parts, found, strict=True):
+        own = part.end - part.start
+        assert count == 1 or count + own * per_layer <= memory + 1e-6
+        assert count <= max(1, pages * own / layers)
+    if layers % devices == 0:  # even parts lose nothing but the fractions
+        assert pages - sum(found) <= devices or min(found) == 1
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_llama: Path) -> list[list[int]]:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    config = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    return [model.generate(torch.tensor([p]), **config)[0, len(p) :].tolist() for p in PROMPTS]
+
+
+def test_same_answers_over_several_devices(tiny_llama: Path, expected: list[list[int]]) -> None:
+    """Entry in the middle of a divided node (b holds [1, 6), after a's [0, 4)), and all pages back."""
+    plan = tiny_plan(tiny_llama, PLACEMENT)
+    with serve(
+        plan, tiny_llama, launcher="inproc", policy="random", pace=False, chunk_tokens=8, devices=SPLIT
+    ) as engine:
+        answers = engine.generate(PROMPTS, **OPTIONS)
+        assert [a.token_ids for a in answers] == expected
+        pipelines = {a.pipeline for a in answers}
+        assert (Stage("a", 0, 4), Stage("b", 4, 6)) in pipelines and (Stage("c", 0, 6),) in pipelines
+        workers = engine.status()["workers"]
+        spans = {name: tuple(worker["layers"]) for name, worker in workers.items()}
+        assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (1, 2), "b/1": (2, 4), "b/2": (4, 6), "c": (0, 6)}
+        end = time.monotonic() + 5
+        while any(w.get("pages_used", 1) for w in engine.status()["workers"].values()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert engine.status()["pages_promised"] == 0
+        # What entered at layer 4 took no page of b/0 and b/1, which hold the layers before.
+        assert workers["b/0"].get("pages_peak", 0) == workers["b/1"].get("pages_peak", 0) == 0
+
+
+def test_pages_are_counted_per_device(tiny_llama: Path, expected: list[list[int]]) -> None:
+    """Two pages per layer: a node total would let in what one device cannot hold."""
+    plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (1, 6)}, kv_tokens_per_layer=32)
+    options = {"launcher": "inproc", "pace": False, "policy": "helix", "devices": {"b": ["cpu", "cpu"]}}
+    with serve(plan, tiny_llama, **options) as engine:
+        pages = {name: worker["pages"] for name, worker in engine.status()["workers"].items()}
+        assert (pages["b/0"], pages["b/1"]) == (4, 6)
+        # Layers 3 to 5 of a request lie on b/1 alone (it holds three of b's five): 33 tokens need three pages of each
+        # layer there, which are more than it has, though b as a whole has ten.
+        with pytest.raises(RequestFailedError, match="fit into the KV pages of no pipeline"):
+            engine.generate([7] * 23, **OPTIONS)
+        assert [a.token_ids for a in engine.generate(PROMPTS[:6], **OPTIONS)] == expected[:6]
+
+
+def test_one_lost_gpu_is_the_loss_of_its_node(tiny_llama: Path, expected: list[list[int]]) -> None:
+    plan = tiny_plan(tiny_llama, PLACEMENT, step_ms=3.0)
+    with serve(plan, tiny_llama, policy="random", pace=True, devices=SPLIT) as engine:
+        handles = [engine.submit(p, **OPTIONS) for p in PROMPTS]
+        while engine.status()["tokens_out"] < 8:
+            time.sleep(0.01)
+        os.kill(engine.status()["workers"]["b/2"]["pid"], signal.SIGKILL)
+        answers = [handle.result(60) for handle in handles]
+        assert [a.token_ids for a in answers] == expected
+        states = {name: worker["state"] for name, worker in engine.status()["workers"].items()}
+        assert [name for name, state in states.items() if state == "lost"] == ["b/2"]
+        late = engine.generate(PROMPTS, **OPTIONS)
+        assert "b" not in {s.node for a in late for s in a.pipeline}
+        engine.restart("b")
+        end = time.monotonic() + 60
+        while engine.status()["workers"]["b/2"]["state"] != "up":
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        again = engine.generate(PROMPTS, **OPTIONS)
+        assert [a.token_ids for a in again] == expected
+        assert "b" in {s.node for a in again for s in a.pipeline}
+
+
+def test_swap_to_other_layers(tiny_llama: Path, expected: list[list[int]]) -> None:
+    plan = tiny_plan(tiny_llama, PLACEMENT)
+    other = tiny_plan(tiny_llama, {"a": (0, 4), "b": (3, 6), "c": (0, 6)})
+    with serve(plan, tiny_llama, launcher="inproc", policy="random", pace=False, devices=SPLIT) as engine:
+        engine.swap(other)
+        spans = {name: tuple(worker["layers"]) for name, worker in engine.status()["workers"].items()}
+        assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (3, 4), "b/1": (4, 5), "b/2": (5, 6), "c": (0, 6)}
+        assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == expected
+
+
+def test_bad_devices_are_named(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, PLACEMENT)
+    with pytest.raises(InputError, match=r"devices\[a\] = 'tpu:0': expected cpu, cuda:0"):
+        serve(plan, tiny_llama, devices={"a": ["cpu", "tpu:0"]})
+    with pytest.raises(InputError, match="unknown node 'z'"):
+        serve(plan, tiny_llama, devices={"z": "cpu"})
+    with pytest.raises(InputError, match="devices = 'gpu': expected plan, any, cpu"):
+        serve(plan, tiny_llama, devices="gpu")
