@@ -18,7 +18,7 @@ from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
 from helix_kit.runtime.members import Launcher
 from helix_kit.runtime.parts import Part, pages_of_parts, parts_of
-from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.spec import WorkerSpec, check_dtype
 from helix_kit.runtime.transport import CurveKeys
 from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
 from helix_kit.scheduling import Policy, make_policy
@@ -93,6 +93,7 @@ def serve(
         checkpoint.check_matches(plan.model)
     if time_scale <= 0:
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
+    check_dtype(dtype)
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     pace = True if emulated else pace
     places = Places("cpu" if emulated else devices, one_machine=launcher != "ray")

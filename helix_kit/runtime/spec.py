@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from helix_kit.errors import InputError
 from helix_kit.profiles.profile import Profile
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def check_dtype(dtype: str) -> str:
+    """The name of a torch dtype that weights can be loaded in; InputError for any other."""
+    if dtype not in DTYPES:
+        raise InputError(f"expected one of {', '.join(DTYPES)}", field="dtype", value=dtype)
+    return dtype
 
 
 class WorkerSpec(BaseModel):

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from helix_kit.errors import InputError
 from helix_kit.runtime import attention
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from helix_kit.runtime.spec import check_dtype
 
 
 @dataclass
@@ -59,10 +57,8 @@ class Stage:
     ) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        if dtype not in DTYPES:
-            raise InputError(f"expected one of {', '.join(DTYPES)}", field="dtype", value=dtype)
         self.start, self.end = start, end
-        self.dtype, self.device = DTYPES[dtype], torch.device(device)
+        self.dtype, self.device = getattr(torch, check_dtype(dtype)), torch.device(device)
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size

@@ -223,6 +223,7 @@ def test_bad_set_ups_are_refused(plan, tiny_llama: Path, tmp_path: Path) -> None
         ({"time_scale": 0}, "time_scale"),
         ({"devices": {"z": "cpu"}}, "unknown node 'z'"),
         ({"policy": "helixx"}, "unknown policy"),
+        ({"dtype": "int3"}, "expected one of float32, bfloat16, float16"),
     ):
         with pytest.raises(InputError, match=message):
             serve(plan, tiny_llama, **{"launcher": "inproc", **options})
