@@ -1,9 +1,10 @@
 """Serve at 80 % load for a long time: memory must stay flat, and no page and no request may get lost.
 
-    python benchmarks/soak.py [--minutes 60] [--load 0.8]
+    python benchmarks/soak.py [--minutes 60] [--load 0.8] [--step-ms 3] [-o docs/runtime-bench.md]
 
 A tiny model on four paced workers, so that the machine is not the limit; arrivals are Poisson, at a share of the rate
-that the runtime reaches with a full queue (measured first). Exit code 1 when memory grows, pages are missing or
+that the runtime reaches with a full queue (measured first). Longer steps (`--step-ms`) leave the processors to others
+and reach fewer requests. Exit code 1 when memory grows, pages are missing or
 requests are lost.
 """
 
@@ -16,8 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from document import facts, write_section
 
-STEP_MS = 3.0
 INPUT_TOKENS, OUTPUT_TOKENS = 24, 24
 SAMPLE_S = 5.0
 WARM_UP_SHARE = 0.25
@@ -43,7 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--load", type=float, default=0.8)
+    parser.add_argument("--step-ms", type=float, default=3.0, help="ms of a layer step of the paced workers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="document whose section on the soak is written anew")
     options = parser.parse_args()
 
     import os
@@ -54,7 +57,7 @@ def main() -> int:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         weights = tiny_checkpoint(Path(scratch) / "tiny")
-        plan = tiny_plan(weights, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+        plan = tiny_plan(weights, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=options.step_ms)
         with serve(plan, weights, policy="random", pace=True, kv_pages=400) as engine:
 
             def submit():
@@ -68,6 +71,10 @@ def main() -> int:
             rate = options.load * full
             print(f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes")
 
+            def cpu_s() -> float:
+                return time.process_time() + sum(w["cpu_s"] for w in engine.status()["workers"].values())
+
+            spent_s = cpu_s()
             pids = [os.getpid(), *(worker["pid"] for worker in engine.status()["workers"].values())]
             samples: list[tuple[float, float]] = []
             outcomes: dict[str, int] = {}
@@ -89,6 +96,7 @@ def main() -> int:
                     samples.append((sampled - start, resident_mb(pids)))
             for handle in live:
                 outcomes[handle.record.outcome] = outcomes.get(handle.record.outcome, 0) + 1
+            spent_s = (cpu_s() - spent_s) / (time.monotonic() - start)
             time.sleep(2)
             status = engine.status()
 
@@ -104,11 +112,26 @@ def main() -> int:
     used = sum(int(worker["pages_used"]) for worker in status["workers"].values())
     steps = sum(worker["steps"] for worker in status["workers"].values())
     overruns = sum(worker["overruns"] for worker in status["workers"].values())
-    print(f"{issued} requests: {outcomes}; at most {longest} at a time; {status['tokens_out']} tokens")
-    print(f"memory {memory[late][0]:.0f} -> {memory[-1]:.0f} MB, {growth:+.1f} MB an hour")
-    print(f"KV pages used at the end: {used}, promised: {status['pages_promised']}; overruns {overruns / steps:.1%}")
     ok = outcomes == {"finished": issued} and used == 0 and status["pages_promised"] == 0
     ok = ok and growth < MOST_GROWTH_MB_PER_HOUR and not status["losses"]
+    lost = len(status["losses"])
+    lines = [
+        f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes "
+        f"(layer steps of {options.step_ms:g} ms)",
+        f"{issued} requests: {outcomes}; at most {longest} at a time; {status['tokens_out']} tokens",
+        f"memory {memory[late][0]:.0f} -> {memory[-1]:.0f} MB, {growth:+.1f} MB an hour",
+        f"KV pages used at the end: {used}, promised: {status['pages_promised']}; workers lost: {lost}",
+        f"steps late: {overruns / steps:.1%} of {steps}; processors used: {spent_s:.2f}",
+    ]
+    print("\n".join(lines[1:]))
+    if options.output:
+        command = f"python benchmarks/soak.py --minutes {options.minutes:g} --step-ms {options.step_ms:g}"
+        told = "\n".join(f"- {line}" for line in [*lines, "passed" if ok else "NOT passed"])
+        about = (
+            "Four paced workers with a tiny model and overlapping ranges, Poisson arrivals, 1 to 47 tokens each way."
+        )
+        text = f"`{command}`; {facts('torch', 'pyzmq')}\n\n{about}\n\n{told}"
+        write_section(options.output, "An hour under load", text)
     print("ok" if ok else "NOT ok")
     return 0 if ok else 1
 

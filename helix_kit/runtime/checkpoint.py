@@ -73,8 +73,8 @@ class Checkpoint:
                     value=getattr(found, field),
                 )
 
-    def read(self, names: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
-        """The tensors called `names`; no other part of the files is read."""
+    def read(self, names: Iterable[str], dtype: torch.dtype | None, device: torch.device) -> dict[str, torch.Tensor]:
+        """The tensors called `names` (`dtype` None: as they are stored); no other part of the files is read."""
         from safetensors import safe_open
 
         by_file: dict[Path, list[str]] = {}

@@ -7,12 +7,14 @@ the embedding, the last one the final norm and the output projection.
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from helix_kit.runtime import attention
+from helix_kit.runtime import attention, products
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.spec import check_dtype
@@ -75,22 +77,34 @@ class Stage:
             layer.load_state_dict(
                 checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
             )
-            _transpose_in_memory(layer)
+            products.prepare(layer)
         # Built afresh: its tables are buffers without a checkpoint entry, and meta has none.
         self._rotary = type(base.rotary_emb)(config).to(self.device)
-        self._embedding = self._read(checkpoint, "model.embed_tokens.weight") if start == 0 else None
-        self._norm = self._head = None
+        # On a CPU as the file has it: rows are read where the file is mapped, which takes no memory of this process.
+        raw = None if self.device.type == "cpu" else self.dtype
+        self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if start == 0 else None
+        self._norm: torch.nn.Module | None = None
+        self._head: Callable[[torch.Tensor], torch.Tensor] | None = None
         if end == self.num_layers:
-            self._norm = base.norm
-            self._norm.load_state_dict(
+            base.norm.load_state_dict(
                 checkpoint.read_under("model.norm.", self.dtype, self.device), strict=True, assign=True
             )
-            name = "model.embed_tokens.weight" if checkpoint.ties_embeddings else "lm_head.weight"
-            shared = self._embedding if checkpoint.ties_embeddings else None
-            self._head = shared if shared is not None else self._read(checkpoint, name)
+            self._norm = base.norm
+            self._head = self._make_head(checkpoint)
 
-    def _read(self, checkpoint: Checkpoint, name: str) -> torch.Tensor:
-        return checkpoint.read([name], self.dtype, self.device)[name]
+    def _make_head(self, checkpoint: Checkpoint) -> Callable[[torch.Tensor], torch.Tensor]:
+        tied = checkpoint.ties_embeddings
+        if self.device.type == "cpu":
+            name = "model.embed_tokens.weight" if tied else "lm_head.weight"
+            return products.Product(self._read(checkpoint, name, self.dtype), None)
+        if tied and self._embedding is not None:
+            weight = self._embedding
+        else:
+            weight = self._read(checkpoint, "model.embed_tokens.weight" if tied else "lm_head.weight", self.dtype)
+        return functools.partial(torch.nn.functional.linear, weight=weight)
+
+    def _read(self, checkpoint: Checkpoint, name: str, dtype: torch.dtype | None) -> torch.Tensor:
+        return checkpoint.read([name], dtype, self.device)[name]
 
     @property
     def page_bytes(self) -> int:
@@ -104,12 +118,12 @@ class Stage:
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states (tokens, hidden size) of `token_ids` (tokens,); only where the range starts at 0."""
         assert self._embedding is not None, "only the first layers have the embedding"
-        return torch.nn.functional.embedding(token_ids.to(self.device), self._embedding)
+        return torch.nn.functional.embedding(token_ids.to(self.device), self._embedding).to(self.dtype)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) of the next token; only where the range ends at the last layer."""
         assert self._norm is not None and self._head is not None, "only the last layers have the output projection"
-        return torch.nn.functional.linear(self._norm(hidden), self._head)
+        return self._head(self._norm(hidden))
 
     @torch.inference_mode()
     def run(self, pool: PagePool, batch: list[Rows]) -> list[torch.Tensor]:
@@ -141,14 +155,3 @@ class Stage:
                 x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
             )
         return x
-
-
-def _transpose_in_memory(layer: torch.nn.Module) -> None:
-    """Lay the layer's weight matrices out column by column, under their own shape.
-
-    A step has few rows, and products of few rows with a matrix that lies (in, out) in memory are 5 to 50 % faster on
-    a CPU than with the checkpoint's (out, in). GPUs gain nothing from it.
-    """
-    for module in layer.modules():
-        if isinstance(module, torch.nn.Linear) and module.weight.device.type == "cpu":
-            module.weight = torch.nn.Parameter(module.weight.t().contiguous().t(), requires_grad=False)

@@ -34,6 +34,8 @@ from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.wire import tensor_from, wire_of
 
 IDLE_POLL_S = 0.1
+LINGER_SHARE, LINGER_MOST_S = 0.05, 0.01
+"""How long a step waits for rows that are on their way back, as a share of the last step, and at most."""
 TOMBSTONES = 2048
 TOKEN_BYTES = 8.0
 """Declared size of one token on its way to the coordinator."""
@@ -92,6 +94,9 @@ class Worker:
         self._pacer = Pacer(spec.profile, spec.time_scale)
         self._shaper: Shaper | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
+        self._awaited: set[int] = set()
+        """Requests whose token went out with the last step and whose next row comes here: all of a short round trip."""
+        self._linger_until_s = 0.0
         self._hops: dict[str, tuple[float, int]] = {}
         """Since the last heartbeat, by sender: seconds that rows spent here, and how many pieces of work."""
 
@@ -186,10 +191,13 @@ class Worker:
         back_to_back = False
         while not self._halt.is_set():
             idle = not any(live.waiting for live in self._live.values())
-            for message in self._inbox.receive(IDLE_POLL_S if idle else 0.0):
+            linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
+            for message in self._inbox.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
                 if message.kind == "stop":
                     return
                 self._take(message)
+            if self._awaited and time.monotonic() < self._linger_until_s:
+                continue
             work = choose(((r, live.waiting) for r, live in self._live.items()), self._limits)
             if work:
                 self._step(work, back_to_back and not idle)
@@ -209,6 +217,7 @@ class Worker:
             self._inbox.dropped.malformed += 1
 
     def _free(self, request: int, epoch: int) -> list[int]:
+        self._awaited.discard(request)
         live = self._live.get(request)
         if live is not None and live.epoch <= epoch:
             live.table.release(self._pool)
@@ -232,6 +241,7 @@ class Worker:
             if live is None:
                 self._inbox.dropped.stale += 1
                 continue
+            self._awaited.discard(item.request)
             live.received += item.tokens
             live.waiting.append(Work(item, part, now))
 
@@ -307,6 +317,20 @@ class Worker:
             self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, "tokens", words)
         elif tokens:
             self._tell("tokens", rows=tokens, generation=self.spec.generation)
+            self._await(began, tokens, members, work)
+
+    def _await(self, began: float, tokens: list[list[int]], members: list[Live], work: list[tuple[int, Work]]) -> None:
+        """Let the next step wait a moment for rows that the coordinator sends straight back.
+
+        Without it the requests of a worker that holds all layers fall into two halves, each of which computes while
+        the other's tokens are under way, and twice as many steps are run. A paced worker does as its profile says.
+        """
+        if self.spec.profile is not None:
+            return
+        whole = {request for live, (request, _) in zip(members, work) if live.start == 0}
+        self._awaited = {token[0] for token in tokens} & whole
+        now = time.monotonic()
+        self._linger_until_s = now + min(LINGER_MOST_S, LINGER_SHARE * (now - began))
 
     @torch.inference_mode()
     def _sample(self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]) -> list[list[int]]:
