@@ -80,10 +80,10 @@ bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 	$(BIN)/python benchmarks/bench_sim.py
 
 bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and generate_batch
-	$(BIN)/python benchmarks/bench_runtime.py
+	$(BIN)/python benchmarks/bench_runtime.py -o docs/runtime-bench.md
 
 closed-loop: $(DEV) ## Profile this machine, simulate and really serve the same trace, compare
-	$(BIN)/python benchmarks/closed_loop.py
+	$(BIN)/python benchmarks/closed_loop.py -o docs/runtime-bench.md
 
 soak: $(DEV) ## Five minutes at 80 % load: no request lost, no page lost, memory
 	$(BIN)/python benchmarks/soak.py --minutes 5

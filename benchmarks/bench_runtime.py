@@ -1,6 +1,6 @@
 """The runtime's speed beside transformers' own, on one machine, with one thread each, in one run.
 
-    python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [--json FILE]
+    python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [-o docs/runtime-bench.md] [--json FILE]
 
 Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of what
 computes, so that a busy machine changes little; what is to be read are the ratios. A pipeline of four workers
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from document import facts, write_section
 
 PROMPT_TOKENS = 32
 HOP_BYTES = (16 << 10, 1 << 20)
@@ -130,10 +131,32 @@ def bench_hop(count: int = 200) -> dict[str, float]:
     return found
 
 
+def table(results: dict[str, dict[str, float]], batches: list[int]) -> list[str]:
+    """What was found, as a table in Markdown and a line on the transport."""
+
+    def row(label: str, values: list[float], digits: int, unit: str = "") -> str:
+        return f"| {label:34} |" + "".join(f" {v:8.{digits}f}{unit} |" for v in values)
+
+    rows = [
+        f"| {'tokens per CPU-second':34} |" + "".join(f" {f'batch {b}':>9} |" for b in batches),
+        "|---|" + "---:|" * len(batches),
+    ]
+    for name in ("one worker", "four workers", "generate", "generate_batch"):
+        rows.append(row(name, [results[name][f"per_cpu_s_{b}"] for b in batches], 1))
+    for name, other in (("one worker", "generate"), ("one worker", "generate_batch"), ("four workers", "one worker")):
+        ratios = [results[name][f"per_cpu_s_{b}"] / results[other][f"per_cpu_s_{b}"] for b in batches]
+        rows.append(row(f"{name} / {other}", ratios, 2, "x"))
+    spent = [results["four workers"][f"coordinator_ms_per_token_{b}"] for b in batches]
+    rows.append(row("coordinator, CPU ms per token", spent, 3))
+    hops = [f"{results['transport'][f'hop_us_{size >> 10}_kib']:.0f} us for {size >> 10} KiB" for size in HOP_BYTES]
+    return [*rows, "", f"One hop over the data plane's sockets, median: {', '.join(hops)}."]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--new-tokens", type=int, default=40)
+    parser.add_argument("-o", "--output", type=Path, help="document whose section on speed is written anew")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     batches = [int(b) for b in options.batches.split(",")]
@@ -147,17 +170,17 @@ def main() -> None:
     results["four workers"] = bench_engine(weights, [8, 16, 23], batches, options.new_tokens)
     results |= bench_transformers(weights, batches, options.new_tokens)
     results["transport"] = bench_hop()
+    lines = table(results, batches)
     print(f"{device_name('cpu')}, one thread each, fp32, {options.new_tokens} new tokens\n")
-    print(f"tokens per CPU-second {'':8}" + "".join(f"{f'batch {b}':>10}" for b in batches))
-    for name in ("one worker", "four workers", "generate", "generate_batch"):
-        print(f"{name:30}" + "".join(f"{results[name][f'per_cpu_s_{b}']:10.1f}" for b in batches))
-    for other in ("generate", "generate_batch"):
-        ratios = [results["one worker"][f"per_cpu_s_{b}"] / results[other][f"per_cpu_s_{b}"] for b in batches]
-        print(f"{'one worker / ' + other:30}" + "".join(f"{r:9.2f}x" for r in ratios))
-    spent = [results["four workers"][f"coordinator_ms_per_token_{b}"] for b in batches]
-    print(f"{'coordinator, CPU ms per token':30}" + "".join(f"{s:10.3f}" for s in spent))
-    for size in HOP_BYTES:
-        print(f"one hop of {size >> 10} KiB, median: {results['transport'][f'hop_us_{size >> 10}_kib']:.0f} us")
+    print("\n".join(lines))
+    if options.output:
+        about = (
+            f"`make bench-runtime`; {facts('torch', 'transformers', 'pyzmq')}\n\n"
+            f"SmolLM2-135M in fp32 with one thread each, greedy, {PROMPT_TOKENS} random prompt tokens and "
+            f"{options.new_tokens} new ones\n(prefill counted); `generate` gets the whole batch at once, padded. "
+            "The coordinator is that of the four workers."
+        )
+        write_section(options.output, "Speed", "\n".join([about, "", *lines]))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

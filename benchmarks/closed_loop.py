@@ -1,6 +1,6 @@
 """How close the simulator comes to the runtime: measure, plan, simulate, then serve the same trace for real.
 
-    python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [--json FILE]
+    python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [-o docs/runtime-bench.md] [--json FILE]
 
 This machine is measured with SmolLM2-135M and slowed down to the three kinds of the `laptop` preset (`--shipped` takes
 the tables that come with the package instead); the plan made from that is simulated and served, with the same requests
@@ -16,6 +16,8 @@ import importlib.util
 import json
 from pathlib import Path
 from typing import Any
+
+from document import facts, write_section
 
 TOLERANCE = 0.10
 MOST_OVERRUNS = 0.02
@@ -56,6 +58,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--time-scale", type=float, default=1.0)
     parser.add_argument("--shipped", action="store_true", help="use the shipped profile")
+    parser.add_argument("-o", "--output", type=Path, help="document whose section on this is written anew")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -87,15 +90,29 @@ def main() -> int:
         for quantile in ("p50", "p95"):
             sim, got = (summary[f"{phase}_latency_s"][quantile] for summary in both)
             pairs[f"{phase} latency {quantile}, s"] = (sim, got)
+    lines = [
+        "| | simulated | real | real / simulated |",
+        "|---|---:|---:|---:|",
+        *(f"| {label} | {sim:.3f} | {got:.3f} | {got / sim:.3f} |" for label, (sim, got) in pairs.items()),
+    ]
     print(f"{len(workload)} requests, plan {plan.flow_tokens_per_s:.0f} tokens/s, {plan.placement}")
-    print(f"{'':24}{'simulated':>11}{'real':>11}{'real / sim':>12}")
-    for label, (sim, got) in pairs.items():
-        print(f"{label:24}{sim:11.3f}{got:11.3f}{got / sim:12.3f}")
+    print("\n".join(lines))
     judged = ("output tokens/s", "prompt latency p50, s", "decode latency p50, s")
     close = all(abs(pairs[label][1] / pairs[label][0] - 1) <= TOLERANCE for label in judged)
     disturbed = share > MOST_OVERRUNS
-    print(f"steps that took longer than their profile: {share:.1%} of {real.facts['steps']}")
-    print("within 10 %" if close else "NOT within 10 %", "(disturbed run)" if disturbed else "")
+    late = f"steps that took longer than their profile: {share:.1%} of {real.facts['steps']}"
+    verdict = ("within 10 %" if close else "NOT within 10 %") + (" (disturbed run)" if disturbed else "")
+    print(late)
+    print(verdict)
+    if options.output:
+        scaled = "" if scale == 1 else f" --time-scale {scale:g}"
+        about = (
+            f"`python benchmarks/closed_loop.py{scaled}`; {facts('torch', 'transformers')}\n\n"
+            f"This machine measured with SmolLM2-135M, slowed to the kinds of the `laptop` preset, planned, simulated and\n"
+            f"served: {len(workload)} requests at the same times, plan of {plan.flow_tokens_per_s:.0f} tokens/s."
+        )
+        told = f"Throughput, median prompt and median decode latency: {verdict}; {late}."
+        write_section(options.output, "Simulated and real", "\n".join([about, "", *lines, "", told]))
     if options.json:
         facts = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
         options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

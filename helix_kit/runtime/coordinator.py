@@ -37,7 +37,9 @@ from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-"""Longest pause of the loop, in which silence, ends of processes and time limits are looked for."""
+"""Longest pause of the loop."""
+LOOK_S = 0.05
+"""How often silence, ends of processes and time limits are looked for while messages come in."""
 
 
 class Coordinator:
@@ -167,17 +169,24 @@ class Coordinator:
             poller = zmq.Poller()
             poller.register(self._inbox.socket, zmq.POLLIN)
             poller.register(self._bell_in, zmq.POLLIN)
+            bell, look_s = self._bell_in.fileno(), 0.0
             while not self._stopping:
-                # The poller names a plain socket by its number.
-                if any(ready == self._bell_in.fileno() for ready, _ in poller.poll(POLL_MS)):
-                    self._quiet_bell()
-                self._take_commands()
-                for message in self._inbox.receive():
-                    self._take(message)
-                self.crew.check()
-                self._expire()
-                self._admit()
-                self._flush()
+                for ready, _ in poller.poll(POLL_MS):
+                    if ready == bell:  # the poller names a plain socket by its number
+                        self._quiet_bell()
+                        self._take_commands()
+                    else:
+                        for message in self._inbox.receive():
+                            self._take(message)
+                # Not for every token: all of them together take longer than a token does.
+                if time.monotonic() >= look_s:
+                    look_s = time.monotonic() + LOOK_S
+                    self.crew.check()
+                    self._expire()
+                if self._waiting:
+                    self._admit()
+                if self._outgoing:
+                    self._flush()
                 self.cpu_s = time.thread_time()
         except Exception as error:
             log.exception("the coordinator failed")
@@ -310,12 +319,16 @@ class Coordinator:
             reason = "stop"
             job.handle._push(Piece(token, ""))
         else:
-            text, met_stop = job.text.feed(token) if job.text else ("", False)
+            if job.text is not None and job.text.has_stops:
+                text, met_stop = job.text.feed(token)
+                job.handle._push(Piece(token, text))
+            else:
+                met_stop = False
+                job.handle._push_token(token)
             if met_stop:
                 reason = "stop"
             elif len(job.generated) >= job.request.output_tokens:
                 reason = "length"
-            job.handle._push(Piece(token, text))
         if reason is not None:
             self._complete(job, reason)
             return
@@ -415,6 +428,7 @@ class Coordinator:
         self._outgoing.clear()
 
     def _complete(self, job: Job, reason: FinishReason) -> None:
+        job.handle._make_text()
         if job.text is not None and (rest := job.text.flush()):
             job.handle._push(Piece(None, rest))
         pipeline = job.pipeline or ()

@@ -186,9 +186,10 @@ class Crew:
         """The worker that sent a message; None when it is one that is no more. Words about itself are acted on."""
         body = message.body
         node, generation = body.get("node", ""), body.get("generation")
-        candidates = [self.members.get(node), self._swap.incoming.get(node) if self._swap else None]
-        member = next((m for m in candidates if m is not None and m.spec.generation == generation), None)
-        if member is None or member.state == "lost":
+        member = self.members.get(node)
+        if self._swap is not None and (member is None or member.spec.generation != generation):
+            member = self._swap.incoming.get(node)
+        if member is None or member.spec.generation != generation or member.state == "lost":
             return None
         member.heard_s = time.monotonic()
         if message.kind == "beat":

@@ -152,7 +152,7 @@ class Engine:
             number = self._next_id
             self._next_id += 1
         request = Request(number, now if arrival_s is None else arrival_s, len(ids), max_new_tokens)
-        handle = Handle(self._coordinator.cancel)
+        handle = Handle(self._coordinator.cancel, text)
         self._coordinator.submit(
             Job(
                 request=request,

@@ -67,8 +67,11 @@ class Completion:
 class Handle:
     """A submitted request: iterate (or `async for`) over its pieces, wait for `result()`, or `cancel()`."""
 
-    def __init__(self, cancel: Callable[[Handle], None]) -> None:
+    def __init__(self, cancel: Callable[[Handle], None], text: TextStream | None = None) -> None:
         self._cancel = cancel
+        self._text = text
+        self._untold: list[int] = []
+        """Tokens whose text nobody has asked for: it is made by who reads it, or all at once at the end."""
         self._changed = threading.Condition()
         self._ended = threading.Event()
         """Apart from `_changed`: who waits for the end is not woken, and does not take the lock, for each token."""
@@ -111,8 +114,9 @@ class Handle:
         index = 0
         while True:
             with self._changed:
-                while len(self._pieces) == index and not self.done:
+                while len(self._pieces) == index and not self._untold and not self.done:
                     self._changed.wait()
+                self._tell()
                 fresh = self._pieces[index:]
             index += len(fresh)
             yield from fresh
@@ -134,6 +138,7 @@ class Handle:
             while True:
                 changed.clear()
                 with self._changed:
+                    self._tell()
                     fresh, done = self._pieces[index:], self.done
                 index += len(fresh)
                 for piece in fresh:
@@ -149,8 +154,25 @@ class Handle:
 
     def _push(self, piece: Piece) -> None:
         with self._changed:
+            self._tell()
             self._pieces.append(piece)
             self._notify()
+
+    def _push_token(self, token_id: int) -> None:
+        """Add a token whose text cannot end the request."""
+        with self._changed:
+            self._untold.append(token_id)
+            self._notify()
+
+    def _make_text(self) -> None:
+        """Make the text of all tokens so far."""
+        with self._changed:
+            self._tell()
+
+    def _tell(self) -> None:
+        for token_id in self._untold:
+            self._pieces.append(Piece(token_id, self._text.feed(token_id)[0] if self._text else ""))
+        self._untold.clear()
 
     def _finish(self, record: RequestRecord, outcome: Completion | RequestFailedError) -> None:
         with self._changed:
@@ -179,7 +201,7 @@ class Job:
     record: RequestRecord
     handle: Handle
     text: TextStream | None = None
-    """None: nobody reads text (replays)."""
+    """The handle's; None: nobody reads text (replays)."""
     deadline_s: float | None = None
     epoch: int = 0
     pipeline: Pipeline | None = None

@@ -99,6 +99,11 @@ class TextStream:
         self.text = ""
         """All text given out."""
 
+    @property
+    def has_stops(self) -> bool:
+        """Whether text can end the request."""
+        return bool(self._stop)
+
     def feed(self, token_id: int) -> tuple[str, bool]:
         """Text that became certain with this token, and whether a stop string was met."""
         self._window.append(token_id)

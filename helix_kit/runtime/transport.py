@@ -21,6 +21,9 @@ HIGH_WATER_MARK = 100_000
 """Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
 
 
+# Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
+_AT_ONCE, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
+
 LOOK_FOR_REFUSED_S = 0.2
 """How often an encrypted inbox looks whether peers were turned away."""
 
@@ -79,13 +82,13 @@ class Inbox:
         found: list[Message] = []
         if self._refusals is not None:
             self._count_refused()
-        if timeout_s > 0 and not self.socket.poll(int(timeout_s * 1000) or 1):
+        socket = self.socket
+        if timeout_s > 0 and not socket.poll(int(timeout_s * 1000) or 1):
             return found
-        while True:
-            try:
-                frames = self.socket.recv_multipart(flags=zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return found
+        while socket.getsockopt(zmq.EVENTS) & _READABLE:
+            frames = [socket.recv(_AT_ONCE, copy=False)]
+            while frames[-1].more:
+                frames.append(socket.recv(_AT_ONCE, copy=False))
             try:
                 found.append(messages.unpack([frame.buffer for frame in frames], self._key))
             except ForeignError:
@@ -93,6 +96,7 @@ class Inbox:
             except MalformedError as error:
                 self.dropped.malformed += 1
                 self.dropped.reasons = [*self.dropped.reasons[-9:], str(error)]
+        return found
 
     def _count_refused(self) -> None:
         """Count connections that failed the CURVE handshake as foreign; a peer that tries again counts again."""
@@ -141,7 +145,9 @@ class Outbox:
             self._sockets[endpoint] = socket
         header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape)
         try:
-            socket.send_multipart([header, tensor], flags=zmq.NOBLOCK, copy=False)
+            # A queue takes a message whole: where the first frame went in, the second one does.
+            socket.send(header, _AT_ONCE | _MORE)
+            socket.send(tensor, _AT_ONCE, copy=False)
         except zmq.Again:
             raise PeerLostError(f"{endpoint} takes no more messages") from None
 
