@@ -1,6 +1,6 @@
 """How close the simulator comes to the runtime: measure, plan, simulate, then serve the same trace for real.
 
-    python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [-o docs/runtime-bench.md] [--json FILE]
+    python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [-o FILE] [--json FILE]
 
 This machine is measured with SmolLM2-135M and slowed down to the three kinds of the `laptop` preset (`--shipped` takes
 the tables that come with the package instead); the plan made from that is simulated and served, with the same requests
@@ -108,14 +108,14 @@ def main() -> int:
         scaled = "" if scale == 1 else f" --time-scale {scale:g}"
         about = (
             f"`python benchmarks/closed_loop.py{scaled}`; {facts('torch', 'transformers')}\n\n"
-            f"This machine measured with SmolLM2-135M, slowed to the kinds of the `laptop` preset, planned, simulated and\n"
-            f"served: {len(workload)} requests at the same times, plan of {plan.flow_tokens_per_s:.0f} tokens/s."
+            f"This machine measured with SmolLM2-135M, slowed to the kinds of the `laptop` preset, planned, simulated\n"
+            f"and served: {len(workload)} requests at the same times, plan of {plan.flow_tokens_per_s:.0f} tokens/s."
         )
         told = f"Throughput, median prompt and median decode latency: {verdict}; {late}."
         write_section(options.output, "Simulated and real", "\n".join([about, "", *lines, "", told]))
     if options.json:
-        facts = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
-        options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        found = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0 if close else 1
 
 
