@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import queue
 import socket
 import threading
@@ -63,6 +64,7 @@ class Coordinator:
         max_queue: int | None = None,
         links: Mapping[str, LinkQuality] | None = None,
         time_scale: float = 1.0,
+        card_bytes_per_s: float = math.inf,
         token_bytes: float = 0.0,
     ) -> None:
         self._chunk_tokens, self._max_queue = chunk_tokens, max_queue
@@ -85,7 +87,7 @@ class Coordinator:
         self._token_bytes = token_bytes
         self._shaper: Shaper | None = None
         if links is not None:
-            self._shaper = Shaper(lambda: Outbox(self._context, key, keys=keys), links, time_scale)
+            self._shaper = Shaper(lambda: Outbox(self._context, key, keys=keys), links, time_scale, card_bytes_per_s)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell_in, self._bell_out = socket.socketpair()
         self._bell_in.setblocking(False)

@@ -97,6 +97,7 @@ def serve(
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     pace = True if emulated else pace
     places = Places("cpu" if emulated else devices, one_machine=launcher != "ray")
+    card_bytes_per_s = plan.cluster.network.nic_gbps * 1e9 / 8
     used = [device for devices in places.of(plan).values() for device in devices]
     count = threads or max(1, (os.cpu_count() or 1) // len(used))
     starter = make_launcher(launcher, plan, checkpoint.config["model_type"], threads=count, on_cpu="cpu" in used)
@@ -146,6 +147,7 @@ def serve(
             profile=profile if paced else None,
             time_scale=time_scale,
             links=_links(current, node) if emulated else None,
+            card_bytes_per_s=card_bytes_per_s,
             bytes_per_token=current.model.link_bytes_per_token,
         )
 
@@ -165,6 +167,7 @@ def serve(
         max_queue=max_queue,
         links=_links(plan, COORDINATOR) if emulated else None,
         time_scale=time_scale,
+        card_bytes_per_s=card_bytes_per_s,
         token_bytes=plan.model.token_bytes,
     )
     coordinator.start()

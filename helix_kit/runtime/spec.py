@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 from helix_kit.errors import InputError
@@ -20,7 +22,7 @@ def check_dtype(dtype: str) -> str:
 class WorkerSpec(BaseModel):
     """One worker: a node of the plan, its layers and where to report."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     node: str
     """Name of the worker: its node's, or ``node/i`` where the node has several."""
@@ -51,6 +53,8 @@ class WorkerSpec(BaseModel):
     time_scale: float = 1.0
     links: dict[str, tuple[float, float]] | None = None
     """Emulated links: next node or ``coordinator`` -> (bytes/s, latency in s); None: send at once."""
+    card_bytes_per_s: float = math.inf
+    """Emulated network card, in each direction, that all links of the node share."""
     bytes_per_token: float = 0.0
     """Declared size of one token's activation on emulated links."""
     heartbeat_s: float = 0.5

@@ -27,7 +27,7 @@ from helix_kit.runtime.kv_cache import BlockTable
 from helix_kit.runtime.messages import HOP_PREFIX, MOST_HOPS, Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
-from helix_kit.runtime.shaping import Shaper
+from helix_kit.runtime.shaping import CardInbox, Shaper
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.stage import Rows, Stage, segments
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
@@ -110,9 +110,11 @@ class Worker:
         context: zmq.Context[Any] = zmq.Context()
         self._inbox = Inbox(context, self._key, host=spec.host, keys=self._curve)
         self._outbox = Outbox(context, self._key, keys=self._curve)
+        self._arrivals: Inbox | CardInbox = self._inbox
         if spec.links is not None:
             make_outbox = functools.partial(Outbox, context, self._key, keys=self._curve)
-            self._shaper = Shaper(make_outbox, spec.links, spec.time_scale)
+            self._shaper = Shaper(make_outbox, spec.links, spec.time_scale, spec.card_bytes_per_s)
+            self._arrivals = CardInbox(self._inbox, spec.card_bytes_per_s, spec.bytes_per_token, spec.time_scale)
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             devices.prepare(spec, own_process=self._own_process)
@@ -192,7 +194,7 @@ class Worker:
         while not self._halt.is_set():
             idle = not any(live.waiting for live in self._live.values())
             linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
-            for message in self._inbox.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
+            for message in self._arrivals.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
                 if message.kind == "stop":
                     return
                 self._take(message)

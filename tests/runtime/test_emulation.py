@@ -15,7 +15,7 @@ from helix_kit.cluster import Cluster
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.replay import OverrunError
-from helix_kit.runtime.shaping import Shaper
+from helix_kit.runtime.shaping import CardInbox, Shaper
 from helix_kit.runtime.tiny import tiny_plan
 from helix_kit.runtime.transport import Inbox, Outbox
 from helix_kit.workload.workload import Workload
@@ -43,6 +43,56 @@ def test_messages_take_bandwidth_and_latency() -> None:
         assert expected <= arrived[number] < expected + 0.08
     assert shaper.bytes_sent == {"far": 150.0, "near": 50.0}
     shaper.close()
+    inbox.close()
+    context.term()
+
+
+def timed_arrivals(shapers: dict[str, Shaper], receive, expected: int) -> dict[int, float]:
+    """Seconds until the first row of each message, by its request."""
+    start, arrived = time.monotonic(), {}
+    while len(arrived) < expected:
+        for message in receive(0.01):
+            arrived[message.body["items"][0].request] = time.monotonic() - start
+        assert time.monotonic() - start < 5
+    for shaper in shapers.values():
+        shaper.close()
+    return arrived
+
+
+def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
+    """Ten rows of 10 declared bytes each."""
+    item = [request, 0, 0, 10, True, None, None]
+    shaper.send(target, 100.0, endpoint, "run", {"items": [item]}, tensor=bytes(80), dtype="float32", shape=(10, 2))
+
+
+@pytest.mark.parametrize("card", [1000.0, 1e9])
+def test_links_of_one_machine_share_its_card(card: float) -> None:
+    """Two links at once, each as wide as the card: twice the time. With a wide card they do not see each other."""
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    shaper = Shaper(lambda: Outbox(context, KEY), {"x": (1000.0, 0.0), "y": (1000.0, 0.0)}, 1.0, card)
+    for request, target in enumerate("xy"):
+        send_rows(shaper, target, inbox.endpoint, request)
+    arrived = timed_arrivals({"only": shaper}, inbox.receive, 2)
+    second = 0.2 if card == 1000.0 else 0.1
+    assert 0.1 <= arrived[0] < 0.16 and second <= arrived[1] < second + 0.06
+    inbox.close()
+    context.term()
+
+
+@pytest.mark.parametrize("card", [1000.0, 1e9])
+def test_senders_to_one_machine_share_its_card(card: float) -> None:
+    """Two machines send to a third at once; what arrives one after the other is not slowed down."""
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    behind = CardInbox(inbox, card, 10.0, 1.0)
+    shapers = {name: Shaper(lambda: Outbox(context, KEY), {"z": (1000.0, 0.0)}, 1.0) for name in "ab"}
+    for request, shaper in enumerate(shapers.values()):
+        send_rows(shaper, "z", inbox.endpoint, request)
+    send_rows(shapers["a"], "z", inbox.endpoint, 2)  # on its link from 0.1 to 0.2 s
+    times = sorted(timed_arrivals(shapers, behind.receive, 3).values())
+    expected = (0.1, 0.2, 0.3) if card == 1000.0 else (0.1, 0.1, 0.2)
+    assert all(due <= at < due + 0.06 for due, at in zip(expected, times, strict=True))
     inbox.close()
     context.term()
 
