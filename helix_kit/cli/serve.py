@@ -27,6 +27,9 @@ def serve_command(
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    attention: Annotated[
+        str, typer.Option(help="On GPUs: sdpa (torch's own), flashinfer (an extra), or auto.")
+    ] = "sdpa",
     devices: Annotated[
         str, typer.Option(help="GPUs: those that the plan names (plan), whatever is there (any), or none (cpu).")
     ] = "plan",
@@ -57,6 +60,7 @@ def serve_command(
             weights = demo_weights(say)
         say(f"starting {len(plan.placement)} workers")
         options: dict[str, Any] = {"policy": policy, "launcher": launcher, "dtype": dtype, "devices": devices}
+        options["attention"] = attention
         with serve(plan, weights=weights, seed=seed, **options) as engine:
             if http is not None:
                 from helix_kit.runtime.api import run_server

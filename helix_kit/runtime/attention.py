@@ -2,7 +2,8 @@
 
 One step holds rows (tokens) of several requests side by side. Rows of requests that decode are attended in one
 batch over their gathered pages; each prefill chunk is attended by itself, causally, over what its request has
-so far. `register` makes transformers call `attend`, which finds the step's bookkeeping in the keyword `step`.
+so far. `register` makes transformers call `attend`, which finds the step's bookkeeping in the keyword `step`. With a
+backend of `helix_kit.runtime.flashinfer`, `attend` writes keys and values and leaves the rest to FlashInfer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from helix_kit.runtime.flashinfer import FlashInfer, PagedStep
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 
 IMPLEMENTATION = "helix_kit_paged"
@@ -45,10 +47,16 @@ class StepLayout:
     """(decoding requests, 1): position of each row, which is the last one it may see."""
     chunks: list[Chunk]
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    paged: PagedStep | None = None
+    """FlashInfer's bookkeeping, which takes the place of all the above but the slots."""
 
 
 def lay_out(
-    pool: PagePool, first_layer: int, num_layers: int, rows: list[tuple[BlockTable, int, int, int]]
+    pool: PagePool,
+    first_layer: int,
+    num_layers: int,
+    rows: list[tuple[BlockTable, int, int, int]],
+    backend: FlashInfer | None = None,
 ) -> StepLayout:
     """Bookkeeping of one segment of layers.
 
@@ -56,6 +64,14 @@ def lay_out(
     table, the position of its first token in this step, and how many tokens it has there.
     """
     device = pool.keys.device
+    if backend is not None:
+        spans = [(table.slots(at, at + tokens), offset) for table, offset, at, tokens in rows]
+        slots_of = np.concatenate([found[offset : offset + num_layers] for found, offset in spans], axis=1)
+        none = torch.empty(0, dtype=torch.long, device=device)
+        on_device = torch.from_numpy(slots_of).to(device)
+        return StepLayout(
+            pool, first_layer, on_device, none, none, none, [], paged=backend.lay_out(pool, num_layers, rows)
+        )
     slots, decode, chunks, row = [], [], [], 0
     for table, offset, position, tokens in rows:
         layers = slice(offset, offset + num_layers)
@@ -103,6 +119,8 @@ def attend(
     kv_heads = key.shape[1]
     pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
+    if step.paged is not None:
+        return step.paged.attend(layer, query[0], scaling, sliding_window).unsqueeze(0), None
     if not step.chunks:  # the usual step: nothing but decodes, in batch order
         return _decode(step, layer, query[0], scaling, sliding_window).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)

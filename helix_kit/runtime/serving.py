@@ -23,6 +23,7 @@ from helix_kit.runtime.transport import CurveKeys
 from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
 from helix_kit.scheduling import Policy, make_policy
 
+ATTENTION_CHOICES = ("sdpa", "flashinfer", "auto")
 STEP_TOKENS = 512
 
 
@@ -33,6 +34,7 @@ def serve(
     launcher: str | Launcher = "process",
     policy: str | Policy = "helix",
     dtype: str = "float32",
+    attention: str = "sdpa",
     seed: int = 0,
     devices: str | Devices | None = None,
     pace: bool | None = None,
@@ -60,6 +62,9 @@ def serve(
         As in `helix_kit.scheduling.make_policy`, or a Policy object.
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
+    attention
+        ``sdpa``: torch's own, everywhere. ``flashinfer``: its kernels on GPUs (an extra; float16 and bfloat16).
+        ``auto``: those where they can be used.
     devices
         ``plan`` (default): CPU for the CPU-* kinds, else this machine's GPUs of the kinds that the plan names (on a
         machine without GPUs, its CPU). ``any``: its GPUs in turn, whatever they are. ``cpu``. Or node -> torch device,
@@ -94,6 +99,8 @@ def serve(
     if time_scale <= 0:
         raise InputError("expected more than 0", field="time_scale", value=time_scale)
     check_dtype(dtype)
+    if attention not in ATTENTION_CHOICES:
+        raise InputError(f"expected one of {', '.join(ATTENTION_CHOICES)}", field="attention", value=attention)
     make_policy(policy, plan, seed=seed)  # an unknown name is refused before anything starts
     pace = True if emulated else pace
     places = Places("cpu" if emulated else devices, one_machine=launcher != "ray")
@@ -137,6 +144,7 @@ def serve(
             curve_secret=keys.secret.decode() if keys else None,
             host=host,
             dtype=dtype,
+            attention=attention,
             device=devices_of[node][part.index],
             # With Ray each worker's "cuda:0" is another GPU.
             memory_share=None if launcher == "ray" else memory_share(devices_of, devices_of[node][part.index]),

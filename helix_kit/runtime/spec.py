@@ -42,6 +42,8 @@ class WorkerSpec(BaseModel):
     host: str = "127.0.0.1"
     """Address to listen on."""
     dtype: str = "float32"
+    attention: str = "sdpa"
+    """``sdpa``, ``flashinfer`` or ``auto``."""
     device: str = "cpu"
     memory_share: float | None = None
     """Share of a GPU's memory this worker may take; None: no limit of ours."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from helix_kit.runtime import attention, products
+from helix_kit.runtime import attention, flashinfer, products
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.spec import check_dtype
@@ -55,7 +55,14 @@ class Stage:
     """Layers [start, end) of the checkpoint on one device."""
 
     def __init__(
-        self, checkpoint: Checkpoint, start: int, end: int, *, dtype: str = "float32", device: str = "cpu"
+        self,
+        checkpoint: Checkpoint,
+        start: int,
+        end: int,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        attention_backend: str = "sdpa",
     ) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -72,6 +79,14 @@ class Stage:
         base = model.model
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.backend = flashinfer.make_backend(
+            attention_backend,
+            self.dtype,
+            self.device,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+        )
         self._layers = [base.layers[i] for i in range(start, end)]
         for index, layer in enumerate(self._layers, start):
             layer.load_state_dict(
@@ -136,7 +151,11 @@ class Stage:
         for first, end, active in segments([(rows.start, rows.end) for rows in batch]):
             members = [batch[i] for i in active]
             layout = attention.lay_out(
-                pool, first, end - first, [(m.table, first - m.start, m.position, m.tokens) for m in members]
+                pool,
+                first,
+                end - first,
+                [(m.table, first - m.start, m.position, m.tokens) for m in members],
+                self.backend,
             )
             x = hidden[active[0]] if len(active) == 1 else torch.cat([hidden[i] for i in active])
             x = self._run_layers(x.unsqueeze(0), first, end, members, layout)[0]

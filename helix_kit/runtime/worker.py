@@ -118,7 +118,14 @@ class Worker:
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             devices.prepare(spec, own_process=self._own_process)
-            self._stage = Stage(Checkpoint(spec.weights), spec.start, spec.end, dtype=spec.dtype, device=spec.device)
+            self._stage = Stage(
+                Checkpoint(spec.weights),
+                spec.start,
+                spec.end,
+                dtype=spec.dtype,
+                device=spec.device,
+                attention_backend=spec.attention,
+            )
             self._pool = self._stage.new_pool(devices.num_pages(spec, self._stage))
             self._tell(
                 "ready",
