@@ -1,4 +1,4 @@
-"""Our steps in FlashInfer's arrays, without FlashInfer: its documented semantics, written down in numpy, stand in for it.
+"""Our steps in the arrays of FlashInfer, without it: its documented semantics, written down in numpy, stand in for it.
 
 What its kernels compute is tested on a GPU (test_gpu.py).
 """
@@ -39,7 +39,7 @@ class Wrapper:
         for given in (qo_indptr, indptr, indices, last_page_len):
             assert given.dtype == torch.int32 and given.dim() == 1
         assert len(indptr) == len(last_page_len) + 1 == len(qo_indptr) and len(indices) == indptr[-1]
-        assert page_size == 16 and 1 <= last_page_len.min() and last_page_len.max() <= 16
+        assert page_size == 16 and last_page_len.min() >= 1 and last_page_len.max() <= 16
         self._paged_kv_indices_buf = indices if self.keeps else indices.clone()
         self._given = qo_indptr.numpy(), indptr.numpy(), last_page_len.numpy()
         self._sizes = heads, kv_heads, head_dim, page_size
