@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from helix_kit.runtime.flashinfer import FlashInfer, PagedStep
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.transfer import to_device
 
 IMPLEMENTATION = "helix_kit_paged"
 
@@ -68,7 +69,7 @@ def lay_out(
         spans = [(table.slots(at, at + tokens), offset) for table, offset, at, tokens in rows]
         slots_of = np.concatenate([found[offset : offset + num_layers] for found, offset in spans], axis=1)
         none = torch.empty(0, dtype=torch.long, device=device)
-        on_device = torch.from_numpy(slots_of).to(device)
+        on_device = to_device(torch.from_numpy(slots_of), device)
         return StepLayout(
             pool, first_layer, on_device, none, none, none, [], paged=backend.lay_out(pool, num_layers, rows)
         )
@@ -80,7 +81,7 @@ def lay_out(
         if tokens == 1:
             decode.append((row, position, pages))
         else:
-            chunks.append(Chunk(row, tokens, position, torch.from_numpy(pages).to(device)))
+            chunks.append(Chunk(row, tokens, position, to_device(torch.from_numpy(pages), device)))
         row += tokens
     longest = max((pages.shape[1] for _, _, pages in decode), default=0)
     table_of_decode = np.full((num_layers, len(decode), longest), pool.padding_page, dtype=np.int64)
@@ -89,9 +90,9 @@ def lay_out(
     return StepLayout(
         pool=pool,
         first_layer=first_layer,
-        slots=torch.from_numpy(np.concatenate(slots, axis=1)).to(device),
+        slots=to_device(torch.from_numpy(np.concatenate(slots, axis=1)), device),
         decode_rows=torch.tensor([r for r, _, _ in decode], dtype=torch.long, device=device),
-        decode_pages=torch.from_numpy(table_of_decode).to(device),
+        decode_pages=to_device(torch.from_numpy(table_of_decode), device),
         decode_positions=torch.tensor([[p] for _, p, _ in decode], dtype=torch.long, device=device),
         chunks=chunks,
     )

@@ -26,6 +26,7 @@ import torch
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.transfer import to_device
 
 WORKSPACE_BYTES = 128 << 20
 """What FlashInfer's documentation recommends for intermediate results."""
@@ -245,7 +246,4 @@ class FlashInfer:
         )
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
-        host = torch.from_numpy(np.ascontiguousarray(array))
-        if self._device.type != "cuda":
-            return host.to(self._device)
-        return host.pin_memory().to(self._device, non_blocking=True)
+        return to_device(torch.from_numpy(np.ascontiguousarray(array)), self._device)

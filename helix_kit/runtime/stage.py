@@ -18,6 +18,7 @@ from helix_kit.runtime import attention, flashinfer, products
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.spec import check_dtype
+from helix_kit.runtime.transfer import to_device
 
 
 @dataclass
@@ -167,7 +168,7 @@ class Stage:
         self, x: torch.Tensor, first: int, end: int, members: list[Rows], layout: attention.StepLayout
     ) -> torch.Tensor:
         positions = torch.cat([torch.arange(m.position, m.position + m.tokens) for m in members])
-        positions = positions.to(self.device).unsqueeze(0)
+        positions = to_device(positions, self.device).unsqueeze(0)
         rotary = self._rotary(x, positions)
         for index in range(first, end):
             x = self._layers[index - self.start](

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from helix_kit.runtime.messages import Message
+from helix_kit.runtime.transfer import to_host
 
 _TORCH = {"int32": torch.int32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _NAMES = {dtype: name for name, dtype in _TORCH.items()}
@@ -15,12 +16,7 @@ _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 def wire_of(tensor: torch.Tensor) -> tuple[memoryview, str]:
     """Bytes of a tensor (one copy to the host if it is on a GPU) and the name of its dtype."""
-    host = tensor.detach().contiguous()
-    if host.device.type == "cuda":
-        pinned = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
-        pinned.copy_(host, non_blocking=True)
-        torch.cuda.current_stream(host.device).synchronize()
-        host = pinned
+    host = to_host(tensor)
     # numpy knows no bfloat16: bytes are taken instead.
     data: Any = host.view(torch.uint8).numpy()
     return memoryview(data).cast("B"), _NAMES[tensor.dtype]

@@ -30,6 +30,7 @@ from helix_kit.runtime.sampling import SamplingParams, sample
 from helix_kit.runtime.shaping import CardInbox, Shaper
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.stage import Rows, Stage, segments
+from helix_kit.runtime.transfer import joined_on_device
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.wire import tensor_from, wire_of
 
@@ -294,9 +295,7 @@ class Worker:
         began = self._pacer.begin(back_to_back)
         members = [self._live[request] for request, _ in work]
         batch = []
-        for live, (_, piece) in zip(members, work):
-            rows = self._stage.embed(piece.rows) if live.start == 0 else piece.rows
-            rows = rows.to(self._stage.device, self._stage.dtype)
+        for live, (_, piece), rows in zip(members, work, self._inputs(members, work)):
             live.table.grow(self._pool, piece.tokens)
             batch.append(Rows(live.table, rows, piece.item.position, live.start, live.end))
         results = self._stage.run(self._pool, batch)
@@ -340,6 +339,20 @@ class Worker:
         self._awaited = {token[0] for token in tokens} & whole
         now = time.monotonic()
         self._linger_until_s = now + min(LINGER_MOST_S, LINGER_SHARE * (now - began))
+
+    @torch.inference_mode()
+    def _inputs(self, members: list[Live], work: list[tuple[int, Work]]) -> list[torch.Tensor]:
+        """Each piece's rows on the device: ids embedded, hidden states as they came; one copy for each of the two."""
+        stage, rows = self._stage, [piece.rows for _, piece in work]
+        for are_ids in (True, False):
+            mine = [i for i, live in enumerate(members) if (live.start == 0) == are_ids]
+            if not mine:
+                continue
+            joined = joined_on_device([rows[i] for i in mine], stage.device)
+            joined = (stage.embed(joined) if are_ids else joined).to(stage.dtype)
+            for i, part in zip(mine, joined.split([len(rows[i]) for i in mine])):
+                rows[i] = part
+        return rows
 
     @torch.inference_mode()
     def _sample(self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]) -> list[list[int]]:

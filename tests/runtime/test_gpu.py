@@ -1,33 +1,172 @@
-"""The same checks with workers on a CUDA device; run by `make test-gpu` where there is one."""
+"""What only a CUDA device can show; run by `make test-gpu` where there is one."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime import serve  # noqa: E402
+from helix_kit.runtime import devices, serve  # noqa: E402
+from helix_kit.runtime.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.flashinfer import obstacle  # noqa: E402
+from helix_kit.runtime.kv_cache import BlockTable  # noqa: E402
+from helix_kit.runtime.messages import Message  # noqa: E402
 from helix_kit.runtime.profile import measure  # noqa: E402
-from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.transfer import joined_on_device, to_device, to_host  # noqa: E402
+from helix_kit.runtime.wire import tensor_from, wire_of  # noqa: E402
 
+GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+    pytest.mark.skipif(not GPUS, reason="no CUDA device on this machine"),
 ]
+two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two CUDA devices, this machine has {GPUS}")
+needs_flashinfer = pytest.mark.skipif(
+    importlib.util.find_spec("flashinfer") is None, reason="FlashInfer is not installed"
+)
 PROMPTS = [[5, 6, 7], [9] * 40, [11, 12], [30] * 17]
 PLACEMENT = {"a": (0, 4), "b": (2, 6)}
+OPTIONS = {"max_new_tokens": 12, "ignore_eos": True}
 
 
-def test_greedy_tokens_are_those_of_the_cpu(tiny_llama: Path) -> None:
-    """Workers that share a GPU, chunked prefill, a request that enters a range in the middle."""
-    answers = []
-    for gpu in ("CPU-fast", "T4"):  # the catalogue's T4 is placed on whatever GPU is there
-        plan = tiny_plan(tiny_llama, PLACEMENT, gpu=gpu)
-        with serve(plan, tiny_llama, pace=False, chunk_tokens=8) as engine:
-            answers.append([a.token_ids for a in engine.generate(PROMPTS, max_new_tokens=12, ignore_eos=True)])
-    assert answers[0] == answers[1]
+@pytest.fixture(scope="module", autouse=True)
+def exact_float32():
+    """TensorFloat-32 would round products to ten bits; greedy equality is a test of float32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture(scope="session")
+def wide_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose heads FlashInfer has kernels for: 64 values, three query heads a key head."""
+    sizes = {"hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64}
+    return tiny_checkpoint(tmp_path_factory.mktemp("wide") / "llama", **sizes)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tiny_llama: Path) -> list[list[int]]:
+    with serve(tiny_plan(tiny_llama, PLACEMENT), tiny_llama, pace=False) as engine:
+        return [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)]
+
+
+def run_steps(stage: Stage) -> list[torch.Tensor]:
+    """Two requests over different parts of the range: chunks, decodes, both together; hidden states on the host."""
+    generator = torch.Generator().manual_seed(2)
+    pool, tables, found = stage.new_pool(200), {}, []
+    for step in ([(0, 19)], [(0, 14), (1, 16)], [(1, 5), (0, 1)], [(0, 1), (1, 1)], [(1, 3), (0, 1)]):
+        batch = []
+        for request, tokens in step:
+            table = tables.setdefault(request, BlockTable(6 - 2 * request))
+            position = table.num_tokens
+            table.grow(pool, tokens)
+            hidden = torch.randn(tokens, stage.hidden_size, generator=generator).to(stage.device, stage.dtype)
+            batch.append(Rows(table, hidden, position, 2 * request, 6))
+        found += [rows.float().cpu() for rows in stage.run(pool, batch)]
+    return found
+
+
+def worst_error(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """Largest mean difference of a step's rows, in parts of their spread."""
+    return max(float((a - b).abs().mean() / b.std()) for a, b in zip(got, expected, strict=True))
+
+
+def test_greedy_tokens_are_those_of_the_cpu(tiny_llama: Path, on_cpu: list[list[int]]) -> None:
+    """Two workers that share the GPU, chunked prefill, a request that enters a range in the middle."""
+    plan = tiny_plan(tiny_llama, PLACEMENT, gpu="T4")
+    with serve(plan, tiny_llama, pace=False, chunk_tokens=8, devices="any") as engine:
+        answers = [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)]
+    assert answers == on_cpu
+
+
+def test_float32_layers_equal_those_of_the_cpu(tiny_llama: Path) -> None:
+    checkpoint = Checkpoint(tiny_llama)
+    here, there = (run_steps(Stage(checkpoint, 0, 6, device=device)) for device in ("cpu", "cuda:0"))
+    assert all((a - b).abs().max() <= 1e-3 for a, b in zip(there, here, strict=True))
+
+
+@pytest.mark.parametrize("dtype, bits", [("float16", 11), ("bfloat16", 8)])
+def test_half_precision_is_close(wide_llama: Path, dtype: str, bits: int) -> None:
+    checkpoint = Checkpoint(wide_llama)
+    exact = run_steps(Stage(checkpoint, 0, 6))
+    assert (
+        worst_error(run_steps(Stage(checkpoint, 0, 6, dtype=dtype, device="cuda:0")), exact) < 32 * 2.0**-bits
+    )  # on a CPU: about 21
+
+
+def test_two_workers_share_a_gpu(tiny_llama: Path, on_cpu: list[list[int]]) -> None:
+    """Each with its share of the memory: KV pages that do not fit beside the other's are not promised."""
+    plan = tiny_plan(tiny_llama, PLACEMENT, kv_tokens_per_layer=1 << 26)
+    share = {"a": "cuda:0", "b": "cuda:0"}
+    with serve(plan, tiny_llama, pace=False, devices=share) as engine:
+        pages = {name: worker["pages"] for name, worker in engine.status()["workers"].items()}
+        page_bytes = 2 * 16 * 2 * 16 * 4  # keys and values, tokens, kv heads, head dim, float32
+        total = torch.cuda.get_device_properties(0).total_memory
+        assert 0.2 * total < sum(pages.values()) * page_bytes < devices.GPU_SHARE * total
+        assert max(pages.values()) < 1.2 * min(pages.values())
+        assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == on_cpu
+
+
+def test_copies_are_pinned() -> None:
+    device = torch.device("cuda:0")
+    rows = torch.randn(6, 4, device=device, dtype=torch.bfloat16)
+    host = to_host(rows[:, ::2])
+    assert host.is_pinned() and host.is_contiguous() and torch.equal(host, rows[:, ::2].cpu())
+    data, name = wire_of(rows)
+    back = to_device(tensor_from(Message("run", {}, data, name, (6, 4))), device)
+    assert back.device == device and torch.equal(back, rows)
+    parts = [torch.randn(n, 3) for n in (1, 5, 2)]
+    for _ in range(50):  # pinned blocks are used again, but not before they have been read
+        joined = joined_on_device(parts, device)
+        joined_on_device([-p for p in parts], device)
+        assert torch.equal(joined.cpu(), torch.cat(parts))
+
+
+@needs_flashinfer
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("family, special", [("llama", {}), ("mistral", {"sliding_window": 12})])
+@pytest.mark.parametrize("heads", [6, 8])
+def test_flashinfer_equals_sdpa(dtype: str, family: str, special: dict, heads: int, tmp_path: Path) -> None:
+    """With three and with four query heads a key head: with and without tensor cores in decoding."""
+    sizes = {"hidden_size": 384, "num_attention_heads": heads, "num_key_value_heads": 2, "head_dim": 64, **special}
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **sizes))
+    if reason := obstacle(getattr(torch, dtype), torch.device("cuda:0"), 64):
+        pytest.skip(reason)
+    exact = run_steps(Stage(checkpoint, 0, 6))
+    errors = []
+    for attention in ("sdpa", "flashinfer"):
+        stage = Stage(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend=attention)
+        assert (stage.backend is not None) == (attention == "flashinfer")
+        errors.append(worst_error(run_steps(stage), exact))
+    assert errors[1] < 1.5 * errors[0] + 1e-3
+
+
+@needs_flashinfer
+def test_flashinfer_serves(wide_llama: Path) -> None:
+    plan = tiny_plan(wide_llama, PLACEMENT)
+    where = {"a": "cuda:0", "b": "cuda:0"}
+    with serve(plan, wide_llama, pace=False, devices=where, dtype="float16", attention="flashinfer") as engine:
+        answers = engine.generate(PROMPTS, **OPTIONS)
+        assert all(len(a.token_ids) == 12 for a in answers)
+
+
+@two_gpus
+def test_two_gpus_in_one_node(tiny_llama: Path, on_cpu: list[list[int]]) -> None:
+    plan = tiny_plan(tiny_llama, PLACEMENT)
+    with serve(plan, tiny_llama, pace=False, devices={"a": ["cuda:0", "cuda:1"], "b": ["cuda:1", "cuda:0"]}) as engine:
+        assert set(engine.status()["workers"]) == {"a/0", "a/1", "b/0", "b/1"}
+        assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == on_cpu
+
+
+def test_the_machine_is_listed() -> None:
+    found = devices.find_gpus()
+    assert [gpu.name for gpu in found] == [torch.cuda.get_device_name(i) for i in range(GPUS)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
