@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget closed-loop soak lint format clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -81,6 +81,12 @@ bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 
 bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and generate_batch
 	$(BIN)/python benchmarks/bench_runtime.py -o docs/runtime-bench.md
+
+bench-gpu: $(DEV) ## One worker on a CUDA device beside generate, attention backends, hops: writes docs/gpu-bench.md
+	$(BIN)/python benchmarks/bench_gpu.py
+
+emulate: $(DEV) ## The published 24 machines as real processes beside the simulator: writes docs/emulation.md (5 minutes)
+	$(BIN)/python benchmarks/emulate24.py --seconds 240 --time-scale 4 -o docs/emulation.md
 
 closed-loop: $(DEV) ## Profile this machine, simulate and really serve the same trace, compare
 	$(BIN)/python benchmarks/closed_loop.py -o docs/runtime-bench.md

@@ -54,9 +54,12 @@ def test_serves_and_survives_a_lost_machine(machines, tiny_llama: Path) -> None:
     options = {"max_new_tokens": 60, "ignore_eos": True}
     with serve(plan, tiny_llama, launcher="process", policy="random", pace=False) as engine:
         expected = [answer.token_ids for answer in engine.generate(prompts, **options)]
-    with serve(plan, tiny_llama, launcher="ray", policy="random", pace=True) as engine:
-        placed = {node: worker["pid"] for node, worker in engine.status()["workers"].items()}
-        assert len(set(placed.values())) == 3
+    # The node "fast" has two devices: two actors, which share its one unit of the resource.
+    split = {"fast": ["cpu", "cpu"]}
+    with serve(plan, tiny_llama, launcher="ray", policy="random", pace=True, devices=split) as engine:
+        placed = {worker: facts["pid"] for worker, facts in engine.status()["workers"].items()}
+        assert set(placed) == {"fast/0", "fast/1", "medium", "slow"} and len(set(placed.values())) == 4
+        assert ray.available_resources().get("CPU-fast", 0) == 0
         handles = [engine.submit(p, **options) for p in prompts]
         while engine.status()["tokens_out"] < 40:
             time.sleep(0.02)
