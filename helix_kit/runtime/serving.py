@@ -25,6 +25,8 @@ from helix_kit.scheduling import Policy, make_policy
 
 ATTENTION_CHOICES = ("sdpa", "flashinfer", "auto")
 STEP_TOKENS = 512
+COMPILE_S = 900.0
+"""Time for a worker's start where kernels may have to be compiled."""
 
 
 def serve(
@@ -64,7 +66,7 @@ def serve(
         ``float32``, ``bfloat16`` or ``float16``.
     attention
         ``sdpa``: torch's own, everywhere. ``flashinfer``: its kernels on GPUs (an extra; float16 and bfloat16).
-        ``auto``: those where they can be used.
+        ``auto``: those where they can be used. FlashInfer compiles its kernels at the first start, which takes minutes.
     devices
         ``plan`` (default): CPU for the CPU-* kinds, else this machine's GPUs of the kinds that the plan names (on a
         machine without GPUs, its CPU). ``any``: its GPUs in turn, whatever they are. ``cpu``. Or node -> torch device,
@@ -167,7 +169,7 @@ def serve(
         policy=policy,
         seed=seed,
         chunk_tokens=chunk_tokens,
-        timeouts=timeouts,
+        timeouts=timeouts or (Timeouts() if attention == "sdpa" else Timeouts(start_s=COMPILE_S)),
         host=host,
         keys=keys,
         key=secrets.token_bytes(16),
@@ -229,5 +231,9 @@ class Places:
     def of(self, plan: Plan) -> dict[str, tuple[str, ...]]:
         """Node -> torch devices, for the nodes of `plan`."""
         if not set(plan.placement) <= set(self._chosen):
-            self._chosen = place(plan, self._wanted, one_machine=self._one_machine) | self._chosen
+            wanted = self._wanted
+            if self._chosen and wanted is not None and not isinstance(wanted, str):
+                # What was said of nodes that a later plan does without is no mistake.
+                wanted = {node: devices for node, devices in wanted.items() if node in plan.placement}
+            self._chosen = place(plan, wanted, one_machine=self._one_machine) | self._chosen
         return {node: self._chosen[node] for node in plan.placement}

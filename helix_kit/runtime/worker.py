@@ -128,6 +128,8 @@ class Worker:
                 attention_backend=spec.attention,
             )
             self._pool = self._stage.new_pool(devices.num_pages(spec, self._stage))
+            if self._stage.device.type == "cuda":
+                self._warm_up()
             self._tell(
                 "ready",
                 endpoint=self._inbox.endpoint,
@@ -152,7 +154,10 @@ class Worker:
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
-        """Run one prefill and one decode, so that the first request does not wait for one-time set-up."""
+        """Run one prefill and one decode, so that the first request does not wait for one-time set-up.
+
+        A GPU loads its libraries then; FlashInfer compiles its kernels when they are first used, which takes minutes.
+        """
         stage, table = self._stage, BlockTable(self.spec.end - self.spec.start)
         for position, tokens in ((0, 2), (2, 1)):
             hidden = torch.zeros(tokens, stage.hidden_size, dtype=stage.dtype, device=stage.device)

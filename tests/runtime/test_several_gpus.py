@@ -17,6 +17,7 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.flow import Stage  # noqa: E402
 from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
 from helix_kit.runtime.parts import expand, pages_of_parts, parts_of  # noqa: E402
+from helix_kit.runtime.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
 
 PLACEMENT = {"a": (0, 4), "b": (1, 6), "c": (0, 6)}
@@ -128,6 +129,16 @@ def test_swap_to_other_layers(tiny_llama: Path, expected: list[list[int]]) -> No
         engine.swap(other)
         spans = {name: tuple(worker["layers"]) for name, worker in engine.status()["workers"].items()}
         assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (3, 4), "b/1": (4, 5), "b/2": (5, 6), "c": (0, 6)}
+        assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == expected
+
+
+def test_swap_to_other_nodes(tiny_llama: Path, expected: list[list[int]]) -> None:
+    """The new plan does without a node that devices were given for, and has one that none were given for."""
+    whole = tiny_plan(tiny_llama, {"a": (0, 4), "b": (1, 6), "c": (0, 6)})
+    plans = [solve_rest(whole, {node: whole.placement[node] for node in nodes}) for nodes in ("ab", "c")]
+    with serve(plans[0], tiny_llama, launcher="inproc", pace=False, devices=SPLIT) as engine:
+        engine.swap(plans[1])
+        assert set(engine.status()["workers"]) == {"c"}
         assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == expected
 
 

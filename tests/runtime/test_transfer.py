@@ -6,9 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helix_kit.runtime.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.messages import Message  # noqa: E402
+from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
+from helix_kit.runtime.stage import Stage  # noqa: E402
 from helix_kit.runtime.transfer import joined_on_device, to_device, to_host  # noqa: E402
 from helix_kit.runtime.wire import tensor_from, wire_of  # noqa: E402
+from helix_kit.runtime.worker import Worker  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -34,3 +38,17 @@ def test_a_tensor_survives_the_wire(dtype) -> None:
     data, name = wire_of(rows)
     assert data.nbytes == rows.numel() * dtype.itemsize
     assert torch.equal(tensor_from(Message("run", {}, data, name, (4, 3))), rows)
+
+
+def test_warming_up_leaves_nothing(tiny_llama) -> None:
+    """What workers on GPUs do before they report: both ends of the model, and a part between."""
+    checkpoint = Checkpoint(tiny_llama)
+    for start, end in ((0, 6), (2, 4)):
+        spec = WorkerSpec(
+            node="a", weights=str(tiny_llama), start=start, end=end, num_pages=6, coordinator="tcp://x", key_hex="00"
+        )
+        worker = Worker(spec)
+        worker._stage = Stage(checkpoint, start, end)
+        worker._pool = worker._stage.new_pool(6)
+        worker._warm_up()
+        assert worker._pool.used == 0
