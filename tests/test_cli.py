@@ -188,3 +188,15 @@ def test_first_interrupt_keeps_the_best_plan(tmp_path):
         out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
     assert "stopped" in err and json.loads(out)["flow_tokens_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (("--attention", "flash"), "attention = 'flash': expected one of sdpa, flashinfer, auto"),
+        (("--devices", "gpu"), "devices = 'gpu': expected plan, any, cpu"),
+    ],
+)
+def test_unknown_words_of_serve_are_wrong_input(helix_kit, plan_file, option, words):
+    code, _, err = helix_kit("serve", plan_file, "--weights", "nowhere", "--prompt", "x", *option)
+    assert code == 2 and words in " ".join(err.split())

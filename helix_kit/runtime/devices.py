@@ -105,6 +105,12 @@ def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
     return abs(found.memory_gb / memory_gb - 1) <= LIKE_MEMORY
 
 
+def check_devices(wanted: str | Devices | None) -> None:
+    """Raise InputError for a word that `place` does not know."""
+    if isinstance(wanted, str) and wanted not in CHOICES:
+        raise InputError(f"expected {', '.join(CHOICES)}, or a device for each node", field="devices", value=wanted)
+
+
 def place(
     plan: Plan,
     wanted: str | Devices | None = None,
@@ -126,9 +132,8 @@ def place(
     Raises InputError when this machine lacks what a node needs, or a name is unknown.
     """
     if wanted is None or isinstance(wanted, str):
+        check_devices(wanted)
         choice, given = wanted or "plan", {}
-        if choice not in CHOICES:
-            raise InputError(f"expected {', '.join(CHOICES)}, or a device for each node", field="devices", value=choice)
     else:
         choice, given = "plan", {name: _devices_of(name, devices) for name, devices in wanted.items()}
         for name in given:

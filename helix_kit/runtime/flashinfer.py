@@ -26,6 +26,7 @@ import torch
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.spec import check_attention
 from helix_kit.runtime.transfer import to_device
 
 WORKSPACE_BYTES = 128 << 20
@@ -64,7 +65,7 @@ def make_backend(
 
     Raises InputError for ``flashinfer`` where it cannot.
     """
-    if attention == "sdpa":
+    if check_attention(attention) == "sdpa":
         return None
     if reason := obstacle(dtype, device, head_dim):
         if attention == "auto":

@@ -133,6 +133,7 @@ def measure(
     model: Model | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    attention: str = "sdpa",
     layers: int = 4,
     threads: int | None = 1,
     context_tokens: int = 128,
@@ -146,6 +147,8 @@ def measure(
     ----------
     kind
         Name to give the machine in the table, as nodes of a cluster name it.
+    attention
+        As in `serve`.
     layers
         How many layers to time together (more: less noise and more memory).
     threads
@@ -174,7 +177,8 @@ def measure(
         torch.set_num_threads(threads)
     began = time.perf_counter()
     # The last layers, so that the output projection is there to be timed; inputs are random anyway.
-    stage = Stage(checkpoint, model.num_layers - layers, model.num_layers, dtype=dtype, device=device)
+    span = (model.num_layers - layers, model.num_layers)
+    stage = Stage(checkpoint, *span, dtype=dtype, device=device, attention_backend=attention)
     load_s = (time.perf_counter() - began) / layers
     sizes = [*(("prefill", n) for n in PREFILL_TOKENS), *(("decode", n) for n in DECODE_REQUESTS)]
     points = []
@@ -199,6 +203,7 @@ def measure(
         facts={
             "device": device_name(device),
             "dtype": dtype,
+            "attention": "sdpa" if stage.backend is None else "flashinfer",
             "threads": threads if device == "cpu" else None,
             "torch": torch.__version__,
             "context_tokens": context_tokens,

@@ -10,6 +10,7 @@ from helix_kit.errors import InputError
 from helix_kit.profiles.profile import Profile
 
 DTYPES = ("float32", "bfloat16", "float16")
+ATTENTION = ("sdpa", "flashinfer", "auto")
 
 
 def check_dtype(dtype: str) -> str:
@@ -17,6 +18,13 @@ def check_dtype(dtype: str) -> str:
     if dtype not in DTYPES:
         raise InputError(f"expected one of {', '.join(DTYPES)}", field="dtype", value=dtype)
     return dtype
+
+
+def check_attention(attention: str) -> str:
+    """The name of an attention backend, or ``auto``; InputError for any other."""
+    if attention not in ATTENTION:
+        raise InputError(f"expected one of {', '.join(ATTENTION)}", field="attention", value=attention)
+    return attention
 
 
 class WorkerSpec(BaseModel):
