@@ -12,6 +12,7 @@ import numpy as np
 from helix_kit.errors import HelixKitError
 from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
+from helix_kit.runtime.parts import node_of
 from helix_kit.runtime.sampling import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
@@ -120,27 +121,48 @@ def _on_clock(record: RequestRecord, request: Request, start: float, scale: floa
 
 
 def _node_use(before: dict[str, Any], after: dict[str, Any], window_s: float) -> dict[str, NodeUse]:
-    uses = {}
-    for node, now in after["workers"].items():
-        then = before["workers"].get(node, {})
+    """Use of each node; one with several workers is as busy as they are on average, and has the KV pages of all."""
+    by_node: dict[str, list[NodeUse]] = {}
+    for worker, now in after["workers"].items():
+        use = _worker_use(before["workers"].get(worker, {}), now, window_s)
+        by_node.setdefault(node_of(worker), []).append(use)
+    return {node: _together(uses) for node, uses in by_node.items()}
 
-        def grown(field: str, now: dict[str, Any] = now, then: dict[str, Any] = then) -> float:
-            # A restarted worker counts from zero again.
-            value = now.get(field, 0.0) - then.get(field, 0.0)
-            return float(value if value >= 0 else now.get(field, 0.0))
 
-        busy = min(1.0, grown("busy_s") / window_s) if window_s > 0 else 0.0
-        uses[node] = NodeUse(
-            busy=busy,
-            blocked=0.0,
-            starved=1.0 - busy,
-            steps=int(grown("steps")),
-            prefill_tokens=int(grown("prefill_tokens")),
-            decode_tokens=int(grown("decode_tokens")),
-            kv_capacity=int(now["pages"]),
-            kv_peak=int(now.get("pages_peak", 0)),
-        )
-    return uses
+def _worker_use(then: dict[str, Any], now: dict[str, Any], window_s: float) -> NodeUse:
+    def grown(field: str) -> float:
+        # A restarted worker counts from zero again.
+        value = now.get(field, 0.0) - then.get(field, 0.0)
+        return float(value if value >= 0 else now.get(field, 0.0))
+
+    busy = min(1.0, grown("busy_s") / window_s) if window_s > 0 else 0.0
+    return NodeUse(
+        busy=busy,
+        blocked=0.0,
+        starved=1.0 - busy,
+        steps=int(grown("steps")),
+        prefill_tokens=int(grown("prefill_tokens")),
+        decode_tokens=int(grown("decode_tokens")),
+        kv_capacity=int(now["pages"]),
+        kv_peak=int(now.get("pages_peak", 0)),
+    )
+
+
+def _together(uses: list[NodeUse]) -> NodeUse:
+    if len(uses) == 1:
+        return uses[0]
+    busy = sum(use.busy for use in uses) / len(uses)
+    return NodeUse(
+        busy=busy,
+        blocked=0.0,
+        starved=1.0 - busy,
+        steps=sum(use.steps for use in uses),
+        # The same tokens pass through all of them, but for those that enter behind the first.
+        prefill_tokens=max(use.prefill_tokens for use in uses),
+        decode_tokens=max(use.decode_tokens for use in uses),
+        kv_capacity=sum(use.kv_capacity for use in uses),
+        kv_peak=sum(use.kv_peak for use in uses),
+    )
 
 
 def _facts(

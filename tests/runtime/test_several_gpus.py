@@ -19,6 +19,7 @@ from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
 from helix_kit.runtime.parts import expand, pages_of_parts, parts_of  # noqa: E402
 from helix_kit.runtime.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.workload.workload import Workload  # noqa: E402
 
 PLACEMENT = {"a": (0, 4), "b": (1, 6), "c": (0, 6)}
 SPLIT = {"a": ["cpu", "cpu"], "b": ["cpu", "cpu", "cpu"]}
@@ -83,6 +84,17 @@ def test_same_answers_over_several_devices(tiny_llama: Path, expected: list[list
         assert engine.status()["pages_promised"] == 0
         # What entered at layer 4 took no page of b/0 and b/1, which hold the layers before.
         assert workers["b/0"].get("pages_peak", 0) == workers["b/1"].get("pages_peak", 0) == 0
+
+
+def test_reports_are_by_node(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)}, kv_tokens_per_layer=160)
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, devices={"a": ["cpu", "cpu"]}) as engine:
+        run = engine.replay(Workload.of([(0.0, 20, 5), (0.0, 20, 5)]))
+    assert set(run.nodes) == {"a", "b"}
+    for use in run.nodes.values():
+        # Thirty pages a node; two pages a layer for each of two requests; the last token is not computed.
+        assert (use.prefill_tokens, use.decode_tokens, use.kv_capacity, use.kv_peak) == (40, 8, 30, 12)
+    assert run.nodes["a"].steps >= 10 and run.nodes["b"].steps >= 5  # five tokens, in each of its workers
 
 
 def test_pages_are_counted_per_device(tiny_llama: Path, expected: list[list[int]]) -> None:
