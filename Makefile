@@ -71,10 +71,7 @@ bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 
 bench-served: $(DEV) ## What served plans serve beside the published ones (about half an hour)
 	rm -f docs/served-bench.md
-	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md
-	$(BIN)/python benchmarks/bench_served.py --splits balanced --keep-latencies -o docs/served-bench.md
-	$(BIN)/python benchmarks/bench_served.py --splits balanced --online --keep-latencies -o docs/served-bench.md
-	$(BIN)/python benchmarks/bench_served.py --splits balanced --execution range -o docs/served-bench.md
+	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md --plans figures/.cache/served-bench
 
 bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 	$(BIN)/python benchmarks/bench_sim.py

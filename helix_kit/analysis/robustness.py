@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from helix_kit.errors import HelixKitError, InputError
+from helix_kit.flow import Flow
 from helix_kit.placement import plan as solve
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
@@ -24,16 +26,20 @@ def robustness(
     samples: int = 50,
     seed: int = 0,
     against: Sequence[str] = ("swarm", "petals", "separate"),
+    measure: Literal["flow", "served"] = "flow",
+    duration: float = 120.0,
 ) -> pd.DataFrame:
     """The plan's flow, and that of heuristics, in worlds where each kind of machine is faster or slower than thought.
 
     In each sample the times of each kind are scaled by a factor drawn from [1 - error, 1 + error] (independently
     by kind); all placements were made before with the profiles as given, and only their flow is computed anew.
+    With ``measure="served"`` they are simulated instead (offline, the published rules, `duration` s): requests follow
+    the flow as it was planned, since nobody knows that the profiles are off, and decode tokens/s are compared.
 
     Returns
     -------
-    One row a placement (the plan first): method, as_planned_tokens_per_s, mean, p5 and worst flow over the samples in
-    tokens/s, and `beaten_by_plan_percent`, the share of samples in which the plan carries more.
+    One row a placement (the plan first): method, as_planned_tokens_per_s, mean, p5 and worst flow over the samples (or
+    what is served) in tokens/s, and `beaten_by_plan_percent`, the share of samples in which the plan carries more.
     """
     import pandas as pd
 
@@ -41,6 +47,9 @@ def robustness(
         raise InputError("expected a share above 0 and below 1", field="error", value=error)
     if samples < 1:
         raise InputError("expected at least 1", field="samples", value=samples)
+    if measure not in ("flow", "served"):
+        raise InputError("expected flow or served", field="measure", value=measure)
+    worth = _flow_in if measure == "flow" else partial(_served_in, duration=duration)
     rivals = [plan]
     for method in against:
         try:
@@ -52,21 +61,32 @@ def robustness(
     for row in flows:
         factors = {kind: float(rng.uniform(1 - error, 1 + error)) for kind in plan.profiles}
         world = Problem.of(plan.cluster, plan.model, scaled(plan.profiles, factors))
-        for column, rival in enumerate(rivals):
-            # Separate pipelines never exchange requests; all others may use every link that fits.
-            links = list(rival.flow_edges) if rival.method.startswith("separate") else None
-            found = world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links)
-            row[column] = found.tokens_per_s
+        row[:] = [worth(world, rival) for rival in rivals]
     return pd.DataFrame(
         {
             "method": [rival.method for rival in rivals],
-            "as_planned_tokens_per_s": [rival.flow_tokens_per_s for rival in rivals],
+            "as_planned_tokens_per_s": [
+                rival.flow_tokens_per_s if measure == "flow" else worth(plan.problem, rival) for rival in rivals
+            ],
             "mean": flows.mean(axis=0),
             "p5": np.quantile(flows, 0.05, axis=0),
             "worst": flows.min(axis=0),
             "beaten_by_plan_percent": [None, *(100 * (flows[:, :1] > flows[:, 1:]).mean(axis=0))],
         }
     )
+
+
+def _flow_in(world: Problem, rival: Plan) -> float:
+    # Separate pipelines never exchange requests; all others may use every link that fits.
+    links = list(rival.flow_edges) if rival.method.startswith("separate") else None
+    return world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links).tokens_per_s
+
+
+def _served_in(world: Problem, rival: Plan, duration: float) -> float:
+    from helix_kit.simulator import score
+
+    planned = Flow(rival.flow_tokens_per_s, rival.flow_edges, {}, ())
+    return score((world, rival.placement, planned), duration=duration)["decode_tokens_per_s"]
 
 
 def scaled(profiles: Mapping[str, Profile], time_factors: Mapping[str, float]) -> dict[str, Profile]:

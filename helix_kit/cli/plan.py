@@ -83,6 +83,13 @@ def plan_command(
     ] = "balanced",
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles that go before ours.")] = None,
     seed: SeedOption = 0,
+    pareto_png: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw what the plans of the search serve, throughput against latency (objective served).",
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this JSON file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -95,7 +102,7 @@ def plan_command(
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
-    check_writable(output=output, write_lp=write_lp)
+    check_writable(output=output, write_lp=write_lp, pareto_png=pareto_png)
     pins = parse_pins(pin or [])
     # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
     about_flow = method != "pattern" or from_plan is not None or reach is not None
@@ -112,6 +119,8 @@ def plan_command(
     if options and objective != "served":
         names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)
         raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
+    if pareto_png is not None and objective != "served":
+        raise InputError("expected only with --objective served", field="--pareto-png", value=str(pareto_png))
     if write_lp is not None:
         options["write_lp"] = write_lp
     if reach is not None:
@@ -166,6 +175,8 @@ def plan_command(
         typer.echo("helix-kit: stopped; this is the best plan so far", err=True)
     if output:
         write(output, result.to_json())
+    if pareto_png:
+        result.pareto(pareto_png)
     if as_json:
         typer.echo(result.to_json(), nl=False)
     else:

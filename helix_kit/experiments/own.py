@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +47,7 @@ SETTINGS = {
 def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
     """Objective -> our plan, from the results of the experiment ``own-plans``; requests follow the balanced flow."""
     from helix_kit.placement.plan import Plan
+    from helix_kit.search.ease import eased_flow
 
     table = load(OWN_PLANS, folder)
     mine = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
@@ -54,7 +56,10 @@ def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
     for objective, part in mine.groupby("objective", sort=False):
         rows = part.to_dict("records")
         placement = {str(row["node"]): (int(row["start"]), int(row["end"])) for row in rows}
-        plans[str(objective)] = Plan.from_placement(setting.problem(), placement, method=f"own {objective}")
+        problem, ease = setting.problem(), rows[0].get("ease")
+        spared = json.loads(ease) if isinstance(ease, str) else {}
+        flow = eased_flow(problem, placement, spared)
+        plans[str(objective)] = Plan.from_placement(problem, placement, method=f"own {objective}", flow=flow)
     return plans
 
 

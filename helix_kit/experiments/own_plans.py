@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pandas as pd
 
+import helix_kit.search  # noqa: F401 - the planner loads it by name; digests follow imports, so it is named here
 from helix_kit.experiments import published
 from helix_kit.experiments.own import SETTINGS, Setting
 from helix_kit.experiments.pictures.own_plans import draw_own_plans
@@ -31,8 +33,8 @@ TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0
     "sections 6.3 to 6.5.",
 )
 def own_plans(context: Context) -> pd.DataFrame:
-    """One row a node of each plan: setup, model, objective, node, start, end, the plan's flow and bound, and what it
-    served in the search."""
+    """One row a node of each plan: setup, model, objective, node, start, end, the plan's flow and bound, what it served
+    in the search, and which kinds its flow spares."""
     rows = []
     for setting in SETTINGS.values():
         problem = setting.problem()
@@ -51,9 +53,10 @@ def own_plans(context: Context) -> pd.DataFrame:
                 **options,
             )
             context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(made.seconds, 1)
-            values = {key: value for key, value in flow_of(made).items() if key != "gap"}
+            values: dict[str, Any] = {key: value for key, value in flow_of(made).items() if key != "gap"}
             if made.served:
                 values["decode_tokens_per_s"] = made.served["decode_tokens_per_s"]
+                values["ease"] = json.dumps(made.served["ease"])
             rows += _rows(setting, objective, made.placement, values)
     return pd.DataFrame(rows)
 
@@ -62,6 +65,6 @@ def _search(context: Context) -> dict[str, Any]:
     return {"max_simulations": FAST_SIMULATIONS if context.fast else SIMULATIONS, "jobs": 2}
 
 
-def _rows(setting: Setting, objective: str, placement: Placement, values: dict[str, float]) -> list[dict[str, Any]]:
+def _rows(setting: Setting, objective: str, placement: Placement, values: dict[str, Any]) -> list[dict[str, Any]]:
     fixed = {"setup": setting.setup, "model": setting.model, "objective": objective}
     return [{**fixed, "node": n, "start": s, "end": e, **values} for n, (s, e) in placement.items()]

@@ -172,6 +172,18 @@ class Plan(BaseModel):
 
         return flow_graph(self, **options).to_png(path, scale=scale)
 
+    def pareto(self, path: str | Path | None = None) -> Any:
+        """What other plans of the search serve: throughput against decode latency, this one marked (a Figure).
+
+        Also written to `path` when given. Raises InputError for a plan of objective flow.
+        """
+        from helix_kit.plots.pareto import plot_pareto
+
+        figure = plot_pareto(self)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
     def _repr_png_(self) -> bytes:
         return self.to_png()
 

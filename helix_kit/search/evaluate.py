@@ -15,10 +15,13 @@ import numpy as np
 from helix_kit.flow import Flow
 from helix_kit.placement.depth import deepest
 from helix_kit.placement.problem import Problem
-from helix_kit.search.moves import Layout, key_of, neighbours
+from helix_kit.search.ease import Ease, eased_flow, nudged
+from helix_kit.search.moves import MOVES, MOVES_OF_ANY, Layout, key_of, neighbours
 from helix_kit.search.predictor import Predictor
 
 NEIGHBOURS = 30
+EASED = 0.25
+"""How many of the neighbours differ in which kinds the flow spares."""
 ADVENTUROUS = 0.3
 """How often a step simulates something that the predictor does not like: it has its own errors."""
 
@@ -34,6 +37,8 @@ class Setting:
     duration: float = 120.0
     warmup: float = 60.0
     seed: int = 0
+    at_least: tuple[float, float] | None = None
+    """Tokens/s at a quarter and half of the window below which a simulation ends early; see `score`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Candidate:
     served: dict[str, float] | None = None
     value: float = 0.0
     """What is maximised, from `served`."""
+    ease: Ease = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -73,7 +79,12 @@ class Evaluator:
         self.problem, self.rules = problem, rules
         self.predictor = Predictor(problem)
 
-    def identity(self, placement: Layout) -> str:
+    @property
+    def may_ease(self) -> bool:
+        """Whether flows may spare kinds of machine: where the split is any, they are the maximum as it is met."""
+        return self.rules.flow_split == "balanced" and len(set(self.problem.kind_of.values())) > 1
+
+    def identity(self, placement: Layout, ease: Ease | None = None) -> str:
         """The same for placements that serve the same: those that differ in which of two equal machines stands where.
 
         Without a balanced split the order of equal machines decides which of them idle, so there every placement is
@@ -84,17 +95,20 @@ class Evaluator:
         else:
             kinds, region = self.problem.kind_of, self.problem.cluster.region_of
             rows = sorted((kinds[n], region(n), span) for n, span in placement.items())
+        rows += sorted((ease or {}).items())
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
-    def candidate(self, placement: Layout) -> Candidate | None:
+    def candidate(self, placement: Layout, ease: Ease | None = None) -> Candidate | None:
         """The placement with flow and prediction; None when it carries nothing or breaks a rule."""
         rules = self.rules
         if any(placement.get(n) != span for n, span in rules.pins.items()):
             return None
-        flow = self.problem.max_flow(placement, partial_inference=rules.partial_inference, split=rules.flow_split)
+        flow = eased_flow(
+            self.problem, placement, ease or {}, partial_inference=rules.partial_inference, split=rules.flow_split
+        )
         if flow.tokens_per_s <= 0:
             return None
-        made = Candidate(placement, flow, self.predictor(placement, flow).decode_tokens_per_s)
+        made = Candidate(placement, flow, self.predictor(placement, flow).decode_tokens_per_s, ease=ease or {})
         return made if rules.max_stages is None or made.depth <= rules.max_stages else None
 
     def simulate(self, candidate: Candidate, setting: Setting) -> Candidate:
@@ -103,18 +117,24 @@ class Evaluator:
         return replace(candidate, served=served)
 
     def explore(self, parent: Layout, setting: Setting, *, seed: int, known: Collection[str], picks: int,
-                stop: Callable[[], bool] = lambda: False) -> list[Candidate]:  # fmt: skip
+                ease: Ease | None = None, stop: Callable[[], bool] = lambda: False) -> list[Candidate]:  # fmt: skip
         """A step of local search: of the placements near `parent`, the `picks` that the predictor likes, simulated.
 
         `known` are identities that have been simulated before.
         """
         rng = np.random.default_rng(seed)
         fresh: dict[str, Candidate] = {}
-        for placement in neighbours(self.problem, parent, rng, NEIGHBOURS):
+        free = self.rules.flow_split == "any"
+        moves, count = (MOVES_OF_ANY, 2 * NEIGHBOURS) if free else (MOVES, NEIGHBOURS)
+        for near in neighbours(self.problem, parent, rng, count, moves):
             if stop():
                 break
-            name = self.identity(placement)
-            made = None if name in known or name in fresh else self.candidate(placement)
+            placement, share = near, dict(ease or {})
+            if self.may_ease and rng.random() < EASED:
+                share = nudged(self.problem, parent, share, rng)
+                placement = parent if rng.random() < 0.5 else near
+            name = self.identity(placement, share)
+            made = None if name in known or name in fresh else self.candidate(placement, share)
             if made is not None:
                 fresh[name] = made
         ranked = by_prediction(list(fresh.values()))
@@ -146,4 +166,5 @@ def score_one(problem: Problem, candidate: tuple[Layout, Flow], setting: Setting
         duration=setting.duration,
         warmup=setting.warmup,
         seed=setting.seed,
+        at_least=setting.at_least,
     )

@@ -36,6 +36,7 @@ def table(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
             **{k: (c.served or {})[k] for k in _MEASURED},
             "stages": c.depth,
             "flow_tokens_per_s": c.flow.tokens_per_s,
+            "ease": c.ease,
             "placement": {n: list(span) for n, span in c.placement.items()},
         }
         for c in of(candidates)

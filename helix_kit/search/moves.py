@@ -6,7 +6,7 @@ apply. A change may break a plan (a layer that nobody holds): the flow, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -90,6 +90,22 @@ def swap_nodes(problem: Problem, placement: Layout, rng: np.random.Generator) ->
     same = problem.kind_of[a] == problem.kind_of[b] and problem.cluster.region_of(a) == problem.cluster.region_of(b)
     if same or placement[a] == placement[b]:
         return None
+    return {**placement, a: placement[b], b: placement[a]}
+
+
+def swap_alike(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
+    """Two equal nodes change places."""
+    names = sorted(placement)
+    a = names[rng.integers(len(names))]
+    alike = [
+        n for n in names
+        if problem.kind_of[n] == problem.kind_of[a]
+        and problem.cluster.region_of(n) == problem.cluster.region_of(a)
+        and placement[n] != placement[a]
+    ]  # fmt: skip
+    if not alike:
+        return None
+    b = alike[rng.integers(len(alike))]
     return {**placement, a: placement[b], b: placement[a]}
 
 
@@ -179,9 +195,13 @@ MOVES: tuple[Move, ...] = (
     swap_stages, move_stage, merge_stages, split_stage,
 )  # fmt: skip
 """Those that stand twice are tried twice as often."""
+MOVES_OF_ANY: tuple[Move, ...] = (*MOVES, swap_alike, swap_alike)
+"""Where the split is the first maximum flow met, it depends on which of two equal machines stands where."""
 
 
-def neighbours(problem: Problem, placement: Layout, rng: np.random.Generator, count: int) -> Iterator[Layout]:
+def neighbours(
+    problem: Problem, placement: Layout, rng: np.random.Generator, count: int, moves: Sequence[Move] = MOVES
+) -> Iterator[Layout]:
     """Up to `count` different placements, one or two moves away."""
     seen = {key_of(placement)}
     made = 0
@@ -189,7 +209,7 @@ def neighbours(problem: Problem, placement: Layout, rng: np.random.Generator, co
         candidate: Layout | None = placement
         for _ in range(1 if rng.random() < 0.6 else 2):
             if candidate is not None:
-                candidate = MOVES[rng.integers(len(MOVES))](problem, candidate, rng)
+                candidate = moves[int(rng.integers(len(moves)))](problem, candidate, rng)
         if candidate is None or not _fits(problem, candidate) or key_of(candidate) in seen:
             continue
         seen.add(key_of(candidate))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations, product
+from typing import Any
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement import baselines, heuristics
@@ -11,7 +12,7 @@ from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
-from helix_kit.search import stage_program
+from helix_kit.search import parallel, stage_program
 from helix_kit.search.evaluate import Evaluator, Rules
 from helix_kit.search.moves import Layout
 from helix_kit.search.predictor import Predictor
@@ -19,37 +20,49 @@ from helix_kit.search.stage_program import Block
 
 CAUTIONS = (1.0, 4.0, 12.0)
 MOST_UNIFORM = 60
+SIDE_BY_SIDE = ("parallel", "apart")
+"""Families of placements whose parts each hold the model: there the flow may spare slow kinds."""
 MOST_ORDERS = 6
+EVEN_SHARES = (0.45, 0.52, 0.6, 0.68, 0.76, 0.86)
+"""Flows, as shares of the most, that stages are filled to where the split is any."""
+EVEN_STEPS = 8
 
 
 def candidates(
     problem: Problem, evaluator: Evaluator, first: Sequence[Layout], watch: Watch, solver: str, seed: int
-) -> Iterator[Layout]:
-    """What is known already, heuristics, uniform stages, the stage program, and flow plans of capped depth."""
+) -> Iterator[tuple[str, Layout]]:
+    """Placements, each with the family that it is of: what is known already, heuristics, uniform stages, parts side by
+    side, the stage program, the same for flows that nobody balances, and flow plans of capped depth."""
     groups, predictor, rules = groups_of(problem), evaluator.predictor, evaluator.rules
-    yield from first
+    yield from (("known", placement) for placement in first)
     makers = (
         heuristics.petals, heuristics.swarm, baselines.proportional, baselines.parallax,
-        lambda p: heuristics.separate(p)[0], lambda p: heuristics.separate(p, plus=True)[0],
     )  # fmt: skip
-    for make in makers:
+    separate = (lambda p: heuristics.separate(p)[0], lambda p: heuristics.separate(p, plus=True)[0])
+    named = [*(("baseline", make) for make in makers), *(("apart", make) for make in separate)]
+    for family, make in named:
         try:
             made = make(problem)
         except InfeasibleError:
             continue
         # Separate pipelines may put more on a node than it holds: such a plan is no start for a search.
         if all(e - s <= problem.max_layers(n) for n, (s, e) in made.items()):
-            yield made
-    yield from uniform(groups, predictor)
-    for caution in CAUTIONS:
+            yield family, made
+    yield from (("uniform", placement) for placement in uniform(groups, predictor))
+    yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
+    solving: dict[str, Any] = {"solver": solver, "over": watch.over, "left": lambda: watch.left, "seed": seed}
+    yield from parallel.side_by_side(groups, predictor, orders, **solving)
+    settings: list[tuple[str, dict[str, Any]]] = [("program", {"caution": caution}) for caution in CAUTIONS]
+    if rules.flow_split == "any":
+        most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
+        even = [("even", {"caution": 4.0, "flow": share * most, "steps": EVEN_STEPS}) for share in EVEN_SHARES]
+        settings = even + settings
+    for name, options in settings:
         if watch.over():
             return
-        for _, chosen in stage_program.programs(
-            groups, predictor, solver=solver, over=watch.over, left=lambda: watch.left, seed=seed, caution=caution
-        ):
+        for _, chosen in stage_program.programs(groups, predictor, **solving, **options):
             for order in orders(chosen, groups):
-                yield stage_program.lay_out(order, groups)
-    yield from depth_capped(problem, groups, rules, watch, solver, seed)
+                yield name, stage_program.lay_out(order, groups)
 
 
 def depth_capped(
@@ -108,7 +121,8 @@ def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Layout]:
 
 
 def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:
-    """Blocks in order: by region, the widest at both ends of a region, in every order of regions (the first few)."""
+    """Blocks in order: by region, at both ends of a region those whose links are least loaded, in every order of
+    regions (the first few)."""
     regions = dict.fromkeys(b.region for b in chosen)
     for count, order in enumerate(permutations(regions)):
         if count >= MOST_ORDERS:
@@ -116,7 +130,7 @@ def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Bl
         laid: list[Block] = []
         for place, region in enumerate(order):
             inside = sorted(
-                (b for b in chosen if b.region == region), key=lambda b: (-sum(b.counts), -b.length, b.counts)
+                (b for b in chosen if b.region == region), key=lambda b: (round(b.widest_share, 3), -b.length, b.counts)
             )
             if len(order) == 1:
                 inside.sort(key=lambda b: (-b.length, b.counts))

@@ -30,6 +30,8 @@ KV_MEAN_SHARE, KV_WORST_SHARE = 0.712, 0.85
 PREFILL_WORK, PREFILL_QUEUE = 1.3, 0.67
 DECODE_WORK, DECODE_STUCK = 2.46, 1.78
 BLOCKING = 0.35
+LINK_WAIT = 0.9
+"""Mean square of prompt lengths over twice the square of their mean: what waits for a link waits for prompts on it."""
 TYPICAL_DECODE_BATCH = 12
 HOP_OVERHEAD_S = 2e-4
 
@@ -124,6 +126,7 @@ class _Path:
         self.rho = np.array(
             [share[n] * prefill[n] for n in used] + [f / total * send[e] for e, f in flow.edges.items()]
         )
+        self.links = slice(len(used), None)
         # V: work that a prefill leaves on the way from a node on, on stretches that all requests share.
         own = {n: max(0.0, prefill[n] - decode[n]) for n in used}
         ahead: dict[str, float] = {}
@@ -147,7 +150,9 @@ class _Path:
         delta = max(1e-9, prefill - self.decode_work_s - self.latency_s)
         x = BLOCKING * prefills_per_s * self.second_moment / delta
         stuck = delta * (1 - (1 - math.exp(-x)) / x) if x > 1e-9 else 0.0
-        return prefill, DECODE_WORK * self.decode_work_s + DECODE_STUCK * stuck + self.latency_s
+        # On a link decodes wait for the prompts before them (Pollaczek-Khinchine), however wide the stages beside it.
+        on_links = LINK_WAIT * float((self.rho * rho / (1 - rho))[self.links].sum())
+        return prefill + on_links, DECODE_WORK * self.decode_work_s + DECODE_STUCK * stuck + on_links + self.latency_s
 
 
 def _in_flight(problem: Problem, placement: Placement, share: dict[str, float], tokens: float) -> float:

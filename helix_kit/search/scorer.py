@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,6 +20,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.search.ease import Ease
 from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.moves import Layout
 
@@ -31,6 +32,7 @@ class Step:
     parent: Layout
     seed: int
     picks: int
+    ease: Ease = field(default_factory=dict)
 
 
 class Scorer:
@@ -88,7 +90,7 @@ class Scorer:
                 c
                 for s in steps
                 for c in self.here.explore(
-                    s.parent, setting, seed=s.seed, known=known, picks=s.picks, stop=stop
+                    s.parent, setting, seed=s.seed, known=known, picks=s.picks, ease=s.ease, stop=stop
                 )
             ]  # fmt: skip
         shared = {"setting": asdict(setting), "known": sorted(known)}
@@ -118,6 +120,7 @@ def encode(candidate: Candidate) -> dict[str, Any]:
         "edges": [[a, b, f] for (a, b), f in candidate.flow.edges.items()],
         "predicted": candidate.predicted,
         "served": candidate.served,
+        "ease": candidate.ease,
     }
 
 
@@ -125,7 +128,7 @@ def decode(data: dict[str, Any]) -> Candidate:
     """The candidate that `encode` wrote; its flow has no capacities or cut."""
     flow = Flow(data["tokens_per_s"], {(a, b): f for a, b, f in data["edges"]}, {}, ())
     placement = {n: (s, e) for n, (s, e) in data["placement"].items()}
-    return Candidate(placement, flow, data["predicted"], data["served"])
+    return Candidate(placement, flow, data["predicted"], data["served"], ease=data["ease"])
 
 
 def _send(worker: subprocess.Popen[str], line: str) -> None:

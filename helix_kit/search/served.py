@@ -21,20 +21,26 @@ from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front, pool
+from helix_kit.search.ease import sparing_slow
 from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction
 from helix_kit.search.moves import key_of
 from helix_kit.search.scorer import Scorer, Step
+from helix_kit.simulator.scoring import CHECKS
 
 FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.2, 0.2, 0.2
 """Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
 SCREENED = 24
+BEST_OF_FAMILY = 2
+RACE_MARGINS = (0.85, 0.92)
+"""Shares of what the least of the elites served by then, at a quarter and half of the window."""
 ELITES = 4
 STEPS, PICKS = 2, 2
 """Steps of local search in a round, and simulations a step: a number of their own, so that `jobs` changes nothing."""
 IDLE_ROUNDS = 25
 """Rounds in a row without a new placement after which there is nothing left to find."""
 FINALISTS = 10
-FINAL_DURATION_S = 600.0
+FINAL_WINDOWS = 5
+"""How much longer the last comparison's window is."""
 STEEPNESS = 4
 """How a latency above its limit is marked down: by this power of limit / latency."""
 
@@ -82,7 +88,7 @@ class Search:
         self.simulations += len(simulated)
         for c in simulated:
             c.value = worth(c.served or {}, self.setting, self.limits)
-            self.archive[self.evaluator.identity(c.placement)] = c
+            self.archive[self.evaluator.identity(c.placement, c.ease)] = c
         if not self.archive:
             return
         top = (self.best()[0].served or {})["decode_tokens_per_s"]
@@ -93,7 +99,23 @@ class Search:
 
     def best(self) -> list[Candidate]:
         """The archive, best first."""
-        return sorted(self.archive.values(), key=lambda c: (-c.value, key_of(c.placement)))
+        return sorted(self.archive.values(), key=lambda c: (-c.value, key_of(c.placement), sorted(c.ease.items())))
+
+    def racing(self) -> Setting:
+        """The setting, with what the elites served at a quarter and half of the window: who is far behind ends there.
+
+        All see the same requests, so the same seconds are compared. What latency limits take off an elite counts
+        against it here too.
+        """
+        elites = [c for c in self.best()[:ELITES] if c.value > 0]
+        if len(elites) < ELITES or self.setting.mode == "online":
+            return self.setting
+        rows = [(c.served or {}, c.value) for c in elites]
+        least = [
+            margin * min(s[name] * value / s["decode_tokens_per_s"] for s, value in rows)
+            for name, margin in zip(CHECKS, RACE_MARGINS, strict=True)
+        ]
+        return replace(self.setting, at_least=(least[0], least[1]))
 
     def over(self, until: float) -> bool:
         """Whether this part has used its time, or all simulations are spent."""
@@ -103,14 +125,20 @@ class Search:
         """Make the pool, and simulate those that the predictor likes, and some of every depth."""
         inner = Watch(self.watch.time_limit * POOL_SHARE, stop=self.watch.stopped)
         found: dict[str, Candidate] = {}
-        rules = self.evaluator.rules
+        families: dict[str, list[Candidate]] = {}
+        rules, predictor = self.evaluator.rules, self.evaluator.predictor
         made_for = without(self.problem, rules.pins)
-        for placement in pool.candidates(made_for, self.evaluator, placements, inner, solver, self.setting.seed):
+        sparing = sparing_slow(predictor.decode_s, predictor.prefill_s) if self.evaluator.may_ease else {}
+        for family, placement in pool.candidates(
+            made_for, self.evaluator, placements, inner, solver, self.setting.seed
+        ):
             pinned = {**placement, **rules.pins}
-            name = self.evaluator.identity(pinned)
-            made = None if name in found else self.evaluator.candidate(pinned)
-            if made is not None:
-                found[name] = made
+            for ease in ({}, sparing) if sparing and family in pool.SIDE_BY_SIDE else ({},):
+                name = self.evaluator.identity(pinned, ease)
+                made = None if name in found else self.evaluator.candidate(pinned, ease)
+                if made is not None:
+                    found[name] = made
+                    families.setdefault(f"{family}, eased" if ease else family, []).append(made)
         if not found:
             raise InfeasibleError(
                 f"no placement of {self.problem.model.name} on cluster {self.problem.cluster.name} "
@@ -118,15 +146,15 @@ class Search:
                 fix="drop a pin, or allow more stages",
             )
         ranked = by_prediction(list(found.values()))
-        # The predictor ranks well within a shape, less so between shapes: the best of each depth goes first.
-        order = by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
-        taken = {id(c) for c in order}
-        order += [c for c in ranked if id(c) not in taken]
+        # The predictor ranks well within a shape, less so between shapes: the best of each family and depth go first.
+        order = by_prediction([c for family in families.values() for c in by_prediction(family)[:BEST_OF_FAMILY]])
+        order += by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
+        order = list({id(c): c for c in (*order, *ranked)}.values())
         for start in range(0, min(SCREENED, len(order)), STEPS):
             if start and self.over(until):
                 break
             room = int(min(STEPS, self.most_simulations - self.simulations))
-            self.keep(self.scorer.simulate(order[start : start + room], self.setting))
+            self.keep(self.scorer.simulate(order[start : start + room], self.racing()))
 
     def improve(self, until: float) -> None:
         """Local search from the best few, the simulator deciding."""
@@ -138,24 +166,25 @@ class Search:
             seeds = self.rng.integers(2**31, size=STEPS)
             room = self.most_simulations - self.simulations
             steps = [
-                Step(elites[p].placement, int(seed), int(min(PICKS, room - i * PICKS)))
+                Step(elites[p].placement, int(seed), int(min(PICKS, room - i * PICKS)), elites[p].ease)
                 for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
                 if room > i * PICKS
             ]
-            made = self.scorer.explore(steps, self.setting, self.archive.keys(), self.watch.stopped)
+            made = self.scorer.explore(steps, self.racing(), self.archive.keys(), self.watch.stopped)
             idle = 0 if made else idle + 1
             if made:
                 self.keep(made)
 
     def decide(self) -> tuple[list[Candidate], Setting]:
-        """The best of the archive and of its front, all measured alike: over a longer run and other lengths."""
+        """The best of the archive and of its front, all measured alike: over a longer run and other lengths.
+
+        This comes on top of `max_simulations`, which counts the search's own.
+        """
         ranked = self.best()
         few = front.of(ranked)
         finalists = [*ranked[:ELITES], *(c for c in few if c not in ranked[:ELITES])][:FINALISTS]
-        longer = replace(
-            self.setting, duration=max(FINAL_DURATION_S, self.setting.duration), seed=self.setting.seed + 1
-        )
-        if self.watch.stopped() or len(finalists) < 2 or self.simulations >= self.most_simulations:
+        longer = replace(self.setting, duration=FINAL_WINDOWS * self.setting.duration, seed=self.setting.seed + 1)
+        if self.watch.stopped() or len(finalists) < 2:
             return few, self.setting
         measured: list[Candidate] = []
         for start in range(0, len(finalists), STEPS):
@@ -239,7 +268,7 @@ def plan_served(
     # The proven maximum flow first: it is known in seconds, and its plan belongs in the pool.
     most = plan_problem(
         problem, solver=solver, seed=seed, time_limit=max(1.0, limit * FLOW_SHARE), stop=watch.stopped,
-        partial_inference=partial_inference, pins=fixed or None, max_stages=None if fixed else max_stages,
+        partial_inference=partial_inference, pins=fixed or None, max_stages=max_stages,
     )  # fmt: skip
     watch.report(value=most.flow_tokens_per_s, bound=most.bound_tokens_per_s, message="the maximum flow")
     with Scorer(problem, jobs or max(1, min(2, os.cpu_count() or 1)), rules) as scorer:
@@ -252,9 +281,14 @@ def plan_served(
     rows = front.table(measured)
     best = max(measured, key=lambda c: (c.value, key_of(c.placement)))
     chosen = best if pareto_pick == "throughput" else front.pick(measured, pareto_pick)
+    notes = ["bound and gap are of the flow; what is served has no proven bound"]
+    if chosen.ease:
+        shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.ease.items())
+        notes.append(f"less than the maximum flow, so that slow kinds are spared: of what they could carry, {shares}")
     return Plan.from_placement(
         problem,
         chosen.placement,
+        flow=chosen.flow,
         method="search",
         objective="served",
         solver=solver,
@@ -273,6 +307,7 @@ def plan_served(
             "warmup_s": used.warmup,
             "seed": used.seed,
             "simulations": search.simulations,
+            "compared": len(measured) if used is not setting else 0,
             "stages": chosen.depth,
             "max_flow_tokens_per_s": most.flow_tokens_per_s,
             "max_flow_bound_tokens_per_s": most.bound_tokens_per_s,
@@ -280,6 +315,7 @@ def plan_served(
             "max_flow_seconds": most.seconds,
             "progress": search.history,
             "pareto": rows,
+            "ease": chosen.ease,
         },
-        notes=("bound and gap are of the flow; what is served has no proven bound",),
+        notes=tuple(notes),
     )

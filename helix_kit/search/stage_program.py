@@ -46,6 +46,8 @@ class Block:
     decode_s: float
     second_moment: float
     hop_s: float
+    widest_share: float = 1.0
+    """Share of the requests that its busiest node runs: what a link to or from that node carries at most."""
 
     def cost(self, prefills_per_s: float, output_tokens: float, caution: float = 1.0) -> float:
         """Seconds that it adds to the mean round trip of a token; `caution` weighs waiting behind prefills."""
@@ -53,8 +55,12 @@ class Block:
         return DECODE_WORK * self.decode_s + waiting + self.hop_s + PREFILL_WORK * self.prefill_s / output_tokens
 
 
-def blocks(groups: Sequence[Group], predictor: Predictor) -> list[Block]:
-    """All blocks of up to MOST_REPLICAS nodes of one region."""
+def blocks(groups: Sequence[Group], predictor: Predictor, flow: float | None = None) -> list[Block]:
+    """All blocks of up to MOST_REPLICAS nodes of one region.
+
+    Their nodes share the requests in proportion to what they can; with `flow` (tokens/s) they are filled one after
+    another until it is reached, as a maximum flow that nobody balanced may do, and blocks that carry less are left out.
+    """
     found: list[Block] = []
     for region in dict.fromkeys(g.region for g in groups):
         inside = [i for i, g in enumerate(groups) if g.region == region]
@@ -65,39 +71,45 @@ def blocks(groups: Sequence[Group], predictor: Predictor) -> list[Block]:
                 if all(n <= g.size for n, g in zip(counts, groups)):
                     longest = min(groups[i].max_layers for i in chosen)
                     for length in range(1, min(longest, predictor.problem.num_layers) + 1):
-                        block = _block(groups, predictor, length, counts, region)
+                        block = _block(groups, predictor, length, counts, region, flow)
                         if block is not None:
                             found.append(block)
     return found
 
 
 def _block(
-    groups: Sequence[Group], predictor: Predictor, length: int, counts: tuple[int, ...], region: str
+    groups: Sequence[Group],
+    predictor: Predictor,
+    length: int,
+    counts: tuple[int, ...],
+    region: str,
+    flow: float | None,
 ) -> Block | None:
     speed = [g.throughput[length - 1] if n else 0.0 for g, n in zip(groups, counts)]
     total = sum(n * t for n, t in zip(counts, speed))
-    if any(n and t <= 0 for n, t in zip(counts, speed)) or total <= 0:
+    if any(n and t <= 0 for n, t in zip(counts, speed)) or total <= 0 or total < (flow or 0.0):
         return None
     tokens = predictor.lengths.tokens
     problem = predictor.problem
     room = prefill = decode = moment = 0.0
     worst = np.inf
-    for group, n, t in zip(groups, counts, speed):
-        if not n:
-            continue
-        share = t / total
+    left, widest = 1.0, 0.0
+    for group, t in ((g, t) for g, n, t in zip(groups, counts, speed) for _ in range(n)):
+        share = t / total if flow is None else min(t / flow, left)
+        left, widest = left - share, max(widest, share)
         kv = problem.profiles[group.kind].kv_capacity(length) / length
         p, d = length * predictor.prefill_s[group.kind], length * predictor.decode_s[group.kind]
-        room += n * kv
-        worst = min(worst, kv / share)
-        prefill += n * share * p
-        decode += n * share * d
-        moment += n * (share * max(0.0, p - d)) ** 2
+        room += kv
+        worst = min(worst, kv / max(share, 1e-9))
+        prefill += share * p
+        decode += share * d
+        moment += (share * max(0.0, p - d)) ** 2
     in_flight = min(KV_MEAN_SHARE * room, KV_WORST_SHARE * worst) / tokens
     # Activations of a prompt take their time to the next stage.
     link = problem.cluster.network.within_region
     sending = problem.model.link_bytes_per_token * predictor.lengths.input_tokens / link.bytes_per_s
-    return Block(length, counts, region, in_flight, prefill + sending, decode, moment, link.latency_s + HOP_OVERHEAD_S)
+    hop = link.latency_s + HOP_OVERHEAD_S
+    return Block(length, counts, region, in_flight, prefill + sending, decode, moment, hop, widest)
 
 
 def programs(
@@ -110,13 +122,14 @@ def programs(
     steps: int = 24,
     seed: int = 0,
     caution: float = 1.0,
+    flow: float | None = None,
 ) -> Iterator[tuple[float, list[Block]]]:
     """(predicted tokens/s, blocks that hold the model) for N on a grid, from many requests in flight to few.
 
     The program sees each block's waiting alone; blocks in a row make each other wait. A `caution` above 1 stands for
-    that, and leads to fewer, wider blocks.
+    that, and leads to fewer, wider blocks. `flow`: see `blocks`.
     """
-    every = blocks(groups, predictor)
+    every = blocks(groups, predictor, flow)
     if not every:
         return
     num_layers, output = predictor.problem.num_layers, predictor.lengths.output_tokens

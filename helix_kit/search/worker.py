@@ -28,7 +28,9 @@ def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
         return [evaluator.simulate(decode(task["candidate"]), setting)]
     step = task["step"]
     parent = {n: (s, e) for n, (s, e) in step["parent"].items()}
-    return evaluator.explore(parent, setting, seed=step["seed"], known=set(task["known"]), picks=step["picks"])
+    return evaluator.explore(
+        parent, setting, seed=step["seed"], known=set(task["known"]), picks=step["picks"], ease=step["ease"]
+    )
 
 
 def main() -> None:

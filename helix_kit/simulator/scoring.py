@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Literal
 
@@ -16,10 +17,13 @@ from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.simulator.api import make_engine
+from helix_kit.simulator.published import Layerwise
+from helix_kit.simulator.serving import Serving
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
 BACKLOG = 4000
+CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 
 def score(
@@ -34,8 +38,13 @@ def score(
     seed: int = 0,
     links: Iterable[Edge] | None = None,
     kv_capacity: Mapping[str, int] | None = None,
+    at_least: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
+
+    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back in the first quarter and half of the
+    window. With `at_least` a run that by then is below the first or second number ends there: its means are of the
+    `window_s` seconds that it lasted.
 
     `plan` may be (problem, placement, flow), flow None for the maximum flow. Without a workload a backlog with
     lengths of the conversation trace is served (`seed`). All zero where the flow is.
@@ -45,14 +54,27 @@ def score(
         plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
     if plan.flow_tokens_per_s <= 0:
         return dict.fromkeys(
-            ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s", "prompts", "decode_steps"), 0.0
+            (
+                "decode_tokens_per_s",
+                "prompt_latency_s",
+                "decode_latency_s",
+                "prompts",
+                "decode_steps",
+                "window_s",
+                *CHECKS,
+            ),
+            0.0,
         )
     requests = workload if workload is not None else _backlog(seed)
     engine = make_engine(
         plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
         links=links, kv_capacity=kv_capacity,
     )  # fmt: skip
-    engine.run(warmup + duration, lambda now_s: None, float("inf"))
+    race = _Race(engine, warmup, duration, at_least)
+    # Marks count from zero, so that windows of every length are looked at alike.
+    with suppress(_BehindError):
+        engine.run(warmup + duration, race, duration / 4)
+    duration = race.window_s
     count = int(engine.clock[0]["tokens"])
     request, time = engine.token_request[:count], engine.token_time[:count] - engine.start_s
     order = np.argsort(request, kind="stable")
@@ -69,7 +91,39 @@ def score(
         "decode_latency_s": float(decode.mean()) if len(decode) else 0.0,
         "prompts": float(len(prompt)),
         "decode_steps": float(len(decode)),
+        "window_s": duration,
+        **race.rates,
     }
+
+
+class _BehindError(Exception):
+    """A run serves too little to go on."""
+
+
+class _Race:
+    """Looks at a running engine at a quarter and at half of its window."""
+
+    def __init__(
+        self, engine: Layerwise | Serving, warmup: float, duration: float, at_least: tuple[float, float] | None
+    ) -> None:
+        self._engine, self._warmup = engine, warmup
+        self._marks = [
+            (duration * share, name, least)
+            for share, name, least in zip((0.25, 0.5), CHECKS, at_least or (0.0, 0.0), strict=True)
+        ]
+        self.window_s = duration
+        self.rates = dict.fromkeys(CHECKS, 0.0)
+
+    def __call__(self, now_s: float) -> None:
+        elapsed = now_s - self._warmup
+        while self._marks and elapsed >= self._marks[0][0]:
+            _, name, least = self._marks.pop(0)
+            times = self._engine.token_time[: self._engine.clock[0]["tokens"]]
+            before = np.searchsorted(times, self._engine.start_s + self._warmup)
+            self.rates[name] = float(len(times) - before) / elapsed
+            if self.rates[name] < least:
+                self.window_s = elapsed
+                raise _BehindError
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ import pytest
 from helix_kit import Cluster, InfeasibleError, InputError, Model, Problem, plan
 from helix_kit.analysis import robustness, shortfall
 from helix_kit.analysis.robustness import scaled
+from helix_kit.simulator import score
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,24 @@ def test_no_error_means_no_difference(mixed_plan):
     assert table["mean"].to_numpy() == pytest.approx(table["as_planned_tokens_per_s"].to_numpy(), rel=1e-4)
     with pytest.raises(InputError, match="error"):
         robustness(mixed_plan, error=1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["single24", "geo24"])
+def test_served_plan_stays_ahead_with_wrong_profiles(cluster):
+    chosen = plan(cluster, "llama2-70b", objective="served", max_simulations=40, time_limit=600)
+    table = robustness(chosen, samples=20, measure="served", against=["swarm", "petals", "separate", "proportional"])
+    assert len(table) >= 3
+    assert (table["beaten_by_plan_percent"].iloc[1:] >= 90).all(), table
+
+
+def test_served_measure_is_the_simulators(mixed_plan):
+    table = robustness(mixed_plan, error=1e-9, samples=1, against=["swarm"], measure="served", duration=20.0)
+    own = table.iloc[0]
+    assert own["mean"] == pytest.approx(score(mixed_plan, duration=20.0)["decode_tokens_per_s"], rel=0.02)
+    assert own["as_planned_tokens_per_s"] == pytest.approx(own["mean"], rel=0.02)
+    with pytest.raises(InputError, match="measure"):
+        robustness(mixed_plan, measure="speed")
 
 
 def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():

@@ -65,6 +65,25 @@ def test_no_random_cycle_improves_it(seed):
             assert flow.utilisation((a, a)) <= flow.utilisation((b, b)) + 0.01
 
 
+def test_keeps_to_wide_links_where_nodes_are_no_worse_loaded():
+    """Two pipelines with a cut in common, in two regions: the flow may mix them, and need not."""
+    near = {"bandwidth_gbps": 10, "latency_ms": 1}
+    cluster = hk.Cluster.model_validate(
+        {
+            "name": "two",
+            "coordinator": {"region": "a"},
+            "nodes": [{"gpu": "L4", "count": 2, "region": "a"}, {"gpu": "T4", "count": 2, "region": "b"}],
+            "network": {"within_region": near, "between_regions": {"bandwidth_gbps": 0.1, "latency_ms": 50}},
+        }
+    )
+    spans = {"L4-0": (0, 40), "L4-1": (40, 80), "T4-0": (0, 40), "T4-1": (40, 80)}
+    graph = build_flow_graph(cluster, hk.Model.preset("llama2-70b"), spans, dict.fromkeys(spans, 100.0))
+    flow = balanced_flow(graph)
+    assert flow.tokens_per_s == 200.0
+    mixed = flow.edges.get(("L4-0", "T4-1"), 0.0) + flow.edges.get(("T4-0", "L4-1"), 0.0)
+    assert mixed < 30.0  # 100 where links do not count
+
+
 def test_balanced_is_the_default_and_any_is_kept():
     even = hk.plan("single24", "llama2-70b", method="swarm")
     first = hk.plan("single24", "llama2-70b", method="swarm", flow_split="any")

@@ -1,0 +1,74 @@
+"""The Pareto front of a served plan: throughput against decode latency, with the depth of each and the chosen one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from helix_kit.errors import InputError
+from helix_kit.plots.theme import CUT_COLOUR, THEMES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from helix_kit.placement.plan import Plan
+
+SIZE_IN = (6.4, 4.2)
+CROWDED = 12
+"""Points from which on only the ends and the chosen one bear their depth as text."""
+
+
+def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
+    """Points of ``plan.served["pareto"]``; raises InputError for a plan without one (objective flow)."""
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    rows = (plan.served or {}).get("pareto")
+    if not rows:
+        raise InputError(
+            "expected a plan of objective served, which has a front",
+            field="plan.objective",
+            value=plan.objective,
+        )
+    if axes is None:
+        axes = Figure(figsize=SIZE_IN, layout="constrained").subplots()
+    table = pd.DataFrame(rows)[["decode_latency_s", "decode_tokens_per_s", "stages"]]
+    sns.scatterplot(
+        table, x="decode_latency_s", y="decode_tokens_per_s", hue="stages", palette="viridis", s=55, legend=False,
+        edgecolor="white", ax=axes, zorder=3,
+    )  # fmt: skip
+    chosen = _chosen(plan, rows)
+    if chosen is not None:
+        x, y, stages = table.iloc[chosen]
+        axes.scatter(x, y, s=190, facecolors="none", edgecolors=CUT_COLOUR, linewidths=1.8, zorder=4)
+        axes.annotate(
+            f"chosen, {stages:.0f} stages", (x, y), (8, -14), textcoords="offset points", fontsize=8, color=CUT_COLOUR
+        )
+    ends = {int(table["decode_tokens_per_s"].argmax()), int(table["decode_latency_s"].argmin())}
+    for at, (x, y, stages) in enumerate(table.itertuples(index=False)):
+        if at != chosen and (len(table) < CROWDED or at in ends):
+            axes.annotate(f"{stages:.0f}", (x, y), (5, 5), textcoords="offset points", fontsize=8)
+    axes.set(
+        xlabel="mean decode latency (s)",
+        ylabel="decode throughput (tokens/s)",
+        title=f"{plan.model.name} on {plan.cluster.name}: what plans of the front serve (number: stages)",
+    )
+    axes.title.set_fontsize(10)
+    axes.margins(0.12)
+    axes.grid(color=THEMES["light"]["grid"])
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _chosen(plan: Plan, rows: list[dict[str, object]]) -> int | None:
+    """Row of the plan itself; none where it was chosen for its latency limits, off the front."""
+    mine = {node: list(span) for node, span in plan.placement.items()}
+    served = plan.served or {}
+    for at, row in enumerate(rows):
+        if row["placement"] == mine and row["decode_tokens_per_s"] == served["decode_tokens_per_s"]:
+            return at
+    return None

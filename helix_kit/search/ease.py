@@ -1,0 +1,81 @@
+"""Flows that spare slow kinds of machine: less than the maximum, and more is served.
+
+The maximum flow gives each machine requests by what it could carry. Where parts of different speed stand side by side,
+slow ones then hold requests, and their keys and values, for long, while fast ones wait: the published pipelines of
+single24 (30B) serve 268 tokens/s together by the maximum flow, and 377 where L4 and T4 are given a third and a fifth.
+And a request that passes slow machines holds its place in the fast ones all the while, so parts are best kept apart.
+
+`Ease` says which share of its capacity a kind may be given. A kind named there whose own machines hold all layers
+stands apart: no request changes over to or from other kinds. The flow is the balanced maximum under that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Flow, Placement, build_flow_graph
+from helix_kit.placement.balance import balanced_flow
+from helix_kit.placement.problem import Problem
+
+Ease = dict[str, float]
+"""Kind -> share of its capacity; kinds that are not named have all of theirs, and stand apart from none."""
+FIRST_GUESS = 0.33
+LEAST, STEPS = 0.1, (0.5, 0.7, 0.85, 1.2, 1.4, 2.0)
+
+
+def eased_flow(
+    problem: Problem,
+    placement: Placement,
+    ease: Mapping[str, float],
+    *,
+    partial_inference: bool = True,
+    split: Literal["any", "balanced"] = "balanced",
+) -> Flow:
+    """The flow that requests follow; without `ease`, the maximum flow of the split asked for."""
+    if not ease:
+        return problem.max_flow(placement, partial_inference=partial_inference, split=split)
+    kinds = problem.kind_of
+    able = {n: t * ease.get(kinds[n], 1.0) for n, t in problem.node_throughput(placement).items()}
+    apart = {kind for kind in ease if _holds_all(problem, placement, kind)}
+    part = {n: kinds[n] if kinds[n] in apart else "" for n in placement} | {COORDINATOR: None}
+    names = [COORDINATOR, *placement]
+    links = [(a, b) for a in names for b in names if a != b and (None in (part[a], part[b]) or part[a] == part[b])]
+    graph = build_flow_graph(
+        problem.cluster,
+        problem.model,
+        placement,
+        able,
+        partial_inference=partial_inference,
+        links=links if apart else None,
+    )
+    return balanced_flow(graph)
+
+
+def _holds_all(problem: Problem, placement: Placement, kind: str) -> bool:
+    held: set[int] = set()
+    for node, (start, end) in placement.items():
+        if problem.kind_of[node] == kind:
+            held.update(range(start, end))
+    return len(held) == problem.num_layers
+
+
+def sparing_slow(decode_s: Mapping[str, float], prefill_s: Mapping[str, float]) -> Ease:
+    """A first guess, from seconds a layer by kind: kinds that decode at less than half the best speed are spared, the
+    more the slower their prefill. Empty where there are none."""
+    best = min(decode_s.values())
+    slow = {kind: prefill_s[kind] for kind, seconds in decode_s.items() if seconds > 2 * best}
+    if not slow:
+        return {}
+    return {k: round(FIRST_GUESS * min(slow.values()) / slow[k], 3) if k in slow else 1.0 for k in sorted(decode_s)}
+
+
+def nudged(problem: Problem, placement: Placement, ease: Ease, rng: np.random.Generator) -> Ease:
+    """One kind of the placement is given more or less."""
+    kinds = sorted({problem.kind_of[n] for n in placement})
+    kind = kinds[rng.integers(len(kinds))]
+    share = round(min(1.0, max(LEAST, ease.get(kind, 1.0) * float(rng.choice(STEPS)))), 3)
+    return dict(sorted({**ease, kind: share}.items()))

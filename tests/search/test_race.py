@@ -1,0 +1,30 @@
+"""Simulations that end early: what they say until then is what the whole run says."""
+
+import pytest
+
+import helix_kit as hk
+from helix_kit.simulator import score
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return hk.plan("single24", "llama2-70b", max_stages=12)
+
+
+@pytest.mark.parametrize("execution", ["layerwise", "range"])
+def test_one_that_is_behind_ends_at_a_quarter_or_half(plan, execution):
+    common = {"duration": 40.0, "warmup": 20.0, "execution": execution}
+    whole = score(plan, **common)
+    quarter, half = (whole[f"{part}_tokens_per_s"] for part in ("quarter", "half"))
+    assert whole["window_s"] == 40.0 and quarter > 0 and half > 0
+    assert score(plan, **common, at_least=(quarter, half)) == whole
+    early = score(plan, **common, at_least=(1.01 * quarter, 0.0))
+    later = score(plan, **common, at_least=(0.0, 1.01 * half))
+    assert (early["window_s"], later["window_s"]) == (10.0, 20.0)
+    assert early["quarter_tokens_per_s"] == later["quarter_tokens_per_s"] == quarter
+    assert later["half_tokens_per_s"] == half
+    # All tokens but the first of each prompt are decode tokens: counted otherwise, the same within the window's edge.
+    for run in (early, later):
+        part = "quarter" if run is early else "half"
+        decoded = run["decode_tokens_per_s"] + run["prompts"] / run["window_s"]
+        assert decoded == pytest.approx(run[f"{part}_tokens_per_s"], rel=0.02)
