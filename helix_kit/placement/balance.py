@@ -25,9 +25,9 @@ from helix_kit.flow import MILLI, SINK, SOURCE, Flow, max_flow
 
 LINK_WEIGHT = 1e-3
 """Cost of link flow relative to node flow: enough to make it unique, too little to unbalance nodes."""
-NARROW_WEIGHT = 0.03
+NARROW_WEIGHT = 0.003
 """Cost of a link by what the flow would take of it. Without it, pipelines of equal cuts in different regions mix at
-every cut, and a prompt waits for a narrow link each time: the published pipelines of geo24 (30B) serve 168, not 237
+every cut, and a prompt waits for a narrow link each time: the published pipelines of geo24 (30B) serve 168, not 218
 tokens/s."""
 ITERATIONS = 60
 TOLERANCE = 1e-7

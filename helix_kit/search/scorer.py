@@ -96,6 +96,13 @@ class Scorer:
         shared = {"setting": asdict(setting), "known": sorted(known)}
         return [c for answer in self._ask([{**shared, "step": asdict(s)} for s in steps]) for c in answer]
 
+    def polish(self, parents: Sequence[Layout], *, seed: int, rounds: int) -> list[Candidate]:
+        """What `Evaluator.polish` makes of each, in their order."""
+        if not self._workers:
+            return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds)]
+        tasks = [{"polish": {"parent": p, "seed": seed, "rounds": rounds}} for p in parents]
+        return [c for answer in self._ask(tasks) for c in answer]
+
     def _ask(self, tasks: Sequence[dict[str, Any]]) -> list[list[Candidate]]:
         """Answers in the order of `tasks`; each worker takes the next task as it is free."""
         with ThreadPoolExecutor(self.jobs) as threads:

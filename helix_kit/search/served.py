@@ -29,6 +29,9 @@ from helix_kit.simulator.scoring import CHECKS
 
 FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.2, 0.2, 0.2
 """Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
+WINDOW_S, LEAST_WINDOW_S, ENOUGH_TOKENS_PER_S = 120.0, 60.0, 350.0
+POLISHED, POLISH_ROUNDS = 4, 20
+"""Placements that are improved by the predictor alone where the split is any, and rounds of thirty neighbours each."""
 SCREENED = 24
 BEST_OF_FAMILY = 2
 RACE_MARGINS = (0.85, 0.92)
@@ -73,7 +76,9 @@ class Search:
         limits: Mapping[str, float],
         max_simulations: int | None,
         seed: int,
+        window_s: float | None = None,
     ) -> None:
+        self.window_s = window_s
         self.problem, self.watch, self.scorer, self.setting = problem, watch, scorer, setting
         self.limits = limits
         self.most_simulations: float = max_simulations or np.inf
@@ -149,6 +154,19 @@ class Search:
         # The predictor ranks well within a shape, less so between shapes: the best of each family and depth go first.
         order = by_prediction([c for family in families.values() for c in by_prediction(family)[:BEST_OF_FAMILY]])
         order += by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
+        if rules.flow_split == "any":
+            by_depth = by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
+            starts = [c.placement for c in by_depth[:POLISHED]]
+            for at in range(0, len(starts), STEPS):
+                if not self.over(until):
+                    polished = self.scorer.polish(
+                        starts[at : at + STEPS], seed=self.setting.seed + at, rounds=POLISH_ROUNDS
+                    )
+                    order = [*polished, *order]
+        if self.window_s is None:
+            likely = max(c.predicted for c in order)
+            shorter = max(LEAST_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / likely))
+            self.setting = replace(self.setting, duration=float(round(shorter)))
         order = list({id(c): c for c in (*order, *ranked)}.values())
         for start in range(0, min(SCREENED, len(order)), STEPS):
             if start and self.over(until):
@@ -225,7 +243,7 @@ def plan_served(
     latency_limit_s: float | None = None,
     prompt_latency_limit_s: float | None = None,
     pareto_pick: str = "throughput",
-    window_s: float = 120.0,
+    window_s: float | None = None,
     max_simulations: int | None = None,
     jobs: int | None = None,
 ) -> Plan:
@@ -245,7 +263,8 @@ def plan_served(
         Which plan of the Pareto front comes out: ``throughput`` (the default), ``prompt``, ``decode`` or
         ``balanced``; see `helix_kit.search.front.pick`.
     window_s
-        Seconds of simulated service that candidates are compared over.
+        Seconds of simulated service that candidates are compared over. None: 120, and fewer (down to 60) where so
+        many tokens are served that as many come back.
     max_simulations
         Ends the search after so many, for results that do not depend on the machine's speed.
     jobs
@@ -262,7 +281,7 @@ def plan_served(
     given = {"decode_latency_s": latency_limit_s, "prompt_latency_s": prompt_latency_limit_s}
     limits = {name: limit for name, limit in given.items() if limit is not None}
     fixed = check_pins(problem, pins or {})
-    setting = Setting(mode, execution, rate, duration=window_s, seed=seed)
+    setting = Setting(mode, execution, rate, duration=window_s or WINDOW_S, seed=seed)
     rules = Rules(flow_split, partial_inference, fixed, max_stages)
     limit = watch.time_limit
     # The proven maximum flow first: it is known in seconds, and its plan belongs in the pool.
@@ -273,8 +292,15 @@ def plan_served(
     watch.report(value=most.flow_tokens_per_s, bound=most.bound_tokens_per_s, message="the maximum flow")
     with Scorer(problem, jobs or max(1, min(2, os.cpu_count() or 1)), rules) as scorer:
         search = Search(
-            problem, watch, scorer, setting, limits=limits, max_simulations=max_simulations, seed=seed
-        )  # fmt: skip
+            problem,
+            watch,
+            scorer,
+            setting,
+            limits=limits,
+            max_simulations=max_simulations,
+            seed=seed,
+            window_s=window_s,
+        )
         search.screen([most.placement], limit * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE), solver)
         search.improve(limit * (1 - FINAL_SHARE))
         measured, used = search.decide()
@@ -307,7 +333,7 @@ def plan_served(
             "warmup_s": used.warmup,
             "seed": used.seed,
             "simulations": search.simulations,
-            "compared": len(measured) if used is not setting else 0,
+            "compared": len(measured) if used is not search.setting else 0,
             "stages": chosen.depth,
             "max_flow_tokens_per_s": most.flow_tokens_per_s,
             "max_flow_bound_tokens_per_s": most.bound_tokens_per_s,

@@ -23,6 +23,10 @@ def answers(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
+    if "polish" in task:
+        polish = task["polish"]
+        start = {n: (s, e) for n, (s, e) in polish["parent"].items()}
+        return evaluator.polish(start, seed=polish["seed"], rounds=polish["rounds"])
     setting = Setting(**task["setting"])
     if "candidate" in task:
         return [evaluator.simulate(decode(task["candidate"]), setting)]

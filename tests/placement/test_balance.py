@@ -73,7 +73,7 @@ def test_keeps_to_wide_links_where_nodes_are_no_worse_loaded():
             "name": "two",
             "coordinator": {"region": "a"},
             "nodes": [{"gpu": "L4", "count": 2, "region": "a"}, {"gpu": "T4", "count": 2, "region": "b"}],
-            "network": {"within_region": near, "between_regions": {"bandwidth_gbps": 0.1, "latency_ms": 50}},
+            "network": {"within_region": near, "between_regions": {"bandwidth_gbps": 0.03, "latency_ms": 50}},
         }
     )
     spans = {"L4-0": (0, 40), "L4-1": (40, 80), "T4-0": (0, 40), "T4-1": (40, 80)}
@@ -81,7 +81,7 @@ def test_keeps_to_wide_links_where_nodes_are_no_worse_loaded():
     flow = balanced_flow(graph)
     assert flow.tokens_per_s == 200.0
     mixed = flow.edges.get(("L4-0", "T4-1"), 0.0) + flow.edges.get(("T4-0", "L4-1"), 0.0)
-    assert mixed < 30.0  # 100 where links do not count
+    assert mixed < 60.0  # 100 where links do not count
 
 
 def test_balanced_is_the_default_and_any_is_kept():
