@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ from helix_kit.search.predictor import Predictor
 
 NEIGHBOURS = 30
 POLISH_WIDTH = 4
+STEEPNESS = 4
+"""How a latency above its limit is marked down: by this power of limit / latency."""
 EASED = 0.25
 """How many of the neighbours differ in which kinds the flow spares."""
 ADVENTUROUS = 0.3
@@ -52,6 +54,10 @@ class Rules:
     """Node -> layer range that it must hold."""
     max_stages: int | None = None
     """Most nodes that a request may pass."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Mean latencies by their names in what is served: above them a plan is worth less."""
+    rate: float | None = None
+    """Requests/s of online mode."""
 
 
 @dataclass
@@ -61,7 +67,7 @@ class Candidate:
     placement: Layout
     flow: Flow
     predicted: float
-    """Decode tokens/s."""
+    """Decode tokens/s, as `worth` counts them."""
     served: dict[str, float] | None = None
     value: float = 0.0
     """What is maximised, from `served`."""
@@ -71,6 +77,21 @@ class Candidate:
     def depth(self) -> int:
         """Most nodes that a request passes."""
         return deepest(self.flow, self.placement)
+
+
+def worth(served: Mapping[str, float], limits: Mapping[str, float], *, online: bool) -> float:
+    """What the search maximises: decode tokens/s, marked down for each mean latency above its limit.
+
+    Online, where throughput is what is offered, a plan is better for answering sooner: of a prompt's latency a
+    twentieth counts, since it is paid once.
+    """
+    value = served["decode_tokens_per_s"]
+    for name, limit in limits.items():
+        if served[name] > limit:
+            value *= (limit / served[name]) ** STEEPNESS
+    if online:
+        value /= 1 + served["decode_latency_s"] + served["prompt_latency_s"] / 20
+    return value
 
 
 class Evaluator:
@@ -109,7 +130,8 @@ class Evaluator:
         )
         if flow.tokens_per_s <= 0:
             return None
-        made = Candidate(placement, flow, self.predictor(placement, flow).decode_tokens_per_s, ease=ease or {})
+        expected = asdict(self.predictor(placement, flow, rules.rate))
+        made = Candidate(placement, flow, worth(expected, rules.limits, online=rules.rate is not None), ease=ease or {})
         return made if rules.max_stages is None or made.depth <= rules.max_stages else None
 
     def simulate(self, candidate: Candidate, setting: Setting) -> Candidate:

@@ -77,8 +77,8 @@ class Predictor:
                 self.prefill_s[kind] = sum(times) / len(times) / 1e3
                 self.decode_s[kind] = profile.decode_ms_per_layer(TYPICAL_DECODE_BATCH) / 1e3
 
-    def __call__(self, placement: Placement, flow: Flow) -> Prediction:
-        """Prediction for a placement whose requests follow `flow`."""
+    def __call__(self, placement: Placement, flow: Flow, requests_per_s: float | None = None) -> Prediction:
+        """Prediction for a placement whose requests follow `flow`, at full load, or at a rate that is less."""
         if flow.tokens_per_s <= 0:
             return Prediction(0.0, math.inf, math.inf, 0.0)
         path = _Path(self, placement, flow)
@@ -91,6 +91,7 @@ class Predictor:
                 low = rate
             else:
                 high = rate
+        low = min(low, output * (requests_per_s or math.inf))
         prefill, decode = path.round_trips(low / output)
         return Prediction(low, prefill, decode, path.in_flight)
 

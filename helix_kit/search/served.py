@@ -22,7 +22,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front, pool
 from helix_kit.search.ease import sparing_slow
-from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction
+from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction, worth
 from helix_kit.search.moves import key_of
 from helix_kit.search.scorer import Scorer, Step
 from helix_kit.simulator.scoring import CHECKS
@@ -44,23 +44,6 @@ IDLE_ROUNDS = 25
 FINALISTS = 10
 FINAL_WINDOWS = 5
 """How much longer the last comparison's window is."""
-STEEPNESS = 4
-"""How a latency above its limit is marked down: by this power of limit / latency."""
-
-
-def worth(served: Mapping[str, float], setting: Setting, limits: Mapping[str, float]) -> float:
-    """What the search maximises: decode tokens/s, marked down for each mean latency above its limit.
-
-    Online, where throughput is what is offered, a plan is better for answering sooner: of a prompt's latency a
-    twentieth counts, since it is paid once.
-    """
-    value = served["decode_tokens_per_s"]
-    for name, limit in limits.items():
-        if served[name] > limit:
-            value *= (limit / served[name]) ** STEEPNESS
-    if setting.mode == "online":
-        value /= 1 + served["decode_latency_s"] + served["prompt_latency_s"] / 20
-    return value
 
 
 class Search:
@@ -92,7 +75,7 @@ class Search:
         """Put simulated candidates into the archive, and report the best."""
         self.simulations += len(simulated)
         for c in simulated:
-            c.value = worth(c.served or {}, self.setting, self.limits)
+            c.value = worth(c.served or {}, self.limits, online=self.setting.mode == "online")
             self.archive[self.evaluator.identity(c.placement, c.ease)] = c
         if not self.archive:
             return
@@ -210,7 +193,7 @@ class Search:
                 break
             measured += self.scorer.simulate(finalists[start : start + STEPS], longer)
         for c in measured:
-            c.value = worth(c.served or {}, longer, self.limits)
+            c.value = worth(c.served or {}, self.limits, online=longer.mode == "online")
         return measured, longer
 
 
@@ -282,7 +265,7 @@ def plan_served(
     limits = {name: limit for name, limit in given.items() if limit is not None}
     fixed = check_pins(problem, pins or {})
     setting = Setting(mode, execution, rate, duration=window_s or WINDOW_S, seed=seed)
-    rules = Rules(flow_split, partial_inference, fixed, max_stages)
+    rules = Rules(flow_split, partial_inference, fixed, max_stages, limits, rate if mode == "online" else None)
     limit = watch.time_limit
     # The proven maximum flow first: it is known in seconds, and its plan belongs in the pool.
     most = plan_problem(
