@@ -18,12 +18,12 @@ from helix_kit.search.moves import Layout
 from helix_kit.search.predictor import Predictor
 from helix_kit.search.stage_program import Block
 
-CAUTIONS = (1.0, 4.0, 12.0)
+CAUTIONS = (4.0, 1.0, 12.0)
 MOST_UNIFORM = 60
 SIDE_BY_SIDE = ("parallel", "apart")
 """Families of placements whose parts each hold the model: there the flow may spare slow kinds."""
 MOST_ORDERS = 6
-EVEN_SHARES = (0.45, 0.52, 0.6, 0.68, 0.76, 0.86)
+EVEN_SHARES = (0.6, 0.52, 0.68, 0.76, 0.45, 0.86)
 """Flows, as shares of the most, that stages are filled to where the split is any."""
 EVEN_STEPS = 8
 
@@ -49,20 +49,23 @@ def candidates(
         if all(e - s <= problem.max_layers(n) for n, (s, e) in made.items()):
             yield family, made
     yield from (("uniform", placement) for placement in uniform(groups, predictor))
-    yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
     solving: dict[str, Any] = {"solver": solver, "over": watch.over, "left": lambda: watch.left, "seed": seed}
-    yield from parallel.side_by_side(groups, predictor, orders, **solving)
-    settings: list[tuple[str, dict[str, Any]]] = [("program", {"caution": caution}) for caution in CAUTIONS]
-    if rules.flow_split == "any":
-        most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
-        even = [("even", {"caution": 4.0, "flow": share * most, "steps": EVEN_STEPS}) for share in EVEN_SHARES]
-        settings = even + settings
-    for name, options in settings:
-        if watch.over():
-            return
+
+    def laid(name: str, **options: Any) -> Iterator[tuple[str, Layout]]:
         for _, chosen in stage_program.programs(groups, predictor, **solving, **options):
             for order in orders(chosen, groups):
                 yield name, stage_program.lay_out(order, groups)
+
+    # What is worth most comes first: on a slow machine the time may be over before the rest.
+    if rules.flow_split == "any":
+        most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
+        for share in EVEN_SHARES:
+            yield from laid("even", caution=4.0, flow=share * most, steps=EVEN_STEPS)
+    yield from parallel.side_by_side(groups, predictor, orders, **solving)
+    yield from laid("program", caution=CAUTIONS[0])
+    yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
+    for caution in CAUTIONS[1:]:
+        yield from laid("program", caution=caution)
 
 
 def depth_capped(

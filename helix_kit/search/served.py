@@ -30,7 +30,7 @@ from helix_kit.simulator.scoring import CHECKS
 FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.2, 0.2, 0.2
 """Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
 WINDOW_S, LEAST_WINDOW_S, ENOUGH_TOKENS_PER_S = 120.0, 60.0, 350.0
-POLISHED, POLISH_ROUNDS = 4, 20
+POLISHED, POLISH_ROUNDS = 4, 12
 """Placements that are improved by the predictor alone where the split is any, and rounds of thirty neighbours each."""
 SCREENED = 24
 BEST_OF_FAMILY = 2
