@@ -9,6 +9,7 @@ carry 10 Gbit/s within a region and 0.1 Gbit/s across, as in the published geo-d
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import random
 import resource
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=[100, 300, 1000])
     parser.add_argument("--regions", type=int, nargs="*", default=[1, 5])
     parser.add_argument("--solvers", nargs="*", default=["highs", "glpk"])
-    parser.add_argument("--time-limit", type=float, default=None, help="default: 60 s, with several regions 120 s")
+    parser.add_argument("--time-limit", type=float, default=None, help="default: 60 s, with several regions 110 s")
     parser.add_argument("--no-presets", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
@@ -86,9 +87,11 @@ def main() -> None:
 
     def add(cluster: hk.Cluster, model: str, solver: str) -> None:
         several = len({n.region for n in cluster.nodes}) > 1
-        lines.append(row(cluster, model, solver, args.time_limit or (120.0 if several else 60.0)))
+        lines.append(row(cluster, model, solver, args.time_limit or (110.0 if several else 60.0)))
         print(lines[-1], flush=True)
+        loads.append(os.getloadavg()[0])
 
+    loads = [os.getloadavg()[0]]
     for solver in args.solvers:
         for name, model in [] if args.no_presets else PRESETS:
             add(case(name), model, solver)
@@ -101,8 +104,10 @@ def main() -> None:
             "# Flow planning: value, bound, gap, seconds\n\n"
             "Written by `make bench-plan` (`benchmarks/bench_plan.py`): method `pattern`, objective `flow`. The name\n"
             "of the best bound stands beside it (`helix_kit/placement/bounds.py` says what each proves).\n"
-            f"Python {platform.python_version()}, {platform.machine()}, one thread; other work ran on the machine, so\n"
-            "CPU seconds say more than seconds.\n\n"
+            f"One run of all rows, Python {platform.python_version()}, {platform.machine()}, one thread of "
+            f"{os.cpu_count()} cores. The machine's load\naverage (1 would be this program alone) was {min(loads):.1f} "
+            f"to {max(loads):.1f} over the run: the rest is other work, so CPU seconds\nsay more than seconds. Five "
+            "regions plan for as long as they are given (110 s), unless the bound is reached.\n\n"
         )
         args.output.write_text(head + "\n".join(lines) + "\n")
 

@@ -1,6 +1,6 @@
 """Upper bounds on the flow of any placement: what no plan can exceed, and why.
 
-All but B4 hold for every network, with and without partial inference, because they look only at layers and
+All but B4 and B5 hold for every network, with and without partial inference, because they look only at layers and
 nodes: in a placement of flow F every layer is held by nodes whose T add up to F (they carry it), and a node with
 k layers stands in k of these sums.
 
@@ -11,6 +11,8 @@ k layers stands in k of these sums.
 - ``B3``: the same with whole numbers of nodes of each size and whole layers.
 - ``B4``: where every link between regions carries less than F and no region alone reaches F, requests cannot all
   walk one chain of single nodes, so some layer is processed by two nodes or more: one cover has two.
+- ``B5``: a flow is made of paths. Those that stay in one region are a flow of that region alone, at most its B2;
+  every other path takes a link from one region to another, and there are only so many.
 
 >>> from helix_kit.cluster import Cluster
 >>> from helix_kit.model import Model
@@ -23,6 +25,7 @@ k layers stands in k of these sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,11 +63,27 @@ def b2(
     groups: Sequence[Group], num_layers: int, *, low: float, high: float, over: Callable[[], bool] = lambda: False
 ) -> float:
     """The smallest F that the cover program refutes, searched between `low` (reached) and `high` (a bound)."""
+    groups = _by_kind(groups)
     while high - low > PRECISION * high and not over():
         middle = (low + high) / 2
         refuted, _, _ = _cover_program(groups, num_layers, middle, over)
         low, high = (low, middle) if refuted else (middle, high)
     return high
+
+
+@lru_cache(maxsize=256)
+def of_nodes(groups: tuple[Group, ...], num_layers: int) -> float:
+    """B2 with nothing known before: what these nodes alone could carry. Kept, for it is asked for again and again."""
+    return b2(groups, num_layers, low=0.0, high=b1(groups, num_layers))
+
+
+def _by_kind(groups: Sequence[Group]) -> list[Group]:
+    """Groups of the same kind made one: covers do not ask where a node is, and have fewer rows then."""
+    nodes: dict[tuple[str, tuple[float, ...]], tuple[str, ...]] = {}
+    for group in groups:
+        key = group.kind, group.throughput
+        nodes[key] = nodes.get(key, ()) + group.nodes
+    return [Group(kind, "", members, table) for (kind, table), members in nodes.items()]
 
 
 def b4(
@@ -90,11 +109,13 @@ def b4(
     # Below this, a single chain inside one region or over one link might do: nothing is claimed there.
     floor = widest_crossing
     for region in sorted(regions):
-        alone = [g for g in groups if g.region == region]
+        alone = tuple(g for g in groups if g.region == region)
         if sum(g.size * g.max_layers for g in alone) >= num_layers:
-            floor = max(floor, b2(alone, num_layers, low=0.0, high=b1(alone, num_layers), over=watch.stopped))
+            floor = max(floor, of_nodes(alone, num_layers))
+    groups = _by_kind(groups)
     low = max(low, floor) * (1 + PRECISION)
-    if low >= high:
+    # Where no node carries so much alone, every cover has two or more: nothing new.
+    if low >= high or max(t for g in groups for t in g.throughput) < low:
         return high
 
     # Where a little less than the bound is not refuted, there is nothing to gain: a bisection would find no more.
@@ -112,6 +133,50 @@ def b4(
             low = target
         target = (low + high) / 2
     return high
+
+
+def b5(problem: Problem, groups: Sequence[Group], *, high: float) -> float:
+    """B2 of each region alone, and what can cross between regions, added up; at most `high`.
+
+    Decompose a flow of any placement into paths. The paths within region r are a flow of the same placement
+    restricted to r's nodes, so they carry at most what any placement of those nodes does. Each other path takes at
+    least one link between regions, so they carry at most what `most_crossing` says of all such links together. It
+    decides where links are thin for the flow that a region makes alone; where many nodes share many links, it does not.
+    """
+    regions = sorted({g.region for g in groups})
+    total = most_crossing(problem, groups) if len(regions) > 1 else high
+    for region in regions:
+        alone = tuple(g for g in groups if g.region == region)
+        if total >= high:
+            return high
+        if sum(g.size * g.max_layers for g in alone) >= problem.num_layers:
+            total += of_nodes(alone, problem.num_layers)
+    return min(high, total)
+
+
+def most_crossing(problem: Problem, groups: Sequence[Group]) -> float:
+    """Tokens/s that paths which change regions can carry at most, in any placement.
+
+    The least of three sums: over pairs of nodes of different regions, the faster direction of their link (a follows b
+    or b follows a, not both: ends of layer ranges only grow along a path); over nodes as senders, what one processes at
+    most and what its links to other regions carry; and over nodes as receivers, the same.
+    """
+    region = {n: g.region for g in groups for n in g.nodes}
+    speed = {n: max(g.throughput) for g in groups for n in g.nodes}
+    size = {r: sum(g.size for g in groups if g.region == r) for r in region.values()}
+    network, per_gbps = problem.cluster.network, 1e9 / 8 / problem.model.link_bytes_per_token
+    usual = network.between_regions.bandwidth_gbps * per_gbps if network.between_regions else 0.0
+    sent = {n: usual * (len(region) - size[r]) for n, r in region.items()}
+    received = dict(sent)
+    pairs = sum(sent.values()) / 2
+    for a, b in sorted({tuple(sorted(link.ends)) for link in network.links if _crosses(link.ends, region)}):
+        there, back = problem.link_capacity(a, b), problem.link_capacity(b, a)
+        for tokens, source, target in ((there, a, b), (back, b, a)):
+            sent[source] += tokens - usual
+            received[target] += tokens - usual
+        pairs += max(there, back) - usual
+    by_node = (sum(min(speed[n], capacity[n]) for n in region) for capacity in (sent, received))
+    return min(pairs, *by_node)
 
 
 def _cover_program(
@@ -179,6 +244,7 @@ def b3(
     `time_limit` seconds for each of at most `rounds` small integer programs.
     """
     watch = watch or Watch(time_limit * rounds)
+    groups = _by_kind(groups)
     target = low * (1 + 2 * PRECISION)
     for _ in range(rounds):
         if target >= high or watch.over():
@@ -253,4 +319,4 @@ def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
     return all(end in region for end in ends) and region[ends[0]] != region[ends[1]]
 
 
-__all__ = ["b1", "b2", "b3", "b4", "groups_of", "widest_crossing"]
+__all__ = ["b1", "b2", "b3", "b4", "b5", "groups_of", "most_crossing", "widest_crossing"]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STEPS = (0.0, 0.0004, 0.002, 0.006, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 0.75, 0.9, 0.97)
 """How far below the bound to try, in turn, until a target is reached."""
 PRECISION = 2e-4
+CLOSE = 0.7
+"""Share of the bound from which on halving towards it is better than stepping down from it."""
 KEPT_LOSS = 0.15
 """Columns with a reduced cost above -this times their length stay: the integer program needs more than the basis."""
 MOST_COLUMNS = 600
@@ -79,7 +81,8 @@ class PatternSearch:
             return float(stage.length), [*stage.uses, *([stage.depth] if hops else [])]
 
         def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
-            fresh = [stage for pricing in pricings for stage in pricing.cheapest(duals[: len(supply)] + 1e-9)]
+            prices = duals[: len(supply)] + 1e-9
+            fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
             return [column(s) for s in fresh]
@@ -162,15 +165,21 @@ Chain = list[list[Stage]]
 
 
 def search_flow(
-    search: PatternSearch, bound: float, evaluate: Callable[[Chain], float], low: float = 0.0
+    search: PatternSearch,
+    bound: float,
+    evaluate: Callable[[Chain], float],
+    low: float = 0.0,
+    precision: float = PRECISION,
 ) -> Chain | None:
     """The stages of the largest flow found; `evaluate` returns the verified max flow of a choice.
 
-    `low` is a flow already reached: nothing below it is tried.
+    `low` is a flow already reached: nothing below it is tried. The search ends within `precision` of what fails.
     """
     best: Chain | None = None
     high = bound
-    for step in STEPS:
+    # Where much is reached already and little more can be had, halving takes fewer programs.
+    near = precision > PRECISION and low > CLOSE * bound
+    for step in () if near else STEPS:
         target = bound * (1 - step)
         if target <= low or search.watch.over():
             break
@@ -182,9 +191,9 @@ def search_flow(
             break
         if found is None:
             high = target
-    if best is None:
+    if best is None and not near:
         return None
-    while high - low > PRECISION * high and not search.watch.over():
+    while high - low > precision * high and not search.watch.over():
         target = (low + high) / 2
         found = search.attempt(target)
         value = evaluate(found) if found is not None else 0.0
@@ -230,9 +239,11 @@ def find(task: Task) -> tuple[Layout, dict[str, float]]:
     from helix_kit.placement import regions
 
     if len({g.region for g in groups}) > 1:
-        # Known before the search, it spares the targets that no network lets through.
+        # Known before the search, they spare the targets that no network lets through.
+        proven["B5"] = bounds.b5(problem, groups, high=bound)
+        watch.report(bound=proven["B5"])
         proven["B4"] = bounds.b4(
-            groups, layers, low=0.0, high=bound, widest_crossing=bounds.widest_crossing(problem, groups),
+            groups, layers, low=0.0, high=proven["B5"], widest_crossing=bounds.widest_crossing(problem, groups),
             watch=Watch(min(BOUND_SECONDS, BOUND_SHARE * watch.left), stop=watch.stopped), solver=task.solver,
         )  # fmt: skip
         watch.report(bound=proven["B4"])

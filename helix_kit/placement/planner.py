@@ -322,6 +322,8 @@ def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
             groups, problem.num_layers, low=value, high=best, solver=task.solver, watch=watch, time_limit=5.0
         )
     best = min(proven.values())
+    if value < best * (1 - bounds.PRECISION) and "B5" not in proven and len({g.region for g in groups}) > 1:
+        proven["B5"] = best = bounds.b5(problem, groups, high=best)
     if value < best * (1 - bounds.PRECISION) and _wants_b4(groups, proven) and not watch.over():
         proven["B4"] = bounds.b4(
             groups,

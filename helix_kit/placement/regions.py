@@ -5,19 +5,25 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import combinations, islice, permutations
 
-from helix_kit.placement import bounds
+from helix_kit.placement import bounds, spread
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.pattern import PRECISION, Chain, Layout, PatternSearch, lay_out, search_flow
 from helix_kit.placement.planner import Task
 from helix_kit.placement.watch import Watch
 
 MOST_ORDERS = 24
-MOST_SUBSETS = 64
+MOST_PARTITIONS = 5000
+FEW = 3
+"""Of so many regions all partitions are soon tried; of more, the ones that promise most come first."""
+USUAL_LOSS = 0.02
+"""Share of its bound that a set is expected to miss for each crossing in it, until some sets of its size are known."""
+COARSE = 0.004
 LATER_SETS = 4
 """A set of regions may take a quarter of the time that is left, if others follow."""
 LINKS_LOOKED_AT = 400
+Subset = tuple[str, ...]
 
 
 def find(task: Task, bound: float) -> Layout | None:
@@ -27,7 +33,7 @@ def find(task: Task, bound: float) -> Layout | None:
     """
     problem, watch = task.problem, task.watch
     names = sorted({g.region for g in task.groups}, key=[g.region for g in task.groups].index)
-    best: dict[tuple[str, ...], tuple[float, Layout]] = {}
+    best: dict[Subset, tuple[float, Layout]] = {}
     value, placement = 0.0, None
 
     def consider(layout: Layout) -> float:
@@ -38,37 +44,71 @@ def find(task: Task, bound: float) -> Layout | None:
             watch.report(value=reached, message=f"{len({problem.cluster.region_of(n) for n in layout})} regions")
         return reached
 
-    # Each region alone is quick and, where links are thin, nearly all there is; then ever larger sets.
-    sizes = [1, len(names), *range(2, len(names))] if len(names) > 1 else [1]
-    subsets = [s for size in sizes for s in combinations(names, size)][:MOST_SUBSETS]
-    most = {s: _upper_bound(task, s) for s in subsets}
-    for index, subset in enumerate(subsets):
-        if watch.over() or value >= bound * (1 - PRECISION):
+    most = {s: _upper_bound(task, s) for partition in _partitions(names) for s in partition}
+    known: dict[Subset, float] = {}
+    while not watch.over() and value < bound * (1 - PRECISION):
+        subset = _next_set(names, most, known, value)
+        if subset is None:
             break
-        rest = [s for s in subsets if not set(s) & set(subset)]
-        if most[subset] + _most_beside(rest, most) <= value * (1 + PRECISION):
-            continue  # whatever is found here, with the best beside it, is no better
         # One set must not take the time of all; what its parts reach side by side is to be beaten.
-        few = len(names) <= 3 and len(subset) == len(names)
-        share = watch.left * (0.7 if few else 1 / min(LATER_SETS, len(subsets) - index))
+        few = len(names) <= FEW and len(subset) == len(names)
+        share = watch.left * (0.7 if few else 1 / LATER_SETS)
         inner = replace(task, watch=Watch(share, stop=watch.stopped))
-        parts = _best_parts(subset, best)
-        found = _best_chain(inner, subset, bound, low=sum(best[p][0] for p in parts))
+        low = sum(best[p][0] for p in _best_parts(subset, best))
+        found = _best_chain(inner, subset, bound, low, COARSE if len(names) > FEW and len(subset) > 1 else PRECISION)
         if found is not None:
             best[subset] = (consider(found), found)
+        known[subset] = best[subset][0] if subset in best else low
         for option in _partitions_with(subset, best) if subset in best else []:
             consider({n: span for part in option for n, span in best[part][1].items()})
     return placement
 
 
-def _best_parts(
-    subset: tuple[str, ...], known: dict[tuple[str, ...], tuple[float, Layout]]
-) -> Sequence[tuple[str, ...]]:
+def _partitions(names: Sequence[str]) -> Iterator[list[Subset]]:
+    """Every way to split the regions into sets, the first few thousand of them; all alone and all together first."""
+    yield [(n,) for n in names]
+    if len(names) > 1:
+        yield [tuple(names)]
+
+    def split(rest: Sequence[str]) -> Iterator[list[Subset]]:
+        if not rest:
+            yield []
+            return
+        for size in range(len(rest)):
+            for others in combinations(rest[1:], size):
+                for more in split([n for n in rest[1:] if n not in others]):
+                    yield [(rest[0], *others), *more]
+
+    yield from (p for p in islice(split(names), MOST_PARTITIONS) if 1 < len(p) < len(names))
+
+
+def _next_set(
+    names: Sequence[str], most: Mapping[Subset, float], known: Mapping[Subset, float], value: float
+) -> Subset | None:
+    """The set to search now, of the partition that promises most and could beat `value`; None: there is none."""
+    loss = {}
+    for size in range(1, len(names) + 1):
+        seen = [1 - v / most[s] for s, v in known.items() if len(s) == size and most[s] > 0]
+        loss[size] = statistics.fmean(seen) if seen else USUAL_LOSS * (size - 1)
+    top: tuple[float, Subset | None] = (-1.0, None)
+    for index, partition in enumerate(_partitions(names)):
+        new = [s for s in partition if s not in known and most[s] > 0]
+        if not new or sum(known.get(s, most[s]) for s in partition) <= value * (1 + PRECISION):
+            continue
+        if index == 0 or (index == 1 and len(names) <= FEW):
+            # Each region alone is quick and, where links are thin, nearly all there is.
+            return new[0]
+        promise = sum(known.get(s, most[s] * (1 - loss[len(s)])) for s in partition)
+        top = max(top, (promise, max(new, key=most.__getitem__)), key=lambda pair: pair[0])
+    return top[1]
+
+
+def _best_parts(subset: Subset, known: dict[Subset, tuple[float, Layout]]) -> Sequence[Subset]:
     """The disjoint subsets of `subset` searched before whose flows add up to most."""
     inside = [s for s in known if set(s) <= set(subset)]
 
-    def best(options: list[tuple[str, ...]]) -> tuple[float, list[tuple[str, ...]]]:
-        top: tuple[float, list[tuple[str, ...]]] = (0.0, [])
+    def best(options: list[Subset]) -> tuple[float, list[Subset]]:
+        top: tuple[float, list[Subset]] = (0.0, [])
         for index, option in enumerate(options):
             value, rest = best([s for s in options[index + 1 :] if not set(s) & set(option)])
             top = max(top, (value + known[option][0], [option, *rest]), key=lambda pair: pair[0])
@@ -84,19 +124,10 @@ def _upper_bound(task: Task, subset: Sequence[str]) -> float:
     return bounds.b1(groups, task.problem.num_layers)
 
 
-def _most_beside(rest: Sequence[tuple[str, ...]], most: Mapping[tuple[str, ...], float]) -> float:
-    """The largest sum of bounds over disjoint sets of regions among `rest`."""
-    best = 0.0
-    for index, option in enumerate(rest):
-        left = [s for s in rest[index + 1 :] if not set(s) & set(option)]
-        best = max(best, most[option] + _most_beside(left, most))
-    return best
-
-
-def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple[float, Layout]]) -> Iterator[list]:
+def _partitions_with(subset: Subset, known: dict[Subset, tuple[float, Layout]]) -> Iterator[list]:
     """The best few sets of disjoint subsets that hold `subset`, by the sum of their flows."""
 
-    def extend(chosen: list[tuple[str, ...]], rest: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
+    def extend(chosen: list[Subset], rest: list[Subset]) -> Iterator[list[Subset]]:
         taken = {r for s in chosen for r in s}
         free = [s for s in rest if not taken & set(s)]
         if not free:
@@ -110,13 +141,13 @@ def _partitions_with(subset: tuple[str, ...], known: dict[tuple[str, ...], tuple
     yield from (parts for parts in found[:3] if len(parts) > 1)
 
 
-def _best_chain(task: Task, subset: Sequence[str], most: float, low: float) -> Layout | None:
-    """The best chain through the regions of `subset`, if one carries more than `low`."""
+def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, precision: float) -> Layout | None:
+    """The best placement on the regions of `subset` found, as a chain or spread, if one carries more than `low`."""
     problem, layers = task.problem, task.problem.num_layers
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
         return None
-    bound = min(most, bounds.b2(groups, layers, low=0.0, high=bounds.b1(groups, layers), over=task.watch.over))
+    bound = min(most, bounds.of_nodes(tuple(groups), layers))
     best: list[tuple[float, Layout]] = []
     for cap in crossing_capacities(task, groups):
         search = PatternSearch(
@@ -138,14 +169,20 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float) -> L
                 reached = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
                 if reached > top[0]:
                     top = (reached, layout)
+                if reached >= min(stage.rate for part in order for stage in part) * (1 - PRECISION):
+                    break
             seen.append(top)
             return top[0]
 
-        search_flow(search, bound, evaluate, low=max([low, *(v for v, _ in best)]))
+        search_flow(search, bound, evaluate, low=max([low, *(v for v, _ in best)]), precision=precision)
         best += seen
         if task.watch.over() or max([low, *(v for v, _ in best)]) >= bound * (1 - PRECISION):
             break
-    return max(best, key=lambda pair: pair[0])[1] if best else None
+    layout = max(best, key=lambda pair: pair[0])[1] if best else None
+    reached = max([low, *(v for v, _ in best)])
+    if len(subset) > 1 and not task.watch.over() and reached < bound * (1 - PRECISION):
+        layout = spread.find(task, groups, bound, reached, bounds.widest_crossing(problem, groups)) or layout
+    return layout
 
 
 def _orders(chain: Chain) -> Iterator[Chain]:

@@ -21,9 +21,9 @@ UNITS = 2520
 """F in whole units for the knapsack over lanes, divisible by 2..10 so that equal shares are exact."""
 MOST_LANES = 12
 """Lanes that carry less than F / this are not looked at."""
-MANY, FINER = 4, 8
-"""Where even the fastest machine carries less than F / MANY, stages need many lanes: more are looked at, and rounding
-their rates down to whole units of F would cost 1 to 2 % of it, so units are finer by FINER."""
+MANY, MORE_LANES, FINER = 2, 4, 8
+"""Where even the fastest machine carries less than F / MANY, stages need many lanes: MORE_LANES times as many are
+looked at, and rounding their rates down to whole units of F would cost 1 to 2 % of it, so units are finer by FINER."""
 USUAL_LENGTH = 24
 """Longest stage looked for, where no single node holds more."""
 Lane = tuple[tuple[int, int], ...]
@@ -111,7 +111,7 @@ class StagePricing:
         fastest = max((t for g in inside for t in groups[g].throughput), default=0.0)
         many = fastest < target / MANY
         self.units = UNITS * (FINER if many else 1)
-        slowest = target / (MOST_LANES * (MANY if many else 1))
+        slowest = target / (MOST_LANES * (MORE_LANES if many else 1))
         rates = {min(t, top) for g in inside for t in groups[g].throughput if min(t, top) >= slowest}
         self.link_cap = link_cap
         self.rates = sorted(rates, reverse=True)

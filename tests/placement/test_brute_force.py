@@ -17,12 +17,20 @@ from helix_kit.placement.planner import plan_problem
 KINDS = ("T4", "L4", "A100-40G", "V100-16G")
 
 
-def make_problem(layers, counts, tables, bandwidths=None):
-    """A problem with throughput tables of our own; `bandwidths` maps (node, node) to Gbit/s."""
-    nodes = [{"gpu": kind, "count": n} for kind, n in zip(KINDS, counts) if n]
+def make_problem(layers, counts, tables, bandwidths=None, west=(), crossing_gbps=None):
+    """A problem with throughput tables of our own; `bandwidths` maps (node, node) to Gbit/s.
+
+    `west` counts nodes of each kind that lie in a second region, `crossing_gbps` away.
+    """
+    home = {"region": "east"} if west else {}
+    nodes = [{"gpu": kind, "count": n, **home} for kind, n in zip(KINDS, counts) if n]
+    nodes += [{"gpu": kind, "count": n, "region": "west"} for kind, n in zip(KINDS, west) if n]
     links = [{"source": a, "target": b, "bandwidth_gbps": g} for (a, b), g in (bandwidths or {}).items()]
     network = {"within_region": {"bandwidth_gbps": 10}, "links": links}
-    cluster = hk.Cluster.model_validate({"name": "small", "nodes": nodes, "network": network})
+    if crossing_gbps is not None:
+        network["between_regions"] = {"bandwidth_gbps": crossing_gbps}
+    described = {"name": "small", "nodes": nodes, "network": network}
+    cluster = hk.Cluster.model_validate(described | ({"coordinator": home} if west else {}))
     model = hk.Model.preset("llama2-70b").model_copy(update={"num_layers": layers})
     base = Problem.of(cluster, model)
     profiles = {
@@ -140,6 +148,30 @@ def problems(draw, slow_links=False, mixes=(*SMALL, *LARGER)):
     return make_problem(min(draw(st.integers(3, 12)), held), counts, tables, bandwidths)
 
 
+@st.composite
+def two_regions(draw):
+    """Small clusters in two regions with thin links between them, some of them thinner or wider still."""
+    east, west = draw(st.sampled_from([((2, 0), (1, 1)), ((2, 1), (2, 0)), ((1, 1), (1, 1)), ((3, 0), (0, 2))]))
+    total = [e + w for e, w in zip(east, west)]
+    tables = {}
+    for kind in KINDS:
+        most = draw(st.integers(2, 3))
+        steps = draw(st.lists(st.integers(5, 60), min_size=most, max_size=most))
+        tables[kind] = [sum(steps[i:]) for i in range(most)]
+    region = {}
+    for kind, e, w in zip(KINDS, east, west):
+        region |= {f"{kind}-{i}": i < e for i in range(e + w)}
+    bandwidths = {
+        (a, b): draw(st.sampled_from([0.0005, 0.004, 0.01]))
+        for a, b in itertools.permutations(region, 2)
+        if region[a] != region[b] and draw(st.integers(0, 3)) == 0
+    }
+    held = sum(n * len(tables[kind]) for kind, n in zip(KINDS, total))
+    crossing = draw(st.sampled_from([0.0003, 0.001, 0.003, 0.01]))
+    layers = min(draw(st.integers(2, 7)), held)
+    return make_problem(layers, east, tables, bandwidths, west, crossing)
+
+
 def check_pattern(problem, equal):
     """The value is never above the best of all placements, the bounds never below; `equal`: the value is the best."""
     plan = plan_problem(problem)
@@ -195,6 +227,13 @@ def test_never_above_and_bounds_hold_where_links_bind(problem):
     check_pattern(problem, equal=False)
 
 
+@settings(max_examples=12)
+@given(two_regions())
+def test_bounds_that_know_the_regions_hold(problem):
+    """B4 and B5 among them: links between regions carry 2 to 76 tokens/s."""
+    check_pattern(problem, equal=False)
+
+
 @settings(max_examples=6)
 @given(problems(slow_links=True, mixes=SMALL), st.sampled_from(["highs", "glpk"]), st.booleans())
 def test_paper_milp_is_optimal(problem, solver, partial_inference):
@@ -212,6 +251,13 @@ def test_pattern_is_optimal_where_links_do_not_bind_on_many(problem):
 @settings(max_examples=150)
 @given(problems(slow_links=True))
 def test_never_above_and_bounds_hold_where_links_bind_on_many(problem):
+    check_pattern(problem, equal=False)
+
+
+@pytest.mark.slow
+@settings(max_examples=200)
+@given(two_regions())
+def test_bounds_that_know_the_regions_hold_on_many(problem):
     check_pattern(problem, equal=False)
 
 
