@@ -85,11 +85,15 @@ def _partitions(names: Sequence[str]) -> Iterator[list[Subset]]:
 def _next_set(
     names: Sequence[str], most: Mapping[Subset, float], known: Mapping[Subset, float], value: float
 ) -> Subset | None:
-    """The set to search now, of the partition that promises most and could beat `value`; None: there is none."""
-    loss = {}
+    """The set to search now, of the partition that promises most and could beat `value`; None: there is none.
+
+    `most` are bounds, `known` what sets searched before reached.
+    """
+    loss, least_loss = {}, {}
     for size in range(1, len(names) + 1):
         seen = [1 - v / most[s] for s, v in known.items() if len(s) == size and most[s] > 0]
-        loss[size] = statistics.fmean(seen) if seen else USUAL_LOSS * (size - 1)
+        seen = seen or [USUAL_LOSS * (size - 1)]
+        loss[size], least_loss[size] = statistics.fmean(seen), min(seen)
     top: tuple[float, Subset | None] = (-1.0, None)
     for index, partition in enumerate(_partitions(names)):
         new = [s for s in partition if s not in known and most[s] > 0]
@@ -99,6 +103,9 @@ def _next_set(
             # Each region alone is quick and, where links are thin, nearly all there is.
             return new[0]
         promise = sum(known.get(s, most[s] * (1 - loss[len(s)])) for s in partition)
+        hope = sum(known.get(s, most[s] * (1 - least_loss[len(s)])) for s in partition)
+        if len(names) > FEW and hope <= value:
+            continue  # a set of hundreds of machines takes long, and would likely bring nothing
         top = max(top, (promise, max(new, key=most.__getitem__)), key=lambda pair: pair[0])
     return top[1]
 
