@@ -56,7 +56,12 @@ def test_five_regions(nodes, least):
     plan = hk.plan(cluster, "llama2-70b", time_limit=120)
     assert plan.flow_tokens_per_s >= least * plan.bound_tokens_per_s
     assert plan.flow_tokens_per_s <= min(plan.bounds.values())
-    assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
+    if nodes < 1000:
+        assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
+    # Another algorithm, on another graph, which a thousand nodes do not slow down.
+    names, spans = list(plan.placement), np.array(list(plan.placement.values()))
+    flow = spread.Flows(plan.problem, names, True).value(np.arange(len(names)), *spans.T)
+    assert flow == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
 
 
 def test_flows_of_arrays_are_the_maximum_flows():
