@@ -57,12 +57,16 @@ def candidates(
                 yield name, stage_program.lay_out(order, groups)
 
     # What is worth most comes first: on a slow machine the time may be over before the rest.
+    several = len({g.region for g in groups}) > 1
+    if several:
+        yield from laid("program", caution=CAUTIONS[0])
     if rules.flow_split == "any":
         most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
         for share in EVEN_SHARES:
             yield from laid("even", caution=4.0, flow=share * most, steps=EVEN_STEPS)
     yield from parallel.side_by_side(groups, predictor, orders, **solving)
-    yield from laid("program", caution=CAUTIONS[0])
+    if not several:
+        yield from laid("program", caution=CAUTIONS[0])
     yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
     for caution in CAUTIONS[1:]:
         yield from laid("program", caution=caution)

@@ -32,6 +32,8 @@ DECODE_WORK, DECODE_STUCK = 2.46, 1.78
 BLOCKING = 0.35
 LINK_WAIT = 0.9
 """Mean square of prompt lengths over twice the square of their mean: what waits for a link waits for prompts on it."""
+FILL_HORIZON_S = 400.0
+"""Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this."""
 TYPICAL_DECODE_BATCH = 12
 HOP_OVERHEAD_S = 2e-4
 
@@ -91,9 +93,15 @@ class Predictor:
                 low = rate
             else:
                 high = rate
-        low = min(low, output * (requests_per_s or math.inf))
+        served = low
+        if requests_per_s is None:
+            # From an empty cluster prompts come as fast as the narrowest place lets them through, and decodes wait.
+            fill_s = path.in_flight * float(path.rho.max())
+            served = low * max(0.1, 1 - fill_s / FILL_HORIZON_S)
+        else:
+            served = low = min(low, output * requests_per_s)
         prefill, decode = path.round_trips(low / output)
-        return Prediction(low, prefill, decode, path.in_flight)
+        return Prediction(served, prefill, decode, path.in_flight)
 
 
 class _Path:

@@ -22,7 +22,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front, pool
 from helix_kit.search.ease import sparing_slow
-from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction, worth
+from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting, by_prediction, worth
 from helix_kit.search.moves import key_of
 from helix_kit.search.scorer import Scorer, Step
 from helix_kit.simulator.scoring import CHECKS
@@ -30,8 +30,9 @@ from helix_kit.simulator.scoring import CHECKS
 FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.2, 0.2, 0.2
 """Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
 WINDOW_S, LEAST_WINDOW_S, ENOUGH_TOKENS_PER_S = 120.0, 60.0, 350.0
-POLISHED, POLISH_ROUNDS = 4, 12
+POLISHED, POLISH_ROUNDS = 6, 12
 """Placements that are improved by the predictor alone where the split is any, and rounds of thirty neighbours each."""
+LIKELY, MOST_LIKELY = 0.5, 60
 SCREENED = 24
 BEST_OF_FAMILY = 2
 RACE_MARGINS = (0.85, 0.92)
@@ -138,14 +139,7 @@ class Search:
         order = by_prediction([c for family in families.values() for c in by_prediction(family)[:BEST_OF_FAMILY]])
         order += by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
         if rules.flow_split == "any":
-            by_depth = by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
-            starts = [c.placement for c in by_depth[:POLISHED]]
-            for at in range(0, len(starts), STEPS):
-                if not self.over(until):
-                    polished = self.scorer.polish(
-                        starts[at : at + STEPS], seed=self.setting.seed + at, rounds=POLISH_ROUNDS
-                    )
-                    order = [*polished, *order]
+            order = [*self.polished(ranked, until), *order]
         if self.window_s is None:
             likely = max(c.predicted for c in order)
             shorter = max(LEAST_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / likely))
@@ -156,6 +150,20 @@ class Search:
                 break
             room = int(min(STEPS, self.most_simulations - self.simulations))
             self.keep(self.scorer.simulate(order[start : start + room], self.racing()))
+
+    def polished(self, ranked: Sequence[Candidate], until: float) -> list[Candidate]:
+        """Placements that the predictor alone has improved: from those that it likes, and from those that it would like
+        were their flow balanced, which are of a good shape but fall unevenly."""
+        even = Evaluator(self.problem, replace(self.evaluator.rules, flow_split="balanced"))
+        likely = [c for c in ranked if c.predicted >= ranked[0].predicted * LIKELY][:MOST_LIKELY]
+        shapes = by_prediction([c for c in (even.candidate(c.placement) for c in likely) if c is not None])
+        starts = {self.evaluator.identity(c.placement): c.placement for pair in zip(shapes, ranked) for c in pair}
+        made: list[Candidate] = []
+        few = list(starts.values())[:POLISHED]
+        for at in range(0, len(few), STEPS):
+            if not self.over(until):
+                made += self.scorer.polish(few[at : at + STEPS], seed=self.setting.seed + at, rounds=POLISH_ROUNDS)
+        return by_prediction(made)
 
     def improve(self, until: float) -> None:
         """Local search from the best few, the simulator deciding."""
