@@ -35,6 +35,8 @@ def robustness(
     by kind); all placements were made before with the profiles as given, and only their flow is computed anew.
     With ``measure="served"`` they are simulated instead (offline, the published rules, `duration` s): requests follow
     the flow as it was planned, since nobody knows that the profiles are off, and decode tokens/s are compared.
+    Left out are then heuristics that put more layers on a node than it has room for (separate pipelines may), which
+    could not be served.
 
     Returns
     -------
@@ -56,6 +58,8 @@ def robustness(
             rivals.append(solve(plan.cluster, plan.model, method=method, profiles=plan.profiles, seed=plan.seed))
         except HelixKitError:
             continue  # a heuristic that finds nothing here has nothing to be compared with
+        if measure == "served" and not _fits(rivals[-1]):
+            rivals.pop()
     rng = np.random.default_rng(seed)
     flows = np.zeros((samples, len(rivals)))
     for row in flows:
@@ -80,6 +84,10 @@ def _flow_in(world: Problem, rival: Plan) -> float:
     # Separate pipelines never exchange requests; all others may use every link that fits.
     links = list(rival.flow_edges) if rival.method.startswith("separate") else None
     return world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links).tokens_per_s
+
+
+def _fits(plan: Plan) -> bool:
+    return all(end - start <= plan.problem.max_layers(node) for node, (start, end) in plan.placement.items())
 
 
 def _served_in(world: Problem, rival: Plan, duration: float) -> float:
