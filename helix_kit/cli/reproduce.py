@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 
 from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app
 from helix_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from helix_kit.experiments.running import Done
 
 
 @app.command("reproduce")
@@ -22,6 +25,9 @@ def reproduce_command(
         bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers, in figures/fast.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is already up to date.")] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw the pictures again from the tables that are there; compute nothing.")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Experiments to run at the same time.")] = 1,
     folder: Annotated[
         Path | None,
@@ -33,7 +39,7 @@ def reproduce_command(
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Regenerate figures and tables; what is finished and up to date is not run again."""
+    """Regenerate figures and tables; what is finished and up to date is not run again. Without names: list them."""
     from helix_kit.experiments.registry import FAST_FIGURES, FIGURES, experiments
     from helix_kit.experiments.running import run_all
 
@@ -42,6 +48,13 @@ def reproduce_command(
     if names and everything:
         raise InputError("expected names or --all, not both")
     wanted = list(known) if everything else names or []
+    if redraw:
+        if not wanted:
+            raise InputError("expected names or --all with --redraw")
+        _redraw([n for n in wanted if not everything or (folder / f"{n}.csv").is_file()], folder, as_json)
+        wanted = []
+        if document is None:
+            return
     if not wanted and document is None:
         _list(folder, fast, seed, as_json)
         return
@@ -64,15 +77,16 @@ def reproduce_command(
             say=lambda message: say(f"{title}: {message}"),
             start=started,
         )
-        for done in steps:
-            results[done.name] = {"ran": done.ran, "seconds": round(done.seconds, 2)}
-            if done.skipped:
-                results[done.name]["skipped"] = done.skipped
-            if not as_json:
-                what = f"{done.seconds:.1f} s -> {folder / done.name}.png" if done.ran else "up to date"
-                what = f"skipped: {done.skipped}" if done.skipped else what
-                left = f", about {_duration(done.left_s)} left" if done.ran and done.index < done.total else ""
-                typer.echo(f"[{done.index}/{done.total}] {done.name}: {what}{left}")
+        try:
+            for done in steps:
+                results[done.name] = _facts(done)
+                if not as_json:
+                    typer.echo(_line(done, folder))
+        except KeyboardInterrupt:
+            typer.echo(
+                f"stopped after {len(results)}: they are kept, and the same command goes on from there", err=True
+            )
+            raise
     if document is not None:
         from helix_kit.experiments.document import write_document
 
@@ -81,6 +95,29 @@ def reproduce_command(
             typer.echo(f"-> {document}")
     if as_json:
         typer.echo(json.dumps(results))
+
+
+def _facts(done: Done) -> dict[str, object]:
+    facts: dict[str, object] = {"ran": done.ran, "seconds": round(done.seconds, 2)}
+    return {**facts, "skipped": done.skipped} if done.skipped else facts
+
+
+def _line(done: Done, folder: Path) -> str:
+    what = f"{done.seconds:.1f} s -> {folder / done.name}.png" if done.ran else "up to date"
+    what = f"skipped: {done.skipped}" if done.skipped else what
+    left = f", about {_duration(done.left_s)} left" if done.ran and done.index < done.total else ""
+    return f"[{done.index}/{done.total}] {done.name}: {what}{left}"
+
+
+def _redraw(names: list[str], folder: Path, as_json: bool) -> None:
+    from helix_kit.experiments.registry import redraw
+
+    for name in names:
+        redraw(name, folder)
+        if not as_json:
+            typer.echo(f"{name}: drawn again -> {folder / name}.png")
+    if as_json:
+        typer.echo(json.dumps({name: {"redrawn": True} for name in names}))
 
 
 def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:

@@ -39,7 +39,7 @@ def synthetic(nodes: int, seed: int = 0) -> Cluster:
     paper="Beyond the paper",
     draw=draw_scaling,
     minutes=2.5,
-    timed=True,
+    measures=("nodes", "seconds"),
     data=("models", "profiles", "gpus.csv"),
     text="LLaMA-2 70B in one region, pattern program with HiGHS. Left: seconds until the plan, its exact flow and its "
     "bound are there; right: the gap that is left to the proven bound.",

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit.errors import InputError
 from helix_kit.experiments.agreement import EVALUATIONS, TOLERANCE_PERCENT
-from helix_kit.experiments.registry import Experiment, experiments, load
+from helix_kit.experiments.registry import Experiment, experiments, load, measured_file
+from helix_kit.experiments.rows import SPEED
+from helix_kit.experiments.simulated import QUANTILES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +25,17 @@ METHODS = {"separate": "separate pipelines", "separate_plus": "separate pipeline
 
 
 def write_document(path: Path, folder: Path) -> None:
-    """Write the document; pictures are linked relative to it. Raises InputError where a result is missing."""
+    """Write the document, and beside it ``all-results.md``; pictures are linked relative to it.
+
+    Raises InputError where a result is missing.
+    """
     done = {name: entry for name, entry in experiments().items() if (folder / f"{name}.csv").is_file()}
     for name in (*EVALUATIONS, "agreement"):
         if name not in done:
             raise InputError(f"run `helix-kit reproduce {name}` first: no such file", where=folder / f"{name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(_lines(done, folder, path.parent)) + "\n", encoding="utf-8")
+    (path.parent / "all-results.md").write_text("\n".join(_all_results(folder)) + "\n", encoding="utf-8")
 
 
 def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[str]:
@@ -43,12 +49,7 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
         "(CSV) and its provenance (JSON: digests of code and data, seed, versions, seconds, machine)."
     )
     yield ""
-    timed = ", ".join(f"`{name}`" for name, entry in done.items() if entry.timed)
-    yield (
-        "The same seed gives the same bytes, in every CSV and in every PDF but those that draw what was measured on "
-        f"the machine that made them: {timed}. What was measured stands in their JSON."
-    )
-    yield ""
+    yield from _bytes(done)
     yield from _summary(agreement, folder)
     for name, entry in done.items():
         yield f"## {entry.title}"
@@ -58,9 +59,12 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
         link = os.path.relpath(folder, beside)
         yield f"![{entry.title}]({link}/{name}.png)"
         yield ""
+        more = measured_file(name, folder).name
         yield f"Numbers: [{name}.csv]({link}/{name}.csv)" + (
-            ". The picture shows what was measured on the machine that drew it." if entry.timed else "."
+            f"; measured on the machine that drew it: [{more}]({link}/{more})." if entry.timed else "."
         )
+        if name == "all-results":
+            yield "The same as one page: [all-results.md](all-results.md)."
         yield ""
         if name in TABLES:
             yield from _markdown(load(name, folder))
@@ -68,6 +72,18 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
             yield from _equal_load(load(name, folder))
     yield from _all_throughputs(folder)
     yield from _disagreements(agreement)
+
+
+def _bytes(done: dict[str, Experiment]) -> Iterator[str]:
+    """What is the same at every run, and what is not."""
+    timed = [f"`{name}`" for name, entry in done.items() if entry.timed]
+    yield (
+        "The same seed gives the same bytes: every CSV, and every picture but the "
+        f"{len(timed)} that show what was measured on the machine that drew them ({', '.join(timed)}). Their "
+        "measurements lie in a table of their own, `NAME-measured.csv`; `NAME.csv` holds what every machine gets. "
+        "`helix-kit reproduce NAME` runs one of them again, `--redraw` only draws it from its tables."
+    )
+    yield ""
 
 
 def _summary(agreement: pd.DataFrame, folder: Path) -> Iterator[str]:
@@ -82,9 +98,10 @@ def _summary(agreement: pd.DataFrame, folder: Path) -> Iterator[str]:
             f"{speed.max():.1f} %; {len(late)} latencies, median difference {late.median():.1f} %, "
             f"{(late <= TOLERANCE_PERCENT).mean():.0%} of them within {TOLERANCE_PERCENT:.0f} %."
         )
-    for line in own_against_helix(folder):
-        yield f"- {line}"
     yield ""
+    yield "Our plans over the published Helix plans (decode throughput, both in our simulator, at Helix's load):"
+    yield ""
+    yield from _table(("setup", "model", "mode", "made for most flow", "made to serve"), own_against_helix(folder))
     yield "Helix over the baselines (decode throughput):"
     yield ""
     rows = [
@@ -114,22 +131,15 @@ def headline_ratios(folder: Path) -> Iterator[tuple[tuple[str, str, str], str, l
                     )
 
 
-def own_against_helix(folder: Path) -> Iterator[str]:
-    """Our own plans against the published Helix plans, both in our simulator, in words."""
-    rows = []
+def own_against_helix(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Setup, model, mode, and our plans' throughput over that of the published Helix plan, both in our simulator."""
     for name in EVALUATIONS[:3]:
         table = load(name, folder)
-        speed = table[(table["metric"] == "decode_tokens_per_s") & (table["source"] == "ours")]
+        speed = table[(table["metric"] == SPEED) & (table["source"] == "ours")]
         for key, part in speed.groupby(["setup", "model", "mode"], sort=False):
-            values = part.set_index("method")["value"]
-            rows += [
-                (m, [str(k) for k in key], values[m] / values["helix"]) for m in values.index if m.startswith("own")
-            ]
-    for method, what in (("own flow", "maximise the flow"), ("own served", "maximise what is served")):
-        found = [(key, ratio) for m, key, ratio in rows if m == method]
-        if found:
-            text = ", ".join(f"{' '.join(key)} {ratio:.2f}" for key, ratio in found)
-            yield f"Our plans that {what}, over the published Helix plans in the same simulator: {text}."
+            values = part.set_index("method")["value"].to_dict()
+            ratios = (values[own] / values["helix"] if own in values else None for own in ("own flow", "own served"))
+            yield (*(str(k) for k in key), *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
 
 
 def _equal_load(table: pd.DataFrame) -> Iterator[str]:
@@ -167,6 +177,29 @@ def _all_throughputs(folder: Path) -> Iterator[str]:
     yield from _table(head, rows)
 
 
+def _all_results(folder: Path) -> Iterator[str]:
+    """Every run of the evaluation, published and ours: one table, a column a metric."""
+    names = {SPEED: "decode tokens/s"}
+    names |= {f"{p}_latency_{q}_s": f"{p} {q}" for p in ("prompt", "decode") for q in ("avg", *QUANTILES)}
+    yield "# All results of the evaluation"
+    yield ""
+    yield (
+        "Every metric of every run, published and ours, from `figures/all-results.csv`; written by `helix-kit "
+        "reproduce --document`. Latencies in seconds: average and percentiles. Empty: not published, or no request "
+        "has it. Prompt latency is the time to the first token, decode latency that to each further one."
+    )
+    yield ""
+    keys = ["section", "setup", "model", "mode", "method", "source"]
+    rows = []
+    for found, part in load("all-results", folder).groupby(keys, sort=False):
+        key = [str(k) for k in found]
+        values = part.set_index("metric")["value"].to_dict()
+        cells = (values.get(metric) for metric in names)
+        shown = ("" if c is None else f"{c:.1f}" if i == 0 else f"{c:.3g}" for i, c in enumerate(cells))
+        rows.append((*key[:4], METHODS.get(key[4], key[4]), key[5], *shown))
+    yield from _table((*keys, *names.values()), rows)
+
+
 def _disagreements(agreement: pd.DataFrame) -> Iterator[str]:
     off = agreement[agreement["difference_percent"].abs() > TOLERANCE_PERCENT]
     yield "## What did not agree"
@@ -176,7 +209,17 @@ def _disagreements(agreement: pd.DataFrame) -> Iterator[str]:
         f"Every published number of the evaluation that ours misses by more than {TOLERANCE_PERCENT:.0f} %: {len(off)} "
         f"of {len(agreement)}. All but {simulated} of them are measurements of the "
         "prototype: our simulator follows the published simulator's rules, so it inherits its distance from real "
-        "machines."
+        "machines. Both leave out what the software around the layers takes: the coordinator's own work, packing and "
+        "copying of messages, steps of unequal length."
+    )
+    yield ""
+    again = agreement[agreement["source"] == "published prototype"]
+    again = again[(again["metric"] == SPEED) & (again["method"] == "helix") & (again["mode"] == "offline")]
+    again = again[again["model"] == "llama2-70b"]
+    told = ", ".join(f"{r['published']:g} (section {r['section']})" for r in again.to_dict("records"))
+    yield (
+        "Real machines differ from run to run as well: for Helix with LLaMA-2 70B offline the prototype is reported "
+        f"at {told} tokens/s."
     )
     yield ""
     for source in ("published simulation", "published prototype"):

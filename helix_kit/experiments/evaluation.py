@@ -19,7 +19,7 @@ from helix_kit.experiments.own import OWN_PLANS, SETTINGS, own_plans, requests_o
 from helix_kit.experiments.pictures.congestion import draw_congestion
 from helix_kit.experiments.pictures.evaluation import draw_deep_dive, draw_evaluation
 from helix_kit.experiments.registry import Context, experiment
-from helix_kit.experiments.rows import COLUMNS, OURS, PROTOTYPE, SIMULATION, metric_rows
+from helix_kit.experiments.rows import COLUMNS, OURS, OWN_PLAN, PROTOTYPE, SIMULATION, metric_rows
 from helix_kit.experiments.simulated import Outcome, simulated
 from helix_kit.model import Model
 
@@ -67,12 +67,25 @@ def deep_dive(section: str, context: Context) -> Iterator[tuple[published.Publis
 
 def _deep_dive(section: str, context: Context) -> pd.DataFrame:
     rows = []
+    own = {place: own_plans(SETTINGS[setup, "llama2-70b"], context.folder) for place, setup in PLACES.items()}
     for run, place, outcome in deep_dive(section, context):
         if place == THREE_REGIONS:
             values = {SIMULATION: run.published("simulation"), OURS: outcome.metrics}
         else:
             values = {PROTOTYPE: run.published("prototype"), OURS: outcome.metrics}
+        if section == "6.7":
+            context.say(f"{run.method} on our plan, {place}")
+            call = {**run.calls(seed=context.seed)[0], "plan": own[place]["served"], "kv_capacity": None, "links": None}
+            values[OWN_PLAN] = simulated([call], context).metrics
         rows += metric_rows(replace(run, setup=place), run.method, values)
+    if section == "6.6":
+        helix = published.find("geo", "llama2-70b", "helix", "offline")
+        for place, plans in own.items():
+            for objective, made in plans.items():
+                ran = simulated([serving(made, "offline", requests_of(helix.parts), seed=context.seed)], context)
+                rows += metric_rows(
+                    replace(helix, section=section, setup=place), f"own {objective}", {OURS: ran.metrics}
+                )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -94,6 +107,7 @@ def _near(run: published.PublishedRun, context: Context) -> list[dict[str, Any]]
 
 
 THREE_REGIONS, ONE_CLUSTER = "three regions (geo24)", "one cluster (single24)"
+PLACES = {THREE_REGIONS: "geo", ONE_CLUSTER: "single"}
 
 SAME_LOAD = (
     "Bars: decode throughput; boxes: latency of requests that come over time (5, 25, 50, 75 and 95 %). Each published "
@@ -148,9 +162,11 @@ def high_heterogeneity(context: Context) -> pd.DataFrame:
     title="Placements of Helix, Petals and Swarm under one scheduler",
     paper="Section 6.6",
     draw=draw_deep_dive,
+    needs=(OWN_PLANS,),
     minutes=0.5,
     text="LLaMA-2 70B offline, all placements under Helix's scheduler. The published simulation is of three regions; "
-    "the prototype's values are, by their size, of the single cluster. Ours stands beside each.",
+    "the prototype's values are, by their size, of the single cluster. Ours stands beside each, and our own plans "
+    "beside them.",
 )
 def placement_deep_dive(context: Context) -> pd.DataFrame:
     """The three placements, offline, on geo24 and single24."""
@@ -162,9 +178,10 @@ def placement_deep_dive(context: Context) -> pd.DataFrame:
     title="Schedulers of Helix, Swarm, random and shortest queue on one placement",
     paper="Section 6.7",
     draw=draw_deep_dive,
+    needs=(OWN_PLANS,),
     minutes=0.5,
-    text="LLaMA-2 70B offline on Helix's placement, 180 requests in flight for all but Helix. Right: how long prompts "
-    "take, which is where congestion shows.",
+    text="LLaMA-2 70B offline on Helix's placement, 180 requests in flight for all but Helix. Beside them the same "
+    "schedulers on our own plan. Right: how long prompts take, which is where congestion shows.",
 )
 def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     """The four schedulers on Helix's placements of geo24 and single24, offline."""

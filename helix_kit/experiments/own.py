@@ -46,9 +46,6 @@ SETTINGS = {
 
 def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
     """Objective -> our plan, from the results of the experiment ``own-plans``; requests follow the balanced flow."""
-    from helix_kit.placement.plan import Plan
-    from helix_kit.search.ease import eased_flow
-
     table = load(OWN_PLANS, folder)
     mine = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
     mine = mine[mine["objective"] != "published"]
@@ -56,11 +53,21 @@ def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
     for objective, part in mine.groupby("objective", sort=False):
         rows = part.to_dict("records")
         placement = {str(row["node"]): (int(row["start"]), int(row["end"])) for row in rows}
-        problem, ease = setting.problem(), rows[0].get("ease")
-        spared = json.loads(ease) if isinstance(ease, str) else {}
-        flow = eased_flow(problem, placement, spared)
-        plans[str(objective)] = Plan.from_placement(problem, placement, method=f"own {objective}", flow=flow)
+        ease = rows[0].get("ease")
+        plans[str(objective)] = own_plan(
+            setting, str(objective), placement, json.loads(ease) if isinstance(ease, str) else {}
+        )
     return plans
+
+
+def own_plan(setting: Setting, objective: str, placement: dict[str, tuple[int, int]], ease: dict[str, float]) -> Plan:
+    """A plan of ours as the figures simulate it, with a flow that spares kinds as `ease` says."""
+    from helix_kit.placement.plan import Plan
+    from helix_kit.search.ease import eased_flow
+
+    problem = setting.problem()
+    flow = eased_flow(problem, placement, ease)
+    return Plan.from_placement(problem, placement, method=f"own {objective}", flow=flow)
 
 
 def requests_of(parts: tuple[dict[str, Any], ...]) -> Workload:

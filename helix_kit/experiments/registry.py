@@ -10,9 +10,10 @@ digests of everything the result depends on (code, data, other experiments, para
 machine. A finished experiment whose digests have not changed is not run again; when only its drawing has changed, it
 is only drawn again. Pictures are drawn from the CSV as written, so that both always agree.
 
-Seconds never go into a CSV, which must be the same at every run: an experiment puts what it measured into
-`Context.measured`, which is kept in the JSON and handed to the drawing function as ``table.attrs``. So every CSV is
-the same bytes again, and every PDF but those of experiments marked `timed`.
+Seconds never go into the CSV, which must be the same at every run: an experiment puts what it measured into
+`Context.measured`, which is kept in the JSON and handed to the drawing function as ``table.attrs``. So every
+``NAME.csv`` is the same bytes again, and so is every PDF but those of experiments whose picture shows what they
+`measure`: theirs is also written as ``NAME-measured.csv``.
 
 Fast results (shorter simulations and solves) never lie in one folder with full ones.
 """
@@ -22,8 +23,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -74,11 +76,16 @@ class Experiment:
     """Parts of the data folder it depends on."""
     minutes: float = 0.1
     """About how long it takes on two cores, for the time left where no earlier run tells."""
-    timed: bool = False
-    """Its picture shows what was measured on this machine, so PNG and PDF differ from run to run (the CSV does not).
-    It runs alone, so that no other experiment takes the machine's time."""
+    measures: tuple[str, ...] = ()
+    """Columns of ``NAME-measured.csv``, where its picture shows what was measured on this machine: that table, PNG
+    and PDF differ from run to run (the CSV does not). It runs alone, so that nothing else takes the machine's time."""
     text: str = ""
     """What the picture shows, for the document."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether its picture shows what was measured on this machine."""
+        return bool(self.measures)
 
 
 _registry: dict[str, Experiment] = {}
@@ -194,8 +201,6 @@ def run_experiment(name: str, folder: Path, context: Context, *, force: bool = F
         inputs = _inputs(name, folder, context)
         started, cpu = time.perf_counter(), time.process_time()
         table = entry.compute(context)
-        (folder / f"{name}.json").unlink(missing_ok=True)
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
         trail = {
             "experiment": name,
             "title": entry.title,
@@ -211,11 +216,63 @@ def run_experiment(name: str, folder: Path, context: Context, *, force: bool = F
             },
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
-    picture(name, folder, measured=trail["measured"])
-    # Written last: a run that was interrupted leaves no provenance and is done again.
-    text = json.dumps({**trail, "drawing": _drawing(name)}, indent=1)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        _finish(entry, folder, trail, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    else:
+        _finish(entry, folder, trail)
     return True
+
+
+def redraw(name: str, folder: Path) -> None:
+    """Draw the picture again from the table that is there, whatever has changed since: nothing is computed.
+
+    Raises InputError where there is no table.
+    """
+    load(name, folder)
+    _finish(get(name), folder, provenance(name, folder))
+
+
+def _finish(entry: Experiment, folder: Path, trail: dict[str, Any], table: str | None = None) -> None:
+    """Write table (None: the one that is there), pictures and provenance: first aside, then all into their places.
+
+    The provenance goes first and comes last, so that a run that was interrupted in between is done again.
+    """
+    name = entry.name
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as aside:
+        work = Path(aside)
+        text = (folder / f"{name}.csv").read_text(encoding="utf-8") if table is None else table
+        (work / f"{name}.csv").write_text(text, encoding="utf-8")
+        _write_measured(entry, work, trail.get("measured", {}))
+        picture(name, work, measured=trail.get("measured", {}))
+        if trail:
+            text = json.dumps({**trail, "drawing": _drawing(name)}, indent=1)
+            (work / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            (folder / f"{name}.json").unlink(missing_ok=True)
+        for path in sorted(work.iterdir(), key=lambda p: p.suffix == ".json"):
+            path.replace(folder / path.name)
+
+
+def measured_file(name: str, folder: Path) -> Path:
+    """Where the table of what was measured lies, if there is one."""
+    return folder / f"{name}-measured.csv"
+
+
+def _write_measured(entry: Experiment, folder: Path, measured: Mapping[str, Any]) -> None:
+    """`measured` as a table: a key, a key within it where there is one, then a number or a row of them."""
+    if entry.measures:
+        lines = [
+            ",".join(entry.measures),
+            *(",".join("" if cell is None else str(cell) for cell in row) for row in _cells(measured)),
+        ]
+        measured_file(entry.name, folder).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cells(value: Any) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, Mapping):
+        yield from ((key, *rest) for key, inner in value.items() for rest in _cells(inner))
+    elif value and isinstance(value, list) and isinstance(value[0], list):
+        yield from (tuple(row) for row in value)
+    else:
+        yield (value,)
 
 
 def picture(name: str, folder: Path, *, measured: Mapping[Any, Any] | None = None) -> None:

@@ -17,6 +17,8 @@ SPEED = "decode_tokens_per_s"
 COLUMNS = ("section", "setup", "model", "mode", "method", "source", "metric", "value")
 """Of a table of metrics, one row a metric."""
 SIMULATION, PROTOTYPE, OURS = "published simulation", "published prototype", "ours"
+OWN_PLAN = "ours, own plan"
+"""Our simulator, on our plan that is made to serve; of methods that do not place layers."""
 
 
 def metric_rows(of: Any, method: str, values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helix_kit.experiments.registry import PARTS, get, load
+from helix_kit.experiments.rows import OURS, OWN_PLAN, PROTOTYPE, SIMULATION
 from helix_kit.experiments.running import run_all
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def show(name: str, *, run: bool = False, fast: bool = False, folder: Path | Non
 
 
 def compare_sources(result: Result, metric: str = "decode_tokens_per_s") -> pd.DataFrame:
-    """An evaluation's table with a column a source: published simulation, published prototype, ours."""
+    """An evaluation's table with a column a source: published simulation and prototype, ours, ours on our plan."""
     table = result.table[result.table["metric"] == metric]
     wide = table.pivot_table(
         index=["model", "mode", "setup", "method"], columns="source", values="value", sort=False, aggfunc="first"
     )
-    order = [c for c in ("published simulation", "published prototype", "ours") if c in wide.columns]
+    order = [c for c in (SIMULATION, PROTOTYPE, OURS, OWN_PLAN) if c in wide.columns]
     return wide[order].round(2)
 
 

@@ -35,8 +35,9 @@ RUN = not FAST
 # %% [markdown]
 # ## 1 Throughput and latency
 #
-# Bars are decode throughput, boxes the latencies of requests that come over time. Each published method has the
-# load that the paper chose for it; our own plans have Helix's.
+# Bars are decode throughput, boxes the latencies of requests that come over time (25, 50 and 75 %; whiskers 5 and
+# 95 %). `separate` is one pipeline for each kind of machine. Each published method has the load that the paper chose
+# for it; our own plans have Helix's.
 
 # %%
 single = show("single-cluster", run=RUN)
@@ -59,8 +60,8 @@ wide.rdiv(wide["helix"], axis=0).round(2)
 # %% [markdown]
 # ## 3 Our plans
 #
-# The plan of most flow is not the plan that serves most: long chains of machines carry flow, and make every decode
-# step longer.
+# Left, the max flow of each plan as a share of what is proven possible; right, what it serves offline. The plan of
+# most flow is not the plan that serves most: long chains of machines carry flow, and make every decode step longer.
 
 # %%
 show("own-plans", run=RUN)
@@ -69,7 +70,8 @@ show("own-plans", run=RUN)
 # ## 4 The same load rules for every method
 #
 # Above, each published method has a load of its own. Here all get the requests that Helix got: at the same rate, and
-# at rates in proportion to each plan's max flow.
+# at rates in proportion to each plan's max flow. The black line over a bar is what is offered: a bar that stays below
+# belongs to a plan that falls behind.
 
 # %%
 equal = show("equal-load", run=RUN)

@@ -44,11 +44,17 @@ sizes.table
 # %% [markdown]
 # ## 2 Pruning and initial values
 
+# %% [markdown]
+# Above what the plans could carry, below what they serve: on 42 machines the plan of least flow serves most.
+
 # %%
 show("ablations", run=RUN)
 
 # %% [markdown]
 # ## 3 Solver quality on ten nodes
+
+# %% [markdown]
+# The optimum is the one that Gurobi proved, as published, after more than an hour.
 
 # %%
 quality = show("solver-quality", run=RUN)
@@ -56,6 +62,10 @@ quality
 
 # %% [markdown]
 # ## 4 Value and bound over time
+
+# %% [markdown]
+# Solid lines are values, dashed ones proven bounds; the seconds are those of the machine that drew the picture. A
+# program is solved where its two lines meet.
 
 # %%
 show("convergence", run=RUN)
@@ -65,6 +75,9 @@ show("convergence", run=RUN)
 
 # %%
 show("scaling", run=RUN)
+
+# %% [markdown]
+# The next picture is an estimate: nobody has measured these models on these machines here.
 
 # %%
 show("modern-models", run=RUN)

@@ -1,6 +1,8 @@
 """What runs again, what does not, and that results are the same bytes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 from helix_kit.cli import app
 from helix_kit.errors import InputError
 from helix_kit.experiments import digests, registry, running
-from helix_kit.experiments.registry import Context, Experiment, NotHereError, is_current, load, run_experiment
+from helix_kit.experiments.registry import Context, Experiment, NotHereError, is_current, load, redraw, run_experiment
 from helix_kit.experiments.running import _next, in_order, run_all
 
 pytest.importorskip("matplotlib")
@@ -106,6 +108,44 @@ def test_same_seed_same_bytes_and_what_was_measured_stays_out_of_the_table(toy, 
     assert load("first", tmp_path / "b").attrs == {"seconds": 2}
 
 
+def test_an_end_in_the_middle_leaves_the_last_result_whole(toy, tmp_path, monkeypatch):
+    run_experiment("first", tmp_path, Context())
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def interrupted(table):
+        raise KeyboardInterrupt
+
+    entry = registry.experiments()["first"]
+    monkeypatch.setitem(registry.experiments(), "first", replace(entry, draw=interrupted))
+    monkeypatch.setattr(registry, "_drawing", lambda name: "another")
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("first", tmp_path, Context(seed=1))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    monkeypatch.setitem(registry.experiments(), "first", entry)
+    assert run_experiment("first", tmp_path, Context(seed=1))
+
+
+def test_redrawing_computes_nothing_and_leaves_inputs_as_they_were(toy, tmp_path):
+    run_experiment("first", tmp_path, Context())
+    before = (tmp_path / "first.png").read_bytes()
+    (tmp_path / "first.csv").write_text("x,y\n0,5\n1,0\n")
+    inputs = json.loads((tmp_path / "first.json").read_text())["inputs"]
+    redraw("first", tmp_path)
+    assert toy["first"] == 1 and (tmp_path / "first.png").read_bytes() != before
+    assert json.loads((tmp_path / "first.json").read_text())["inputs"] == inputs
+    with pytest.raises(InputError, match="helix-kit reproduce second"):
+        redraw("second", tmp_path)
+
+
+def test_what_was_measured_is_a_table_too(toy, tmp_path, monkeypatch):
+    entry = registry.experiments()["first"]
+    monkeypatch.setitem(registry.experiments(), "first", replace(entry, measures=("what", "value")))
+    run_experiment("first", tmp_path, Context())
+    assert (tmp_path / "first-measured.csv").read_text() == "what,value\nseconds,1\n"
+    nested = {"a": {"x": [[0.5, None], [1, 2]], "y": [[3, 4]]}, "b": 7}
+    assert list(registry._cells(nested)) == [("a", "x", 0.5, None), ("a", "x", 1, 2), ("a", "y", 3, 4), ("b", 7)]
+
+
 def test_timed_ones_run_alone_and_last():
     waiting = ["scaling", "azure-trace", "agreement", "gpu-catalogue"]
     assert _next(waiting, [], set(), 2) == ["azure-trace", "gpu-catalogue"]
@@ -153,6 +193,60 @@ def test_digest_follows_imports_by_room():
     assert {"experiments/pictures/trace.py", "plots/bars.py"} <= drawn and "placement/highs.py" not in drawn
 
 
+def _rooms(name):
+    """Top folders and modules of the package whose change runs the experiment again."""
+    sources = digests._sources(registry.get(name).compute.__module__, False)
+    return {p.relative_to(digests.PACKAGE).parts[0].removesuffix(".py") for p in sources}
+
+
+@pytest.mark.parametrize(
+    ("name", "rooms"),
+    [
+        # The planner loads the search by name, `helix_kit` and `simulator` their parts at first use.
+        ("own-plans", {"search", "simulator", "scheduling", "placement", "workload", "profiles", "flow"}),
+        ("runtime-and-simulation", {"runtime", "simulator", "scheduling", "placement", "workload", "profiles"}),
+        ("single-cluster", {"simulator", "scheduling", "placement", "workload", "profiles", "report"}),
+        ("placement-deep-dive", {"simulator", "scheduling", "placement"}),
+        ("equal-load", {"simulator", "scheduling", "placement", "workload"}),
+        ("ablations", {"placement", "simulator", "flow"}),
+        ("robustness", {"analysis", "placement", "profiles", "flow"}),
+        ("scaling", {"placement", "profiles", "flow", "cluster", "model"}),
+        ("convergence", {"placement", "profiles", "flow"}),
+    ],
+)
+def test_digest_covers_rooms_that_are_loaded_by_name(name, rooms):
+    assert rooms <= _rooms(name)
+
+
+def test_a_change_of_the_search_makes_our_plans_stale(monkeypatch):
+    before = digests.code_digest("helix_kit.experiments.own_plans")
+    others = digests.code_digest("helix_kit.experiments.planning")
+    changed, plain = digests.PACKAGE / "search" / "__init__.py", digests._syntax_digest
+    monkeypatch.setattr(digests, "_syntax_digest", lambda path: "other" if path == changed else plain(path))
+    assert digests.code_digest("helix_kit.experiments.own_plans") != before
+    assert digests.code_digest("helix_kit.experiments.planning") == others
+
+
+LOADED = """
+import sys
+from importlib import import_module
+from pathlib import Path
+from helix_kit.experiments.registry import Context
+module, function, folder = sys.argv[1:]
+getattr(import_module(module), function)(Context(fast=True, folder=Path(folder)))
+print(" ".join({m.split(".")[1] for m in sys.modules if m.startswith("helix_kit.")}))
+"""
+
+
+@pytest.mark.parametrize("name", ["topology", "problem-sizes"])
+def test_what_a_run_loads_is_in_its_digest(name, tmp_path):
+    compute = registry.get(name).compute
+    call = [sys.executable, "-c", LOADED, compute.__module__, compute.__name__, str(tmp_path)]
+    used = set(subprocess.run(call, capture_output=True, text=True, check=True).stdout.split())
+    # Pictures have a digest of their own.
+    assert "placement" in used and used - {"experiments", "plots"} <= _rooms(name)
+
+
 def test_digest_of_a_source_ignores_comments_and_docstrings(tmp_path):
     texts = {
         "plain": "def f(x):\n    return x + 1\n",
@@ -180,6 +274,21 @@ def test_every_experiment_says_what_it_is():
     for name, entry in known.items():
         assert entry.title and entry.paper and entry.text, name
         assert all(other in known for other in entry.needs), name
+
+
+def test_the_command_redraws_and_tells_unknown_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = CliRunner().invoke
+    assert call(app, ["reproduce", "gpu-catalogue", "--json"]).exit_code == 0
+    (tmp_path / "figures" / "gpu-catalogue.png").unlink()
+    assert json.loads(call(app, ["reproduce", "--all", "--redraw", "--json"]).stdout) == {
+        "gpu-catalogue": {"redrawn": True}
+    }
+    assert (tmp_path / "figures" / "gpu-catalogue.png").is_file()
+    wrong = call(app, ["reproduce", "gpu-catalog"])
+    assert wrong.exit_code != 0 and "did you mean gpu-catalogue" in str(wrong.exception)
+    listed = json.loads(call(app, ["reproduce", "--json"]).stdout)
+    assert listed["gpu-catalogue"]["current"] and not listed["topology"]["current"]
 
 
 def test_the_command_puts_fast_results_into_their_own_folder(tmp_path, monkeypatch):
