@@ -40,6 +40,10 @@ def serve_command(
     api_key: Annotated[
         str | None, typer.Option(envvar="HELIX_KIT_API_KEY", help="Key that HTTP clients must send.")
     ] = None,
+    max_queue: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests that may wait; more are refused (429 over HTTP). Default: any number."),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,6 +65,7 @@ def serve_command(
         say(f"starting {len(plan.placement)} workers")
         options: dict[str, Any] = {"policy": policy, "launcher": launcher, "dtype": dtype, "devices": devices}
         options["attention"] = attention
+        options["max_queue"] = max_queue
         with serve(plan, weights=weights, seed=seed, **options) as engine:
             if http is not None:
                 from helix_kit.runtime.api import run_server

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ openai = pytest.importorskip("openai")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, serve  # noqa: E402
-from helix_kit.runtime.api import Limits, Server, start_server  # noqa: E402
+from helix_kit.runtime.api import Limits, Server, run_server, start_server  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
 
 TEMPLATE = "{% for m in messages %}{{ 'w9 ' if m['role'] == 'user' else 'w8 ' }}{{ m['content'] }} {% endfor %}w7"
@@ -247,6 +248,37 @@ def test_no_pipeline_is_503(tiny_llama: Path) -> None:
         assert httpx.get(server.url.replace("/v1", "/health")).status_code == 503
         engine.close()
         assert httpx.post(f"{server.url}/completions", json={"prompt": [5]}).status_code == 503
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_interrupt_answers_what_is_under_way(weights: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    """Ctrl-C in `run_server`: 503 (or an error event) with the reason, and the engine is closed."""
+    begun, port = threading.Event(), []
+
+    def wait(server: Server) -> None:
+        port.append(server.port)
+        begun.set()
+        end = time.monotonic() + 30
+        while engine.status()["running"] == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "wait", wait)
+    plan = tiny_plan(weights, {"a": (0, 6)}, step_ms=20)
+    with serve(plan, weights, launcher="inproc", pace=True) as engine, ThreadPoolExecutor(1) as pool:
+
+        def ask() -> Any:
+            assert begun.wait(30)
+            body = {"model": "tiny", "prompt": "w5", "max_tokens": 400, "stream": stream}
+            return httpx.post(f"http://127.0.0.1:{port[0]}/v1/completions", json=body, timeout=30)
+
+        asked = pool.submit(ask)
+        run_server(engine, port=0, model_name="tiny")
+        answer = asked.result(30)
+        assert engine.closed
+    assert "the engine was closed" in answer.text
+    # A stream that had begun has its status already.
+    assert answer.status_code == 503 or (stream and answer.text.endswith("data: [DONE]\n\n"))
 
 
 def test_a_taken_port_is_a_clear_error(engine: Engine, server: Server) -> None:

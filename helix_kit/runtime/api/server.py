@@ -98,9 +98,13 @@ def start_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, **op
 
 
 def run_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-    """Serve `engine` over HTTP until interrupted; `options` as `create_app`."""
+    """Serve `engine` over HTTP until interrupted, then close it; `options` as `create_app`.
+
+    The engine goes first, so that requests under way are answered (503) instead of being cut off.
+    """
     with start_server(engine, host=host, port=port, **options) as server:
         try:
             server.wait()
         except KeyboardInterrupt:
             log.info("interrupted")
+            engine.close()

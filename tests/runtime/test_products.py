@@ -1,0 +1,73 @@
+"""Products laid out for few rows give what the plain ones give, and take the place of their weights."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.runtime import products  # noqa: E402
+
+INSIDE, WIDE, NARROW = 48, 48 * products.PACKED_FROM, 32
+TOLERANCE = 1e-5
+
+
+def linear(inside: int, outside: int, *, bias: bool, dtype: torch.dtype = torch.float32) -> torch.nn.Linear:
+    generator = torch.Generator().manual_seed(inside + outside)
+    made = torch.nn.Linear(inside, outside, bias=bias, dtype=dtype).requires_grad_(False)
+    for parameter in made.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
+    return made
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 33, 300])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("outside", [WIDE, NARROW])
+def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> None:
+    plain = linear(INSIDE, outside, bias=bias)
+    ours = products.Product(plain.weight, plain.bias)
+    x = torch.randn(1, rows, INSIDE, generator=torch.Generator().manual_seed(rows))
+    with torch.inference_mode():
+        assert ours(x).shape == (1, rows, outside)
+        torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN packs nothing")
+def test_wide_matrices_are_packed_and_not_kept_twice() -> None:
+    wide, narrow = (products.Product(linear(INSIDE, n, bias=False).weight, None) for n in (WIDE, NARROW))
+    assert wide._packed is not None and wide._weight is None
+    assert narrow._packed is None and narrow._weight is not None
+    half = products.Product(linear(INSIDE, WIDE, bias=False, dtype=torch.bfloat16).weight, None)
+    assert half._packed is None  # packed only where it was measured
+
+
+class Layer(torch.nn.Module):
+    """Projections side by side, as the families have them; the middle one alone has a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj = linear(INSIDE, 64, bias=False), linear(INSIDE, 16, bias=True)
+        self.v_proj, self.o_proj = linear(INSIDE, 16, bias=False), linear(64, INSIDE, bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.o_proj(self.q_proj(x)) + self.k_proj(x).repeat(1, 3) * self.v_proj(x).repeat(1, 3)
+
+
+def test_a_prepared_layer_computes_the_same_for_every_input() -> None:
+    plain, ours = Layer(), Layer()
+    products.prepare(ours)
+    assert not list(ours.parameters())  # every matrix was moved into its product
+    with torch.inference_mode():
+        for rows in (1, 5, 2):  # one after another: nothing of an earlier input is used again
+            x = torch.randn(rows, INSIDE, generator=torch.Generator().manual_seed(rows))
+            torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
+    assert ours.q_proj._joined._rows is None  # and nothing is held between steps
+
+
+def test_members_may_be_asked_in_any_order() -> None:
+    plain, ours = Layer(), Layer()
+    products.prepare(ours)
+    x = torch.randn(4, INSIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for name in ("v_proj", "q_proj", "k_proj", "q_proj"):
+            torch.testing.assert_close(getattr(ours, name)(x), getattr(plain, name)(x), atol=TOLERANCE, rtol=0)
