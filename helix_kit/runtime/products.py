@@ -29,7 +29,7 @@ class Product(torch.nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self._bias = bias
+        self._bias = None if bias is None else bias.data  # not a parameter: nothing loads or trains it
         self._packed = _pack(weight)
         self._weight = None if self._packed is not None else weight.t().contiguous().t()
 
