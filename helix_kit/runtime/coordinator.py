@@ -335,7 +335,9 @@ class Coordinator:
             self._complete(job, reason)
             return
         self.router.policy_token(job.request)
-        self._queue_rows(job, position, [token], first=False)
+        items, ids = self._outgoing.setdefault(self.crew.members[job.route[0].node].endpoint, ([], []))
+        items.append(WorkItem(request, epoch, position, 1, True))
+        ids.append(token)
 
     # ---- requests ------------------------------------------------------------------------------------------------
 

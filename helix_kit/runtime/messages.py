@@ -6,6 +6,7 @@ malformed one. Nothing is ever unpickled. A header names its kind; `_CHECKS` say
 
 from __future__ import annotations
 
+import array
 import hmac
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
-import numpy as np
 
 MAX_HEADER_BYTES = 4 << 20
 MAX_TENSOR_BYTES = 512 << 20
@@ -240,4 +240,4 @@ class Dropped:
 
 def ids_frame(token_ids: Sequence[int]) -> bytes:
     """Token ids as the tensor of a `run` message to a first stage (dtype int32, shape (tokens,))."""
-    return np.asarray(token_ids, dtype=np.int32).tobytes()
+    return array.array("i", token_ids).tobytes()

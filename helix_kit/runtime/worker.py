@@ -175,7 +175,9 @@ class Worker:
     def _beat(self, context: zmq.Context[Any]) -> None:
         """Say now and then that the process lives (from a thread: a step may take longer than a beat)."""
         outbox = Outbox(context, self._key, keys=self._curve)
-        while not self._halt.wait(self.spec.heartbeat_s):
+        # All workers of a machine beat at the same moments: the coordinator wakes up once for all of them.
+        period_s = self.spec.heartbeat_s
+        while not self._halt.wait(period_s - time.monotonic() % period_s):
             hops, self._hops = self._hops, {}
             stats = self.stats() | {f"{HOP_PREFIX}{source}": s / n for source, (s, n) in list(hops.items())[:MOST_HOPS]}
             body = {"node": self.spec.node, "generation": self.spec.generation, "stats": stats}
