@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import re
 from pathlib import Path
@@ -12,17 +13,17 @@ ORDER = ("Speed", "Simulated and real", "An hour under load")
 HEAD = """# What the serving runtime does on one machine
 
 Each section is written by the command that it names; a run replaces its own section. Read the ratios: seconds are
-this machine's.
+this machine's. The load is the machine's over the last minute of a run, the run's own part in it about 1 (speed) or 2.
 """
 
 
 def facts(*packages: str) -> str:
-    """Date, processor and versions of what was measured, in one line."""
+    """Date, processor, versions and how busy the machine has been for the last minute, in one line."""
     from helix_kit.runtime.profile import device_name
 
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     named = [datetime.datetime.now(datetime.UTC).date().isoformat(), device_name("cpu")]
-    return ", ".join([*named, f"Python {platform.python_version()}", *versions])
+    return ", ".join([*named, f"Python {platform.python_version()}", *versions, f"load {os.getloadavg()[0]:.1f}"])
 
 
 def write_section(path: Path, title: str, text: str) -> None:
