@@ -35,8 +35,12 @@ def code_digest(module: str, *, drawing: bool = False) -> str:
 
 
 def data_digest(parts: Iterable[str]) -> str:
-    """Digest of the files below `parts` of the data folder ("" for all of it)."""
-    folder = _files.data_dir()
+    """Digest of the files below `parts` of the data folder ("" for all of it); data do not change under a program."""
+    return _data_digest(_files.data_dir(), tuple(parts))
+
+
+@cache
+def _data_digest(folder: Path, parts: tuple[str, ...]) -> str:
     found = {path for part in parts for path in [folder / part, *(folder / part).rglob("*")] if path.is_file()}
     return _digest((path.relative_to(folder), path) for path in sorted(found))
 
