@@ -91,9 +91,9 @@ def lay_out(
         pool=pool,
         first_layer=first_layer,
         slots=to_device(torch.from_numpy(np.concatenate(slots, axis=1)), device),
-        decode_rows=torch.tensor([r for r, _, _ in decode], dtype=torch.long, device=device),
+        decode_rows=to_device(torch.tensor([r for r, _, _ in decode], dtype=torch.long), device),
         decode_pages=to_device(torch.from_numpy(table_of_decode), device),
-        decode_positions=torch.tensor([[p] for _, p, _ in decode], dtype=torch.long, device=device),
+        decode_positions=to_device(torch.tensor([[p] for _, p, _ in decode], dtype=torch.long), device),
         chunks=chunks,
     )
 
