@@ -5,11 +5,13 @@ matter in a large batch, and `prepare` changes them in a layer's modules, not in
 
 * the layout of a matrix. Matrices with many more columns out than in (gate and up, and the vocabulary's) are packed
   into oneDNN's blocks, with which 2 to 32 rows take 10 to 45 % less time; the others lie column by column, which is as
-  fast for few rows and faster for one row and for hundreds;
+  fast for few rows and faster for one row and for hundreds. That is so in float32: in half precision products of a
+  matrix that lies by columns take many times as long, and it stays as it is;
 * small products. Projections of the same rows (query, key and value; gate and up) become one product of a joined
   matrix, of which each takes its columns.
 
-The matrices are moved, not copied: memory stays what the plain weights took.
+No matrix is kept twice here. Where weights are laid out afresh or joined, though, they no longer are pages of the file
+that processes share, and a tied output projection has its own copy beside the embedding.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Product(torch.nn.Module):
         super().__init__()
         self._bias = None if bias is None else bias.data  # not a parameter: nothing loads or trains it
         self._packed = _pack(weight)
-        self._weight = None if self._packed is not None else weight.t().contiguous().t()
+        self._weight: torch.Tensor | None = None
+        if self._packed is None:
+            self._weight = weight.t().contiguous().t() if weight.dtype == torch.float32 else weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""

@@ -41,6 +41,18 @@ def test_wide_matrices_are_packed_and_not_kept_twice() -> None:
     assert half._packed is None  # packed only where it was measured
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("outside", [WIDE, NARROW])
+def test_half_weights_keep_their_layout(dtype: torch.dtype, outside: int) -> None:
+    """By columns a bfloat16 product of one row took 40 times as long."""
+    plain = linear(INSIDE, outside, bias=False, dtype=dtype)
+    assert products.Product(plain.weight, None)._weight.is_contiguous()
+    layer = torch.nn.Module()
+    layer.gate_proj, layer.up_proj = (linear(INSIDE, outside, bias=False, dtype=dtype) for _ in "gu")
+    products.prepare(layer)
+    assert layer.gate_proj._joined._product._weight.is_contiguous()
+
+
 class Layer(torch.nn.Module):
     """Projections side by side, as the families have them; the middle one alone has a bias."""
 
