@@ -1,10 +1,10 @@
 """Which GPU of this machine each worker gets, from the kinds that the plan names, and what of it a worker may take.
 
-A node of kind ``L4x2`` needs two GPUs that call themselves L4; nodes of one kind take its GPUs in turn, so that several
-may share one, each with its share of the memory. The GPUs are listed by a short-lived process of their own
+A node of kind ``L4x2`` needs two GPUs that call themselves L4; each node takes those of its kind that are used
+least; several may share one, each with its share of the memory. The GPUs are listed by a process of their own
 (``python -m helix_kit.runtime.devices``): a process that has asked CUDA anything can no longer be forked.
 
->>> found = [Gpu(0, "NVIDIA A100-SXM4-40GB", 42.3, (8, 0)), Gpu(1, "NVIDIA L4", 23.7, (8, 9))]
+>>> found = [Gpu(0, "NVIDIA A100-SXM4-40GB", 42.3), Gpu(1, "NVIDIA L4", 23.7)]
 >>> [is_kind(gpu, "A100-40G", 40) for gpu in found], [is_kind(gpu, "L4", 24) for gpu in found]
 ([True, False], [False, True])
 """
@@ -55,7 +55,6 @@ class Gpu:
     index: int
     name: str
     memory_gb: float
-    capability: tuple[int, int]
 
     @property
     def device(self) -> str:
@@ -64,18 +63,26 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine that torch can use, listed in another process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "helix_kit.runtime.devices"],
-        capture_output=True,
-        text=True,
-        timeout=LIST_TIMEOUT_S,
-        check=False,
-    )
+    """The GPUs of this machine that torch can use, listed in another process; HelixKitError when that fails."""
+    unlisted = "the GPUs of this machine could not be listed: "
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "helix_kit.runtime.devices"],
+            capture_output=True,
+            text=True,
+            timeout=LIST_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HelixKitError(f"{unlisted}{error}") from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise HelixKitError(f"the GPUs of this machine could not be listed: {reason}")
-    return tuple(Gpu(**{**row, "capability": tuple(row["capability"])}) for row in json.loads(done.stdout))
+        raise HelixKitError(f"{unlisted}{reason}")
+    words = (done.stdout.strip().splitlines() or [""])[-1]  # what comes before is said by libraries
+    try:
+        return tuple(Gpu(**row) for row in json.loads(words))
+    except (TypeError, ValueError) as error:
+        raise HelixKitError(f"{unlisted}unexpected words {words[:200]!r}") from error
 
 
 def list_gpus() -> list[Gpu]:
@@ -87,7 +94,7 @@ def list_gpus() -> list[Gpu]:
     found = []
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
-        found.append(Gpu(index, facts.name, facts.total_memory / 1e9, (facts.major, facts.minor)))
+        found.append(Gpu(index, facts.name, facts.total_memory / 1e9))
     return found
 
 
@@ -106,8 +113,8 @@ def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
 
 
 def check_devices(wanted: str | Devices | None) -> None:
-    """Raise InputError for a word that `place` does not know."""
-    if isinstance(wanted, str) and wanted not in CHOICES:
+    """Raise InputError for what `place` does not know."""
+    if wanted is not None and not isinstance(wanted, Mapping) and wanted not in CHOICES:
         raise InputError(f"expected {', '.join(CHOICES)}, or a device for each node", field="devices", value=wanted)
 
 
@@ -116,6 +123,7 @@ def place(
     wanted: str | Devices | None = None,
     *,
     one_machine: bool = True,
+    taken: Mapping[str, Sequence[str]] | None = None,
     find: Callable[[], Sequence[Gpu]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """The torch devices of each node of the plan, as many as workers of it.
@@ -124,21 +132,26 @@ def place(
     ----------
     wanted
         ``plan`` (default): the GPUs of the kinds that the plan names; a machine without any GPU uses its CPU.
-        ``any``: this machine's GPUs in turn, whatever they are called. ``cpu``: no GPU. Or node -> device, or devices;
+        ``any``: this machine's GPUs, whatever they are called. ``cpu``: no GPU. Or node -> device, or devices;
         nodes that are not given are placed by ``plan``.
     one_machine
         False with Ray, where each worker sees only the GPU that it was given, as its first.
+    taken
+        The devices of nodes that have theirs: those of the plan keep them, and others count where two GPUs are equally
+        used by the plan (while a plan is exchanged, what it does without still holds its memory).
 
     Raises InputError when this machine lacks what a node needs, or a name is unknown.
     """
+    check_devices(wanted)
     if wanted is None or isinstance(wanted, str):
-        check_devices(wanted)
         choice, given = wanted or "plan", {}
     else:
         choice, given = "plan", {name: _devices_of(name, devices) for name, devices in wanted.items()}
         for name in given:
             if name not in plan.placement:
                 raise InputError(_files.unknown("node", name, plan.placement), field="devices")
+    held = {name: tuple(devices) for name, devices in (taken or {}).items()}
+    given |= {name: devices for name, devices in held.items() if name in plan.placement}
     nodes = [plan.cluster.node(name) for name in plan.placement]
     real = [n for n in nodes if choice != "cpu" and n.name not in given and not n.gpu.startswith(EMULATED_PREFIX)]
     placed: dict[str, tuple[str, ...]] = {node.name: ("cpu",) for node in nodes} | given
@@ -151,22 +164,22 @@ def place(
         kinds = ", ".join(dict.fromkeys(node.gpu for node in real))
         log.warning("this machine has no GPU that torch can use: workers for %s compute on its CPU", kinds)
         return placed
-    turn: Counter[str] = Counter()
+    uses = Counter(device for devices in given.values() for device in devices)
+    others = Counter(device for name, devices in held.items() if name not in given for device in devices)
     for node in real:
         fitting = list(gpus) if choice == "any" else _fitting(plan, node, gpus)
         if len(fitting) < node.gpus_per_node:
             raise _lacking(node, fitting, gpus)
-        key = "" if choice == "any" else node.gpu
-        mine = [fitting[(turn[key] + i) % len(fitting)] for i in range(node.gpus_per_node)]
-        turn[key] += node.gpus_per_node
-        placed[node.name] = tuple(gpu.device for gpu in mine)
+        fitting.sort(key=lambda gpu: (uses[gpu.device], others[gpu.device]))
+        placed[node.name] = tuple(gpu.device for gpu in fitting[: node.gpus_per_node])
+        uses.update(placed[node.name])
     return placed
 
 
 def _devices_of(node: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    devices = (given,) if isinstance(given, str) else tuple(given)
+    devices = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     for device in devices or ("",):
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
             raise InputError("expected cpu, cuda:0, cuda:1, ...", field=f"devices[{node}]", value=device)
     return tuple("cuda:0" if device == "cuda" else device for device in devices)
 

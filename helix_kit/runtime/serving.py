@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from functools import cache
 from pathlib import Path
 
 from helix_kit.cluster import COORDINATOR
@@ -12,7 +13,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.coordinator import Coordinator
 from helix_kit.runtime.crew import Timeouts
-from helix_kit.runtime.devices import EMULATED_PREFIX, Devices, check_devices, memory_share, place
+from helix_kit.runtime.devices import EMULATED_PREFIX, Devices, check_devices, find_gpus, memory_share, place
 from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
@@ -68,7 +69,7 @@ def serve(
         ``auto``: those where they can be used. FlashInfer compiles its kernels at the first start, which takes minutes.
     devices
         ``plan`` (default): CPU for the CPU-* kinds, else this machine's GPUs of the kinds that the plan names (on a
-        machine without GPUs, its CPU). ``any``: its GPUs in turn, whatever they are. ``cpu``. Or node -> torch device,
+        machine without GPUs, its CPU). ``any``: its GPUs, whatever they are. ``cpu``. Or node -> torch device,
         several for a node with several GPUs. Workers that share a GPU get equal shares of its memory.
     pace
         Pad each step to the node's profile; None: for the CPU-* kinds, whose speeds are emulated.
@@ -226,6 +227,8 @@ class Places:
     def __init__(self, wanted: str | Devices | None, *, one_machine: bool) -> None:
         self._wanted, self._one_machine = wanted, one_machine
         self._chosen: dict[str, tuple[str, ...]] = {}
+        # Listing takes seconds, which the engine does not have when a plan is exchanged.
+        self._find = cache(find_gpus)
 
     def of(self, plan: Plan) -> dict[str, tuple[str, ...]]:
         """Node -> torch devices, for the nodes of `plan`."""
@@ -234,5 +237,5 @@ class Places:
             if self._chosen and wanted is not None and not isinstance(wanted, str):
                 # What was said of nodes that a later plan does without is no mistake.
                 wanted = {node: devices for node, devices in wanted.items() if node in plan.placement}
-            self._chosen = place(plan, wanted, one_machine=self._one_machine) | self._chosen
+            self._chosen |= place(plan, wanted, one_machine=self._one_machine, taken=self._chosen, find=self._find)
         return {node: self._chosen[node] for node in plan.placement}
