@@ -67,7 +67,7 @@ figures: $(DEMO) ## Write the figures in figures/
 bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each also alone:
 
 bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
-	$(BIN)/python benchmarks/bench_plan.py
+	$(BIN)/python benchmarks/bench_plan.py -o docs/plan-bench.md
 
 bench-served: $(DEV) ## What served plans serve beside the published ones (about half an hour)
 	rm -f docs/served-bench.md

@@ -15,6 +15,9 @@ import typer
 from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_plan, write
 from helix_kit.errors import InfeasibleError, InputError
 
+PICTURES = (".png", ".pdf", ".svg")
+"""Kinds of picture, by the end of the file's name."""
+
 
 @app.command("plan")
 def plan_command(
@@ -103,6 +106,9 @@ def plan_command(
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     check_writable(output=output, write_lp=write_lp, pareto_png=pareto_png)
+    if pareto_png is not None and pareto_png.suffix.lower() not in PICTURES:
+        raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field="--pareto-png",
+                         value=str(pareto_png))  # fmt: skip
     pins = parse_pins(pin or [])
     # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
     about_flow = method != "pattern" or from_plan is not None or reach is not None
@@ -176,7 +182,11 @@ def plan_command(
     if output:
         write(output, result.to_json())
     if pareto_png:
-        result.pareto(pareto_png)
+        try:
+            result.pareto(pareto_png)
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror})"
+            raise InputError(reason, where=pareto_png, field="--pareto-png") from None
     if as_json:
         typer.echo(result.to_json(), nl=False)
     else:

@@ -142,6 +142,10 @@ def plan(
     if objective == "served":
         if base is not None:
             raise InputError("expected objective 'flow' with a plan to change", field="objective", value=objective)
+        if price_per_gb:
+            raise InputError("expected only with objective 'flow'", field="price_per_gb", value=price_per_gb)
+        if method != "pattern":
+            raise InputError("expected only with objective 'flow', not 'served'", field="method", value=method)
         watch = Watch(time_limit, progress, stop)
         watch.report(bound=problem.compute_bound)
         search = import_module(_SERVED).plan_served

@@ -188,7 +188,11 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
     layout = max(best, key=lambda pair: pair[0])[1] if best else None
     reached = max([low, *(v for v, _ in best)])
     if len(subset) > 1 and not task.watch.over() and reached < bound * (1 - PRECISION):
-        layout = spread.find(task, groups, bound, reached, bounds.widest_crossing(problem, groups)) or layout
+        wide = spread.find(task, groups, bound, reached, bounds.widest_crossing(problem, groups))
+        if wide is not None and (
+            problem.max_flow(wide, partial_inference=task.partial_inference).tokens_per_s > reached
+        ):
+            layout = wide
     return layout
 
 

@@ -64,6 +64,9 @@ class Flows:
         for i, name in enumerate(names):
             for k in range(1, problem.max_layers(name) + 1):
                 self.speeds[i, k] = milli(problem.throughput(name, k))
+        per_gbps, card = 1e9 / 8, problem.cluster.network.nic_gbps
+        self.card = milli(card * per_gbps / problem.model.link_bytes_per_token)
+        self.card_of_ids = milli(card * per_gbps / problem.model.token_bytes)
 
     def value(self, nodes: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> float:
         """Tokens/s of the maximum flow with `nodes` (indices) at [starts, ends)."""
@@ -72,12 +75,17 @@ class Flows:
         tails, heads = np.nonzero(follows)
         every = np.arange(count)
         first, last = every[starts == 0], every[ends == self.layers]
+        # As in `build_flow_graph`: the card carries bare token ids only where the coordinator is the sole neighbour.
+        fed = np.bincount(heads, minlength=count) > 0
+        card_in = np.where((starts == 0) & ~fed, self.card_of_ids, self.card)
+        card_out = np.where(ends == self.layers, self.card_of_ids, self.card)
+        able = np.minimum(self.speeds[nodes, ends - starts], np.minimum(card_in, card_out)).astype(np.int32)
         source, sink = 2 * count, 2 * count + 1
         rows = np.concatenate([every, tails + count, np.full(len(first), source), last + count])
         columns = np.concatenate([every + count, heads, first, np.full(len(last), sink)])
         capacity = np.concatenate(
             [
-                self.speeds[nodes, ends - starts],
+                able,
                 self.links[nodes[tails], nodes[heads]],
                 self.enter[nodes[first]],
                 self.leave[nodes[last]],

@@ -1,8 +1,9 @@
 """Flows that spare slow kinds of machine: less than the maximum, and more is served.
 
 The maximum flow gives each machine requests by what it could carry. Where parts of different speed stand side by side,
-slow ones then hold requests, and their keys and values, for long, while fast ones wait: the published pipelines of
-single24 (30B) serve 268 tokens/s together by the maximum flow, and 377 where L4 and T4 are given a third and a fifth.
+slow ones then hold requests, and their keys and values, for long, while fast ones wait: the separate pipelines of
+single24 (30B) serve 285 tokens/s together by the balanced maximum flow, and 399 where L4 and T4 are given three and two
+tenths (window of 120 s).
 And a request that passes slow machines holds its place in the fast ones all the while, so parts are best kept apart.
 
 `Ease` says which share of its capacity a kind may be given. A kind named there whose own machines hold all layers

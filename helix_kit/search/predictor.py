@@ -8,7 +8,8 @@ trips of a prefill and of a decode step.
 - R_d is latency, the time of a batch through every stage, and waiting behind prefills that cannot be overtaken:
   where a stretch of the path has no second replica, everything behind a prefill moves at its pace.
 
-The six constants were fitted once, on random plans of single24 in the published execution model. They are not fitted
+The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 in the published
+execution model. `LINK_WAIT` is from the lengths of requests; `FILL_HORIZON_S` was chosen by hand on geo24. None is set
 anew for other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
 the maximum flow; `rank_correlation` measures it elsewhere.
 """
@@ -33,7 +34,10 @@ BLOCKING = 0.35
 LINK_WAIT = 0.9
 """Mean square of prompt lengths over twice the square of their mean: what waits for a link waits for prompts on it."""
 FILL_HORIZON_S = 400.0
-"""Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this."""
+"""Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this.
+
+No arithmetic gives 400: it brings down plans of geo24 whose prompts keep a narrow link busy until the KV caches are
+full, which are ranked far too high without it."""
 TYPICAL_DECODE_BATCH = 12
 HOP_OVERHEAD_S = 2e-4
 

@@ -87,8 +87,15 @@ class Search:
         self.watch.report(message=f"{top:.1f} tokens/s served ({self.simulations} simulated)")
 
     def best(self) -> list[Candidate]:
-        """The archive, best first."""
-        return sorted(self.archive.values(), key=lambda c: (-c.value, key_of(c.placement), sorted(c.ease.items())))
+        """The archive, best first.
+
+        Runs that ended early are only known: means of a short run do not compare with those of a whole one. They stand
+        here only where there is nothing else.
+        """
+        whole = [c for c in self.archive.values() if (c.served or {})["window_s"] >= self.setting.duration]
+        return sorted(
+            whole or self.archive.values(), key=lambda c: (-c.value, key_of(c.placement), sorted(c.ease.items()))
+        )
 
     def racing(self) -> Setting:
         """The setting, with what the elites served at a quarter and half of the window: who is far behind ends there.
@@ -265,8 +272,21 @@ def plan_served(
     """
     if mode not in ("offline", "online"):
         raise InputError("expected offline or online", field="mode", value=mode)
+    if execution not in ("layerwise", "range"):
+        raise InputError("expected layerwise or range", field="execution", value=execution)
     if mode == "online" and not (rate and rate > 0):
         raise InputError("online mode needs the requests/s it is planned for", field="rate", value=rate)
+    if mode == "offline" and rate is not None:
+        raise InputError("expected only with mode online", field="rate", value=rate)
+    seconds = {
+        "latency_limit_s": latency_limit_s, "prompt_latency_limit_s": prompt_latency_limit_s, "window_s": window_s,
+    }  # fmt: skip
+    for name, given_s in seconds.items():
+        if given_s is not None and not given_s > 0:
+            raise InputError("expected a number of seconds above 0", field=name, value=given_s)
+    for name, count in {"max_simulations": max_simulations, "jobs": jobs}.items():
+        if count is not None and count < 1:
+            raise InputError("expected at least 1", field=name, value=count)
     if pareto_pick not in front.PICKS:
         raise InputError(f"expected one of {', '.join(front.PICKS)}", field="pareto_pick", value=pareto_pick)
     given = {"decode_latency_s": latency_limit_s, "prompt_latency_s": prompt_latency_limit_s}

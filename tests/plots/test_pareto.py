@@ -34,3 +34,8 @@ def test_command_refuses_it_for_flow(helix_kit, tmp_path):
         "plan", "single24", "--model", "llama2-70b", "--objective", "flow", "--pareto-png", tmp_path / "front.png"
     )
     assert code == 2 and "--pareto-png" in err
+
+
+def test_command_names_the_kinds_of_picture_before_the_search(helix_kit, tmp_path):
+    code, _, err = helix_kit("plan", "single24", "--model", "llama2-70b", "--pareto-png", tmp_path / "front.txt")
+    assert code == 2 and "--pareto-png" in err and ".png, .pdf, .svg" in err

@@ -3,9 +3,12 @@
 import pytest
 
 import helix_kit as hk
+from helix_kit.flow import Flow
 from helix_kit.placement import Problem
-from helix_kit.search.evaluate import Evaluator, Rules, Setting
+from helix_kit.placement.watch import Watch
+from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.scorer import Scorer, Step
+from helix_kit.search.served import Search
 from helix_kit.simulator import score
 
 OPTIONS = {"objective": "served", "max_simulations": 6, "jobs": 1, "window_s": 25.0, "time_limit": 120}
@@ -105,9 +108,52 @@ def test_stop_keeps_the_best():
     assert plan.served["decode_tokens_per_s"] > 0
 
 
+def test_runs_that_ended_early_are_never_chosen():
+    """Shorter runs look better here: they stay known, and neither parents, rivals nor the front are made of them."""
+    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
+    setting = Setting(duration=40)
+    search = Search(
+        problem, Watch(60, stop=lambda: True), Scorer(problem, 1), setting, limits={}, max_simulations=None, seed=0
+    )
+
+    def ran(start, tokens_per_s, window_s):
+        served = {
+            "decode_tokens_per_s": tokens_per_s, "prompt_latency_s": 30 / tokens_per_s, "decode_latency_s": 0.5,
+            "quarter_tokens_per_s": tokens_per_s, "half_tokens_per_s": tokens_per_s * (window_s >= 20),
+            "window_s": window_s,
+        }  # fmt: skip
+        return Candidate({"L4-0": (start, start + 2)}, Flow(1.0, {}, {}, ()), 1.0, served)
+
+    short = [ran(2 * i, 200.0 + i, 10.0) for i in range(4)]
+    search.keep(short)
+    assert len(search.best()) == 4  # there is nothing else
+    whole = [ran(20 + 2 * i, 100.0 + i, 40.0) for i in range(4)]
+    search.keep(whole)
+    assert len(search.archive) == 8
+    assert search.best() == whole[::-1]
+    assert search.racing().at_least == pytest.approx((85.0, 92.0))
+    measured, used = search.decide()
+    assert used is setting
+    assert [id(c) for c in measured] == [id(whole[3])]
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({"mode": "online"}, "rate"), ({"mode": "later"}, "mode"), ({"pareto_pick": "best"}, "pareto_pick")],
+    [
+        ({"mode": "online"}, "rate"),
+        ({"rate": 2.0}, "rate"),
+        ({"mode": "later"}, "mode"),
+        ({"pareto_pick": "best"}, "pareto_pick"),
+        ({"execution": "foo"}, "execution"),
+        ({"latency_limit_s": 0.0}, "latency_limit_s"),
+        ({"prompt_latency_limit_s": -1.0}, "prompt_latency_limit_s"),
+        ({"window_s": 0.0}, "window_s"),
+        ({"max_simulations": 0}, "max_simulations"),
+        ({"max_simulations": -3}, "max_simulations"),
+        ({"jobs": 0}, "jobs"),
+        ({"method": "swarm"}, "method"),
+        ({"price_per_gb": 1.0}, "price_per_gb"),
+    ],
 )
 def test_wrong_options_name_the_field(options, field):
     with pytest.raises(hk.InputError) as error:
