@@ -9,7 +9,7 @@ trips of a prefill and of a decode step.
   where a stretch of the path has no second replica, everything behind a prefill moves at its pace.
 
 The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 in the published
-execution model. `LINK_WAIT` is from the lengths of requests; `FILL_HORIZON_S` was chosen by hand on geo24. None is set
+execution model. `LINK_WAIT` and `FILL_HORIZON_S` were chosen by hand, later, for geo24. None is set
 anew for other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
 the maximum flow; `rank_correlation` measures it elsewhere.
 """
@@ -32,7 +32,7 @@ PREFILL_WORK, PREFILL_QUEUE = 1.3, 0.67
 DECODE_WORK, DECODE_STUCK = 2.46, 1.78
 BLOCKING = 0.35
 LINK_WAIT = 0.9
-"""Mean square of prompt lengths over twice the square of their mean: what waits for a link waits for prompts on it."""
+"""What waits for a link waits for prompts on it: by their lengths (mean square over twice the squared mean) 0.67."""
 FILL_HORIZON_S = 400.0
 """Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this.
 
