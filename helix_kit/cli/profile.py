@@ -66,7 +66,11 @@ def profile_command(
     section = link.network().model_dump(mode="json", include={"within_region"}) if link else None
     if output:
         write_tables([result], output)
-        write(output / "cluster.yaml", CLUSTER_HEAD + result.starter_cluster(link).to_yaml())
+        starter = output / "cluster.yaml"
+        if starter.exists():  # by now it may be the user's own work
+            typer.echo(f"{starter} was there and is left as it is; delete it to get a fresh one.", err=True)
+        else:
+            write(starter, CLUSTER_HEAD + result.starter_cluster(link).to_yaml())
     if as_json:
         content: dict[str, Any] = {
             "kind": result.kind,
