@@ -37,6 +37,8 @@ from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
 
 log = logging.getLogger(__name__)
 
+MOST_LOSSES = 5
+"""Lost workers after which a request is started again; after one more it fails, lest it take down all of them."""
 POLL_MS = 200
 """Longest pause of the loop."""
 LOOK_S = 0.05
@@ -238,16 +240,23 @@ class Coordinator:
     def _take_plan(self, plan: Plan) -> None:
         self.router = Router(plan, self._policy, self._seed, self)
 
-    def _start_again(self, worker: str) -> None:
+    def _start_again(self, worker: str, was_lost: bool) -> None:
         """A node's worker is gone: its requests go back to the head of the queue, in order of arrival."""
         if self._shaper is not None:
             self._shaper.forget(self.crew.members[worker].endpoint)
         hit = [job for job in self._running.values() if any(s.node == worker for s in job.route)]
+        again: list[Job] = []
         for job in hit:
+            job.losses += was_lost
+            if job.losses > MOST_LOSSES:
+                reason = f"{job.losses} workers were lost while they had this request, which may be what ended them"
+                self._end(job, RequestFailedError(reason), outcome="failed")
+                continue
             self._leave_pipeline(job)
             job.epoch += 1
             job.record.restarts += 1
-        self._waiting.extendleft(sorted(hit, key=lambda j: -j.request.id))
+            again.append(job)
+        self._waiting.extendleft(sorted(again, key=lambda j: -j.request.id))
 
     def _leave_pipeline(self, job: Job) -> None:
         """Free the job's pages on the workers that live, and take it out of the running."""

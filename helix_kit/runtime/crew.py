@@ -1,7 +1,8 @@
 """The workers of an engine: started, watched, replaced when they are lost, exchanged when the plan changes.
 
 All of it runs in the coordinator's thread. What the loss of a worker means for requests is the coordinator's matter:
-it is told by `on_gone` (this node's worker holds nothing any more) and `on_change` (the workers that serve are others).
+it is told by `on_gone` (this worker holds nothing any more, and whether it was lost or sent away) and `on_change` (the
+workers that serve are others).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from helix_kit.runtime.transport import Outbox, PeerLostError
 
 log = logging.getLogger(__name__)
 
+LEAST_PAGES_SHARE = 0.5
+"""Of the KV pages that its profile promises, with which a worker may come in by a swap: it keeps them for good."""
 STALL_S = 0.5
 """The coordinator looks several times a second; a longer gap means that it was held up."""
 
@@ -66,7 +69,7 @@ class Crew:
         timeouts: Timeouts,
         restart_workers: bool,
         clock: Callable[[], float],
-        on_gone: Callable[[str], None],
+        on_gone: Callable[[str, bool], None],
         on_change: Callable[[], None],
         on_swap: Callable[[Plan], None],
     ) -> None:
@@ -208,6 +211,14 @@ class Crew:
 
     def _came_up(self, member: Member) -> None:
         if self._swap is not None and self._swap.incoming.get(member.node) is member:
+            if member.pages < LEAST_PAGES_SHARE * member.spec.num_pages:
+                self._end_swap(
+                    SwapError(
+                        f"worker {member.node}: only {member.pages} of its {member.spec.num_pages} KV pages fit on "
+                        f"{member.spec.device} beside the workers of the plan that serves"
+                    )
+                )
+                return
             if all(m.state == "up" for m in self._swap.incoming.values()):
                 self._put_in_place(self._swap)
             return
@@ -232,7 +243,7 @@ class Crew:
                 self.restart(node_of(member.node))
         self._on_change()
 
-    def _retire(self, member: Member, reason: str) -> None:
+    def _retire(self, member: Member, reason: str, *, was_lost: bool = True) -> None:
         """End a worker and let everybody forget it."""
         member.state, member.reason = "lost", reason
         member.process.kill()
@@ -243,14 +254,16 @@ class Crew:
         for other in self.members.values():
             if other.state == "up":
                 self.send(other.endpoint, "forget", {"endpoint": member.endpoint})
-        self._on_gone(member.node)
+        self._on_gone(member.node, was_lost)
 
     # ---- another plan --------------------------------------------------------------------------------------------
 
     def swap(self, plan: Plan, finish: Callable[[HelixKitError | None], None]) -> None:
         """Start what `plan` needs beyond the workers that stay; when all are up, it takes over.
 
-        Nodes whose layers change have two workers for a while. `finish` is called with None, or with what went wrong.
+        Nodes whose layers change have two workers for a while, on a GPU side by side: the new one gets the pages for
+        which the other leaves room, and the swap is refused where these are less than half of what it should have.
+        `finish` is called with None, or with what went wrong.
         """
         if self._swap is not None:
             finish(SwapError("another plan is being put in place"))
@@ -277,9 +290,7 @@ class Crew:
         staying = {part.worker for part in _workers(parts)} - set(swap.incoming)
         leaving = [member for worker, member in self.members.items() if worker not in staying]
         for member in leaving:
-            if member.state == "up":
-                self.send(member.endpoint, "stop", {})
-            self._retire(member, "not in the new plan")
+            self._retire(member, "not in the new plan", was_lost=False)
         workers = [part.worker for part in _workers(parts)]
         self.members = {worker: swap.incoming.get(worker) or self.members[worker] for worker in workers}
         for worker, member in swap.incoming.items():

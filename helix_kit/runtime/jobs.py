@@ -204,6 +204,8 @@ class Job:
     """The handle's; None: nobody reads text (replays)."""
     deadline_s: float | None = None
     epoch: int = 0
+    losses: int = 0
+    """Workers that were lost while they had it."""
     pipeline: Pipeline | None = None
     route: Pipeline = ()
     """The workers that carry the pipeline out; more than its nodes where a node has several GPUs."""

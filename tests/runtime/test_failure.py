@@ -15,8 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
-from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, serve  # noqa: E402
+from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, devices, serve  # noqa: E402
 from helix_kit.runtime.routing import solve_rest  # noqa: E402
+from helix_kit.runtime.stage import Stage  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
 
 # Every layer is held twice; b and d may be entered in the middle.
@@ -168,6 +169,45 @@ def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path
         assert set(engine.status()["workers"]) == {"c", "d"}
         assert engine.status()["losses"] == []
         wait_for(lambda: is_idle(engine), 10, "pages were not returned")
+
+
+def test_a_request_that_ends_every_worker_is_given_up(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever computes token 13 dies; workers come back, others' requests are answered, and one is told no."""
+    run = Stage.embed
+
+    def embed(self: Stage, token_ids: torch.Tensor) -> torch.Tensor:
+        if (token_ids == 13).any():
+            raise MemoryError("poison")
+        return run(self, token_ids)
+
+    monkeypatch.setattr(Stage, "embed", embed)
+    alone = tiny_plan(tiny_llama, {"a": (0, 6)})
+    with serve(alone, tiny_llama, launcher="inproc", pace=False, restart_workers=True) as engine:
+        poisonous = engine.submit([5, 13], max_new_tokens=4)
+        with pytest.raises(RequestFailedError, match="6 workers were lost while they had this request"):
+            poisonous.result(60)
+        assert poisonous.record.outcome == "failed" and poisonous.record.restarts == 5
+        assert len(engine.status()["losses"]) == 6
+        assert len(engine.generate([5, 6], max_new_tokens=4, ignore_eos=True).token_ids) == 4
+
+
+def test_a_swap_is_refused_where_pages_do_not_fit(
+    plan, tiny_llama: Path, undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new worker of a shared GPU finds little room beside the one that it replaces."""
+    other = tiny_plan(tiny_llama, {"a": (0, 2), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+    with serve(plan, tiny_llama, launcher="inproc", pace=False) as engine:
+        before = engine.status()["workers"]
+        for share, taken in ((0.4, False), (0.6, True)):
+            monkeypatch.setattr(devices, "num_pages", lambda spec, _, share=share: int(share * spec.num_pages))
+            if taken:
+                engine.swap(other)
+                assert engine.status()["workers"]["a"]["layers"] == [0, 2]
+            else:
+                with pytest.raises(SwapError, match=r"worker a: only \d+ of its \d+ KV pages fit"):
+                    engine.swap(other)
+                assert engine.status()["workers"]["a"]["layers"] == before["a"]["layers"]
+            assert engine.generate([5, 6], max_new_tokens=9, ignore_eos=True).token_ids == undisturbed([5, 6], 9)
 
 
 def test_a_plan_whose_worker_does_not_come_up_is_not_taken(plan, tiny_llama: Path, undisturbed) -> None:
