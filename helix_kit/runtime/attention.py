@@ -20,6 +20,12 @@ from helix_kit.runtime.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.transfer import to_device
 
 IMPLEMENTATION = "helix_kit_paged"
+GATHER_BYTES = 256 << 20
+"""Of keys and values, padding included, that decodes gather at once on a GPU; one long request may take more."""
+
+
+OneRow = tuple[int, int, np.ndarray]
+"""A decode: its row in the batch, its position, its pages (layers, pages)."""
 
 
 @dataclass
@@ -34,6 +40,18 @@ class Chunk:
 
 
 @dataclass
+class Decodes:
+    """Requests of one row each that are attended in one batch."""
+
+    rows: torch.Tensor
+    pages: torch.Tensor
+    """(layers, requests, pages), padded with the padding page."""
+    positions: torch.Tensor
+    """(requests, 1): position of each row, which is the last one it may see."""
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
 class StepLayout:
     """Where the rows of one segment of a step find their keys and values; layers count from `first_layer`."""
 
@@ -41,13 +59,9 @@ class StepLayout:
     first_layer: int
     slots: torch.Tensor
     """(layers, rows): where each row's key and value are written."""
-    decode_rows: torch.Tensor
-    decode_pages: torch.Tensor
-    """(layers, decoding requests, pages), padded with the padding page."""
-    decode_positions: torch.Tensor
-    """(decoding requests, 1): position of each row, which is the last one it may see."""
+    decodes: list[Decodes]
+    """One in batch order, or several by length."""
     chunks: list[Chunk]
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
     paged: PagedStep | None = None
     """FlashInfer's bookkeeping, which takes the place of all the above but the slots."""
 
@@ -68,11 +82,8 @@ def lay_out(
     if backend is not None:
         spans = [(table.slots(at, at + tokens), offset) for table, offset, at, tokens in rows]
         slots_of = np.concatenate([found[offset : offset + num_layers] for found, offset in spans], axis=1)
-        none = torch.empty(0, dtype=torch.long, device=device)
         on_device = to_device(torch.from_numpy(slots_of), device)
-        return StepLayout(
-            pool, first_layer, on_device, none, none, none, [], paged=backend.lay_out(pool, num_layers, rows)
-        )
+        return StepLayout(pool, first_layer, on_device, [], [], paged=backend.lay_out(pool, num_layers, rows))
     slots, decode, chunks, row = [], [], [], 0
     for table, offset, position, tokens in rows:
         layers = slice(offset, offset + num_layers)
@@ -83,18 +94,49 @@ def lay_out(
         else:
             chunks.append(Chunk(row, tokens, position, to_device(torch.from_numpy(pages), device)))
         row += tokens
-    longest = max((pages.shape[1] for _, _, pages in decode), default=0)
-    table_of_decode = np.full((num_layers, len(decode), longest), pool.padding_page, dtype=np.int64)
-    for index, (_, _, pages) in enumerate(decode):
-        table_of_decode[:, index, : pages.shape[1]] = pages
+    groups = _by_length(decode, _pages_at_once(pool)) if decode else []
     return StepLayout(
         pool=pool,
         first_layer=first_layer,
         slots=to_device(torch.from_numpy(np.concatenate(slots, axis=1)), device),
-        decode_rows=to_device(torch.tensor([r for r, _, _ in decode], dtype=torch.long), device),
-        decode_pages=to_device(torch.from_numpy(table_of_decode), device),
-        decode_positions=to_device(torch.tensor([[p] for _, p, _ in decode], dtype=torch.long), device),
+        decodes=[_decodes(pool, num_layers, group) for group in groups],
         chunks=chunks,
+    )
+
+
+def _pages_at_once(pool: PagePool) -> int | None:
+    """Most pages of a layer that decodes may gather together; None: any number, as in a CPU's memory."""
+    if pool.keys.device.type == "cpu":
+        return None
+    return GATHER_BYTES // (2 * pool.keys[0].nbytes)
+
+
+def _by_length(decode: list[OneRow], at_once: int | None) -> list[list[OneRow]]:
+    """Split the decodes where a batch padded to its longest would gather more than `at_once` pages.
+
+    The longest come first, so that a group's first member says how far it is padded. Batch order where one group does.
+    """
+    longest = max(pages.shape[1] for _, _, pages in decode)
+    if at_once is None or longest * len(decode) <= at_once:
+        return [decode]
+    groups: list[list[OneRow]] = []
+    for one in sorted(decode, key=lambda d: -d[2].shape[1]):
+        if groups and (len(groups[-1]) + 1) * groups[-1][0][2].shape[1] <= at_once:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _decodes(pool: PagePool, num_layers: int, group: list[OneRow]) -> Decodes:
+    device, longest = pool.keys.device, max(pages.shape[1] for _, _, pages in group)
+    table = np.full((num_layers, len(group), longest), pool.padding_page, dtype=np.int64)
+    for index, (_, _, pages) in enumerate(group):
+        table[:, index, : pages.shape[1]] = pages
+    return Decodes(
+        rows=to_device(torch.tensor([row for row, _, _ in group], dtype=torch.long), device),
+        pages=to_device(torch.from_numpy(table), device),
+        positions=to_device(torch.tensor([[position] for _, position, _ in group], dtype=torch.long), device),
     )
 
 
@@ -122,11 +164,11 @@ def attend(
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
     if step.paged is not None:
         return step.paged.attend(layer, query[0], scaling, sliding_window).unsqueeze(0), None
-    if not step.chunks:  # the usual step: nothing but decodes, in batch order
-        return _decode(step, layer, query[0], scaling, sliding_window).unsqueeze(0), None
+    if not step.chunks and len(step.decodes) == 1:  # the usual step: nothing but decodes, in batch order
+        return _decode(pool, step.decodes[0], layer, query[0], scaling, sliding_window).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
-    if len(step.decode_rows):
-        out[step.decode_rows] = _decode(step, layer, query[0][:, step.decode_rows], scaling, sliding_window)
+    for group in step.decodes:
+        out[group.rows] = _decode(pool, group, layer, query[0][:, group.rows], scaling, sliding_window)
     for chunk in step.chunks:
         span = slice(chunk.row, chunk.row + chunk.tokens)
         fresh = (key[:, :, span], value[:, :, span])
@@ -135,22 +177,22 @@ def attend(
 
 
 def _decode(
-    step: StepLayout, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
+    pool: PagePool, group: Decodes, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
 ) -> torch.Tensor:
     """Attention of one row per request: `query` (heads, requests, dim) -> (requests, heads, dim)."""
     heads, requests, dim = query.shape
-    table = step.decode_pages[layer]
-    keys, values = _gather(step.pool, table.flatten(), requests)
-    if window not in step.masks:
+    table = group.pages[layer]
+    keys, values = _gather(pool, table.flatten(), requests)
+    if window not in group.masks:
         visible = torch.arange(table.shape[1] * PAGE_TOKENS, device=query.device)
-        mask = visible <= step.decode_positions
+        mask = visible <= group.positions
         if window is not None:
-            mask &= visible > step.decode_positions - window
-        step.masks[window] = mask[:, None, None]
+            mask &= visible > group.positions - window
+        group.masks[window] = mask[:, None, None]
     kv_heads = keys.shape[1]
     # The heads that share a key head become the query rows of that head: nothing is copied per query head.
     grouped = query.transpose(0, 1).reshape(requests, kv_heads, heads // kv_heads, dim)
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=step.masks[window], scale=scaling)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.masks[window], scale=scaling)
     return out.reshape(requests, heads, dim)
 
 

@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
+from helix_kit.runtime import attention  # noqa: E402
 from helix_kit.runtime.checkpoint import FAMILIES, Checkpoint  # noqa: E402
 from helix_kit.runtime.kv_cache import BlockTable, PagePool  # noqa: E402
 from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
@@ -76,6 +78,21 @@ def test_ragged_batches_of_partial_ranges(tiny_llama: Path) -> None:
     for ours, theirs in run_mixed(tiny_llama):
         assert ours.shape == theirs.shape
         assert (ours - theirs).abs().max() <= TOLERANCE
+
+
+def test_long_and_short_decodes_are_gathered_apart(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where one long request must not pad all others to its length."""
+    by_length, groups = attention._by_length, []
+    monkeypatch.setattr(attention, "_pages_at_once", lambda _: 3)
+    monkeypatch.setattr(attention, "_by_length", lambda *a: groups.append(by_length(*a)) or groups[-1])
+    for ours, theirs in run_mixed(tiny_llama):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+    assert max(len(found) for found in groups) > 1
+
+    decode = [(row, 0, np.zeros((1, pages), dtype=np.int64)) for row, pages in enumerate((1, 9, 2, 1, 3, 1))]
+    rows = [[row for row, _, _ in group] for group in by_length(decode, 6)]
+    assert rows == [[1], [4, 2], [0, 3, 5]]  # 9 pages alone; twice 3; three times 1
+    assert by_length(decode, 54) == by_length(decode, None) == [decode]  # all padded to 9 are 54
 
 
 SPECIAL = {
