@@ -25,7 +25,6 @@ k layers stands in k of these sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,10 @@ PRECISION = 1e-5
 MOST_COVERS = 4000
 BONUSES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 """Multipliers tried for B4's extra row; any of them gives a valid bound."""
+
+MOST_KEPT = 256
+_kept: dict[tuple[tuple[Group, ...], int], float] = {}
+"""Finished values of `of_nodes`."""
 
 
 def b1(groups: Sequence[Group], num_layers: int) -> float:
@@ -71,10 +74,19 @@ def b2(
     return high
 
 
-@lru_cache(maxsize=256)
-def of_nodes(groups: tuple[Group, ...], num_layers: int) -> float:
-    """B2 with nothing known before: what these nodes alone could carry. Kept, for it is asked for again and again."""
-    return b2(groups, num_layers, low=0.0, high=b1(groups, num_layers))
+def of_nodes(groups: tuple[Group, ...], num_layers: int, over: Callable[[], bool] = lambda: False) -> float:
+    """B2 with nothing known before: what these nodes alone could carry. Kept, for it is asked for again and again.
+
+    Once `over`, it is a wider bound, which is not kept.
+    """
+    if (groups, num_layers) in _kept:
+        return _kept[groups, num_layers]
+    found = b2(groups, num_layers, low=0.0, high=b1(groups, num_layers), over=over)
+    if not over():
+        if len(_kept) >= MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+        _kept[groups, num_layers] = found
+    return found
 
 
 def _by_kind(groups: Sequence[Group]) -> list[Group]:
@@ -111,7 +123,7 @@ def b4(
     for region in sorted(regions):
         alone = tuple(g for g in groups if g.region == region)
         if sum(g.size * g.max_layers for g in alone) >= num_layers:
-            floor = max(floor, of_nodes(alone, num_layers))
+            floor = max(floor, of_nodes(alone, num_layers, watch.over))
     groups = _by_kind(groups)
     low = max(low, floor) * (1 + PRECISION)
     # Where no node carries so much alone, every cover has two or more: nothing new.
@@ -135,8 +147,8 @@ def b4(
     return high
 
 
-def b5(problem: Problem, groups: Sequence[Group], *, high: float) -> float:
-    """B2 of each region alone, and what can cross between regions, added up; at most `high`.
+def b5(problem: Problem, groups: Sequence[Group], *, high: float, over: Callable[[], bool] = lambda: False) -> float:
+    """B2 of each region alone, and what can cross between regions, added up; at most `high`, which it is once `over`.
 
     Decompose a flow of any placement into paths. The paths within region r are a flow of the same placement
     restricted to r's nodes, so they carry at most what any placement of those nodes does. Each other path takes at
@@ -147,10 +159,10 @@ def b5(problem: Problem, groups: Sequence[Group], *, high: float) -> float:
     total = most_crossing(problem, groups) if len(regions) > 1 else high
     for region in regions:
         alone = tuple(g for g in groups if g.region == region)
-        if total >= high:
+        if total >= high or over():
             return high
         if sum(g.size * g.max_layers for g in alone) >= problem.num_layers:
-            total += of_nodes(alone, problem.num_layers)
+            total += of_nodes(alone, problem.num_layers, over)
     return min(high, total)
 
 

@@ -240,7 +240,7 @@ def find(task: Task) -> tuple[Layout, dict[str, float]]:
 
     if len({g.region for g in groups}) > 1:
         # Known before the search, they spare the targets that no network lets through.
-        proven["B5"] = bounds.b5(problem, groups, high=bound)
+        proven["B5"] = bounds.b5(problem, groups, high=bound, over=watch.over)
         watch.report(bound=proven["B5"])
         proven["B4"] = bounds.b4(
             groups, layers, low=0.0, high=proven["B5"], widest_crossing=bounds.widest_crossing(problem, groups),

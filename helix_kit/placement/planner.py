@@ -327,7 +327,7 @@ def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
         )
     best = min(proven.values())
     if value < best * (1 - bounds.PRECISION) and "B5" not in proven and len({g.region for g in groups}) > 1:
-        proven["B5"] = best = bounds.b5(problem, groups, high=best)
+        proven["B5"] = best = bounds.b5(problem, groups, high=best, over=watch.over)
     if value < best * (1 - bounds.PRECISION) and _wants_b4(groups, proven) and not watch.over():
         proven["B4"] = bounds.b4(
             groups,

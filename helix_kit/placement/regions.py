@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, islice, permutations
+from functools import cache
+from itertools import combinations, pairwise, permutations
 
 from helix_kit.placement import bounds, spread
 from helix_kit.placement.groups import Group, groups_of
@@ -15,6 +17,8 @@ from helix_kit.placement.watch import Watch
 
 MOST_ORDERS = 24
 MOST_PARTITIONS = 5000
+ALL_OF = 8
+"""Of so many regions all partitions are looked at, 4140; of more, some."""
 FEW = 3
 """Of so many regions all partitions are soon tried; of more, the ones that promise most come first."""
 USUAL_LOSS = 0.02
@@ -44,10 +48,13 @@ def find(task: Task, bound: float) -> Layout | None:
             watch.report(value=reached, message=f"{len({problem.cluster.region_of(n) for n in layout})} regions")
         return reached
 
-    most = {s: _upper_bound(task, s) for partition in _partitions(names) for s in partition}
+    partitions = list(_partitions(names))
+    bounded = cache(lambda subset: _upper_bound(task, subset))
     known: dict[Subset, float] = {}
     while not watch.over() and value < bound * (1 - PRECISION):
-        subset = _next_set(names, most, known, value)
+        # Of many regions even a bound for each set takes long: the best of those looked at in a share of the time.
+        looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
+        subset = _next_set(partitions, bounded, known, value, looking)
         if subset is None:
             break
         # One set must not take the time of all; what its parts reach side by side is to be beaten.
@@ -65,7 +72,10 @@ def find(task: Task, bound: float) -> Layout | None:
 
 
 def _partitions(names: Sequence[str]) -> Iterator[list[Subset]]:
-    """Every way to split the regions into sets, the first few thousand of them; all alone and all together first."""
+    """Every way to split the regions into sets; all alone and all together first.
+
+    Of more than eight regions only some thousands: as many of each number of sets, drawn at random (always the same).
+    """
     yield [(n,) for n in names]
     if len(names) > 1:
         yield [tuple(names)]
@@ -79,34 +89,53 @@ def _partitions(names: Sequence[str]) -> Iterator[list[Subset]]:
                 for more in split([n for n in rest[1:] if n not in others]):
                     yield [(rest[0], *others), *more]
 
-    yield from (p for p in islice(split(names), MOST_PARTITIONS) if 1 < len(p) < len(names))
+    if len(names) <= ALL_OF:
+        yield from (p for p in split(names) if 1 < len(p) < len(names))
+        return
+    rng, drawn = random.Random(0), set()
+    for count in range(MOST_PARTITIONS):
+        shuffled = rng.sample(range(len(names)), len(names))
+        size = 2 + count % (len(names) - 2)
+        cuts = [0, *sorted(rng.sample(range(1, len(names)), size - 1)), len(names)]
+        partition = tuple(sorted(tuple(sorted(shuffled[a:b])) for a, b in pairwise(cuts)))
+        if partition not in drawn:
+            drawn.add(partition)
+            yield [tuple(names[i] for i in part) for part in partition]
 
 
 def _next_set(
-    names: Sequence[str], most: Mapping[Subset, float], known: Mapping[Subset, float], value: float
+    partitions: Sequence[Sequence[Subset]],
+    most: Callable[[Subset], float],
+    known: Mapping[Subset, float],
+    value: float,
+    watch: Watch,
 ) -> Subset | None:
     """The set to search now, of the partition that promises most and could beat `value`; None: there is none.
 
-    `most` are bounds, `known` what sets searched before reached.
+    `most` gives bounds, `known` is what sets searched before reached. Once the watch is over, the best until then.
     """
+    names = [n for (n,) in partitions[0]]
     loss, least_loss = {}, {}
     for size in range(1, len(names) + 1):
-        seen = [1 - v / most[s] for s, v in known.items() if len(s) == size and most[s] > 0]
+        seen = [1 - v / most(s) for s, v in known.items() if len(s) == size and most(s) > 0]
         seen = seen or [USUAL_LOSS * (size - 1)]
         loss[size], least_loss[size] = statistics.fmean(seen), min(seen)
     top: tuple[float, Subset | None] = (-1.0, None)
-    for index, partition in enumerate(_partitions(names)):
-        new = [s for s in partition if s not in known and most[s] > 0]
-        if not new or sum(known.get(s, most[s]) for s in partition) <= value * (1 + PRECISION):
+    for index, partition in enumerate(partitions):
+        if watch.over():
+            break
+        new = [s for s in partition if s not in known and most(s) > 0]
+        limits = {s: known[s] if s in known else most(s) for s in partition}
+        if not new or sum(limits.values()) <= value * (1 + PRECISION):
             continue
         if index == 0 or (index == 1 and len(names) <= FEW):
             # Each region alone is quick and, where links are thin, nearly all there is.
             return new[0]
-        promise = sum(known.get(s, most[s] * (1 - loss[len(s)])) for s in partition)
-        hope = sum(known.get(s, most[s] * (1 - least_loss[len(s)])) for s in partition)
+        promise = sum(limit * (1 if s in known else 1 - loss[len(s)]) for s, limit in limits.items())
+        hope = sum(limit * (1 if s in known else 1 - least_loss[len(s)]) for s, limit in limits.items())
         if len(names) > FEW and hope <= value:
             continue  # a set of hundreds of machines takes long, and would likely bring nothing
-        top = max(top, (promise, max(new, key=most.__getitem__)), key=lambda pair: pair[0])
+        top = max(top, (promise, max(new, key=most)), key=lambda pair: pair[0])
     return top[1]
 
 
@@ -154,7 +183,7 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
         return None
-    bound = min(most, bounds.of_nodes(tuple(groups), layers))
+    bound = min(most, bounds.of_nodes(tuple(groups), layers, task.watch.over))
     best: list[tuple[float, Layout]] = []
     for cap in crossing_capacities(task, groups):
         search = PatternSearch(

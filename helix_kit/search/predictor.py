@@ -9,8 +9,8 @@ trips of a prefill and of a decode step.
   where a stretch of the path has no second replica, everything behind a prefill moves at its pace.
 
 The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 in the published
-execution model. `LINK_WAIT` and `FILL_HORIZON_S` were chosen by hand, later, for geo24. None is set
-anew for other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
+execution model. `LINK_WAIT` and `FILL_HORIZON_S` came later and were set by hand. None is set anew for
+other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
 the maximum flow; `rank_correlation` measures it elsewhere.
 """
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import helix_kit as hk
-from helix_kit.placement import Problem, bounds, heuristics, spread
+from helix_kit.placement import Problem, bounds, heuristics, regions, spread
 from helix_kit.placement.groups import groups_of
+from helix_kit.placement.watch import Watch
 from helix_kit.search.moves import neighbours
 
 from .test_plan_targets import independent_flow
@@ -108,6 +109,61 @@ def test_most_crossing_by_hand():
     problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
     # The faster direction of each pair; by senders it is 10 + 19 + 20 + 45 + 38, by receivers 24 + 59 + 11 + 1 + 38.
     assert bounds.most_crossing(problem, groups_of(problem)) == pytest.approx(10 + 40 + 38)
+
+
+@pytest.mark.parametrize("outward", [True, False])
+def test_most_crossing_is_what_the_only_node_of_a_region_processes(outward):
+    """One node east: 20 wide links leave it (senders are least) or reach it (receivers), 1 token/s the other way."""
+    tokens = 16386 * 8 / 1e9
+    nodes = [{"gpu": "T4", "count": 1, "region": "east"}, {"gpu": "L4", "count": 20, "region": "west"}]
+    ends = [("T4-0", f"L4-{i}") if outward else (f"L4-{i}", "T4-0") for i in range(20)]
+    links = [{"source": a, "target": b, "bandwidth_gbps": 5000 * tokens} for a, b in ends]
+    network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": tokens}, "links": links}
+    cluster = hk.Cluster.model_validate(
+        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
+    )
+    problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
+    one = problem.throughput("T4-0", 1)
+    # The other two sums: 20 x 5000 over pairs; and 20 + 20 L4 that process 5000 or more than one T4 does.
+    assert one + 20 < 20 + 20 * min(problem.throughput("L4-0", 1), 5000)
+    assert bounds.most_crossing(problem, groups_of(problem)) == pytest.approx(one + 20)
+
+
+def test_partitions_of_many_regions_are_of_every_kind():
+    """Ten regions have 115975 partitions: those tried split them into few sets as into many, with none favoured."""
+    names = list("abcdefghij")
+    found = list(regions._partitions(names))
+    assert all(sorted(n for part in partition for n in part) == names for partition in found)
+    assert len({frozenset(partition) for partition in found}) == len(found) > 2000
+    for sets in range(2, 9):
+        assert sum(len(partition) == sets for partition in found) > 40
+    alone = [sum((n,) in partition for partition in found) for n in names]
+    assert max(alone) < 1.2 * min(alone)
+    assert len(list(regions._partitions(names[:5]))) == 52
+
+
+def test_sets_of_regions_are_bounded_on_demand():
+    asked = []
+
+    def most(subset):
+        asked.append(subset)
+        return 10.0 * len(subset)
+
+    partitions = list(regions._partitions(list("abcdefgh")))
+    assert regions._next_set(partitions, most, {}, 0.0, Watch(60)) == ("a",)
+    assert set(asked) <= {(n,) for n in "abcdefgh"}
+    assert regions._next_set(partitions, most, {}, 0.0, Watch(60, stop=lambda: True)) is None
+
+
+def test_bounds_that_were_cut_short_are_valid_and_not_kept():
+    problem = Problem.of(hk.Cluster.preset("geo24"), hk.Model.preset("llama-30b"))
+    groups = tuple(groups_of(problem))
+    bounds._kept.clear()
+    cut = bounds.of_nodes(groups, 60, lambda: True)
+    whole = bounds.of_nodes(groups, 60)
+    assert cut > 1.01 * whole
+    assert bounds.of_nodes(groups, 60, lambda: True) == whole
+    assert bounds.b5(problem, groups, high=1234.5, over=lambda: True) == 1234.5
 
 
 def two_regions(gbps, count=4):
