@@ -169,16 +169,20 @@ class Evaluator:
             chosen[-1] = ranked[int(rng.integers(picks, len(ranked)))]
         return [self.simulate(c, setting) for c in chosen if not stop()]
 
-    def polish(self, parent: Layout, *, seed: int, rounds: int) -> list[Candidate]:
+    def polish(
+        self, parent: Layout, *, seed: int, rounds: int, over: Callable[[], bool] = lambda: False
+    ) -> list[Candidate]:
         """The best two found from `parent` by the predictor alone, without a simulation.
 
         For flows that nobody balances: which machine stands where decides how evenly they fall, and a thousand such
-        plans are compared in the time of a few simulations.
+        plans are compared in the time of a few simulations. `over` is asked each round.
         """
         rng = np.random.default_rng(seed)
         start = self.candidate(parent)
         best = [start] if start else []
         for _ in range(rounds if best else 0):
+            if over():
+                break
             near = best[int(rng.integers(len(best)))].placement
             made = (self.candidate(p) for p in neighbours(self.problem, near, rng, NEIGHBOURS, MOVES_OF_ANY))
             # Of placements that are as good as each other one is kept.

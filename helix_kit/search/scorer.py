@@ -20,6 +20,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
 from helix_kit.search.ease import Ease
 from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.moves import Layout
@@ -96,11 +97,20 @@ class Scorer:
         shared = {"setting": asdict(setting), "known": sorted(known)}
         return [c for answer in self._ask([{**shared, "step": asdict(s)} for s in steps]) for c in answer]
 
-    def polish(self, parents: Sequence[Layout], *, seed: int, rounds: int) -> list[Candidate]:
-        """What `Evaluator.polish` makes of each, in their order."""
+    def polish(
+        self,
+        parents: Sequence[Layout],
+        *,
+        seed: int,
+        rounds: int,
+        seconds: float,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Candidate]:
+        """What `Evaluator.polish` makes of each within so many seconds, in their order; workers do not see `stop`."""
         if not self._workers:
-            return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds)]
-        tasks = [{"polish": {"parent": p, "seed": seed, "rounds": rounds}} for p in parents]
+            clock = Watch(seconds, stop=stop)
+            return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds, over=clock.over)]
+        tasks = [{"polish": {"parent": p, "seed": seed, "rounds": rounds, "seconds": seconds}} for p in parents]
         return [c for answer in self._ask(tasks) for c in answer]
 
     def _ask(self, tasks: Sequence[dict[str, Any]]) -> list[list[Candidate]]:

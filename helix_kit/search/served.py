@@ -162,14 +162,20 @@ class Search:
         """Placements that the predictor alone has improved: from those that it likes, and from those that it would like
         were their flow balanced, which are of a good shape but fall unevenly."""
         even = Evaluator(self.problem, replace(self.evaluator.rules, flow_split="balanced"))
+        if self.over(until):
+            return []
         likely = [c for c in ranked if c.predicted >= ranked[0].predicted * LIKELY][:MOST_LIKELY]
-        shapes = by_prediction([c for c in (even.candidate(c.placement) for c in likely) if c is not None])
+        balanced = (even.candidate(c.placement) for c in likely if not self.over(until))
+        shapes = by_prediction([c for c in balanced if c is not None])
         starts = {self.evaluator.identity(c.placement): c.placement for pair in zip(shapes, ranked) for c in pair}
         made: list[Candidate] = []
         few = list(starts.values())[:POLISHED]
         for at in range(0, len(few), STEPS):
             if not self.over(until):
-                made += self.scorer.polish(few[at : at + STEPS], seed=self.setting.seed + at, rounds=POLISH_ROUNDS)
+                made += self.scorer.polish(
+                    few[at : at + STEPS], seed=self.setting.seed + at, rounds=POLISH_ROUNDS,
+                    seconds=until - self.watch.seconds, stop=self.watch.stopped,
+                )  # fmt: skip
         return by_prediction(made)
 
     def improve(self, until: float) -> None:

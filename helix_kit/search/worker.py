@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from helix_kit.placement.plan import Plan
+from helix_kit.placement.watch import Watch
 from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.scorer import decode, encode
 
@@ -26,7 +27,8 @@ def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
     if "polish" in task:
         polish = task["polish"]
         start = {n: (s, e) for n, (s, e) in polish["parent"].items()}
-        return evaluator.polish(start, seed=polish["seed"], rounds=polish["rounds"])
+        clock = Watch(polish["seconds"])
+        return evaluator.polish(start, seed=polish["seed"], rounds=polish["rounds"], over=clock.over)
     setting = Setting(**task["setting"])
     if "candidate" in task:
         return [evaluator.simulate(decode(task["candidate"]), setting)]

@@ -70,6 +70,19 @@ def test_workers_answer_as_this_process_does():
     assert len(near[0]) == 2
 
 
+def test_polishing_ends_with_its_time_wherever_it_runs():
+    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
+    start = hk.plan(problem.cluster, problem.model, max_stages=12).placement
+    rules = Rules(flow_split="any")
+    with Scorer(problem, 2, rules) as workers, Scorer(problem, 1, rules) as alone:
+        for scorer in (workers, alone):
+            none, some = (scorer.polish([start], seed=1, rounds=2, seconds=s) for s in (0.0, 60.0))
+            assert [c.placement for c in none] == [start]
+            assert some[0].predicted > none[0].predicted
+        stopped = alone.polish([start], seed=1, rounds=2, seconds=60.0, stop=lambda: True)
+        assert [c.placement for c in stopped] == [start]
+
+
 def test_pins_and_depth_cap_are_kept():
     pins = {"L4-0": (0, 4), "A100-40G-1": (60, 72)}
     plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=14, **OPTIONS)
