@@ -40,21 +40,21 @@ def test_messages_take_bandwidth_and_latency() -> None:
     assert list(arrived) == [9, 0, 1, 2]
     for number in range(3):
         expected = 0.1 * (number + 1) + 0.04
-        assert expected <= arrived[number] < expected + 0.08
+        assert expected <= arrived[number]
     assert shaper.bytes_sent == {"far": 150.0, "near": 50.0}
     shaper.close()
     inbox.close()
     context.term()
 
 
-def timed_arrivals(shapers: dict[str, Shaper], receive, expected: int) -> dict[int, float]:
-    """Seconds until the first row of each message, by its request."""
-    start, arrived = time.monotonic(), {}
+def timed_arrivals(start_s: float, shapers: list[Shaper], receive, expected: int) -> dict[int, float]:
+    """Seconds from `start_s` until the first row of each message, by its request."""
+    arrived: dict[int, float] = {}
     while len(arrived) < expected:
         for message in receive(0.01):
-            arrived[message.body["items"][0].request] = time.monotonic() - start
-        assert time.monotonic() - start < 5
-    for shaper in shapers.values():
+            arrived[message.body["items"][0].request] = time.monotonic() - start_s
+        assert time.monotonic() - start_s < 5
+    for shaper in shapers:
         shaper.close()
     return arrived
 
@@ -65,35 +65,49 @@ def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
     shaper.send(target, 100.0, endpoint, "run", {"items": [item]}, tensor=bytes(80), dtype="float32", shape=(10, 2))
 
 
-@pytest.mark.parametrize("card", [1000.0, 1e9])
-def test_links_of_one_machine_share_its_card(card: float) -> None:
+NARROW, WIDE = 1000.0, 1e9
+"""A card as wide as one link, and one that links do not see. Both are used in one run: a busy machine delays either."""
+
+
+def test_links_of_one_machine_share_its_card() -> None:
     """Two links at once, each as wide as the card: twice the time. With a wide card they do not see each other."""
     context: zmq.Context = zmq.Context()
     inbox = Inbox(context, KEY)
-    shaper = Shaper(lambda: Outbox(context, KEY), {"x": (1000.0, 0.0), "y": (1000.0, 0.0)}, 1.0, card)
-    for request, target in enumerate("xy"):
-        send_rows(shaper, target, inbox.endpoint, request)
-    arrived = timed_arrivals({"only": shaper}, inbox.receive, 2)
-    second = 0.2 if card == 1000.0 else 0.1
-    assert 0.1 <= arrived[0] < 0.16 and second <= arrived[1] < second + 0.06
+    links = {"x": (1000.0, 0.0), "y": (1000.0, 0.0)}
+    shapers = [Shaper(lambda: Outbox(context, KEY), links, 1.0, card) for card in (NARROW, WIDE)]
+    start_s = time.monotonic()
+    for which, shaper in enumerate(shapers):
+        for number, target in enumerate("xy"):
+            send_rows(shaper, target, inbox.endpoint, 10 * which + number)
+    arrived = timed_arrivals(start_s, shapers, inbox.receive, 4)
+    assert arrived[0] >= 0.1 and arrived[1] >= 0.2
+    assert min(arrived[10], arrived[11]) >= 0.1 and max(arrived[10], arrived[11]) < arrived[1]
     inbox.close()
     context.term()
 
 
-@pytest.mark.parametrize("card", [1000.0, 1e9])
-def test_senders_to_one_machine_share_its_card(card: float) -> None:
+def test_senders_to_one_machine_share_its_card() -> None:
     """Two machines send to a third at once; what arrives one after the other is not slowed down."""
     context: zmq.Context = zmq.Context()
-    inbox = Inbox(context, KEY)
-    behind = CardInbox(inbox, card, 10.0, 1.0)
-    shapers = {name: Shaper(lambda: Outbox(context, KEY), {"z": (1000.0, 0.0)}, 1.0) for name in "ab"}
-    for request, shaper in enumerate(shapers.values()):
-        send_rows(shaper, "z", inbox.endpoint, request)
-    send_rows(shapers["a"], "z", inbox.endpoint, 2)  # on its link from 0.1 to 0.2 s
-    times = sorted(timed_arrivals(shapers, behind.receive, 3).values())
-    expected = (0.1, 0.2, 0.3) if card == 1000.0 else (0.1, 0.1, 0.2)
-    assert all(due <= at < due + 0.06 for due, at in zip(expected, times, strict=True))
-    inbox.close()
+    inboxes = [Inbox(context, KEY) for _ in range(2)]
+    behind = [CardInbox(inbox, card, 10.0, 1.0) for inbox, card in zip(inboxes, (NARROW, WIDE), strict=True)]
+    shapers = [Shaper(lambda: Outbox(context, KEY), {"z": (1000.0, 0.0)}, 1.0) for _ in range(4)]
+    start_s = time.monotonic()
+    for which, inbox in enumerate(inboxes):
+        for number in range(2):
+            send_rows(shapers[2 * which + number], "z", inbox.endpoint, 10 * which + number)
+        send_rows(shapers[2 * which], "z", inbox.endpoint, 10 * which + 2)  # on its link from 0.1 to 0.2 s
+
+    def receive(timeout_s: float) -> list:
+        return [message for card in behind for message in card.receive(timeout_s)]
+
+    arrived = timed_arrivals(start_s, shapers, receive, 6)
+    narrow, wide = (sorted(at for request, at in arrived.items() if request // 10 == which) for which in range(2))
+    assert all(due <= at for due, at in zip((0.1, 0.2, 0.3), narrow, strict=True))
+    assert all(due <= at for due, at in zip((0.1, 0.1, 0.2), wide, strict=True))
+    assert wide[1] < narrow[1] and wide[2] < narrow[2]
+    for inbox in inboxes:
+        inbox.close()
     context.term()
 
 

@@ -55,6 +55,15 @@ def test_no_device_holds_more_than_its_memory(layers: int, devices: int, pages: 
         assert pages - sum(found) <= devices or min(found) == 1
 
 
+def test_pages_worked_out_by_hand() -> None:
+    """Five layers of ten pages' memory and 100 pages are 150 pages' memory: 75 for each of two devices."""
+    parts = parts_of("n", 0, 5, 2)
+    assert [part.end - part.start for part in parts] == [2, 3]
+    # Two layers leave 55 and may use 2/5 of 100; three leave 45, of the 60 that they could use.
+    assert pages_of_parts(parts, 100, pages_per_layer=10.0, devices=2) == [40, 45]
+    assert pages_of_parts(parts, 100, pages_per_layer=None, devices=2) == [40, 60]  # a CPU's memory is not divided
+
+
 @pytest.fixture(scope="module")
 def expected(tiny_llama: Path) -> list[list[int]]:
     from transformers import AutoModelForCausalLM
@@ -112,7 +121,7 @@ def test_pages_are_counted_per_device(tiny_llama: Path, expected: list[list[int]
 
 
 def test_one_lost_gpu_is_the_loss_of_its_node(tiny_llama: Path, expected: list[list[int]]) -> None:
-    plan = tiny_plan(tiny_llama, PLACEMENT, step_ms=3.0)
+    plan = tiny_plan(tiny_llama, PLACEMENT, step_ms=10.0)
     with serve(plan, tiny_llama, policy="random", pace=True, devices=SPLIT) as engine:
         handles = [engine.submit(p, **OPTIONS) for p in PROMPTS]
         while engine.status()["tokens_out"] < 8:
@@ -120,6 +129,13 @@ def test_one_lost_gpu_is_the_loss_of_its_node(tiny_llama: Path, expected: list[l
         os.kill(engine.status()["workers"]["b/2"]["pid"], signal.SIGKILL)
         answers = [handle.result(60) for handle in handles]
         assert [a.token_ids for a in answers] == expected
+        assert any(a.record.restarts for a in answers)  # some were on it
+        end = time.monotonic() + 10
+        while engine.status()["pages_promised"] or any(
+            w["pages_used"] for w in engine.status()["workers"].values() if w["state"] == "up"
+        ):
+            assert time.monotonic() < end, "pages were not returned"
+            time.sleep(0.05)
         states = {name: worker["state"] for name, worker in engine.status()["workers"].items()}
         assert [name for name, state in states.items() if state == "lost"] == ["b/2"]
         late = engine.generate(PROMPTS, **OPTIONS)
