@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def document(facts: dict[str, Any], pairs: dict[str, tuple[float, float]]) -> st
     took = f"{f['duration_s']:.0f} emulated seconds took {f['wall_s']:.0f} s on {f['machine']} ({f['cores']} cores)"
     stream_of = f"the first {f['duration_s']:.0f} s of the published stream (single cluster, online)"
     return f"""# The published cluster as real processes
-Written by `python benchmarks/emulate24.py`; see there for what is real and what is declared.
+Written by `{f["command"]}`; see there for what is real and what is declared.
 
 - **Cluster**: {f["nodes"]}.
 - **Processes**: {f["workers"]} workers, over which requests took {f["used_pipelines"]} different pipelines.
@@ -162,6 +163,7 @@ def main() -> None:
     sim, real = measures(simulated, duration_s), measures(run, duration_s)
     pairs = {name: (sim[name], real[name]) for name in sim}
     facts |= {
+        "command": f"python {' '.join(sys.argv)}",
         "nodes": label,
         "used_pipelines": len({record.pipeline for record in run.records if record.pipeline}),
         "requests": len(requests),

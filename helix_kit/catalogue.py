@@ -8,6 +8,9 @@ from functools import cache
 
 from helix_kit import _files
 
+EMULATED_PREFIX = "CPU-"
+"""Kinds of the catalogue that stand for a paced process on this machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
 from helix_kit.profiles import Profile, gpus, profiles_for, shipped_profiles
@@ -61,7 +62,7 @@ def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | 
     if missing > 0:
         node, shipped = cluster.nodes[0], shipped_profiles(model.name)
         for gpu in gpus().values():
-            if gpu.name.startswith("CPU-"):
+            if gpu.name.startswith(EMULATED_PREFIX):
                 continue  # emulated workers are nothing one can buy
             one = node.model_copy(update={"name": "new", "gpu": gpu.name, "gpus_per_node": 1})
             most = (shipped[gpu.name] if gpu.name in shipped else estimate(one, model)).max_layers

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from helix_kit import _files
+from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import Node
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EMULATED_PREFIX = "CPU-"
-"""Kinds of the catalogue that stand for a paced process on this machine."""
 GPU_SHARE = 0.95
 """Of a GPU's memory, for all workers that share it together."""
 STEP_MEMORY = 0.05

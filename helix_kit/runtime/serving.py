@@ -7,13 +7,14 @@ import secrets
 from functools import cache
 from pathlib import Path
 
+from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.coordinator import Coordinator
 from helix_kit.runtime.crew import Timeouts
-from helix_kit.runtime.devices import EMULATED_PREFIX, Devices, check_devices, find_gpus, memory_share, place
+from helix_kit.runtime.devices import Devices, check_devices, find_gpus, memory_share, place
 from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
