@@ -7,12 +7,10 @@ again because a worker was lost, so that late messages of the earlier attempt ar
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
 import queue
-import socket
 import threading
 import time
 from collections import deque
@@ -25,10 +23,12 @@ from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime import messages
 from helix_kit.runtime.admission import can_ever_fit
+from helix_kit.runtime.bell import Bell
 from helix_kit.runtime.crew import Crew, Timeouts
 from helix_kit.runtime.jobs import Completion, FinishReason, Handle, Job, Piece, RequestFailedError
 from helix_kit.runtime.members import Launcher
-from helix_kit.runtime.messages import Message, WorkItem
+from helix_kit.runtime.messages import Message
+from helix_kit.runtime.outgoing import Outgoing
 from helix_kit.runtime.parts import Part, Parts, expand, node_of
 from helix_kit.runtime.routing import Router
 from helix_kit.runtime.shaping import LinkQuality, Shaper
@@ -69,7 +69,7 @@ class Coordinator:
         card_bytes_per_s: float = math.inf,
         token_bytes: float = 0.0,
     ) -> None:
-        self._chunk_tokens, self._max_queue = chunk_tokens, max_queue
+        self._max_queue = max_queue
         self._policy, self._seed = policy, seed
         self._context: zmq.Context[Any] = zmq.Context()
         self._inbox = Inbox(self._context, key, host=host, keys=keys)
@@ -86,19 +86,18 @@ class Coordinator:
             on_change=self._reroute,
             on_swap=self._take_plan,
         )
-        self._token_bytes = token_bytes
         self._shaper: Shaper | None = None
         if links is not None:
             self._shaper = Shaper(lambda: Outbox(self._context, key, keys=keys), links, time_scale, card_bytes_per_s)
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._bell_in, self._bell_out = socket.socketpair()
-        self._bell_in.setblocking(False)
-        self._bell_out.setblocking(False)
+        self._outgoing = Outgoing(self.crew, chunk_tokens=chunk_tokens, shaper=self._shaper, token_bytes=token_bytes)
+        self._bell = Bell()
+        self.do, self.ask = self._bell.do, self._bell.ask
         self.router = Router(plan, policy, seed, self)
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         self._by_handle: dict[Handle, Job] = {}
-        self._outgoing: dict[str, tuple[list[WorkItem], list[int]]] = {}
+        self._may_admit = False
+        """Whether something has happened since a waiting request was last refused that could let it in."""
         self._stopping = False
         self._began = time.monotonic()
         self.tokens_out = 0
@@ -114,28 +113,6 @@ class Coordinator:
     def now_s(self) -> float:
         """Seconds on the engine's clock."""
         return time.monotonic() - self._began
-
-    def do(self, command: Callable[[], None]) -> None:
-        """Run `command` in the coordinator's thread, soon."""
-        self._commands.put(command)
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._bell_out.send(b"!")
-
-    def ask(self, question: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-        """The result of `question`, evaluated in the coordinator's thread."""
-        answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-        def reply() -> None:
-            try:
-                answer.put((question(), None))
-            except BaseException as error:
-                answer.put((None, error))
-
-        self.do(reply)
-        value, error = answer.get(timeout=timeout_s)
-        if error is not None:
-            raise error
-        return value
 
     def submit(self, job: Job) -> None:
         """Take over `job`."""
@@ -172,13 +149,13 @@ class Coordinator:
             self.crew.start_all()
             poller = zmq.Poller()
             poller.register(self._inbox.socket, zmq.POLLIN)
-            poller.register(self._bell_in, zmq.POLLIN)
-            bell, look_s = self._bell_in.fileno(), 0.0
+            poller.register(self._bell.socket, zmq.POLLIN)
+            bell, look_s = self._bell.socket.fileno(), 0.0
             while not self._stopping:
                 for ready, _ in poller.poll(POLL_MS):
                     if ready == bell:  # the poller names a plain socket by its number
-                        self._quiet_bell()
-                        self._take_commands()
+                        self._bell.quiet()
+                        self._bell.take()
                     else:
                         for message in self._inbox.receive():
                             self._take(message)
@@ -187,10 +164,11 @@ class Coordinator:
                     look_s = time.monotonic() + LOOK_S
                     self.crew.check()
                     self._expire()
-                if self._waiting:
+                    self._may_admit = True  # policies may know reasons of their own
+                if self._waiting and self._may_admit:
                     self._admit()
                 if self._outgoing:
-                    self._flush()
+                    self._outgoing.flush()
                 self.cpu_s = time.thread_time()
         except Exception as error:
             log.exception("the coordinator failed")
@@ -198,14 +176,6 @@ class Coordinator:
             self.crew.failed_start = self.crew.failed_start or f"{type(error).__name__}: {error}"
         finally:
             self._shut_down()
-
-    def _quiet_bell(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._bell_in.recv(4096)
-
-    def _take_commands(self) -> None:
-        while not self._commands.empty():  # nobody else takes from it
-            self._commands.get_nowait()()
 
     def _stop(self) -> None:
         self._stopping = True
@@ -217,10 +187,9 @@ class Coordinator:
         self.crew.close()
         self._inbox.close()
         self._context.term()
-        self._take_commands()  # whoever still asks gets an answer; what is submitted fails
+        self._bell.take()  # whoever still asks gets an answer; what is submitted fails
         self._fail_all("the engine was closed")
-        self._bell_in.close()
-        self._bell_out.close()
+        self._bell.close()
         self.crew.ready.set()
 
     def _fail_all(self, reason: str) -> None:
@@ -264,27 +233,16 @@ class Coordinator:
             member = self.crew.members[stage.node]
             if member.state == "up":
                 self.crew.send(member.endpoint, "free", {"rows": [[job.request.id, job.epoch]]})
-        self._drop_outgoing(job)
+        self._outgoing.drop(job)
         job.pipeline, job.route = None, ()
         self._running.pop(job.request.id, None)
         self.router.policy_finished(job.request)
-
-    def _drop_outgoing(self, job: Job) -> None:
-        for endpoint, (items, ids) in list(self._outgoing.items()):
-            if not any(item.request == job.request.id for item in items):
-                continue
-            kept: tuple[list[WorkItem], list[int]] = ([], [])
-            at = 0
-            for item in items:
-                if item.request != job.request.id:
-                    kept[0].append(item)
-                    kept[1].extend(ids[at : at + item.tokens])
-                at += item.tokens
-            self._outgoing[endpoint] = kept
+        self._may_admit = True
 
     def _reroute(self) -> None:
         """The set of workers has changed: solve the flow again on what is there."""
         self.router.replan(node for node in self.crew.parts if self.is_alive(node))
+        self._may_admit = True
         self._fail_waiting_without_route()
 
     def _fail_waiting_without_route(self) -> None:
@@ -313,6 +271,7 @@ class Coordinator:
         elif message.kind == "freed":
             for request, epoch in message.body["rows"]:
                 self.crew.ledger.release(member.node, request, epoch)
+            self._may_admit = True
 
     def _take_token(self, request: int, epoch: int, position: int, token: int) -> None:
         job = self._running.get(request)
@@ -344,9 +303,7 @@ class Coordinator:
             self._complete(job, reason)
             return
         self.router.policy_token(job.request)
-        items, ids = self._outgoing.setdefault(self.crew.members[job.route[0].node].endpoint, ([], []))
-        items.append(WorkItem(request, epoch, position, 1, True))
-        ids.append(token)
+        self._outgoing.add_token(job, position, token)
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
@@ -359,6 +316,7 @@ class Coordinator:
             self._end(job, RequestFailedError(reason, "queue_full"), outcome="rejected")
         else:
             self._waiting.append(job)
+            self._may_admit = True
             self._fail_waiting_without_route()
 
     def _cancel(self, handle: Handle) -> None:
@@ -386,6 +344,7 @@ class Coordinator:
                 reason = f"{job.all_tokens} tokens of context fit into the KV pages of no pipeline"
                 self._end(job, RequestFailedError(reason, "too_large"), outcome="rejected")
             else:
+                self._may_admit = False
                 return
 
     def _expire(self) -> None:
@@ -402,7 +361,7 @@ class Coordinator:
         if job.record.started_s is None:
             job.record.started_s = self.now_s()
         self.router.policy_admitted(job.request, pipeline)
-        self._queue_rows(job, 0, job.context, first=True)
+        self._outgoing.add_prompt(job)
 
     def _can_never_fit(self, job: Job) -> bool:
         # While a worker is coming up, what it will hold is not known: the request waits.
@@ -410,35 +369,6 @@ class Coordinator:
             return False
         holds = functools.partial(self.crew.has_pages, empty=True)
         return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, holds)
-
-    def _queue_rows(self, job: Job, position: int, tokens: list[int], *, first: bool) -> None:
-        """Leave token ids for the job's first stage: a prompt in chunks, back to back, so that stages overlap."""
-        items, ids = self._outgoing.setdefault(self.crew.members[job.route[0].node].endpoint, ([], []))
-        route = sampling = None
-        if first:
-            route = [[s.node, s.start, s.end, self.crew.members[s.node].endpoint] for s in job.route]
-            p = job.sampling
-            sampling = [p.temperature, p.top_k, p.top_p, p.seed]
-        for at in range(0, len(tokens), self._chunk_tokens):
-            chunk = tokens[at : at + self._chunk_tokens]
-            last = at + len(chunk) == len(tokens)
-            items.append(WorkItem(job.request.id, job.epoch, position + at, len(chunk), last, route, sampling))
-            ids.extend(chunk)
-            route = sampling = None
-
-    def _flush(self) -> None:
-        nodes = {member.endpoint: member.node for member in self.crew.members.values()} if self._shaper else {}
-        for endpoint, (items, ids) in self._outgoing.items():
-            if not items:
-                continue
-            body = {"items": [item.pack() for item in items]}
-            content: dict[str, Any] = {"tensor": messages.ids_frame(ids), "dtype": "int32", "shape": (len(ids),)}
-            if self._shaper is not None:
-                size = len(ids) * self._token_bytes
-                self._shaper.send(nodes[endpoint], size, endpoint, "run", body, **content)
-            else:
-                self.crew.send(endpoint, "run", body, **content)
-        self._outgoing.clear()
 
     def _complete(self, job: Job, reason: FinishReason) -> None:
         job.handle._make_text()
