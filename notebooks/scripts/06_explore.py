@@ -100,6 +100,7 @@ pd.DataFrame(rows).T.round(2)
 # The search met other good plans on its way: some serve more, some answer sooner. `pareto_pick` chooses among them.
 
 # %%
+# %matplotlib inline
 found["served"].pareto()
 
 # %% [markdown]
