@@ -63,10 +63,11 @@ def serve_command(
         if weights is None and plan.model.name == DEMO_MODEL:
             weights = demo_weights(say)
         say(f"starting {len(plan.placement)} workers")
-        options: dict[str, Any] = {"policy": policy, "launcher": launcher, "dtype": dtype, "devices": devices}
-        options["attention"] = attention
-        options["max_queue"] = max_queue
-        with serve(plan, weights=weights, seed=seed, **options) as engine:
+        started = serve(
+            plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
+            max_queue=max_queue, seed=seed,
+        )  # fmt: skip
+        with started as engine:
             if http is not None:
                 from helix_kit.runtime.api import run_server
 
@@ -74,7 +75,7 @@ def serve_command(
                 run_server(engine, host=host, port=http, api_key=api_key)
                 return
             say(f"answering {len(prompts)} prompts")
-            options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+            options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
             answers = [handle.result() for handle in handles]
     summary = Run([answer.record for answer in answers]).summary()
