@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 import queue
+import select
 import threading
 import time
 from collections import deque
@@ -21,7 +22,6 @@ import zmq
 
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime import messages
 from helix_kit.runtime.admission import can_ever_fit
 from helix_kit.runtime.bell import Bell
 from helix_kit.runtime.crew import Crew, Timeouts
@@ -41,7 +41,7 @@ MOST_LOSSES = 5
 """Lost workers after which a request is started again; after one more it fails, lest it take down all of them."""
 POLL_MS = 200
 """Longest pause of the loop."""
-LOOK_S = 0.05
+LOOK_S = 0.1
 """How often silence, ends of processes and time limits are looked for while messages come in."""
 
 
@@ -101,7 +101,6 @@ class Coordinator:
         self._stopping = False
         self._began = time.monotonic()
         self.tokens_out = 0
-        self.cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, name="helix-kit-coordinator", daemon=True)
 
     # ---- called from other threads -------------------------------------------------------------------------------
@@ -147,21 +146,21 @@ class Coordinator:
     def _run(self) -> None:
         try:
             self.crew.start_all()
-            poller = zmq.Poller()
-            poller.register(self._inbox.socket, zmq.POLLIN)
-            poller.register(self._bell.socket, zmq.POLLIN)
+            poller = select.poll()  # zmq's own asks every socket three times a round
+            poller.register(self._inbox, select.POLLIN)
+            poller.register(self._bell.socket, select.POLLIN)
             bell, look_s = self._bell.socket.fileno(), 0.0
             while not self._stopping:
                 for ready, _ in poller.poll(POLL_MS):
-                    if ready == bell:  # the poller names a plain socket by its number
+                    if ready == bell:
                         self._bell.quiet()
                         self._bell.take()
                     else:
                         for message in self._inbox.receive():
                             self._take(message)
                 # Not for every token: all of them together take longer than a token does.
-                if time.monotonic() >= look_s:
-                    look_s = time.monotonic() + LOOK_S
+                if (now_s := time.monotonic()) >= look_s:
+                    look_s = now_s + LOOK_S
                     self.crew.check()
                     self._expire()
                     self._may_admit = True  # policies may know reasons of their own
@@ -169,7 +168,6 @@ class Coordinator:
                     self._admit()
                 if self._outgoing:
                     self._outgoing.flush()
-                self.cpu_s = time.thread_time()
         except Exception as error:
             log.exception("the coordinator failed")
             self._fail_all(f"the coordinator failed: {type(error).__name__}: {error}")
@@ -263,11 +261,10 @@ class Coordinator:
             for request, epoch, position, token in message.body["rows"]:
                 self._take_token(request, epoch, position, token)
         elif message.kind == "beat":
-            for name, seconds in message.body["stats"].items():
-                if name.startswith(messages.HOP_PREFIX):
-                    source, node = node_of(name.removeprefix(messages.HOP_PREFIX)), node_of(member.node)
-                    # What the first of a node's workers takes stands for all: they have as many layers each.
-                    self.router.policy_hop_time(source, node, seconds * len(self.crew.parts.get(node, ())))
+            for name, seconds in message.body["hops"].items():
+                node = node_of(member.node)
+                # What the first of a node's workers takes stands for all: they have as many layers each.
+                self.router.policy_hop_time(node_of(name), node, seconds * len(self.crew.parts.get(node, ())))
         elif message.kind == "freed":
             for request, epoch in message.body["rows"]:
                 self.crew.ledger.release(member.node, request, epoch)
@@ -371,12 +368,9 @@ class Coordinator:
         return not can_ever_fit(job.all_tokens, self.router.links, self.router.placement, holds)
 
     def _complete(self, job: Job, reason: FinishReason) -> None:
-        job.handle._make_text()
-        if job.text is not None and (rest := job.text.flush()):
-            job.handle._push(Piece(None, rest))
         pipeline = job.pipeline or ()
         answer = Completion(
-            text=job.text.text if job.text else "",
+            text="",  # made by who asks for it
             token_ids=list(job.generated),
             prompt_tokens=len(job.prompt),
             finish_reason=reason,
@@ -412,7 +406,7 @@ class Coordinator:
             "running": len(self._running),
             "pages_promised": self.crew.ledger.pages_promised,
             "tokens_out": self.tokens_out,
-            "coordinator_cpu_s": self.cpu_s,
+            "coordinator_cpu_s": time.thread_time(),
             "losses": list(self.crew.losses),
             "flow_tokens_per_s": self.router.flow_tokens_per_s,
             "dropped_messages": {

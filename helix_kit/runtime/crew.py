@@ -7,7 +7,6 @@ workers that serve are others).
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.admission import PageLedger
 from helix_kit.runtime.members import Launcher, Member
-from helix_kit.runtime.messages import HOP_PREFIX, Message
+from helix_kit.runtime.messages import Message
 from helix_kit.runtime.parts import Part, Parts, covering, node_of
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import Outbox, PeerLostError
@@ -121,8 +120,10 @@ class Crew:
 
     def send(self, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
         """Send to a worker. A full queue means a dead peer: its silence is noticed by `check`."""
-        with contextlib.suppress(PeerLostError):
+        try:
             self._outbox.send(endpoint, kind, body, **tensor)
+        except PeerLostError:
+            log.debug("%s takes no more messages", endpoint)
 
     # ---- starting and ending -------------------------------------------------------------------------------------
 
@@ -196,7 +197,7 @@ class Crew:
             return None
         member.heard_s = time.monotonic()
         if message.kind == "beat":
-            member.stats = {name: v for name, v in body["stats"].items() if not name.startswith(HOP_PREFIX)}
+            member.stats = body["stats"]
         elif message.kind == "ready":
             member.state, member.endpoint = "up", body["endpoint"]
             member.pages, member.pid = body["pages"], body["pid"]

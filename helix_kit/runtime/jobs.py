@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from helix_kit.errors import HelixKitError
@@ -72,14 +72,16 @@ class Handle:
         self._text = text
         self._untold: list[int] = []
         """Tokens whose text nobody has asked for: it is made by who reads it, or all at once at the end."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._ended = threading.Event()
-        """Apart from `_changed`: who waits for the end is not woken, and does not take the lock, for each token."""
+        """Who waits for the end is not woken for each token."""
         self._pieces: list[Piece] = []
         self._completion: Completion | None = None
+        self._has_text = False
+        """Whether the completion has its text."""
         self._error: RequestFailedError | None = None
         self._record: RequestRecord | None = None
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: tuple[Callable[[], None], ...] = ()
 
     @property
     def done(self) -> bool:
@@ -103,6 +105,8 @@ class Handle:
             raise TimeoutError(f"no answer within {timeout_s} s")
         if self._error is not None:
             raise self._error
+        with self._lock:
+            self._tell()
         assert self._completion is not None, "done without an error"
         return self._completion
 
@@ -111,19 +115,22 @@ class Handle:
         self._cancel(self)
 
     def __iter__(self) -> Iterator[Piece]:
-        index = 0
-        while True:
-            with self._changed:
-                while len(self._pieces) == index and not self._untold and not self.done:
-                    self._changed.wait()
-                self._tell()
-                fresh = self._pieces[index:]
-            index += len(fresh)
-            yield from fresh
-            if not fresh:
-                break
-        if self._error is not None:
-            raise self._error
+        changed, index = threading.Event(), 0
+        self._listen(changed.set)
+        try:
+            while True:
+                changed.clear()
+                fresh, done = self._since(index)
+                index += len(fresh)
+                yield from fresh
+                if not fresh:
+                    if done:
+                        break
+                    changed.wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._listen(changed.set, stop=True)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         loop, changed, index = asyncio.get_running_loop(), asyncio.Event(), 0
@@ -132,14 +139,11 @@ class Handle:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(changed.set)
 
-        with self._changed:
-            self._listeners.append(notify)
+        self._listen(notify)
         try:
             while True:
                 changed.clear()
-                with self._changed:
-                    self._tell()
-                    fresh, done = self._pieces[index:], self.done
+                fresh, done = self._since(index)
                 index += len(fresh)
                 for piece in fresh:
                     yield piece
@@ -150,42 +154,54 @@ class Handle:
             if self._error is not None:
                 raise self._error
         finally:
-            self._listeners.remove(notify)
+            self._listen(notify, stop=True)
+
+    def _listen(self, listener: Callable[[], None], *, stop: bool = False) -> None:
+        """Call `listener` whenever something comes, or no longer. Replaced whole: it may be being gone through."""
+        with self._lock:
+            others = tuple(known for known in self._listeners if known != listener)
+            self._listeners = others if stop else (*others, listener)
+
+    def _since(self, index: int) -> tuple[list[Piece], bool]:
+        """The pieces from `index` on, and whether they are the last."""
+        with self._lock:
+            self._tell()
+            return self._pieces[index:], self.done
 
     def _push(self, piece: Piece) -> None:
-        with self._changed:
+        with self._lock:
             self._tell()
             self._pieces.append(piece)
-            self._notify()
+        self._notify()
 
     def _push_token(self, token_id: int) -> None:
         """Add a token whose text cannot end the request."""
-        with self._changed:
+        with self._lock:
             self._untold.append(token_id)
-            self._notify()
-
-    def _make_text(self) -> None:
-        """Make the text of all tokens so far."""
-        with self._changed:
-            self._tell()
+        self._notify()
 
     def _tell(self) -> None:
+        """Make the text of what has come, and at the end what had been held back (with the lock)."""
         for token_id in self._untold:
             self._pieces.append(Piece(token_id, self._text.feed(token_id)[0] if self._text else ""))
         self._untold.clear()
+        if self._completion is not None and self._text is not None and not self._has_text:
+            self._has_text = True
+            if rest := self._text.flush():
+                self._pieces.append(Piece(None, rest))
+            self._completion = replace(self._completion, text=self._text.text)
 
     def _finish(self, record: RequestRecord, outcome: Completion | RequestFailedError) -> None:
-        with self._changed:
+        with self._lock:
             if isinstance(outcome, Completion):
                 self._completion = outcome
             else:
                 self._error = outcome
             self._record = record
-            self._notify()
+        self._notify()
         self._ended.set()
 
     def _notify(self) -> None:
-        self._changed.notify_all()
         for listener in self._listeners:
             listener()
 

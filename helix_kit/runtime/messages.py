@@ -23,9 +23,6 @@ MAX_POSITION = 1 << 24
 MAX_TEXT = 8192
 MAX_INT = 1 << 62
 MAX_STATS = 64
-HOP_PREFIX = "hop_s "
-"""In a heartbeat's counters, before a sender's name: mean seconds that its rows spent on the worker."""
-MOST_HOPS = 32
 _ITEM_BYTES = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -69,23 +66,35 @@ class WorkItem:
         return [self.request, self.epoch, self.position, self.tokens, self.last, self.route, self.sampling]
 
 
-def pack(kind: str, key: bytes, body: dict[str, Any], *, dtype: str = "", shape: Sequence[int] = ()) -> bytes:
-    """Header bytes of a message."""
-    return msgpack.packb({"kind": kind, "key": key, "dtype": dtype, "shape": list(shape), **body})
+def pack(
+    kind: str,
+    key: bytes,
+    body: dict[str, Any],
+    *,
+    dtype: str = "",
+    shape: Sequence[int] = (),
+    tensor: Any = b"",
+    packer: msgpack.Packer | None = None,
+) -> bytes:
+    """Header bytes of a message; a small `tensor` (bytes) may travel in the header instead of a frame of its own."""
+    header = {"kind": kind, "key": key, "dtype": dtype, "shape": list(shape), **body}
+    if len(tensor):
+        header["tensor"] = tensor
+    return (packer or msgpack.Packer()).pack(header)
 
 
 def unpack(frames: Sequence[Any], key: bytes) -> Message:
-    """The message in two frames (header, tensor).
+    """The message in one frame (the header, a small tensor in it) or two (header, tensor).
 
     Raises MalformedError when a size, type or value is not as expected, ForeignError when the key is another's.
     """
-    if len(frames) != 2:
-        raise MalformedError(f"{len(frames)} frames, expected 2")
-    header, tensor = memoryview(frames[0]), memoryview(frames[1])
-    if header.nbytes > MAX_HEADER_BYTES or tensor.nbytes > MAX_TENSOR_BYTES:
+    if not 1 <= len(frames) <= 2:
+        raise MalformedError(f"{len(frames)} frames, expected 1 or 2")
+    header = memoryview(frames[0])
+    if header.nbytes > MAX_HEADER_BYTES:
         raise MalformedError("too large")
     try:
-        body = msgpack.unpackb(header, max_ext_len=0, strict_map_key=True)
+        body = msgpack.unpackb(header, max_ext_len=0)
     except Exception as error:  # msgpack raises several unrelated types on bad bytes
         raise MalformedError(f"not msgpack: {error}") from None
     if not isinstance(body, dict):
@@ -93,6 +102,12 @@ def unpack(frames: Sequence[Any], key: bytes) -> Message:
     found = body.pop("key", None)
     if not isinstance(found, bytes) or not hmac.compare_digest(found, key):
         raise ForeignError("another run's key")
+    inline = body.pop("tensor", b"")
+    if type(inline) is not bytes or (inline and len(frames) == 2):
+        raise MalformedError("expected one tensor, as bytes")
+    tensor = memoryview(frames[1] if len(frames) == 2 else inline)
+    if tensor.nbytes > MAX_TENSOR_BYTES:
+        raise MalformedError("too large")
     kind, dtype, shape = body.pop("kind", None), body.pop("dtype", None), body.pop("shape", None)
     if not isinstance(kind, str) or kind not in _CHECKS:
         raise MalformedError(f"unknown kind {kind!r}")
@@ -117,6 +132,12 @@ def _is_text(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _are_stats(value: Any) -> bool:
+    if type(value) is not dict or len(value) > MAX_STATS:
+        return False
+    return all(map(_is_text, value)) and all(map(_is_number, value.values()))
 
 
 def _check_tensor(tensor: memoryview, dtype: Any, shape: Any) -> None:
@@ -193,7 +214,8 @@ def _rows_of(width: int, *names: str) -> Callable[[Message], None]:
                     raise MalformedError("expected rows of numbers")
         for name in names:
             value = body[name]
-            _need(_is_text(value) if name == "node" else _is_int(value), f"a valid {name}")
+            if not (_is_text(value) if name == "node" else _is_int(value)):
+                raise MalformedError(f"expected a valid {name}")
 
     return check
 
@@ -201,16 +223,15 @@ def _rows_of(width: int, *names: str) -> Callable[[Message], None]:
 def _fields(**types: str) -> Callable[[Message], None]:
     """A check that the body has exactly these fields, each ``text``, ``int`` or ``stats`` (name -> number)."""
 
+    ok_of: dict[str, Callable[[Any], bool]] = {"text": _is_text, "int": _is_int, "stats": _are_stats}
+
     def check(message: Message) -> None:
-        _need(set(message.body) == set(types), f"the fields {', '.join(types)}")
+        if message.body.keys() != types.keys():
+            raise MalformedError(f"expected the fields {', '.join(types)}")
         for name, kind in types.items():
             value = message.body[name]
-            if kind == "stats":
-                ok = isinstance(value, dict) and len(value) <= MAX_STATS
-                ok = ok and all(map(_is_text, value)) and all(map(_is_number, value.values()))
-            else:
-                ok = _is_text(value) if kind == "text" else _is_int(value)
-            _need(ok, f"a valid {name}")
+            if not ok_of[kind](value):
+                raise MalformedError(f"expected a valid {name}")
 
     return check
 
@@ -223,7 +244,7 @@ _CHECKS: dict[str, Callable[[Message], None]] = {
     "ready": _fields(node="text", generation="int", endpoint="text", pages="int", pid="int"),
     "tokens": _rows_of(4, "node", "generation"),
     "freed": _rows_of(2, "node", "generation"),
-    "beat": _fields(node="text", generation="int", stats="stats"),
+    "beat": _fields(node="text", generation="int", stats="stats", hops="stats"),
     "failed": _fields(node="text", generation="int", reason="text"),
 }
 

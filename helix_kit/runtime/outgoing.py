@@ -23,18 +23,19 @@ class Outgoing:
     ) -> None:
         self._crew, self._chunk_tokens = crew, chunk_tokens
         self._shaper, self._token_bytes = shaper, token_bytes
-        self._waiting: dict[str, tuple[list[WorkItem], list[int]]] = {}
+        self._waiting: dict[str, tuple[list[list[Any]], list[int]]] = {}
+        """Items as they travel, and their tokens."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def _of(self, job: Job) -> tuple[list[WorkItem], list[int]]:
+    def _of(self, job: Job) -> tuple[list[list[Any]], list[int]]:
         return self._waiting.setdefault(self._crew.members[job.route[0].node].endpoint, ([], []))
 
     def add_token(self, job: Job, position: int, token: int) -> None:
         """The token that the job's next step starts from."""
         items, ids = self._of(job)
-        items.append(WorkItem(job.request.id, job.epoch, position, 1, True))
+        items.append(WorkItem(job.request.id, job.epoch, position, 1, True).pack())
         ids.append(token)
 
     def add_prompt(self, job: Job) -> None:
@@ -47,22 +48,23 @@ class Outgoing:
         for at in range(0, len(tokens), self._chunk_tokens):
             chunk = tokens[at : at + self._chunk_tokens]
             last = at + len(chunk) == len(tokens)
-            items.append(WorkItem(job.request.id, job.epoch, at, len(chunk), last, route, sampling))
+            items.append(WorkItem(job.request.id, job.epoch, at, len(chunk), last, route, sampling).pack())
             ids.extend(chunk)
             route = sampling = None
 
     def drop(self, job: Job) -> None:
         """Take out what is the job's."""
         for endpoint, (items, ids) in list(self._waiting.items()):
-            if not any(item.request == job.request.id for item in items):
+            if not any(item[0] == job.request.id for item in items):
                 continue
-            kept: tuple[list[WorkItem], list[int]] = ([], [])
+            kept: tuple[list[list[Any]], list[int]] = ([], [])
             at = 0
             for item in items:
-                if item.request != job.request.id:
+                request, _, _, tokens, *_ = item
+                if request != job.request.id:
                     kept[0].append(item)
-                    kept[1].extend(ids[at : at + item.tokens])
-                at += item.tokens
+                    kept[1].extend(ids[at : at + tokens])
+                at += tokens
             self._waiting[endpoint] = kept
 
     def flush(self) -> None:
@@ -71,7 +73,7 @@ class Outgoing:
         for endpoint, (items, ids) in self._waiting.items():
             if not items:
                 continue
-            body = {"items": [item.pack() for item in items]}
+            body = {"items": items}
             content: dict[str, Any] = {"tensor": messages.ids_frame(ids), "dtype": "int32", "shape": (len(ids),)}
             if self._shaper is not None:
                 size = len(ids) * self._token_bytes

@@ -3,15 +3,16 @@
 A step of a worker has as many rows as requests decode, often fewer than 32. Two things cost there that do not
 matter in a large batch, and `prepare` changes them in a layer's modules, not in its code:
 
-* the layout of a matrix. Matrices with many more columns out than in (gate and up, and the vocabulary's) are packed
-  into oneDNN's blocks, with which 2 to 32 rows take 10 to 45 % less time; the others lie column by column, which is as
-  fast for few rows and faster for one row and for hundreds. That is so in float32: in half precision products of a
-  matrix that lies by columns take many times as long, and it stays as it is;
+* the layout of a matrix. In float32 one row is fastest by a matrix that lies column by column, or row by row where it
+  has more columns in than out. Matrices with many more columns out than in (gate and up, and the vocabulary's) are also
+  packed into oneDNN's blocks, with which 2 to 32 rows take 10 to 45 % less time, and one row half as much again: these
+  are kept in both layouts. In half precision products of a matrix that lies by columns take many times as long, and
+  it stays as it is;
 * small products. Projections of the same rows (query, key and value; gate and up) become one product of a joined
   matrix, of which each takes its columns.
 
-No matrix is kept twice here. Where weights are laid out afresh or joined, though, they no longer are pages of the file
-that processes share, and a tied output projection has its own copy beside the embedding.
+The second copy of the packed matrices is what this costs; of a plain Llama layer in float32 it is half the bytes again.
+Where weights are laid out afresh or joined, they no longer are pages of the file that processes share.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ PACKED_FROM = 4
 """Columns out per column in from which a matrix is packed."""
 PACKED_FOR_ROWS = 32
 """Rows for which a matrix is packed; the blocks that oneDNN then chooses serve 2 to 256 rows alike."""
+MOST_PACKED_ROWS = 128
+"""With more rows (long prompts) columns are as fast, then faster."""
 
 
 class Product(torch.nn.Module):
@@ -31,18 +34,19 @@ class Product(torch.nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self._bias = None if bias is None else bias.data  # not a parameter: nothing loads or trains it
+        # Not parameters: nothing loads or trains them.
+        self._bias = None if bias is None else bias.data
+        weight = weight.data
         self._packed = _pack(weight)
-        self._weight: torch.Tensor | None = None
-        if self._packed is None:
-            self._weight = weight.t().contiguous().t() if weight.dtype == torch.float32 else weight
+        outside, inside = weight.shape
+        by_columns = weight.dtype == torch.float32 and outside >= inside
+        self._weight = weight.t().contiguous().t() if by_columns else weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
-        if self._packed is None:
-            assert self._weight is not None, "one of the two is there"
-            return torch.nn.functional.linear(x, self._weight, self._bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        if self._packed is not None and 1 < x.shape[:-1].numel() <= MOST_PACKED_ROWS:
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        return torch.nn.functional.linear(x, self._weight, self._bias)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor | None:

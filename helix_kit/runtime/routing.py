@@ -43,6 +43,8 @@ class Router:
         self.placement: dict[str, tuple[int, int]] = {}
         self.links: list[Edge] = []
         self.flow_tokens_per_s = 0.0
+        self._untold: list[Request] = []
+        """Decode steps that the policy has not been told of: it needs them when it is asked, not while they happen."""
 
     @property
     def has_pipeline(self) -> bool:
@@ -55,6 +57,7 @@ class Router:
         if alive == self._nodes:
             return
         self._nodes = alive
+        self._untold.clear()
         if alive not in self._solved:
             kept = {name: span for name, span in self.plan.placement.items() if name in alive}
             self._solved[alive] = solve_rest(self.plan, kept)
@@ -67,6 +70,7 @@ class Router:
         """The policy's pipeline for `request`; None when it sees no room, or names a worker that is down."""
         if self._policy is None:
             return None
+        self._tell_tokens()
         pipeline = self._policy.route(request, self._view)
         if pipeline is not None and not all(self._view.is_alive(stage.node) for stage in pipeline):
             self._policy.on_refused(request, pipeline)
@@ -84,9 +88,14 @@ class Router:
             self._policy.on_refused(request, pipeline)
 
     def policy_token(self, request: Request) -> None:
-        """Tell the policy of a decode step."""
+        """Tell the policy of a decode step, at the latest when it is next asked for a route."""
+        self._untold.append(request)
+
+    def _tell_tokens(self) -> None:
         if self._policy is not None:
-            self._policy.on_token(request)
+            for request in self._untold:
+                self._policy.on_token(request)
+        self._untold.clear()
 
     def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
         """Tell the policy how long rows from `source` spent on `target`: waiting and computing, not on the wire.
@@ -98,5 +107,6 @@ class Router:
 
     def policy_finished(self, request: Request) -> None:
         """Tell the policy that the request has left its pipeline."""
+        self._tell_tokens()
         if self._policy is not None:
             self._policy.on_finished(request)

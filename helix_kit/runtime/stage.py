@@ -37,7 +37,11 @@ class Rows:
         return len(self.hidden)
 
 
-def segments(ranges: list[tuple[int, int]]) -> list[tuple[int, int, list[int]]]:
+Segment = tuple[int, int, list[int]]
+"""First layer, end, and which of a step's requests pass through these layers."""
+
+
+def segments(ranges: list[tuple[int, int]]) -> list[Segment]:
     """Split overlapping layer ranges at every boundary: (first layer, end, indices of the ranges that cover it).
 
     >>> segments([(0, 8), (4, 8)])
@@ -142,14 +146,14 @@ class Stage:
         return self._head(self._norm(hidden))
 
     @torch.inference_mode()
-    def run(self, pool: PagePool, batch: list[Rows]) -> list[torch.Tensor]:
+    def run(self, pool: PagePool, batch: list[Rows], parts: list[Segment] | None = None) -> list[torch.Tensor]:
         """Hidden states of each request after its last layer here, in batch order.
 
         The requests may cover different parts of the range. Their block tables must already have room
-        (`BlockTable.grow`) for the rows.
+        (`BlockTable.grow`) for the rows. `parts` are the batch's `segments`, where the caller has them.
         """
         hidden = [rows.hidden for rows in batch]
-        for first, end, active in segments([(rows.start, rows.end) for rows in batch]):
+        for first, end, active in parts or segments([(rows.start, rows.end) for rows in batch]):
             members = [batch[i] for i in active]
             layout = attention.lay_out(
                 pool,

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
 import zmq
 
 from helix_kit.errors import HelixKitError
@@ -24,6 +25,8 @@ HIGH_WATER_MARK = 100_000
 # Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
 _AT_ONCE, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 
+INLINE_BYTES = 1 << 14
+"""Up to this size a tensor travels in the header: copying it takes less than a frame of its own."""
 LOOK_FOR_REFUSED_S = 0.2
 """How often an encrypted inbox looks whether peers were turned away."""
 
@@ -68,6 +71,7 @@ class Inbox:
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
         _secure(self.socket, keys, server=True)
+        self._wanted = [(self.socket, _READABLE)]
         # libzmq turns a peer without the keys away by itself, before any message: its events tell how often.
         self._refusals: Any = None
         self._looked_s = 0.0
@@ -77,15 +81,19 @@ class Inbox:
         port = self.socket.bind_to_random_port(f"tcp://{host}")
         self.endpoint = f"tcp://{host}:{port}"
 
+    def fileno(self) -> int:
+        """Becomes readable when something arrives; then `receive` takes all of it, and until then it may stay quiet."""
+        return int(self.socket.getsockopt(zmq.FD))
+
     def receive(self, timeout_s: float = 0.0) -> list[Message]:
         """All messages that have arrived; waits up to `timeout_s` for the first. Bad ones are dropped and counted."""
         found: list[Message] = []
         if self._refusals is not None:
             self._count_refused()
-        socket = self.socket
-        if timeout_s > 0 and not socket.poll(int(timeout_s * 1000) or 1):
-            return found
-        while socket.getsockopt(zmq.EVENTS) & _READABLE:
+        socket, wait_ms = self.socket, (int(timeout_s * 1000) or 1) if timeout_s > 0 else 0
+        # The bare call: what pyzmq builds around it (pollers, options by enumeration) takes several times as long.
+        while zmq.zmq_poll(self._wanted, wait_ms):
+            wait_ms = 0
             frames = [socket.recv(_AT_ONCE, copy=False)]
             while frames[-1].more:
                 frames.append(socket.recv(_AT_ONCE, copy=False))
@@ -122,6 +130,7 @@ class Outbox:
 
     def __init__(self, context: zmq.Context[Any], key: bytes, *, keys: CurveKeys | None = None) -> None:
         self._context, self._key, self._keys = context, key, keys
+        self._packer = msgpack.Packer()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
 
     def send(
@@ -134,7 +143,7 @@ class Outbox:
         dtype: str = "",
         shape: tuple[int, ...] = (),
     ) -> None:
-        """Queue a message for `endpoint`; raises PeerLostError when its queue is full."""
+        """Queue a message for `endpoint`, with a `tensor` in bytes; raises PeerLostError when its queue is full."""
         socket = self._sockets.get(endpoint)
         if socket is None:
             socket = self._context.socket(zmq.PUSH)
@@ -143,8 +152,12 @@ class Outbox:
             _secure(socket, self._keys, server=False)
             socket.connect(endpoint)
             self._sockets[endpoint] = socket
-        header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape)
+        inline = tensor if len(tensor) <= INLINE_BYTES else b""
+        header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape, tensor=inline, packer=self._packer)
         try:
+            if len(tensor) <= INLINE_BYTES:
+                socket.send(header, _AT_ONCE)
+                return
             # A queue takes a message whole: where the first frame went in, the second one does.
             socket.send(header, _AT_ONCE | _MORE)
             socket.send(tensor, _AT_ONCE, copy=False)

@@ -24,12 +24,12 @@ from helix_kit.runtime import devices
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
-from helix_kit.runtime.messages import HOP_PREFIX, MOST_HOPS, Message, WorkItem
+from helix_kit.runtime.messages import MAX_STATS, Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
 from helix_kit.runtime.shaping import CardInbox, Shaper
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.stage import Rows, Stage, segments
+from helix_kit.runtime.stage import Rows, Segment, Stage, segments
 from helix_kit.runtime.transfer import joined_on_device
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.wire import tensor_from, wire_of
@@ -179,8 +179,9 @@ class Worker:
         period_s = self.spec.heartbeat_s
         while not self._halt.wait(period_s - time.monotonic() % period_s):
             hops, self._hops = self._hops, {}
-            stats = self.stats() | {f"{HOP_PREFIX}{source}": s / n for source, (s, n) in list(hops.items())[:MOST_HOPS]}
-            body = {"node": self.spec.node, "generation": self.spec.generation, "stats": stats}
+            means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_STATS]}
+            node, generation = self.spec.node, self.spec.generation
+            body = {"node": node, "generation": generation, "stats": self.stats(), "hops": means_s}
             with contextlib.suppress(PeerLostError):
                 outbox.send(self.spec.coordinator, "beat", body)
         outbox.flush_and_close(0)
@@ -305,14 +306,15 @@ class Worker:
         for live, (_, piece), rows in zip(members, work, self._inputs(members, work)):
             live.table.grow(self._pool, piece.tokens)
             batch.append(Rows(live.table, rows, piece.item.position, live.start, live.end))
-        results = self._stage.run(self._pool, batch)
+        parts = segments([(rows.start, rows.end) for rows in batch])
+        results = self._stage.run(self._pool, batch, parts)
         prefill = sum(piece.tokens for _, piece in work if piece.tokens > 1)
         self._prefill_tokens += prefill
         self._decode_tokens += sum(piece.tokens for _, piece in work) - prefill
         self._pages_peak = max(self._pages_peak, self._pool.used)
         tokens = self._sample(work, members, results)
         packets = self._packets(work, members, results)
-        self._pacer.finish(began, _segment_sizes(batch))
+        self._pacer.finish(began, _sizes(parts, batch))
         now, hops = time.monotonic(), self._hops
         for live, (_, piece) in zip(members, work):
             spent_s, count = hops.get(live.source, (0.0, 0))
@@ -405,10 +407,10 @@ class Worker:
         return packets
 
 
-def _segment_sizes(batch: list[Rows]) -> list[tuple[int, int, int]]:
+def _sizes(parts: list[Segment], batch: list[Rows]) -> list[tuple[int, int, int]]:
     """(layers, prefill tokens, decode requests) of each stretch of layers with the same requests."""
     sizes = []
-    for first, end, active in segments([(rows.start, rows.end) for rows in batch]):
+    for first, end, active in parts:
         prefill = sum(batch[i].tokens for i in active if batch[i].tokens > 1)
         decode = sum(1 for i in active if batch[i].tokens == 1)
         sizes.append((end - first, prefill, decode))

@@ -115,6 +115,37 @@ def test_tensors_must_have_the_size_that_is_said(dtype: str, shape: tuple[int, .
         messages.unpack(run_message(dtype=dtype, shape=shape, tensor=tensor), KEY)
 
 
+def in_header(tensor: object) -> bytes:
+    return messages.pack("run", KEY, {"items": [GOOD.pack()]}, dtype="int32", shape=(2,), tensor=tensor)
+
+
+def test_a_small_tensor_may_lie_in_the_header() -> None:
+    message = messages.unpack([in_header(b"\1" * 8)], KEY)
+    assert message.body == {"items": [GOOD]} and bytes(message.tensor or b"") == b"\1" * 8
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [[in_header(b"\1" * 7)], [in_header("\1" * 8)], [in_header([1] * 8)], [in_header(b"\1" * 8), b"\1" * 8]],
+    ids=["size", "text", "numbers", "twice"],
+)
+def test_a_tensor_in_the_header_is_checked_like_one_behind_it(frames: list[bytes]) -> None:
+    with pytest.raises(MalformedError):
+        messages.unpack(frames, KEY)
+
+
+@pytest.mark.parametrize("rows", [1, 5000])  # in the header, and in a frame of its own
+def test_a_tensor_of_any_size_arrives(context, rows: int) -> None:
+    inbox, outbox = Inbox(context, KEY), Outbox(context, KEY)
+    tensor = bytes(range(4)) * rows
+    item = WorkItem(1, 0, 0, rows, True)
+    outbox.send(inbox.endpoint, "run", {"items": [item.pack()]}, tensor=tensor, dtype="int32", shape=(rows,))
+    [message] = receive(inbox, 1)
+    assert message.body["items"] == [item] and bytes(message.tensor or b"") == tensor
+    outbox.flush_and_close(0)
+    inbox.close()
+
+
 def test_too_large_a_header_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_HEADER_BYTES", 100)
     with pytest.raises(MalformedError, match="too large"):

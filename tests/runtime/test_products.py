@@ -33,12 +33,18 @@ def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> N
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN packs nothing")
-def test_wide_matrices_are_packed_and_not_kept_twice() -> None:
+def test_only_wide_matrices_are_packed_and_so_kept_twice() -> None:
     wide, narrow = (products.Product(linear(INSIDE, n, bias=False).weight, None) for n in (WIDE, NARROW))
-    assert wide._packed is not None and wide._weight is None
-    assert narrow._packed is None and narrow._weight is not None
+    assert wide._packed is not None
+    assert narrow._packed is None
     half = products.Product(linear(INSIDE, WIDE, bias=False, dtype=torch.bfloat16).weight, None)
     assert half._packed is None  # packed only where it was measured
+
+
+def test_what_has_more_columns_in_than_out_stays_as_the_file_has_it() -> None:
+    weight = linear(INSIDE, NARROW, bias=False).weight
+    assert products.Product(weight, None)._weight.data_ptr() == weight.data_ptr()
+    assert products.Product(linear(NARROW, INSIDE, bias=False).weight, None)._weight.t().is_contiguous()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
