@@ -58,7 +58,7 @@ def robustness(
             rivals.append(solve(plan.cluster, plan.model, method=method, profiles=plan.profiles, seed=plan.seed))
         except HelixKitError:
             continue  # a heuristic that finds nothing here has nothing to be compared with
-        if measure == "served" and not _fits(rivals[-1]):
+        if measure == "served" and not plan.problem.holds(rivals[-1].placement):
             rivals.pop()
     rng = np.random.default_rng(seed)
     flows = np.zeros((samples, len(rivals)))
@@ -84,10 +84,6 @@ def _flow_in(world: Problem, rival: Plan) -> float:
     # Separate pipelines never exchange requests; all others may use every link that fits.
     links = list(rival.flow_edges) if rival.method.startswith("separate") else None
     return world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links).tokens_per_s
-
-
-def _fits(plan: Plan) -> bool:
-    return all(end - start <= plan.problem.max_layers(node) for node, (start, end) in plan.placement.items())
 
 
 def _served_in(world: Problem, rival: Plan, duration: float) -> float:

@@ -309,7 +309,7 @@ def _short_links(task: Task, placement: dict[str, tuple[int, int]]) -> set[Edge]
 def _bounds(task: Task, value: float, found: Found) -> dict[str, float]:
     """Every bound known for the problem; B2 and B3 are searched only as far as they can help."""
     problem, watch, groups = task.problem, task.watch, task.groups
-    if any(end - start > problem.max_layers(name) for name, (start, end) in found.placement.items()):
+    if not problem.holds(found.placement):
         # Bounds for nodes within their maximum say nothing about such a plan: let all its kind hold as much.
         groups = groups_of(problem, forced=found.placement)
         found.notes.append("some nodes hold more layers than their maximum: bounds allow all of their kind the same")

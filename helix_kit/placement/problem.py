@@ -118,6 +118,16 @@ class Problem:
             return balanced_flow(graph)
         return max_flow(graph)
 
+    def holds(self, placement: Placement) -> bool:
+        """Whether every range lies within the model and no node holds more layers than its memory allows.
+
+        Plans of separate pipelines may hold more, as published ones do.
+        """
+        return all(
+            0 <= start < end <= self.num_layers and end - start <= self.max_layers(name)
+            for name, (start, end) in placement.items()
+        )
+
     def check_placement(self, placement: Placement, where: str = "placement") -> None:
         """Raise InputError when `placement` names unknown nodes, leaves [0, L) or exceeds a node's memory."""
         for name, (start, end) in placement.items():

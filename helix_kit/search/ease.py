@@ -13,7 +13,6 @@ stands apart: no request changes over to or from other kinds. The flow is the ba
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -34,11 +33,10 @@ def eased_flow(
     ease: Mapping[str, float],
     *,
     partial_inference: bool = True,
-    split: Literal["any", "balanced"] = "balanced",
 ) -> Flow:
-    """The flow that requests follow; without `ease`, the maximum flow of the split asked for."""
+    """The balanced flow that requests follow; without `ease`, of all that can be carried."""
     if not ease:
-        return problem.max_flow(placement, partial_inference=partial_inference, split=split)
+        return problem.max_flow(placement, partial_inference=partial_inference, split="balanced")
     kinds = problem.kind_of
     able = {n: t * ease.get(kinds[n], 1.0) for n, t in problem.node_throughput(placement).items()}
     apart = {kind for kind in ease if _holds_all(problem, placement, kind)}
@@ -54,6 +52,11 @@ def eased_flow(
         links=links if apart else None,
     )
     return balanced_flow(graph)
+
+
+def plain(problem: Problem, placement: Placement, ease: Ease) -> Ease:
+    """The same ease without kinds that it changes nothing for: they have all of their capacity, and stand not apart."""
+    return {k: share for k, share in ease.items() if share < 1 or _holds_all(problem, placement, k)}
 
 
 def _holds_all(problem: Problem, placement: Placement, kind: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from helix_kit.flow import Flow
 from helix_kit.placement.depth import deepest
 from helix_kit.placement.problem import Problem
-from helix_kit.search.ease import Ease, eased_flow, nudged
+from helix_kit.search.ease import Ease, eased_flow, nudged, plain
 from helix_kit.search.moves import MOVES, MOVES_OF_ANY, Layout, key_of, neighbours
 from helix_kit.search.predictor import Predictor
 
@@ -108,17 +108,18 @@ class Evaluator:
         """Whether flows may spare kinds of machine: where the split is any, they are the maximum as it is met."""
         return self.rules.flow_split == "balanced" and len(set(self.problem.kind_of.values())) > 1
 
+    def shape(self, placement: Layout) -> list[Any]:
+        """The same for placements that differ in which of two equal machines stands where."""
+        kinds, region = self.problem.kind_of, self.problem.cluster.region_of
+        return sorted((kinds[n], region(n), span) for n, span in placement.items())
+
     def identity(self, placement: Layout, ease: Ease | None = None) -> str:
-        """The same for placements that serve the same: those that differ in which of two equal machines stands where.
+        """The same for placements that serve the same: those of one shape.
 
         Without a balanced split the order of equal machines decides which of them idle, so there every placement is
         its own.
         """
-        if self.rules.flow_split == "any":
-            rows: list[Any] = list(key_of(placement))
-        else:
-            kinds, region = self.problem.kind_of, self.problem.cluster.region_of
-            rows = sorted((kinds[n], region(n), span) for n, span in placement.items())
+        rows = list(key_of(placement)) if self.rules.flow_split == "any" else self.shape(placement)
         rows += sorted((ease or {}).items())
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
@@ -127,9 +128,11 @@ class Evaluator:
         rules = self.rules
         if any(placement.get(n) != span for n, span in rules.pins.items()):
             return None
-        flow = eased_flow(
-            self.problem, placement, ease or {}, partial_inference=rules.partial_inference, split=rules.flow_split
-        )
+        partial = rules.partial_inference
+        if ease:
+            flow = eased_flow(self.problem, placement, ease, partial_inference=partial)
+        else:
+            flow = self.problem.max_flow(placement, partial_inference=partial, split=rules.flow_split)
         if flow.tokens_per_s <= 0:
             return None
         expected = asdict(self.predictor(placement, flow, rules.rate))
@@ -159,6 +162,7 @@ class Evaluator:
             if self.may_ease and rng.random() < EASED:
                 share = nudged(self.problem, parent, share, rng)
                 placement = parent if rng.random() < 0.5 else near
+            share = plain(self.problem, placement, share)
             name = self.identity(placement, share)
             made = None if name in known or name in fresh else self.candidate(placement, share)
             if made is not None:

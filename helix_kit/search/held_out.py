@@ -9,7 +9,7 @@ import numpy as np
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Flow
-from helix_kit.placement.planner import METHODS, plan_problem
+from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.search.evaluate import Setting, score_one
 from helix_kit.search.moves import Layout, neighbours
@@ -76,10 +76,10 @@ def _starts(problem: Problem, seed: int) -> Iterator[Layout]:
             ).placement
         except InfeasibleError:
             continue
-    for method in (m for m in STARTS if m in METHODS):
+    for method in STARTS:
         try:
             made = plan_problem(problem, method=method, time_limit=5.0, seed=seed)
         except InfeasibleError:
             continue
-        if all(e - s <= problem.max_layers(n) for n, (s, e) in made.placement.items()):
+        if problem.holds(made.placement):
             yield made.placement

@@ -16,10 +16,6 @@ Layout = dict[str, tuple[int, int]]
 Move = Callable[[Problem, Layout, np.random.Generator], Layout | None]
 
 
-def _fits(problem: Problem, placement: Layout) -> bool:
-    return all(0 <= s < e <= problem.num_layers and e - s <= problem.max_layers(n) for n, (s, e) in placement.items())
-
-
 def shift_boundary(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
     """Move a layer between neighbouring stages: all ranges that end or start at one boundary."""
     cuts = sorted({e for _, e in placement.values() if e < problem.num_layers})
@@ -210,7 +206,7 @@ def neighbours(
         for _ in range(1 if rng.random() < 0.6 else 2):
             if candidate is not None:
                 candidate = moves[int(rng.integers(len(moves)))](problem, candidate, rng)
-        if candidate is None or not _fits(problem, candidate) or key_of(candidate) in seen:
+        if candidate is None or not problem.holds(candidate) or key_of(candidate) in seen:
             continue
         seen.add(key_of(candidate))
         made += 1

@@ -12,16 +12,15 @@ from helix_kit.placement.groups import Group
 from helix_kit.search import stage_program
 from helix_kit.search.moves import Layout
 from helix_kit.search.predictor import Predictor
+from helix_kit.search.stage_program import CAUTION
 
 PLANS_A_PART = 3
 GRID = 6
-CAUTION = 4.0
 
 
 def side_by_side(
     groups: Sequence[Group],
     predictor: Predictor,
-    orders: Callable[[Sequence[stage_program.Block], Sequence[Group]], Iterator[list[stage_program.Block]]],
     *,
     solver: str,
     over: Callable[[], bool],
@@ -48,7 +47,7 @@ def side_by_side(
             made[part] = [
                 stage_program.lay_out(order, mine)
                 for _, chosen in ranked[:PLANS_A_PART]
-                for order in islice(orders(chosen, mine), 2)
+                for order in islice(stage_program.orders(chosen, mine), 2)
             ]
         return made[part]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import permutations, product
+from itertools import product
 from typing import Any
 
 from helix_kit.errors import InfeasibleError
@@ -16,13 +16,12 @@ from helix_kit.search import parallel, stage_program
 from helix_kit.search.evaluate import Evaluator, Rules
 from helix_kit.search.moves import Layout
 from helix_kit.search.predictor import Predictor
-from helix_kit.search.stage_program import Block
+from helix_kit.search.stage_program import CAUTION, Block
 
-CAUTIONS = (4.0, 1.0, 12.0)
+OTHER_CAUTIONS = (1.0, 12.0)
 MOST_UNIFORM = 60
 SIDE_BY_SIDE = ("parallel", "apart")
 """Families of placements whose parts each hold the model: there the flow may spare slow kinds."""
-MOST_ORDERS = 6
 EVEN_SHARES = (0.6, 0.52, 0.68, 0.76, 0.45, 0.86)
 """Flows, as shares of the most, that stages are filled to where the split is any."""
 EVEN_STEPS = 8
@@ -46,29 +45,29 @@ def candidates(
         except InfeasibleError:
             continue
         # Separate pipelines may put more on a node than it holds: such a plan is no start for a search.
-        if all(e - s <= problem.max_layers(n) for n, (s, e) in made.items()):
+        if problem.holds(made):
             yield family, made
     yield from (("uniform", placement) for placement in uniform(groups, predictor))
     solving: dict[str, Any] = {"solver": solver, "over": watch.over, "left": lambda: watch.left, "seed": seed}
 
     def laid(name: str, **options: Any) -> Iterator[tuple[str, Layout]]:
         for _, chosen in stage_program.programs(groups, predictor, **solving, **options):
-            for order in orders(chosen, groups):
+            for order in stage_program.orders(chosen, groups):
                 yield name, stage_program.lay_out(order, groups)
 
     # What is worth most comes first: on a slow machine the time may be over before the rest.
     several = len({g.region for g in groups}) > 1
     if several:
-        yield from laid("program", caution=CAUTIONS[0])
+        yield from laid("program", caution=CAUTION)
     if rules.flow_split == "any":
         most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
         for share in EVEN_SHARES:
-            yield from laid("even", caution=4.0, flow=share * most, steps=EVEN_STEPS)
-    yield from parallel.side_by_side(groups, predictor, orders, **solving)
+            yield from laid("even", caution=CAUTION, flow=share * most, steps=EVEN_STEPS)
+    yield from parallel.side_by_side(groups, predictor, **solving)
     if not several:
-        yield from laid("program", caution=CAUTIONS[0])
+        yield from laid("program", caution=CAUTION)
     yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
-    for caution in CAUTIONS[1:]:
+    for caution in OTHER_CAUTIONS:
         yield from laid("program", caution=caution)
 
 
@@ -89,7 +88,7 @@ def depth_capped(
         try:
             made = plan_problem(
                 problem, solver=solver, seed=seed, max_stages=cap, time_limit=limit, stop=watch.stopped, prove=False,
-                flow_split="any",
+                flow_split="any", partial_inference=rules.partial_inference,
             )  # fmt: skip
         except InfeasibleError:
             continue
@@ -118,32 +117,10 @@ def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Layout]:
         in_flight = min(b.in_flight for _, b in used)
         rate = in_flight
         for _ in range(3):
-            rate = in_flight / sum(n * b.cost(rate / output, output, caution=4.0) for n, b in used)
+            rate = in_flight / sum(n * b.cost(rate / output, output, caution=CAUTION) for n, b in used)
         ranked.append((rate, [b for n, b in used for _ in range(n)]))
     ranked.sort(key=lambda pair: (-pair[0], [(b.length, b.counts) for b in pair[1]]))
     return [
         stage_program.lay_out(sorted(chosen, key=lambda b: (-b.length, b.counts)), groups)
         for _, chosen in ranked[:MOST_UNIFORM]
     ]
-
-
-def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:
-    """Blocks in order: by region, at both ends of a region those whose links are least loaded, in every order of
-    regions (the first few)."""
-    regions = dict.fromkeys(b.region for b in chosen)
-    for count, order in enumerate(permutations(regions)):
-        if count >= MOST_ORDERS:
-            return
-        laid: list[Block] = []
-        for place, region in enumerate(order):
-            inside = sorted(
-                (b for b in chosen if b.region == region), key=lambda b: (round(b.widest_share, 3), -b.length, b.counts)
-            )
-            if len(order) == 1:
-                inside.sort(key=lambda b: (-b.length, b.counts))
-            elif place == 0:
-                inside = inside[1:] + inside[:1]
-            elif place < len(order) - 1 and len(inside) > 1:
-                inside = [inside[0], *inside[2:], inside[1]]
-            laid += inside
-        yield laid

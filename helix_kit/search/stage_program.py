@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations
 
 import numpy as np
 import pyomo.environ as pyo
@@ -30,6 +30,9 @@ from helix_kit.search.predictor import (
 MOST_REPLICAS = 6
 MOST_STAGES_KEPT = 4000
 MIP_GAP = 0.005
+CAUTION = 4.0
+"""Weight of waiting behind prefills that makes the best plans more often than others."""
+MOST_ORDERS = 6
 HALF_BLOCKING = DECODE_STUCK * BLOCKING / 2
 """Weight of the second moment: what `Predictor`'s waiting term is for light load."""
 
@@ -216,3 +219,25 @@ def lay_out(chosen: Sequence[Block], groups: Sequence[Group]) -> dict[str, tuple
                 placement[next(supply[g])] = (start, start + block.length)
         start += block.length
     return placement
+
+
+def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:
+    """Blocks in order: by region, at both ends of a region those whose links are least loaded, in every order of
+    regions (the first few)."""
+    regions = dict.fromkeys(b.region for b in chosen)
+    for count, order in enumerate(permutations(regions)):
+        if count >= MOST_ORDERS:
+            return
+        laid: list[Block] = []
+        for place, region in enumerate(order):
+            inside = sorted(
+                (b for b in chosen if b.region == region), key=lambda b: (round(b.widest_share, 3), -b.length, b.counts)
+            )
+            if len(order) == 1:
+                inside.sort(key=lambda b: (-b.length, b.counts))
+            elif place == 0:
+                inside = inside[1:] + inside[:1]
+            elif place < len(order) - 1 and len(inside) > 1:
+                inside = [inside[0], *inside[2:], inside[1]]
+            laid += inside
+        yield laid

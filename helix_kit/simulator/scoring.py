@@ -42,9 +42,9 @@ def score(
 ) -> dict[str, float]:
     """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
 
-    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back in the first quarter and half of the
-    window. With `at_least` a run that by then is below the first or second number ends there: its means are of the
-    `window_s` seconds that it lasted.
+    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back before a quarter and half of the window
+    were over, in the later half of that time: a run begins with prompts, and says little of what comes. With `at_least`
+    a run that is below the first or second number ends there: its means are of the `window_s` seconds that it lasted.
 
     `plan` may be (problem, placement, flow), flow None for the maximum flow. Without a workload a backlog with
     lengths of the conversation trace is served (`seed`). All zero where the flow is.
@@ -73,7 +73,7 @@ def score(
     race = _Race(engine, warmup, duration, at_least)
     # Marks count from zero, so that windows of every length are looked at alike.
     with suppress(_BehindError):
-        engine.run(warmup + duration, race, duration / 4)
+        engine.run(warmup + duration, race, duration / 8)
     duration = race.window_s
     count = int(engine.clock[0]["tokens"])
     request, time = engine.token_request[:count], engine.token_time[:count] - engine.start_s
@@ -119,8 +119,8 @@ class _Race:
         while self._marks and elapsed >= self._marks[0][0]:
             _, name, least = self._marks.pop(0)
             times = self._engine.token_time[: self._engine.clock[0]["tokens"]]
-            before = np.searchsorted(times, self._engine.start_s + self._warmup)
-            self.rates[name] = float(len(times) - before) / elapsed
+            before = np.searchsorted(times, self._engine.start_s + now_s - elapsed / 2)
+            self.rates[name] = float(len(times) - before) / (elapsed / 2)
             if self.rates[name] < least:
                 self.window_s = elapsed
                 raise _BehindError

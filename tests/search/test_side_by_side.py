@@ -6,7 +6,7 @@ import helix_kit as hk
 from helix_kit.experiments import published
 from helix_kit.placement import Problem
 from helix_kit.placement.groups import groups_of
-from helix_kit.search import parallel, pool
+from helix_kit.search import parallel
 from helix_kit.search.ease import eased_flow, nudged, sparing_slow
 from helix_kit.search.predictor import Predictor
 from helix_kit.simulator import score
@@ -30,7 +30,7 @@ def covered(placement, nodes):
 def test_parts_hold_the_model_alone(problem):
     found = list(
         parallel.side_by_side(
-            groups_of(problem), Predictor(problem), pool.orders, solver="highs", over=lambda: False,
+            groups_of(problem), Predictor(problem), solver="highs", over=lambda: False,
             left=lambda: 10.0, seed=0,
         )
     )  # fmt: skip
