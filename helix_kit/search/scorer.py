@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -25,6 +25,14 @@ from helix_kit.search.ease import Ease
 from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
 from helix_kit.search.moves import Layout
 
+STOP_EVERY_S = 0.2
+"""How often it is asked whether to stop while workers work."""
+
+
+def never() -> bool:
+    """Work goes on to its end."""
+    return False
+
 
 @dataclass(frozen=True)
 class Step:
@@ -37,13 +45,17 @@ class Step:
 
 
 class Scorer:
-    """Worker processes for one problem; use as a context manager."""
+    """Worker processes for one problem; use as a context manager.
+
+    Where a method is told to `stop`, the workers end at once, and what is asked of them from then on finds nothing.
+    """
 
     def __init__(self, problem: Problem, jobs: int, rules: Rules | None = None) -> None:
         self.here = Evaluator(problem, rules or Rules())
         self.jobs = jobs
         self._workers: list[subprocess.Popen[str]] = []
         self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        self._ended = False
 
     def __enter__(self) -> Scorer:
         """Start the workers; with one job there are none, and work is done here."""
@@ -63,27 +75,29 @@ class Scorer:
 
     def __exit__(self, *_: object) -> None:
         """End the workers."""
+        self._end()
         for worker in self._workers:
-            worker.kill()
             worker.wait()
             for stream in (worker.stdin, worker.stdout):
                 if stream is not None:
                     with contextlib.suppress(OSError):
                         stream.close()
 
-    def simulate(self, candidates: Sequence[Candidate], setting: Setting) -> list[Candidate]:
+    def simulate(
+        self, candidates: Sequence[Candidate], setting: Setting, stop: Callable[[], bool] = never
+    ) -> list[Candidate]:
         """Each candidate with what it serves, in the order given."""
         if not self._workers:
             return [self.here.simulate(c, setting) for c in candidates]
         tasks = [{"setting": asdict(setting), "candidate": encode(c)} for c in candidates]
-        return [made for answer in self._ask(tasks) for made in answer]
+        return [made for answer in self._ask(tasks, stop) for made in answer]
 
     def explore(
         self,
         steps: Sequence[Step],
         setting: Setting,
         known: Collection[str],
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] = never,
     ) -> list[Candidate]:
         """All that `steps` found and simulated, in their order."""
         if not self._workers:
@@ -95,7 +109,7 @@ class Scorer:
                 )
             ]  # fmt: skip
         shared = {"setting": asdict(setting), "known": sorted(known)}
-        return [c for answer in self._ask([{**shared, "step": asdict(s)} for s in steps]) for c in answer]
+        return [c for answer in self._ask([{**shared, "step": asdict(s)} for s in steps], stop) for c in answer]
 
     def polish(
         self,
@@ -104,29 +118,42 @@ class Scorer:
         seed: int,
         rounds: int,
         seconds: float,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] = never,
     ) -> list[Candidate]:
-        """What `Evaluator.polish` makes of each within so many seconds, in their order; workers do not see `stop`."""
+        """What `Evaluator.polish` makes of each within so many seconds, in their order."""
         if not self._workers:
             clock = Watch(seconds, stop=stop)
             return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds, over=clock.over)]
         tasks = [{"polish": {"parent": p, "seed": seed, "rounds": rounds, "seconds": seconds}} for p in parents]
-        return [c for answer in self._ask(tasks) for c in answer]
+        return [c for answer in self._ask(tasks, stop) for c in answer]
 
-    def _ask(self, tasks: Sequence[dict[str, Any]]) -> list[list[Candidate]]:
+    def _ask(self, tasks: Sequence[dict[str, Any]], stop: Callable[[], bool]) -> list[list[Candidate]]:
         """Answers in the order of `tasks`; each worker takes the next task as it is free."""
         with ThreadPoolExecutor(self.jobs) as threads:
-            return list(threads.map(self._ask_one, tasks))
+            asked = [threads.submit(self._ask_one, task) for task in tasks]
+            while wait(asked, timeout=STOP_EVERY_S).not_done:
+                if stop():
+                    self._end()
+            return [answer.result() for answer in asked]
 
     def _ask_one(self, task: dict[str, Any]) -> list[Candidate]:
         worker = self._free.get()
-        _send(worker, json.dumps(task))
-        assert worker.stdout is not None
-        line = worker.stdout.readline()
-        if not line:
-            raise HelixKitError("a simulation worker ended before it answered; its message is above")
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            _send(worker, json.dumps(task))
+            assert worker.stdout is not None
+            line = worker.stdout.readline()
         self._free.put(worker)
-        return [decode(data) for data in json.loads(line)]
+        if line.endswith("\n"):
+            return [decode(data) for data in json.loads(line)]
+        if self._ended:
+            return []
+        raise HelixKitError("a simulation worker ended before it answered; its message is above")
+
+    def _end(self) -> None:
+        self._ended = True
+        for worker in self._workers:
+            worker.kill()
 
 
 def encode(candidate: Candidate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ simulated, and local search goes on from them with the simulator in the loop unt
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -40,8 +41,8 @@ WORTH_A_RUN = 0.6
 """Candidates that are predicted less than this share of the best are not simulated first."""
 BEST_OF_FAMILY = 2
 RACE_MARGINS = (0.7, 0.85)
-"""Shares of what the least of the elites served then, at a quarter and half of the window."""
-ELITES = 4
+"""Shares of what the least of the best few served then, at a quarter and half of the window."""
+ELITES, SAME_DEPTH = 4, 2
 STEPS, PICKS = 2, 2
 """Steps of local search in a round, and simulations a step: a number of their own, so that `jobs` changes nothing."""
 IDLE_ROUNDS = 25
@@ -102,29 +103,36 @@ class Search:
         )
 
     def elites(self) -> list[Candidate]:
-        """The best few, each of a shape of its own: parents of what is tried next."""
+        """The best few, each of a shape of its own and few of a depth: parents of what is tried next."""
         found: dict[str, Candidate] = {}
+        depths: Counter[int] = Counter()
         for c in self.best():
-            found.setdefault(repr(self.evaluator.shape(c.placement)), c)
+            shape, depth = repr(self.evaluator.shape(c.placement)), c.depth
+            if shape not in found and depths[depth] < SAME_DEPTH:
+                found[shape] = c
+                depths[depth] += 1
             if len(found) == ELITES:
                 break
         return list(found.values())
 
     def racing(self) -> Setting:
-        """The setting, with what the elites served at a quarter and half of the window: who is far behind ends there.
+        """The setting, with what the best served before a quarter and half of the window: who is far behind ends there.
 
-        All see the same requests, so the same seconds are compared. What latency limits take off an elite counts
-        against it here too.
+        All see the same requests, so the same seconds are compared. What latency limits take off counts here too.
         """
-        elites = [c for c in self.elites() if c.value > 0]
-        if len(elites) < ELITES or self.setting.mode == "online":
+        best = [c for c in self.best()[:ELITES] if c.value > 0]
+        if len(best) < ELITES or self.setting.mode == "online":
             return self.setting
-        rows = [(c.served or {}, c.value) for c in elites]
+        rows = [(c.served or {}, c.value) for c in best]
         least = [
             margin * min(s[name] * value / s["decode_tokens_per_s"] for s, value in rows)
             for name, margin in zip(CHECKS, RACE_MARGINS, strict=True)
         ]
         return replace(self.setting, at_least=(least[0], least[1]))
+
+    def stopped(self) -> bool:
+        """Whether to stop now: not before there is something to keep."""
+        return bool(self.archive) and self.watch.stopped()
 
     def over(self, until: float) -> bool:
         """Whether this part has used its time, or all simulations are spent."""
@@ -170,7 +178,7 @@ class Search:
             if start and self.over(until):
                 break
             room = int(min(STEPS, self.most_simulations - self.simulations))
-            self.keep(self.scorer.simulate(order[start : start + room], self.racing()))
+            self.keep(self.scorer.simulate(order[start : start + room], self.racing(), self.stopped))
 
     def polished(self, ranked: Sequence[Candidate], until: float) -> list[Candidate]:
         """Placements that the predictor alone has improved: from those that it likes, and from those that it would like
@@ -206,7 +214,7 @@ class Search:
                 for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
                 if room > i * PICKS
             ]
-            made = self.scorer.explore(steps, self.racing(), self.archive.keys(), self.watch.stopped)
+            made = self.scorer.explore(steps, self.racing(), self.archive.keys(), self.stopped)
             idle = 0 if made else idle + 1
             if made:
                 self.keep(made)
@@ -228,13 +236,15 @@ class Search:
             if start and self.watch.over():
                 break
             some = finalists[start : start + STEPS]
-            runs = [self.scorer.simulate(some, other) for other in others]
+            runs = [self.scorer.simulate(some, other, self.stopped) for other in others]
+            if self.stopped():
+                break
             for c, *same in zip(some, *runs, strict=True):
                 served = [made.served or {} for made in same]
                 mean = {name: float(np.mean([s[name] for s in served])) for name in served[0]}
                 value = worth(mean, self.limits, online=self.setting.mode == "online")
                 measured.append(replace(c, served=mean, value=value))
-        return measured, [other.seed for other in others]
+        return (measured, [other.seed for other in others]) if measured else (few, [self.setting.seed])
 
 
 def without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
@@ -286,7 +296,7 @@ def plan_served(
         Which plan of the Pareto front comes out: ``throughput`` (the default), ``prompt``, ``decode`` or
         ``balanced``; see `helix_kit.search.front.pick`.
     window_s
-        Seconds of simulated service that candidates are compared over. None: 120, and fewer (down to 60) where so
+        Seconds of simulated service that candidates are compared over. None: 600, and fewer (down to 200) where so
         many tokens are served that as many come back.
     max_simulations
         Ends the search after so many, for results that do not depend on the machine's speed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
 BACKLOG = 4000
+"""Requests that wait at first; twice as many, and again, where they do not last for the run."""
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 
@@ -65,23 +67,27 @@ def score(
             ),
             0.0,
         )
-    requests = workload if workload is not None else _backlog(seed)
-    engine = make_engine(
-        plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
-        links=links, kv_capacity=kv_capacity,
-    )  # fmt: skip
-    race = _Race(engine, warmup, duration, at_least)
-    # Marks count from zero, so that windows of every length are looked at alike.
-    with suppress(_BehindError):
-        engine.run(warmup + duration, race, duration / 8)
+    for backlog in (BACKLOG << i for i in count()):
+        requests = workload if workload is not None else _backlog(seed, backlog)
+        engine = make_engine(
+            plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
+            links=links, kv_capacity=kv_capacity,
+        )  # fmt: skip
+        race = _Race(engine, warmup, duration, at_least)
+        # Marks count from zero, so that windows of every length are looked at alike.
+        with suppress(_BehindError):
+            engine.run(warmup + duration, race, duration / 8)
+        # A backlog that came to its end is none: again, with twice as many.
+        if workload is not None or len(engine.started) < backlog:
+            break
     duration = race.window_s
-    count = int(engine.clock[0]["tokens"])
-    request, time = engine.token_request[:count], engine.token_time[:count] - engine.start_s
+    tokens = int(engine.clock[0]["tokens"])
+    request, time = engine.token_request[:tokens], engine.token_time[:tokens] - engine.start_s
     order = np.argsort(request, kind="stable")
     request, time = request[order], time[order]
-    first = np.ones(count, dtype=bool)
+    first = np.ones(tokens, dtype=bool)
     first[1:] = request[1:] != request[:-1]
-    before = np.concatenate([[0.0], time[:-1]])[:count]
+    before = np.concatenate([[0.0], time[:-1]])[:tokens]
     before[first] = [engine.arrived_s(at) for at in request[first]]
     within = (time >= warmup) & (time <= warmup + duration)
     prompt, decode = (time - before)[within & first], (time - before)[within & ~first]
@@ -127,5 +133,5 @@ class _Race:
 
 
 @lru_cache(maxsize=8)
-def _backlog(seed: int) -> Workload:
-    return Workload.offline(BACKLOG, seed=seed)
+def _backlog(seed: int, requests: int) -> Workload:
+    return Workload.offline(requests, seed=seed)

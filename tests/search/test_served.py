@@ -122,6 +122,16 @@ def test_stop_keeps_the_best():
     assert plan.served["decode_tokens_per_s"] > 0
 
 
+def test_stop_does_not_wait_for_workers():
+    """Told to stop, workers end in the middle of a simulation, and what is asked of them later finds nothing."""
+    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
+    candidate = Evaluator(problem, Rules()).candidate(hk.plan("single24", "llama2-70b", max_stages=12).placement)
+    with Scorer(problem, 2) as scorer:
+        assert len(scorer.simulate([candidate], Setting(duration=1.0))) == 1
+        assert scorer.simulate([candidate] * 3, Setting(duration=3600.0), lambda: True) == []
+        assert scorer.simulate([candidate], Setting(duration=1.0)) == []
+
+
 def test_runs_that_ended_early_are_never_chosen():
     """Shorter runs look better here: they stay known, and neither parents, rivals nor the front are made of them."""
     problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))

@@ -8,7 +8,7 @@ import pytest
 
 from helix_kit.errors import InputError
 from helix_kit.scheduling import Policy, make_policy
-from helix_kit.simulator import Feed, Options, score, simulate
+from helix_kit.simulator import Feed, Options, score, scoring, simulate
 from helix_kit.workload import Workload
 from helix_kit.workload.request import Request
 
@@ -181,6 +181,16 @@ def test_score_is_the_simulation(plan):
             assert quick[f"{phase}_latency_s"] == pytest.approx(run[f"{phase}_latency_s"]["avg"], rel=1e-9)
     tuple_form = score((plan.problem, plan.placement, plan.max_flow), backlog, warmup=20, duration=60)
     assert tuple_form == score(plan, backlog, warmup=20, duration=60)
+
+
+@pytest.mark.parametrize("execution", ["range", "layerwise"])
+def test_a_backlog_lasts_for_the_run(plan, monkeypatch, execution):
+    """Sixteen requests are served long before the end: more are taken until some are left."""
+    options = {"execution": execution, "warmup": 20, "duration": 60}
+    served = score(plan, **options)["decode_tokens_per_s"]
+    monkeypatch.setattr(scoring, "BACKLOG", 16)
+    assert score(plan, **options)["decode_tokens_per_s"] == pytest.approx(served, rel=0.2)
+    assert score(plan, Workload.offline(16, seed=0), **options)["decode_tokens_per_s"] < served / 2
 
 
 def test_requests_keep_their_ids(plan):
