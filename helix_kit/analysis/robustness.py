@@ -27,7 +27,7 @@ def robustness(
     seed: int = 0,
     against: Sequence[str] = ("swarm", "petals", "separate"),
     measure: Literal["flow", "served"] = "flow",
-    duration: float = 120.0,
+    duration: float = 600.0,
 ) -> pd.DataFrame:
     """The plan's flow, and that of heuristics, in worlds where each kind of machine is faster or slower than thought.
 

@@ -30,10 +30,10 @@ class HeldOut:
     max_flow: float
 
 
-def held_out(problem: Problem, *, count: int = 30, seed: int = 11, window_s: float = 300.0) -> HeldOut:
+def held_out(problem: Problem, *, count: int = 30, seed: int = 11, window_s: float = 600.0) -> HeldOut:
     """Predictor and maximum flow against the simulator, on random plans of many shapes (see `random_plans`).
 
-    The window is long: deep plans fill slowly, and a minute of service says little of what they come to.
+    The window is the evaluation's: deep plans fill slowly, and a minute of service says little of what they come to.
     """
     predictor, setting = Predictor(problem), Setting(duration=window_s)
     plans = list(random_plans(problem, count, seed))
