@@ -23,7 +23,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front, pool
 from helix_kit.search.ease import sparing_slow
-from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting, by_prediction, worth
+from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction, worth
 from helix_kit.search.moves import key_of
 from helix_kit.search.scorer import Scorer, Step
 from helix_kit.simulator.scoring import CHECKS
@@ -33,9 +33,9 @@ FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.15, 0.25, 0.2
 WINDOW_S, LEAST_WINDOW_S, ENOUGH_TOKENS_PER_S = 600.0, 200.0, 1000.0
 """Requests live for minutes: in the first two, prompts fill the caches, and the plans that then serve most are others
 than those that serve most over ten (hetero42: 353 and 964 tokens/s of one, 759 and 684 of another)."""
-POLISHED, POLISH_ROUNDS = 6, 12
-"""Placements that are improved by the predictor alone where the split is any, and rounds of thirty neighbours each."""
-LIKELY, MOST_LIKELY = 0.5, 60
+POLISHED, POLISH_ROUNDS, POLISH_SHARE = 8, 120, 0.25
+"""Placements that are improved by the predictor alone where the split is any, rounds of thirty neighbours each, and
+the share of the time limit that it takes at most."""
 SCREENED = 24
 WORTH_A_RUN = 0.6
 """Candidates that are predicted less than this share of the best are not simulated first."""
@@ -168,7 +168,9 @@ class Search:
         order += by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
         order = [c for c in order if c.predicted >= ranked[0].predicted * WORTH_A_RUN]
         if rules.flow_split == "any":
-            order = [*self.polished(ranked, until), *order]
+            share = POLISH_SHARE * self.watch.time_limit
+            order = [*self.polished(list({id(c): c for c in order}.values()), self.watch.seconds + share), *order]
+            until += share
         if self.window_s is None:
             likely = max(c.predicted for c in order)
             shorter = max(LEAST_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / likely))
@@ -180,18 +182,10 @@ class Search:
             room = int(min(STEPS, self.most_simulations - self.simulations))
             self.keep(self.scorer.simulate(order[start : start + room], self.racing(), self.stopped))
 
-    def polished(self, ranked: Sequence[Candidate], until: float) -> list[Candidate]:
-        """Placements that the predictor alone has improved: from those that it likes, and from those that it would like
-        were their flow balanced, which are of a good shape but fall unevenly."""
-        even = Evaluator(self.problem, replace(self.evaluator.rules, flow_split="balanced"))
-        if self.over(until):
-            return []
-        likely = [c for c in ranked if c.predicted >= ranked[0].predicted * LIKELY][:MOST_LIKELY]
-        balanced = (even.candidate(c.placement) for c in likely if not self.over(until))
-        shapes = by_prediction([c for c in balanced if c is not None])
-        starts = {self.evaluator.identity(c.placement): c.placement for pair in zip(shapes, ranked) for c in pair}
+    def polished(self, starts: Sequence[Candidate], until: float) -> list[Candidate]:
+        """What the predictor alone makes of the first few of `starts`, best predicted first."""
         made: list[Candidate] = []
-        few = list(starts.values())[:POLISHED]
+        few = [c.placement for c in starts[:POLISHED]]
         for at in range(0, len(few), STEPS):
             if not self.over(until):
                 made += self.scorer.polish(
