@@ -106,8 +106,9 @@ def main() -> None:
             "of the best bound stands beside it (`helix_kit/placement/bounds.py` says what each proves).\n"
             f"One run of all rows, Python {platform.python_version()}, {platform.machine()}, one thread of "
             f"{os.cpu_count()} cores. The machine's load\naverage (1 would be this program alone) was {min(loads):.1f} "
-            f"to {max(loads):.1f} over the run: the rest is other work, so CPU seconds\nsay more than seconds. Five "
-            "regions plan for as long as they are given (110 s), unless the bound is reached.\n\n"
+            f"to {max(loads):.1f} over the run: the rest is other work, so CPU seconds\nsay more than seconds. Up to "
+            "400 nodes\nin five regions plan for as long as they are given (110 s), unless the bound is reached or no "
+            "set of regions\nis left; more end when no set promises a better plan.\n\n"
         )
         args.output.write_text(head + "\n".join(lines) + "\n")
 

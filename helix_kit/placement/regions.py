@@ -24,6 +24,8 @@ FEW = 3
 USUAL_LOSS = 0.02
 """Share of its bound that a set is expected to miss for each crossing in it, until some sets of its size are known."""
 COARSE = 0.004
+SMALL = 400
+"""Of so many nodes sets are searched as long as there is time; of more, only those that promise a better plan."""
 LATER_SETS = 4
 """A set of regions may take a quarter of the time that is left, if others follow."""
 LINKS_LOOKED_AT = 400
@@ -51,17 +53,24 @@ def find(task: Task, bound: float) -> Layout | None:
     partitions = list(_partitions(names))
     bounded = cache(lambda subset: _upper_bound(task, subset))
     known: dict[Subset, float] = {}
+    last: Subset | None = None
+    small = sum(g.size for g in task.groups) <= SMALL
     while not watch.over() and value < bound * (1 - PRECISION):
         # Of many regions even a bound for each set takes long: the best of those looked at in a share of the time.
         looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
-        subset = _next_set(partitions, bounded, known, value, looking)
+        subset = _next_set(partitions, bounded, known, value, looking, last)
+        if subset is None and small:  # nothing promises more, but there is time, and a set takes little of it
+            subset = _next_set(partitions, bounded, known, value, looking, hopeful=False)
         if subset is None:
             break
+        last = subset
         # One set must not take the time of all; what its parts reach side by side is to be beaten.
         few = len(names) <= FEW and len(subset) == len(names)
         share = watch.left * (0.7 if few else 1 / LATER_SETS)
         inner = replace(task, watch=Watch(share, stop=watch.stopped))
         low = sum(best[p][0] for p in _best_parts(subset, best))
+        if len(names) > FEW:
+            low = max(low, _needed(subset, partitions, bounded, known, value))
         found = _best_chain(inner, subset, bound, low, COARSE if len(names) > FEW and len(subset) > 1 else PRECISION)
         if found is not None:
             best[subset] = (consider(found), found)
@@ -109,10 +118,14 @@ def _next_set(
     known: Mapping[Subset, float],
     value: float,
     watch: Watch,
+    last: Subset | None = None,
+    hopeful: bool = True,
 ) -> Subset | None:
     """The set to search now, of the partition that promises most and could beat `value`; None: there is none.
 
-    `most` gives bounds, `known` is what sets searched before reached. Once the watch is over, the best until then.
+    `most` gives bounds, `known` is what sets searched before reached. What stands beside `last`, a set of several
+    regions searched just before, comes first: half a partition serves nobody. Once the watch is over, the best until
+    then. With `hopeful`, of many regions only sets that need lose no more than the best of their size did.
     """
     names = [n for (n,) in partitions[0]]
     loss, least_loss = {}, {}
@@ -120,7 +133,7 @@ def _next_set(
         seen = [1 - v / most(s) for s, v in known.items() if len(s) == size and most(s) > 0]
         seen = seen or [USUAL_LOSS * (size - 1)]
         loss[size], least_loss[size] = statistics.fmean(seen), min(seen)
-    top: tuple[float, Subset | None] = (-1.0, None)
+    top: tuple[bool, float, Subset | None] = (False, -1.0, None)
     for index, partition in enumerate(partitions):
         if watch.over():
             break
@@ -133,10 +146,23 @@ def _next_set(
             return new[0]
         promise = sum(limit * (1 if s in known else 1 - loss[len(s)]) for s, limit in limits.items())
         hope = sum(limit * (1 if s in known else 1 - least_loss[len(s)]) for s, limit in limits.items())
-        if len(names) > FEW and hope <= value:
+        if hopeful and len(names) > FEW and hope <= value:
             continue  # a set of hundreds of machines takes long, and would likely bring nothing
-        top = max(top, (promise, max(new, key=most)), key=lambda pair: pair[0])
-    return top[1]
+        begun = last is not None and len(last) > 1 and last in partition and promise > value
+        top = max(top, (begun, promise, max(new, key=most)), key=lambda option: option[:2])
+    return top[2]
+
+
+def _needed(
+    subset: Subset,
+    partitions: Sequence[Sequence[Subset]],
+    most: Callable[[Subset], float],
+    known: Mapping[Subset, float],
+    value: float,
+) -> float:
+    """What `subset` must carry for some partition that holds it to beat `value`, its others at their bounds."""
+    others = ([s for s in partition if s != subset] for partition in partitions if subset in partition)
+    return value - max(sum(known[s] if s in known else most(s) for s in rest) for rest in others)
 
 
 def _best_parts(subset: Subset, known: dict[Subset, tuple[float, Layout]]) -> Sequence[Subset]:
