@@ -18,7 +18,7 @@ from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan
 
-SIMULATIONS, FAST_SIMULATIONS = 60, 10
+SIMULATIONS, FAST_SIMULATIONS = 48, 10
 """Plans that the search for the most served may simulate: a number, not a time, so that results do not change."""
 OFFLINE = "offline_decode_tokens_per_s"
 TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0

@@ -60,6 +60,7 @@ def find(task: Task, bound: float) -> Layout | None:
         looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
         subset = _next_set(partitions, bounded, known, value, looking, last)
         if subset is None and small:  # nothing promises more, but there is time, and a set takes little of it
+            looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
             subset = _next_set(partitions, bounded, known, value, looking, hopeful=False)
         if subset is None:
             break
@@ -69,7 +70,7 @@ def find(task: Task, bound: float) -> Layout | None:
         share = watch.left * (0.7 if few else 1 / LATER_SETS)
         inner = replace(task, watch=Watch(share, stop=watch.stopped))
         low = sum(best[p][0] for p in _best_parts(subset, best))
-        if len(names) > FEW:
+        if FEW < len(names) <= ALL_OF:  # of more regions there are too many partitions to ask each time
             low = max(low, _needed(subset, partitions, bounded, known, value))
         found = _best_chain(inner, subset, bound, low, COARSE if len(names) > FEW and len(subset) > 1 else PRECISION)
         if found is not None:
@@ -123,9 +124,10 @@ def _next_set(
 ) -> Subset | None:
     """The set to search now, of the partition that promises most and could beat `value`; None: there is none.
 
-    `most` gives bounds, `known` is what sets searched before reached. What stands beside `last`, a set of several
-    regions searched just before, comes first: half a partition serves nobody. Once the watch is over, the best until
-    then. With `hopeful`, of many regions only sets that need lose no more than the best of their size did.
+    `most` gives bounds, `known` is what sets searched before reached, or could not beat. What stands beside `last`, a
+    set of several regions searched just before, comes first: half a partition serves nobody. Once the watch is over,
+    the best until then. With `hopeful`, of many regions only sets that need lose no more than the best of their size
+    did.
     """
     names = [n for (n,) in partitions[0]]
     loss, least_loss = {}, {}

@@ -72,7 +72,8 @@ class Handle:
         self._text = text
         self._untold: list[int] = []
         """Tokens whose text nobody has asked for: it is made by who reads it, or all at once at the end."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """One that a thread may take twice: an iterator that nobody holds any more may be closed anywhere."""
         self._ended = threading.Event()
         """Who waits for the end is not woken for each token."""
         self._pieces: list[Piece] = []

@@ -137,7 +137,7 @@ class Policy:
         """`request` has left (finished, cancelled or failed): give back what was set aside for it."""
 
     def on_token(self, request: Request) -> None:
-        """One decode step of `request` was started along its pipeline."""
+        """One decode step of `request` was started along its pipeline; told at the latest before the next `route`."""
 
     def on_hop_time(self, source: str, target: str, seconds: float) -> None:
         """A request took `seconds` from the start of its transfer source -> target until it left the target."""

@@ -39,7 +39,7 @@ class Setting:
     execution: str = "layerwise"
     rate: float | None = None
     """Requests/s of online mode."""
-    duration: float = 120.0
+    duration: float = 600.0
     warmup: float = 60.0
     seed: int = 0
     at_least: tuple[float, float] | None = None
@@ -129,10 +129,10 @@ class Evaluator:
         if any(placement.get(n) != span for n, span in rules.pins.items()):
             return None
         partial = rules.partial_inference
-        if ease:
-            flow = eased_flow(self.problem, placement, ease, partial_inference=partial)
+        if rules.flow_split == "any":
+            flow = self.problem.max_flow(placement, partial_inference=partial)
         else:
-            flow = self.problem.max_flow(placement, partial_inference=partial, split=rules.flow_split)
+            flow = eased_flow(self.problem, placement, ease or {}, partial_inference=partial)
         if flow.tokens_per_s <= 0:
             return None
         expected = asdict(self.predictor(placement, flow, rules.rate))

@@ -88,7 +88,7 @@ class Scorer:
     ) -> list[Candidate]:
         """Each candidate with what it serves, in the order given."""
         if not self._workers:
-            return [self.here.simulate(c, setting) for c in candidates]
+            return [self.here.simulate(c, setting) for c in candidates if not stop()]
         tasks = [{"setting": asdict(setting), "candidate": encode(c)} for c in candidates]
         return [made for answer in self._ask(tasks, stop) for made in answer]
 

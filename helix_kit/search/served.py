@@ -22,7 +22,7 @@ from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front, pool
-from helix_kit.search.ease import sparing_slow
+from helix_kit.search.ease import plain, sparing_slow
 from helix_kit.search.evaluate import Candidate, Rules, Setting, by_prediction, worth
 from helix_kit.search.moves import key_of
 from helix_kit.search.scorer import Scorer, Step
@@ -31,8 +31,8 @@ from helix_kit.simulator.scoring import CHECKS
 FLOW_SHARE, POOL_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.15, 0.25, 0.2
 """Shares of the time limit: the proven maximum flow, making candidates, first simulations, the last comparison."""
 WINDOW_S, LEAST_WINDOW_S, ENOUGH_TOKENS_PER_S = 600.0, 200.0, 1000.0
-"""Requests live for minutes: in the first two, prompts fill the caches, and the plans that then serve most are others
-than those that serve most over ten (hetero42: 353 and 964 tokens/s of one, 759 and 684 of another)."""
+"""Requests live for minutes: in the first, prompts fill the caches, and the plans that then serve most are others than
+those that serve most over ten (hetero42: 353 and 964 tokens/s of one, 759 and 684 of another)."""
 POLISHED, POLISH_ROUNDS, POLISH_SHARE = 8, 120, 0.25
 """Placements that are improved by the predictor alone where the split is any, rounds of thirty neighbours each, and
 the share of the time limit that it takes at most."""
@@ -150,7 +150,8 @@ class Search:
             made_for, self.evaluator, placements, inner, solver, self.setting.seed
         ):
             pinned = {**placement, **rules.pins}
-            for ease in ({}, sparing) if sparing and family in pool.SIDE_BY_SIDE else ({},):
+            spare = plain(self.problem, pinned, sparing) if family in pool.SIDE_BY_SIDE else {}
+            for ease in ({}, spare) if spare else ({},):
                 name = self.evaluator.identity(pinned, ease)
                 made = None if name in found else self.evaluator.candidate(pinned, ease)
                 if made is not None:
@@ -168,7 +169,8 @@ class Search:
         order += by_prediction(list({c.depth: c for c in reversed(ranked)}.values()))
         order = [c for c in order if c.predicted >= ranked[0].predicted * WORTH_A_RUN]
         if rules.flow_split == "any":
-            share = POLISH_SHARE * self.watch.time_limit
+            # With a count of simulations no clock decides.
+            share = (POLISH_SHARE if self.most_simulations == np.inf else 1.0) * self.watch.time_limit
             order = [*self.polished(list({id(c): c for c in order}.values()), self.watch.seconds + share), *order]
             until += share
         if self.window_s is None:
@@ -181,6 +183,8 @@ class Search:
                 break
             room = int(min(STEPS, self.most_simulations - self.simulations))
             self.keep(self.scorer.simulate(order[start : start + room], self.racing(), self.stopped))
+        if not self.archive:  # stopped before: there are no workers any more, and something is to be kept
+            self.keep([self.evaluator.simulate(order[0], self.setting)])
 
     def polished(self, starts: Sequence[Candidate], until: float) -> list[Candidate]:
         """What the predictor alone makes of the first few of `starts`, best predicted first."""
@@ -344,7 +348,6 @@ def plan_served(
         search.screen([most.placement], limit * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE), solver)
         search.improve(limit * (1 - FINAL_SHARE))
         measured, seeds = search.decide()
-        used = search.setting
     rows = front.table(measured)
     best = max(measured, key=lambda c: (c.value, key_of(c.placement)))
     chosen = best if pareto_pick == "throughput" else front.pick(measured, pareto_pick)
@@ -368,13 +371,13 @@ def plan_served(
         progress=tuple(watch.history),
         served={
             **(chosen.served or {}),
-            "mode": used.mode,
-            "execution": used.execution,
-            "duration_s": used.duration,
-            "warmup_s": used.warmup,
+            "mode": search.setting.mode,
+            "execution": search.setting.execution,
+            "duration_s": search.setting.duration,
+            "warmup_s": search.setting.warmup,
             "seeds": seeds,
             "simulations": search.simulations,
-            "compared": len(measured) if seeds != [used.seed] else 0,
+            "compared": len(measured) if seeds != [seed] else 0,
             "stages": chosen.depth,
             "max_flow_tokens_per_s": most.flow_tokens_per_s,
             "max_flow_bound_tokens_per_s": most.bound_tokens_per_s,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
@@ -23,7 +25,7 @@ from helix_kit.simulator.serving import Serving
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
-BACKLOG = 4000
+BACKLOG, MEAN_OUTPUT_TOKENS = 4000, 232
 """Requests that wait at first; twice as many, and again, where they do not last for the run."""
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
@@ -44,9 +46,10 @@ def score(
 ) -> dict[str, float]:
     """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
 
-    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back before a quarter and half of the window
-    were over, in the later half of that time: a run begins with prompts, and says little of what comes. With `at_least`
-    a run that is below the first or second number ends there: its means are of the `window_s` seconds that it lasted.
+    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back until about a quarter and half of the
+    window (looks are an eighth of it apart), in the later half of that time: a run begins with prompts, and says little
+    of what comes. With `at_least` a run that is below the first or second number ends there: its means are of the
+    `window_s` seconds that it lasted.
 
     `plan` may be (problem, placement, flow), flow None for the maximum flow. Without a workload a backlog with
     lengths of the conversation trace is served (`seed`). All zero where the flow is.
@@ -67,7 +70,12 @@ def score(
             ),
             0.0,
         )
-    for backlog in (BACKLOG << i for i in count()):
+    if workload is None and mode == "online":
+        raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
+    # No plan has served more tokens than its flow; many serve an eighth.
+    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / MEAN_OUTPUT_TOKENS
+    least = max(0, math.ceil(math.log2(likely / BACKLOG)))
+    for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog)
         engine = make_engine(
             plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
@@ -78,7 +86,7 @@ def score(
         with suppress(_BehindError):
             engine.run(warmup + duration, race, duration / 8)
         # A backlog that came to its end is none: again, with twice as many.
-        if workload is not None or len(engine.started) < backlog:
+        if workload is not None or not engine.started or len(engine.started.keys() | engine.rejected.keys()) < backlog:
             break
     duration = race.window_s
     tokens = int(engine.clock[0]["tokens"])
@@ -132,6 +140,6 @@ class _Race:
                 raise _BehindError
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _backlog(seed: int, requests: int) -> Workload:
     return Workload.offline(requests, seed=seed)

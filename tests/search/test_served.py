@@ -1,5 +1,7 @@
 """Objective served: what comes out beats the flow's optimum in the simulator, and is the same for the same seed."""
 
+import time
+
 import pytest
 
 import helix_kit as hk
@@ -130,6 +132,23 @@ def test_stop_does_not_wait_for_workers():
         assert len(scorer.simulate([candidate], Setting(duration=1.0))) == 1
         assert scorer.simulate([candidate] * 3, Setting(duration=3600.0), lambda: True) == []
         assert scorer.simulate([candidate], Setting(duration=1.0)) == []
+
+
+def test_stop_while_polishing_leaves_a_plan(monkeypatch):
+    """Then nothing has been simulated yet, and the workers that polish are ended."""
+    begun, polished = [], Search.polished
+
+    def watched(*args):
+        begun.append(time.monotonic())
+        return polished(*args)
+
+    monkeypatch.setattr(Search, "polished", watched)
+    plan = hk.plan(
+        "single24", "llama2-70b", objective="served", flow_split="any", jobs=2, window_s=10.0, time_limit=20,
+        stop=lambda: bool(begun) and time.monotonic() > begun[0] + 0.5,
+    )  # fmt: skip
+    assert plan.served["decode_tokens_per_s"] > 0
+    assert plan.served["simulations"] == 1
 
 
 def test_runs_that_ended_early_are_never_chosen():

@@ -193,6 +193,11 @@ def test_a_backlog_lasts_for_the_run(plan, monkeypatch, execution):
     assert score(plan, Workload.offline(16, seed=0), **options)["decode_tokens_per_s"] < served / 2
 
 
+def test_online_scores_need_arrivals(plan):
+    with pytest.raises(InputError, match="workload"):
+        score(plan, mode="online", duration=10)
+
+
 def test_requests_keep_their_ids(plan):
     run = simulate(plan, QUIET[3:6], duration=100)
     assert [r.request.id for r in run.records] == [3, 4, 5]
