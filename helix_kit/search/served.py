@@ -171,13 +171,13 @@ class Search:
         if rules.flow_split == "any":
             # With a count of simulations no clock decides.
             share = (POLISH_SHARE if self.most_simulations == np.inf else 1.0) * self.watch.time_limit
-            order = [*self.polished(list({id(c): c for c in order}.values()), self.watch.seconds + share), *order]
+            order = [*self.polished(_once(order), self.watch.seconds + share), *order]
             until += share
         if self.window_s is None:
             likely = max(c.predicted for c in order)
             shorter = max(LEAST_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / likely))
             self.setting = replace(self.setting, duration=float(round(shorter)))
-        order = list({id(c): c for c in (*order, *ranked)}.values())
+        order = _once([*order, *ranked])
         for start in range(0, min(SCREENED, len(order)), STEPS):
             if start and self.over(until):
                 break
@@ -224,8 +224,7 @@ class Search:
         """
         ranked = self.best()
         few = front.of(ranked)
-        first = [*ranked[: ELITES // 2], *(c for c in self.elites() if c not in ranked[: ELITES // 2])]
-        finalists = [*first, *(c for c in few if c not in first)][:FINALISTS]
+        finalists = _once([*ranked[: ELITES // 2], *self.elites(), *few])[:FINALISTS]
         others = [replace(self.setting, seed=self.setting.seed + 1 + i) for i in range(FINAL_SEEDS)]
         if self.watch.stopped() or len(finalists) < 2:
             return few, [self.setting.seed]
@@ -243,6 +242,11 @@ class Search:
                 value = worth(mean, self.limits, online=self.setting.mode == "online")
                 measured.append(replace(c, served=mean, value=value))
         return (measured, [other.seed for other in others]) if measured else (few, [self.setting.seed])
+
+
+def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Each candidate where it first stands: one that two lists share is the same object."""
+    return list({id(c): c for c in candidates}.values())
 
 
 def without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
