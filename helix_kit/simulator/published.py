@@ -210,6 +210,11 @@ class Layerwise:
         """Requests of the workload that have been issued."""
         return self._issued
 
+    @property
+    def all_let_in(self) -> bool:
+        """Whether every request of the workload was let in or turned away, so that none waits."""
+        return self._issued == len(self.requests) and not self._waiting
+
     def arrived_s(self, at: int) -> float:
         """When the request was issued: its arrival, or when the offline feed took it up."""
         return self.started[at]

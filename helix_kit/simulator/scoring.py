@@ -85,8 +85,8 @@ def score(
         # Marks count from zero, so that windows of every length are looked at alike.
         with suppress(_BehindError):
             engine.run(warmup + duration, race, duration / 8)
-        # A backlog that came to its end is none: again, with twice as many.
-        if workload is not None or not engine.started or len(engine.started.keys() | engine.rejected.keys()) < backlog:
+        # A backlog that came to its end is none: again, with twice as many, unless all of them are turned away.
+        if workload is not None or not engine.all_let_in or len(engine.rejected) == backlog:
             break
     duration = race.window_s
     tokens = int(engine.clock[0]["tokens"])

@@ -303,6 +303,11 @@ class Serving:
         self._agenda.append((self._unavailable_until, lambda engine: None))
         self._agenda.sort(key=lambda entry: entry[0])
 
+    @property
+    def all_let_in(self) -> bool:
+        """Whether every request of the workload was let in or turned away, so that none waits."""
+        return self.issued == len(self.requests) and not self._waiting
+
     def arrived_s(self, at: int) -> float:
         """When the request arrived; offline, where nobody waits for it, when it was let in."""
         return self.started.get(at, 0.0) if self._offline else self.requests[at].arrival_s

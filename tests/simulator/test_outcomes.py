@@ -9,6 +9,7 @@ import pytest
 from helix_kit.errors import InputError
 from helix_kit.scheduling import Policy, make_policy
 from helix_kit.simulator import Feed, Options, score, scoring, simulate
+from helix_kit.simulator.api import make_engine
 from helix_kit.workload import Workload
 from helix_kit.workload.request import Request
 
@@ -191,6 +192,31 @@ def test_a_backlog_lasts_for_the_run(plan, monkeypatch, execution):
     monkeypatch.setattr(scoring, "BACKLOG", 16)
     assert score(plan, **options)["decode_tokens_per_s"] == pytest.approx(served, rel=0.2)
     assert score(plan, Workload.offline(16, seed=0), **options)["decode_tokens_per_s"] < served / 2
+
+
+@pytest.mark.parametrize("execution", ["range", "layerwise"])
+def test_engines_say_when_nobody_waits(plan, execution):
+    """A handful is soon let in; of many more than the cluster holds some still wait; too long ones wait for nothing."""
+    long = Workload.of([(0.0, 3000, 10**7)] * 3)
+    for workload, said in ((Workload.offline(5, seed=0), True), (Workload.offline(4000, seed=0), False), (long, True)):
+        engine = make_engine(
+            plan, workload, mode="offline", policy="helix", execution=execution, warmup=0.0, duration=30.0, seed=0
+        )
+        engine.run(30.0, lambda now_s: None, 10.0)
+        assert engine.all_let_in is said
+        waiting = len(workload) - len(engine.started.keys() | engine.rejected.keys())
+        assert (waiting == 0) is said
+
+
+@pytest.mark.parametrize("execution", ["range", "layerwise"])
+def test_a_backlog_that_nobody_can_serve_is_not_made_longer(plan, monkeypatch, execution):
+    """With room for ten tokens in a layer every request is turned away, of however many."""
+    asked = []
+    make = scoring._backlog
+    monkeypatch.setattr(scoring, "_backlog", lambda seed, requests: asked.append(requests) or make(seed, requests))
+    room = {node: 10 * (end - start) for node, (start, end) in plan.placement.items()}
+    assert score(plan, execution=execution, warmup=5, duration=10, kv_capacity=room)["decode_tokens_per_s"] == 0
+    assert len(asked) == 1
 
 
 def test_online_scores_need_arrivals(plan):
