@@ -25,6 +25,7 @@ import numpy as np
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.problem import Problem
+from helix_kit.workload.workload import CONVERSATION_OUTPUT_TOKENS
 
 KV_MEAN_SHARE, KV_WORST_SHARE = 0.712, 0.85
 """Share of a layer's KV, and of the fullest node's, in use when the scheduler stops admitting."""
@@ -47,7 +48,7 @@ class Lengths:
     """What requests look like on average, and the prompt lengths to average prefill times over."""
 
     prompts: tuple[int, ...] = (91, 250, 420, 620, 800, 1020, 1310, 1530)
-    output_tokens: float = 232.0
+    output_tokens: float = float(CONVERSATION_OUTPUT_TOKENS)
 
     @property
     def input_tokens(self) -> float:

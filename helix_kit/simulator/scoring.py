@@ -23,9 +23,9 @@ from helix_kit.simulator.api import make_engine
 from helix_kit.simulator.published import Layerwise
 from helix_kit.simulator.serving import Serving
 from helix_kit.workload.request import Request
-from helix_kit.workload.workload import Workload
+from helix_kit.workload.workload import CONVERSATION_OUTPUT_TOKENS, Workload
 
-BACKLOG, MEAN_OUTPUT_TOKENS = 4000, 232
+BACKLOG = 4000
 """Requests that wait at first; twice as many, and again, where they do not last for the run."""
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
@@ -73,7 +73,7 @@ def score(
     if workload is None and mode == "online":
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
     # No plan has served more tokens than its flow; many serve an eighth.
-    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / MEAN_OUTPUT_TOKENS
+    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / CONVERSATION_OUTPUT_TOKENS
     least = max(0, math.ceil(math.log2(likely / BACKLOG)))
     for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog)

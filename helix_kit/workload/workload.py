@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
+CONVERSATION_INPUT_TOKENS, CONVERSATION_OUTPUT_TOKENS = 763, 232
+"""Mean lengths of Azure's conversation trace of 2023, of the requests that the paper keeps."""
 MEAN_SECONDS_A_REQUEST = 0.05
 """How much work `offline(duration=...)` provides: one request for each of these, more than any preset serves."""
 
@@ -94,7 +96,14 @@ class Workload(Sequence[Request]):
         return cls._joined(arrivals, lengths, f"poisson, seed {seed}")
 
     @classmethod
-    def constant(cls, rate: float, duration: float, *, input_tokens: int = 763, output_tokens: int = 232) -> Workload:
+    def constant(
+        cls,
+        rate: float,
+        duration: float,
+        *,
+        input_tokens: int = CONVERSATION_INPUT_TOKENS,
+        output_tokens: int = CONVERSATION_OUTPUT_TOKENS,
+    ) -> Workload:
         """One request every 1/rate seconds, all of the same lengths."""
         samplers.check_rate(rate, duration)
         count = int(np.ceil(rate * duration - 1e-9))

@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 
 from helix_kit.errors import InputError
 from helix_kit.workload import Workload
+from helix_kit.workload.workload import (
+    CONVERSATION_INPUT_TOKENS,
+    CONVERSATION_OUTPUT_TOKENS,
+    MEAN_TOKENS_A_REQUEST,
+)
 
 
 def lengths(workload: Workload) -> np.ndarray:
@@ -97,6 +102,13 @@ def test_sampler_fits_its_trace(shared, trace, sampler, limits):
     assert np.corrcoef(ours.T)[0, 1] == pytest.approx(np.corrcoef(theirs.T)[0, 1], abs=0.05)
     counts = [np.bincount((np.array([r.arrival_s for r in w]) / 3).astype(int)) for w in (drawn, real)]
     assert counts[0].std() / counts[0].mean() == pytest.approx(counts[1].std() / counts[1].mean(), rel=0.15)
+
+
+def test_named_means_are_the_traces(shared):
+    """What the predictor and the length of a backlog rest on, in whole tokens."""
+    real = Workload.from_trace(shared / "traces" / "AzureLLMInferenceTrace_conv.csv").limited(2048, 1024)
+    assert lengths(real).mean(axis=0) == pytest.approx((CONVERSATION_INPUT_TOKENS, CONVERSATION_OUTPUT_TOKENS), abs=0.6)
+    assert pytest.approx(MEAN_TOKENS_A_REQUEST, abs=1) == CONVERSATION_INPUT_TOKENS + CONVERSATION_OUTPUT_TOKENS
 
 
 def test_rates_and_seeds():
