@@ -102,13 +102,17 @@ class Problem:
         partial_inference: bool = True,
         links: Iterable[Edge] | None = None,
         split: Literal["any", "balanced"] = "any",
+        able: Mapping[str, float] | None = None,
     ) -> Flow:
-        """A maximum flow of `placement`, by networkx; ``split="balanced"`` is the one that loads nodes evenly."""
+        """A maximum flow of `placement`, by networkx; ``split="balanced"`` is the one that loads nodes evenly.
+
+        `able` are tokens/s of each placed node, where they are not those of `node_throughput`.
+        """
         graph = build_flow_graph(
             self.cluster,
             self.model,
             placement,
-            self.node_throughput(placement),
+            self.node_throughput(placement) if able is None else able,
             partial_inference=partial_inference,
             links=links,
         )

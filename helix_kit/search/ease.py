@@ -12,13 +12,12 @@ stands apart: no request changes over to or from other kinds. The flow is the ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.flow import Flow, Placement, build_flow_graph
-from helix_kit.placement.balance import balanced_flow
+from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.problem import Problem
 
 Ease = dict[str, float]
@@ -35,23 +34,18 @@ def eased_flow(
     partial_inference: bool = True,
 ) -> Flow:
     """The balanced flow that requests follow; without `ease`, of all that can be carried."""
-    if not ease:
-        return problem.max_flow(placement, partial_inference=partial_inference, split="balanced")
     kinds = problem.kind_of
     able = {n: t * ease.get(kinds[n], 1.0) for n, t in problem.node_throughput(placement).items()}
     apart = {kind for kind in ease if _holds_all(problem, placement, kind)}
-    part = {n: kinds[n] if kinds[n] in apart else "" for n in placement} | {COORDINATOR: None}
+    links = _within_parts(problem, placement, apart) if apart else None
+    return problem.max_flow(placement, partial_inference=partial_inference, links=links, split="balanced", able=able)
+
+
+def _within_parts(problem: Problem, placement: Placement, apart: Collection[str]) -> list[Edge]:
+    """Links to and from the coordinator, and those between nodes of one kind that stands apart, or of the others."""
+    part = {n: problem.kind_of[n] if problem.kind_of[n] in apart else "" for n in placement} | {COORDINATOR: None}
     names = [COORDINATOR, *placement]
-    links = [(a, b) for a in names for b in names if a != b and (None in (part[a], part[b]) or part[a] == part[b])]
-    graph = build_flow_graph(
-        problem.cluster,
-        problem.model,
-        placement,
-        able,
-        partial_inference=partial_inference,
-        links=links if apart else None,
-    )
-    return balanced_flow(graph)
+    return [(a, b) for a in names for b in names if a != b and (None in (part[a], part[b]) or part[a] == part[b])]
 
 
 def plain(problem: Problem, placement: Placement, ease: Ease) -> Ease:

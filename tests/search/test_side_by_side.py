@@ -59,6 +59,7 @@ def test_spared_kinds_get_their_share_and_stand_apart(problem, three_parts):
     for (kind, share), alone in zip(ease.items(), (573.284, 240.498, 323.393), strict=True):
         entering = sum(flow.through(n) for n, span in three_parts.items() if kinds[n] == kind and span[0] == 0)
         assert entering == pytest.approx(share * alone, rel=0.01)
+    assert eased_flow(problem, three_parts, {}) == problem.max_flow(three_parts, split="balanced")
     assert eased_flow(problem, three_parts, {}).tokens_per_s == whole.tokens_per_s
 
 
