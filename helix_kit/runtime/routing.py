@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from helix_kit.flow import Edge, Pipeline, build_flow_graph, max_flow
+import helix_kit.placement.balance  # noqa: F401 - scipy loads now, not while the requests of a lost worker wait
+from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, View, make_policy
 from helix_kit.scheduling.policy import valid_links
@@ -12,10 +13,14 @@ from helix_kit.workload.request import Request
 
 
 def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
-    """`plan` with only the nodes of `placement`: the flow is solved anew, node speeds stay the plan's."""
+    """`plan` with only the nodes of `placement`: the flow is solved anew, and split as the plan's is.
+
+    Node speeds stay the plan's.
+    """
     speeds = {node: plan.node_throughput_tokens_per_s[node] for node in placement}
-    graph = build_flow_graph(plan.cluster, plan.model, placement, speeds, partial_inference=plan.partial_inference)
-    flow = max_flow(graph)
+    flow = plan.problem.max_flow(
+        placement, partial_inference=plan.partial_inference, split=plan.flow_split, able=speeds
+    )
     value = flow.tokens_per_s
     # Not `model_copy`: it would carry over the properties that `plan` has cached.
     fields = {name: getattr(plan, name) for name in Plan.model_fields}

@@ -285,8 +285,9 @@ class Serving:
         self._restart(victims)
         alive = {name: span for name, span in made.plan.placement.items() if self.is_alive(name)}
         left = Plan.from_placement(
-            made.plan.problem, alive, method=made.plan.method, partial_inference=made.plan.partial_inference
-        )
+            made.plan.problem, alive, method=made.plan.method, partial_inference=made.plan.partial_inference,
+            flow_split=made.plan.flow_split,
+        )  # fmt: skip
         if left.flow_tokens_per_s > 0:
             self._use_policy(self._make_policy(left))
 

@@ -7,6 +7,7 @@ import pytest
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.simulator import LinkDegrades, NodeDies, NodeSlows, PlanSwap, simulate
+from helix_kit.simulator.api import make_engine
 from helix_kit.workload import Workload
 
 WORKLOAD = Workload.azure_conversation(rate=0.7, duration=120, seed=5)
@@ -36,6 +37,22 @@ def test_a_dead_node_costs_restarts_but_no_request(plan):
         assert sum(60.0 < t <= 62.0 for t in record.token_times_s) <= 1
     assert hit.summary()["prompt_latency_s"]["avg"] >= calm.summary()["prompt_latency_s"]["avg"]
     assert hit.nodes[node].busy < calm.nodes[node].busy
+
+
+def test_the_flow_after_a_loss_is_split_as_the_plans(plan):
+    """As the runtime's is: balanced where the plan's is, else the first maximum flow met."""
+    alive = {n: span for n, span in plan.placement.items() if n != "A100-40G-1"}
+    wanted = {split: plan.problem.max_flow(alive, split=split).edges for split in ("balanced", "any")}
+    assert wanted["balanced"] != wanted["any"]
+    for split, edges in wanted.items():
+        engine = make_engine(
+            Plan.from_placement(plan.problem, plan.placement, method="hand", flow_split=split), WORKLOAD,
+            mode="online", policy="helix", execution="range", warmup=0.0, duration=5.0, seed=0,
+            faults=[NodeDies("A100-40G-1", at_s=1.0, detection_s=1.0)],
+        )  # fmt: skip
+        engine.run(5.0, lambda now_s: None, 1.0)
+        hops = engine.policy.topology.next_hops
+        assert {(a, b): f for a, after in hops.items() for b, f in after} == edges
 
 
 def test_without_a_pipeline_requests_wait_and_the_report_says_so(plan):
