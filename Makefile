@@ -69,7 +69,7 @@ bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each a
 bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 	$(BIN)/python benchmarks/bench_plan.py -o docs/plan-bench.md
 
-bench-served: $(DEV) ## What served plans serve beside the published ones (about an hour)
+bench-served: $(DEV) ## What served plans serve beside the published ones (a good hour)
 	rm -f docs/served-bench.md
 	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md --plans figures/.cache/served-bench
 

@@ -2,8 +2,9 @@
 
 Offline under the published simulator's rules, the published request stream as seed 0 and lengths drawn anew for the
 others; online at the published rates; by our runtime's rules (`range` execution, chunked prefill); with wrong
-profiles; and how well the predictor orders plans that it was not fitted on. All sections take about an hour on two
-idle cores; one row can be run alone, and is appended:
+profiles; and how well the predictor orders plans that it was not fitted on. All sections take a good hour on two
+idle cores. Sections, clusters and models can be run alone: in a document that is there already only their rows change,
+and its last table says when and where each row was measured:
 
     python benchmarks/bench_served.py --sections any --clusters geo24 -o docs/served-bench.md
 """
@@ -15,6 +16,7 @@ import datetime
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -28,14 +30,15 @@ from helix_kit.experiments import published
 from helix_kit.placement.plan import Plan
 from helix_kit.search.held_out import held_out
 from helix_kit.simulator import score, simulate
+from helix_kit.workload.workload import MEAN_TOKENS_A_REQUEST
 
 SETUPS = {"single24": "single", "geo24": "geo", "hetero42": "hetero42"}
 SEEDS = range(6)
 METRICS = ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s")
-TOKENS_A_REQUEST = 995.5
-"""The published offered loads are tokens/s of requests with this many on average."""
 MARGIN = 0.97
 """Share of the published mean latencies that searches are told to stay under."""
+TIME_LIMIT_S = {"single24": 150.0, "geo24": 150.0, "hetero42": 280.0}
+"""A search; that of 42 machines needs longer, and a plan may take five minutes."""
 RIVALS = ("swarm", "petals", "separate", "separate-plus", "proportional")
 SAMPLES = 10
 
@@ -77,6 +80,11 @@ SECTIONS: dict[str, tuple[str, str]] = {
         "| cluster | model | plans | predictor | max flow |\n|---|---|---:|---:|---:|\n",
     ),
 }
+MEASURED = (
+    "When and where",
+    "| section | cluster | model | date | Python | machine | cores | worker processes |\n"
+    "|---|---|---|---|---|---|---:|---:|\n",
+)
 
 
 def published_means(setup: str, model: str, mode: str, execution: str = "layerwise") -> dict[str, float]:
@@ -124,8 +132,9 @@ def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, th
         options["latency_limit_s"] = MARGIN * theirs["decode_latency_s"]
     if section == "online":
         (part,) = published.find(SETUPS[cluster], model, "helix", "online").parts
-        options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / TOKENS_A_REQUEST}
-    plan = hk.plan(cluster, model, objective="served", time_limit=args.time_limit, jobs=args.jobs, **options)
+        options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / MEAN_TOKENS_A_REQUEST}
+    limit_s = args.time_limit or TIME_LIMIT_S[cluster]
+    plan = hk.plan(cluster, model, objective="served", time_limit=limit_s, jobs=args.jobs, **options)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         plan.save(kept)
@@ -179,35 +188,79 @@ def rows(args: argparse.Namespace, section: str, cluster: str, model: str) -> st
     return served_row(args, section, cluster, model)
 
 
-def head(args: argparse.Namespace) -> str:
-    """Title, machine, date and command."""
+HEAD = (
+    "# What served plans serve\n\n"
+    "Written by `make bench-served` (`benchmarks/bench_served.py`); the last table says when and where each row was\n"
+    "measured.\n\n"
+    "Offline: means over six length seeds of ten minutes each, the first the published stream; the published\n"
+    "plan on that stream. Latencies are means over requests and decode steps. The published 30B plans are three\n"
+    "separate clusters with a scheduler each, theirs added up; ours is one.\n"
+)
+
+
+def measured_row(args: argparse.Namespace, section: str, cluster: str, model: str) -> str:
+    """Today, and this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        "# What served plans serve\n\n"
-        "Written by `make bench-served` (`benchmarks/bench_served.py`, "
-        f"time limit {args.time_limit:g} s a search, {args.jobs} worker processes).\n"
-        f"{datetime.date.today()}, Python {platform.python_version()}, {platform.machine()}, {cores} cores.\n\n"
-        "Offline: means over six length seeds of ten minutes each, the first the published stream; the published\n"
-        "plan on that stream. Latencies are means over requests and decode steps. The published 30B plans are three\n"
-        "separate clusters with a scheduler each, theirs added up; ours is one.\n"
+        f"| {section} | {cluster} | {model} | {datetime.date.today()} | {platform.python_version()} | "
+        f"{platform.machine()} | {cores} | {args.jobs} |\n"
     )
 
 
+def rows_in(document: list[str], part: tuple[str, str]) -> range | None:
+    """Where the rows of a part's table stand among the lines of a document; None where it has no such part.
+
+    Raises ValueError where the part has a table of other columns.
+    """
+    title, intro = part
+    if f"## {title}" not in document:
+        return None
+    first = document.index(f"## {title}") + 1
+    last = next((i for i in range(first, len(document)) if document[i].startswith("## ")), len(document))
+    columns = intro.splitlines()[-2]
+    if columns not in document[first:last]:
+        raise ValueError(f"the table of {title!r} has other columns than this program writes; write to another file")
+    start = document.index(columns, first) + 2
+    return range(start, next((i for i in range(start, last) if not document[i].startswith("|")), last))
+
+
+def merged(text: str, part: tuple[str, str], lines: str, cells: Sequence[str]) -> str:
+    """The document with `lines` in place of the rows of that part that begin with `cells`, or after the others."""
+    document = text.splitlines()
+    found = rows_in(document, part)
+    if found is None:
+        title, intro = part
+        before, mark, after = text.partition(f"\n## {MEASURED[0]}\n")
+        return f"{before.rstrip()}\n\n## {title}\n\n{intro}{lines}{mark}{after}"
+    begin = "| " + " | ".join(cells) + " "
+    old = [i for i in found if document[i].startswith(begin)]
+    at = old[0] if old else found.stop
+    kept = [line for i, line in enumerate(document) if i not in old]
+    return "\n".join([*kept[:at], *lines.splitlines(), *kept[at:]]) + "\n"
+
+
 def main() -> None:
-    """Run the benchmark; print the rows, and append them to the tables of an output file."""
+    """Run the benchmark; print the rows, and put them into the tables of an output file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="*", default=list(SECTIONS), choices=list(SECTIONS))
     parser.add_argument("--clusters", nargs="*", default=list(SETUPS), choices=list(SETUPS))
     parser.add_argument("--models", nargs="*", default=["llama2-70b", "llama-30b"])
-    parser.add_argument("--time-limit", type=float, default=150.0)
+    limits = ", ".join(f"{name} {seconds:g}" for name, seconds in TIME_LIMIT_S.items())
+    parser.add_argument("--time-limit", type=float, help=f"seconds a search, for every cluster; else {limits}")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--plans", type=Path, help="folder to keep the plans in, and to take those of robustness from")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="document to write; of one that is there only these rows")
     args = parser.parse_args()
-    if args.output and not args.output.exists():
-        args.output.write_text(head(args))
+    if args.output and args.output.exists():
+        # Before an hour is spent.
+        try:
+            for part in (*(SECTIONS[s] for s in args.sections), MEASURED):
+                rows_in(args.output.read_text().splitlines(), part)
+        except ValueError as error:
+            parser.error(f"{args.output}: {error}")
+    elif args.output:
+        args.output.write_text(HEAD)
     for section in args.sections:
-        title, intro = SECTIONS[section]
         # 30B was published on two clusters, and is the matter of the first table alone.
         models = [m for m in args.models if m == "llama2-70b" or section == "offline"]
         for model in models:
@@ -216,10 +269,9 @@ def main() -> None:
                 sys.stdout.write(f"{section}: {lines}")
                 sys.stdout.flush()
                 if args.output:
-                    text = args.output.read_text()
-                    if f"## {title}\n" not in text:
-                        text += f"\n## {title}\n\n{intro}"
-                    args.output.write_text(text + lines)
+                    text = merged(args.output.read_text(), SECTIONS[section], lines, (cluster, model))
+                    row = measured_row(args, section, cluster, model)
+                    args.output.write_text(merged(text, MEASURED, row, (section, cluster, model)))
 
 
 if __name__ == "__main__":
