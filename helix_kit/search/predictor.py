@@ -33,14 +33,19 @@ PREFILL_WORK, PREFILL_QUEUE = 1.3, 0.67
 DECODE_WORK, DECODE_STUCK = 2.46, 1.78
 BLOCKING = 0.35
 LINK_WAIT = 0.9
-"""What waits for a link waits for prompts on it: by their lengths (mean square over twice the squared mean) 0.67."""
+"""Waiting for a link with load rho, in times that a mean prompt takes on it: this times rho / (1 - rho).
+
+By queueing alone it is the mean square of prompt lengths over twice their squared mean, 0.67 in the conversation trace.
+0.9 was set by hand; no fit is on record, and nothing derives the third above."""
 FILL_HORIZON_S = 400.0
 """Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this.
 
-No arithmetic gives 400: it brings down plans of geo24 whose prompts keep a narrow link busy until the KV caches are
-full, which are ranked far too high without it."""
+Set by hand, on geo24. No arithmetic gives 400: it brings down plans whose prompts keep a narrow link busy until the KV
+caches are full, which are ranked far too high without it."""
 TYPICAL_DECODE_BATCH = 12
+"""Requests of the batch whose time stands for a decode step: step times are nearly flat in it. Not fitted."""
 HOP_OVERHEAD_S = 2e-4
+"""Added to each link's latency. Not fitted."""
 
 
 @dataclass(frozen=True)
