@@ -10,7 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
@@ -171,8 +171,12 @@ def encode(candidate: Candidate) -> dict[str, Any]:
 def decode(data: dict[str, Any]) -> Candidate:
     """The candidate that `encode` wrote; its flow has no capacities or cut."""
     flow = Flow(data["tokens_per_s"], {(a, b): f for a, b, f in data["edges"]}, {}, ())
-    placement = {n: (s, e) for n, (s, e) in data["placement"].items()}
-    return Candidate(placement, flow, data["predicted"], data["served"], ease=data["ease"])
+    return Candidate(layout_of(data["placement"]), flow, data["predicted"], data["served"], ease=data["ease"])
+
+
+def layout_of(data: Mapping[str, Sequence[int]]) -> Layout:
+    """Node -> layer range, of which JSON makes lists."""
+    return {node: (start, end) for node, (start, end) in data.items()}
 
 
 def _send(worker: subprocess.Popen[str], line: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.watch import Watch
 from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
-from helix_kit.search.scorer import decode, encode
+from helix_kit.search.scorer import decode, encode, layout_of
 
 
 def answers(lines: Iterator[str]) -> Iterator[str]:
     """For each task the candidates that it made, as a line of JSON."""
     header = json.loads(next(lines))
-    pins = {n: (s, e) for n, (s, e) in header["rules"].pop("pins").items()}
+    pins = layout_of(header["rules"].pop("pins"))
     evaluator = Evaluator(Plan.model_validate(header["plan"]).problem, Rules(**header["rules"], pins=pins))
     for line in lines:
         yield json.dumps([encode(c) for c in _do(evaluator, json.loads(line))])
@@ -26,17 +26,18 @@ def answers(lines: Iterator[str]) -> Iterator[str]:
 def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
     if "polish" in task:
         polish = task["polish"]
-        start = {n: (s, e) for n, (s, e) in polish["parent"].items()}
         clock = Watch(polish["seconds"])
-        return evaluator.polish(start, seed=polish["seed"], rounds=polish["rounds"], over=clock.over)
+        return evaluator.polish(
+            layout_of(polish["parent"]), seed=polish["seed"], rounds=polish["rounds"], over=clock.over
+        )
     setting = Setting(**task["setting"])
     if "candidate" in task:
         return [evaluator.simulate(decode(task["candidate"]), setting)]
     step = task["step"]
-    parent = {n: (s, e) for n, (s, e) in step["parent"].items()}
     return evaluator.explore(
-        parent, setting, seed=step["seed"], known=set(task["known"]), picks=step["picks"], ease=step["ease"]
-    )
+        layout_of(step["parent"]), setting, seed=step["seed"], known=set(task["known"]), picks=step["picks"],
+        ease=step["ease"],
+    )  # fmt: skip
 
 
 def main() -> None:
