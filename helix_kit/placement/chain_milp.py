@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def choose_chain(
     search: PatternSearch,
     stages: Sequence[Stage],
+    flow: float,
     share: float,
     *,
     solver: str,
@@ -33,8 +34,8 @@ def choose_chain(
     seed: int = 0,
     max_depth: int | None = None,
 ) -> list[list[Stage]] | None:
-    """Stages of each region in order of the chain, or None; `share` is the most of F that one link carries."""
-    widths = [s.widest_share(search.groups) for s in stages]
+    """Stages of each region in order of the chain, or None; `share` is the most of `flow` that one link carries."""
+    widths = [s.widest_share(search.groups, flow) for s in stages]
     region_of = {g: r for r, members in enumerate(search.regions) for g in members}
     regions = [region_of[s.region] for s in stages]
     root = math.sqrt(share)

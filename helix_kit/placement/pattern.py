@@ -33,6 +33,8 @@ CLOSE = 0.7
 KEPT_LOSS = 0.15
 """Columns with a reduced cost above -this times their length stay: the integer program needs more than the basis."""
 MOST_COLUMNS = 600
+CROSSING_WORTH = 4.0
+"""Layers that a wide stage at a crossing may cost, far more than one does."""
 SMALL_SECONDS = 6.0
 BOUND_SECONDS, BOUND_SHARE = 10.0, 0.15
 """Most of the time that B4 may take before the search begins."""
@@ -106,12 +108,15 @@ class PatternSearch:
         from helix_kit.placement.chain_milp import choose_chain
 
         share = min(1.0, self.crossing_cap / target)
-        return choose_chain(self, kept, share, max_depth=self.max_depth, **settings)
+        if share < 1:
+            lanes = {s.lanes for s in kept}
+            kept += [s for s in self._worth_a_crossing(target, share, pricings) if s.lanes not in lanes]
+        return choose_chain(self, kept, target, share, max_depth=self.max_depth, **settings)
 
     def _usable(self, target: float) -> list[Stage]:
         narrow = math.sqrt(min(1.0, self.link_cap / target)) * (1 + 1e-9)
         usable = [s for s in self.pool.values() if s.rate >= target * (1 - 1e-9)]
-        return usable if narrow >= 1 else [s for s in usable if s.widest_share(self.groups) <= narrow]
+        return usable if narrow >= 1 else [s for s in usable if s.widest_share(self.groups, target) <= narrow]
 
     def _pricings(self, target: float) -> list[StagePricing]:
         """One a region; where links bind, lanes carry what the product of two shares lets through."""
@@ -149,15 +154,59 @@ class PatternSearch:
             # Wide stages make the crossings; the best of each length, region and width stay, whatever they cost.
             share = min(1.0, self.crossing_cap / target)
             seen: set[tuple[str, int, bool]] = set()
+            lanes = {s.lanes for s in kept}
             for _, s in reduced:
-                width = s.widest_share(self.groups) / (1 + 1e-9)
+                width = s.widest_share(self.groups, target) / (1 + 1e-9)
                 for limit in (math.sqrt(share), share):
                     key = (self.groups[s.region].region, s.length, limit == share)
                     if width <= limit and key not in seen:
                         seen.add(key)
-                        if s not in kept:
+                        if s.lanes not in lanes:
+                            lanes.add(s.lanes)
                             kept.append(s)
         return kept
+
+    def _worth_a_crossing(self, target: float, share: float, pricings: Sequence[StagePricing]) -> list[Stage]:
+        """Near-optimal stages where crossings are asked for, which the program above leaves out.
+
+        A chain through R regions needs 2 R - 2 wide stages, at most two in each:
+
+            max  sum_p l_p y_p + M sum_r w_r    s.t.  sum_p a_pg y_p <= n_g,   w_r <= sum_{p wide, in r} y_p,
+                 w_r <= 2,   sum_r w_r <= 2 R - 2.
+        """
+        count = len(self.regions)
+        region_of = {g: r for r, members in enumerate(self.regions) for g in members}
+        supply = [g.size for g in self.groups]
+        hops = [] if self.max_depth is None else [self.max_depth]
+        width = math.sqrt(share) * (1 + 1e-9)
+        # A right-hand side of 0 would let the simplex cycle.
+        right = [*supply, *hops, *[1e-6] * count, *[2.0] * count, 2.0 * count - 2]
+        met = []
+        for r in range(count):
+            use = np.zeros(len(right))
+            use[[-1, -1 - count + r, -1 - 2 * count + r]] = 1.0
+            met.append((CROSSING_WORTH, use.tolist()))
+
+        def column(stage: Stage) -> tuple[float, Sequence[float]]:
+            use = np.zeros(len(right))
+            use[: len(supply)] = stage.uses
+            use[len(supply) : len(supply) + len(hops)] = stage.depth
+            if stage.widest_share(self.groups, target) <= width:
+                use[-1 - 2 * count + region_of[stage.region]] = -1.0
+            return float(stage.length), use.tolist()
+
+        def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
+            prices = duals[: len(supply)] + 1e-9
+            fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
+            for stage in fresh:
+                self.pool.setdefault(stage.lanes, stage)
+            return [column(s) for s in fresh]
+
+        columns = [*met, *(column(s) for s in self._usable(target))]
+        _, duals, _ = colgen.solve(right, columns, price, over=self.watch.over)
+        reduced = [(value - float(np.dot(use, duals)), s) for s in self._usable(target) for value, use in [column(s)]]
+        reduced.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
+        return [s for loss, s in reduced if loss > -KEPT_LOSS * s.length][:MOST_COLUMNS]
 
 
 Chain = list[list[Stage]]

@@ -30,7 +30,7 @@ from helix_kit.placement.watch import Watch
 if TYPE_CHECKING:
     from helix_kit.placement.planner import Task
 
-MOST_NODES = 128
+MOST_NODES = 64
 """More are left to chains of regions: a flow takes longer, and swaps are too many to try."""
 FLOWS_A_NODE = 400
 """Flows computed for one target, for each node; as many swaps are tried."""

@@ -50,9 +50,19 @@ class Stage:
         """Nodes in the longest lane: the hops it adds to a request's path."""
         return max(len(lane) for lane in self.lanes)
 
-    def widest_share(self, groups: Sequence[Group]) -> float:
-        """The largest share of the stage's flow that one lane, so one end node, carries."""
-        return max(lane_rate(lane, groups) for lane in self.lanes) / self.rate
+    def widest_share(self, groups: Sequence[Group], flow: float) -> float:
+        """The largest share of `flow`, at most `rate`, that one lane, so one end node, must carry.
+
+        Fast lanes may carry less than they could: what matters is the level up to which lanes must be filled.
+        """
+        rates = sorted(lane_rate(lane, groups) for lane in self.lanes)
+        left = flow
+        for index, rate in enumerate(rates):
+            level = left / (len(rates) - index)
+            if level <= rate:
+                return level / flow
+            left -= rate
+        return rates[-1] / flow
 
     @classmethod
     def of(cls, length: int, lanes: Sequence[Lane], groups: Sequence[Group]) -> Stage:

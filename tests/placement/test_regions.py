@@ -8,7 +8,9 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem, bounds, heuristics, regions, spread
-from helix_kit.placement.groups import groups_of
+from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.pattern import PatternSearch
+from helix_kit.placement.stages import Stage
 from helix_kit.placement.watch import Watch
 from helix_kit.search.moves import neighbours
 
@@ -85,6 +87,38 @@ def test_flows_of_arrays_are_the_maximum_flows(nic_gbps, partial):
         found.append(problem.max_flow(layout, partial_inference=partial).tokens_per_s)
         assert flows.value(nodes, *spans.T) == pytest.approx(found[-1], abs=1e-6)
     assert sum(value > 0 for value in found) > len(found) / 2
+
+
+@pytest.mark.parametrize(
+    ("rates", "flow", "level"),
+    [
+        ([40, 40, 40], 90, 30),
+        ([10, 90, 20], 60, 30),
+        ([100, 100], 20, 10),
+        ([10, 20, 30], 60, 30),
+        ([5, 5, 5, 50], 45, 30),
+    ],
+)
+def test_width_of_a_stage_is_the_level_its_lanes_are_filled_to(rates, flow, level):
+    """By hand: 10 and 20 are full, so the lane of 90 carries 30 of 60."""
+    groups = [Group(f"kind{i}", "east", (f"n{i}",), (float(rate),)) for i, rate in enumerate(rates)]
+    stage = Stage.of(1, [((g, 1),) for g in range(len(rates))], groups)
+    assert stage.widest_share(groups, flow) == pytest.approx(level / flow)
+
+
+def test_a_fast_machine_may_stand_at_a_crossing():
+    """F is 40, a link carries 4: crossings take shares of sqrt(0.1). The lane of 20 keeps to it beside three of 10."""
+    sizes = {"fast": (1, (20.0,)), "slow": (3, (10.0,))}
+    groups = [
+        Group(kind, region, tuple(f"{kind}-{region}-{i}" for i in range(size)), table)
+        for region in ("east", "west")
+        for kind, (size, table) in sizes.items()
+    ]
+    mixed = [Stage.of(1, [((g, 1),), *[((g + 1, 1),)] * 3], groups) for g in (0, 2)]
+    search = PatternSearch(groups, 2, Watch(20), crossing_cap=4.0, pool={s.lanes: s for s in mixed})
+    chain = search.attempt(40.0)
+    assert chain is not None
+    assert sorted(groups[stage.region].region for part in chain for stage in part) == ["east", "west"]
 
 
 def test_thin_links_bound_the_plan():
