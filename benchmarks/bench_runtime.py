@@ -32,6 +32,7 @@ def prompts(count: int, vocabulary: int) -> list[list[int]]:
 def bench_engine(weights: Path, cuts: list[int], batches: list[int], new_tokens: int) -> dict[str, float]:
     """Tokens per CPU-second of all workers, by batch, and the coordinator's CPU time per token."""
     from helix_kit.runtime import serve
+    from helix_kit.runtime.spec import HEARTBEAT_S
     from helix_kit.runtime.tiny import tiny_plan
 
     bounds = [0, *cuts, 30]
@@ -41,7 +42,7 @@ def bench_engine(weights: Path, cuts: list[int], batches: list[int], new_tokens:
     with serve(plan, weights, pace=False, threads=1) as engine:
 
         def settled() -> dict:
-            time.sleep(1.2)  # two heartbeats: the counters are those of now
+            time.sleep(HEARTBEAT_S + 0.2)  # the counters are those of now
             return engine.status()
 
         engine.generate(prompts(2, 40000), max_new_tokens=4, ignore_eos=True)

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 MOST_LOSSES = 5
 """Lost workers after which a request is started again; after one more it fails, lest it take down all of them."""
-POLL_MS = 200
+POLL_MS = 250
 """Longest pause of the loop."""
-LOOK_S = 0.1
+LOOK_S = 0.2
 """How often silence, ends of processes and time limits are looked for while messages come in."""
 
 

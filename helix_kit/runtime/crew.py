@@ -18,7 +18,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.admission import PageLedger
 from helix_kit.runtime.members import Launcher, Member
-from helix_kit.runtime.messages import Message
+from helix_kit.runtime.messages import STATS, Message
 from helix_kit.runtime.parts import Part, Parts, covering, node_of
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport import Outbox, PeerLostError
@@ -41,7 +41,7 @@ class Timeouts:
 
     start_s: float = 180.0
     """From a worker's start to its first word."""
-    silence_s: float = 2.0
+    silence_s: float = 2.5
     """From a worker's last heartbeat until it counts as lost (frozen, or cut off)."""
 
 
@@ -197,7 +197,7 @@ class Crew:
             return None
         member.heard_s = time.monotonic()
         if message.kind == "beat":
-            member.stats = body["stats"]
+            member.stats = dict(zip(STATS, body["stats"]))
         elif message.kind == "ready":
             member.state, member.endpoint = "up", body["endpoint"]
             member.pages, member.pid = body["pages"], body["pid"]

@@ -22,7 +22,23 @@ MAX_STAGES = 1024
 MAX_POSITION = 1 << 24
 MAX_TEXT = 8192
 MAX_INT = 1 << 62
-MAX_STATS = 64
+MAX_HOPS = 64
+STATS = (
+    "pages_used",
+    "requests",
+    "steps",
+    "overruns",
+    "overrun_s",
+    "busy_s",
+    "prefill_tokens",
+    "decode_tokens",
+    "pages_peak",
+    "malformed",
+    "foreign",
+    "stale",
+    "cpu_s",
+)
+"""A worker's counters in the order in which a heartbeat carries them; their names would be most of it."""
 _ITEM_BYTES = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -135,7 +151,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_stats(value: Any) -> bool:
-    if type(value) is not dict or len(value) > MAX_STATS:
+    return type(value) is list and len(value) == len(STATS) and all(map(_is_number, value))
+
+
+def _are_hops(value: Any) -> bool:
+    if type(value) is not dict or len(value) > MAX_HOPS:
         return False
     return all(map(_is_text, value)) and all(map(_is_number, value.values()))
 
@@ -221,9 +241,9 @@ def _rows_of(width: int, *names: str) -> Callable[[Message], None]:
 
 
 def _fields(**types: str) -> Callable[[Message], None]:
-    """A check that the body has exactly these fields, each ``text``, ``int`` or ``stats`` (name -> number)."""
+    """A check that the body has exactly these fields, each of type ``text``, ``int``, ``stats`` or ``hops``."""
 
-    ok_of: dict[str, Callable[[Any], bool]] = {"text": _is_text, "int": _is_int, "stats": _are_stats}
+    ok_of = {"text": _is_text, "int": _is_int, "stats": _are_stats, "hops": _are_hops}
 
     def check(message: Message) -> None:
         if message.body.keys() != types.keys():
@@ -244,7 +264,7 @@ _CHECKS: dict[str, Callable[[Message], None]] = {
     "ready": _fields(node="text", generation="int", endpoint="text", pages="int", pid="int"),
     "tokens": _rows_of(4, "node", "generation"),
     "freed": _rows_of(2, "node", "generation"),
-    "beat": _fields(node="text", generation="int", stats="stats", hops="stats"),
+    "beat": _fields(node="text", generation="int", stats="stats", hops="hops"),
     "failed": _fields(node="text", generation="int", reason="text"),
 }
 

@@ -14,6 +14,7 @@ from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.parts import node_of
 from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.spec import HEARTBEAT_S
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
@@ -31,8 +32,8 @@ class OverrunError(HelixKitError):
 
 Progress = Callable[[int, int], None]
 """Told how many requests are done, and how many there are."""
-SETTLE_S = 1.2
-"""Longer than two heartbeats: by then the counters of the last step have been reported."""
+SETTLE_S = HEARTBEAT_S + 0.2
+"""By then the counters of the last step have been reported."""
 
 
 def replay(

@@ -11,6 +11,8 @@ from helix_kit.profiles.profile import Profile
 
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "flashinfer", "auto")
+HEARTBEAT_S = 1.0
+"""How often a worker says that it lives; at batch 1 the coordinator spends a tenth of its time on two a second."""
 
 
 def check_dtype(dtype: str) -> str:
@@ -67,4 +69,4 @@ class WorkerSpec(BaseModel):
     """Emulated network card, in each direction, that all links of the node share."""
     bytes_per_token: float = 0.0
     """Declared size of one token's activation on emulated links."""
-    heartbeat_s: float = 0.5
+    heartbeat_s: float = HEARTBEAT_S

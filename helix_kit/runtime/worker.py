@@ -24,7 +24,7 @@ from helix_kit.runtime import devices
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
-from helix_kit.runtime.messages import MAX_STATS, Message, WorkItem
+from helix_kit.runtime.messages import MAX_HOPS, STATS, Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
 from helix_kit.runtime.shaping import CardInbox, Shaper
@@ -179,15 +179,16 @@ class Worker:
         period_s = self.spec.heartbeat_s
         while not self._halt.wait(period_s - time.monotonic() % period_s):
             hops, self._hops = self._hops, {}
-            means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_STATS]}
-            node, generation = self.spec.node, self.spec.generation
-            body = {"node": node, "generation": generation, "stats": self.stats(), "hops": means_s}
+            means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_HOPS]}
+            stats = self.stats()
+            body = {"node": self.spec.node, "generation": self.spec.generation, "hops": means_s}
+            body["stats"] = [stats[name] for name in STATS]
             with contextlib.suppress(PeerLostError):
                 outbox.send(self.spec.coordinator, "beat", body)
         outbox.flush_and_close(0)
 
     def stats(self) -> dict[str, float]:
-        """Counters of this worker."""
+        """Counters of this worker, by the names of `messages.STATS`."""
         pacer, dropped = self._pacer, self._inbox.dropped
         return {
             "pages_used": self._pool.used,
