@@ -34,7 +34,10 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0, 
     found = [_climbed(plan, start, frozenset(names), deadline) for start in _starts(plan, fixed, off)]
     if not off and plan.partial_inference:
         with contextlib.suppress(HelixKitError):  # climbing may still have found something
-            found.append(plan_problem(plan.problem, pins=fixed, time_limit=time_limit, seed=plan.seed, stop=stop))
+            split, seed = plan.flow_split, plan.seed
+            found.append(
+                plan_problem(plan.problem, pins=fixed, time_limit=time_limit, seed=seed, flow_split=split, stop=stop)
+            )
     best = max(found, key=lambda p: p.flow_tokens_per_s)
     if best.flow_tokens_per_s <= 0:
         raise InfeasibleError("the other nodes cannot cover the layers that the pinned ones leave open")
@@ -47,10 +50,7 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0, 
 
 
 def _climbed(plan: Plan, start: Placement, kept: frozenset[str], deadline: float) -> Plan:
-    placement = _climb(plan.problem, start, kept, deadline)
-    return Plan.from_placement(
-        plan.problem, placement, method=plan.method, partial_inference=plan.partial_inference, seed=plan.seed
-    )
+    return plan.rearranged(_climb(plan.problem, start, kept, deadline))
 
 
 def _starts(plan: Plan, fixed: Mapping[str, tuple[int, int]], off: set[str]) -> list[dict[str, tuple[int, int]]]:

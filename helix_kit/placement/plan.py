@@ -113,6 +113,26 @@ class Plan(BaseModel):
             **fields,
         )
 
+    def rearranged(
+        self,
+        placement: dict[str, tuple[int, int]],
+        *,
+        problem: Problem | None = None,
+        method: str | None = None,
+        bound_tokens_per_s: float | None = None,
+    ) -> Plan:
+        """Another placement (or the cluster of another problem) by this plan's rules: whether requests may enter
+        part-way, how flow is split, the seed."""
+        return Plan.from_placement(
+            problem or self.problem,
+            placement,
+            method=method or self.method,
+            bound_tokens_per_s=bound_tokens_per_s,
+            partial_inference=self.partial_inference,
+            flow_split=self.flow_split,
+            seed=self.seed,
+        )
+
     @classmethod
     def load(cls, path: str | Path) -> Plan:
         """The plan in a JSON file written by `save`."""

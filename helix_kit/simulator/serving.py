@@ -280,14 +280,10 @@ class Serving:
 
     def node_is_missed(self, node: str) -> None:
         """The coordinator knows: new flow over the survivors, and everything that used the node starts again."""
-        made = self.setup
+        plan = self.setup.plan
         victims = [at for at in self._live if any(s.node == node for s in self.pipelines[at])]
         self._restart(victims)
-        alive = {name: span for name, span in made.plan.placement.items() if self.is_alive(name)}
-        left = Plan.from_placement(
-            made.plan.problem, alive, method=made.plan.method, partial_inference=made.plan.partial_inference,
-            flow_split=made.plan.flow_split,
-        )  # fmt: skip
+        left = plan.rearranged({name: span for name, span in plan.placement.items() if self.is_alive(name)})
         if left.flow_tokens_per_s > 0:
             self._use_policy(self._make_policy(left))
 

@@ -306,7 +306,7 @@ class ClusterEditor(PictureBox):
                 return
             problem = Problem.of(cluster, self.plan.model, self.plan.profiles)
             before = self.plan.flow_tokens_per_s
-            self.show(Plan.from_placement(problem, dict(self.plan.placement), method=self.plan.method))
+            self.show(self.plan.rearranged(dict(self.plan.placement), problem=problem))
         except (HelixKitError, ValueError) as error:
             self.status.say(error_words(error), "bad")
             return

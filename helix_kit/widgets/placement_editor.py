@@ -145,12 +145,10 @@ class PlacementEditor(PictureBox):
     def _evaluate(self, placement: Ranges) -> Plan:
         if placement == self.start.placement:
             return self.start
-        return Plan.from_placement(
-            self.start.problem,
+        return self.start.rearranged(
             placement,
             method=f"{self.start.method} + edits",
             bound_tokens_per_s=max(self.start.bound_tokens_per_s, self.start.flow_tokens_per_s),
-            partial_inference=self.start.partial_inference,
         )
 
     # ---- what is shown ---------------------------------------------------------------------------------------

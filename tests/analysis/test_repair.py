@@ -50,3 +50,12 @@ def test_impossible_rests_are_refused():
     stuck = Plan.from_placement(problem, {"H100-80G-0": (20, 40), "A100-80G-0": (30, 60)}, method="hand")
     with pytest.raises(InfeasibleError, match="cannot cover"):
         fix_the_rest(stuck, ["H100-80G-0"])
+
+
+@pytest.mark.parametrize("rules", [{"flow_split": "any"}, {"partial_inference": False}])
+def test_edits_go_by_the_rules_of_the_plan(overlapping_plan, rules):
+    """Another placement enters requests part-way, and splits the flow, as the plan that was edited did."""
+    start = Plan.from_placement(overlapping_plan.problem, overlapping_plan.placement, method="hand", **rules)
+    assert start.rearranged(start.placement).flow == start.flow
+    made = fix_the_rest(start, list(start.placement)[:1])
+    assert (made.flow_split, made.partial_inference) == (start.flow_split, start.partial_inference)

@@ -76,6 +76,14 @@ def test_a_link_answers_at_once_with_the_same_placement(editor):
     assert editor.graph.plan is editor.plan
 
 
+def test_a_link_answers_by_the_rules_of_the_plan(editor):
+    solved(editor)
+    rules = {"flow_split": "any", "partial_inference": False}
+    editor.show(editor.plan.from_placement(editor.plan.problem, editor.plan.placement, method="hand", **rules))
+    editor.between_gbps.value = 0.001
+    assert (editor.plan.flow_split, editor.plan.partial_inference) == ("any", False)
+
+
 def test_a_model_that_does_not_fit_gets_the_shortfall_and_a_remedy(editor):
     editor.model.value = Model.preset("llama2-70b")
     editor.solve_button.click()
