@@ -12,8 +12,7 @@ import functools
 import os
 import threading
 import time
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -24,15 +23,16 @@ from helix_kit.runtime import devices
 from helix_kit.runtime.batching import StepLimits, choose
 from helix_kit.runtime.checkpoint import Checkpoint
 from helix_kit.runtime.kv_cache import BlockTable
+from helix_kit.runtime.live import Live, Work, packed, step_sizes
 from helix_kit.runtime.messages import MAX_HOPS, STATS, Message, WorkItem
 from helix_kit.runtime.pacing import Pacer
 from helix_kit.runtime.sampling import SamplingParams, sample
 from helix_kit.runtime.shaping import CardInbox, Shaper
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.stage import Rows, Segment, Stage, segments
+from helix_kit.runtime.stage import Rows, Stage, segments
 from helix_kit.runtime.transfer import joined_on_device
 from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox, PeerLostError
-from helix_kit.runtime.wire import tensor_from, wire_of
+from helix_kit.runtime.wire import tensor_from
 
 IDLE_POLL_S = 0.1
 LINGER_SHARE, LINGER_MOST_S = 0.05, 0.01
@@ -40,42 +40,6 @@ LINGER_SHARE, LINGER_MOST_S = 0.05, 0.01
 TOMBSTONES = 2048
 TOKEN_BYTES = 8.0
 """Declared size of one token on its way to the coordinator."""
-
-
-@dataclass(slots=True)
-class Work:
-    """Rows of one request that wait for a step."""
-
-    item: WorkItem
-    rows: torch.Tensor
-    arrived_s: float
-
-    @property
-    def tokens(self) -> int:
-        """Rows it brings."""
-        return self.item.tokens
-
-
-@dataclass(slots=True)
-class Live:
-    """A request as this worker knows it."""
-
-    epoch: int
-    start: int
-    end: int
-    source: str
-    """Where its rows come from."""
-    next_endpoint: str | None
-    """None: this is the last stage."""
-    next_node: str
-    route: list[list[Any]]
-    sampling: SamplingParams
-    sampling_fields: list[Any]
-    table: BlockTable
-    waiting: deque[Work] = field(default_factory=deque)
-    announced: bool = False
-    """Whether the next stage has been sent the route."""
-    received: int = 0
 
 
 class Worker:
@@ -314,8 +278,8 @@ class Worker:
         self._decode_tokens += sum(piece.tokens for _, piece in work) - prefill
         self._pages_peak = max(self._pages_peak, self._pool.used)
         tokens = self._sample(work, members, results)
-        packets = self._packets(work, members, results)
-        self._pacer.finish(began, _sizes(parts, batch))
+        packets = packed(work, members, results, self._stage.hidden_size)
+        self._pacer.finish(began, step_sizes(parts, batch))
         now, hops = time.monotonic(), self._hops
         for live, (_, piece) in zip(members, work):
             spent_s, count = hops.get(live.source, (0.0, 0))
@@ -375,47 +339,6 @@ class Worker:
         positions = [work[i][1].item.position + work[i][1].tokens for i in ends]
         chosen = sample(logits, [members[i].sampling for i in ends], positions)
         return [[work[i][0], members[i].epoch, p, t] for i, p, t in zip(ends, positions, chosen)]
-
-    def _packets(
-        self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]
-    ) -> dict[str, tuple[dict[str, Any], Any, str, tuple[int, ...]]]:
-        """One message per next hop: its items and their rows in one tensor."""
-        by_hop: dict[str, tuple[list[WorkItem], list[torch.Tensor]]] = {}
-        for live, (_, piece), rows in zip(members, work, hidden):
-            if live.next_endpoint is None:
-                continue
-            item = piece.item
-            first = not live.announced
-            live.announced = True
-            items, parts = by_hop.setdefault(live.next_endpoint, ([], []))
-            items.append(
-                WorkItem(
-                    item.request,
-                    item.epoch,
-                    item.position,
-                    item.tokens,
-                    item.last,
-                    live.route if first else None,
-                    live.sampling_fields if first else None,
-                )
-            )
-            parts.append(rows)
-        packets: dict[str, tuple[dict[str, Any], Any, str, tuple[int, ...]]] = {}
-        for endpoint, (items, parts) in by_hop.items():
-            tensor, dtype = wire_of(torch.cat(parts))
-            shape: tuple[int, ...] = (sum(len(p) for p in parts), self._stage.hidden_size)
-            packets[endpoint] = ({"items": [item.pack() for item in items]}, tensor, dtype, shape)
-        return packets
-
-
-def _sizes(parts: list[Segment], batch: list[Rows]) -> list[tuple[int, int, int]]:
-    """(layers, prefill tokens, decode requests) of each stretch of layers with the same requests."""
-    sizes = []
-    for first, end, active in parts:
-        prefill = sum(batch[i].tokens for i in active if batch[i].tokens > 1)
-        decode = sum(1 for i in active if batch[i].tokens == 1)
-        sizes.append((end - first, prefill, decode))
-    return sizes
 
 
 def run_worker(spec: WorkerSpec) -> None:
