@@ -17,20 +17,21 @@ from helix_kit.placement.planner import plan_problem
 KINDS = ("T4", "L4", "A100-40G", "V100-16G")
 
 
-def make_problem(layers, counts, tables, bandwidths=None, west=(), crossing_gbps=None):
+def make_problem(layers, counts, tables, bandwidths=None, abroad=(), crossing_gbps=None):
     """A problem with throughput tables of our own; `bandwidths` maps (node, node) to Gbit/s.
 
-    `west` counts nodes of each kind that lie in a second region, `crossing_gbps` away.
+    `abroad` counts nodes of each kind in each further region, `crossing_gbps` away.
     """
-    home = {"region": "east"} if west else {}
+    home = {"region": "home"} if abroad else {}
     nodes = [{"gpu": kind, "count": n, **home} for kind, n in zip(KINDS, counts) if n]
-    nodes += [{"gpu": kind, "count": n, "region": "west"} for kind, n in zip(KINDS, west) if n]
+    for i, there in enumerate(abroad):
+        nodes += [{"gpu": kind, "count": n, "region": f"abroad{i}"} for kind, n in zip(KINDS, there) if n]
     links = [{"source": a, "target": b, "bandwidth_gbps": g} for (a, b), g in (bandwidths or {}).items()]
     network = {"within_region": {"bandwidth_gbps": 10}, "links": links}
     if crossing_gbps is not None:
         network["between_regions"] = {"bandwidth_gbps": crossing_gbps}
     described = {"name": "small", "nodes": nodes, "network": network}
-    cluster = hk.Cluster.model_validate(described | ({"coordinator": home} if west else {}))
+    cluster = hk.Cluster.model_validate(described | ({"coordinator": home} if abroad else {}))
     model = hk.Model.preset("llama2-70b").model_copy(update={"num_layers": layers})
     base = Problem.of(cluster, model)
     profiles = {
@@ -124,6 +125,10 @@ def brute_force(problem, partial_inference=True):
 
 
 SMALL = [(3, 0, 0, 0), (2, 1, 0, 0), (1, 1, 1, 0), (2, 2, 0, 0), (3, 1, 0, 0)]
+REGIONS = [
+    ((2, 0), (1, 1)), ((2, 1), (2, 0)), ((1, 1), (1, 1)), ((3, 0), (0, 2)),
+    ((2, 0), (1, 0), (0, 1)), ((1, 1), (1, 0), (1, 0)), ((1, 0), (1, 1), (0, 2)), ((1, 1), (2, 0), (0, 1)),
+]  # fmt: skip
 LARGER = [(4, 1, 0, 0), (2, 2, 1, 0), (3, 3, 0, 0), (2, 2, 1, 1), (6, 0, 0, 0)]
 
 
@@ -149,18 +154,19 @@ def problems(draw, slow_links=False, mixes=(*SMALL, *LARGER)):
 
 
 @st.composite
-def two_regions(draw):
-    """Small clusters in two regions with thin links between them, some of them thinner or wider still."""
-    east, west = draw(st.sampled_from([((2, 0), (1, 1)), ((2, 1), (2, 0)), ((1, 1), (1, 1)), ((3, 0), (0, 2))]))
-    total = [e + w for e, w in zip(east, west)]
+def several_regions(draw):
+    """Small clusters in two or three regions with thin links between them, some of them thinner or wider still."""
+    home, *abroad = draw(st.sampled_from(REGIONS))
+    total = [sum(there) for there in zip(home, *abroad)]
     tables = {}
     for kind in KINDS:
         most = draw(st.integers(2, 3))
         steps = draw(st.lists(st.integers(5, 60), min_size=most, max_size=most))
         tables[kind] = [sum(steps[i:]) for i in range(most)]
     region = {}
-    for kind, e, w in zip(KINDS, east, west):
-        region |= {f"{kind}-{i}": i < e for i in range(e + w)}
+    for kind, *there in zip(KINDS, home, *abroad):
+        lies = [place for place, n in enumerate(there) for _ in range(n)]
+        region |= {f"{kind}-{i}": place for i, place in enumerate(lies)}
     bandwidths = {
         (a, b): draw(st.sampled_from([0.0005, 0.004, 0.01]))
         for a, b in itertools.permutations(region, 2)
@@ -169,7 +175,7 @@ def two_regions(draw):
     held = sum(n * len(tables[kind]) for kind, n in zip(KINDS, total))
     crossing = draw(st.sampled_from([0.0003, 0.001, 0.003, 0.01]))
     layers = min(draw(st.integers(2, 7)), held)
-    return make_problem(layers, east, tables, bandwidths, west, crossing)
+    return make_problem(layers, home, tables, bandwidths, abroad, crossing)
 
 
 def check_pattern(problem, equal):
@@ -228,7 +234,7 @@ def test_never_above_and_bounds_hold_where_links_bind(problem):
 
 
 @settings(max_examples=12)
-@given(two_regions())
+@given(several_regions())
 def test_bounds_that_know_the_regions_hold(problem):
     """B4 and B5 among them: links between regions carry 2 to 76 tokens/s."""
     check_pattern(problem, equal=False)
@@ -256,7 +262,7 @@ def test_never_above_and_bounds_hold_where_links_bind_on_many(problem):
 
 @pytest.mark.slow
 @settings(max_examples=200)
-@given(two_regions())
+@given(several_regions())
 def test_bounds_that_know_the_regions_hold_on_many(problem):
     check_pattern(problem, equal=False)
 
