@@ -1,24 +1,31 @@
 """The runtime's speed beside transformers' own, on one machine, with one thread each, in one run.
 
-    python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [-o docs/runtime-bench.md] [--json FILE]
+    python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [--rounds 3] [-o DOCUMENT] [--json FILE]
 
 Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of what
-computes, so that a busy machine changes little; what is to be read are the ratios. A pipeline of four workers
-is measured in the same way: its extra cost is what passing on costs.
+computes, so that a busy machine changes little; what is to be read are the ratios. All take turns, several rounds of
+them, and medians are shown: a virtual machine may be a quarter slower in one minute than in the next. A pipeline of
+four workers is measured in the same way: its extra cost is what passing on costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from document import facts, write_section
+
+if TYPE_CHECKING:
+    from helix_kit.runtime.engine import Engine
 
 PROMPT_TOKENS = 32
 HOP_BYTES = (16 << 10, 1 << 20)
@@ -29,69 +36,86 @@ def prompts(count: int, vocabulary: int) -> list[list[int]]:
     return [rng.integers(3, vocabulary, PROMPT_TOKENS).tolist() for _ in range(count)]
 
 
-def bench_engine(weights: Path, cuts: list[int], batches: list[int], new_tokens: int) -> dict[str, float]:
-    """Tokens per CPU-second of all workers, by batch, and the coordinator's CPU time per token."""
-    from helix_kit.runtime import serve
+def run_engine(engine: Engine, batch: int, new_tokens: int) -> dict[str, float]:
+    """Tokens per CPU-second of all its workers and per second, and the coordinator's CPU time per token."""
     from helix_kit.runtime.spec import HEARTBEAT_S
+
+    def workers_cpu_s() -> float:
+        time.sleep(HEARTBEAT_S + 0.2)  # the counters are those of now
+        return sum(worker["cpu_s"] for worker in engine.status()["workers"].values())
+
+    workers_s = workers_cpu_s()
+    coordinator_s = engine.status()["coordinator_cpu_s"]
+    began = time.monotonic()
+    engine.generate(prompts(batch, 40000), max_new_tokens=new_tokens, ignore_eos=True)
+    wall_s = time.monotonic() - began
+    # Read at once: the seconds of waiting for the workers' counters are not the tokens'.
+    coordinator_s = engine.status()["coordinator_cpu_s"] - coordinator_s
+    tokens = batch * new_tokens
+    return {
+        "per_cpu_s": tokens / (workers_cpu_s() - workers_s),
+        "per_wall_s": tokens / wall_s,
+        "coordinator_ms_per_token": 1e3 * coordinator_s / tokens,
+    }
+
+
+def start_engine(stack: contextlib.ExitStack, weights: Path, cuts: list[int]) -> Engine:
+    """An engine with a worker for each part of the layers between `cuts`, ready and warm."""
+    from helix_kit.runtime import serve
     from helix_kit.runtime.tiny import tiny_plan
 
-    bounds = [0, *cuts, 30]
-    placement = {f"w{i}": span for i, span in enumerate(itertools.pairwise(bounds))}
-    plan = tiny_plan(weights, placement)
-    found: dict[str, float] = {}
-    with serve(plan, weights, pace=False, threads=1) as engine:
-
-        def settled() -> dict:
-            time.sleep(HEARTBEAT_S + 0.2)  # the counters are those of now
-            return engine.status()
-
-        engine.generate(prompts(2, 40000), max_new_tokens=4, ignore_eos=True)
-        spent_ms = []
-        for batch in batches:
-            before = settled()
-            coordinator_s = engine.status()["coordinator_cpu_s"]
-            began = time.monotonic()
-            engine.generate(prompts(batch, 40000), max_new_tokens=new_tokens, ignore_eos=True)
-            wall_s = time.monotonic() - began
-            # Read at once: the seconds of waiting for the workers' counters are not the tokens'.
-            coordinator_s = engine.status()["coordinator_cpu_s"] - coordinator_s
-            after = settled()
-            cpu_s = sum(after["workers"][n]["cpu_s"] - before["workers"][n]["cpu_s"] for n in placement)
-            found[f"per_cpu_s_{batch}"] = batch * new_tokens / cpu_s
-            found[f"per_wall_s_{batch}"] = batch * new_tokens / wall_s
-            spent_ms.append(1e3 * coordinator_s / (batch * new_tokens))
-            found[f"coordinator_ms_per_token_{batch}"] = spent_ms[-1]
-    return found
+    spans = itertools.pairwise([0, *cuts, 30])
+    plan = tiny_plan(weights, {f"w{i}": span for i, span in enumerate(spans)})
+    engine = stack.enter_context(serve(plan, weights, pace=False, threads=1))
+    engine.generate(prompts(2, 40000), max_new_tokens=4, ignore_eos=True)
+    return engine
 
 
-def bench_transformers(weights: Path, batches: list[int], new_tokens: int) -> dict[str, dict[str, float]]:
-    """The same for `generate` (one padded batch) and `generate_batch` (transformers' continuous batching)."""
+def run_transformers(method: str, model: Any, batch: int, new_tokens: int) -> dict[str, float]:
+    """The same for `generate` (one padded batch) or `generate_batch` (transformers' continuous batching)."""
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    torch.set_num_threads(1)
-    found: dict[str, dict[str, float]] = {"generate": {}, "generate_batch": {}}
     config = GenerationConfig(
         max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, eos_token_id=None, pad_token_id=2
     )
-    model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
-    for batch in batches:
-        ids = torch.tensor(prompts(batch, 40000))
-        cpu, wall = time.process_time(), time.monotonic()
+    inputs = prompts(batch, 40000)
+    cpu, wall = time.process_time(), time.monotonic()
+    if method == "generate":
+        ids = torch.tensor(inputs)
         out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        assert out.shape[1] == PROMPT_TOKENS + new_tokens
-        found["generate"][f"per_cpu_s_{batch}"] = batch * new_tokens / (time.process_time() - cpu)
-        found["generate"][f"per_wall_s_{batch}"] = batch * new_tokens / (time.monotonic() - wall)
-    paged = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
-    for batch in batches:
-        inputs = prompts(batch, 40000)
-        cpu, wall = time.process_time(), time.monotonic()
-        results = paged.generate_batch(inputs=inputs, generation_config=config, progress_bar=False)
+        made = batch * (out.shape[1] - PROMPT_TOKENS)
+    else:
+        results = model.generate_batch(inputs=inputs, generation_config=config, progress_bar=False)
         made = sum(len(result.generated_tokens) for result in results.values())
-        assert made == batch * new_tokens, f"{made} tokens"
-        found["generate_batch"][f"per_cpu_s_{batch}"] = made / (time.process_time() - cpu)
-        found["generate_batch"][f"per_wall_s_{batch}"] = made / (time.monotonic() - wall)
-    return found
+    cpu_s, wall_s = time.process_time() - cpu, time.monotonic() - wall
+    assert made == batch * new_tokens, f"{made} tokens"
+    return {"per_cpu_s": made / cpu_s, "per_wall_s": made / wall_s}
+
+
+def bench(weights: Path, batches: list[int], new_tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians over `rounds`, in each of which all take their turn at every batch: a machine's mood meets all alike."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        one, four = (start_engine(stack, weights, cuts) for cuts in ([], [8, 16, 23]))
+        # Not one model for both: `generate_batch` changes its attention.
+        plain, paged = (AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval() for _ in range(2))
+        turns: dict[str, Callable[[int], dict[str, float]]] = {
+            "one worker": lambda batch: run_engine(one, batch, new_tokens),
+            "generate": lambda batch: run_transformers("generate", plain, batch, new_tokens),
+            "four workers": lambda batch: run_engine(four, batch, new_tokens),
+            "generate_batch": lambda batch: run_transformers("generate_batch", paged, batch, new_tokens),
+        }
+        found: dict[str, dict[str, list[float]]] = {name: {} for name in turns}
+        for _ in range(rounds):
+            for batch in batches:
+                for name, turn in turns.items():
+                    for key, value in turn(batch).items():
+                        found[name].setdefault(f"{key}_{batch}", []).append(value)
+    return {name: {key: statistics.median(v) for key, v in kept.items()} for name, kept in found.items()}
 
 
 def _receive(inbox, sent: list[float], times: list[float], arrived: threading.Event, count: int) -> None:
@@ -157,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--new-tokens", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is run; medians are shown")
     parser.add_argument("-o", "--output", type=Path, help="document whose section on speed is written anew")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -166,10 +191,7 @@ def main() -> None:
     from helix_kit.runtime.weights import demo_weights
 
     weights = demo_weights()
-    results: dict[str, dict[str, float]] = {}
-    results["one worker"] = bench_engine(weights, [], batches, options.new_tokens)
-    results["four workers"] = bench_engine(weights, [8, 16, 23], batches, options.new_tokens)
-    results |= bench_transformers(weights, batches, options.new_tokens)
+    results = bench(weights, batches, options.new_tokens, options.rounds)
     results["transport"] = bench_hop()
     lines = table(results, batches)
     print(f"{device_name('cpu')}, one thread each, fp32, {options.new_tokens} new tokens\n")
@@ -179,7 +201,8 @@ def main() -> None:
             f"`make bench-runtime`; {facts('torch', 'transformers', 'pyzmq')}\n\n"
             f"SmolLM2-135M in fp32 with one thread each, greedy, {PROMPT_TOKENS} random prompt tokens and "
             f"{options.new_tokens} new ones\n(prefill counted); `generate` gets the whole batch at once, padded. "
-            "The coordinator is that of the four workers."
+            f"The coordinator is that of the four workers.\nMedians of {options.rounds} rounds in which all take "
+            "turns; `generate_batch` sets up its cache in each call."
         )
         write_section(options.output, "Speed", "\n".join([about, "", *lines]))
     if options.json:
