@@ -93,10 +93,8 @@ def pack(
     packer: msgpack.Packer | None = None,
 ) -> bytes:
     """Header bytes of a message; a small `tensor` (bytes) may travel in the header instead of a frame of its own."""
-    header = {"kind": kind, "key": key, "dtype": dtype, "shape": list(shape), **body}
-    if len(tensor):
-        header["tensor"] = tensor
-    return (packer or msgpack.Packer()).pack(header)
+    # A list: the names of its fields would be most of a short message, and of the work of reading one.
+    return (packer or msgpack.Packer()).pack([kind, key, dtype, list(shape), tensor, body])
 
 
 def unpack(frames: Sequence[Any], key: bytes) -> Message:
@@ -110,23 +108,23 @@ def unpack(frames: Sequence[Any], key: bytes) -> Message:
     if header.nbytes > MAX_HEADER_BYTES:
         raise MalformedError("too large")
     try:
-        body = msgpack.unpackb(header, max_ext_len=0)
+        fields = msgpack.unpackb(header, max_ext_len=0)
     except Exception as error:  # msgpack raises several unrelated types on bad bytes
         raise MalformedError(f"not msgpack: {error}") from None
-    if not isinstance(body, dict):
-        raise MalformedError("header is not a map")
-    found = body.pop("key", None)
-    if not isinstance(found, bytes) or not hmac.compare_digest(found, key):
+    if type(fields) is not list or len(fields) != 6:
+        raise MalformedError("header is not a list of six fields")
+    kind, found, dtype, shape, inline, body = fields
+    if type(found) is not bytes or not hmac.compare_digest(found, key):
         raise ForeignError("another run's key")
-    inline = body.pop("tensor", b"")
     if type(inline) is not bytes or (inline and len(frames) == 2):
         raise MalformedError("expected one tensor, as bytes")
     tensor = memoryview(frames[1] if len(frames) == 2 else inline)
     if tensor.nbytes > MAX_TENSOR_BYTES:
         raise MalformedError("too large")
-    kind, dtype, shape = body.pop("kind", None), body.pop("dtype", None), body.pop("shape", None)
-    if not isinstance(kind, str) or kind not in _CHECKS:
+    if type(kind) is not str or kind not in _CHECKS:
         raise MalformedError(f"unknown kind {kind!r}")
+    if type(body) is not dict:
+        raise MalformedError("body is not a map")
     _check_tensor(tensor, dtype, shape)
     message = Message(kind, body, tensor if tensor.nbytes else None, dtype or "", tuple(shape))
     _CHECKS[kind](message)

@@ -23,7 +23,7 @@ HIGH_WATER_MARK = 100_000
 
 
 # Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
-_AT_ONCE, _MORE, _READABLE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
+_AT_ONCE, _MORE, _READABLE, _HAS_MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN), int(zmq.RCVMORE)
 
 INLINE_BYTES = 1 << 14
 """Up to this size a tensor travels in the header: copying it takes less than a frame of its own."""
@@ -94,11 +94,12 @@ class Inbox:
         # The bare call: what pyzmq builds around it (pollers, options by enumeration) takes several times as long.
         while zmq.zmq_poll(self._wanted, wait_ms):
             wait_ms = 0
-            frames = [socket.recv(_AT_ONCE, copy=False)]
-            while frames[-1].more:
-                frames.append(socket.recv(_AT_ONCE, copy=False))
+            # A header is short: copying it takes less than what keeps track of a frame. A large tensor stays in place.
+            frames: list[Any] = [socket.recv(_AT_ONCE)]
+            while socket.getsockopt(_HAS_MORE):
+                frames.append(socket.recv(_AT_ONCE, copy=False).buffer)
             try:
-                found.append(messages.unpack([frame.buffer for frame in frames], self._key))
+                found.append(messages.unpack(frames, self._key))
             except ForeignError:
                 self.dropped.foreign += 1
             except MalformedError as error:
