@@ -104,8 +104,8 @@ def main() -> int:
             for handle in live:
                 outcomes[handle.record.outcome] = outcomes.get(handle.record.outcome, 0) + 1
             spent_s = (cpu_s() - spent_s) / (time.monotonic() - start)
-            time.sleep(2)
-            status = engine.status()
+            time.sleep(1)  # pages come back with the step after the last token
+            status = engine.status(fresh=True)
 
     at, memory = np.array(samples).T
     late = at >= WARM_UP_SHARE * at[-1]

@@ -390,6 +390,7 @@ class Coordinator:
 
     def status(self) -> dict[str, Any]:
         """A snapshot (in the coordinator's thread): workers, queue, pages, counters."""
+        now = time.monotonic()
         return {
             "workers": {
                 m.node: {
@@ -398,6 +399,7 @@ class Coordinator:
                     "layers": [m.spec.start, m.spec.end],
                     "pages": m.pages,
                     "reason": m.reason,
+                    "report_age_s": None if m.reported_s is None else now - m.reported_s,
                     **m.stats,
                 }
                 for m in self.crew.members.values()

@@ -197,7 +197,7 @@ class Crew:
             return None
         member.heard_s = time.monotonic()
         if message.kind == "beat":
-            member.stats = dict(zip(STATS, body["stats"]))
+            member.stats, member.reported_s = dict(zip(STATS, body["stats"])), member.heard_s
         elif message.kind == "ready":
             member.state, member.endpoint = "up", body["endpoint"]
             member.pages, member.pid = body["pages"], body["pid"]

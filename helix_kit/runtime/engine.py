@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from helix_kit.workload.workload import Workload
 
 Prompt = str | Sequence[int]
+FRESH_POLL_S = 0.02
+UNDERWAY_S = 0.05
+"""A report that came this soon may have been written before it was asked for."""
 
 
 class EngineError(HelixKitError):
@@ -221,11 +225,22 @@ class Engine:
         seed = self._seed if seed is None else seed
         return replay(self, workload, seed=seed, max_seconds=max_seconds, progress=progress)
 
-    def status(self) -> dict[str, Any]:
-        """Workers (state, pid, layers, counters), queue, pages promised, losses."""
-        if self.closed:
-            raise EngineError("the engine is closed")
-        return self._coordinator.ask(self._coordinator.status)
+    def status(self, *, fresh: bool = False) -> dict[str, Any]:
+        """Workers (state, pid, layers, counters), queue, pages promised, losses.
+
+        A worker's counters are those of its last heartbeat, `report_age_s` ago; before the first they are zeros, and
+        `report_age_s` is None. With `fresh`, waits (about a second) until all workers that are up have reported anew.
+        """
+        asked_s = time.monotonic()
+        while True:
+            if self.closed:
+                raise EngineError("the engine is closed")
+            most_s = time.monotonic() - asked_s - UNDERWAY_S
+            status = self._coordinator.ask(self._coordinator.status)
+            ages_s = [worker["report_age_s"] for worker in status["workers"].values() if worker["state"] == "up"]
+            if not fresh or all(age_s is not None and age_s < most_s for age_s in ages_s):
+                return status
+            time.sleep(FRESH_POLL_S)
 
     def restart(self, node: str) -> None:
         """Start a new worker for a node whose worker was lost; requests are routed to it when it is up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from helix_kit.runtime.messages import STATS
 from helix_kit.runtime.spec import WorkerSpec
 
 State = Literal["starting", "up", "lost"]
@@ -51,7 +52,10 @@ class Member:
     pid: int | None = None
     started_s: float = 0.0
     heard_s: float = 0.0
-    stats: dict[str, float] = field(default_factory=dict)
+    stats: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATS, 0))
+    """Its counters as it reported them last; zeros before its first heartbeat."""
+    reported_s: float | None = None
+    """When it did."""
     reason: str = ""
 
     @property

@@ -14,7 +14,6 @@ from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.parts import node_of
 from helix_kit.runtime.sampling import SamplingParams
-from helix_kit.runtime.spec import HEARTBEAT_S
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
@@ -32,8 +31,6 @@ class OverrunError(HelixKitError):
 
 Progress = Callable[[int, int], None]
 """Told how many requests are done, and how many there are."""
-SETTLE_S = HEARTBEAT_S + 0.2
-"""By then the counters of the last step have been reported."""
 
 
 def replay(
@@ -53,7 +50,7 @@ def replay(
     rng = np.random.default_rng(seed)
     vocabulary = engine.vocab_size
     prompts = [rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload]
-    before = engine.status()
+    before = engine.status(fresh=True)
     coordinator = engine._coordinator
     start = coordinator.now_s()
     scale = engine.time_scale
@@ -82,8 +79,7 @@ def replay(
     records += [RequestRecord(request) for request in unsent]
     last = max([t for r in records for t in r.token_times_s[-1:]], default=0.0)
     window = (0.0, max_seconds if late or (unsent and max_seconds is not None) else last)
-    time.sleep(SETTLE_S)
-    after = engine.status()
+    after = engine.status(fresh=True)
     facts = _facts(engine, workload, seed, before, after)
     if engine.emulated and facts["overrun_share"] > MOST_OVERRUNS:
         raise OverrunError(
@@ -133,8 +129,8 @@ def _node_use(before: dict[str, Any], after: dict[str, Any], window_s: float) ->
 def _worker_use(then: dict[str, Any], now: dict[str, Any], window_s: float) -> NodeUse:
     def grown(field: str) -> float:
         # A restarted worker counts from zero again.
-        value = now.get(field, 0.0) - then.get(field, 0.0)
-        return float(value if value >= 0 else now.get(field, 0.0))
+        value = now[field] - then.get(field, 0)
+        return float(value if value >= 0 else now[field])
 
     busy = min(1.0, grown("busy_s") / window_s) if window_s > 0 else 0.0
     return NodeUse(
@@ -145,7 +141,7 @@ def _worker_use(then: dict[str, Any], now: dict[str, Any], window_s: float) -> N
         prefill_tokens=int(grown("prefill_tokens")),
         decode_tokens=int(grown("decode_tokens")),
         kv_capacity=int(now["pages"]),
-        kv_peak=int(now.get("pages_peak", 0)),
+        kv_peak=int(now["pages_peak"]),
     )
 
 
@@ -170,7 +166,7 @@ def _facts(
     engine: Engine, workload: Workload, seed: int, before: dict[str, Any], after: dict[str, Any]
 ) -> dict[str, Any]:
     def total(status: dict[str, Any], field: str) -> float:
-        return float(sum(worker.get(field, 0.0) for worker in status["workers"].values()))
+        return float(sum(worker[field] for worker in status["workers"].values()))
 
     steps = total(after, "steps") - total(before, "steps")
     overruns = total(after, "overruns") - total(before, "overruns")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 
 import pytest
+from idling import wait_until_idle
 
 pytest.importorskip("torch")
 
@@ -44,14 +44,7 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
             handles[-1].result(60)
         for handle in handles[:-1]:
             handle.result(60)
-        end = time.monotonic() + 10
-        while True:
-            status = engine.status()
-            used = [worker["pages_used"] for worker in status["workers"].values()]
-            if not any(used) and not status["pages_promised"]:
-                break
-            assert time.monotonic() < end, status
-            time.sleep(0.05)
+        status = wait_until_idle(engine)
         assert all(worker["state"] == "up" for worker in status["workers"].values())
     assert max(seen) > 0
     # Admission lets in more than one request at a time, and never more than there are pages.

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from idling import wait_until_idle
 
 torch = pytest.importorskip("torch")
 
@@ -129,17 +130,6 @@ def test_cancel_keeps_what_there_is(tiny_llama: Path) -> None:
         assert 4 <= len(answer.token_ids) < 400
         assert handle.record.outcome == "cancelled"
         wait_until_idle(engine)
-
-
-def wait_until_idle(engine: Engine, timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        status = engine.status()
-        used = sum(worker.get("pages_used", 1) for worker in status["workers"].values() if worker["state"] == "up")
-        if not status["pages_promised"] and not used and not status["running"]:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"pages are not free: {engine.status()}")
 
 
 def test_paced_steps_take_the_profiles_time(tiny_llama: Path) -> None:

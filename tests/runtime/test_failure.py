@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from idling import wait_until_idle
 
 torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, devices, serve  # noqa: E402
+from helix_kit.runtime.messages import STATS  # noqa: E402
 from helix_kit.runtime.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.stage import Stage  # noqa: E402
 from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
@@ -44,7 +46,8 @@ def engine(shared_engine: Engine) -> Engine:
     for node, worker in shared_engine.status()["workers"].items():
         if worker["state"] == "lost":
             shared_engine.restart(node)
-    wait_for(lambda: all_up(shared_engine) and is_idle(shared_engine), 60, "the engine does not recover")
+    wait_for(lambda: all_up(shared_engine), 60, "the engine does not recover")
+    wait_until_idle(shared_engine)
     return shared_engine
 
 
@@ -81,12 +84,6 @@ def all_up(engine: Engine) -> bool:
     return all(worker["state"] == "up" for worker in engine.status()["workers"].values())
 
 
-def is_idle(engine: Engine) -> bool:
-    status = engine.status()
-    used = sum(w.get("pages_used", 1) for w in status["workers"].values() if w["state"] == "up")
-    return not status["pages_promised"] and not used and not status["running"] and not status["waiting"]
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal.Signals) -> None:
     texts = [(p, SAMPLED if index % 2 else {}) for index, p in enumerate(prompts(10))]
@@ -104,7 +101,7 @@ def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal
     status = engine.status()
     assert [node for _, node, _ in status["losses"][len(before["losses"]) :]] == [victim]
     assert status["flow_tokens_per_s"] < engine.plan.flow_tokens_per_s
-    wait_for(lambda: is_idle(engine), 10, "pages were not returned")
+    wait_until_idle(engine)
 
 
 def test_a_restarted_worker_rejoins(engine: Engine, undisturbed) -> None:
@@ -134,6 +131,21 @@ def test_no_pipeline_left_fails_with_a_reason(engine: Engine) -> None:
     engine.restart("a")
     wait_for(lambda: engine.status()["workers"]["a"]["state"] == "up", 60, "did not come back")
     assert len(engine.generate([5], max_new_tokens=3, ignore_eos=True).token_ids) == 3
+
+
+def test_a_new_worker_has_counters_before_it_reports(engine: Engine) -> None:
+    """Whoever looks at a worker between its start and its first heartbeat finds the same fields."""
+    os.kill(engine.status()["workers"]["d"]["pid"], signal.SIGKILL)
+    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "lost", 5, "the loss went unnoticed")
+    engine.restart("d")
+    seen = set()
+    while (worker := engine.status()["workers"]["d"])["report_age_s"] is None:
+        seen.add(worker["state"])
+        assert {name: worker[name] for name in STATS} == dict.fromkeys(STATS, 0)
+    assert "starting" in seen
+    asked_s = time.monotonic()
+    workers = engine.status(fresh=True)["workers"].values()
+    assert all(worker["report_age_s"] < time.monotonic() - asked_s for worker in workers)
 
 
 def test_workers_can_be_restarted_by_themselves(plan, tiny_llama: Path, undisturbed) -> None:
@@ -169,7 +181,7 @@ def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path
         assert handle.result(60).token_ids == undisturbed(texts[0], 60)
         assert set(engine.status()["workers"]) == {"c", "d"}
         assert engine.status()["losses"] == []
-        wait_for(lambda: is_idle(engine), 10, "pages were not returned")
+        wait_until_idle(engine)
 
 
 def test_a_request_that_ends_every_worker_is_given_up(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,11 +295,8 @@ def chaos(engine: Engine, seed: int, requests: int, undisturbed) -> dict[str, in
     for node, worker in engine.status()["workers"].items():
         if worker["state"] == "lost":
             engine.restart(node)
-    wait_for(
-        lambda: all_up(engine) and is_idle(engine),
-        60,
-        f"pages were not returned: {engine.status()}",
-    )
+    wait_for(lambda: all_up(engine), 60, "the engine does not recover")
+    wait_until_idle(engine)
     return counts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from idling import wait_until_idle
 
 torch = pytest.importorskip("torch")
 
@@ -86,13 +87,9 @@ def test_same_answers_over_several_devices(tiny_llama: Path, expected: list[list
         workers = engine.status()["workers"]
         spans = {name: tuple(worker["layers"]) for name, worker in workers.items()}
         assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (1, 2), "b/1": (2, 4), "b/2": (4, 6), "c": (0, 6)}
-        end = time.monotonic() + 5
-        while any(w.get("pages_used", 1) for w in engine.status()["workers"].values()):
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        assert engine.status()["pages_promised"] == 0
+        workers = wait_until_idle(engine)["workers"]
         # What entered at layer 4 took no page of b/0 and b/1, which hold the layers before.
-        assert workers["b/0"].get("pages_peak", 0) == workers["b/1"].get("pages_peak", 0) == 0
+        assert workers["b/0"]["pages_peak"] == workers["b/1"]["pages_peak"] == 0 < workers["b/2"]["pages_peak"]
 
 
 def test_reports_are_by_node(tiny_llama: Path) -> None:
@@ -130,13 +127,8 @@ def test_one_lost_gpu_is_the_loss_of_its_node(tiny_llama: Path, expected: list[l
         answers = [handle.result(60) for handle in handles]
         assert [a.token_ids for a in answers] == expected
         assert any(a.record.restarts for a in answers)  # some were on it
-        end = time.monotonic() + 10
-        while engine.status()["pages_promised"] or any(
-            w["pages_used"] for w in engine.status()["workers"].values() if w["state"] == "up"
-        ):
-            assert time.monotonic() < end, "pages were not returned"
-            time.sleep(0.05)
-        states = {name: worker["state"] for name, worker in engine.status()["workers"].items()}
+        status = wait_until_idle(engine)
+        states = {name: worker["state"] for name, worker in status["workers"].items()}
         assert [name for name, state in states.items() if state == "lost"] == ["b/2"]
         late = engine.generate(PROMPTS, **OPTIONS)
         assert "b" not in {s.node for a in late for s in a.pipeline}

@@ -41,11 +41,11 @@ class EngineCollector(Collector):
         busy = CounterMetricFamily("helix_kit_worker_busy_seconds", "Time in steps", labels=["node"])
         for node, worker in status["workers"].items():
             up.add_metric([node], 1.0 if worker["state"] == "up" else 0.0)
-            pages.add_metric([node], worker.get("pages_used", 0))
+            pages.add_metric([node], worker["pages_used"])
             capacity.add_metric([node], worker["pages"])
-            steps.add_metric([node], worker.get("steps", 0))
-            overruns.add_metric([node], worker.get("overruns", 0))
-            busy.add_metric([node], worker.get("busy_s", 0))
+            steps.add_metric([node], worker["steps"])
+            overruns.add_metric([node], worker["overruns"])
+            busy.add_metric([node], worker["busy_s"])
         yield from (up, pages, capacity, steps, overruns, busy)
 
 
