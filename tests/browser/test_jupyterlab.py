@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -19,7 +18,10 @@ pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
 
 import nbformat
 
-PlaywrightTimeout = pytest.importorskip("playwright.sync_api", reason="needs playwright").TimeoutError
+KERNEL_IS_CONNECTED = """() => {
+  const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+  return context?.isReady && context.session?.kernel?.connectionStatus === "connected";
+}"""
 CELLS = [
     """
 import helix_kit as hk
@@ -88,15 +90,10 @@ def opened(browser: Any, lab: str) -> Iterator[Any]:
     page.requests = []
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(f"{lab}lab/tree/page.ipynb", timeout=120_000)
-    # "Run all" is dropped without a word while the kernel is not attached yet, and the page may say that it is idle
-    # before that: ask again until the widget is there.
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
-    for patience_ms in (15_000, 20_000, 30_000, 60_000):
-        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        with contextlib.suppress(PlaywrightTimeout):
-            page.wait_for_selector("g.node", timeout=patience_ms)
-            break
-    page.wait_for_selector("g.node", timeout=1_000)
+    # Asked earlier, "run all" is dropped without a word, or answered by a dialog that asks for a kernel.
+    page.wait_for_function(KERNEL_IS_CONNECTED, timeout=120_000)
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_selector("g.node", timeout=120_000)
     yield page
     context.close()
 
