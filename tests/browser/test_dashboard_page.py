@@ -147,8 +147,8 @@ def test_a_click_on_a_bar_reaches_python_and_comes_back(opened):
 def test_an_invalid_edit_is_explained_and_undone(opened, screenshots):
     opened.click(".placement-editor g.node[data-node='L4-1']")
     opened.wait_for_function("document.querySelector('.placement-editor select').selectedOptions[0].text === 'L4-1'")
+    opened.wait_for_function("document.querySelector('.placement-editor input[type=number]').value === '42'")
     first = opened.locator(".placement-editor input[type=number]").first
-    assert first.input_value() == "42"
     first.fill("44")
     first.press("Enter")
     text = wait_for_status(opened, "placement-editor", "held by nobody")

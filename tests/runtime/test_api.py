@@ -216,7 +216,7 @@ def test_a_client_that_leaves_frees_its_place(server: Server, engine: Engine, st
 
 def test_time_limit_is_503(weights: Path) -> None:
     plan = tiny_plan(weights, {"a": (0, 6)}, step_ms=20.0)
-    limits = Limits(seconds=0.5)
+    limits = Limits(seconds=2.0)
     with serve(plan, weights, launcher="inproc", pace=True) as engine, start_server(engine, limits=limits) as server:
         body = {"prompt": [5], "max_tokens": 300, "ignore_eos": True}
         answer = httpx.post(f"{server.url}/completions", json=body, timeout=30)

@@ -184,9 +184,9 @@ def test_replay_reports_a_run(engine: Engine) -> None:
 def test_replay_can_be_cut_short(tiny_llama: Path) -> None:
     plan = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=10.0)
     with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
-        run = engine.replay(Workload.of([(0.0, 5, 400), (0.1, 5, 4), (9.0, 5, 4)]), max_seconds=1.0)
+        run = engine.replay(Workload.of([(0.0, 5, 400), (0.1, 5, 4), (9.0, 5, 4)]), max_seconds=4.0)
     assert [r.outcome for r in run.records] == ["in_flight", "finished", "in_flight"]
-    assert run.partial and run.window == (0.0, 1.0)
+    assert run.partial and run.window == (0.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ folder = Path(sys.argv[1])
 plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)})
 engine = serve(plan, folder, pace=False)
 pids = [w["pid"] for w in engine.status()["workers"].values()]
-print(engine.generate([5, 6, 7], max_new_tokens=4, ignore_eos=True).token_ids)
-print("torch" in sys.modules, *pids, engine._coordinator.crew._launcher._nursery.pid)
+print(engine.generate([5, 6, 7], max_new_tokens=4, ignore_eos=True).token_ids, flush=True)
+print("torch" in sys.modules, *pids, engine._coordinator.crew._launcher._nursery.pid, flush=True)
 if sys.argv[2] == "close":
     engine.close()
 elif sys.argv[2] == "die":

@@ -92,8 +92,8 @@ def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal
     wait_for(lambda: engine.status()["tokens_out"] > before["tokens_out"] + 60, 20, "no tokens")
     victim = "b"
     os.kill(engine.status()["workers"][victim]["pid"], how)
-    noticed_s = wait_for(lambda: engine.status()["workers"][victim]["state"] == "lost", 5, "the loss went unnoticed")
-    assert noticed_s < 3.0
+    wait_for(lambda: engine.status()["workers"][victim]["state"] == "lost", 20, "the loss went unnoticed")
+    assert engine._coordinator.crew.detection_s[-1] < 3.0
     answers = [handle.result(60) for handle in handles]
     assert [a.token_ids for a in answers] == [undisturbed(p, 40, **options) for p, options in texts]
     hit = [a for a in answers if a.record.restarts]
@@ -137,12 +137,12 @@ def test_a_new_worker_has_counters_before_it_reports(engine: Engine) -> None:
     """Whoever looks at a worker between its start and its first heartbeat finds the same fields."""
     os.kill(engine.status()["workers"]["d"]["pid"], signal.SIGKILL)
     wait_for(lambda: engine.status()["workers"]["d"]["state"] == "lost", 5, "the loss went unnoticed")
-    engine.restart("d")
-    seen = set()
-    while (worker := engine.status()["workers"]["d"])["report_age_s"] is None:
-        seen.add(worker["state"])
-        assert {name: worker[name] for name in STATS} == dict.fromkeys(STATS, 0)
-    assert "starting" in seen
+    coordinator = engine._coordinator
+    # In one go: it may be up before another question is asked.
+    worker = coordinator.ask(lambda: (coordinator.crew.restart("d"), coordinator.status())[1])["workers"]["d"]
+    assert (worker["state"], worker["report_age_s"]) == ("starting", None)
+    assert {name: worker[name] for name in STATS} == dict.fromkeys(STATS, 0)
+    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "up", 60, "did not come back")
     asked_s = time.monotonic()
     workers = engine.status(fresh=True)["workers"].values()
     assert all(worker["report_age_s"] < time.monotonic() - asked_s for worker in workers)
