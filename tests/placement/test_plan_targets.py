@@ -62,9 +62,11 @@ def independent_flow(plan):
 def test_pattern_reaches_the_known_best(cluster, model, least, gap, solver):
     described = hk.Cluster.model_validate(cluster) if isinstance(cluster, dict) else hk.Cluster.preset(cluster)
     before = cpu_seconds()
-    plan = hk.plan(described, hk.Model.preset(model), solver=solver, time_limit=120)
-    # Ten seconds are the target, which `make bench-plan` measures: here other work may have the cores.
-    assert cpu_seconds() - before < 40
+    plan = hk.plan(described, hk.Model.preset(model), solver=solver, time_limit=30)
+    # Seconds of the clock are in `make bench-plan`: here other work may have the cores, which slows this down, too;
+    # the one case that takes nearly all of its ten seconds gets room for that.
+    is_close = solver == "glpk" and isinstance(cluster, dict) and cluster["name"] == "8xL4"
+    assert cpu_seconds() - before < (20 if is_close else 10)
     assert plan.flow_tokens_per_s >= least
     assert plan.gap <= gap
     assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
