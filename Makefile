@@ -29,7 +29,7 @@ DEMO := $(VENV)/.installed-demo
 DEV  := $(VENV)/.installed-dev
 
 demo: $(DEMO) ## Set up, then plan, simulate and serve: runs notebooks/00_quickstart.ipynb and prints a summary
-	$(BIN)/python -m helix_kit.experiments.demo
+	$(BIN)/python -m helix_kit.experiments.machinery.demo
 
 test: $(DEV) ## Set up, then all tests but the slow and GPU ones
 	$(PYTEST) -m "not slow and not gpu"
@@ -59,7 +59,7 @@ dashboard: $(DEMO) ## Open the editors of notebook 06 as a dashboard in the brow
 	FAST=1 $(BIN)/python -m helix_kit.widgets.dashboard
 
 notebooks: $(DEMO) ## Execute every notebook in place, outputs and pictures kept
-	$(BIN)/python -m helix_kit.experiments.notebooks
+	$(BIN)/python -m helix_kit.experiments.machinery.notebooks
 
 figures: $(DEMO) ## Write the figures in figures/
 	$(BIN)/helix-kit reproduce --all --jobs 2 --document docs/reproduction.md
@@ -95,4 +95,4 @@ bench-widget: $(DEV) ## Flow graph widget: milliseconds from slider to redraw
 	$(BIN)/python benchmarks/bench_widget.py
 
 fidelity: $(DEV) ## Regenerate docs/fidelity.md: our simulator against every published figure
-	$(BIN)/python -m helix_kit.experiments.fidelity
+	$(BIN)/python -m helix_kit.experiments.machinery.fidelity

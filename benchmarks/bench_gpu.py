@@ -49,8 +49,8 @@ def rates(count: int, new_tokens: int, first_s: float, end_s: float) -> dict[str
 def bench_worker(weights: Path, device: str, dtype: str, attention: str, batches: list[int], new_tokens: int) -> dict:
     """Our engine with all layers in one worker, by batch."""
     from helix_kit.runtime import serve
-    from helix_kit.runtime.checkpoint import Checkpoint
-    from helix_kit.runtime.tiny import tiny_plan
+    from helix_kit.runtime.weights.checkpoint import Checkpoint
+    from helix_kit.runtime.weights.tiny import tiny_plan
 
     layers = int(Checkpoint(weights).config["num_hidden_layers"])
     plan = tiny_plan(weights, {"gpu": (0, layers)}, kv_tokens_per_layer=2 * max(batches) * (PROMPT_TOKENS + new_tokens))
@@ -101,7 +101,7 @@ def bench_generate(weights: Path, device: str, dtype: str, batches: list[int], n
 
 def bench_hop(hidden_size: int, device: str, dtype: str, repeats: int = 100) -> dict[int, float]:
     """Median microseconds of rows to the host and back, by rows."""
-    from helix_kit.runtime.transfer import to_device, to_host
+    from helix_kit.runtime.worker.transfer import to_device, to_host
 
     where = torch.device(device)
 
@@ -169,8 +169,8 @@ def main() -> int:
     import importlib.metadata
     import importlib.util
 
-    from helix_kit.runtime.checkpoint import Checkpoint
-    from helix_kit.runtime.weights import demo_weights
+    from helix_kit.runtime.weights.checkpoint import Checkpoint
+    from helix_kit.runtime.weights.demo import demo_weights
 
     weights = options.weights or demo_weights()
     batches = [int(b) for b in options.batches.split(",")]

@@ -60,7 +60,7 @@ def run_engine(engine: Engine, batch: int, new_tokens: int) -> dict[str, float]:
 def start_engine(stack: contextlib.ExitStack, weights: Path, cuts: list[int]) -> Engine:
     """An engine with a worker for each part of the layers between `cuts`, ready and warm."""
     from helix_kit.runtime import serve
-    from helix_kit.runtime.tiny import tiny_plan
+    from helix_kit.runtime.weights.tiny import tiny_plan
 
     spans = itertools.pairwise([0, *cuts, 30])
     plan = tiny_plan(weights, {f"w{i}": span for i, span in enumerate(spans)})
@@ -127,7 +127,7 @@ def bench_hop(count: int = 200) -> dict[str, float]:
     """Median time of one message between two sockets of the data plane, in microseconds."""
     import zmq
 
-    from helix_kit.runtime.transport import Inbox, Outbox
+    from helix_kit.runtime.transport.sockets import Inbox, Outbox
 
     context, key = zmq.Context(), b"k" * 16
     found = {}
@@ -186,7 +186,7 @@ def main() -> None:
     batches = [int(b) for b in options.batches.split(",")]
 
     from helix_kit.runtime.profile import device_name
-    from helix_kit.runtime.weights import demo_weights
+    from helix_kit.runtime.weights.demo import demo_weights
 
     weights = demo_weights()
     results = bench(weights, batches, options.new_tokens, options.rounds)

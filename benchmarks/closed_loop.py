@@ -63,9 +63,9 @@ def main() -> int:
     options = parser.parse_args()
 
     import helix_kit as hk
-    from helix_kit.experiments.closed_loop import output_tokens_per_s, simulate_to_the_end
+    from helix_kit.experiments.figures.closed_loop import output_tokens_per_s, simulate_to_the_end
     from helix_kit.profiles import shipped_profiles
-    from helix_kit.runtime.weights import demo_weights
+    from helix_kit.runtime.weights.demo import demo_weights
 
     weights = demo_weights()
     profiles = shipped_profiles("SmolLM2-135M") if options.shipped else measured_profiles(weights)

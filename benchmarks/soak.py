@@ -54,7 +54,7 @@ def main() -> int:
     import os
 
     from helix_kit.runtime import serve
-    from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
+    from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:

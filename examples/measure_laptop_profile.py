@@ -13,7 +13,7 @@ from pathlib import Path
 
 from helix_kit import Model
 from helix_kit.runtime.profile import emulated, measure, write_tables
-from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
+from helix_kit.runtime.weights.demo import DEMO_MODEL, demo_weights
 
 FACTORS = {"CPU-fast": 2.5, "CPU-medium": 3.75, "CPU-slow": 6.0}
 # 58 layers on the four nodes together: each of the 30 layers can be held almost twice.

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 import helix_kit as hk
-from helix_kit.placement.change import moved_gb
+from helix_kit.placement.least_change import moved_gb
 
 SMALL = """
 name: small

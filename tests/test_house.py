@@ -150,7 +150,7 @@ def test_doctests_of_the_descriptions():
     import doctest
     from importlib import import_module
 
-    for name in ("cluster", "model", "flow", "profiles.throughput", "placement.problem"):
+    for name in ("cluster", "model", "flow.network", "profiles.throughput", "placement.problem"):
         result = doctest.testmod(import_module(f"helix_kit.{name}"))
         assert result.attempted and not result.failed, name
 

@@ -51,7 +51,7 @@ def serve_command(
     from helix_kit.placement.plan import Plan
     from helix_kit.report import Run
     from helix_kit.runtime import demo_weights, serve
-    from helix_kit.runtime.weights import DEMO_MODEL
+    from helix_kit.runtime.weights.demo import DEMO_MODEL
 
     plan = Plan.load(plan_file)
     if http is not None and prompt:

@@ -19,11 +19,11 @@ from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.model import Model
 from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import solve
-from helix_kit.placement.stages import Stage, StagePricing, uniform_stages
+from helix_kit.placement.solvers.solve import solve
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -15,13 +14,16 @@ from typing import Any, Literal
 
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.flow import Edge, Flow
+from helix_kit.flow import Edge
 from helix_kit.model import Model, load_model
-from helix_kit.placement import baselines, bounds, heuristics
+from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.baselines import others as baselines
+from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.method import Found, Task
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import check_solver
+from helix_kit.placement.solvers.solve import check_solver
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
 
@@ -31,38 +33,6 @@ OPTIONS = ("prove",)
 METHOD_OPTIONS = {"paper-milp": ("degree", "initial", "mip_gap", "tighten", "write_lp")}
 _SERVED = "helix_kit.search"
 """Where objective ``served`` lives: above the simulator, so by name, and only when it is asked for."""
-
-
-@dataclass
-class Found:
-    """What a method returns: a placement, and what it knows about it."""
-
-    placement: dict[str, tuple[int, int]]
-    links: set[Edge] | None = None
-    """Links that requests may take; None: all that fit."""
-    bounds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    solver: str | None = None
-
-
-@dataclass
-class Task:
-    """What a method is given."""
-
-    problem: Problem
-    watch: Watch
-    solver: str
-    seed: int
-    partial_inference: bool
-    groups: list[Group]
-    options: dict[str, Any] = field(default_factory=dict)
-    flow_split: Literal["balanced", "any"] = "balanced"
-
-    def flow(self, found: Found, split: Literal["balanced", "any"] = "any") -> Flow:
-        """An exact maximum flow of what a method found."""
-        return self.problem.max_flow(
-            found.placement, partial_inference=self.partial_inference, links=found.links, split=split
-        )
 
 
 def plan(
@@ -194,7 +164,7 @@ def plan_problem(
     _check_options(options, method)
     options = {**options, "max_stages": _checked_depth(max_stages, method)}
     if pins:
-        from helix_kit.placement.pinned import check_pins
+        from helix_kit.placement.pattern.pins import check_pins
 
         _only_pattern("pins", method)
         options["pins"] = check_pins(problem, pins)
@@ -203,7 +173,7 @@ def plan_problem(
     watch.report(bound=problem.compute_bound)
     found = _run(method, task)
     if base is not None:
-        from helix_kit.placement import change
+        from helix_kit.placement import least_change as change
 
         old = {n: span for n, span in base.placement.items() if n in problem.kind_of}
         found.placement = change.find(task, old, price_per_gb, found.placement)
@@ -274,12 +244,12 @@ def _checked_depth(max_stages: int | None, method: str) -> int | None:
 
 def _run(method: str, task: Task) -> Found:
     if method == "pattern":
-        from helix_kit.placement.pattern import find
+        from helix_kit.placement.pattern.search import find
 
         placement, proven = find(task)
         return Found(placement, _short_links(task, placement), bounds=proven, solver=task.solver)
     if method == "paper-milp":
-        from helix_kit.placement.paper import find as find_paper
+        from helix_kit.placement.paper.method import find as find_paper
 
         return find_paper(task)
     if method == "swarm":

@@ -117,7 +117,7 @@ class Problem:
             links=links,
         )
         if split == "balanced":
-            from helix_kit.placement.balance import balanced_flow
+            from helix_kit.flow.balanced import balanced_flow
 
             return balanced_flow(graph)
         return max_flow(graph)

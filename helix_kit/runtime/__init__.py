@@ -6,12 +6,12 @@ load it here.
 
 from __future__ import annotations
 
-from helix_kit.runtime.crew import SwapError, Timeouts
+from helix_kit.runtime.coordinator.crew import SwapError, Timeouts
+from helix_kit.runtime.coordinator.jobs import Completion, Handle, Piece, RequestFailedError
 from helix_kit.runtime.engine import Engine, EngineError
-from helix_kit.runtime.jobs import Completion, Handle, Piece, RequestFailedError
-from helix_kit.runtime.sampling import SamplingParams
 from helix_kit.runtime.serving import serve
-from helix_kit.runtime.weights import demo_weights
+from helix_kit.runtime.weights.demo import demo_weights
+from helix_kit.runtime.worker.sampling import SamplingParams
 
 __all__ = [
     "Completion",

@@ -29,7 +29,7 @@ from helix_kit.placement.plan import Plan
 
 if TYPE_CHECKING:
     from helix_kit.runtime.spec import WorkerSpec
-    from helix_kit.runtime.stage import Stage
+    from helix_kit.runtime.worker.stage import Stage
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from typing import Any
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.engine import Engine
 from helix_kit.runtime.serving import serve
-from helix_kit.runtime.weights import cache_dir
+from helix_kit.runtime.weights.demo import cache_dir
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -47,7 +47,7 @@ def emulate(plan: Plan, *, time_scale: float = 5.0, **options: Any) -> Engine:
 
 def stand_in(num_layers: int) -> Path:
     """Folder with a random Llama of that many layers, 16 wide; made once and kept in the cache."""
-    from helix_kit.runtime.tiny import tiny_checkpoint
+    from helix_kit.runtime.weights.tiny import tiny_checkpoint
 
     target = cache_dir() / f"stand-in-{num_layers}-layers-v1"
     if not target.is_dir():

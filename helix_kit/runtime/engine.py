@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, overload
 from helix_kit import _files
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.checkpoint import Checkpoint
-from helix_kit.runtime.coordinator import Coordinator
-from helix_kit.runtime.jobs import Completion, Handle, Job
-from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.coordinator.jobs import Completion, Handle, Job
+from helix_kit.runtime.coordinator.loop import Coordinator
 from helix_kit.runtime.text import TextCodec, TextStream
+from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.worker.sampling import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 
 if TYPE_CHECKING:

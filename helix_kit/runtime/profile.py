@@ -25,8 +25,8 @@ from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.links import LinkMeasurement
-    from helix_kit.runtime.stage import Stage
+    from helix_kit.runtime.transport.links import LinkMeasurement
+    from helix_kit.runtime.worker.stage import Stage
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
@@ -164,8 +164,8 @@ def measure(
     """
     import torch
 
-    from helix_kit.runtime.checkpoint import Checkpoint
-    from helix_kit.runtime.stage import Stage
+    from helix_kit.runtime.weights.checkpoint import Checkpoint
+    from helix_kit.runtime.worker.stage import Stage
 
     if repeats < 1 or layers < 1:
         raise InputError("expected at least 1", field="repeats" if repeats < 1 else "layers", value=0)
@@ -216,8 +216,8 @@ def _time_step(stage: Stage, phase: str, tokens: int, context: int, repeats: int
     """Seconds of each of `repeats` steps over all layers of `stage`."""
     import torch
 
-    from helix_kit.runtime.kv_cache import BlockTable, pages_for
-    from helix_kit.runtime.stage import Rows
+    from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
+    from helix_kit.runtime.worker.stage import Rows
 
     layers = stage.end - stage.start
     requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)

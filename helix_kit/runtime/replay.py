@@ -11,15 +11,15 @@ import numpy as np
 
 from helix_kit.errors import HelixKitError
 from helix_kit.report import NodeUse, Run
-from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.parts import node_of
-from helix_kit.runtime.sampling import SamplingParams
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
+from helix_kit.runtime.worker.sampling import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
 if TYPE_CHECKING:
+    from helix_kit.runtime.coordinator.jobs import Handle
     from helix_kit.runtime.engine import Engine
-    from helix_kit.runtime.jobs import Handle
 
 MOST_OVERRUNS = 0.02
 """Share of late steps up to which an emulation counts."""

@@ -11,18 +11,18 @@ from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.checkpoint import Checkpoint
-from helix_kit.runtime.coordinator import Coordinator
-from helix_kit.runtime.crew import Timeouts
+from helix_kit.runtime.coordinator.crew import Timeouts
+from helix_kit.runtime.coordinator.loop import Coordinator
+from helix_kit.runtime.coordinator.members import Launcher
 from helix_kit.runtime.devices import Devices, check_devices, find_gpus, memory_share, place
 from helix_kit.runtime.engine import Engine, EngineError
-from helix_kit.runtime.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.launch import make_launcher
-from helix_kit.runtime.members import Launcher
 from helix_kit.runtime.parts import Part, pages_of_parts, parts_of
 from helix_kit.runtime.spec import WorkerSpec, check_attention, check_dtype
-from helix_kit.runtime.transport import CurveKeys
-from helix_kit.runtime.weights import DEMO_MODEL, demo_weights
+from helix_kit.runtime.transport.sockets import CurveKeys
+from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.weights.demo import DEMO_MODEL, demo_weights
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.scheduling import Policy, make_policy
 
 STEP_TOKENS = 512

@@ -7,7 +7,8 @@ from itertools import product
 from typing import Any
 
 from helix_kit.errors import InfeasibleError
-from helix_kit.placement import baselines, heuristics
+from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.baselines import others as baselines
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.placement.pinned import check_pins
+from helix_kit.placement.pattern.pins import check_pins
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem

@@ -15,7 +15,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from helix_kit.placement.groups import Group
-from helix_kit.placement.solvers import solve
+from helix_kit.placement.solvers.solve import solve
 from helix_kit.search.predictor import (
     BLOCKING,
     DECODE_STUCK,

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from helix_kit.simulator.api import simulate
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
-    from helix_kit.simulator.published import Feed
+    from helix_kit.simulator.layerwise.driver import Feed
+    from helix_kit.simulator.ranged.driver import Options
     from helix_kit.simulator.scoring import score
-    from helix_kit.simulator.serving import Options
 
 __all__ = ["Feed", "LinkDegrades", "NodeDies", "NodeSlows", "Options", "PlanSwap", "score", "simulate"]
 
 _HOMES = {
-    "Feed": "helix_kit.simulator.published",
+    "Feed": "helix_kit.simulator.layerwise.driver",
     "LinkDegrades": "helix_kit.simulator.faults",
     "NodeDies": "helix_kit.simulator.faults",
     "NodeSlows": "helix_kit.simulator.faults",
-    "Options": "helix_kit.simulator.serving",
+    "Options": "helix_kit.simulator.ranged.driver",
     "PlanSwap": "helix_kit.simulator.faults",
     "score": "helix_kit.simulator.scoring",
     "simulate": "helix_kit.simulator.api",

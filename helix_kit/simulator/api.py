@@ -19,13 +19,14 @@ from helix_kit.placement.plan import Plan
 from helix_kit.report import Run
 from helix_kit.scheduling import Policy, make_policy
 from helix_kit.scheduling.policy import valid_links
-from helix_kit.simulator import layerwise, ranged
 from helix_kit.simulator import setup as setups
 from helix_kit.simulator.faults import Fault
+from helix_kit.simulator.layerwise import rules as layerwise
+from helix_kit.simulator.layerwise.driver import HOP_BY_HOP, Feed, Layerwise
 from helix_kit.simulator.progress import Progress, watcher
-from helix_kit.simulator.published import HOP_BY_HOP, Feed, Layerwise
+from helix_kit.simulator.ranged import rules as ranged
+from helix_kit.simulator.ranged.driver import Options, Serving, check_faults
 from helix_kit.simulator.reporting import report_of
-from helix_kit.simulator.serving import Options, Serving, check_faults
 from helix_kit.simulator.setup import Setup
 from helix_kit.workload.request import Request
 

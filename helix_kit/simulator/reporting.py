@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from helix_kit.report import LinkUse, NodeUse, Run, TokenTimes
-from helix_kit.simulator.published import finished_batches
+from helix_kit.simulator.layerwise.driver import finished_batches
 from helix_kit.workload.request import Outcome, Request, RequestRecord
 
 

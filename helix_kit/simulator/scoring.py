@@ -20,8 +20,8 @@ from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.simulator.api import make_engine
-from helix_kit.simulator.published import Layerwise
-from helix_kit.simulator.serving import Serving
+from helix_kit.simulator.layerwise.driver import Layerwise
+from helix_kit.simulator.ranged.driver import Serving
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import CONVERSATION_OUTPUT_TOKENS, Workload
 

@@ -23,7 +23,7 @@ from helix_kit.placement import plan as solve
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import METHODS, OBJECTIVES
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import SOLVERS
+from helix_kit.placement.solvers.solve import SOLVERS
 from helix_kit.plots.words import number
 from helix_kit.widgets.edited import Line, edited, lines_of
 from helix_kit.widgets.flow_graph import FlowGraph

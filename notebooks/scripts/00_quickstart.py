@@ -127,7 +127,7 @@ small_plan.show()
 # Each worker is a process that holds only its layers; a coordinator sends every request along its own pipeline.
 
 # %%
-from helix_kit.runtime.crew import Timeouts
+from helix_kit.runtime.coordinator.crew import Timeouts
 
 questions = [
     "What is the capital of France?",
@@ -168,7 +168,7 @@ simulated = hk.Run(
     simulated.records, tokens=simulated.tokens, window=(0.0, max(r.finished_s for r in simulated.records))
 )
 
-from helix_kit.experiments.demo import summary_table
+from helix_kit.experiments.machinery.demo import summary_table
 
 load = os.getloadavg()[0] / (os.cpu_count() or 1)
 if load > 4:  # the workers alone are about two processes a core

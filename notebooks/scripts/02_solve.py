@@ -28,9 +28,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.placement import bounds
+from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import groups_of
-from helix_kit.placement.paper_milp import build, size_of
+from helix_kit.placement.paper.program import build, size_of
 
 FAST = os.environ.get("FAST") == "1"
 LIMIT_S = 4 if FAST else 20
@@ -186,4 +186,4 @@ p.show()
 # 2. Cap the depth with `hk.plan(..., max_stages=12)`. What does a shallower pipeline cost in flow?
 #    ([04](04_simulate.ipynb) shows what it gains in latency.)
 # 3. Give the paper's program more time on cluster10. How long until it beats the pattern program's value?
-# 4. Write the program to an LP file (`helix_kit.placement.solvers.write_lp`) and find the big M.
+# 4. Write the program to an LP file (`helix_kit.placement.solvers.solve.write_lp`) and find the big M.

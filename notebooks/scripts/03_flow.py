@@ -28,8 +28,8 @@ from collections import Counter
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.experiments.placements import figure_4_plan, two_ways
-from helix_kit.experiments.worked import small_model, splits, three_machines, two_regions
+from helix_kit.experiments.figures.placements import figure_4_plan, two_ways
+from helix_kit.experiments.figures.worked import small_model, splits, three_machines, two_regions
 from helix_kit.flow import SINK, SOURCE, build_flow_graph, decompose, max_flow
 from helix_kit.scheduling import make_policy
 from helix_kit.workload.request import Request

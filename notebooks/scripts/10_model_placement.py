@@ -24,7 +24,7 @@
 # %%
 import os
 
-from helix_kit.experiments.showing import compare_sources, show
+from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
 # FAST=1 shows what lies in figures/; else what is out of date is run first.

@@ -25,7 +25,7 @@
 # %%
 import os
 
-from helix_kit.experiments.showing import show
+from helix_kit.experiments.machinery.showing import show
 
 FAST = os.environ.get("FAST") == "1"
 # FAST=1 shows what lies in figures/; else what is out of date is run first.

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.runtime import serve
-from helix_kit.runtime.jobs import Handle
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
+from helix_kit.runtime.coordinator.jobs import Handle
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
 
 def test_every_request_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

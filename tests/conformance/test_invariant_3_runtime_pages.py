@@ -11,8 +11,8 @@ from idling import wait_until_idle
 pytest.importorskip("torch")
 
 from helix_kit.runtime import RequestFailedError, serve
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
-from helix_kit.runtime.worker import Worker
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
+from helix_kit.runtime.worker.loop import Worker
 
 PAGE = 16
 

@@ -11,7 +11,7 @@ from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.runtime import serve
-from helix_kit.runtime.weights import WeightsUnavailableError, demo_weights
+from helix_kit.runtime.weights.demo import WeightsUnavailableError, demo_weights
 
 torch = pytest.importorskip("torch")
 

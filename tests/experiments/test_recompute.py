@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helix_kit.experiments import published
-from helix_kit.experiments.registry import Context, _drawing, _inputs, load, run_experiment
-from helix_kit.experiments.running import run_all
-from helix_kit.experiments.simulated import metrics_of
+from helix_kit.experiments.figures import published
+from helix_kit.experiments.figures.simulated import metrics_of
+from helix_kit.experiments.machinery.registry import Context, _drawing, _inputs, load, run_experiment
+from helix_kit.experiments.machinery.running import run_all
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 

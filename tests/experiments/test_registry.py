@@ -11,9 +11,17 @@ from typer.testing import CliRunner
 
 from helix_kit.cli import app
 from helix_kit.errors import InputError
-from helix_kit.experiments import digests, registry, running
-from helix_kit.experiments.registry import Context, Experiment, NotHereError, is_current, load, redraw, run_experiment
-from helix_kit.experiments.running import _next, in_order, run_all
+from helix_kit.experiments.machinery import digests, registry, running
+from helix_kit.experiments.machinery.registry import (
+    Context,
+    Experiment,
+    NotHereError,
+    is_current,
+    load,
+    redraw,
+    run_experiment,
+)
+from helix_kit.experiments.machinery.running import _next, in_order, run_all
 
 pytest.importorskip("matplotlib")
 
@@ -41,7 +49,7 @@ def toy(monkeypatch):
         return load("first", context.folder).assign(y=lambda t: 2 * t["y"])
 
     for function in (first, second):
-        function.__module__ = "helix_kit.experiments.trace"
+        function.__module__ = "helix_kit.experiments.figures.trace"
     known = {
         "first": Experiment("first", "First", "Table 0", first, _draw, data=("workload",)),
         "second": Experiment("second", "Second", "Table 0", second, _draw, needs=("first",), data=("workload",)),
@@ -178,19 +186,24 @@ def test_unknown_names_and_missing_results_are_said(tmp_path):
 
 
 def test_digest_follows_imports_by_room():
-    trace = {p.relative_to(digests.PACKAGE).as_posix() for p in digests._sources("helix_kit.experiments.trace", False)}
-    assert "experiments/trace.py" in trace and not any(p.startswith(("placement/", "plots/")) for p in trace)
+    trace = {
+        p.relative_to(digests.PACKAGE).as_posix()
+        for p in digests._sources("helix_kit.experiments.figures.trace", False)
+    }
+    assert "experiments/figures/trace.py" in trace and not any(p.startswith(("placement/", "plots/")) for p in trace)
     planning = {
-        p.relative_to(digests.PACKAGE).as_posix() for p in digests._sources("helix_kit.experiments.planning", False)
+        p.relative_to(digests.PACKAGE).as_posix()
+        for p in digests._sources("helix_kit.experiments.figures.planning", False)
     }
     # HiGHS is loaded by name at run time: the room counts as a whole.
-    assert {"placement/highs.py", "flow.py", "profiles/throughput.py"} <= planning
+    assert {"placement/solvers/highs.py", "flow/network.py", "profiles/throughput.py"} <= planning
     assert not any(p.startswith(("runtime/", "widgets/", "cli/", "plots/")) for p in planning)
     drawn = {
         p.relative_to(digests.PACKAGE).as_posix()
-        for p in digests._sources("helix_kit.experiments.pictures.trace", True)
+        for p in digests._sources("helix_kit.experiments.figures.pictures.trace", True)
     }
-    assert {"experiments/pictures/trace.py", "plots/bars.py"} <= drawn and "placement/highs.py" not in drawn
+    assert {"experiments/figures/pictures/trace.py", "plots/bars.py"} <= drawn
+    assert "placement/solvers/highs.py" not in drawn
 
 
 def _rooms(name):
@@ -219,19 +232,19 @@ def test_digest_covers_rooms_that_are_loaded_by_name(name, rooms):
 
 
 def test_a_change_of_the_search_makes_our_plans_stale(monkeypatch):
-    before = digests.code_digest("helix_kit.experiments.own_plans")
-    others = digests.code_digest("helix_kit.experiments.planning")
+    before = digests.code_digest("helix_kit.experiments.figures.own_plans")
+    others = digests.code_digest("helix_kit.experiments.figures.planning")
     changed, plain = digests.PACKAGE / "search" / "__init__.py", digests._syntax_digest
     monkeypatch.setattr(digests, "_syntax_digest", lambda path: "other" if path == changed else plain(path))
-    assert digests.code_digest("helix_kit.experiments.own_plans") != before
-    assert digests.code_digest("helix_kit.experiments.planning") == others
+    assert digests.code_digest("helix_kit.experiments.figures.own_plans") != before
+    assert digests.code_digest("helix_kit.experiments.figures.planning") == others
 
 
 LOADED = """
 import sys
 from importlib import import_module
 from pathlib import Path
-from helix_kit.experiments.registry import Context
+from helix_kit.experiments.machinery.registry import Context
 module, function, folder = sys.argv[1:]
 getattr(import_module(module), function)(Context(fast=True, folder=Path(folder)))
 print(" ".join({m.split(".")[1] for m in sys.modules if m.startswith("helix_kit.")}))

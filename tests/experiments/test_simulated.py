@@ -3,11 +3,11 @@
 import pytest
 
 from helix_kit import Cluster, Model, Workload, plan
-from helix_kit.experiments import simulated as module
-from helix_kit.experiments.equal_load import dealt, faster
-from helix_kit.experiments.limits import Questions
-from helix_kit.experiments.registry import Context
-from helix_kit.experiments.simulated import simulated
+from helix_kit.experiments.figures import simulated as module
+from helix_kit.experiments.figures.equal_load import dealt, faster
+from helix_kit.experiments.figures.limits import Questions
+from helix_kit.experiments.figures.simulated import simulated
+from helix_kit.experiments.machinery.registry import Context
 from helix_kit.simulator import Feed, simulate
 
 

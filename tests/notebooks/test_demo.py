@@ -10,8 +10,8 @@ pytest.importorskip("nbformat", reason="needs the notebooks extra")
 
 import nbformat
 
-from helix_kit.experiments import demo
-from helix_kit.experiments.notebooks import WIDGET_MIME, execute
+from helix_kit.experiments.machinery import demo
+from helix_kit.experiments.machinery.notebooks import WIDGET_MIME, execute
 
 
 def test_summary_of_the_committed_quickstart(root):

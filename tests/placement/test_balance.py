@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import helix_kit as hk
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import build_flow_graph, max_flow
-from helix_kit.placement.balance import balanced_flow
+from helix_kit.flow.balanced import balanced_flow
 
 CASES = [("single24", "swarm"), ("single24", "petals"), ("hetero42", "pattern"), ("geo24", "petals")]
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import helix_kit as hk
-from helix_kit.placement.baselines import water_fill
-from helix_kit.placement.heuristics import covers_all
+from helix_kit.placement.baselines.heuristics import covers_all
+from helix_kit.placement.baselines.others import water_fill
 
 METHODS = ("swarm", "petals", "proportional", "parallax", "separate", "separate-plus")
 

@@ -4,8 +4,8 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.placement.change import moved_gb
 from helix_kit.placement.cheapest import cheapest
+from helix_kit.placement.least_change import moved_gb
 
 SINGLE, MODEL = "single24", "llama2-70b"
 

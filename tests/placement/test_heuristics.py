@@ -7,7 +7,8 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError
-from helix_kit.placement import Problem, heuristics
+from helix_kit.placement import Problem
+from helix_kit.placement.baselines import heuristics
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "placements.json"
 SETUPS = {

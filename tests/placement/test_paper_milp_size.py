@@ -6,7 +6,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit import _files
-from helix_kit.placement import paper_milp
+from helix_kit.placement.paper import program as paper_milp
 from helix_kit.placement.problem import Problem
 
 LOGS = [

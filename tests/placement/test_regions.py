@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 import helix_kit as hk
-from helix_kit.placement import Problem, bounds, heuristics, regions, spread
+from helix_kit.placement import Problem
+from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.pattern import PatternSearch
-from helix_kit.placement.stages import Stage
+from helix_kit.placement.pattern import mixed_regions as spread
+from helix_kit.placement.pattern import regions
+from helix_kit.placement.pattern.search import PatternSearch
+from helix_kit.placement.pattern.stages import Stage
 from helix_kit.placement.watch import Watch
 from helix_kit.search.moves import neighbours
 

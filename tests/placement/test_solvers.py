@@ -9,7 +9,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers import SOLVERS, check_solver, solve
+from helix_kit.placement.solvers.solve import SOLVERS, check_solver, solve
 
 ITEMS, ROWS, ROOM = 150, 30, 3000
 

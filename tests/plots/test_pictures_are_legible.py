@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helix_kit.experiments.registry import experiments, get, load
+from helix_kit.experiments.machinery.registry import experiments, get, load
 
 pytest.importorskip("matplotlib")
 FIGURES = Path(__file__).resolve().parents[2] / "figures"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ openai = pytest.importorskip("openai")
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, serve  # noqa: E402
 from helix_kit.runtime.api import Limits, Server, run_server, start_server  # noqa: E402
-from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 
 TEMPLATE = "{% for m in messages %}{{ 'w9 ' if m['role'] == 'user' else 'w8 ' }}{{ m['content'] }} {% endfor %}w7"
 

@@ -17,7 +17,7 @@ from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime import EngineError, devices, serve, serving
 from helix_kit.runtime.devices import GPU_SHARE, Gpu, is_kind, memory_share, pages_within, place, room_bytes
-from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.weights.tiny import tiny_plan
 
 # Names and sizes as drivers report them (GiB to GB by hand).
 NAMES = {

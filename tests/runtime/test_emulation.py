@@ -15,9 +15,9 @@ from helix_kit.cluster import Cluster
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.replay import OverrunError
-from helix_kit.runtime.shaping import CardInbox, Shaper
-from helix_kit.runtime.tiny import tiny_plan
-from helix_kit.runtime.transport import Inbox, Outbox
+from helix_kit.runtime.transport.shaping import CardInbox, Shaper
+from helix_kit.runtime.transport.sockets import Inbox, Outbox
+from helix_kit.runtime.weights.tiny import tiny_plan
 from helix_kit.workload.workload import Workload
 
 KEY = b"k" * 16

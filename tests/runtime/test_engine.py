@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, EngineError, RequestFailedError, serve  # noqa: E402
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
 from helix_kit.workload.workload import Workload  # noqa: E402
 
 
@@ -256,7 +256,7 @@ PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path
 from helix_kit.runtime import serve
-from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.weights.tiny import tiny_plan
 folder = Path(sys.argv[1])
 plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)})
 engine = serve(plan, folder, pace=False)

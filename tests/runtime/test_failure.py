@@ -18,10 +18,10 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, devices, serve  # noqa: E402
-from helix_kit.runtime.messages import STATS  # noqa: E402
-from helix_kit.runtime.routing import solve_rest  # noqa: E402
-from helix_kit.runtime.stage import Stage  # noqa: E402
-from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
+from helix_kit.runtime.transport.messages import STATS  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.worker.stage import Stage  # noqa: E402
 
 # Every layer is held twice; b and d may be entered in the middle.
 PLACEMENT = {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}

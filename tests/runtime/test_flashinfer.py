@@ -14,12 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
-from helix_kit.runtime import EngineError, flashinfer, serve  # noqa: E402
-from helix_kit.runtime.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.flashinfer import FlashInfer, make_backend, page_arrays  # noqa: E402
-from helix_kit.runtime.kv_cache import BlockTable, PagePool  # noqa: E402
-from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime import EngineError, serve  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.worker import flashinfer  # noqa: E402
+from helix_kit.runtime.worker.flashinfer import FlashInfer, make_backend, page_arrays  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
+from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
 
 
 class Wrapper:

@@ -10,15 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from helix_kit.runtime import devices, serve  # noqa: E402
-from helix_kit.runtime.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.flashinfer import obstacle  # noqa: E402
-from helix_kit.runtime.kv_cache import BlockTable  # noqa: E402
-from helix_kit.runtime.messages import Message  # noqa: E402
 from helix_kit.runtime.profile import measure  # noqa: E402
-from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
-from helix_kit.runtime.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
-from helix_kit.runtime.transfer import joined_on_device, to_device, to_host  # noqa: E402
-from helix_kit.runtime.wire import tensor_from, wire_of  # noqa: E402
+from helix_kit.runtime.transport.messages import Message  # noqa: E402
+from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.worker.flashinfer import obstacle  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
+from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 pytestmark = [

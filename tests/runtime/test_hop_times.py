@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime import serve
-from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.weights.tiny import tiny_plan
 from helix_kit.scheduling import Topology
 from helix_kit.scheduling.swarm import FIRST_GUESS_S, Swarm
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.runtime import serve
-from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.weights.tiny import tiny_plan
 
 
 def test_the_coordinator_rests_after_a_request(tiny_llama: Path) -> None:

@@ -10,9 +10,9 @@ import zmq
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helix_kit.runtime import messages
-from helix_kit.runtime.messages import ForeignError, MalformedError, WorkItem
-from helix_kit.runtime.transport import CurveKeys, Inbox, Outbox
+from helix_kit.runtime.transport import messages
+from helix_kit.runtime.transport.messages import ForeignError, MalformedError, WorkItem
+from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox
 
 KEY = b"k" * 16
 ROUTE = [["a", 0, 3, "tcp://127.0.0.1:1"], ["b", 3, 6, "tcp://127.0.0.1:2"]]

@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch")
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.flow import Stage  # noqa: E402
 from helix_kit.profiles.profile import Curve, Profile  # noqa: E402
-from helix_kit.runtime.admission import PageLedger, can_ever_fit  # noqa: E402
-from helix_kit.runtime.batching import StepLimits, choose  # noqa: E402
-from helix_kit.runtime.checkpoint import check_family  # noqa: E402
-from helix_kit.runtime.kv_cache import BlockTable, OutOfPagesError, PagePool  # noqa: E402
-from helix_kit.runtime.pacing import Pacer  # noqa: E402
-from helix_kit.runtime.sampling import SamplingParams, sample, uniform  # noqa: E402
-from helix_kit.runtime.stage import segments  # noqa: E402
+from helix_kit.runtime.coordinator.admission import PageLedger, can_ever_fit  # noqa: E402
 from helix_kit.runtime.text import TextStream  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import check_family  # noqa: E402
+from helix_kit.runtime.worker.batching import StepLimits, choose  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable, OutOfPagesError, PagePool  # noqa: E402
+from helix_kit.runtime.worker.pacing import Pacer  # noqa: E402
+from helix_kit.runtime.worker.sampling import SamplingParams, sample, uniform  # noqa: E402
+from helix_kit.runtime.worker.stage import segments  # noqa: E402
 
 operations = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=40)
 

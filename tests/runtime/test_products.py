@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime import products  # noqa: E402
+from helix_kit.runtime.worker import products  # noqa: E402
 
 INSIDE, WIDE, NARROW = 48, 48 * products.PACKED_FROM, 32
 TOLERANCE = 1e-5

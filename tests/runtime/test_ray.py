@@ -14,7 +14,7 @@ from helix_kit.cluster import Cluster  # noqa: E402
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.placement.plan import Plan  # noqa: E402
 from helix_kit.runtime import serve  # noqa: E402
-from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

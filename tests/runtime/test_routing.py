@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.routing import solve_rest
-from helix_kit.runtime.tiny import tiny_plan
+from helix_kit.runtime.coordinator.routing import solve_rest
+from helix_kit.runtime.weights.tiny import tiny_plan
 
 # Two equal nodes for each half of the layers.
 PLACEMENT = {"a": (0, 3), "b": (0, 3), "c": (3, 6), "d": (3, 6)}

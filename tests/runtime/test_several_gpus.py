@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch")
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.flow import Stage  # noqa: E402
 from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
+from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.parts import expand, pages_of_parts, parts_of  # noqa: E402
-from helix_kit.runtime.routing import solve_rest  # noqa: E402
-from helix_kit.runtime.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.workload.workload import Workload  # noqa: E402
 
 PLACEMENT = {"a": (0, 4), "b": (1, 6), "c": (0, 6)}

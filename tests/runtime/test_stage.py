@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from helix_kit.runtime import attention  # noqa: E402
-from helix_kit.runtime.checkpoint import FAMILIES, Checkpoint  # noqa: E402
-from helix_kit.runtime.kv_cache import BlockTable, PagePool  # noqa: E402
-from helix_kit.runtime.stage import Rows, Stage  # noqa: E402
-from helix_kit.runtime.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.worker import attention  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
+from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
 
 TOLERANCE = 1e-4
 

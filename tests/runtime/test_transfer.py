@@ -6,13 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.messages import Message  # noqa: E402
 from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
-from helix_kit.runtime.stage import Stage  # noqa: E402
-from helix_kit.runtime.transfer import joined_on_device, to_device, to_host  # noqa: E402
-from helix_kit.runtime.wire import tensor_from, wire_of  # noqa: E402
-from helix_kit.runtime.worker import Worker  # noqa: E402
+from helix_kit.runtime.transport.messages import Message  # noqa: E402
+from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.worker.loop import Worker  # noqa: E402
+from helix_kit.runtime.worker.stage import Stage  # noqa: E402
+from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
 
 CPU = torch.device("cpu")
 

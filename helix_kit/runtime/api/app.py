@@ -20,8 +20,8 @@ from helix_kit.runtime.api import errors
 from helix_kit.runtime.api.guard import Guard
 from helix_kit.runtime.api.metrics import ApiMetrics
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
+from helix_kit.runtime.coordinator.jobs import Completion, Handle, RequestFailedError
 from helix_kit.runtime.engine import Engine, EngineError
-from helix_kit.runtime.jobs import Completion, Handle, RequestFailedError
 
 DISCONNECT_POLL_S = 0.5
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.members import Launcher
+from helix_kit.runtime.coordinator.members import Launcher
 
 LAUNCHERS = ("process", "inproc", "ray")
 

@@ -15,7 +15,7 @@ class InprocWorker:
     """A worker in a thread."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        from helix_kit.runtime.worker import Worker
+        from helix_kit.runtime.worker.loop import Worker
 
         self._worker = Worker(spec)
         self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.node}", daemon=True)

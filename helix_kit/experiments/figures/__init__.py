@@ -1,0 +1,1 @@
+"""One module a figure or table: how it is computed and how it is drawn."""

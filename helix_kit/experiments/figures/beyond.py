@@ -1,0 +1,118 @@
+"""Beyond the paper: planning at scale, plans under wrong profiles, modern models and machines."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pandas as pd
+
+from helix_kit.cluster import Cluster
+from helix_kit.experiments.figures.limits import AMPLE_S
+from helix_kit.experiments.figures.own import OWN_PLANS, SETTINGS, own_plans
+from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robustness, draw_scaling
+from helix_kit.experiments.machinery.registry import Context, experiment
+from helix_kit.experiments.figures.rows import flow_of, method_rows
+from helix_kit.model import Model
+from helix_kit.placement.planner import plan
+
+MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
+"""Kinds of machine and their counts in hetero42."""
+SIZES, FAST_SIZES = (24, 50, 100, 200, 500, 1000), (24, 100)
+
+
+def synthetic(nodes: int, seed: int = 0) -> Cluster:
+    """A cluster of one region with kinds of machine drawn in the mix of hetero42."""
+    kinds = random.Random(seed).choices(list(MIX), weights=list(MIX.values()), k=nodes)
+    return Cluster.model_validate(
+        {
+            "name": f"synthetic-{nodes}",
+            "nodes": [{"gpu": gpu, "gpus_per_node": count} for gpu, count in kinds],
+            "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}},
+        }
+    )
+
+
+@experiment(
+    "scaling",
+    title="Planning at scale: 24 to 1,000 machines of seven kinds",
+    paper="Beyond the paper",
+    draw=draw_scaling,
+    minutes=2.5,
+    measures=("nodes", "seconds"),
+    data=("models", "profiles", "gpus.csv"),
+    text="LLaMA-2 70B in one region, pattern program with HiGHS. Left: seconds until the plan, its exact flow and its "
+    "bound are there; right: the gap that is left to the proven bound.",
+)
+def scaling(context: Context) -> pd.DataFrame:
+    """One row a cluster: nodes, flow, bound and gap; the seconds are measured."""
+    rows = []
+    for nodes in FAST_SIZES if context.fast else SIZES:
+        context.say(f"{nodes} nodes")
+        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit=AMPLE_S, seed=context.seed)
+        context.measured[str(nodes)] = round(made.seconds, 2)
+        rows.append({"nodes": nodes, **flow_of(made)})
+    return pd.DataFrame(rows)
+
+
+@experiment(
+    "robustness",
+    title="Plans under wrong profiles",
+    paper="Beyond the paper",
+    draw=draw_robustness,
+    needs=(OWN_PLANS,),
+    minutes=1.0,
+    data=("clusters", "models", "profiles", "gpus.csv"),
+    text="Each kind of machine is up to 20 % faster or slower than the profiles said when the plan was made. Bars: "
+    "mean flow over random worlds; whiskers: from the worst world to what was planned.",
+)
+def robustness(context: Context) -> pd.DataFrame:
+    """One row a cluster and method: flow as planned, mean, 5 % and worst over the worlds."""
+    from helix_kit.analysis import robustness as try_worlds
+
+    parts = []
+    for (setup, model), setting in SETTINGS.items():
+        if model != "llama2-70b":
+            continue
+        context.say(setup)
+        made = own_plans(setting, context.folder)["flow"]
+        table = try_worlds(made, error=0.2, samples=10 if context.fast else 40, seed=context.seed)
+        parts.append(table.drop(columns="beaten_by_plan_percent").assign(cluster=setting.cluster))
+    return pd.concat(parts, ignore_index=True)
+
+
+MODERN: dict[str, list[dict[str, Any]]] = {
+    "2 H100, 4 A100-80G": [{"gpu": "H100-80G", "count": 2}, {"gpu": "A100-80G", "count": 4}],
+    "1 H100, 4 L40S, 8 L4": [
+        {"gpu": "H100-80G", "count": 1},
+        {"gpu": "L40S", "count": 4},
+        {"gpu": "L4", "count": 8},
+    ],
+    "4 A100-40G, 8 L4": [{"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 8}],
+}
+MODERN_METHODS = tuple(
+    (name, {"method": name, "time_limit": AMPLE_S}) for name in ("pattern", "swarm", "petals", "separate")
+)
+
+
+@experiment(
+    "modern-models",
+    title="Modern models on modern machines (estimates)",
+    paper="Beyond the paper",
+    draw=draw_modern,
+    minutes=0.5,
+    data=("models", "profiles", "gpus.csv"),
+    text="Llama-3.1-70B and Qwen3-32B on mixes of H100, A100, L40S and L4, 10 Gbit/s between machines. **Estimates**: "
+    "the profiles are a roofline of datasheet figures; nothing here has been measured.",
+)
+def modern_models(context: Context) -> pd.DataFrame:
+    """One row a mix, model and method: flow and bound in tokens/s, gap; no row where a method has no plan."""
+    rows: list[dict[str, Any]] = []
+    for mix, nodes in MODERN.items():
+        cluster = Cluster.model_validate(
+            {"name": mix, "nodes": nodes, "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}}}
+        )
+        for model in ("llama3.1-70b", "qwen3-32b"):
+            keys = {"mix": mix, "model": model}
+            rows += [row for row, _ in method_rows(keys, cluster, Model.preset(model), MODERN_METHODS, context)]
+    return pd.DataFrame(rows)

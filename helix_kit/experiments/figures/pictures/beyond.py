@@ -1,0 +1,114 @@
+"""Scaling, robustness, modern models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from helix_kit.experiments.figures.pictures.looks import METHODS, MODELS, PLACES, SMALLEST_PT, headline, small, span
+from helix_kit.plots.bars import WIDTH_IN, grouped_bars, tidy
+from helix_kit.plots.theme import KIND_COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def draw_scaling(table: pd.DataFrame) -> Figure:
+    """Seconds and gap over the number of machines."""
+    figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    nodes, gaps = table["nodes"], 100 * table["gap"]
+    seconds = [table.attrs.get(str(n), np.nan) for n in nodes]
+    left.plot(nodes, seconds, "o-", color=KIND_COLOURS[0], lw=1.3, ms=4)
+    left.set(ylabel="seconds to plan and prove")
+    right.plot(nodes, gaps, "s--", color=KIND_COLOURS[1], lw=1.3, ms=4)
+    right.set(ylabel="gap to the proven bound, %")
+    for axes, values, form in ((left, seconds, "{:.1f} s"), (right, gaps, "{:.2g} %")):
+        for x, y in zip(nodes, values, strict=True):
+            if np.isfinite(y):
+                axes.annotate(
+                    form.format(y), (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=SMALLEST_PT,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
+                )  # fmt: skip
+        axes.set(xscale="log", xlabel="machines", xlim=(19, 1300))
+        axes.set_xticks(nodes, [f"{n}" for n in nodes])
+        axes.minorticks_off()
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+        tidy(axes)
+        small(axes)
+    known = "" if np.isnan(seconds[-1]) else f" in {seconds[-1]:.0f} s"
+    headline(
+        figure,
+        f"A plan for {nodes.iloc[-1]:,} machines, with its proof,{known}: {gaps.iloc[-1]:.2g} % from the bound, never "
+        f"more than {gaps.max():.1f} %",
+    )
+    return figure
+
+
+def draw_robustness(table: pd.DataFrame) -> Figure:
+    """Flow as planned (bar), and in worlds where the profiles were wrong: mean, worst twentieth, worst."""
+    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    axes = figure.subplots()
+    clusters, methods = list(dict.fromkeys(table["cluster"])), list(dict.fromkeys(table["method"]))
+    kept = []
+    for place, cluster in enumerate(clusters):
+        part = table[table["cluster"] == cluster].set_index("method")
+        unit = float(part["as_planned_tokens_per_s"].iloc[0]) / 100
+        for index, method in enumerate(methods):
+            if method not in part.index:
+                continue
+            columns = ("as_planned_tokens_per_s", "mean", "p5", "worst")
+            planned, mean, p5, worst = (float(part.loc[method, c]) / unit for c in columns)
+            x = place + (index - (len(methods) - 1) / 2) * 0.21
+            look = METHODS[method].bar()
+            axes.bar(x, planned, 0.19, **{**look, "label": look["label"] if place == 0 else None})
+            # White under black, so that the marks are seen on every filling.
+            for ink, wider in (("white", 1.6), ("black", 0.0)):
+                axes.plot([x, x], [worst, mean], "-", color=ink, lw=0.9 + wider)
+                axes.plot([x, x], [p5, mean], "-", color=ink, lw=2.6 + wider)
+            axes.plot(x, mean, "o", mfc="white", mec="black", ms=4, mew=0.9)
+            axes.plot(x, worst, "_", color="black", ms=6, mew=1.1)
+            if method == methods[0]:
+                kept.append(worst)
+    axes.plot([], [], "o", mfc="white", mec="black", ms=4, mew=0.9, label="mean over the worlds")
+    axes.plot([], [], "-", color="black", lw=2.6, label="down to the worst 5 %")
+    axes.plot([], [], "_", color="black", ms=6, mew=1.1, label="the worst")
+    axes.set_xticks(range(len(clusters)), [PLACES.get(c, c) for c in clusters])
+    axes.set(ylabel="max flow, % of our plan's as planned")
+    tidy(axes)
+    small(axes)
+    headline(
+        figure,
+        f"With profiles wrong by up to 20 %, our plans keep {span(kept, '{:.0f}')} % of their flow in the worst world",
+    )
+    figure.legend(loc="outside lower center", ncols=len(methods) + 3, frameon=False, fontsize=SMALLEST_PT)
+    return figure
+
+
+def draw_modern(table: pd.DataFrame) -> Figure:
+    """A panel a model: flow by mix and method."""
+    figure = Figure(figsize=(WIDTH_IN, 3.1), layout="constrained")
+    models = list(dict.fromkeys(table["model"]))
+    order = [name for name in METHODS if (table["method"] == name).any()]
+    order.sort(key=lambda name: name != "pattern")
+    gains = []
+    for axes, model in zip(figure.subplots(1, len(models)), models, strict=True):
+        part = table[table["model"] == model]
+        part = part.assign(mix=part["mix"].str.replace(", ", "\n"))
+        styles = {name: METHODS[name].bar() for name in order}
+        grouped_bars(axes, part, groups="mix", series="method", value="flow_tokens_per_s", order=order, styles=styles)
+        axes.set(title=f"{MODELS[model]}: estimate by roofline", ylabel="estimated max flow, tokens/s")
+        axes.margins(y=0.28)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        small(axes)
+        wide = part.pivot(index="mix", columns="method", values="flow_tokens_per_s")
+        gains += list(wide["pattern"] / wide.drop(columns="pattern").max(axis=1))
+    headline(
+        figure,
+        f"Estimates, nothing measured: our plan carries {span(gains)} times the best baseline's flow on modern mixes",
+    )
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(order), frameon=False, fontsize=7)
+    return figure

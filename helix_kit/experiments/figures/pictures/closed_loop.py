@@ -1,0 +1,72 @@
+"""Simulated and real, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, QUANTILES, box, places
+from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, headline, small
+from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
+from helix_kit.plots.theme import KIND_COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PITCH = 0.4
+MEDIANS = ("output_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s")
+LOOKS = {"simulated": (KIND_COLOURS[4], HATCHES[0]), "real workers": (KIND_COLOURS[1], HATCHES[1])}
+
+
+def draw_closed_loop(table: pd.DataFrame) -> Figure:
+    """Throughput, prompt and decode latency by load; what was measured comes in the table's attrs."""
+    loads = list(dict.fromkeys(table["mode"]))
+    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    speed, *latencies = figure.subplots(1, 3)
+    for place, load in enumerate(loads):
+        simulated = table[table["mode"] == load].set_index("metric")["value"].to_dict()
+        found = {"simulated": simulated, "real workers": table.attrs.get(load, {})}
+        shown = {source: values for source, values in found.items() if values}
+        for x, (source, values) in zip(places(place, len(shown), PITCH), shown.items(), strict=True):
+            colour, hatch = LOOKS[source]
+            height = values["output_tokens_per_s"]
+            speed.bar(x, height, PITCH - 0.02, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            speed.annotate(
+                f"{height:.1f}", (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=SMALLEST_PT
+            )
+            for axes, phase in zip(latencies, PHASES, strict=True):
+                keys = zip(BOX_KEYS, QUANTILES, strict=True)
+                box(axes, x, {k: values[f"{phase}_latency_{q}_s"] for k, q in keys}, colour, hatch)
+    speed.set(ylabel="output tokens/s")
+    for axes, label in zip(latencies, PHASES.values(), strict=True):
+        axes.set(ylabel=label, ylim=(0, None))
+    for axes in (speed, *latencies):
+        axes.set_xticks(range(len(loads)), [_name(load, table) for load in loads])
+        tidy(axes)
+        small(axes)
+    speed.margins(y=0.12)
+    headline(figure, _headline(table, loads))
+    patches = [Patch(facecolor=c, hatch=h * 2, edgecolor="white", label=name) for name, (c, h) in LOOKS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
+    return figure
+
+
+def _headline(table: pd.DataFrame, loads: list[str]) -> str:
+    off = []
+    for load in loads:
+        simulated = table[table["mode"] == load].set_index("metric")["value"]
+        real = table.attrs.get(load, {})
+        off += [abs(real[m] / simulated[m] - 1) for m in MEDIANS if m in real]
+    if not off:
+        return "SmolLM2-135M on four workers, simulated (nothing was measured here)"
+    share = f"{100 * max(off):.0f} %"
+    return f"Four real workers serve SmolLM2-135M within {share} of what was simulated (throughput, medians)"
+
+
+def _name(load: str, table: pd.DataFrame) -> str:
+    """The load, and how much of the real run came late: an emulated machine cannot be faster than the real one."""
+    late = table.attrs.get(load, {}).get("late_steps_share")
+    name = load.replace(" ", "\n")
+    return name if late is None else f"{name}\n{100 * late:.0f} % of\nsteps late"

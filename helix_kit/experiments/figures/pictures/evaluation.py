@@ -1,0 +1,215 @@
+"""Pictures of the evaluation: bars of decode throughput, boxes of latencies, by method and source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from helix_kit.experiments.figures.pictures.looks import (
+    LABEL_PT,
+    METHODS,
+    MODELS,
+    PLACES,
+    SMALLEST_PT,
+    headline,
+    over,
+    small,
+    span,
+)
+from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
+from helix_kit.plots.theme import KIND_COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+OWN = "our plans"
+LOOKS = {
+    "published simulation": (KIND_COLOURS[4], HATCHES[0]),
+    "published prototype": (KIND_COLOURS[1], HATCHES[1]),
+    "ours": (KIND_COLOURS[0], HATCHES[2]),
+    OWN: (KIND_COLOURS[2], HATCHES[4]),
+    "ours, own plan": (KIND_COLOURS[2], HATCHES[4]),
+    "same rate": (KIND_COLOURS[4], HATCHES[0]),
+    "rate by own max flow": (KIND_COLOURS[0], HATCHES[1]),
+}
+"""Colour and hatch by source; all but `OWN` are sources of rows, which stand beside each other in this order."""
+LABELS = {
+    "ours": "our simulator, published plans",
+    OWN: "our simulator, our plans",
+    "ours, own plan": "our simulator, our plan",
+    "same rate": "same rate for all",
+    "rate by own max flow": "in proportion to max flow",
+}
+TICKS = {"own flow": "ours:\nmax flow", "own served": "ours:\nserved", "shortest_queue": "shortest\nqueue"}
+"""Methods that need two lines below their bars."""
+MODES = {"offline": "offline", "online": "online"}
+PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
+QUANTILES = ("p5", "p25", "p50", "p75", "p95")
+BOX_KEYS = ("whislo", "q1", "med", "q3", "whishi")
+BASELINES = ("swarm", "separate", "separate_plus")
+
+
+def draw_evaluation(table: pd.DataFrame) -> Figure:
+    """For each model: throughput offline and online, prompt and decode latency online."""
+    models = list(dict.fromkeys(table["model"]))
+    figure = Figure(figsize=(WIDTH_IN, 3.7 * len(models) + 0.6), layout="constrained")
+    grid = figure.subplots(2 * len(models), 2, squeeze=False)
+    gains, own = [], []
+    for row, model in enumerate(models):
+        mine = table[table["model"] == model]
+        for axes, mode in zip(grid[2 * row], MODES, strict=True):
+            part = mine[mine["mode"] == mode]
+            bars(axes, part)
+            speeds = speeds_of(part)
+            helix, served = over(speeds, "helix", BASELINES), over(speeds, "own served", ("helix",))
+            gains += helix
+            own += served
+            note = f"Helix {span(helix).replace(' to ', '–')} × baselines"
+            note += "".join(f", our plan {ratio:.2f} × Helix" for ratio in served)
+            axes.set(title=f"{MODELS[model]}, {mode}\n{note}", ylabel="decode tokens/s")
+        for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
+            boxes(axes, mine[mine["mode"] == "online"], phase)
+            axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
+    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {span(gains)} times what the baselines do"
+    text += f", our plans {span(own)} times what Helix's do" if own else ""
+    headline(figure, text)
+    measured = (table["source"] == "published prototype").any()
+    none = Patch(facecolor="none", edgecolor="0.6", label="published prototype: no values given")
+    finish(figure, grid.flat, table, more=[] if measured else [none])
+    return figure
+
+
+def draw_deep_dive(table: pd.DataFrame) -> Figure:
+    """Throughput and prompt latency: in three regions beside the published simulation, in one beside the prototype."""
+    places = list(dict.fromkeys(table["setup"]))
+    figure = Figure(figsize=(WIDTH_IN, 2.2 * len(places) + 0.6), layout="constrained")
+    grid = figure.subplots(len(places), 2, squeeze=False)
+    gains = []
+    for row, place in zip(grid, places, strict=True):
+        mine = table[table["setup"] == place]
+        bars(row[0], mine)
+        row[0].set(title=place, ylabel="decode tokens/s")
+        boxes(row[1], mine, "prompt")
+        row[1].set(title=place, ylabel=PHASES["prompt"])
+        speeds = speeds_of(mine)
+        gains.append(over(speeds, "helix", [m for m in speeds if m != "helix" and not m.startswith("own")]))
+    what = "scheduler" if (table["method"] == "random").any() else "placement"
+    each = ", ".join(f"{span(g)} in {place}" for g, place in zip(gains, places, strict=True))
+    headline(figure, f"What Helix's {what} alone is worth, times the others' throughput: {each}")
+    finish(figure, grid.flat, table)
+    return figure
+
+
+def speeds_of(part: pd.DataFrame) -> dict[str, float]:
+    """Method -> decode tokens/s in our simulator, on the published plans and our own."""
+    mine = part[(part["metric"] == "decode_tokens_per_s") & (part["source"] == "ours")]
+    return {str(m): float(v) for m, v in zip(mine["method"], mine["value"], strict=True)}
+
+
+def finish(figure: Figure, all_axes: Any, table: pd.DataFrame, more: Sequence[Artist] = ()) -> None:
+    """Sizes of text, and one legend below: the sources that are shown, and `more`."""
+    for axes in all_axes:
+        small(axes)
+        axes.title.set_fontsize(LABEL_PT)
+    looks = {_look(m, s) for m, s in zip(table["method"], table["source"], strict=True)}
+    patches = [
+        Patch(facecolor=colour, hatch=hatch * 2, edgecolor="white", label=LABELS.get(look, look))
+        for look, (colour, hatch) in LOOKS.items()
+        if look in looks
+    ]
+    handles = [*patches, *more]
+    letters = sum(len(str(h.get_label())) for h in handles)
+    columns = len(handles) if letters < 95 else (len(handles) + 1) // 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
+
+
+def _look(method: str, source: str) -> str:
+    return OWN if method.startswith("own") and source == "ours" else source
+
+
+def _sources(part: pd.DataFrame, method: str) -> list[str]:
+    return [s for s in LOOKS if ((part["method"] == method) & (part["source"] == s)).any()]
+
+
+def methods_of(part: pd.DataFrame) -> list[str]:
+    """Methods in the order of the legend."""
+    return [m for m in METHODS if (part["method"] == m).any()]
+
+
+def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
+    """Decode throughput: a group a method, a bar a source, with `labels` its height over it."""
+    values = part[part["metric"] == "decode_tokens_per_s"].set_index(["method", "source"])["value"]
+    methods = methods_of(part)
+    pitch = pitch_of(part)
+    for place, method in enumerate(methods):
+        sources = [s for s in _sources(part, method) if (method, s) in values.index]
+        for x, source in zip(places(place, len(sources), pitch), sources, strict=True):
+            height = float(values[method, source])
+            colour, hatch = LOOKS[_look(method, source)]
+            axes.bar(x, height, pitch - 0.02, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            if labels:
+                text = f"{height:.0f}"
+                axes.annotate(
+                    text, (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=SMALLEST_PT
+                )
+    _methods_axis(axes, methods)
+    axes.margins(y=0.12)
+
+
+def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
+    """Latency on a log scale (box: 25, 50, 75 %; whiskers: 5 and 95 %): a group a method, a box a source."""
+    values = part.set_index(["method", "source", "metric"])["value"]
+    methods = methods_of(part)
+    pitch = pitch_of(part)
+    for place, method in enumerate(methods):
+        names = [f"{phase}_latency_{q}_s" for q in QUANTILES]
+        sources = [s for s in _sources(part, method) if all((method, s, name) in values.index for name in names)]
+        for x, source in zip(places(place, len(sources), pitch), sources, strict=True):
+            keys = [(method, source, name) for name in names]
+            colour, hatch = LOOKS[_look(method, source)]
+            stats = dict(zip(BOX_KEYS, (float(values[k]) for k in keys), strict=True))
+            box(axes, x, stats, colour, hatch)
+    axes.set_yscale("log")
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]
+    low, high = axes.get_ylim()
+    axes.set_yticks([t for t in ticks if low <= t <= high], [f"{t:g}" for t in ticks if low <= t <= high])
+    axes.minorticks_off()
+    _methods_axis(axes, methods)
+
+
+def box(axes: Axes, x: float, stats: dict[str, float], colour: str, hatch: str) -> None:
+    """One box; `stats` by `BOX_KEYS`."""
+    drawn = axes.bxp(
+        [{**stats, "fliers": []}],
+        positions=[x],
+        widths=[0.25],
+        patch_artist=True,
+        showfliers=False,
+        manage_ticks=False,
+        medianprops={"color": "black", "linewidth": 1.0},
+        whiskerprops={"color": "0.25", "linewidth": 0.8},
+        capprops={"color": "0.25", "linewidth": 0.8},
+    )
+    drawn["boxes"][0].set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+
+
+def pitch_of(part: pd.DataFrame) -> float:
+    """From bar to bar within a group, so that the largest group fills its place."""
+    most = max((len(_sources(part, m)) for m in methods_of(part)), default=1)
+    return min(0.4, 0.9 / max(most, 1))
+
+
+def places(centre: float, count: int, pitch: float = 0.3) -> Sequence[float]:
+    """Where the bars of one group stand."""
+    return [centre + (i - (count - 1) / 2) * pitch for i in range(count)]
+
+
+def _methods_axis(axes: Axes, methods: Sequence[str]) -> None:
+    axes.set_xticks(range(len(methods)), [TICKS.get(m, METHODS[m].label) for m in methods])
+    axes.set_xlim(-0.55, len(methods) - 0.45)
+    tidy(axes)

@@ -1,0 +1,192 @@
+"""Figure 4, the placements of section 6.6, and the GPU catalogue."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch, Rectangle
+from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
+
+from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, TITLE_PT, headline, small
+from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
+from helix_kit.plots.scene import Curve, Point, Text
+from helix_kit.plots.theme import KIND_COLOURS, mix
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PIXELS = 700
+REQUESTS = {
+    "request 1": ("#000000", "-", -3.0),
+    "request 2": (mix(KIND_COLOURS[3], "#000000", 0.75), (0, (3.0, 1.2)), 3.0),
+}
+"""Colour, dashes, and pixels beside the middle where both go the same way."""
+
+
+def draw_topology(table: pd.DataFrame) -> Figure:
+    """The plan as swimlanes, and over it the ways of two requests."""
+    from helix_kit.cluster import Cluster
+    from helix_kit.flow import Flow
+    from helix_kit.model import Model
+    from helix_kit.placement.plan import Plan
+    from helix_kit.placement.problem import Problem
+    from helix_kit.plots.png import to_figure
+    from helix_kit.plots.swimlanes import layout
+
+    problem = Problem.of(Cluster.preset("geo24"), Model.preset("llama2-70b"))
+    spans = {row.source: (int(row.start), int(row.end)) for row in rows_of(table[table["what"] == "node"])}
+    edges = {(row.source, row.target): float(row.tokens_per_s) for row in rows_of(table[table["what"] == "link"])}
+    total = sum(rate for (source, _), rate in edges.items() if source == "coordinator")
+    plan = Plan.from_placement(problem, spans, method="published", flow=Flow(total, edges, {}, ()))
+    scene = layout(plan, width=PIXELS)
+    figure = to_figure([scene])
+    curves: dict[tuple[str, str], Curve] = {}
+    for group in scene.groups:
+        data = dict(group.data)
+        if group.role == "edge":
+            curves[data["source"], data["target"]] = next(i for i in group.items if isinstance(i, Curve))
+    ways = {}
+    for name in REQUESTS:
+        nodes = ["coordinator", *table.loc[table["what"] == name, "source"], "coordinator"]
+        ways[name] = list(pairwise(nodes))
+    shared = {name for edge in ways["request 1"] for name in edge} & {n for edge in ways["request 2"] for n in edge}
+    for index, (name, (colour, dashes, beside)) in enumerate(REQUESTS.items()):
+        shifts = [(beside * (a in shared), beside * (b in shared)) for a, b in ways[name]]
+        path = _way([curves[edge].points for edge in ways[name]], shifts)
+        _stroke(figure.axes[0], path, colour, dashes)
+        x, y = 330 + 160 * index, scene.height - 18
+        _stroke(figure.axes[0], Path([(x, y), (x + 26, y)]), colour, dashes)
+        label = f"{name}: {len(ways[name]) - 1} machines"
+        figure.axes[0].text(x + 32, y + 3.8, label, fontsize=7.1, color="0.2", zorder=99)
+    names = {i.text for group in scene.groups if group.role == "node" for i in group.items if isinstance(i, Text)}
+    for text in figure.axes[0].texts:
+        if text.get_text() in names:  # above the lines
+            text.set(zorder=99, path_effects=[withStroke(linewidth=2.4, foreground="white")])
+    return figure
+
+
+def _way(curves: list[tuple[Point, Point, Point, Point]], shifts: list[tuple[float, float]]) -> Path:
+    """One line along ribbons and through the bars between them, moved down by so much at either end of each."""
+    points: list[Point] = []
+    codes: list[Any] = []
+    for ((x0, y0), (x1, y1), (x2, y2), (x3, y3)), (first, last) in zip(curves, shifts, strict=True):
+        points += [(x0, y0 + first), (x1, y1 + first), (x2, y2 + last), (x3, y3 + last)]
+        codes += [Path.LINETO if codes else Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    return Path(points, codes)
+
+
+def _stroke(axes: Axes, path: Path, colour: str, dashes: Any) -> None:
+    """A line with a white edge, so that it is seen over ribbons and bars."""
+    for ink, width, style in (("white", 4.2, "-"), (colour, 1.9, dashes)):
+        axes.add_patch(
+            PathPatch(
+                path, facecolor="none", edgecolor=ink, linewidth=width, linestyle=style, capstyle="butt", zorder=60
+            )
+        )
+
+
+def draw_placements(table: pd.DataFrame) -> Figure:
+    """A panel a method: machines from top to bottom, layers from left to right, filled to their use."""
+    methods, kinds = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["kind"]))
+    names = list(dict.fromkeys(table.sort_values(["region", "kind"], kind="stable")["node"]))
+    flows: dict[str, float] = {}
+    figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
+    for axes, method in zip(figure.subplots(1, len(methods), sharey=True), methods, strict=True):
+        part = table[table["method"] == method]
+        for row in rows_of(part):
+            y, kind = names.index(row.node), kinds.index(row.kind)
+            colour, used = KIND_COLOURS[kind], min(1.0, row.flow_tokens_per_s / row.capacity_tokens_per_s)
+            width = row.end - row.start
+            axes.add_patch(Rectangle((row.start, y - 0.38), width, 0.76, facecolor=mix(colour, "#ffffff", 0.18)))
+            axes.add_patch(
+                Rectangle(
+                    (row.start, y + 0.38 - 0.76 * used), width, 0.76 * used, facecolor=mix(colour, "#ffffff", 0.8),
+                    hatch=HATCHES[kind], edgecolor="white", linewidth=0,
+                )
+            )  # fmt: skip
+            axes.add_patch(Rectangle((row.start, y - 0.38), width, 0.76, fill=False, edgecolor=colour, linewidth=0.6))
+        flows[method] = float(part["max_flow_tokens_per_s"].iloc[0])
+        axes.set_title(f"{method}: {flows[method]:,.0f} tokens/s", fontsize=TITLE_PT)
+        axes.set(xlim=(0, table["end"].max()), ylim=(len(names) - 0.4, -0.6), xlabel="layer")
+        axes.set_yticks(range(len(names)), names)
+        small(axes)
+        axes.tick_params(labelsize=SMALLEST_PT, length=0)
+        axes.set_xticks(range(0, int(table["end"].max()) + 1, 20))
+        axes.spines[["top", "right"]].set_visible(False)
+        _name_regions(axes, table, names, named=method == methods[-1])
+    rest = [flow for method, flow in flows.items() if method != "Helix"]
+    headline(
+        figure,
+        f"Helix gives fast machines long runs of layers: {min(flows['Helix'] / f for f in rest):.1f} to "
+        f"{max(flows['Helix'] / f for f in rest):.1f} times the flow of Petals' and Swarm's",
+    )
+    patches = [
+        Patch(facecolor=KIND_COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=kind)
+        for i, kind in enumerate(kinds)
+    ]
+    patches.append(Patch(facecolor="0.9", edgecolor="0.5", label="pale: capacity that no flow uses"))
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=7)
+    return figure
+
+
+def _name_regions(axes: Axes, table: pd.DataFrame, names: list[str], *, named: bool) -> None:
+    """A line between regions; their names at the right end of the first panel."""
+    region_of = dict(zip(table["node"], table["region"], strict=True))
+    for first in [i for i, n in enumerate(names) if i == 0 or region_of[n] != region_of[names[i - 1]]]:
+        if first:
+            axes.axhline(first - 0.5, color="0.6", lw=0.8, ls=":")
+        if named:
+            last = max(i for i, n in enumerate(names) if region_of[n] == region_of[names[first]])
+            axes.text(
+                1.02, (first + last) / 2, region_of[names[first]], fontsize=SMALLEST_PT, ha="left", va="center",
+                rotation=270, transform=axes.get_yaxis_transform(),
+            )  # fmt: skip
+
+
+PAPER = ("T4", "L4", "V100-16G", "A100-40G")
+"""Kinds of GPU in the published clusters."""
+
+
+def draw_catalogue(table: pd.DataFrame) -> Figure:
+    """Compute against bandwidth; the area of a mark is the memory."""
+    figure = Figure(figsize=(WIDTH_IN, 3.0), layout="constrained")
+    axes = figure.subplots()
+    for label, part in (("in the paper's clusters", table[table["gpu"].isin(PAPER)]),
+                        ("others", table[~table["gpu"].isin(PAPER)])):  # fmt: skip
+        old = label != "others"
+        axes.scatter(
+            part["memory_bandwidth_gb_per_s"], part["fp16_tflops"], s=4 * part["memory_gb"], linewidths=1.0,
+            color=KIND_COLOURS[0] if old else mix(KIND_COLOURS[1], "#ffffff", 0.6), marker="o" if old else "s",
+            edgecolors=KIND_COLOURS[0] if old else "0.25", label=label, zorder=3,
+        )  # fmt: skip
+    for row in rows_of(table):
+        # A label to the right would cover a neighbour that is close by there.
+        reach = table["memory_bandwidth_gb_per_s"] / row.memory_bandwidth_gb_per_s
+        near = (reach > 1) & (reach < 1.7) & ((table["fp16_tflops"] / row.fp16_tflops - 1).abs() < 0.1)
+        radius = row.memory_gb**0.5  # points: the area of a mark is 4 points² for each GB
+        offset, side = ((0, radius + 5), "center") if near.any() else ((radius + 3, -2), "left")
+        name = row.gpu if row.gpu.endswith("G") and "-" in row.gpu else f"{row.gpu}, {row.memory_gb:g} GB"
+        axes.annotate(
+            name, (row.memory_bandwidth_gb_per_s, row.fp16_tflops), offset, textcoords="offset points",
+            fontsize=7, ha=side, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, zorder=2,
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="memory bandwidth, GB/s", ylabel="FP16 compute, TFLOPS")
+    axes.set(xlim=(240, 8000), ylim=(48, 1900))
+    ticks = {"x": (300, 500, 1000, 2000, 5000), "y": (50, 100, 200, 500, 1000)}
+    axes.set_xticks(ticks["x"], [f"{t:,}" for t in ticks["x"]])
+    axes.set_yticks(ticks["y"], [f"{t:,}" for t in ticks["y"]])
+    axes.minorticks_off()
+    tidy(axes)
+    axes.grid(axis="x", color="0.88", linewidth=0.6)
+    small(axes)
+    looks = ((KIND_COLOURS[0], "o", "in the paper's clusters"), (mix(KIND_COLOURS[1], "#ffffff", 0.6), "s", "others"))
+    signs = [Line2D([], [], ls="", marker=m, color=c, mec="0.25", ms=6, label=name) for c, m, name in looks]
+    axes.legend(handles=signs, frameon=False, fontsize=7, loc="upper left")
+    spread = table["memory_bandwidth_gb_per_s"].max() / table["memory_bandwidth_gb_per_s"].min()
+    headline(figure, f"{len(table)} kinds of GPU: memory bandwidth differs {spread:.0f}-fold (area of a mark: memory)")
+    return figure

@@ -1,0 +1,39 @@
+"""Max flow by placement method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from helix_kit.experiments.figures.pictures.looks import METHODS as LOOKS
+from helix_kit.experiments.figures.pictures.looks import MODELS, PLACES, headline, small, span
+from helix_kit.plots.bars import WIDTH_IN, grouped_bars
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate")
+
+
+def draw_methods(table: pd.DataFrame) -> Figure:
+    """Bars by case and method, per cent of the best bound known."""
+    figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
+    axes = figure.subplots()
+    places = table["cluster"].map(PLACES).str.replace(", ", "\n").str.replace(" of ", "\nof ")
+    table = table.assign(case=places + "\n" + table["model"].map(MODELS))
+    bounds = table.groupby("case", sort=False)["bound_tokens_per_s"].min()
+    share = table.assign(share=100 * table["flow_tokens_per_s"] / table["case"].map(bounds))
+    styles = {name: LOOKS[name].bar() for name in METHODS}
+    styles["paper-milp"]["label"] = "paper's program, HiGHS"
+    styles["pattern"]["label"] = "ours: pattern program"
+    grouped_bars(
+        axes, share, groups="case", series="method", value="share", order=METHODS, labels="{:.0f}", styles=styles
+    )
+    axes.axhline(100, color="0.2", lw=0.8, zorder=0.9)
+    axes.set(ylabel="max flow, % of the proven bound", ylim=(0, 121))
+    ours = share[share["method"] == "pattern"]["share"]
+    headline(figure, f"Our pattern program carries {span(ours, '{:.0f}')} % of what is proven possible, everywhere")
+    small(axes)
+    figure.legend(loc="outside lower center", ncols=len(METHODS), frameon=False, fontsize=7)
+    return figure

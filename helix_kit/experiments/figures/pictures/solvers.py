@@ -1,0 +1,214 @@
+"""Solvers: problem sizes, quality, ablations, value and bound over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from helix_kit.experiments.figures.pictures.looks import METHODS, MODELS, PLACES, SMALLEST_PT, headline, small, span
+from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
+from helix_kit.plots.theme import KIND_COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PUBLISHED, OURS = (KIND_COLOURS[4], HATCHES[0]), (KIND_COLOURS[0], HATCHES[2])
+
+
+def draw_sizes(table: pd.DataFrame) -> Figure:
+    """Constraints and variables, ours and published."""
+    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    cases = [f"{row.cluster}\n{row.links_per_node} links" for row in rows_of(table)]
+    for axes, what in zip(figure.subplots(1, 2), ("constraints", "variables"), strict=True):
+        pairs = ((f"{what}_published", "published solver log", PUBLISHED), (what, "built here", OURS))
+        for index, (column, label, (colour, hatch)) in enumerate(pairs):
+            x = np.arange(len(cases)) + (index - 0.5) * 0.4
+            bars = axes.bar(
+                x, table[column], 0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label
+            )
+            axes.bar_label(bars, fmt="{:,.0f}", fontsize=SMALLEST_PT, padding=2, rotation=90)
+        axes.set_xticks(range(len(cases)), cases)
+        axes.set(ylabel=f"number of {what}")
+        axes.margins(y=0.2)
+        tidy(axes)
+        small(axes)
+        axes.tick_params(axis="x", labelsize=SMALLEST_PT)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    sizes = table.pivot(index="cluster", columns="links_per_node", values="constraints")
+    sizes.columns = [str(c) for c in sizes.columns]
+    left = (100 * sizes["12"] / sizes["all"]).dropna()
+    same = (table["constraints"] == table["constraints_published"]).all()
+    same &= (table["variables"] == table["variables_published"]).all()
+    text = f"Pruning to 12 links a machine leaves {span(left, '{:.0f}')} % of the paper's program"
+    headline(figure, text + (", which is built here to its published size" if same else ""))
+    return figure
+
+
+def draw_quality(table: pd.DataFrame) -> Figure:
+    """Flow as a share of the proven optimum, a bar a method."""
+    figure = Figure(figsize=(WIDTH_IN, 2.8), layout="constrained")
+    axes = figure.subplots()
+    share = 100 * table["share_of_optimum"]
+    looks = {"Gurobi": PUBLISHED, "paper's program": OURS, "pattern": (KIND_COLOURS[2], HATCHES[4])}
+    for y, (method, value) in enumerate(zip(table["method"], share, strict=True)):
+        # Heuristics have one grey: what counts is whose program it is.
+        colour, hatch = next((look for name, look in looks.items() if name in method), ("0.6", HATCHES[3]))
+        axes.barh(y, value, 0.7, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+        # The published separate pipelines put more layers on some machines than their maximum.
+        note = ": overfills machines" if value > 100.1 else ""
+        axes.text(
+            max(value, 100) + 0.9 if value > 99 else value + 0.9, y, f"{value:.1f} %{note}", va="center",
+            fontsize=SMALLEST_PT,
+        )  # fmt: skip
+    axes.set_yticks(range(len(table)), table["method"])
+    axes.invert_yaxis()
+    axes.axvline(100, color="0.2", lw=0.8)
+    optimum = table["flow_tokens_per_s"].iloc[0]
+    axes.set(xlabel=f"max flow, % of the proven optimum ({optimum:.3f} tokens/s)", xlim=(0, 140))
+    axes.set_xticks(range(0, 101, 20))
+    tidy(axes)
+    small(axes)
+    axes.grid(visible=False, axis="y")
+    best = 100 * table[table["method"].str.startswith("pattern")]["share_of_optimum"].min()
+    headline(
+        figure, f"Ten machines: our pattern program reaches {best:.1f} % of Gurobi's optimum with either open solver"
+    )
+    return figure
+
+
+VARIANTS = {
+    "pruned, with initial values": "Gurobi,\npruned,\ninitial values",
+    "not pruned": "Gurobi,\nnot pruned,\ninitial values",
+    "no initial values": "Gurobi,\npruned,\nno initial values",
+    "pattern program, all links": "our program,\nall links",
+}
+
+
+def draw_ablations(table: pd.DataFrame) -> Figure:
+    """Per cluster: the flow of each variant with Gurobi's time to it, and decode throughput."""
+    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained")
+    grid = figure.subplots(2, 2)
+    gains = []
+    for column, cluster in enumerate(dict.fromkeys(table["cluster"])):
+        part = table[table["cluster"] == cluster].set_index("variant")
+        top, bottom = grid[0][column], grid[1][column]
+        shown = [v for v in VARIANTS if v in part.index]
+        for x, variant in enumerate(shown):
+            flow, seconds = part.loc[variant, "flow_tokens_per_s"], part.loc[variant, "seconds_to_flow"]
+            look = METHODS["pattern"].bar() if variant.startswith("pattern") else METHODS["helix"].bar()
+            if not variant.startswith("pattern"):
+                look |= {"color": PUBLISHED[0], "hatch": PUBLISHED[1]}
+            top.bar(x, flow, 0.6, **look)
+            # Zero seconds: the solver never got beyond the plan that it was given.
+            after = "" if np.isnan(seconds) else f"\nafter {seconds:,.0f} s" if seconds else "\nfrom the start"
+            text = f"{flow:,.0f}{after}"
+            top.annotate(text, (x, flow), (0, 2), textcoords="offset points", ha="center", fontsize=SMALLEST_PT)
+        top.set_xticks(range(len(shown)), [VARIANTS[v] for v in shown])
+        top.set(title=f"{PLACES[cluster]}: max flow", ylabel="max flow, tokens/s")
+        top.margins(y=0.24)
+        served = [v for v in shown if not np.isnan(part.loc[v, "decode_ours"])]
+        _served(bottom, part, served)
+        bottom.set(title=f"{PLACES[cluster]}: served", ylabel="decode throughput, tokens/s")
+        for axes in (top, bottom):
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            tidy(axes)
+            small(axes)
+            axes.tick_params(axis="x", labelsize=SMALLEST_PT)
+        gains.append(part.loc["pruned, with initial values", "decode_ours"] / part.loc["not pruned", "decode_ours"])
+    handles, _ = bottom.get_legend_handles_labels()
+    ours = METHODS["pattern"]
+    green = Patch(facecolor=ours.colour, hatch=ours.hatch * 2, edgecolor="white", label="our plan, our simulator")
+    figure.legend(handles=[*handles, green], loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    headline(
+        figure,
+        f"With pruning Gurobi's plans serve {span(gains)} times as much as without; our program carries most "
+        "without pruning or initial values (more flow is not always more served)",
+    )
+    return figure
+
+
+def _served(axes: Axes, part: pd.DataFrame, variants: list[str]) -> None:
+    pairs = (("decode_published", "published simulation", PUBLISHED), ("decode_ours", "our simulator", OURS))
+    for x, variant in enumerate(variants):
+        values: dict[Any, Any] = part.loc[variant].to_dict()
+        found = [(p, float(values[p[0]])) for p in pairs if not np.isnan(values[p[0]])]
+        for index, ((_, label, (colour, hatch)), value) in enumerate(found):
+            look = METHODS["pattern"] if variant.startswith("pattern") else None
+            at = x + (index - (len(found) - 1) / 2) * 0.36
+            bar = axes.bar(
+                at, value, 0.34, color=look.colour if look else colour, hatch=look.hatch if look else hatch,
+                edgecolor="white", linewidth=0.4,
+                label=label if x == 0 else None,
+            )  # fmt: skip
+            axes.bar_label(bar, fmt="%.0f", fontsize=SMALLEST_PT, padding=1)
+    axes.set_xticks(range(len(variants)), [VARIANTS[v] for v in variants])
+    axes.margins(y=0.15)
+
+
+SOLVERS = {
+    "Gurobi (published)": ("paper's program, Gurobi (published)", KIND_COLOURS[1], "s"),
+    "GLPK": ("paper's program, GLPK", KIND_COLOURS[3], "^"),
+    "HiGHS": ("paper's program, HiGHS", KIND_COLOURS[0], "v"),
+    "pattern program (ours)": ("our pattern program, HiGHS", KIND_COLOURS[2], "o"),
+}
+EARLIEST_S = 0.01
+"""What is known before stands here: the axis is logarithmic."""
+
+
+def draw_convergence(table: pd.DataFrame) -> Figure:
+    """A panel a cluster: value and bound over seconds, both axes logarithmic."""
+    clusters = list(dict.fromkeys(table["cluster"]))
+    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained")
+    longest = []
+    for axes, cluster in zip(figure.subplots(2, 2, sharex=True).flat, clusters, strict=False):
+        part = table[table["cluster"] == cluster]
+        logged = part[part["seconds"].notna() & (part["flow_tokens_per_s"] > 1)]  # the first carry next to nothing
+        columns = ["seconds", "flow_tokens_per_s", "bound_tokens_per_s"]
+        curves = {"Gurobi (published)": logged[columns].to_numpy().tolist(), **table.attrs.get(cluster, {})}
+        for name, (label, colour, mark) in SOLVERS.items():
+            if curves.get(name):
+                _curve(axes, curves[name], label, colour, mark)
+        if curves.get("pattern program (ours)"):
+            longest.append(max(row[0] for row in curves["pattern program (ours)"]))
+        model = MODELS[part["model"].iloc[0]]
+        axes.set(xscale="log", yscale="log", title=f"{PLACES[cluster]}, {model}", ylabel="tokens/s")
+        axes.set_xlabel("seconds" if axes in figure.axes[2:] else "")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.minorticks_off()
+        tidy(axes)
+        small(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    kinds = [Line2D([], [], color="0.3", ls=s, lw=1.2, label=n) for n, s in (("value", "-"), ("proven bound", "--"))]
+    figure.legend([*handles, *kinds], [*labels, "value", "proven bound"], loc="outside lower center", ncols=3,
+                  frameon=False, fontsize=7)  # fmt: skip
+    known = f"within {max(longest):.0f} s, everywhere" if longest else "everywhere"
+    last = table[table["solver"] == "Gurobi (published)"].groupby("cluster").tail(1)
+    met = last[last["bound_tokens_per_s"] < 1.01 * last["flow_tokens_per_s"]]
+    where = "".join(f", with Gurobi, only after {row.seconds:,.0f} s ({PLACES[row.cluster]})" for row in rows_of(met))
+    headline(figure, f"Value and bound meet in our program {known}; in the paper's{where or ' nowhere'}")
+    return figure
+
+
+def _curve(axes: Axes, rows: list[list[float]], label: str, colour: str, mark: str) -> None:
+    """Value (solid, with marks) and bound (dashed) as steps; no value is drawn before there is one."""
+    width = 2.8 if mark == "^" else 1.2  # the first of two that often lie on each other
+    points = np.array(rows, dtype=float).reshape(-1, 3)
+    seconds = np.maximum(points[:, 0], EARLIEST_S)
+    best = np.where(points[:, 1] > 1, points[:, 1], np.nan)
+    axes.step(seconds, points[:, 2], "--", color=colour, lw=1.2, where="post")
+    if not np.isnan(points[-1, 2]):
+        # HiGHS tells of its bound at the end only: an open mark shows where each bound has got to.
+        axes.plot(seconds[-1], points[-1, 2], mark, mfc="white", mec=colour, ms=4)
+    first = int(np.argmax(~np.isnan(best))) if not np.isnan(best).all() else 0
+    axes.step(seconds, best, "-", color=colour, lw=width, where="post", marker=mark, ms=1.8 + width, label=label)
+    if not np.isnan(best).all() and first == len(best) - 1:
+        # A plan that comes at the end of the search, with its proof: the bound came down to it.
+        axes.plot(seconds[-1], best[-1], mark, color=colour, ms=5)

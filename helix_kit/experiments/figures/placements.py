@@ -1,0 +1,100 @@
+"""Figure 4 and the placement pictures of section 6.6, and the catalogue of machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from helix_kit import _files
+from helix_kit.experiments.figures import published
+from helix_kit.experiments.figures.pictures.placements import draw_catalogue, draw_placements, draw_topology
+from helix_kit.experiments.machinery.registry import Context, experiment
+from helix_kit.flow import Pipeline
+from helix_kit.placement.plan import Plan
+
+DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
+LAYOUTS = {"Helix": "ilp", "Swarm": "swarm", "Petals": "petals"}
+
+
+def figure_4_plan() -> Plan:
+    """The published plan of LLaMA-2 70B for three regions (geo24)."""
+    return published.find("geo", "llama2-70b", "helix", "offline").plans()[0]
+
+
+def two_ways(plan: Plan) -> dict[str, Pipeline]:
+    """The ways of two requests: the widest pipeline, and the widest of those that share the fewest machines with it."""
+    first = plan.pipelines[0][0]
+    used = {stage.node for stage in first}
+    second = min(plan.pipelines, key=lambda p: (len(used & {s.node for s in p[0]}), -p[1]))[0]
+    return {"request 1": first, "request 2": second}
+
+
+@experiment(
+    "topology",
+    title="A plan with its flow, and the pipelines of two requests",
+    paper="Figure 4",
+    draw=draw_topology,
+    data=DATA,
+    text="The published plan of LLaMA-2 70B for three regions (geo24): x is the layer, a bar what a machine holds, "
+    "filled to the share of its capacity in use; ribbons are as wide as their flow. In colour: the ways of two "
+    "requests.",
+)
+def topology(context: Context) -> pd.DataFrame:
+    """Rows of three kinds: node (start, end), link (source, target, tokens/s), and request (stage by stage)."""
+    del context
+    plan = figure_4_plan()
+    rows: list[dict[str, Any]] = [
+        {"what": "node", "source": name, "start": start, "end": end} for name, (start, end) in plan.placement.items()
+    ]
+    rows += [{"what": "link", "source": a, "target": b, "tokens_per_s": f} for (a, b), f in plan.flow_edges.items()]
+    for name, pipeline in two_ways(plan).items():
+        rows += [{"what": name, "source": s.node, "start": s.start, "end": s.end} for s in pipeline]
+    return pd.DataFrame(rows, columns=["what", "source", "target", "start", "end", "tokens_per_s"])
+
+
+@experiment(
+    "placement-pictures",
+    title="Where Helix, Swarm and Petals put the layers",
+    paper="Section 6.6",
+    draw=draw_placements,
+    data=DATA,
+    text="LLaMA-2 70B over three regions, as published. Filling: share of the machine's capacity that the max flow "
+    "uses; pale machines hold layers that no request needs.",
+)
+def placement_pictures(context: Context) -> pd.DataFrame:
+    """One row a machine and method: layers, flow through it and capacity in tokens/s, the plan's max flow."""
+    del context
+    rows = []
+    for method, layout in LAYOUTS.items():
+        plan = published.plan_of(f"model_placement/distributed/{layout}", "llama2-70b")
+        for name, (start, end) in plan.placement.items():
+            rows.append(
+                {
+                    "method": method,
+                    "max_flow_tokens_per_s": plan.flow_tokens_per_s,
+                    "node": name,
+                    "kind": plan.cluster.node(name).kind,
+                    "region": plan.cluster.region_of(name),
+                    "start": start,
+                    "end": end,
+                    "flow_tokens_per_s": sum(f for (_, b), f in plan.flow_edges.items() if b == name),
+                    "capacity_tokens_per_s": plan.node_throughput_tokens_per_s[name],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@experiment(
+    "gpu-catalogue",
+    title="The catalogue of GPUs",
+    paper="Table of GPUs",
+    draw=draw_catalogue,
+    data=("gpus.csv",),
+    text="Datasheet figures; the source of each row is in `data/gpus.csv`.",
+)
+def gpu_catalogue(context: Context) -> pd.DataFrame:
+    """One row a GPU: memory, bandwidth, FP16 compute, list price."""
+    del context
+    table = pd.read_csv(_files.data_dir() / "gpus.csv").drop(columns="source")
+    return table[~table["gpu"].str.startswith("CPU")]

@@ -1,0 +1,27 @@
+"""All results in one table: every metric of every run, published and ours."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helix_kit.experiments.figures.agreement import EVALUATIONS
+from helix_kit.experiments.figures.pictures.results import draw_results
+from helix_kit.experiments.machinery.registry import Context, experiment, load
+from helix_kit.experiments.figures.rows import COLUMNS
+
+
+@experiment(
+    "all-results",
+    title="All results: decode throughput against Helix's",
+    paper="Sections 6.3 to 6.7, and beyond",
+    draw=draw_results,
+    needs=EVALUATIONS,
+    data=(),
+    minutes=0.01,
+    text="One line a setting, one mark a method: decode throughput over that of Helix's published plan in the same "
+    "setting, in our simulator. Its CSV is the one table with every metric of the evaluation, published and ours.",
+)
+def all_results(context: Context) -> pd.DataFrame:
+    """Section, setup, model, mode, method, source, metric, value of all tables of the evaluation."""
+    rows = pd.concat([load(name, context.folder) for name in EVALUATIONS], ignore_index=True)
+    return rows[list(COLUMNS)]

@@ -1,0 +1,1 @@
+"""What runs experiments, keeps their provenance and writes them into documents."""

@@ -1,0 +1,139 @@
+"""The demo behind `make demo`: executes notebooks/00_quickstart.ipynb, leaves it executed, prints what came out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helix_kit.plots.words import number, percent
+
+if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
+    from helix_kit.report import Run
+
+NOTEBOOK = "notebooks/00_quickstart.ipynb"
+SUMMARY_MIME = "application/vnd.helix-kit.summary+json"
+"""Under this type the notebook's last table also carries its numbers as data."""
+
+
+class SummaryTable:
+    """A table for readers that carries the same numbers for programs; made by `summary_table`."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, simulated, measured) of the served cluster, as printed."""
+        simulated, measured = self.facts["simulated"], self.facts["measured"]
+        names = {
+            "output_tokens_per_s": "output tokens/s",
+            "prompt_latency_s": "prompt latency, average s",
+            "decode_latency_s": "decode latency, average s",
+        }
+        return [(text, number(simulated[key]), number(measured[key])) for key, text in names.items()]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        cells = "".join(f"<tr><th>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in self.rows())
+        head = f"<tr><th>{self.facts['served_cluster']}</th><th>simulated</th><th>measured</th></tr>"
+        text = "\n".join(f"{a:30} {b:>12} {c:>12}" for a, b, c in [("", "simulated", "measured"), *self.rows()])
+        return {"text/html": f"<table>{head}{cells}</table>", "text/plain": text, SUMMARY_MIME: self.facts}
+
+
+def summary_table(plan: Plan, run: Run, served_plan: Plan, simulated: Run, measured: Run) -> SummaryTable:
+    """Measured beside simulated for the served plan; the facts of the large plan go along for `make demo`."""
+
+    def numbers(one: Run) -> dict[str, float]:
+        summary = one.summary()
+        return {
+            "output_tokens_per_s": summary["output_tokens_per_s"],
+            "prompt_latency_s": summary["prompt_latency_s"]["avg"],
+            "decode_latency_s": summary["decode_latency_s"]["avg"],
+        }
+
+    def planned(one: Plan) -> dict[str, float]:
+        return {
+            "flow_tokens_per_s": one.flow_tokens_per_s,
+            "bound_tokens_per_s": one.bound_tokens_per_s,
+            "gap": one.gap,
+            "seconds": one.seconds,
+        }
+
+    return SummaryTable(
+        {
+            "planned_cluster": f"{plan.model.name} on {plan.cluster.name}",
+            "planned": planned(plan),
+            "planned_run": {**numbers(run), "decode_tokens_per_s": run.summary()["decode_tokens_per_s"]},
+            "served_cluster": f"{served_plan.model.name} on {served_plan.cluster.name}",
+            "served": planned(served_plan),
+            "answers": len(measured.records),
+            "simulated": numbers(simulated),
+            "measured": numbers(measured),
+        }
+    )
+
+
+def facts_of(notebook: Any) -> dict[str, Any]:
+    """The numbers that an executed notebook's summary table carries."""
+    for cell in reversed(notebook.cells):
+        for output in cell.get("outputs", ()):
+            if SUMMARY_MIME in output.get("data", {}):
+                found: dict[str, Any] = output["data"][SUMMARY_MIME]
+                return found
+    raise LookupError(f"{NOTEBOOK} holds no summary: was it executed to its end?")
+
+
+def words(facts: dict[str, Any]) -> str:
+    """The summary that `make demo` prints."""
+    plan, run, served = facts["planned"], facts["planned_run"], facts["served"]
+    lines = [
+        "",
+        facts["planned_cluster"],
+        f"  planned    {number(plan['flow_tokens_per_s'])} tokens/s, bound {number(plan['bound_tokens_per_s'])}, "
+        f"gap {percent(plan['gap'])}, {plan['seconds']:.1f} s",
+        f"  simulated  {number(run['decode_tokens_per_s'])} tokens/s decoded, on average "
+        f"{number(run['prompt_latency_s'])} s to the first token and {number(run['decode_latency_s'])} s for each more",
+        "",
+        facts["served_cluster"],
+        f"  planned    {number(served['flow_tokens_per_s'])} tokens/s, bound {number(served['bound_tokens_per_s'])}, "
+        f"gap {percent(served['gap'])}",
+        f"  served     {facts['answers']} prompts answered",
+        f"  {'':33}{'simulated':>10}{'measured':>10}",
+    ]
+    lines += [f"  {text:33}{a:>10}{b:>10}" for text, a, b in SummaryTable(facts).rows()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Execute the quickstart with progress on standard error; the exit status is 1 when a cell failed."""
+    from nbclient.exceptions import CellExecutionError
+
+    from helix_kit.experiments.machinery.notebooks import execute
+
+    path = Path(__file__).resolve().parents[2] / NOTEBOOK
+    if not path.is_file():
+        print(f"{path} is not there: run the demo in a checkout of the repository", file=sys.stderr)
+        return 1
+    print(f"Executing {NOTEBOOK} ...", flush=True)
+    started = time.perf_counter()
+
+    def progress(done: int, total: int, heading: str) -> None:
+        print(
+            f"  {time.perf_counter() - started:4.0f} s  [{done + 1:2}/{total}]  {heading}", file=sys.stderr, flush=True
+        )
+
+    try:
+        notebook = execute(path, progress=progress)
+    except CellExecutionError as error:
+        print(f"\nA cell of {NOTEBOOK} failed; the file was left as it was.\n\n{error}", file=sys.stderr)
+        return 1
+    print(words(facts_of(notebook)))
+    print(
+        f"\n{time.perf_counter() - started:.0f} s in all. `make lab` opens the notebook, executed, with its pictures."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Execute the notebooks in place, outputs kept: ``python -m helix_kit.experiments.machinery.notebooks [NAME...]``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+"""Called with (code cells done, of, heading above the next one)."""
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+
+def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None) -> Any:
+    """Run a notebook top to bottom, save it with its outputs and return it.
+
+    Widget state is left out, and widgets that carry a picture are kept as the picture alone: so it shows
+    everywhere, and the widget comes back when its cell is run. A cell that fails raises nbclient's
+    CellExecutionError and the file on disk stays as it was.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    headings = _headings(notebook.cells)
+    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+
+    def on_start(cell: Any, cell_index: int) -> None:
+        if progress and cell_index in headings:
+            progress(code.index(cell_index), len(code), headings[cell_index])
+
+    client = NotebookClient(
+        notebook,
+        timeout=timeout_s,
+        kernel_name="python3",
+        store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_execute=on_start,
+    )
+    client.execute()
+    for cell in notebook.cells:
+        # Times and the kernel's own version would change the file at every run and say nothing.
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                output["data"].pop(WIDGET_MIME, None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.write(notebook, path)
+    return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Pieces of one stream that follow each other as one output, in the order of first appearance."""
+    result: list[Any] = []
+    for output in outputs:
+        before = result[-1] if result else {}
+        if output.output_type == "stream" == before.get("output_type") and output.name == before.get("name"):
+            before["text"] += output["text"]
+        else:
+            result.append(output)
+    return result
+
+
+def _headings(cells: list[Any]) -> dict[int, str]:
+    """Index of each code cell -> the last heading above it."""
+    found, heading = {}, ""
+    for index, cell in enumerate(cells):
+        if cell.cell_type == "code":
+            found[index] = heading
+        else:
+            titles = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            heading = titles[-1] if titles else heading
+    return found
+
+
+def main(names: list[str]) -> None:
+    """Execute the notebooks called `names` (all of them by default)."""
+    folder = Path("notebooks")
+    for path in sorted(folder.glob("*.ipynb")):
+        if names and path.stem not in names and path.name not in names:
+            continue
+        started = time.perf_counter()
+        print(f"{path.name}: ", end="", flush=True)
+        execute(path)
+        print(f"{time.perf_counter() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

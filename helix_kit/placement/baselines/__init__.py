@@ -1,0 +1,1 @@
+"""Baseline placements: Swarm, Petals, separate pipelines, proportional, Parallax."""

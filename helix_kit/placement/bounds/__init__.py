@@ -1,0 +1,1 @@
+"""Upper bounds on the flow that any placement can carry."""

@@ -1,0 +1,1 @@
+"""The default method: stages by column generation, over one region or several, around pins."""

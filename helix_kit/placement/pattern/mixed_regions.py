@@ -1,0 +1,213 @@
+"""Stages spread over several regions: the pattern program as if there were one, then nodes chosen for the links.
+
+A chain of regions asks each stage to lie in one of them. That is more than the network asks: two stages may follow
+each other whatever the regions of their nodes, as long as no link is asked for more than it carries. So (1) machines
+of a kind are one group wherever they are, each carrying no more than sqrt(F c), c the fastest link between regions:
+two blocks of such nodes pass F between them; kinds that only one region has need not cross, and stay as they are.
+(2) Which node takes which place, and in what order the stages come, is then searched by swaps with the exact maximum
+flow as the judge: simulated annealing from a start that is good, with a fixed number of flows, so repeatable.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_flow
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.placement.groups import Group
+from helix_kit.placement.pattern.search import STEPS, Layout, PatternSearch
+from helix_kit.placement.pattern.stages import Stage
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
+
+if TYPE_CHECKING:
+    from helix_kit.placement.method import Task
+
+MOST_NODES = 64
+"""More are left to chains of regions: a flow takes longer, and swaps are too many to try."""
+FLOWS_A_NODE = 400
+"""Flows computed for one target, for each node; as many swaps are tried."""
+MOST_TRIES = 3
+"""Targets in a row that may end without a better plan."""
+HEAT = 0.04
+"""Share of the target that a step may lose at the start of the search, at which one in e is taken."""
+MOST_CAPACITY = 2_000_000_000
+"""Milli-tokens/s, which scipy's maximum flow keeps in 32 bits; links above it do not bind."""
+Place = tuple[int, int, int]
+"""(group, start, end)."""
+
+
+class Flows:
+    """Maximum flows of placements of the same nodes, from arrays: thousands a second for two dozen nodes."""
+
+    def __init__(self, problem: Problem, names: Sequence[str], partial_inference: bool) -> None:
+        self.names, self.layers, self.partial = list(names), problem.num_layers, partial_inference
+
+        def milli(tokens_per_s: float) -> int:
+            return min(MOST_CAPACITY, int(tokens_per_s * 1000))
+
+        self.index = {name: i for i, name in enumerate(names)}
+        self.links = np.array(
+            [[0 if a == b else milli(problem.link_capacity(a, b)) for b in names] for a in names], np.int32
+        )
+        self.enter = np.array([milli(problem.link_capacity(COORDINATOR, a)) for a in names], np.int32)
+        self.leave = np.array([milli(problem.link_capacity(a, COORDINATOR)) for a in names], np.int32)
+        most = max(problem.max_layers(n) for n in names)
+        self.speeds = np.zeros((len(names), most + 1), np.int32)
+        for i, name in enumerate(names):
+            for k in range(1, problem.max_layers(name) + 1):
+                self.speeds[i, k] = milli(problem.throughput(name, k))
+        per_gbps, card = 1e9 / 8, problem.cluster.network.nic_gbps
+        self.card = milli(card * per_gbps / problem.model.link_bytes_per_token)
+        self.card_of_ids = milli(card * per_gbps / problem.model.token_bytes)
+
+    def value(self, nodes: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> float:
+        """Tokens/s of the maximum flow with `nodes` (indices) at [starts, ends)."""
+        count = len(nodes)
+        follows = (starts <= ends[:, None]) & (ends[:, None] < ends) if self.partial else starts == ends[:, None]
+        tails, heads = np.nonzero(follows)
+        every = np.arange(count)
+        first, last = every[starts == 0], every[ends == self.layers]
+        # As in `build_flow_graph`: the card carries bare token ids only where the coordinator is the sole neighbour.
+        fed = np.bincount(heads, minlength=count) > 0
+        card_in = np.where((starts == 0) & ~fed, self.card_of_ids, self.card)
+        card_out = np.where(ends == self.layers, self.card_of_ids, self.card)
+        able = np.minimum(self.speeds[nodes, ends - starts], np.minimum(card_in, card_out)).astype(np.int32)
+        source, sink = 2 * count, 2 * count + 1
+        rows = np.concatenate([every, tails + count, np.full(len(first), source), last + count])
+        columns = np.concatenate([every + count, heads, first, np.full(len(last), sink)])
+        capacity = np.concatenate(
+            [
+                able,
+                self.links[nodes[tails], nodes[heads]],
+                self.enter[nodes[first]],
+                self.leave[nodes[last]],
+            ]
+        )
+        graph = csr_array((capacity, (rows, columns)), shape=(sink + 1, sink + 1))
+        return float(maximum_flow(graph, source, sink).flow_value) / 1000
+
+
+def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float) -> Layout | None:
+    """The best placement found on the nodes of `groups`, if it carries more than `low` tokens/s.
+
+    `fastest_crossing` is the capacity, in tokens/s, of the fastest link between regions.
+    """
+    problem, watch = task.problem, task.watch
+    names = [n for g in groups for n in g.nodes]
+    if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.get("max_stages") is not None:
+        return None
+    flows = Flows(problem, names, task.partial_inference)
+    best: Layout | None = None
+    failed = 0
+    for step in STEPS:
+        target = bound * (1 - step)
+        if watch.over() or target <= low or failed == MOST_TRIES:
+            break
+        merged = _merged(groups, math.sqrt(min(1.0, fastest_crossing / target)) * target)
+        search = PatternSearch(merged, problem.num_layers, watch, task.solver, task.seed)
+        chain = search.attempt(target)
+        if chain is None:
+            continue
+        value, layout = assign(flows, merged, chain[0], target, random.Random(task.seed), watch)
+        failed = 0 if value > low else failed + 1
+        if value > low:
+            best, low = layout, value
+    return best
+
+
+def _merged(groups: Sequence[Group], most: float) -> list[Group]:
+    """One group a kind; where it lies in several regions, with T cut down to `most`."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.kind, []).append(group)
+    return [
+        Group(
+            kind,
+            "",
+            tuple(n for g in members for n in g.nodes),
+            tuple(t if len(members) == 1 else min(t, most) for t in members[0].throughput),
+        )
+        for kind, members in found.items()
+    ]
+
+
+def assign(
+    flows: Flows, groups: Sequence[Group], stages: Sequence[Stage], target: float, rng: random.Random, watch: Watch
+) -> tuple[float, Layout]:
+    """(tokens/s, placement): nodes of `groups` given to the places of `stages`, and these brought into an order."""
+    order = list(stages)
+    nodes = {g: [flows.index[n] for n in group.nodes] for g, group in enumerate(groups)}
+
+    def value(order: Sequence[Stage], nodes: dict[int, list[int]]) -> float:
+        return flows.value(*_arrays(_places(order, flows.layers), nodes))
+
+    now = best = value(order, nodes)
+    kept = list(order), nodes
+    movable = [g for g in nodes if len(nodes[g]) > 1]
+    rounds = FLOWS_A_NODE * len(flows.names)
+    for count in range(rounds):
+        if best >= target or watch.over() or not (movable or len(order) > 1):
+            break
+        trial, given = _neighbour(order, nodes, movable, rng)
+        reached = value(trial, given)
+        heat = HEAT * target * (1 - count / rounds)
+        if reached >= now or rng.random() < math.exp((reached - now) / heat):
+            order, nodes, now = trial, given, reached
+            if now > best:
+                best, kept = now, (order, nodes)
+    places = _places(kept[0], flows.layers)
+    chosen, starts, ends = _arrays(places, kept[1])
+    return best, {flows.names[n]: (int(s), int(e)) for n, s, e in zip(chosen, starts, ends)}
+
+
+def _neighbour(
+    order: list[Stage], nodes: dict[int, list[int]], movable: Sequence[int], rng: random.Random
+) -> tuple[list[Stage], dict[int, list[int]]]:
+    """A stage moved, two stages swapped, or two nodes of a kind swapped."""
+    if len(order) > 1 and (not movable or rng.random() < 0.25):
+        order = list(order)
+        i, j = rng.sample(range(len(order)), 2)
+        if rng.random() < 0.5:
+            order[i], order[j] = order[j], order[i]
+        else:
+            order.insert(j, order.pop(i))
+        return order, nodes
+    g = rng.choice(movable)
+    members = list(nodes[g])
+    i, j = rng.sample(range(len(members)), 2)
+    members[i], members[j] = members[j], members[i]
+    return order, {**nodes, g: members}
+
+
+def _places(order: Sequence[Stage], layers: int) -> list[Place]:
+    """Where each lane's nodes stand; what reaches past the last layer is cut off."""
+    found = []
+    start = 0
+    for stage in order:
+        for lane in stage.lanes:
+            at = start
+            for g, k in lane:
+                if at < layers:
+                    found.append((g, at, min(at + k, layers)))
+                at += k
+        start += stage.length
+    return found
+
+
+def _arrays(
+    places: Sequence[Place], nodes: dict[int, list[int]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    supply = {g: iter(members) for g, members in nodes.items()}
+    table = np.array([(next(supply[g]), start, end) for g, start, end in places], np.int64)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+__all__ = ["Flows", "assign", "find"]

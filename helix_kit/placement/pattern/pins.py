@@ -1,0 +1,277 @@
+"""Pins: nodes whose layer range is given. The pattern program fills the model around them.
+
+The pins' ends cut the model into segments; within one, the pinned nodes carry a fixed rate, and stages have to carry
+only what is missing to F. Every segment has a row for its layers; the nodes that are left are shared by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import NDArray
+
+from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.placement import depth
+from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.method import Task
+from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS, Layout
+from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.solvers import columns as colgen
+from helix_kit.placement.solvers.solve import solve
+
+Pins = Mapping[str, tuple[int, int]]
+MOST_COLUMNS = 300
+
+
+def check_pins(problem: Problem, pins: Pins) -> Layout:
+    """The pins as a placement; InputError for an unknown node or range, InfeasibleError for more than it holds."""
+    checked: Layout = {}
+    for name, span in pins.items():
+        problem.cluster.node(name)
+        start, end = span
+        if not 0 <= start < end <= problem.num_layers:
+            expected = f"expected 0 <= start < end <= {problem.num_layers}"
+            raise InputError(expected, where="pins", field=name, value=f"{start}:{end}")
+        most = problem.max_layers(name)
+        if end - start > most:
+            raise InfeasibleError(
+                f"pin {name} = {start}:{end} asks for {end - start} layers, but the node holds at most {most}",
+                fix=f"pin {name} to at most {most} layers, such as {start}:{start + most}" if most else f"unpin {name}",
+            )
+        checked[name] = (start, end)
+    return checked
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Layers [start, end) with the tokens/s that pinned nodes carry there."""
+
+    start: int
+    end: int
+    pinned: float
+
+    @property
+    def length(self) -> int:
+        """Number of layers."""
+        return self.end - self.start
+
+
+def segments_of(problem: Problem, pins: Layout) -> list[Segment]:
+    """The model cut at the pins' ends."""
+    cuts = sorted({0, problem.num_layers, *(cut for span in pins.values() for cut in span)})
+    speed = problem.node_throughput(pins)
+    found = []
+    for start, end in pairwise(cuts):
+        carried = sum(speed[n] for n, (s, e) in pins.items() if s <= start and end <= e)
+        found.append(Segment(start, end, carried))
+    return found
+
+
+def find(task: Task, pins: Layout, bound: float) -> Layout:
+    """The best placement around the pins; InfeasibleError when what is left cannot hold the other layers."""
+    problem, watch = task.problem, task.watch
+    segments = segments_of(problem, pins)
+    groups = groups_of(problem, [n for n in problem.kind_of if n not in pins])
+    free = sum(s.length for s in segments if s.pinned <= 0)
+    room = sum(g.size * g.max_layers for g in groups)
+    if room < free:
+        raise InfeasibleError(
+            f"the pins leave {free} layers to the other nodes, which hold at most {room}",
+            fix="unpin a node, or spread the pinned ranges over more of the model",
+        )
+    cap = task.options.get("max_stages")
+    chain, needed = (None, None) if cap is None else _shallow(task, pins, groups, cap)
+    best, value = dict(pins), 0.0
+
+    def consider(layout: Layout) -> float:
+        nonlocal best, value
+        reached = _flow(task, layout, cap)
+        watch.report(value=reached)
+        if reached > value:
+            best, value = layout, reached
+        return reached
+
+    consider(dict(pins))
+    if chain is not None:
+        consider(chain)
+    low, high = value, bound
+    targets = [bound * (1 - step) for step in (*STEPS, 0.99, 0.999)]
+    for target in targets:
+        if target <= low or watch.over():
+            break
+        layout = _attempt(task, pins, segments, groups, target)
+        reached = consider(layout) if layout is not None else 0.0
+        # Under a cap on depth, the links left may carry less than the stages do: a lower target may still pay.
+        if layout is not None and (cap is None or reached >= target * (1 - 1e-6)):
+            low = max(low, reached)
+            break
+        high = target
+    low = max(low, value)
+    while high - low > PRECISION * high and value > 0 and not watch.over():
+        target = (low + high) / 2
+        layout = _attempt(task, pins, segments, groups, target)
+        reached = consider(layout) if layout is not None else 0.0
+        low, high = (reached, high) if reached >= target * (1 - 1e-6) else (low, target)
+    if value <= 0 and cap is not None:
+        raise InfeasibleError(
+            f"no plan was found that keeps to these pins and lets a request pass at most {cap} nodes",
+            fix="unpin a node" if needed is None else f"allow {needed} stages",
+        )
+    if value <= 0:
+        raise InfeasibleError(
+            "the other nodes cannot fill the gaps that the pins leave", fix="unpin a node, or shift the pinned ranges"
+        )
+    return best
+
+
+def _flow(task: Task, layout: Layout, cap: int | None) -> float:
+    """Tokens/s of a layout, within the cap on depth if there is one."""
+    if cap is None:
+        return task.problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+    flow, _ = depth.links_within(
+        task.problem, layout, cap, partial_inference=task.partial_inference, split=task.flow_split
+    )
+    return 0.0 if flow is None else flow.tokens_per_s
+
+
+def _shallow(task: Task, pins: Layout, groups: Sequence[Group], cap: int) -> tuple[Layout | None, int | None]:
+    """The pins and a chain of as few nodes as possible; InfeasibleError when even nodes without end would be too many.
+
+    With it, the nodes it passes; None for a chain deeper than the cap: another order may still make one that is not.
+    """
+    layers = task.problem.num_layers
+    free = sorted((-g.max_layers, n) for g in groups if g.throughput[-1] > 0 for n in g.nodes)
+    sizes = [-size for size, _ in free]
+    chain = depth.fewest_steps(layers, pins, sizes, task.partial_inference)
+    least = depth.fewest_steps(layers, pins, sizes[:1] * layers, task.partial_inference)
+    if least is None or len(least) > cap:
+        needed = "cannot cover the model" if least is None else f"make a request pass at least {len(least)} nodes"
+        raise InfeasibleError(
+            f"at most {cap} stages were asked for, but these pins and the largest other node (up to "
+            f"{max(sizes, default=0)} layers) {needed}",
+            fix="unpin a node" if chain is None else f"allow {len(chain)} stages",
+        )
+    if chain is None or len(chain) > cap:
+        return None, None if chain is None else len(chain)
+    names = iter(name for _, name in free)
+    return {**pins, **{next(names): (start, end) for start, end, pinned in chain if pinned is None}}, len(chain)
+
+
+def _attempt(
+    task: Task, pins: Layout, segments: Sequence[Segment], groups: Sequence[Group], target: float
+) -> Layout | None:
+    """A placement whose segments all carry `target`, or None."""
+    open_segments = [s for s in segments if s.pinned < target * (1 - 1e-9)]
+    if not open_segments:
+        return dict(pins)
+    if not groups:
+        return None
+    rows = len(groups)
+    supply = [float(g.size) for g in groups] + [float(s.length) for s in open_segments]
+    # A cap on depth is one more row: hops are a supply like nodes. Each run of layers that the pins carry takes one.
+    cap = task.options.get("max_stages")
+    runs = sum(
+        1 for i, s in enumerate(segments) if s not in open_segments and (i == 0 or segments[i - 1] in open_segments)
+    )
+    hops = [] if cap is None else [float(cap - runs)]
+    if hops and hops[0] < 1:
+        return None
+    supply += hops
+    pool: list[tuple[int, Stage]] = []
+
+    def column(index: int, stage: Stage) -> tuple[float, Sequence[float]]:
+        where = [float(stage.length) if i == index else 0.0 for i in range(len(open_segments))]
+        return float(stage.length), [*map(float, stage.uses), *where, *([float(stage.depth)] if hops else [])]
+
+    pricings = []
+    for index, segment in enumerate(open_segments):
+        need = target - segment.pinned
+        pool += [(index, s) for s in uniform_stages(groups, need) if s.length <= segment.length]
+        pricings.append((index, StagePricing(groups, need, segment.length)))
+        if hops:
+            # Where hops are dear, stages of single nodes side by side are wanted: one hop each.
+            pricings.append((index, StagePricing(groups, need, segment.length, link_cap=0.0)))
+
+    def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
+        fresh = []
+        for index, pricing in pricings:
+            fresh += [(index, s) for s in pricing.cheapest(duals[:rows] + 1e-9) if s.length <= pricing.lengths]
+        pool.extend(fresh)
+        return [column(i, s) for i, s in fresh]
+
+    reach, duals, _ = colgen.solve(supply, [column(i, s) for i, s in pool], price, over=task.watch.over)
+    if reach < sum(s.length for s in open_segments) - 1e-6:
+        return None
+    hop = float(duals[-1]) if hops else 0.0
+    unique = {(i, s.lanes): s for i, s in pool}
+    ranked = sorted(
+        (
+            (s.length * (1 - duals[rows + i]) - float(np.dot(s.uses, duals[:rows])) - hop * s.depth, i, s)
+            for (i, _), s in unique.items()
+        ),
+        key=lambda t: (-t[0] / t[2].length, t[1], t[2].lanes),
+    )
+    kept = [(i, s) for r, i, s in ranked if r > -KEPT_LOSS * s.length][: MOST_COLUMNS * len(open_segments)]
+    counts = _choose(
+        kept, groups, open_segments, task.solver, min(4.0, task.watch.left), task.watch.stopped, task.seed,
+        int(hops[0]) if hops else None,
+    )  # fmt: skip
+    return None if counts is None else _lay_out(pins, kept, counts, groups, open_segments)
+
+
+def _choose(
+    stages: Sequence[tuple[int, Stage]],
+    groups: Sequence[Group],
+    segments: Sequence[Segment],
+    solver: str,
+    time_limit: float,
+    stop: Callable[[], bool],
+    seed: int,
+    most_hops: int | None = None,
+) -> list[int] | None:
+    """How many of each stage, so that every segment is filled exactly."""
+    model = pyo.ConcreteModel("pinned")
+    model.count = pyo.Var(range(len(stages)), domain=pyo.NonNegativeIntegers)
+    filled = [sum(s.length * model.count[p] for p, (i, s) in enumerate(stages) if i == j) for j in range(len(segments))]
+    if any(isinstance(f, int) for f in filled):
+        return None
+    model.layers = pyo.Objective(expr=sum(filled), sense=pyo.maximize)
+    model.fits = pyo.Constraint(range(len(segments)), rule=lambda _, j: filled[j] <= segments[j].length)
+
+    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
+        used = [s.uses[g] * m.count[p] for p, (_, s) in enumerate(stages) if s.uses[g]]
+        return sum(used) <= groups[g].size if used else pyo.Constraint.Skip
+
+    model.node_supply = pyo.Constraint(range(len(groups)), rule=node_supply)
+    if most_hops is not None:
+        model.depth = pyo.Constraint(expr=sum(s.depth * model.count[p] for p, (_, s) in enumerate(stages)) <= most_hops)
+    solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed)
+    if solution.value is None or solution.value < sum(s.length for s in segments) - 1e-6:
+        return None
+    return [round(model.count[p].value) for p in range(len(stages))]
+
+
+def _lay_out(
+    pins: Layout,
+    stages: Sequence[tuple[int, Stage]],
+    counts: Sequence[int],
+    groups: Sequence[Group],
+    segments: Sequence[Segment],
+) -> Layout:
+    supply = [iter(g.nodes) for g in groups]
+    placement = dict(pins)
+    at = [s.start for s in segments]
+    for (index, stage), count in zip(stages, counts):
+        for _ in range(count):
+            for lane in stage.lanes:
+                here = at[index]
+                for g, k in lane:
+                    placement[next(supply[g])] = (here, here + k)
+                    here += k
+            at[index] += stage.length
+    return placement

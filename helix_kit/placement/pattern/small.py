@@ -1,0 +1,89 @@
+"""Small problems, finished exactly: every position of every node, layers covered instead of links counted.
+
+With partial inference and links that do not bind, the maximum flow is the least, over layers, of the summed T of
+the nodes that hold it. Where links bind, or requests may not enter part-way, that is an upper bound still:
+
+    max F    s.t.  sum over (i, s, k) holding layer l of T_i(k) x_isk >= F,   sum over (s, k) of x_isk <= 1,  x binary.
+
+One variable a position makes it hopeless for clusters (the relaxation is weak), and exact for a handful of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyomo.environ as pyo
+
+from helix_kit.placement.groups import Group
+from helix_kit.placement.solvers.solve import solve
+
+MOST_VARIABLES = 800
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The best placement found, if any, and a proven bound on the flow of every placement."""
+
+    placement: dict[str, tuple[int, int]]
+    bound_tokens_per_s: float | None
+
+
+def is_small(groups: list[Group], num_layers: int) -> bool:
+    """Whether the program is worth trying."""
+    return sum(_positions(g, num_layers) for g in groups) <= MOST_VARIABLES
+
+
+def _positions(group: Group, num_layers: int) -> int:
+    return sum(num_layers - k + 1 for k in range(1, group.max_layers + 1))
+
+
+def solve_coverage(
+    groups: list[Group],
+    num_layers: int,
+    *,
+    cap: float,
+    solver: str,
+    time_limit: float,
+    stop: Callable[[], bool],
+    seed: int = 0,
+) -> Coverage:
+    """Nodes of a group are interchangeable, so a variable counts how many of them stand in a position.
+
+    `cap` is a proven bound on the flow: T above it is cut down to it.
+    """
+    spots = [
+        (g, start, k)
+        for g, group in enumerate(groups)
+        for k in range(1, group.max_layers + 1)
+        for start in range(num_layers - k + 1)
+        if group.throughput[k - 1] > 0
+    ]
+    model = pyo.ConcreteModel("coverage")
+    model.count = pyo.Var(
+        range(len(spots)), domain=pyo.NonNegativeIntegers, bounds=lambda _, i: (0, groups[spots[i][0]].size)
+    )
+    model.flow = pyo.Var(bounds=(0, cap))
+    model.most = pyo.Objective(expr=model.flow, sense=pyo.maximize)
+
+    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
+        return sum(m.count[i] for i, spot in enumerate(spots) if spot[0] == g) <= groups[g].size
+
+    def layer_covered(m: pyo.ConcreteModel, layer: int) -> object:
+        held = (
+            min(groups[g].throughput[k - 1], cap) * m.count[i]
+            for i, (g, start, k) in enumerate(spots)
+            if start <= layer < start + k
+        )
+        return sum(held) >= m.flow
+
+    model.node_supply = pyo.Constraint(range(len(groups)), rule=node_supply)
+    model.layer_covered = pyo.Constraint(range(num_layers), rule=layer_covered)
+    solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed, mip_gap=1e-6)
+    placement: dict[str, tuple[int, int]] = {}
+    if solution.value:
+        supply = [iter(g.nodes) for g in groups]
+        for i, (g, start, k) in enumerate(spots):
+            for _ in range(round(model.count[i].value)):
+                placement[next(supply[g])] = (start, start + k)
+    return Coverage(placement, solution.bound)

@@ -1,0 +1,1 @@
+"""Solving Pyomo models with HiGHS, GLPK or Gurobi, and column generation."""

@@ -1,0 +1,117 @@
+"""The plan as it is now: the scheduler's policy over the workers that are up, with the flow solved for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import helix_kit.flow.balanced  # noqa: F401 - scipy loads now, not while the requests of a lost worker wait
+from helix_kit.flow import Edge, Pipeline
+from helix_kit.placement.plan import Plan
+from helix_kit.scheduling import Policy, View, make_policy
+from helix_kit.scheduling.policy import valid_links
+from helix_kit.workload.request import Request
+
+
+def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
+    """`plan` with only the nodes of `placement`: the flow is solved anew, and split as the plan's is.
+
+    Node speeds stay the plan's.
+    """
+    speeds = {node: plan.node_throughput_tokens_per_s[node] for node in placement}
+    flow = plan.problem.max_flow(
+        placement, partial_inference=plan.partial_inference, split=plan.flow_split, able=speeds
+    )
+    value = flow.tokens_per_s
+    # Not `model_copy`: it would carry over the properties that `plan` has cached.
+    fields = {name: getattr(plan, name) for name in Plan.model_fields}
+    fields.update(
+        placement=placement,
+        flow_tokens_per_s=value,
+        flow=tuple((a, b, f) for (a, b), f in flow.edges.items()),
+        node_throughput_tokens_per_s=speeds,
+        gap=(plan.bound_tokens_per_s - value) / value if value > 0 else float("inf"),
+        progress=(),
+        notes=(*plan.notes, "flow solved again for the workers that are up"),
+    )
+    return Plan(**fields)
+
+
+class Router:
+    """Routes requests along `plan`, or along what is left of it after `replan`."""
+
+    def __init__(self, plan: Plan, policy: str | Policy, seed: int, view: View) -> None:
+        self.plan = plan
+        self._policy_name, self._seed, self._view = policy, seed, view
+        self._solved: dict[frozenset[str], Plan] = {frozenset(plan.placement): plan}
+        self._policy: Policy | None = None
+        self._nodes: frozenset[str] | None = None
+        self.placement: dict[str, tuple[int, int]] = {}
+        self.links: list[Edge] = []
+        self.flow_tokens_per_s = 0.0
+        self._untold: list[Request] = []
+        """Decode steps that the policy has not been told of: it needs them when it is asked, not while they happen."""
+
+    @property
+    def has_pipeline(self) -> bool:
+        """Whether the workers that are up cover all layers."""
+        return self._policy is not None
+
+    def replan(self, nodes: Iterable[str]) -> None:
+        """Solve the flow for the placement restricted to `nodes`, and start a fresh policy on it."""
+        alive = frozenset(nodes)
+        if alive == self._nodes:
+            return
+        self._nodes = alive
+        self._untold.clear()
+        if alive not in self._solved:
+            kept = {name: span for name, span in self.plan.placement.items() if name in alive}
+            self._solved[alive] = solve_rest(self.plan, kept)
+        now = self._solved[alive]
+        self.placement, self.links = dict(now.placement), valid_links(now)
+        self.flow_tokens_per_s = now.flow_tokens_per_s
+        self._policy = make_policy(self._policy_name, now, seed=self._seed) if now.flow_tokens_per_s > 0 else None
+
+    def route(self, request: Request) -> Pipeline | None:
+        """The policy's pipeline for `request`; None when it sees no room, or names a worker that is down."""
+        if self._policy is None:
+            return None
+        self._tell_tokens()
+        pipeline = self._policy.route(request, self._view)
+        if pipeline is not None and not all(self._view.is_alive(stage.node) for stage in pipeline):
+            self._policy.on_refused(request, pipeline)
+            return None
+        return pipeline
+
+    def policy_admitted(self, request: Request, pipeline: Pipeline) -> None:
+        """Tell the policy that its pipeline is taken."""
+        if self._policy is not None:
+            self._policy.on_admitted(request, pipeline)
+
+    def policy_refused(self, request: Request, pipeline: Pipeline) -> None:
+        """Tell the policy that its pipeline lacks pages."""
+        if self._policy is not None:
+            self._policy.on_refused(request, pipeline)
+
+    def policy_token(self, request: Request) -> None:
+        """Tell the policy of a decode step, at the latest when it is next asked for a route."""
+        self._untold.append(request)
+
+    def _tell_tokens(self) -> None:
+        if self._policy is not None:
+            for request in self._untold:
+                self._policy.on_token(request)
+        self._untold.clear()
+
+    def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
+        """Tell the policy how long rows from `source` spent on `target`: waiting and computing, not on the wire.
+
+        Clocks of two machines cannot be compared, so the way itself is left out.
+        """
+        if self._policy is not None and (source, target) in self.links:
+            self._policy.on_hop_time(source, target, seconds)
+
+    def policy_finished(self, request: Request) -> None:
+        """Tell the policy that the request has left its pipeline."""
+        self._tell_tokens()
+        if self._policy is not None:
+            self._policy.on_finished(request)

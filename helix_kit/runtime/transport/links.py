@@ -1,0 +1,110 @@
+"""Measure what a link between two workers carries: two processes and the runtime's own sockets, nothing declared.
+
+>>> from helix_kit.runtime.transport.links import measure_link
+>>> found = measure_link()                                                    # doctest: +SKIP
+>>> cluster = cluster.model_copy(update={"network": found.network()})         # doctest: +SKIP
+
+The other process answers every message with a small one. Latency is half a round trip of one row, bandwidth is what a
+large message adds to that. Both are of this machine's loopback, as the workers of one machine use it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+
+from helix_kit.cluster import Link, Network
+from helix_kit.errors import HelixKitError, InputError
+from helix_kit.runtime.transport.sockets import Inbox, Outbox
+
+ROW_VALUES = 1024
+LARGE_ROWS = 1024
+ANSWER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMeasurement:
+    """Medians, and 10th and 90th percentile, of one-way latency in ms and of bandwidth in gbps (10^9 bit/s)."""
+
+    latency_ms: tuple[float, float, float]
+    """(10 %, median, 90 %)."""
+    bandwidth_gbps: tuple[float, float, float]
+    repeats: int
+
+    def network(self) -> Network:
+        """A network whose links within the region have the measured medians."""
+        return Network(within_region=Link(bandwidth_gbps=self.bandwidth_gbps[1], latency_ms=self.latency_ms[1]))
+
+
+def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | None = None) -> LinkMeasurement:
+    """Time messages between this process and another one.
+
+    `progress` is told what is measured and the share that is done. Raises InputError for fewer than one repeat,
+    HelixKitError when the other process does not answer.
+    """
+    if repeats < 1:
+        raise InputError("expected at least 1", field="repeats", value=repeats)
+    context, key = zmq.Context(), b"k" * 16
+    inbox, outbox = Inbox(context, key), Outbox(context, key)
+    command = [sys.executable, "-m", "helix_kit.runtime.transport.links", inbox.endpoint, key.hex()]
+    peer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert peer.stdout is not None
+        endpoint = peer.stdout.readline().strip()
+        if not endpoint:
+            raise HelixKitError("the other end of the link could not be started (see its message above)")
+
+        def round_trip(rows: int) -> float:
+            tensor = bytes(rows * ROW_VALUES * 4)
+            body = {"items": [[1, 0, 0, rows, False, None, None]]}
+            began = time.perf_counter()
+            outbox.send(endpoint, "run", body, tensor=tensor, dtype="float32", shape=(rows, ROW_VALUES))
+            if not inbox.receive(ANSWER_S):
+                raise HelixKitError(f"the other end of the link did not answer within {ANSWER_S:g} s")
+            return time.perf_counter() - began
+
+        trips: dict[int, list[float]] = {}
+        for done, rows in enumerate((1, LARGE_ROWS)):
+            if progress is not None:
+                progress(f"link, {rows * ROW_VALUES * 4 >> 10} KiB", done / 2)
+            round_trip(rows)
+            trips[rows] = [round_trip(rows) for _ in range(repeats)]
+        if progress is not None:
+            progress("link", 1.0)
+        outbox.send(endpoint, "stop", {})
+        outbox.flush_and_close()
+        peer.wait(ANSWER_S)
+    finally:
+        peer.kill()
+        peer.wait()
+        outbox.flush_and_close(0)
+        inbox.close()
+        context.term()
+    small = np.array(trips[1])
+    # What the large message takes beyond a small one is the time of its additional bytes.
+    beyond_s = np.maximum(np.array(trips[LARGE_ROWS]) - np.median(small), 1e-9)
+    gbps = 8e-9 * (LARGE_ROWS - 1) * ROW_VALUES * 4 / beyond_s
+    latency, bandwidth = (np.percentile(v, [10, 50, 90]).tolist() for v in (small / 2 * 1e3, gbps))
+    return LinkMeasurement(tuple(latency), tuple(bandwidth), repeats)
+
+
+def _echo(endpoint: str, key: bytes) -> None:
+    """The other end: answer each message until told to stop."""
+    context = zmq.Context()
+    inbox, outbox = Inbox(context, key), Outbox(context, key)
+    print(inbox.endpoint, flush=True)
+    while messages := inbox.receive(ANSWER_S):  # silence: whoever measured is gone
+        for message in messages:
+            if message.kind == "stop":
+                return
+            outbox.send(endpoint, "free", {"rows": [[1, 0]]})
+
+
+if __name__ == "__main__":
+    _echo(sys.argv[1], bytes.fromhex(sys.argv[2]))

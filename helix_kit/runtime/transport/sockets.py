@@ -1,0 +1,177 @@
+"""Messages over zmq: one PULL socket to receive on, one PUSH socket per peer to send with.
+
+Sockets listen on loopback unless told otherwise. With a CURVE key pair (shared by the run's processes) all traffic is
+encrypted, and a peer without the keys cannot connect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import zmq
+
+from helix_kit.errors import HelixKitError
+from helix_kit.runtime.transport import messages
+from helix_kit.runtime.transport.messages import Dropped, ForeignError, MalformedError, Message
+
+HIGH_WATER_MARK = 100_000
+"""Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
+
+
+# Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
+_AT_ONCE, _MORE, _READABLE, _HAS_MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN), int(zmq.RCVMORE)
+
+INLINE_BYTES = 1 << 14
+"""Up to this size a tensor travels in the header: copying it takes less than a frame of its own."""
+LOOK_FOR_REFUSED_S = 0.2
+"""How often an encrypted inbox looks whether peers were turned away."""
+
+
+class PeerLostError(HelixKitError):
+    """A peer does not take messages any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """One CURVE key pair for a whole run, in zmq's Z85 text form."""
+
+    public: bytes
+    secret: bytes
+
+    @classmethod
+    def generate(cls) -> CurveKeys:
+        """A fresh pair."""
+        return cls(*zmq.curve_keypair())
+
+
+def _secure(socket: zmq.Socket[bytes], keys: CurveKeys | None, *, server: bool) -> None:
+    if keys is None:
+        return
+    socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+    if server:
+        socket.curve_server = True
+    else:
+        socket.curve_serverkey = keys.public
+
+
+class Inbox:
+    """The receiving end of one process: binds a free port of `host`."""
+
+    def __init__(
+        self, context: zmq.Context[Any], key: bytes, *, host: str = "127.0.0.1", keys: CurveKeys | None = None
+    ) -> None:
+        self.dropped = Dropped()
+        self._key = key
+        self.socket = context.socket(zmq.PULL)
+        self.socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
+        _secure(self.socket, keys, server=True)
+        self._wanted = [(self.socket, _READABLE)]
+        # libzmq turns a peer without the keys away by itself, before any message: its events tell how often.
+        self._refusals: Any = None
+        self._looked_s = 0.0
+        if keys is not None:
+            failed = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            self._refusals = self.socket.get_monitor_socket(failed | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        port = self.socket.bind_to_random_port(f"tcp://{host}")
+        self.endpoint = f"tcp://{host}:{port}"
+
+    def fileno(self) -> int:
+        """Becomes readable when something arrives; then `receive` takes all of it, and until then it may stay quiet."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    def receive(self, timeout_s: float = 0.0) -> list[Message]:
+        """All messages that have arrived; waits up to `timeout_s` for the first. Bad ones are dropped and counted."""
+        found: list[Message] = []
+        if self._refusals is not None:
+            self._count_refused()
+        socket, wait_ms = self.socket, (int(timeout_s * 1000) or 1) if timeout_s > 0 else 0
+        # The bare call: what pyzmq builds around it (pollers, options by enumeration) takes several times as long.
+        while zmq.zmq_poll(self._wanted, wait_ms):
+            wait_ms = 0
+            # A header is short: copying it takes less than what keeps track of a frame. A large tensor stays in place.
+            frames: list[Any] = [socket.recv(_AT_ONCE)]
+            while socket.getsockopt(_HAS_MORE):
+                frames.append(socket.recv(_AT_ONCE, copy=False).buffer)
+            try:
+                found.append(messages.unpack(frames, self._key))
+            except ForeignError:
+                self.dropped.foreign += 1
+            except MalformedError as error:
+                self.dropped.malformed += 1
+                self.dropped.reasons = [*self.dropped.reasons[-9:], str(error)]
+        return found
+
+    def _count_refused(self) -> None:
+        """Count connections that failed the CURVE handshake as foreign; a peer that tries again counts again."""
+        now = time.monotonic()
+        if now - self._looked_s < LOOK_FOR_REFUSED_S:
+            return
+        self._looked_s = now
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._refusals.recv_multipart(flags=zmq.NOBLOCK)
+                self.dropped.foreign += 1
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._refusals is not None:
+            self.socket.disable_monitor()
+            self._refusals.close(0)
+        self.socket.close(0)
+
+
+class Outbox:
+    """The sending end of one process: connects to a peer when it first has something for it."""
+
+    def __init__(self, context: zmq.Context[Any], key: bytes, *, keys: CurveKeys | None = None) -> None:
+        self._context, self._key, self._keys = context, key, keys
+        self._packer = msgpack.Packer()
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+
+    def send(
+        self,
+        endpoint: str,
+        kind: str,
+        body: dict[str, Any],
+        *,
+        tensor: Any = b"",
+        dtype: str = "",
+        shape: tuple[int, ...] = (),
+    ) -> None:
+        """Queue a message for `endpoint`, with a `tensor` in bytes; raises PeerLostError when its queue is full."""
+        socket = self._sockets.get(endpoint)
+        if socket is None:
+            socket = self._context.socket(zmq.PUSH)
+            socket.set(zmq.SNDHWM, HIGH_WATER_MARK)
+            socket.set(zmq.LINGER, 0)
+            _secure(socket, self._keys, server=False)
+            socket.connect(endpoint)
+            self._sockets[endpoint] = socket
+        inline = tensor if len(tensor) <= INLINE_BYTES else b""
+        header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape, tensor=inline, packer=self._packer)
+        try:
+            if len(tensor) <= INLINE_BYTES:
+                socket.send(header, _AT_ONCE)
+                return
+            # A queue takes a message whole: where the first frame went in, the second one does.
+            socket.send(header, _AT_ONCE | _MORE)
+            socket.send(tensor, _AT_ONCE, copy=False)
+        except zmq.Again:
+            raise PeerLostError(f"{endpoint} takes no more messages") from None
+
+    def forget(self, endpoint: str) -> None:
+        """Drop a dead peer and what is queued for it."""
+        if socket := self._sockets.pop(endpoint, None):
+            socket.close(0)
+
+    def flush_and_close(self, linger_ms: int = 500) -> None:
+        """Close all sockets; what is queued gets `linger_ms` to leave."""
+        for socket in self._sockets.values():
+            socket.close(linger_ms)
+        self._sockets.clear()

@@ -1,0 +1,92 @@
+"""A tiny random model in the format of a real one, and plans for it: for tests, and to try the runtime anywhere.
+
+>>> from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
+>>> folder = tiny_checkpoint("out/tiny")                                              # doctest: +SKIP
+>>> plan = tiny_plan(folder, {"first": (0, 4), "second": (2, 6)})                     # doctest: +SKIP
+
+Its words mean nothing; what it computes is as exact as with a large model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from helix_kit.cluster import Cluster
+from helix_kit.model import Model
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.profiles.profile import Curve, Profile
+
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "max_position_embeddings": 512,
+}
+
+
+def tiny_checkpoint(folder: str | Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:
+    """Write a random model of `family` (a transformers `model_type`) with a toy tokenizer; returns the folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = Path(folder)
+    settings = {**SIZES, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **overrides}
+    config = AutoConfig.for_model(family, **settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        # Larger than the usual initialisation: the logits of neighbouring tokens are then far apart, and greedy
+        # answers do not fall into one repeated token at once.
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.3 if "embed" in name or "lm_head" in name else 0.12)
+    model.save_pretrained(folder)
+    # Words w0, w1, ... so that text is readable and each word is one token.
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, config.vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def tiny_plan(
+    folder: str | Path,
+    placement: Mapping[str, tuple[int, int]],
+    *,
+    kv_tokens_per_layer: int = 4096,
+    step_ms: float = 0.0,
+    gpu: str = "CPU-fast",
+) -> Plan:
+    """A plan with this placement for the model in `folder`, on one node of kind `gpu` per name.
+
+    `kv_tokens_per_layer` is each node's KV capacity per layer it holds, `step_ms` the profile's time of a layer step
+    whatever its size (only used when the engine paces).
+    """
+    model = Model.from_hf(folder, dtype_bytes=4)
+    cluster = Cluster.model_validate(
+        {"name": "tiny", "nodes": [{"name": name, "gpu": gpu} for name in placement]},
+    )
+    layers = range(1, model.num_layers + 1)
+    # The rate only weighs the pipelines against each other; every layer counts the same.
+    curve = Curve(x=(0.0, 1.0, 1e6), y=(0.0, max(step_ms / 2, 1e-3), max(step_ms / 2, 2e-3)))
+    profile = Profile(
+        kind=gpu,
+        model=model.name,
+        source="made up for a tiny model",
+        prefill_ms_per_layer=curve,
+        decode_ms_per_layer=curve,
+        kv_capacity_layer_tokens=tuple(kv_tokens_per_layer * k for k in layers),
+        prefill_max_requests=(4,) * model.num_layers,
+        decode_max_requests=(64,) * model.num_layers,
+    )
+    problem = Problem(cluster, model, {gpu: profile}, {gpu: tuple(1000.0 / k for k in layers)})
+    return Plan.from_placement(problem, dict(placement), method="hand-made")

@@ -1,0 +1,1 @@
+"""The published simulator's rules, to the last digit."""
