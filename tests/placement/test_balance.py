@@ -1,7 +1,5 @@
 """The balanced maximum flow: exact, conserved, even, and no worse than another convex solver's."""
 
-import itertools
-
 import networkx as nx
 import numpy as np
 import pytest
@@ -45,24 +43,55 @@ def test_equal_replicas_get_equal_shares():
     assert between == pytest.approx([20.0] * 15, abs=0.3)
 
 
+RESOLUTION_TOKENS_PER_S = 1.0
+"""Flow or room below this counts as none: links are rounded to within 1e-4 of the flow, which is some hundreds."""
+TOLERANCE = 0.005
+"""Of a node's utilisation: the small cost of links, which is not in the certificate, may outweigh as much."""
+
+
+def residual_graph(flow, speed):
+    """Edges along which flow may grow (forwards) or shrink (backwards), with what a token/s more costs.
+
+    The cost of node i is f^2 / (2 T), so its derivative is f / T, the utilisation. Links cost nothing here.
+    """
+    residual = nx.DiGraph()
+
+    def add(source, target, amount, capacity, slope):
+        slack = TOLERANCE if slope is not None else 0.0
+        if capacity - amount > RESOLUTION_TOKENS_PER_S:
+            residual.add_edge(source, target, weight=(slope or 0.0) + slack)
+        if amount > RESOLUTION_TOKENS_PER_S:
+            residual.add_edge(target, source, weight=-(slope or 0.0) + slack)
+
+    for (a, b), capacity in flow.capacities.items():
+        if a == b:
+            add((a, "in"), (a, "out"), flow.through(a), capacity, flow.through(a) / speed[a])
+        else:
+            add((a, "out"), (b, "in"), flow.edges.get((a, b), 0.0), capacity, None)
+    return residual
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
-def test_no_random_cycle_improves_it(seed):
-    """Optimality by an independent certificate: moving flow round any residual cycle never lowers the cost."""
+def test_no_cycle_of_the_residual_graph_lowers_the_cost(seed):
+    """Optimality by its certificate: a convex cost is least iff moving flow round no residual cycle lowers it."""
     rng = np.random.default_rng(seed)
-    cluster = hk.Cluster.model_validate({"name": "c", "nodes": [{"gpu": "L4", "count": 7}]})
+    cluster = hk.Cluster.model_validate({"name": "c", "nodes": [{"gpu": "L4", "count": 8}]})
     model = hk.Model.preset("llama2-70b").model_copy(update={"num_layers": 8})
-    cuts = [0, 3, 5, 8]
-    spans = {f"L4-{i}": cuts[j : j + 2] for i, j in enumerate([0, 1, 2, *rng.integers(0, 3, 4)])}
-    spans = {n: tuple(s) for n, s in spans.items()}
+    # One node for each third of the model, and five whose ranges overlap at random: flows mix at many places.
+    spans = {"L4-0": (0, 3), "L4-1": (3, 5), "L4-2": (5, 8)}
+    for i in range(3, 8):
+        start = int(rng.integers(0, 7))
+        spans[f"L4-{i}"] = (start, int(rng.integers(start + 1, min(8, start + 4) + 1)))
     speed = {n: float(rng.integers(50, 500)) for n in spans}
     graph = build_flow_graph(cluster, model, spans, speed)
     flow = balanced_flow(graph)
-    assert flow.tokens_per_s == max_flow(graph).tokens_per_s
-    # Within a stage, no replica with a lower utilisation may have room while another has more.
-    for a, b in itertools.permutations(spans, 2):
-        if spans[a] == spans[b] and flow.through(a) > 1 and flow.utilisation((b, b)) < 0.999:
-            assert flow.utilisation((a, a)) <= flow.utilisation((b, b)) + 0.01
+    maximum = max_flow(graph)
+    assert flow.tokens_per_s == maximum.tokens_per_s
+    assert not nx.negative_edge_cycle(residual_graph(flow, speed))
+    # The certificate can fail: a maximum flow that is not balanced and costs clearly more has such a cycle.
+    if cost(maximum, speed) > 1.05 * cost(flow, speed):
+        assert nx.negative_edge_cycle(residual_graph(maximum, speed))
 
 
 def test_keeps_to_wide_links_where_nodes_are_no_worse_loaded():
