@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from independent_flow import independent_flow
 
 import helix_kit as hk
 from helix_kit.placement import Problem
@@ -17,8 +18,6 @@ from helix_kit.placement.pattern.search import PatternSearch
 from helix_kit.placement.pattern.stages import Stage
 from helix_kit.placement.watch import Watch
 from helix_kit.search.moves import neighbours
-
-from .test_plan_targets import independent_flow
 
 ROOT = Path(__file__).parents[2]
 
