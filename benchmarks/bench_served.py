@@ -26,7 +26,7 @@ import numpy as np
 
 import helix_kit as hk
 from helix_kit.analysis import robustness
-from helix_kit.experiments.figures import published
+from helix_kit.experiments.figures.common import published
 from helix_kit.placement.plan import Plan
 from helix_kit.search.held_out import held_out
 from helix_kit.simulator import score, simulate

@@ -27,7 +27,7 @@ REQUESTS_PER_S_AND_NODE = 0.05
 
 
 def published_case(setup: str) -> dict[str, float]:
-    from helix_kit.experiments.figures.published import find
+    from helix_kit.experiments.figures.common.published import find
 
     run = find(setup, "llama2-70b", "helix", "offline")
     run.run()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import helix_kit as hk
-from helix_kit.experiments.figures.published import find, stream
+from helix_kit.experiments.figures.common.published import find, stream
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.profile import device_name

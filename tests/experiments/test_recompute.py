@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helix_kit.experiments.figures import published
-from helix_kit.experiments.figures.simulated import metrics_of
+from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.simulated import metrics_of
 from helix_kit.experiments.machinery.registry import Context, _drawing, _inputs, load, run_experiment
 from helix_kit.experiments.machinery.running import run_all
 

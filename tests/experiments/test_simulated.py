@@ -3,10 +3,10 @@
 import pytest
 
 from helix_kit import Cluster, Model, Workload, plan
-from helix_kit.experiments.figures import simulated as module
+from helix_kit.experiments.figures.common import simulated as module
+from helix_kit.experiments.figures.common.limits import Questions
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.experiments.figures.equal_load import dealt, faster
-from helix_kit.experiments.figures.limits import Questions
-from helix_kit.experiments.figures.simulated import simulated
 from helix_kit.experiments.machinery.registry import Context
 from helix_kit.simulator import Feed, simulate
 

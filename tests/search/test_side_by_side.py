@@ -3,7 +3,7 @@
 import pytest
 
 import helix_kit as hk
-from helix_kit.experiments.figures import published
+from helix_kit.experiments.figures.common import published
 from helix_kit.placement import Problem
 from helix_kit.placement.groups import groups_of
 from helix_kit.search import parallel

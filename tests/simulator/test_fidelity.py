@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helix_kit.experiments.figures.published import find, runs
+from helix_kit.experiments.figures.common.published import find, runs
 from helix_kit.experiments.machinery.fidelity import rows_of
 
 # Runs of a second or two that between them exercise every scheduler, mode and kind of part.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from helix_kit.experiments.figures.pictures.agreement import draw_agreement
 from helix_kit.experiments.machinery.registry import Context, experiment, load
-from helix_kit.experiments.figures.rows import OURS, PROTOTYPE, SIMULATION
+from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
 
 EVALUATIONS = (
     "single-cluster",

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.limits import AMPLE_S
-from helix_kit.experiments.figures.own import OWN_PLANS, SETTINGS, own_plans
+from helix_kit.experiments.figures.common.limits import AMPLE_S
+from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, own_plans
 from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.rows import flow_of, method_rows
+from helix_kit.experiments.figures.common.rows import flow_of, method_rows
 from helix_kit.model import Model
 from helix_kit.placement.planner import plan
 

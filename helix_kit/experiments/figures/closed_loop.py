@@ -13,7 +13,7 @@ import pandas as pd
 
 from helix_kit.experiments.figures.pictures.closed_loop import draw_closed_loop
 from helix_kit.experiments.machinery.registry import Context, NotHereError, experiment
-from helix_kit.experiments.figures.rows import COLUMNS
+from helix_kit.experiments.figures.common.rows import COLUMNS
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan

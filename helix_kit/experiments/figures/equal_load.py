@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from helix_kit.experiments.figures import published
-from helix_kit.experiments.figures.own import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
+from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
 from helix_kit.experiments.figures.pictures.equal_load import draw_equal_load
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.rows import COLUMNS, metric_rows
-from helix_kit.experiments.figures.simulated import simulated
+from helix_kit.experiments.figures.common.rows import COLUMNS, metric_rows
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.workload import Workload
 
 MODEL = "llama2-70b"

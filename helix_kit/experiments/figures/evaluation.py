@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures import published
-from helix_kit.experiments.figures.own import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
+from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
 from helix_kit.experiments.figures.pictures.congestion import draw_congestion
 from helix_kit.experiments.figures.pictures.evaluation import draw_deep_dive, draw_evaluation
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.rows import COLUMNS, OURS, OWN_PLAN, PROTOTYPE, SIMULATION, metric_rows
-from helix_kit.experiments.figures.simulated import Outcome, simulated
+from helix_kit.experiments.figures.common.rows import COLUMNS, OURS, OWN_PLAN, PROTOTYPE, SIMULATION, metric_rows
+from helix_kit.experiments.figures.common.simulated import Outcome, simulated
 from helix_kit.model import Model
 
 

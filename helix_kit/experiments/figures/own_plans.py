@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 import helix_kit.search  # noqa: F401 - the planner loads it by name; digests follow imports, so it is named here
-from helix_kit.experiments.figures import published
-from helix_kit.experiments.figures.own import SETTINGS, Setting, own_plan, requests_of, serving
+from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.settings import SETTINGS, Setting, own_plan, requests_of, serving
 from helix_kit.experiments.figures.pictures.own_plans import draw_own_plans
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.rows import SPEED, flow_of
-from helix_kit.experiments.figures.simulated import simulated
+from helix_kit.experiments.figures.common.rows import SPEED, flow_of
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from helix_kit import _files
-from helix_kit.experiments.figures import published
+from helix_kit.experiments.figures.common import published
 from helix_kit.experiments.figures.pictures.placements import draw_catalogue, draw_placements, draw_topology
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Pipeline

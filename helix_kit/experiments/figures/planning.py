@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.limits import AMPLE_S, Questions
+from helix_kit.experiments.figures.common.limits import AMPLE_S, Questions
 from helix_kit.experiments.figures.pictures.planning import METHODS, draw_methods
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.rows import method_rows
+from helix_kit.experiments.figures.common.rows import method_rows
 from helix_kit.model import Model
 
 QUESTIONS, FAST_QUESTIONS = 2000, 200

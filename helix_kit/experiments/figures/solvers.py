@@ -11,12 +11,12 @@ import pandas as pd
 from helix_kit import _files
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError
-from helix_kit.experiments.figures import published
-from helix_kit.experiments.figures.limits import AMPLE_S
-from helix_kit.experiments.figures.own import requests_of, serving
+from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.limits import AMPLE_S
+from helix_kit.experiments.figures.common.settings import requests_of, serving
 from helix_kit.experiments.figures.pictures.solvers import draw_ablations, draw_convergence, draw_quality, draw_sizes
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.simulated import simulated
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.model import Model
 from helix_kit.placement.paper import program as paper_milp
 from helix_kit.placement.solvers import solve as solvers

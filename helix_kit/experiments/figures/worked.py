@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.limits import AMPLE_S
+from helix_kit.experiments.figures.common.limits import AMPLE_S
 from helix_kit.experiments.figures.pictures.worked import draw_flow_network, draw_splits
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Placement

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit.errors import InputError
 from helix_kit.experiments.figures.agreement import EVALUATIONS, TOLERANCE_PERCENT
-from helix_kit.experiments.figures.rows import SPEED
-from helix_kit.experiments.figures.simulated import QUANTILES
+from helix_kit.experiments.figures.common.rows import SPEED
+from helix_kit.experiments.figures.common.simulated import QUANTILES
 from helix_kit.experiments.machinery.registry import Experiment, experiments, load, measured_file
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from helix_kit._files import data_dir
-from helix_kit.experiments.figures.published import PublishedRun, runs
+from helix_kit.experiments.figures.common.published import PublishedRun, runs
 
 HASH_SEED_ROWS = {
     ("hetero42", "helix", "offline"): "637.1 to 645.6",

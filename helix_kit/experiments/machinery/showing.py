@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helix_kit.experiments.figures.rows import OURS, OWN_PLAN, PROTOTYPE, SIMULATION
+from helix_kit.experiments.figures.common.rows import OURS, OWN_PLAN, PROTOTYPE, SIMULATION
 from helix_kit.experiments.machinery.registry import PARTS, get, load
 from helix_kit.experiments.machinery.running import run_all
 
