@@ -30,7 +30,7 @@ from helix_kit.experiments.figures.common import published
 from helix_kit.placement.plan import Plan
 from helix_kit.search.held_out import held_out
 from helix_kit.simulator import score, simulate
-from helix_kit.workload.workload import MEAN_TOKENS_A_REQUEST
+from helix_kit.typical_request import TRACE_TOKENS
 
 SETUPS = {"single24": "single", "geo24": "geo", "hetero42": "hetero42"}
 SEEDS = range(6)
@@ -132,7 +132,7 @@ def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, th
         options["latency_limit_s"] = MARGIN * theirs["decode_latency_s"]
     if section == "online":
         (part,) = published.find(SETUPS[cluster], model, "helix", "online").parts
-        options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / MEAN_TOKENS_A_REQUEST}
+        options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / TRACE_TOKENS}
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]
     plan = hk.plan(cluster, model, objective="served", time_limit=limit_s, jobs=args.jobs, **options)
     if kept:

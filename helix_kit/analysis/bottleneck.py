@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
+from helix_kit.typical_request import KV_TOKENS
 
 ALMOST = 0.999
 """Layers whose holders are used to this share count as saturated."""
@@ -61,7 +62,7 @@ def layer_ranges(plan: Plan) -> list[LayerRange]:
     return ranges
 
 
-def bottleneck(plan: Plan, *, mean_tokens: int = 995) -> Bottleneck:
+def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
     """The bottleneck of `plan`; `mean_tokens` is the KV cache of a request (default: Azure conversation, 763 + 232)."""
     ranges = layer_ranges(plan)
     flow = plan.flow_tokens_per_s
@@ -91,7 +92,7 @@ def bottleneck(plan: Plan, *, mean_tokens: int = 995) -> Bottleneck:
     )
 
 
-def explain(plan: Plan, *, mean_tokens: int = 995) -> str:
+def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
     """The bottleneck of `plan` as sentences, one a line, the most important first."""
     found = bottleneck(plan, mean_tokens=mean_tokens)
     if found.flow_tokens_per_s <= 0:

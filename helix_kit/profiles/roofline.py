@@ -11,6 +11,7 @@ from helix_kit.catalogue import Gpu, gpus
 from helix_kit.cluster import Node
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 COMPUTE_EFFICIENCY = 0.5
 MEMORY_EFFICIENCY = 0.7
@@ -21,7 +22,6 @@ ALL_REDUCE_BYTES_PER_S = 10e9
 USABLE_MEMORY = 0.85
 WEIGHT_SHARE = 0.8
 """Most of the usable memory that weights may take: beyond it there is no KV cache worth serving from."""
-MEAN_CONTEXT_TOKENS = 1000
 PREFILL_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -44,7 +44,7 @@ def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
         reading = (weight_bytes + kv_bytes) / bytes_per_s
         return 1e3 * (max(arithmetic, reading) + tokens * reduce_s_per_token) + fixed_ms
 
-    kv_per_request = MEAN_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
+    kv_per_request = ROUND_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
     prefill = [(float(t), step_ms(t, 0.0)) for t in PREFILL_TOKENS]
     decode = [(float(b), step_ms(b, b * kv_per_request)) for b in DECODE_REQUESTS]
     usable = gpu.memory_gb * 1e9 * n * USABLE_MEMORY
@@ -59,7 +59,7 @@ def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
         kv_capacity_layer_tokens=kv,
         prefill_max_requests=(2,) * max_layers,
         decode_max_requests=tuple(
-            max(1, min(DECODE_REQUESTS[-1], tokens // (k * MEAN_CONTEXT_TOKENS))) for k, tokens in enumerate(kv, 1)
+            max(1, min(DECODE_REQUESTS[-1], tokens // (k * ROUND_CONTEXT_TOKENS))) for k, tokens in enumerate(kv, 1)
         ),
     )
 

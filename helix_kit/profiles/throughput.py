@@ -20,10 +20,9 @@ from collections.abc import Mapping
 
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Profile
+from helix_kit.typical_request import PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS
 
-MEAN_INPUT_TOKENS = 750
-MEAN_OUTPUT_TOKENS = 240
-MEAN_TOKENS = MEAN_INPUT_TOKENS + MEAN_OUTPUT_TOKENS
+PUBLISHED_TOKENS = PUBLISHED_INPUT_TOKENS + PUBLISHED_OUTPUT_TOKENS
 KV_FILL = 0.3
 """Share of the KV cache taken to be in use when the typical batch is estimated."""
 ITERATIONS = 10
@@ -39,7 +38,7 @@ def throughput_tables(
         usual = {kind: profiles[kind].max_layers for kind in counts}
     seconds_per_layer_token = {kind: 1 / profiles[kind].initial_layer_tokens_per_s for kind in counts}
     # A kind without room for one usual request's context says nothing about how fast the mix is.
-    roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= MEAN_TOKENS]
+    roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= PUBLISHED_TOKENS]
     total = sum(counts[kind] * usual[kind] for kind in roomy)
 
     def mean_seconds() -> float:
@@ -67,12 +66,12 @@ def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mea
     """Tokens/s of a node with `k` layers, given seconds per layer and token of this kind and of the mix."""
     share = k * own_s / ((num_layers - k) * mean_s + k * own_s)
     room_tokens = _room_tokens(profile, k)
-    prefills = room_tokens / MEAN_TOKENS * share / MEAN_OUTPUT_TOKENS
+    prefills = room_tokens / PUBLISHED_TOKENS * share / PUBLISHED_OUTPUT_TOKENS
     if prefills > 1:
-        step_ms = profile.step_ms(MEAN_INPUT_TOKENS, MEAN_OUTPUT_TOKENS)
-        return MEAN_TOKENS / (k * step_ms / 1e3)
-    prefill_tokens = round(MEAN_INPUT_TOKENS * prefills)
-    decode_requests = round(room_tokens / MEAN_TOKENS * share)
+        step_ms = profile.step_ms(PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS)
+        return PUBLISHED_TOKENS / (k * step_ms / 1e3)
+    prefill_tokens = round(PUBLISHED_INPUT_TOKENS * prefills)
+    decode_requests = round(room_tokens / PUBLISHED_TOKENS * share)
     if prefill_tokens + decode_requests == 0:
         return 0.0  # no room for even one request's context
     # A step has a fraction of a prefill; count `steps` decode steps for each whole one.

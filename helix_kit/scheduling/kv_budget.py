@@ -9,12 +9,11 @@ from collections.abc import Mapping
 
 from helix_kit.flow import Pipeline
 from helix_kit.scheduling.policy import Topology
+from helix_kit.typical_request import PUBLISHED_OUTPUT_TOKENS
 from helix_kit.workload.request import Request
 
 PAGE_TOKENS = 16
 """A page holds the keys and values of 16 tokens in one layer."""
-MEAN_OUTPUT_TOKENS = 240
-"""What the published scheduler expects a request to generate, times `output_ratio`."""
 
 
 class ExpectedKV:
@@ -31,7 +30,7 @@ class ExpectedKV:
 
     def expected_tokens(self, request: Request) -> int:
         """Context that the request is expected to need in each layer."""
-        return int(request.input_tokens + MEAN_OUTPUT_TOKENS * self.output_ratio)
+        return int(request.input_tokens + PUBLISHED_OUTPUT_TOKENS * self.output_ratio)
 
     def has_room(self, node: str, request: Request) -> bool:
         """Whether the node may be given the request."""

@@ -11,13 +11,12 @@ trips of a prefill and of a decode step.
 The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 in the published
 execution model. `LINK_WAIT` and `FILL_HORIZON_S` came later and were set by hand. None is set anew for
 other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
-the maximum flow; `rank_correlation` measures it elsewhere.
+the maximum flow; `helix_kit.search.held_out` measures it elsewhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ import numpy as np
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.problem import Problem
-from helix_kit.workload.workload import CONVERSATION_OUTPUT_TOKENS
+from helix_kit.typical_request import PREDICTOR_PROMPTS, TRACE_OUTPUT_TOKENS
 
 KV_MEAN_SHARE, KV_WORST_SHARE = 0.712, 0.85
 """Share of a layer's KV, and of the fullest node's, in use when the scheduler stops admitting."""
@@ -52,8 +51,8 @@ HOP_OVERHEAD_S = 2e-4
 class Lengths:
     """What requests look like on average, and the prompt lengths to average prefill times over."""
 
-    prompts: tuple[int, ...] = (91, 250, 420, 620, 800, 1020, 1310, 1530)
-    output_tokens: float = float(CONVERSATION_OUTPUT_TOKENS)
+    prompts: tuple[int, ...] = PREDICTOR_PROMPTS
+    output_tokens: float = float(TRACE_OUTPUT_TOKENS)
 
     @property
     def input_tokens(self) -> float:
@@ -187,9 +186,3 @@ def _in_flight(problem: Problem, placement: Placement, share: dict[str, float], 
 def _kv_tokens(problem: Problem, node: str, k: int) -> float:
     """Tokens of context that a node has room for in each of its k layers."""
     return problem.profiles[problem.kind_of[node]].kv_capacity(k) / k
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's: how well one list orders another."""
-    ranks = [np.argsort(np.argsort(np.asarray(values))) for values in (a, b)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -28,6 +28,7 @@ from helix_kit.simulator.ranged import rules as ranged
 from helix_kit.simulator.ranged.driver import Options, Serving, check_faults
 from helix_kit.simulator.reporting import report_of
 from helix_kit.simulator.setup import Setup
+from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 from helix_kit.workload.request import Request
 
 OFFLINE_WARMUP_S, OFFLINE_DURATION_S = 60.0, 600.0
@@ -206,7 +207,7 @@ def _fixed_in_flight(made: Setup) -> int:
     room = np.zeros(made.plan.model.num_layers)
     for node in nodes:
         room[node["start"] : node["start"] + node["layers"]] += node["kv_capacity"] / node["layers"]
-    return max(1, int(0.6 * room.min() / 1000))
+    return max(1, int(0.6 * room.min() / ROUND_CONTEXT_TOKENS))
 
 
 def _window(

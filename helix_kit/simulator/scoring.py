@@ -22,8 +22,9 @@ from helix_kit.placement.problem import Problem
 from helix_kit.simulator.api import make_engine
 from helix_kit.simulator.layerwise.driver import Layerwise
 from helix_kit.simulator.ranged.driver import Serving
+from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
 from helix_kit.workload.request import Request
-from helix_kit.workload.workload import CONVERSATION_OUTPUT_TOKENS, Workload
+from helix_kit.workload.workload import Workload
 
 BACKLOG = 4000
 """Requests that wait at first; twice as many, and again, where they do not last for the run."""
@@ -73,7 +74,7 @@ def score(
     if workload is None and mode == "online":
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
     # No plan has served more tokens than its flow; many serve an eighth.
-    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / CONVERSATION_OUTPUT_TOKENS
+    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / TRACE_OUTPUT_TOKENS
     least = max(0, math.ceil(math.log2(likely / BACKLOG)))
     for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog)

@@ -16,10 +16,11 @@ from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.simulator.events import EVENT, FIFO_ROOM
 from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, STARVED, filled
+from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 PROMPT_TOKENS_A_REQUEST = 2048
-CONTEXT_TOKENS_A_REQUEST = 1000
-"""Published batch limits count these for each prompt and each decode that a node may batch."""
+"""Published batch limits count these for each prompt, and `ROUND_CONTEXT_TOKENS` for each decode, that a node may
+batch."""
 DISK_GB_PER_S = 1.0
 COPY_GB_PER_S = (4.0, 5.0)
 
@@ -88,7 +89,7 @@ def build(
         node["prefill_max"] = profile.prefill_limit(k)
         node["prefill_tokens_max"] = PROMPT_TOKENS_A_REQUEST * profile.prefill_limit(k)
         node["decode_max"] = profile.decode_limit(k)
-        node["context_max"] = CONTEXT_TOKENS_A_REQUEST * profile.decode_limit(k)
+        node["context_max"] = ROUND_CONTEXT_TOKENS * profile.decode_limit(k)
         node["kv_capacity"] = (kv_capacity or {}).get(name, profile.kv_capacity(k))
         first_queue += k
     edges, link_array = _links(plan, list(links), ids, nodes)

@@ -22,6 +22,7 @@ import numpy as np
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
 from helix_kit.workload.readers import read_trace
 from helix_kit.workload.request import Request
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
-CONVERSATION_INPUT_TOKENS, CONVERSATION_OUTPUT_TOKENS = 763, 232
-"""Mean lengths of Azure's conversation trace of 2023, of the requests that the paper keeps."""
 MEAN_SECONDS_A_REQUEST = 0.05
 """How much work `offline(duration=...)` provides: one request for each of these, more than any preset serves."""
 
@@ -101,8 +100,8 @@ class Workload(Sequence[Request]):
         rate: float,
         duration: float,
         *,
-        input_tokens: int = CONVERSATION_INPUT_TOKENS,
-        output_tokens: int = CONVERSATION_OUTPUT_TOKENS,
+        input_tokens: int = TRACE_INPUT_TOKENS,
+        output_tokens: int = TRACE_OUTPUT_TOKENS,
     ) -> Workload:
         """One request every 1/rate seconds, all of the same lengths."""
         samplers.check_rate(rate, duration)
@@ -210,8 +209,6 @@ SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Work
 SYNTHETIC = {"poisson": Workload.poisson, "constant": Workload.constant}
 PAPER_LOAD = 0.75
 """Online load when none is given, as a share of what the plan's flow carries (paper section 6.2)."""
-MEAN_TOKENS_A_REQUEST = 995.5
-"""Input and output together, in the paper's conversation trace."""
 
 
 def make_workload(
@@ -231,7 +228,7 @@ def make_workload(
     """
     name = str(name_or_path)
     if name in SAMPLED or name in SYNTHETIC:
-        wanted = rate or PAPER_LOAD * plan.flow_tokens_per_s / MEAN_TOKENS_A_REQUEST
+        wanted = rate or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
         if mode == "offline" and name in SAMPLED:
             return Workload.offline(duration=duration, seed=seed, like=name)
         if name in SAMPLED:

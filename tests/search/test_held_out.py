@@ -4,7 +4,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem
-from helix_kit.search.held_out import held_out, random_plans
+from helix_kit.search.held_out import held_out, random_plans, rank_correlation
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +17,14 @@ def test_random_plans_differ_and_are_the_same_for_a_seed(problem):
     assert [p for p, _ in plans] == [p for p, _ in again]
     assert len({tuple(sorted(p.items())) for p, _ in plans}) == 14
     assert all(flow.tokens_per_s > 0 for _, flow in plans)
+
+
+def test_equal_values_share_the_mean_of_their_ranks():
+    """By hand: ranks 2, 2, 2, 4 and 3, 2, 1, 4 correlate as 3 / sqrt(3 x 5). By position it would be 0.2."""
+    assert rank_correlation([1, 1, 1, 2], [4, 3, 2, 5]) == pytest.approx(3 / 15**0.5)
+    assert rank_correlation([4, 3, 2, 5], [1, 1, 1, 2]) == pytest.approx(3 / 15**0.5)
+    assert rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 30.0]) == pytest.approx(1)
+    assert rank_correlation([1.0, 2.0, 3.0], [30.0, 20.0, 10.0]) == pytest.approx(-1)
 
 
 @pytest.mark.slow

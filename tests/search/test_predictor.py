@@ -6,8 +6,9 @@ import pytest
 import helix_kit as hk
 from helix_kit.placement import Problem
 from helix_kit.search.evaluate import Setting, score_one
+from helix_kit.search.held_out import rank_correlation
 from helix_kit.search.moves import neighbours
-from helix_kit.search.predictor import Predictor, rank_correlation
+from helix_kit.search.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix_kit.errors import InputError
+from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import Workload
-from helix_kit.workload.workload import (
-    CONVERSATION_INPUT_TOKENS,
-    CONVERSATION_OUTPUT_TOKENS,
-    MEAN_TOKENS_A_REQUEST,
-)
 
 
 def lengths(workload: Workload) -> np.ndarray:
@@ -107,8 +103,8 @@ def test_sampler_fits_its_trace(shared, trace, sampler, limits):
 def test_named_means_are_the_traces(shared):
     """What the predictor and the length of a backlog rest on, in whole tokens."""
     real = Workload.from_trace(shared / "traces" / "AzureLLMInferenceTrace_conv.csv").limited(2048, 1024)
-    assert lengths(real).mean(axis=0) == pytest.approx((CONVERSATION_INPUT_TOKENS, CONVERSATION_OUTPUT_TOKENS), abs=0.6)
-    assert pytest.approx(MEAN_TOKENS_A_REQUEST, abs=1) == CONVERSATION_INPUT_TOKENS + CONVERSATION_OUTPUT_TOKENS
+    assert lengths(real).mean(axis=0) == pytest.approx((TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS), abs=0.6)
+    assert pytest.approx(TRACE_TOKENS, abs=1) == TRACE_INPUT_TOKENS + TRACE_OUTPUT_TOKENS
 
 
 def test_rates_and_seeds():

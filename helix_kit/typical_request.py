@@ -1,0 +1,36 @@
+"""Typical lengths of a request, in tokens: every number of the package that stands for "a usual request".
+
+The numbers come from different sources and are used for different purposes, so they differ. A change of any of them
+changes results: throughput tables, plans, schedules, predictions or the text of `explain`.
+"""
+
+from __future__ import annotations
+
+TRACE_INPUT_TOKENS = 763
+"""Mean prompt of Azure's conversation trace of 2023, over the requests that the paper keeps (at most 2048 in)."""
+TRACE_OUTPUT_TOKENS = 232
+"""Mean answer in the same trace, over the same requests (at most 1024 out)."""
+TRACE_TOKENS = 995.5
+"""Mean prompt and answer together in the same trace, not rounded: 763 + 232 = 995 loses half a token.
+
+An online load in tokens/s is divided by it to give requests/s."""
+KV_TOKENS = TRACE_INPUT_TOKENS + TRACE_OUTPUT_TOKENS
+"""Context of a finished request of the trace, in whole tokens: how many requests fit in a KV cache is counted by it."""
+
+PUBLISHED_INPUT_TOKENS = 750
+"""Prompt that the published estimate of T(k) assumes (Helix artifact, the model manager's helper)."""
+PUBLISHED_OUTPUT_TOKENS = 240
+"""Answer that the same estimate assumes; the published scheduler expects this many too (section 5.2 of the paper).
+
+Both are the published program's own round numbers, kept so that T(k) and schedules equal the published ones."""
+
+ROUND_CONTEXT_TOKENS = 1000
+"""Context of a request as a round number, in three places: the published batch limits count this many tokens a decode
+(Helix artifact), the roofline estimate gives each request of a batch this much to read, and the simulator divides KV
+caches by it where a baseline that cannot refuse requests needs a fixed number in flight."""
+
+PREDICTOR_PROMPTS = (91, 250, 420, 620, 800, 1020, 1310, 1530)
+"""Prompts over which the predictor averages prefill times (mean 755 tokens).
+
+One prompt of the mean length would not do, since prefill times are not proportional to the length. The predictor's
+constants were fitted with these."""
