@@ -100,7 +100,7 @@ def _means_of(summary: dict[str, Any]) -> dict[str, float]:
 
 def _ten_minutes(plan: Plan, execution: str, seed: int) -> dict[str, float]:
     stream = published.stream({}) if seed == 0 else None
-    return score(plan, stream, execution=execution, duration=600.0, seed=seed)  # type: ignore[arg-type]
+    return score(plan, stream, execution=execution, duration_s=600.0, seed=seed)  # type: ignore[arg-type]
 
 
 def offline_means(plan: Plan, execution: str, jobs: int = 1) -> dict[str, float]:
@@ -116,8 +116,10 @@ def offline_means(plan: Plan, execution: str, jobs: int = 1) -> dict[str, float]
 def online_means(plan: Plan, setup: str, model: str) -> dict[str, float]:
     """The published arrivals, half an hour of them."""
     (part,) = published.find(setup, model, "helix", "online").parts
-    warmup, duration = published.ONLINE_WINDOW_S
-    run = simulate(plan, published.stream(part), mode="online", execution="layerwise", warmup=warmup, duration=duration)
+    warmup_s, duration_s = published.ONLINE_WINDOW_S
+    run = simulate(
+        plan, published.stream(part), mode="online", execution="layerwise", warmup_s=warmup_s, duration_s=duration_s
+    )
     return _means_of(run.summary())
 
 

@@ -53,10 +53,10 @@ def scaled_case(nodes: int, rate: float) -> dict[str, float]:
         for first in range(0, nodes - nodes % GPUS_PER_LANE, GPUS_PER_LANE)
         for pair in _lane([node.name for node in cluster.nodes[first : first + GPUS_PER_LANE]])
     ]
-    simulate(plan, Workload.constant(1.0, 1.0), policy="random", links=lanes, duration=1.0)
-    workload = Workload.azure_conversation(rate=rate, duration=600, seed=0)
+    simulate(plan, Workload.constant(1.0, 1.0), policy="random", links=lanes, duration_s=1.0)
+    workload = Workload.azure_conversation(rate_per_s=rate, duration_s=600, seed=0)
     began = time.process_time()
-    run = simulate(plan, workload, policy="random", links=lanes, duration=600)
+    run = simulate(plan, workload, policy="random", links=lanes, duration_s=600)
     return {
         "cpu_s": time.process_time() - began,
         "requests": len(workload),

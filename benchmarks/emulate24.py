@@ -158,7 +158,7 @@ def main() -> None:
             if scale > LARGEST_SCALE:
                 raise
     simulated = simulate(
-        plan, requests, execution="range", warmup=0.0, duration=duration_s, seed=options.seed, record_tokens=True
+        plan, requests, execution="range", warmup_s=0.0, duration_s=duration_s, seed=options.seed, record_tokens=True
     )
     sim, real = measures(simulated, duration_s), measures(run, duration_s)
     pairs = {name: (sim[name], real[name]) for name in sim}

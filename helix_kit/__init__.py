@@ -4,7 +4,7 @@
 >>> cluster = hk.Cluster.preset("single24")
 >>> model = hk.Model.preset("llama2-70b")
 >>> plan = hk.plan(cluster, model, time_limit=30)           # doctest: +SKIP
->>> run = hk.simulate(plan, hk.Workload.azure_conversation(rate=2.0, duration=600))    # doctest: +SKIP
+>>> run = hk.simulate(plan, hk.Workload.azure_conversation(rate_per_s=2.0, duration_s=600))    # doctest: +SKIP
 
 Heavy parts (pyomo, torch, transformers, matplotlib) load when they are first used, never on import.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.workload import Workload
@@ -20,6 +21,7 @@ Progress = Callable[[int, int, str], None]
 METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
 
 
+@renamed_keywords(duration="duration_s", warmup="warmup_s")
 def compare(
     plans: Iterable[Plan | str],
     workloads: Mapping[str, Workload] | Workload,
@@ -27,8 +29,8 @@ def compare(
     cluster: Cluster | None = None,
     model: Model | None = None,
     policies: Sequence[str] = ("helix",),
-    duration: float | None = None,
-    warmup: float = 0.0,
+    duration_s: float | None = None,
+    warmup_s: float = 0.0,
     time_limit: float = 30.0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -42,7 +44,7 @@ def compare(
         Plans, or methods of `helix_kit.plan` for which `cluster` and `model` are given.
     workloads
         Name -> workload.
-    duration, warmup
+    duration_s, warmup_s
         Measured seconds after the seconds left out, as in `helix_kit.simulate`; None: the whole workload.
     options
         Further options of `helix_kit.simulate`.
@@ -74,7 +76,13 @@ def compare(
                     row |= {"flow_tokens_per_s": plan.flow_tokens_per_s, "gap": plan.gap}
                     try:
                         run = simulate(
-                            plan, workload, policy=policy, duration=duration, warmup=warmup, seed=seed, **options
+                            plan,
+                            workload,
+                            policy=policy,
+                            duration_s=duration_s,
+                            warmup_s=warmup_s,
+                            seed=seed,
+                            **options,
                         )
                         row |= _numbers(run.summary())
                     except HelixKitError as error:

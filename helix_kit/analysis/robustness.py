@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import Flow
 from helix_kit.placement import plan as solve
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@renamed_keywords(duration="duration_s")
 def robustness(
     plan: Plan,
     *,
@@ -27,14 +29,14 @@ def robustness(
     seed: int = 0,
     against: Sequence[str] = ("swarm", "petals", "separate"),
     measure: Literal["flow", "served"] = "flow",
-    duration: float = 600.0,
+    duration_s: float = 600.0,
 ) -> pd.DataFrame:
     """The plan's flow, and that of heuristics, in worlds where each kind of machine is faster or slower than thought.
 
     In each sample the times of each kind are scaled by a factor drawn from [1 - error, 1 + error] (independently
     by kind); all placements were made before with the profiles as given, and only their flow is computed anew.
-    With ``measure="served"`` they are simulated instead (offline, the published rules, `duration` s): requests follow
-    the flow as it was planned, since nobody knows that the profiles are off, and decode tokens/s are compared.
+    With ``measure="served"`` they are simulated instead (offline, the published rules, `duration_s` seconds): requests
+    follow the flow as it was planned, since nobody knows that the profiles are off, and decode tokens/s are compared.
     Left out are then heuristics that put more layers on a node than it has room for (separate pipelines may), which
     could not be served.
 
@@ -51,7 +53,7 @@ def robustness(
         raise InputError("expected at least 1", field="samples", value=samples)
     if measure not in ("flow", "served"):
         raise InputError("expected flow or served", field="measure", value=measure)
-    worth = _flow_in if measure == "flow" else partial(_served_in, duration=duration)
+    worth = _flow_in if measure == "flow" else partial(_served_in, duration_s=duration_s)
     rivals = [plan]
     for method in against:
         try:
@@ -86,11 +88,11 @@ def _flow_in(world: Problem, rival: Plan) -> float:
     return world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links).tokens_per_s
 
 
-def _served_in(world: Problem, rival: Plan, duration: float) -> float:
+def _served_in(world: Problem, rival: Plan, duration_s: float) -> float:
     from helix_kit.simulator import score
 
     planned = Flow(rival.flow_tokens_per_s, rival.flow_edges, {}, ())
-    return score((world, rival.placement, planned), duration=duration)["decode_tokens_per_s"]
+    return score((world, rival.placement, planned), duration_s=duration_s)["decode_tokens_per_s"]
 
 
 def scaled(profiles: Mapping[str, Profile], time_factors: Mapping[str, float]) -> dict[str, Profile]:

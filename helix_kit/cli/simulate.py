@@ -41,7 +41,12 @@ def simulate_command(
     check_writable(records=records, perfetto=perfetto)
     plan = Plan.load(plan_file)
     requests = make_workload(
-        workload if trace is None else trace, plan, mode=mode.value, rate=rate, duration=warmup + duration, seed=seed
+        workload if trace is None else trace,
+        plan,
+        mode=mode.value,
+        rate_per_s=rate,
+        duration_s=warmup + duration,
+        seed=seed,
     )
     with Status("Simulating", as_json) as say:
         run = simulate(
@@ -50,8 +55,8 @@ def simulate_command(
             mode=mode.value,
             policy=policy,
             execution=cast(Literal["range", "layerwise"], execution),  # checked by simulate
-            duration=duration,
-            warmup=warmup,
+            duration_s=duration,
+            warmup_s=warmup,
             seed=seed,
             progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
         )

@@ -9,7 +9,7 @@ machine keeps up; steps that still come late are overruns, and a replay with mor
 >>> from helix_kit.runtime.emulation import emulate
 >>> plan = hk.plan(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))              # doctest: +SKIP
 >>> with emulate(plan, time_scale=8) as engine:                                               # doctest: +SKIP
-...     run = engine.replay(hk.Workload.azure_conversation(rate=1.0, duration=60))
+...     run = engine.replay(hk.Workload.azure_conversation(rate_per_s=1.0, duration_s=60))
 
 Times in the run are those of the emulated cluster. Kernel and wire times are the profile's, and nothing else.
 """

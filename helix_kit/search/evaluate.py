@@ -208,14 +208,14 @@ def score_one(problem: Problem, candidate: tuple[Layout, Flow], setting: Setting
     workload = None
     if setting.mode == "online":
         until = setting.warmup + setting.duration
-        workload = Workload.azure_conversation(rate=setting.rate or 1.0, duration=until, seed=setting.seed)
+        workload = Workload.azure_conversation(rate_per_s=setting.rate or 1.0, duration_s=until, seed=setting.seed)
     return score(
         (problem, *candidate),
         workload,
         mode=setting.mode,  # type: ignore[arg-type]
         execution=setting.execution,  # type: ignore[arg-type]
-        duration=setting.duration,
-        warmup=setting.warmup,
+        duration_s=setting.duration,
+        warmup_s=setting.warmup,
         seed=setting.seed,
         at_least=setting.at_least,
     )

@@ -1,7 +1,8 @@
 """A plan and a workload in, a report out: event-driven simulation, compiled on first use.
 
 >>> from helix_kit import Plan, Workload, simulate              # doctest: +SKIP
->>> run = simulate(Plan.load("plan.json"), Workload.azure_conversation(rate=1.0, duration=60))    # doctest: +SKIP
+>>> workload = Workload.azure_conversation(rate_per_s=1.0, duration_s=60)    # doctest: +SKIP
+>>> run = simulate(Plan.load("plan.json"), workload)            # doctest: +SKIP
 >>> run.summary()["decode_tokens_per_s"]                        # doctest: +SKIP
 """
 

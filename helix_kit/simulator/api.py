@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from helix_kit import __version__
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
@@ -35,6 +36,7 @@ OFFLINE_WARMUP_S, OFFLINE_DURATION_S = 60.0, 600.0
 SAMPLE_EVERY_S = 1.0
 
 
+@renamed_keywords(duration="duration_s", warmup="warmup_s")
 def simulate(
     plan: Plan,
     workload: Sequence[Request],
@@ -42,8 +44,8 @@ def simulate(
     mode: Literal["online", "offline"] = "online",
     policy: str | Policy = "helix",
     execution: Literal["range", "layerwise"] = "range",
-    duration: float | None = None,
-    warmup: float | None = None,
+    duration_s: float | None = None,
+    warmup_s: float | None = None,
     seed: int = 0,
     progress: Progress = False,
     kv_capacity: Mapping[str, int] | None = None,
@@ -54,7 +56,7 @@ def simulate(
     record_tokens: bool = False,
     record_batches: bool = False,
 ) -> Run:
-    """Simulate serving `workload` with `plan`; throughput and latencies count from `warmup` for `duration` seconds.
+    """Simulate serving `workload` with `plan`; throughput and latencies count from `warmup_s` for `duration_s` seconds.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def simulate(
         A name (helix, swarm, random, shortest_queue, fixed) or a `Policy` of your own.
     execution
         ``range`` is how our runtime works, ``layerwise`` the published simulator's rules to the letter.
-    duration, warmup
+    duration_s, warmup_s
         Seconds. Online defaults: no warm-up, until the last arrival and 60 s more; offline: 60 s and 600 s.
     progress
         True for a bar with the simulated time, or a callable that gets (now_s, end_s).
@@ -85,11 +87,12 @@ def simulate(
     Raises InputError for an empty workload, an unknown option, or KV capacities of nodes the plan does not have.
     Ctrl-C ends the simulation and returns what there is, marked as partial.
     """
-    warmup_s, duration_s = _window(workload, mode, duration, warmup)
+    warmup_s, duration_s = _window(workload, mode, duration_s, warmup_s)
     _check(plan, workload, mode, execution, kv_capacity)
     engine = make_engine(
-        plan, workload, mode=mode, policy=policy, execution=execution, warmup=warmup_s, duration=duration_s, seed=seed,
-        kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches, faults=faults, options=options,
+        plan, workload, mode=mode, policy=policy, execution=execution, warmup_s=warmup_s, duration_s=duration_s,
+        seed=seed, kv_capacity=kv_capacity, links=links, feed=feed, record_batches=record_batches, faults=faults,
+        options=options,
     )  # fmt: skip
     name = policy.name if isinstance(policy, Policy) else policy
     _say_if_compiling(execution)
@@ -121,8 +124,8 @@ def make_engine(
     mode: str,
     policy: str | Policy,
     execution: str,
-    warmup: float,
-    duration: float,
+    warmup_s: float,
+    duration_s: float,
     seed: int = 0,
     kv_capacity: Mapping[str, int] | None = None,
     links: Iterable[Edge] | None = None,
@@ -135,7 +138,7 @@ def make_engine(
     name = policy.name if isinstance(policy, Policy) else policy.replace("-", "_").lower()
     if execution == "range":
         return _serving(
-            plan, workload, mode, policy, (warmup, warmup + duration), seed, kv_capacity, links, record_batches,
+            plan, workload, mode, policy, (warmup_s, warmup_s + duration_s), seed, kv_capacity, links, record_batches,
             faults, options,
         )  # fmt: skip
     if faults:
@@ -157,7 +160,7 @@ def make_engine(
         chosen,
         feed=feed if mode == "offline" else None,
         start_s=setups.load_seconds(plan),
-        window=(warmup, warmup + duration),
+        window=(warmup_s, warmup_s + duration_s),
         seed=seed,
         record_batches=record_batches,
     )
@@ -211,17 +214,18 @@ def _fixed_in_flight(made: Setup) -> int:
 
 
 def _window(
-    workload: Sequence[Request], mode: str, duration: float | None, warmup: float | None
+    workload: Sequence[Request], mode: str, duration_s: float | None, warmup_s: float | None
 ) -> tuple[float, float]:
     offline = mode == "offline"
-    warmup_s = warmup if warmup is not None else OFFLINE_WARMUP_S if offline else 0.0
-    if duration is None:
+    if warmup_s is None:
+        warmup_s = OFFLINE_WARMUP_S if offline else 0.0
+    if duration_s is None:
         last = max((r.arrival_s for r in workload), default=0.0)
-        duration = OFFLINE_DURATION_S if offline else max(60.0, last + 60.0 - warmup_s)
-    for field, value, least in [("duration", duration, 1e-9), ("warmup", warmup_s, 0.0)]:
+        duration_s = OFFLINE_DURATION_S if offline else max(60.0, last + 60.0 - warmup_s)
+    for field, value, least in [("duration_s", duration_s, 1e-9), ("warmup_s", warmup_s, 0.0)]:
         if not least <= value < float("inf"):
             raise InputError("expected a finite number of seconds", where="simulate", field=field, value=value)
-    return warmup_s, duration
+    return warmup_s, duration_s
 
 
 def _check(

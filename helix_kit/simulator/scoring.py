@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
@@ -31,6 +32,7 @@ BACKLOG = 4000
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 
+@renamed_keywords(duration="duration_s", warmup="warmup_s")
 def score(
     plan: Plan | tuple[Problem, Placement, Flow | None],
     workload: Sequence[Request] | None = None,
@@ -38,8 +40,8 @@ def score(
     execution: Literal["range", "layerwise"] = "layerwise",
     mode: Literal["online", "offline"] = "offline",
     policy: str = "helix",
-    duration: float = 300.0,
-    warmup: float = 60.0,
+    duration_s: float = 300.0,
+    warmup_s: float = 60.0,
     seed: int = 0,
     links: Iterable[Edge] | None = None,
     kv_capacity: Mapping[str, int] | None = None,
@@ -74,22 +76,22 @@ def score(
     if workload is None and mode == "online":
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
     # No plan has served more tokens than its flow; many serve an eighth.
-    likely = plan.flow_tokens_per_s / 8 * (warmup + duration) / TRACE_OUTPUT_TOKENS
+    likely = plan.flow_tokens_per_s / 8 * (warmup_s + duration_s) / TRACE_OUTPUT_TOKENS
     least = max(0, math.ceil(math.log2(likely / BACKLOG)))
     for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog)
         engine = make_engine(
-            plan, requests, mode=mode, policy=policy, execution=execution, warmup=warmup, duration=duration, seed=seed,
-            links=links, kv_capacity=kv_capacity,
+            plan, requests, mode=mode, policy=policy, execution=execution, warmup_s=warmup_s, duration_s=duration_s,
+            seed=seed, links=links, kv_capacity=kv_capacity,
         )  # fmt: skip
-        race = _Race(engine, warmup, duration, at_least)
+        race = _Race(engine, warmup_s, duration_s, at_least)
         # Marks count from zero, so that windows of every length are looked at alike.
         with suppress(_BehindError):
-            engine.run(warmup + duration, race, duration / 8)
+            engine.run(warmup_s + duration_s, race, duration_s / 8)
         # A backlog that came to its end is none: again, with twice as many, unless all of them are turned away.
         if workload is not None or not engine.all_let_in or len(engine.rejected) == backlog:
             break
-    duration = race.window_s
+    duration_s = race.window_s
     tokens = int(engine.clock[0]["tokens"])
     request, time = engine.token_request[:tokens], engine.token_time[:tokens] - engine.start_s
     order = np.argsort(request, kind="stable")
@@ -98,15 +100,15 @@ def score(
     first[1:] = request[1:] != request[:-1]
     before = np.concatenate([[0.0], time[:-1]])[:tokens]
     before[first] = [engine.arrived_s(at) for at in request[first]]
-    within = (time >= warmup) & (time <= warmup + duration)
+    within = (time >= warmup_s) & (time <= warmup_s + duration_s)
     prompt, decode = (time - before)[within & first], (time - before)[within & ~first]
     return {
-        "decode_tokens_per_s": len(decode) / duration,
+        "decode_tokens_per_s": len(decode) / duration_s,
         "prompt_latency_s": float(prompt.mean()) if len(prompt) else 0.0,
         "decode_latency_s": float(decode.mean()) if len(decode) else 0.0,
         "prompts": float(len(prompt)),
         "decode_steps": float(len(decode)),
-        "window_s": duration,
+        "window_s": duration_s,
         **race.rates,
     }
 
@@ -119,18 +121,18 @@ class _Race:
     """Looks at a running engine at a quarter and at half of its window."""
 
     def __init__(
-        self, engine: Layerwise | Serving, warmup: float, duration: float, at_least: tuple[float, float] | None
+        self, engine: Layerwise | Serving, warmup_s: float, duration_s: float, at_least: tuple[float, float] | None
     ) -> None:
-        self._engine, self._warmup = engine, warmup
+        self._engine, self._warmup_s = engine, warmup_s
         self._marks = [
-            (duration * share, name, least)
+            (duration_s * share, name, least)
             for share, name, least in zip((0.25, 0.5), CHECKS, at_least or (0.0, 0.0), strict=True)
         ]
-        self.window_s = duration
+        self.window_s = duration_s
         self.rates = dict.fromkeys(CHECKS, 0.0)
 
     def __call__(self, now_s: float) -> None:
-        elapsed = now_s - self._warmup
+        elapsed = now_s - self._warmup_s
         while self._marks and elapsed >= self._marks[0][0]:
             _, name, least = self._marks.pop(0)
             times = self._engine.token_time[: self._engine.clock[0]["tokens"]]

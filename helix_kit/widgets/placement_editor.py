@@ -193,7 +193,7 @@ class PlacementEditor(PictureBox):
         def score(stop: Any) -> dict[str, float]:
             from helix_kit.simulator import score as run
 
-            return run(plan, duration=60.0, warmup=30.0)
+            return run(plan, duration_s=60.0, warmup_s=30.0)
 
         def done(found: dict[str, float]) -> None:
             self.simulated.say(

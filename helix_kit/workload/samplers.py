@@ -57,6 +57,6 @@ def poisson_arrivals(rate_per_s: float, duration_s: float, rng: np.random.Genera
 
 def check_rate(rate_per_s: float, duration_s: float) -> None:
     """Raise InputError unless both are positive and finite."""
-    for field, value in [("rate", rate_per_s), ("duration", duration_s)]:
+    for field, value in [("rate_per_s", rate_per_s), ("duration_s", duration_s)]:
         if not (np.isfinite(value) and value > 0):
             raise InputError("expected a positive, finite number", where="workload", field=field, value=value)

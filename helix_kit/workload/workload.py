@@ -1,8 +1,8 @@
 """A workload: requests over time, from a trace, from the statistics of one, or made up.
 
 >>> from helix_kit.workload import Workload
->>> workload = Workload.azure_conversation(rate=2.0, duration=60, seed=0)
->>> workload == Workload.azure_conversation(rate=2.0, duration=60, seed=0)
+>>> workload = Workload.azure_conversation(rate_per_s=2.0, duration_s=60, seed=0)
+>>> workload == Workload.azure_conversation(rate_per_s=2.0, duration_s=60, seed=0)
 True
 >>> first_ten = workload[:10]
 >>> len(first_ten), first_ten.duration_s < 60
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from helix_kit import _files
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 MEAN_SECONDS_A_REQUEST = 0.05
-"""How much work `offline(duration=...)` provides: one request for each of these, more than any preset serves."""
+"""How much work `offline(duration_s=...)` provides: one request for each of these, more than any preset serves."""
+
+_OLD_NAMES = renamed_keywords(rate="rate_per_s", duration="duration_s")
 
 
 @dataclass(frozen=True)
@@ -57,29 +60,33 @@ class Workload(Sequence[Request]):
         return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source)
 
     @classmethod
-    def azure_conversation(cls, rate: float, duration: float, *, seed: int = 0) -> Workload:
+    @_OLD_NAMES
+    def azure_conversation(cls, rate_per_s: float, duration_s: float, *, seed: int = 0) -> Workload:
         """Lengths and bursts as in Azure's conversation trace of 2023 (mean 763 tokens in, 232 out).
 
-        `rate` is in requests/s, `duration` in s. The lengths are those the paper keeps: at most 2048 in, 1024 out.
+        `rate_per_s` is in requests/s, `duration_s` in s. The lengths are those the paper keeps: at most 2048 in and
+        1024 out.
         """
-        return cls._sampled("azure_conversation", rate, duration, seed)
+        return cls._sampled("azure_conversation", rate_per_s, duration_s, seed)
 
     @classmethod
-    def azure_code(cls, rate: float, duration: float, *, seed: int = 0) -> Workload:
+    @_OLD_NAMES
+    def azure_code(cls, rate_per_s: float, duration_s: float, *, seed: int = 0) -> Workload:
         """Lengths and bursts as in Azure's code trace of 2023 (mean 2048 tokens in, 28 out, in spikes)."""
-        return cls._sampled("azure_code", rate, duration, seed)
+        return cls._sampled("azure_code", rate_per_s, duration_s, seed)
 
     @classmethod
-    def _sampled(cls, name: str, rate: float, duration: float, seed: int) -> Workload:
+    def _sampled(cls, name: str, rate_per_s: float, duration_s: float, seed: int) -> Workload:
         rng = np.random.default_rng(seed)
-        arrivals = samplers.draw_arrivals(name, rate, duration, rng)
+        arrivals = samplers.draw_arrivals(name, rate_per_s, duration_s, rng)
         return cls._joined(arrivals, samplers.draw_lengths(name, len(arrivals), rng), f"{name} sampler, seed {seed}")
 
     @classmethod
+    @_OLD_NAMES
     def poisson(
         cls,
-        rate: float,
-        duration: float,
+        rate_per_s: float,
+        duration_s: float,
         *,
         input_tokens: int | None = None,
         output_tokens: int | None = None,
@@ -87,7 +94,7 @@ class Workload(Sequence[Request]):
     ) -> Workload:
         """Poisson arrivals; fixed lengths where given, else as in the conversation trace."""
         rng = np.random.default_rng(seed)
-        arrivals = samplers.poisson_arrivals(rate, duration, rng)
+        arrivals = samplers.poisson_arrivals(rate_per_s, duration_s, rng)
         lengths = samplers.draw_lengths("azure_conversation", len(arrivals), rng)
         for column, fixed in enumerate((input_tokens, output_tokens)):
             if fixed is not None:
@@ -95,30 +102,32 @@ class Workload(Sequence[Request]):
         return cls._joined(arrivals, lengths, f"poisson, seed {seed}")
 
     @classmethod
+    @_OLD_NAMES
     def constant(
         cls,
-        rate: float,
-        duration: float,
+        rate_per_s: float,
+        duration_s: float,
         *,
         input_tokens: int = TRACE_INPUT_TOKENS,
         output_tokens: int = TRACE_OUTPUT_TOKENS,
     ) -> Workload:
-        """One request every 1/rate seconds, all of the same lengths."""
-        samplers.check_rate(rate, duration)
-        count = int(np.ceil(rate * duration - 1e-9))
-        return cls.of(((i / rate, input_tokens, output_tokens) for i in range(count)), "constant")
+        """One request every 1/`rate_per_s` seconds, all of the same lengths."""
+        samplers.check_rate(rate_per_s, duration_s)
+        count = int(np.ceil(rate_per_s * duration_s - 1e-9))
+        return cls.of(((i / rate_per_s, input_tokens, output_tokens) for i in range(count)), "constant")
 
     @classmethod
+    @_OLD_NAMES
     def offline(
-        cls, n: int | None = None, *, duration: float | None = None, seed: int = 0, like: str = "azure-conversation"
+        cls, n: int | None = None, *, duration_s: float | None = None, seed: int = 0, like: str = "azure-conversation"
     ) -> Workload:
         """A backlog of `n` requests that are all there at time 0, with lengths as in the trace `like`.
 
-        `duration` instead of `n` makes a backlog that keeps a large cluster busy for that many seconds.
+        `duration_s` instead of `n` makes a backlog that keeps a large cluster busy for that many seconds.
         """
-        if (n is None) == (duration is None):
-            raise InputError("expected either n or duration", where="offline workload")
-        count = n if n is not None else int(np.ceil((duration or 0.0) / MEAN_SECONDS_A_REQUEST))
+        if (n is None) == (duration_s is None):
+            raise InputError("expected either n or duration_s", where="offline workload")
+        count = n if n is not None else int(np.ceil((duration_s or 0.0) / MEAN_SECONDS_A_REQUEST))
         if count < 1:
             raise InputError("expected at least 1", where="offline workload", field="n", value=n)
         rng = np.random.default_rng(seed)
@@ -168,13 +177,16 @@ class Workload(Sequence[Request]):
         )
         return Workload.of(rows, self.source)
 
-    def scaled(self, rate: float) -> Workload:
-        """The same requests, arriving at `rate` requests/s on average."""
+    @_OLD_NAMES
+    def scaled(self, rate_per_s: float) -> Workload:
+        """The same requests, arriving at `rate_per_s` requests/s on average."""
         if self.rate_per_s == 0:
-            raise InputError("expected requests that arrive over time", where=self.source, field="rate", value=rate)
-        factor = self.rate_per_s / rate
+            raise InputError(
+                "expected requests that arrive over time", where=self.source, field="rate_per_s", value=rate_per_s
+            )
+        factor = self.rate_per_s / rate_per_s
         rows = ((r.arrival_s * factor, r.input_tokens, r.output_tokens) for r in self.requests)
-        return Workload.of(rows, f"{self.source}, scaled to {rate:g}/s")
+        return Workload.of(rows, f"{self.source}, scaled to {rate_per_s:g}/s")
 
     @cached_property
     def duration_s(self) -> float:
@@ -211,34 +223,37 @@ PAPER_LOAD = 0.75
 """Online load when none is given, as a share of what the plan's flow carries (paper section 6.2)."""
 
 
+@_OLD_NAMES
 def make_workload(
     name_or_path: str | Path,
     plan: Plan,
     *,
     mode: str = "online",
-    rate: float | None = None,
-    duration: float = 600.0,
+    rate_per_s: float | None = None,
+    duration_s: float = 600.0,
     seed: int = 0,
 ) -> Workload:
     """What the command line's ``--workload`` and ``--trace`` mean.
 
-    A name (azure-conversation, azure-code, poisson, constant) or a trace file. `rate` in requests/s defaults to 75 % of
-    the plan's flow; a trace keeps its own arrivals unless a rate is given. ``offline`` mode makes a backlog of the same
+    A name (azure-conversation, azure-code, poisson, constant) or a trace file. `rate_per_s` defaults to 75 % of the
+    plan's flow; a trace keeps its own arrivals unless a rate is given. ``offline`` mode makes a backlog of the same
     lengths, all there at time 0.
     """
     name = str(name_or_path)
     if name in SAMPLED or name in SYNTHETIC:
-        wanted = rate or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
+        wanted = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
         if mode == "offline" and name in SAMPLED:
-            return Workload.offline(duration=duration, seed=seed, like=name)
+            return Workload.offline(duration_s=duration_s, seed=seed, like=name)
         if name in SAMPLED:
-            return SAMPLED[name](wanted, duration, seed=seed)
+            return SAMPLED[name](wanted, duration_s, seed=seed)
         made = (
-            Workload.constant(wanted, duration) if name == "constant" else Workload.poisson(wanted, duration, seed=seed)
+            Workload.constant(wanted, duration_s)
+            if name == "constant"
+            else Workload.poisson(wanted, duration_s, seed=seed)
         )
     elif Path(name).suffix in {".csv", ".jsonl", ".json"} or Path(name).exists():
         made = Workload.from_trace(name)
-        made = made.scaled(rate) if rate and mode == "online" else made
+        made = made.scaled(rate_per_s) if rate_per_s and mode == "online" else made
     else:
         raise InputError(
             _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC]) + ", or a trace file (.csv, .jsonl)",

@@ -93,8 +93,8 @@ print(explain(plan))
 # average), and take pipelines in proportion to the flow.
 
 # %%
-workload = hk.Workload.azure_conversation(rate=0.5, duration=660, seed=0)
-run = hk.simulate(plan, workload, warmup=60, duration=600, seed=0)
+workload = hk.Workload.azure_conversation(rate_per_s=0.5, duration_s=660, seed=0)
+run = hk.simulate(plan, workload, warmup_s=60, duration_s=600, seed=0)
 
 
 def latencies(summary: dict) -> pd.DataFrame:

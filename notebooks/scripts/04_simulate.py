@@ -47,7 +47,7 @@ plan = hk.plan(cluster, model, time_limit=30)
 rows = {}
 for rate in (0.1, 0.3, 0.6):
     run = hk.simulate(
-        plan, hk.Workload.azure_conversation(rate=rate, duration=SECONDS + 60), warmup=60, duration=SECONDS
+        plan, hk.Workload.azure_conversation(rate_per_s=rate, duration_s=SECONDS + 60), warmup_s=60, duration_s=SECONDS
     )
     summary = run.summary()
     rows[f"{rate} requests/s"] = {
@@ -72,7 +72,9 @@ run.plot()
 # where deep pipelines pay: each token passes every stage, one after another.
 
 # %%
-offline = hk.simulate(plan, hk.Workload.offline(duration=SECONDS + 60), mode="offline", warmup=60, duration=SECONDS)
+offline = hk.simulate(
+    plan, hk.Workload.offline(duration_s=SECONDS + 60), mode="offline", warmup_s=60, duration_s=SECONDS
+)
 use = pd.DataFrame(
     {name: {"busy": n.busy, "blocked": n.blocked, "starved": n.starved} for name, n in offline.nodes.items()}
 ).T
@@ -92,8 +94,10 @@ plt.show()
 
 # %%
 methods = ["pattern", "swarm", "petals", "separate", "proportional"]
-online = hk.Workload.azure_conversation(rate=0.3, duration=SECONDS + 60)
-table = compare(methods, {"online": online}, cluster=cluster, model=model, warmup=60, duration=SECONDS, time_limit=20)
+online = hk.Workload.azure_conversation(rate_per_s=0.3, duration_s=SECONDS + 60)
+table = compare(
+    methods, {"online": online}, cluster=cluster, model=model, warmup_s=60, duration_s=SECONDS, time_limit=20
+)
 table.drop(columns=["gap", "problem"]).round(2)
 
 # %%
@@ -111,8 +115,8 @@ schedulers = compare(
     [mixed],
     {"online": online},
     policies=["helix", "swarm", "random", "shortest_queue"],
-    warmup=60,
-    duration=SECONDS,
+    warmup_s=60,
+    duration_s=SECONDS,
 )
 schedulers[["policy", "decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode_s", "decode_p95_s", "finished"]].round(
     2
@@ -128,7 +132,7 @@ schedulers[["policy", "decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode
 # %%
 rows = {}
 for execution in ("range", "layerwise"):
-    run = hk.simulate(plan, online, execution=execution, warmup=60, duration=SECONDS)
+    run = hk.simulate(plan, online, execution=execution, warmup_s=60, duration_s=SECONDS)
     summary = run.summary()
     rows[execution] = {
         "decode tokens/s": summary["decode_tokens_per_s"],
@@ -143,8 +147,8 @@ pd.DataFrame(rows).T.round(2)
 # %%
 run = hk.simulate(
     plan,
-    hk.Workload.constant(rate=0.3, duration=SECONDS + 900, input_tokens=500, output_tokens=100),
-    duration=SECONDS + 900,
+    hk.Workload.constant(rate_per_s=0.3, duration_s=SECONDS + 900, input_tokens=500, output_tokens=100),
+    duration_s=SECONDS + 900,
 )
 done = [r for r in run.records if r.outcome == "finished" and r.request.arrival_s > 300]
 stay = sum(r.finished_s - r.request.arrival_s for r in done) / len(done)

@@ -89,7 +89,7 @@ for piece in handle:
 
 # %%
 count = 8 if FAST else 20
-trace = hk.Workload.poisson(rate=0.8, duration=60, input_tokens=64, output_tokens=24, seed=1)[:count]
+trace = hk.Workload.poisson(rate_per_s=0.8, duration_s=60, input_tokens=64, output_tokens=24, seed=1)[:count]
 real = engine.replay(trace)
 simulated = hk.simulate(plan, trace)
 print(f"{real.facts['overrun_share']:.1%} of {real.facts['steps']} steps were late")

@@ -81,11 +81,11 @@ hands_on
 
 # %%
 SECONDS = 120 if FAST else 300
-full_house = hk.Workload.offline(duration=SECONDS + 60)
+full_house = hk.Workload.offline(duration_s=SECONDS + 60)
 rows, found = {}, {}
 for objective in ("flow", "served"):
     made = found[objective] = hk.plan(plan.cluster, plan.model, objective=objective, time_limit=6 if FAST else 20)
-    summary = hk.simulate(made, full_house, mode="offline", warmup=60, duration=SECONDS).summary()
+    summary = hk.simulate(made, full_house, mode="offline", warmup_s=60, duration_s=SECONDS).summary()
     rows[f"planned for {objective}"] = {
         "flow, tokens/s": made.flow_tokens_per_s,
         "answers, tokens/s": summary["decode_tokens_per_s"],

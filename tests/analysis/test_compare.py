@@ -26,7 +26,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def workload() -> Workload:
-    return Workload.constant(rate=0.5, duration=40, input_tokens=200, output_tokens=20)
+    return Workload.constant(rate_per_s=0.5, duration_s=40, input_tokens=200, output_tokens=20)
 
 
 def test_rows_are_plans_times_policies_times_workloads(cluster, model, workload):
@@ -37,20 +37,20 @@ def test_rows_are_plans_times_policies_times_workloads(cluster, model, workload)
         cluster=cluster,
         model=model,
         policies=["helix", "random"],
-        duration=60,
+        duration_s=60,
         progress=lambda *now: heard.append(now),
     )
     assert len(table) == 8 and table["problem"].isna().all()
     assert heard[0][:2] == (0, 8) and heard[-1] == (8, 8, "done") and len(heard) == 9
     row = table[(table["plan"] == "pattern") & (table["policy"] == "random") & (table["workload"] == "short")].iloc[0]
-    alone = simulate(plan(cluster, model), workload, policy="random", duration=60).summary()
+    alone = simulate(plan(cluster, model), workload, policy="random", duration_s=60).summary()
     assert row["decode_tokens_per_s"] == alone["decode_tokens_per_s"]
     assert row["prompt_s"] == alone["prompt_latency_s"]["avg"] and row["of"] == alone["requests"]
 
 
 def test_a_method_without_a_plan_is_a_row_that_says_why(model, workload):
     one_of_each = Cluster.model_validate({"name": "odd", "nodes": [{"gpu": g} for g in ("A100-80G", "L4", "T4")]})
-    table = compare(["pattern", "separate", "swarm"], workload, cluster=one_of_each, model=model, duration=60)
+    table = compare(["pattern", "separate", "swarm"], workload, cluster=one_of_each, model=model, duration_s=60)
     failed = table[table["problem"].notna()]
     assert len(failed) >= 1 and failed["decode_tokens_per_s"].isna().all() and "pattern" not in set(failed["plan"])
     figure = plot_comparison(table)
@@ -60,7 +60,7 @@ def test_a_method_without_a_plan_is_a_row_that_says_why(model, workload):
 
 def test_plans_of_the_same_method_are_told_apart(cluster, model, workload):
     made = plan(cluster, model)
-    table = compare([made, made], workload, duration=60)
+    table = compare([made, made], workload, duration_s=60)
     assert table["plan"].tolist() == ["pattern 1", "pattern 2"]
     assert table["decode_tokens_per_s"].nunique() == 1
 

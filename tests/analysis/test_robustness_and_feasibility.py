@@ -58,15 +58,15 @@ def test_served_plan_stays_ahead_with_wrong_profiles(cluster):
 def test_what_no_machine_holds_is_no_rival():
     """Separate pipelines of 70B on single24 put 20 layers on an A100, which holds 12."""
     petals = plan("single24", "llama2-70b", method="petals")
-    table = robustness(petals, samples=1, against=["separate", "swarm"], measure="served", duration=10.0)
+    table = robustness(petals, samples=1, against=["separate", "swarm"], measure="served", duration_s=10.0)
     assert table["method"].tolist() == ["petals", "swarm"]
     assert "separate" in set(robustness(petals, samples=1, against=["separate"])["method"])
 
 
 def test_served_measure_is_the_simulators(mixed_plan):
-    table = robustness(mixed_plan, error=1e-9, samples=1, against=["swarm"], measure="served", duration=20.0)
+    table = robustness(mixed_plan, error=1e-9, samples=1, against=["swarm"], measure="served", duration_s=20.0)
     own = table.iloc[0]
-    assert own["mean"] == pytest.approx(score(mixed_plan, duration=20.0)["decode_tokens_per_s"], rel=0.02)
+    assert own["mean"] == pytest.approx(score(mixed_plan, duration_s=20.0)["decode_tokens_per_s"], rel=0.02)
     assert own["as_planned_tokens_per_s"] == pytest.approx(own["mean"], rel=0.02)
     with pytest.raises(InputError, match="measure"):
         robustness(mixed_plan, measure="speed")

@@ -30,8 +30,8 @@ def check(run, workload, first_token_counts):
 @given(cases())
 def test_range_execution_with_faults(case):
     run = simulate(
-        case.plan, case.workload, mode=case.mode, policy=case.policy, seed=case.seed, faults=case.faults, warmup=0,
-        duration=400, record_tokens=True,
+        case.plan, case.workload, mode=case.mode, policy=case.policy, seed=case.seed, faults=case.faults, warmup_s=0,
+        duration_s=400, record_tokens=True,
     )  # fmt: skip
     check(run, case.workload, True)
     if not case.faults:
@@ -42,8 +42,8 @@ def test_range_execution_with_faults(case):
 @given(cases(faults=False))
 def test_layerwise_execution(case):
     run = simulate(
-        case.plan, case.workload, mode="online", policy=case.policy, seed=case.seed, execution="layerwise", warmup=0,
-        duration=600, record_tokens=True,
+        case.plan, case.workload, mode="online", policy=case.policy, seed=case.seed, execution="layerwise", warmup_s=0,
+        duration_s=600, record_tokens=True,
     )  # fmt: skip
     check(run, case.workload, False)
 
@@ -53,6 +53,6 @@ def test_a_run_cut_short_keeps_its_requests_in_flight(duration):
     plan = make_plan(((0, 4), (4, 8)), ("T4", "T4"), True)
     workload = Workload.of([(0.2 * i, 1000, 500) for i in range(30)])
     for execution in ("range", "layerwise"):
-        run = simulate(plan, workload, execution=execution, duration=duration)
+        run = simulate(plan, workload, execution=execution, duration_s=duration)
         assert len(run.records) == sum(r.arrival_s < duration for r in workload)
         assert run.summary()["in_flight"] > 0

@@ -15,8 +15,8 @@ from helix_kit.simulator.api import make_engine
 def test_tokens_batches_and_the_clock_move_forward(case):
     for execution in ("range", "layerwise"):
         engine = make_engine(
-            case.plan, case.workload, mode=case.mode, policy=case.policy, execution=execution, warmup=0.0,
-            duration=200.0, seed=case.seed, record_batches=True, faults=case.faults if execution == "range" else (),
+            case.plan, case.workload, mode=case.mode, policy=case.policy, execution=execution, warmup_s=0.0,
+            duration_s=200.0, seed=case.seed, record_batches=True, faults=case.faults if execution == "range" else (),
         )  # fmt: skip
         seen = []
         engine.run(200.0, seen.append, 1.0)
@@ -34,7 +34,7 @@ def test_tokens_batches_and_the_clock_move_forward(case):
 @settings(max_examples=30)
 @given(cases(faults=False))
 def test_each_request_goes_forward(case):
-    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration=300, record_tokens=True)
+    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration_s=300, record_tokens=True)
     for record in run.records:
         times = [record.request.arrival_s, *record.token_times_s]
         assert times == sorted(times)

@@ -12,7 +12,7 @@ from helix_kit.simulator.api import make_engine
 @given(cases())
 def test_pages_at_every_second(case):
     engine = make_engine(
-        case.plan, case.workload, mode=case.mode, policy=case.policy, execution="range", warmup=0.0, duration=300.0,
+        case.plan, case.workload, mode=case.mode, policy=case.policy, execution="range", warmup_s=0.0, duration_s=300.0,
         seed=case.seed, faults=case.faults,
     )  # fmt: skip
 
@@ -36,8 +36,8 @@ def test_pages_at_every_second(case):
 @given(cases(faults=False))
 def test_published_rules_leave_nothing_behind(case):
     engine = make_engine(
-        case.plan, case.workload, mode="online", policy=case.policy, execution="layerwise", warmup=0.0, duration=3000.0,
-        seed=case.seed,
+        case.plan, case.workload, mode="online", policy=case.policy, execution="layerwise", warmup_s=0.0,
+        duration_s=3000.0, seed=case.seed,
     )  # fmt: skip
     engine.run(3000.0, lambda now_s: None, 1e9)
     assert len(engine.finished) + len(engine.rejected) == len(case.workload)

@@ -13,7 +13,7 @@ from helix_kit.simulator import simulate
 def test_every_request_took_a_pipeline(case):
     for execution in ("range", "layerwise"):
         run = simulate(
-            case.plan, case.workload, policy=case.policy, seed=case.seed, execution=execution, duration=300,
+            case.plan, case.workload, policy=case.policy, seed=case.seed, execution=execution, duration_s=300,
             faults=case.faults if execution == "range" else (),
         )  # fmt: skip
         for record in run.records:
@@ -31,6 +31,6 @@ def test_every_request_took_a_pipeline(case):
 @settings(max_examples=40)
 @given(cases(faults=False))
 def test_only_nodes_of_pipelines_work(case):
-    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration=300)
+    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration_s=300)
     used = {stage.node for record in run.records for stage in record.pipeline or ()}
     assert {name for name, use in run.nodes.items() if use.steps} == used

@@ -18,11 +18,11 @@ from simulated import make_plan
 from helix_kit.simulator import NodeDies, simulate
 from helix_kit.workload import Workload
 plan = make_plan(((0, 4), (4, 8), (0, 5), (3, 8), (2, 8)), ("A100-40G", "T4", "L4", "V100-16G", "T4"), True)
-workload = Workload.azure_conversation(rate=8.0, duration=30, seed=3)
+workload = Workload.azure_conversation(rate_per_s=8.0, duration_s=30, seed=3)
 for policy in ("helix", "swarm", "random", "shortest_queue", "fixed"):
-    run = simulate(plan, workload, policy=policy, seed=4, faults=[NodeDies("n3", 10.0)], duration=60)
+    run = simulate(plan, workload, policy=policy, seed=4, faults=[NodeDies("n3", 10.0)], duration_s=60)
     print(run.to_json())
-print(simulate(plan, workload, policy="swarm", execution="layerwise", duration=60).to_json())
+print(simulate(plan, workload, policy="swarm", execution="layerwise", duration_s=60).to_json())
 """
 
 
@@ -33,8 +33,8 @@ def test_twice_the_same(case, tmp_path_factory):
     texts = []
     for name in ("a.csv", "b.csv"):
         run = simulate(
-            case.plan, case.workload, mode=case.mode, policy=case.policy, seed=case.seed, faults=case.faults, warmup=0,
-            duration=120,
+            case.plan, case.workload, mode=case.mode, policy=case.policy, seed=case.seed, faults=case.faults,
+            warmup_s=0, duration_s=120,
         )  # fmt: skip
         run.to_csv(folder / name)
         texts.append((run.to_json(), (folder / name).read_bytes()))

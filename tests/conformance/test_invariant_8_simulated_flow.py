@@ -30,7 +30,7 @@ def test_the_plans_flow_is_a_flow(plan):
 def test_tokens_in_equal_tokens_out_at_each_node(case):
     """When all is finished, each node has sent on every token that it received (published rules)."""
     run = simulate(
-        case.plan, case.workload, policy=case.policy, seed=case.seed, execution="layerwise", duration=3000,
+        case.plan, case.workload, policy=case.policy, seed=case.seed, execution="layerwise", duration_s=3000,
     )  # fmt: skip
     assert run.summary()["in_flight"] == 0
     balance, model = Counter(), case.plan.model
@@ -50,7 +50,7 @@ def test_tokens_in_equal_tokens_out_at_each_node(case):
 @given(cases(faults=False))
 def test_each_node_computes_what_its_requests_bring(case):
     """Tokens of a node's steps = prompt and decode tokens of the requests routed over it (runtime's rules)."""
-    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration=3000)
+    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration_s=3000)
     prefill, decode = Counter(), Counter()
     for record in run.records:
         for stage in record.pipeline or ():

@@ -15,8 +15,8 @@ from helix_kit.simulator import simulate
 @given(cases(faults=False), st.floats(0, 20), st.sampled_from(["range", "layerwise"]))
 def test_no_second_carries_more_than_the_bandwidth(case, begin, execution):
     run = simulate(
-        case.plan, case.workload, mode="online", policy=case.policy, seed=case.seed, execution=execution, warmup=begin,
-        duration=1.0,
+        case.plan, case.workload, mode="online", policy=case.policy, seed=case.seed, execution=execution,
+        warmup_s=begin, duration_s=1.0,
     )  # fmt: skip
     sent, received = Counter(), Counter()
     for link in run.links:
@@ -31,7 +31,7 @@ def test_no_second_carries_more_than_the_bandwidth(case, begin, execution):
 @settings(max_examples=40)
 @given(cases(faults=False))
 def test_time_of_a_node_adds_up(case):
-    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration=60)
+    run = simulate(case.plan, case.workload, policy=case.policy, seed=case.seed, duration_s=60)
     for use in run.nodes.values():
         assert use.busy >= 0 and use.blocked >= 0 and use.starved >= -1e-9
         assert abs(use.busy + use.blocked + use.starved - 1) < 1e-9

@@ -16,8 +16,8 @@ def calls():
     made = plan(Cluster.preset("cluster10"), Model.preset("llama-30b"), method="petals")
     requests = Workload.of([(0.0, 64, 8), (0.5, 32, 4), (1.0, 128, 6)])
     return [
-        {"plan": made, "workload": requests, "mode": "online", "execution": "layerwise", "warmup": 0.0,
-         "duration": 60.0, "seed": 0}
+        {"plan": made, "workload": requests, "mode": "online", "execution": "layerwise", "warmup_s": 0.0,
+         "duration_s": 60.0, "seed": 0}
     ]  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def test_the_second_time_it_is_read_and_says_the_same(calls, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"duration": 61.0}, {"policy": "swarm"}, {"feed": Feed(3)}, {"kv_capacity": {}}]
+    "change", [{"seed": 1}, {"duration_s": 61.0}, {"policy": "swarm"}, {"feed": Feed(3)}, {"kv_capacity": {}}]
 )
 def test_whatever_changes_the_run_changes_the_key(calls, change):
     assert module._digest([{**calls[0], **change}]) != module._digest(calls)
@@ -46,7 +46,7 @@ def test_requests_and_placement_are_part_of_the_key(calls):
 
 def test_a_fast_run_is_shorter_and_kept_apart(calls, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, "simulate", lambda **call: seen.append(call["duration"]) or simulate(**call))
+    monkeypatch.setattr(module, "simulate", lambda **call: seen.append(call["duration_s"]) or simulate(**call))
     for fast in (False, True):
         simulated(calls, Context(fast=fast, folder=tmp_path))
     assert seen == [60.0, 60.0 * module.FAST_SHARE]

@@ -16,7 +16,7 @@ def texts(axes):
 
 
 def test_a_simulated_run_fills_all_panels(overlapping_plan):
-    run = simulate(overlapping_plan, Workload.poisson(rate=2.0, duration=30, input_tokens=50, output_tokens=10))
+    run = simulate(overlapping_plan, Workload.poisson(rate_per_s=2.0, duration_s=30, input_tokens=50, output_tokens=10))
     figure = run.plot()
     tokens, latency, nodes, kv = figure.axes
     assert not any(texts(axes) for axes in figure.axes)

@@ -13,7 +13,7 @@ def plan():
 
 @pytest.mark.parametrize("execution", ["layerwise", "range"])
 def test_one_that_is_behind_ends_at_a_quarter_or_half(plan, execution):
-    common = {"duration": 40.0, "warmup": 20.0, "execution": execution}
+    common = {"duration_s": 40.0, "warmup_s": 20.0, "execution": execution}
     whole = score(plan, **common)
     quarter, half = (whole[f"{part}_tokens_per_s"] for part in ("quarter", "half"))
     assert whole["window_s"] == 40.0 and quarter > 0 and half > 0
@@ -27,6 +27,6 @@ def test_one_that_is_behind_ends_at_a_quarter_or_half(plan, execution):
     # decode tokens, so counted otherwise the rates are the same within the window's edge.
     for run, part in ((early, "quarter"), (later, "half")):
         half_s = run["window_s"] / 2
-        alone = score(plan, **{**common, "warmup": common["warmup"] + half_s, "duration": half_s})
+        alone = score(plan, **{**common, "warmup_s": common["warmup_s"] + half_s, "duration_s": half_s})
         decoded = alone["decode_tokens_per_s"] + alone["prompts"] / half_s
         assert decoded == pytest.approx(run[f"{part}_tokens_per_s"], rel=0.02)

@@ -10,11 +10,11 @@ from helix_kit.simulator import LinkDegrades, NodeDies, NodeSlows, PlanSwap, sim
 from helix_kit.simulator.api import make_engine
 from helix_kit.workload import Workload
 
-WORKLOAD = Workload.azure_conversation(rate=0.7, duration=120, seed=5)
+WORKLOAD = Workload.azure_conversation(rate_per_s=0.7, duration_s=120, seed=5)
 
 
 def run(plan, *faults, **options):
-    return simulate(plan, WORKLOAD, faults=faults, duration=1500, record_tokens=True, **options)
+    return simulate(plan, WORKLOAD, faults=faults, duration_s=1500, record_tokens=True, **options)
 
 
 def busiest(plan):
@@ -47,7 +47,7 @@ def test_the_flow_after_a_loss_is_split_as_the_plans(plan):
     for split, edges in wanted.items():
         engine = make_engine(
             Plan.from_placement(plan.problem, plan.placement, method="hand", flow_split=split), WORKLOAD,
-            mode="online", policy="helix", execution="range", warmup=0.0, duration=5.0, seed=0,
+            mode="online", policy="helix", execution="range", warmup_s=0.0, duration_s=5.0, seed=0,
             faults=[NodeDies("A100-40G-1", at_s=1.0, detection_s=1.0)],
         )  # fmt: skip
         engine.run(5.0, lambda now_s: None, 1.0)

@@ -13,7 +13,7 @@ from helix_kit.simulator.api import make_engine
 from helix_kit.workload import Workload
 from helix_kit.workload.request import Request
 
-QUIET = Workload.poisson(rate=0.3, duration=60, input_tokens=300, output_tokens=20, seed=0)
+QUIET = Workload.poisson(rate_per_s=0.3, duration_s=60, input_tokens=300, output_tokens=20, seed=0)
 
 
 @pytest.mark.parametrize("execution", ["range", "layerwise"])
@@ -32,9 +32,9 @@ def test_a_request_longer_than_any_kv_is_rejected_with_the_reason(plan, executio
         ({"mode": "nearline"}, "online or offline"),
         ({"execution": "batch"}, "range or layerwise"),
         ({"policy": "best"}, "unknown policy"),
-        ({"duration": 0}, "duration"),
-        ({"duration": float("nan")}, "duration"),
-        ({"warmup": -1}, "warmup"),
+        ({"duration_s": 0}, "duration_s"),
+        ({"duration_s": float("nan")}, "duration_s"),
+        ({"warmup_s": -1}, "warmup_s"),
         ({"kv_capacity": {"T4-77": 5}}, "T4-77"),
         ({"links": [("A100-40G-0", "T4-77")]}, "links between nodes of the plan"),
     ],
@@ -53,7 +53,7 @@ def test_a_plan_without_a_pipeline_is_refused(plan):
 
 
 def test_overload_ends_and_reports_a_growing_queue(plan):
-    run = simulate(plan, Workload.azure_conversation(rate=60.0, duration=60), duration=60)
+    run = simulate(plan, Workload.azure_conversation(rate_per_s=60.0, duration_s=60), duration_s=60)
     assert "overload" in run.notes[0]
     assert run.summary()["waiting"] > 1000
 
@@ -66,7 +66,7 @@ def test_ctrl_c_returns_what_there_is(plan):
         if now_s >= 20.0:
             signal.raise_signal(signal.SIGINT)
 
-    run = simulate(plan, QUIET, duration=60, progress=press)
+    run = simulate(plan, QUIET, duration_s=60, progress=press)
     assert run.partial and run.summary()["partial"]
     assert 20.0 <= run.window[1] < 25.0
     assert seen == sorted(seen) and {end for _, end in seen} == {60.0}
@@ -93,7 +93,7 @@ def test_a_policy_of_ones_own_decides(plan):
             self.left += 1
 
     policy = Always()
-    run = simulate(plan, QUIET, policy=policy, duration=400)
+    run = simulate(plan, QUIET, policy=policy, duration_s=400)
     assert {r.pipeline for r in run.records} == {policy.pipeline}
     assert policy.left == len(QUIET)
     assert policy.tokens == sum(r.output_tokens - 1 for r in QUIET)
@@ -124,14 +124,14 @@ def test_compiled_token_loads_equal_those_of_on_token(plan):
             self.inner.on_token(request)
 
     fast, slow = make_policy("helix", plan), Slow()
-    runs = [simulate(plan, QUIET, policy=p, duration=400, record_tokens=True) for p in (fast, slow)]
+    runs = [simulate(plan, QUIET, policy=p, duration_s=400, record_tokens=True) for p in (fast, slow)]
     assert runs[0].records == runs[1].records
     assert fast.token_loads()[0] == pytest.approx(slow.inner.token_loads()[0], rel=1e-12)
 
 
 def test_chunked_prefill_spares_decodes(plan):
     """The point of chunks: with whole prompts in one step, decode latency's tail is longer."""
-    workload = Workload.azure_conversation(rate=1.5, duration=200, seed=2)
+    workload = Workload.azure_conversation(rate_per_s=1.5, duration_s=200, seed=2)
     chunked = simulate(plan, workload).summary()
     whole = simulate(plan, workload, options=Options(step_tokens=4096, chunk_tokens=4096)).summary()
     assert chunked["decode_latency_s"]["p95"] < whole["decode_latency_s"]["p95"]
@@ -168,26 +168,26 @@ def test_offline_feeds(plan):
         peak = max(peak, level)
     assert peak <= 7
     assert fixed.summary()["in_flight"] <= 7
-    limited = simulate(plan, backlog, mode="offline", options=Options(max_in_flight=3), duration=100)
+    limited = simulate(plan, backlog, mode="offline", options=Options(max_in_flight=3), duration_s=100)
     assert sum(r.started_s is not None and r.finished_s is None for r in limited.records) <= 3
 
 
 def test_score_is_the_simulation(plan):
     backlog = Workload.offline(2000, seed=0)
     for execution in ("range", "layerwise"):
-        run = simulate(plan, backlog, mode="offline", execution=execution, warmup=20, duration=60).summary()
-        quick = score(plan, backlog, execution=execution, warmup=20, duration=60)
+        run = simulate(plan, backlog, mode="offline", execution=execution, warmup_s=20, duration_s=60).summary()
+        quick = score(plan, backlog, execution=execution, warmup_s=20, duration_s=60)
         assert quick["decode_tokens_per_s"] == pytest.approx(run["decode_tokens_per_s"], rel=1e-12)
         for phase in ("prompt", "decode"):
             assert quick[f"{phase}_latency_s"] == pytest.approx(run[f"{phase}_latency_s"]["avg"], rel=1e-9)
-    tuple_form = score((plan.problem, plan.placement, plan.max_flow), backlog, warmup=20, duration=60)
-    assert tuple_form == score(plan, backlog, warmup=20, duration=60)
+    tuple_form = score((plan.problem, plan.placement, plan.max_flow), backlog, warmup_s=20, duration_s=60)
+    assert tuple_form == score(plan, backlog, warmup_s=20, duration_s=60)
 
 
 @pytest.mark.parametrize("execution", ["range", "layerwise"])
 def test_a_backlog_lasts_for_the_run(plan, monkeypatch, execution):
     """Sixteen requests are served long before the end: more are taken until some are left."""
-    options = {"execution": execution, "warmup": 20, "duration": 60}
+    options = {"execution": execution, "warmup_s": 20, "duration_s": 60}
     served = score(plan, **options)["decode_tokens_per_s"]
     monkeypatch.setattr(scoring, "BACKLOG", 16)
     assert score(plan, **options)["decode_tokens_per_s"] == pytest.approx(served, rel=0.2)
@@ -200,7 +200,7 @@ def test_engines_say_when_nobody_waits(plan, execution):
     long = Workload.of([(0.0, 3000, 10**7)] * 3)
     for workload, said in ((Workload.offline(5, seed=0), True), (Workload.offline(4000, seed=0), False), (long, True)):
         engine = make_engine(
-            plan, workload, mode="offline", policy="helix", execution=execution, warmup=0.0, duration=30.0, seed=0
+            plan, workload, mode="offline", policy="helix", execution=execution, warmup_s=0.0, duration_s=30.0, seed=0
         )
         engine.run(30.0, lambda now_s: None, 10.0)
         assert engine.all_let_in is said
@@ -215,16 +215,16 @@ def test_a_backlog_that_nobody_can_serve_is_not_made_longer(plan, monkeypatch, e
     make = scoring._backlog
     monkeypatch.setattr(scoring, "_backlog", lambda seed, requests: asked.append(requests) or make(seed, requests))
     room = {node: 10 * (end - start) for node, (start, end) in plan.placement.items()}
-    assert score(plan, execution=execution, warmup=5, duration=10, kv_capacity=room)["decode_tokens_per_s"] == 0
+    assert score(plan, execution=execution, warmup_s=5, duration_s=10, kv_capacity=room)["decode_tokens_per_s"] == 0
     assert len(asked) == 1
 
 
 def test_online_scores_need_arrivals(plan):
     with pytest.raises(InputError, match="workload"):
-        score(plan, mode="online", duration=10)
+        score(plan, mode="online", duration_s=10)
 
 
 def test_requests_keep_their_ids(plan):
-    run = simulate(plan, QUIET[3:6], duration=100)
+    run = simulate(plan, QUIET[3:6], duration_s=100)
     assert [r.request.id for r in run.records] == [3, 4, 5]
     assert isinstance(run.records[0].request, Request)

@@ -17,7 +17,7 @@ ONE_AT_A_TIME = Options(step_tokens=1, chunk_tokens=10**9)
 def sojourn_interval(plan, arrivals, tokens, execution):
     """99 % confidence interval of the mean time in the system, by batch means."""
     workload = Workload.of((float(t), int(n), 1) for t, n in zip(arrivals, tokens, strict=True))
-    run = simulate(plan, workload, execution=execution, options=ONE_AT_A_TIME, duration=float(arrivals[-1]) + 1e4)
+    run = simulate(plan, workload, execution=execution, options=ONE_AT_A_TIME, duration_s=float(arrivals[-1]) + 1e4)
     times = np.array([r.first_token_s - r.request.arrival_s for r in run.records if r.first_token_s is not None])
     assert len(times) == len(workload)
     means = times[len(times) // 20 :][: len(times) // 20 * 19 // BATCHES * BATCHES].reshape(BATCHES, -1).mean(axis=1)
@@ -71,7 +71,7 @@ def test_littles_law():
     rng = np.random.default_rng(4)
     arrivals = np.cumsum(rng.exponential(1 / 0.7, 20_000))
     workload = Workload.of((float(t), 100, 1) for t in arrivals)
-    run = simulate(servers([10.0]), workload, options=ONE_AT_A_TIME, duration=float(arrivals[-1]) + 100)
+    run = simulate(servers([10.0]), workload, options=ONE_AT_A_TIME, duration_s=float(arrivals[-1]) + 100)
     ends = np.sort([r.finished_s for r in run.records])
     grid = np.linspace(0, arrivals[-1], 200_001)
     inside = np.searchsorted(arrivals, grid) - np.searchsorted(ends, grid)

@@ -87,7 +87,7 @@ def test_csv_gives_back_equal_requests(tmp_path_factory, rows):
 def test_sampler_fits_its_trace(shared, trace, sampler, limits):
     """Quantiles, means and correlation of lengths, and the spread of arrival counts, as in the real trace."""
     real = Workload.from_trace(shared / "traces" / trace)
-    drawn = sampler(rate=real.rate_per_s, duration=real.duration_s, seed=3)
+    drawn = sampler(rate_per_s=real.rate_per_s, duration_s=real.duration_s, seed=3)
     ours, theirs = lengths(drawn), lengths(real.limited(*limits))
     for column in range(2):
         for q in (5, 25, 50, 75, 95):
@@ -108,28 +108,28 @@ def test_named_means_are_the_traces(shared):
 
 
 def test_rates_and_seeds():
-    workload = Workload.azure_conversation(rate=5.0, duration=1200, seed=1)
+    workload = Workload.azure_conversation(rate_per_s=5.0, duration_s=1200, seed=1)
     assert len(workload) == pytest.approx(6000, rel=0.05)
-    assert workload == Workload.azure_conversation(rate=5.0, duration=1200, seed=1)
-    assert workload.requests != Workload.azure_conversation(rate=5.0, duration=1200, seed=2).requests
+    assert workload == Workload.azure_conversation(rate_per_s=5.0, duration_s=1200, seed=1)
+    assert workload.requests != Workload.azure_conversation(rate_per_s=5.0, duration_s=1200, seed=2).requests
     assert all(a.arrival_s <= b.arrival_s for a, b in pairwise(workload))
 
 
 def test_poisson_gaps_are_exponential():
-    gaps = np.diff([r.arrival_s for r in Workload.poisson(rate=2.0, duration=5000, seed=0)])
+    gaps = np.diff([r.arrival_s for r in Workload.poisson(rate_per_s=2.0, duration_s=5000, seed=0)])
     assert gaps.mean() == pytest.approx(0.5, rel=0.05)
     assert gaps.std() == pytest.approx(0.5, rel=0.05)
     assert (gaps > 1.0).mean() == pytest.approx(np.exp(-2), abs=0.01)
 
 
 def test_constant_and_offline():
-    assert [r.arrival_s for r in Workload.constant(rate=2.0, duration=2.0)] == [0.0, 0.5, 1.0, 1.5]
+    assert [r.arrival_s for r in Workload.constant(rate_per_s=2.0, duration_s=2.0)] == [0.0, 0.5, 1.0, 1.5]
     backlog = Workload.offline(50, seed=4)
     assert len(backlog) == 50 and {r.arrival_s for r in backlog} == {0.0}
 
 
 def test_slices_keep_ids_and_scaling_keeps_lengths():
-    workload = Workload.poisson(rate=1.0, duration=100, seed=0)
+    workload = Workload.poisson(rate_per_s=1.0, duration_s=100, seed=0)
     part = workload[5:8]
     assert isinstance(part, Workload) and [r.id for r in part] == [5, 6, 7]
     faster = workload.scaled(4.0)
@@ -140,8 +140,8 @@ def test_slices_keep_ids_and_scaling_keeps_lengths():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Workload.azure_conversation(rate=0, duration=10),
-        lambda: Workload.poisson(rate=1, duration=float("inf")),
+        lambda: Workload.azure_conversation(rate_per_s=0, duration_s=10),
+        lambda: Workload.poisson(rate_per_s=1, duration_s=float("inf")),
         Workload.offline,
         lambda: Workload.offline(0),
         lambda: Workload.of([(-1.0, 1, 1)]),

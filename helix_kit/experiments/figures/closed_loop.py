@@ -38,7 +38,7 @@ def simulate_to_the_end(plan: Plan, workload: Workload) -> Run:
     """The simulated run, until the last request is done."""
     from helix_kit.simulator import simulate
 
-    return simulate(plan, workload, warmup=0.0, duration=10 * (workload.duration_s + 60))
+    return simulate(plan, workload, warmup_s=0.0, duration_s=10 * (workload.duration_s + 60))
 
 
 def measures(run: Run) -> dict[str, float]:

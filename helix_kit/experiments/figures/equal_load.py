@@ -96,7 +96,7 @@ def equal_load(context: Context) -> pd.DataFrame:
                 context.say(f"{setup} {method.name}, {rule}")
                 given = faster(requests, factor)
                 hands = [(c, h) for c, h in zip(method.calls, dealt(given, method.flow_tokens_per_s), strict=True) if h]
-                window = {"warmup": WARMUP_S, "duration": DURATION_S, "feed": None}
+                window = {"warmup_s": WARMUP_S, "duration_s": DURATION_S, "feed": None}
                 ran = simulated([{**call, **window, "workload": hand} for call, hand in hands], context)
                 values[rule] = {"offered_tokens_per_s": _offered(given), **ran.metrics}
             rows += metric_rows(_Case(setup), method.name, values)

@@ -71,7 +71,7 @@ class PublishedRun:
         made = []
         for part in self.parts:
             layout = _tables()["layouts"][part["layout"]]
-            warmup, duration = window_of(self.mode)
+            warmup_s, duration_s = window_of(self.mode)
             feed = None
             if self.mode == "offline" and part["policy"] != "helix":
                 shared = None if part["policy"] == "swarm" else LENGTHS_IN_SAMPLER
@@ -83,8 +83,8 @@ class PublishedRun:
                     "mode": self.mode,
                     "policy": part["policy"],
                     "execution": execution,
-                    "warmup": warmup,
-                    "duration": duration,
+                    "warmup_s": warmup_s,
+                    "duration_s": duration_s,
                     "seed": seed,
                     "kv_capacity": layout["kv_layer_tokens"],
                     "links": [(link[0], link[1]) for link in layout["links"]],

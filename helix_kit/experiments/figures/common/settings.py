@@ -80,8 +80,8 @@ def requests_of(parts: tuple[dict[str, Any], ...]) -> Workload:
 
 def serving(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *, seed: int = 0) -> dict[str, Any]:
     """Arguments of `simulate`: the published rules and Helix's scheduler; offline by the KV-driven feed of Helix."""
-    warmup, duration = published.window_of(mode)
+    warmup_s, duration_s = published.window_of(mode)
     return {
         "plan": plan, "workload": requests, "mode": mode, "policy": "helix", "execution": "layerwise",
-        "warmup": warmup, "duration": duration, "seed": seed,
+        "warmup_s": warmup_s, "duration_s": duration_s, "seed": seed,
     }  # fmt: skip

@@ -63,7 +63,7 @@ def simulated(calls: Sequence[Mapping[str, Any]], context: Context) -> Outcome:
         them.
     """
     if context.fast:
-        calls = [{**call, "duration": call["duration"] * FAST_SHARE} for call in calls]
+        calls = [{**call, "duration_s": call["duration_s"] * FAST_SHARE} for call in calls]
     folder = context.folder / CACHE
     path = folder / f"{_digest(calls)}.json"
     with _alone(path):
