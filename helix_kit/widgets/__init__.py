@@ -1,4 +1,4 @@
-"""Interactive pictures and editors for notebooks (needs the `notebooks` extra); each loads on first use."""
+"""Interactive flow graph and editors for notebooks. They need the `notebooks` extra and load on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Propose a cluster and see its plan: machines by region, links, model; Solve runs with Stop, links answer live.
+"""The cluster editor: describe machines, links and a model, solve, and look at the plan.
 
 >>> from helix_kit.widgets import ClusterEditor
 >>> ClusterEditor("single24", "llama2-70b")           # doctest: +SKIP
@@ -25,22 +25,38 @@ from helix_kit.placement.planner import METHODS, OBJECTIVES
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers.solve import SOLVERS
 from helix_kit.plots.words import number
-from helix_kit.widgets.edited import Line, edited, lines_of
+from helix_kit.widgets.background import Background
+from helix_kit.widgets.cluster_table import TableRow, apply_table, table_of
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.machine_row import MachineRow
-from helix_kit.widgets.parts import Background, Message, Note, PictureBox, error_words, progress_words
+from helix_kit.widgets.messages import Message, Note, error_text, progress_text
+from helix_kit.widgets.picture_box import PictureBox
 
-SAID = 3
-"""So many lost links are named."""
+MAX_LINKS_NAMED = 3
+"""A message about lost links names at most this many."""
 
 
 class ClusterEditor(PictureBox):
-    """Edit a cluster, solve it, look at the plan.
+    """Edit a cluster, solve it and look at the plan.
+
+    A solve runs in the background, shows its progress and can be stopped. When a link slider moves, the editor
+    computes the flow of the present placement at once, without a new solve.
 
     Parameters
     ----------
-    cluster, model
-        Where to begin: descriptions, or what `load_cluster` and `load_model` accept.
+    cluster
+        The cluster to begin with: a `Cluster`, or a name or file that `load_cluster` accepts.
+    model
+        The model to begin with: a `Model`, or a name or folder that `load_model` accepts.
+    width
+        Width of the flow graph in pixels.
+
+    Examples
+    --------
+    >>> from helix_kit.widgets import ClusterEditor
+    >>> editor = ClusterEditor("single24", "llama2-70b")
+    >>> len(editor.rows), editor.cluster().name
+    (3, 'single24')
     """
 
     def __init__(
@@ -68,13 +84,13 @@ class ClusterEditor(PictureBox):
         self.coordinator = W.Text("local", description="requests arrive in", continuous_update=False, **wide)
         self.exceptions = Note()
         self.forget_button = W.Button(
-            description="Forget exceptions", tooltip="let the two rules hold for these links, too"
+            description="Forget exceptions", tooltip="apply the two rules above to these links too"
         )
         self.method = W.Dropdown(options=METHODS, description="method")
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective")
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
-        self.depth = W.BoundedIntText(0, min=0, max=10000, description="most stages", tooltip="0: any number")
+        self.depth = W.BoundedIntText(0, min=0, max=10000, description="max. stages", tooltip="0: any number")
         self.solve_button = W.Button(description="Solve", button_style="primary")
         self.stop_button = W.Button(description="Stop", disabled=True)
         self.path = W.Text("my-cluster.yaml", description="file")
@@ -82,7 +98,7 @@ class ClusterEditor(PictureBox):
         self.status, self.why = Message(), Message()
         self._picture = W.VBox()
         self.graph: FlowGraph | None = None
-        head = W.HTML("<b>number · GPU · GPUs in each machine · region</b>")
+        head = W.HTML("<b>machines · GPU · GPUs in each machine · region</b>")
         machines = W.VBox([self.preset, head, self._table, self.add])
         settings = W.VBox(
             [
@@ -93,7 +109,7 @@ class ClusterEditor(PictureBox):
                 self.coordinator,
                 W.HBox([self.method, self.solver]),
                 W.HBox([self.objective, self.limit]),
-                W.HBox([self.depth, W.Label("machines that a request may pass (0: any)")]),
+                W.HBox([self.depth, W.Label("machines that a request may pass at most (0: any number)")]),
             ]
         )
         super().__init__(
@@ -120,21 +136,21 @@ class ClusterEditor(PictureBox):
         self.fill(cluster if isinstance(cluster, Cluster) else load_cluster(cluster))
 
     def shown_plan(self) -> Plan | None:
-        """The last plan, if anything was solved."""
+        """The last plan, or None before the first solve."""
         return self.plan
 
     # ---- description -----------------------------------------------------------------------------------------
 
     def fill(self, cluster: Cluster) -> None:
-        """Show `cluster` in the table. What the table does not show (names, exceptional links) is kept."""
+        """Show `cluster` in the table. Names and exceptional links are kept, although the table does not show them."""
         self._filling = True
         self._given, self._network, self._changed = cluster, cluster.network, False
-        self.rows = [self._row(line) for line in lines_of(cluster)]
+        self.rows = [self._row(row) for row in table_of(cluster)]
         self._table.children = tuple(self.rows)
         for link, gbps, ms in self._rules():
             if link is not None:
                 gbps.value, ms.value = link.bandwidth_gbps, link.latency_ms
-        # A slider clips what lies beyond its ends: a rule counts as changed only when its fields are.
+        # A slider clips values beyond its ends. So a rule counts as changed only when one of its fields changes.
         self._shown = tuple(field.value for field in self._links)
         self.coordinator.value = cluster.coordinator.region
         self._filling = False
@@ -142,7 +158,7 @@ class ClusterEditor(PictureBox):
         self.status.say(f"{len(cluster.nodes)} machines. Press Solve.")
 
     def cluster(self) -> Cluster:
-        """What the table describes; raises InputError (or a pydantic error) that names what is wrong."""
+        """The cluster that the table describes. An InputError or a pydantic error names what is wrong in it."""
         return self._edited_cluster()[0]
 
     def _edited_cluster(self) -> tuple[Cluster, tuple[LinkException, ...]]:
@@ -154,8 +170,9 @@ class ClusterEditor(PictureBox):
         )
         name = Path(self.path.value).stem or "mine"
         network = self._network.model_copy(update={"within_region": within, "between_regions": between})
-        lines = [row.line() for row in self.rows]
-        return edited(self._given, lines, name=name, network=network, coordinator=self.coordinator.value)
+        rows = [row.row() for row in self.rows]
+        region = self.coordinator.value
+        return apply_table(self._given, rows, name=name, network=network, coordinator_region=region)
 
     def _rules(self) -> tuple[tuple[Link | None, W.FloatLogSlider, W.BoundedFloatText], ...]:
         return (
@@ -164,20 +181,26 @@ class ClusterEditor(PictureBox):
         )
 
     def forget_exceptions(self) -> None:
-        """Let the two rules hold for all links."""
+        """Drop the exceptional links, so that the two rules apply to all links."""
         self._network = self._network.model_copy(update={"links": ()})
         self._tell_exceptions(())
         self._relinked()
 
     def _tell_exceptions(self, lost: tuple[LinkException, ...]) -> None:
         kept = len(self._network.links) - len(lost)
-        owned = "1 link of its own: the rules above leave it as it is." if kept == 1 else ""
-        owned = f"{kept} links of their own: the rules above leave them as they are." if kept > 1 else owned
-        words = [owned] if owned else []
+        lines = []
+        if kept:
+            links = "1 link has a bandwidth" if kept == 1 else f"{kept} links have a bandwidth"
+            own = "its own" if kept == 1 else "their own"
+            lines.append(
+                f"{links} and latency of {own}. The rules above do not change {'it' if kept == 1 else 'them'}."
+            )
         if lost:
-            which = ", ".join(" – ".join(link.ends) for link in lost[:SAID]) + (" ..." if len(lost) > SAID else "")
-            words.append(f"Gone with their machines: {which}.")
-        self.exceptions.say("\n".join(words))
+            which = ", ".join(" – ".join(link.ends) for link in lost[:MAX_LINKS_NAMED]) + (
+                " ..." if len(lost) > MAX_LINKS_NAMED else ""
+            )
+            lines.append(f"Removed together with their machines: {which}.")
+        self.exceptions.say("\n".join(lines))
         self.forget_button.layout.display = None if kept else "none"
 
     def save(self) -> None:
@@ -186,7 +209,7 @@ class ClusterEditor(PictureBox):
             cluster = self.cluster()
             cluster.save(self.path.value)
         except (HelixKitError, ValueError, OSError) as error:
-            self.status.say(error_words(error), "bad")
+            self.status.say(error_text(error), "bad")
             return
         self.status.say(f"Saved {len(cluster.nodes)} machines to {self.path.value}.", "good")
 
@@ -195,18 +218,18 @@ class ClusterEditor(PictureBox):
         try:
             self.fill(Cluster.load(self.path.value))
         except HelixKitError as error:
-            self.status.say(error_words(error), "bad")
+            self.status.say(error_text(error), "bad")
 
     # ---- solving ---------------------------------------------------------------------------------------------
 
     def solve(self) -> None:
-        """Plan the described cluster in a thread; value, bound and gap are shown while it runs."""
+        """Plan the described cluster in the background. Value, bound and gap are shown meanwhile."""
         model: Model = self.model.value
         try:
             cluster = self.cluster()
             lack = shortfall(cluster, model)
         except (HelixKitError, ValueError) as error:
-            self.status.say(error_words(error), "bad")
+            self.status.say(error_text(error), "bad")
             return
         if lack.remedies:
             self.status.say(lack.words, "bad")
@@ -223,32 +246,32 @@ class ClusterEditor(PictureBox):
                 solver=self.solver.value,
                 time_limit=self.limit.value,
                 max_stages=self.depth.value or None,
-                progress=lambda *now: self.status.say(progress_words(*now)),
+                progress=lambda *now: self.status.say(progress_text(*now)),
                 stop=stop,
             )
 
         self._work.start(work, self._solved, self._failed)
 
     def stop(self) -> None:
-        """End the solve; the best plan so far is kept."""
+        """Stop the solve and keep the best plan so far."""
         self._work.stop.set()
 
     def wait(self, timeout_s: float = 120.0) -> bool:
-        """Wait for the solve; False when it takes longer."""
+        """Wait for the solve to end. Return False when it takes longer than `timeout_s`."""
         return self._work.wait(timeout_s)
 
     def _solved(self, plan: Plan) -> None:
         stopped = " (stopped)" if self._work.stop.is_set() else ""
         self.solve_button.disabled, self.stop_button.disabled = False, True
         self.show(plan)
-        words = progress_words(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
+        figures = progress_text(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
         served = (plan.served or {}).get("decode_tokens_per_s")
-        answers = f" In a full house it decodes {number(served)} tokens/s (simulated)." if served else ""
-        self.status.say(f"Done{stopped} in {words}.{answers}", "good")
+        answers = f" With the KV cache full it decodes {number(served)} tokens/s (simulated)." if served else ""
+        self.status.say(f"Done{stopped} in {figures}.{answers}", "good")
 
     def _failed(self, error: Exception) -> None:
         self.solve_button.disabled, self.stop_button.disabled = False, True
-        self.status.say(error_words(error), "bad")
+        self.status.say(error_text(error), "bad")
 
     def show(self, plan: Plan) -> None:
         """Draw `plan` and explain it."""
@@ -260,10 +283,10 @@ class ClusterEditor(PictureBox):
             self.graph.plan = plan
         self.why.say(explain(plan))
 
-    # ---- what the reader does --------------------------------------------------------------------------------
+    # ---- reactions to the reader --------------------------------------------------------------------------------
 
-    def _row(self, line: Line) -> MachineRow:
-        row = MachineRow(line, own=self._given.gpus)
+    def _row(self, values: TableRow) -> MachineRow:
+        row = MachineRow(values, own_gpus=self._given.gpus)
         for field in (row.gpu, row.per_node, row.count, row.region):
             field.observe(self._edited, "value")
         row.remove.on_click(lambda _: self._removed(row))
@@ -275,7 +298,7 @@ class ClusterEditor(PictureBox):
 
     def _added(self) -> None:
         region = self.rows[-1].region.value if self.rows else "local"
-        self.rows.append(self._row(Line("L4", 1, 1, region)))
+        self.rows.append(self._row(TableRow("L4", 1, 1, region)))
         self._table.children = tuple(self.rows)
         self._edited()
 
@@ -289,12 +312,12 @@ class ClusterEditor(PictureBox):
             return
         if change is None or change["owner"] is not self.model:
             self._changed = True
-        with contextlib.suppress(HelixKitError, ValueError):  # half an edit: Solve tells what is wrong
+        with contextlib.suppress(HelixKitError, ValueError):  # An unfinished edit: Solve reports what is wrong.
             self._tell_exceptions(self._edited_cluster()[1])
         self.status.say("Changed: press Solve for a plan.")
 
     def _relinked(self, _: Any = None) -> None:
-        """Another link needs no new placement to answer: the present one's flow over it is computed at once."""
+        """Compute the flow of the present placement over the changed links: that needs no solve."""
         if self._filling:
             return
         self._changed = True
@@ -308,7 +331,7 @@ class ClusterEditor(PictureBox):
             before = self.plan.flow_tokens_per_s
             self.show(self.plan.rearranged(dict(self.plan.placement), problem=problem))
         except (HelixKitError, ValueError) as error:
-            self.status.say(error_words(error), "bad")
+            self.status.say(error_text(error), "bad")
             return
         now = self.plan.flow_tokens_per_s
         change = f" ({now / before - 1:+.1%})" if before > 0 else ""

@@ -1,7 +1,6 @@
 """Open a notebook as a dashboard: ``python -m helix_kit.widgets.dashboard [NOTEBOOK] [voila options]``.
 
-Voila runs the notebook and shows its outputs without the code, with a page template of ours that asks nobody but
-this machine for anything.
+Voila runs the notebook and shows its outputs without the code. The page template loads nothing from other machines.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_explore.ipynb
 
 
 def command(notebook: Path, options: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
-    """The command line that serves `notebook`, and the environment that it needs."""
+    """The command that serves `notebook`, and its environment variables."""
     paths = [str(SHARE), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(paths)}
     line = [sys.executable, "-m", "voila", str(notebook), "--template=helix", "--Voila.ip=127.0.0.1", *options]
@@ -25,7 +24,7 @@ def command(notebook: Path, options: Sequence[str] = ()) -> tuple[list[str], dic
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the notebook named first (06_explore by default) until Ctrl-C."""
+    """Serve a notebook (by default 06_explore) until Ctrl-C; return the exit code."""
     named = [a for a in arguments if not a.startswith("-")]
     notebook = Path(named[0]) if named else NOTEBOOK
     if not notebook.is_file():

@@ -1,6 +1,6 @@
-"""The flow graph as a widget: `FlowGraph(plan)` in a cell; what it shows and what is clicked are traits.
+"""The flow graph as a notebook widget. What it shows and what is clicked are traits.
 
-The picture is the Scene of `helix_kit.plots`; flow_graph.js only draws it and answers the pointer and the keys.
+`helix_kit.plots` lays the picture out as a Scene; flow_graph.js draws it and handles pointer and keys.
 
 >>> from helix_kit.widgets import FlowGraph
 >>> graph = FlowGraph(plan)                                             # doctest: +SKIP
@@ -26,8 +26,8 @@ from helix_kit.plots.theme import THEMES
 from helix_kit.plots.words import number
 
 HERE = Path(__file__).parent
-MOST_PIPELINES = 50
-"""Listed in the menu, the widest first."""
+MAX_PIPELINES = 50
+"""The menu lists at most this many pipelines, those with most flow first."""
 
 
 class FlowGraph(anywidget.AnyWidget):
@@ -36,17 +36,30 @@ class FlowGraph(anywidget.AnyWidget):
     Parameters
     ----------
     plan
-        What to draw; assign another to redraw.
+        The plan to draw. Assign another one to the trait `plan` to redraw.
     width
-        Pixels of the layout; on screen it scales with the cell.
+        Width of the layout in pixels. On screen the picture scales with the cell.
     theme
         ``auto`` follows the notebook, or ``light``, ``dark``.
     merge
-        As in `helix_kit.plots.flow_graph`.
+        Whether equal machines share a bar, as in `helix_kit.plots.flow_graph`. None: only in large plans.
     highlight
         Index of one of the plan's pipelines, or node names.
     editable
-        Let bars be dragged along the layers; the wish arrives in the trait `edit`.
+        Whether bars may be dragged along the layers. The trait `edit` then receives the range that was asked for.
+    **traits
+        Other traits of the widget.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, Plan, Problem
+    >>> from helix_kit.widgets import FlowGraph
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
+    >>> problem = Problem.of(cluster, Model.preset("SmolLM2-135M"))
+    >>> plan = Plan.from_placement(problem, {"L4-0": (0, 15), "L4-1": (15, 30)}, method="hand")
+    >>> graph = FlowGraph(plan, highlight=0)
+    >>> graph.highlighted
+    ['L4-0', 'L4-1']
     """
 
     _esm = HERE / "flow_graph.js"
@@ -61,13 +74,13 @@ class FlowGraph(anywidget.AnyWidget):
     pipelines: Any = traitlets.List().tag(sync=True)
     highlighted = traitlets.List(traitlets.Unicode()).tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
-    """Name of the bar that was clicked last ("" for none)."""
+    """Name of the machine whose bar was clicked last, or ""."""
     search = traitlets.Unicode("").tag(sync=True)
     offsets = traitlets.Dict().tag(sync=True)
-    """Node -> pixels by which the reader has moved its bar up or down."""
+    """Node -> pixels by which the reader has moved its bar down."""
     editable = traitlets.Bool(False).tag(sync=True)
     edit = traitlets.Dict().tag(sync=True)
-    """Last wish made by dragging: {"node", "start", "end", "count"}."""
+    """The last drag: {"node", "start", "end", "count"}; `count` counts drags, so that equal ones differ."""
 
     def __init__(
         self,
@@ -97,16 +110,17 @@ class FlowGraph(anywidget.AnyWidget):
                         "label": f"{i + 1}: {number(rate)} tokens/s, {len(stages)} stages",
                         "nodes": [s.node for s in stages],
                     }
-                    for i, (stages, rate) in enumerate(self.plan.pipelines[:MOST_PIPELINES])
+                    for i, (stages, rate) in enumerate(self.plan.pipelines[:MAX_PIPELINES])
                 ]
                 self.highlighted = []
                 if self.selected not in self.plan.placement:
                     self.selected = ""
 
     def highlight(self, pipeline: int | Collection[str] | Pipeline | None) -> None:
-        """Fade all but one pipeline; None shows everything.
+        """Fade everything but one pipeline. None shows everything again.
 
-        `pipeline` is the index of one of the plan's, that of a request (``run.records[7].pipeline``), or node names.
+        `pipeline` is an index into `Plan.pipelines`, the pipeline of a request (``run.records[7].pipeline``), or names
+        of nodes.
         """
         names: list[str] = []
         if isinstance(pipeline, int):
@@ -119,16 +133,16 @@ class FlowGraph(anywidget.AnyWidget):
         self.highlighted = [self.plan.cluster.node(name).name for name in names]
 
     def on_select(self, handler: Callable[[str], None]) -> None:
-        """Call `handler` with the name of each bar that is clicked ("" when the selection is dropped)."""
+        """Call `handler` with the name of each bar that is clicked ("" when the selection ends)."""
         self.observe(lambda change: handler(change.new), "selected")
 
     def picture(self) -> Picture:
-        """The same picture without interaction, for files."""
+        """The same picture as a still, for files."""
         still = layout(self.plan, width=self.width, merge=self.merge, highlight=self.highlighted or None)
         return Picture(still, "light" if self.theme == "auto" else self.theme)
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The widget, and a PNG for whatever shows the notebook without a kernel."""
+        """The widget, and a PNG for viewers without a kernel."""
         live, live_metadata = super()._repr_mimebundle_(**options) or ({}, {})
         picture = self.picture()
         still, metadata = png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)

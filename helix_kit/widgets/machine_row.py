@@ -1,4 +1,4 @@
-"""A line of the cluster editor's table."""
+"""One row of the cluster editor's table of machines."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from collections.abc import Collection
 import ipywidgets as W
 
 from helix_kit.profiles import gpus
-from helix_kit.widgets.edited import Line
+from helix_kit.widgets.cluster_table import TableRow
 
-MOST_MACHINES = 1000
-MOST_GPUS = 64
-"""In one machine; as in `Node`."""
+MAX_MACHINES = 1000
+MAX_GPUS_PER_MACHINE = 64
+"""The limit of `Node.gpus_per_node`."""
 
 
 class MachineRow(W.HBox):
-    """One line of the table: so many machines of a kind in a region.
+    """Number of machines, GPU, GPUs in each machine and region.
 
-    `own` are names of GPUs that the cluster describes itself; they may be chosen beside the catalogue's.
+    Parameters
+    ----------
+    row
+        Initial values of the fields.
+    own_gpus
+        Names of GPUs that the cluster itself describes. They stand before those of the catalogue.
     """
 
-    def __init__(self, line: Line, own: Collection[str] = ()) -> None:
-        self.names = line.names
-        known = [*own, *(name for name in gpus() if name not in own)]
-        self.gpu = W.Dropdown(options=known, value=line.gpu, layout=W.Layout(width="140px"))
-        self.per_node = W.BoundedIntText(line.gpus_per_node, min=1, max=MOST_GPUS, layout=W.Layout(width="70px"))
-        self.count = W.BoundedIntText(line.count, min=0, max=MOST_MACHINES, layout=W.Layout(width="80px"))
-        self.region = W.Text(line.region, layout=W.Layout(width="130px"), continuous_update=False)
-        self.remove = W.Button(description="✕", tooltip="remove this line", layout=W.Layout(width="40px"))
+    def __init__(self, row: TableRow, own_gpus: Collection[str] = ()) -> None:
+        self.names = row.names
+        known = [*own_gpus, *(name for name in gpus() if name not in own_gpus)]
+        self.gpu = W.Dropdown(options=known, value=row.gpu, layout=W.Layout(width="140px"))
+        self.per_node = W.BoundedIntText(
+            row.gpus_per_node, min=1, max=MAX_GPUS_PER_MACHINE, layout=W.Layout(width="70px")
+        )
+        self.count = W.BoundedIntText(row.count, min=0, max=MAX_MACHINES, layout=W.Layout(width="80px"))
+        self.region = W.Text(row.region, layout=W.Layout(width="130px"), continuous_update=False)
+        self.remove = W.Button(description="✕", tooltip="remove this row", layout=W.Layout(width="40px"))
         super().__init__([self.count, self.gpu, self.per_node, self.region, self.remove])
 
-    def line(self) -> Line:
-        """What the fields say."""
-        return Line(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names)
+    def row(self) -> TableRow:
+        """Values of the fields."""
+        return TableRow(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names)

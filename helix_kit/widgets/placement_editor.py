@@ -1,4 +1,4 @@
-"""Change a plan by hand: steppers or the bars themselves; what it costs and why is said at once.
+"""The placement editor: move layers by hand and see at once what the plan carries and why.
 
 >>> from helix_kit.widgets import PlacementEditor
 >>> editor = PlacementEditor(plan)                    # doctest: +SKIP
@@ -17,21 +17,39 @@ from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.plots.words import number
+from helix_kit.widgets.background import Background
 from helix_kit.widgets.flow_graph import FlowGraph
-from helix_kit.widgets.parts import Background, Message, PictureBox, error_words
+from helix_kit.widgets.messages import Message, error_text
+from helix_kit.widgets.picture_box import PictureBox
 
 Ranges = dict[str, tuple[int, int]]
 
 
 class PlacementEditor(PictureBox):
-    """A plan whose layer ranges can be changed; `plan` is always the edited one.
+    """Change the layer ranges of a plan with steppers or by dragging bars.
+
+    The attribute `plan` is the edited plan.
 
     Parameters
     ----------
     plan
-        Where editing begins, and what every edit is compared with.
+        The plan to begin with. Every edit is compared with it.
     simulate
-        Whether the simulated throughput is computed after each edit (in the background, about a second).
+        Whether to simulate the throughput after each edit (in the background, about a second).
+    width
+        Width of the flow graph in pixels.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, Plan, Problem
+    >>> from helix_kit.widgets import PlacementEditor
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
+    >>> problem = Problem.of(cluster, Model.preset("SmolLM2-135M"))
+    >>> plan = Plan.from_placement(problem, {"L4-0": (0, 15), "L4-1": (15, 30)}, method="hand")
+    >>> editor = PlacementEditor(plan, simulate=False)
+    >>> editor.set_range("L4-1", 0, 30)
+    >>> editor.plan.placement["L4-1"]
+    (0, 30)
     """
 
     def __init__(self, plan: Plan, *, simulate: bool = True, width: float = 1100.0) -> None:
@@ -81,7 +99,7 @@ class PlacementEditor(PictureBox):
     # ---- edits -----------------------------------------------------------------------------------------------
 
     def set_range(self, node: str, start: int, end: int) -> None:
-        """Let `node` hold layers [start, end); raises InputError for an unknown node or layers outside the model."""
+        """Let `node` hold layers [start, end). An unknown node or a range outside the model is an InputError."""
         self.plan.cluster.node(node)
         if not 0 <= start < end <= self.plan.model.num_layers:
             expected = f"expected 0 <= start < end <= {self.plan.model.num_layers}"
@@ -90,48 +108,48 @@ class PlacementEditor(PictureBox):
             self._change({**self.plan.placement, node: (start, end)}, {node})
 
     def clear(self, node: str) -> None:
-        """Let `node` hold nothing."""
+        """Let `node` hold no layers."""
         self.plan.cluster.node(node)
         if node in self.plan.placement:
             self._change({n: span for n, span in self.plan.placement.items() if n != node}, {node})
 
     def undo(self) -> None:
-        """Take the last edit back (also one by `fix_rest`)."""
+        """Take back the last edit, also one made by `fix_rest`."""
         if self._undo:
             placement, self.edited = self._undo.pop()
             self._show(self._evaluate(placement))
 
     def restart(self) -> None:
-        """Back to the plan that was given; this can be undone, too."""
+        """Return to the plan that the editor began with. `undo` takes this back too."""
         if self.plan.placement != self.start.placement:
             self._remember()
             self.edited = set()
             self._show(self.start)
 
     def fix_rest(self) -> None:
-        """Move the machines that were not edited so that the flow is as large as can be found in a few seconds."""
+        """Search for a few seconds for a larger flow: machines that were not edited may move."""
         before, pinned = self.plan, set(self.edited)
         self.verdict.say("Looking for better places for the other machines ...")
         self.fix_button.disabled = True
 
-        def done(found: Plan) -> None:
+        def on_done(repaired: Plan) -> None:
             if self.plan is not before:
-                return  # edited meanwhile
-            if found.flow_tokens_per_s > before.flow_tokens_per_s:
+                return  # The reader has edited the plan in the meantime.
+            if repaired.flow_tokens_per_s > before.flow_tokens_per_s:
                 self._remember()
-                self._show(found)
+                self._show(repaired)
             else:
                 self._show(before)
-                self.verdict.say(f"{self.verdict.text}\nNo better places for the other machines were found.")
+                self.verdict.say(f"{self.verdict.text}\nThe search found no better places for the other machines.")
 
-        def failed(error: Exception) -> None:
+        def on_failed(error: Exception) -> None:
             self._tell()
-            self.verdict.say(f"{self.verdict.text}\n{error_words(error)}", "bad")
+            self.verdict.say(f"{self.verdict.text}\n{error_text(error)}", "bad")
 
-        self._repair.start(lambda stop: fix_the_rest(before, pinned, stop=stop), done, failed)
+        self._repair.start(lambda stop: fix_the_rest(before, pinned, stop=stop), on_done, on_failed)
 
     def wait(self, timeout_s: float = 60.0) -> bool:
-        """Wait for background work; False when it takes longer."""
+        """Wait for background work to end. Return False when it takes longer than `timeout_s`."""
         return self._repair.wait(timeout_s) and self._simulation.wait(timeout_s)
 
     def _change(self, placement: Ranges, nodes: set[str]) -> None:
@@ -151,7 +169,7 @@ class PlacementEditor(PictureBox):
             bound_tokens_per_s=max(self.start.bound_tokens_per_s, self.start.flow_tokens_per_s),
         )
 
-    # ---- what is shown ---------------------------------------------------------------------------------------
+    # ---- display ---------------------------------------------------------------------------------------
 
     def _show(self, plan: Plan) -> None:
         self.plan = plan
@@ -170,11 +188,11 @@ class PlacementEditor(PictureBox):
         self._setting = False
 
     def _tell(self) -> None:
-        trouble = problems(self.plan)
+        faults = problems(self.plan)
         before, now = self.start.flow_tokens_per_s, self.plan.flow_tokens_per_s
         change = f", {now / before - 1:+.1%} against the start" if before > 0 and self.plan is not self.start else ""
-        words = f"{number(now)} tokens/s{change}"
-        self.verdict.say("\n".join([words, *trouble]), "bad" if trouble else "good" if now >= before else "info")
+        verdict = f"{number(now)} tokens/s{change}"
+        self.verdict.say("\n".join([verdict, *faults]), "bad" if faults else "good" if now >= before else "info")
         self.why.say(explain(self.plan))
         self.undo_button.disabled = not self._undo
         self.reset_button.disabled = self.plan.placement == self.start.placement
@@ -195,17 +213,18 @@ class PlacementEditor(PictureBox):
 
             return run(plan, duration_s=60.0, warmup_s=30.0)
 
-        def done(found: dict[str, float]) -> None:
+        def on_done(found: dict[str, float]) -> None:
             self.simulated.say(
-                f"Simulated (a full house for a minute): {number(found['decode_tokens_per_s'])} tokens/s decoded, "
-                f"{number(found['prompt_latency_s'])} s to the first token, {number(found['decode_latency_s'])} s for "
-                "each further one."
+                "Simulated for a minute with the KV cache full: "
+                f"{number(found['decode_tokens_per_s'])} tokens/s decoded, "
+                f"{number(found['prompt_latency_s'])} s to the first token, "
+                f"{number(found['decode_latency_s'])} s for each further one."
             )
 
         self.simulated.say("Simulating ...")
-        self._simulation.start(score, done, lambda error: self.simulated.say(error_words(error), "bad"))
+        self._simulation.start(score, on_done, lambda error: self.simulated.say(error_text(error), "bad"))
 
-    # ---- what the reader does --------------------------------------------------------------------------------
+    # ---- reactions to the reader --------------------------------------------------------------------------------
 
     def _picked(self, name: str) -> None:
         if name:
@@ -226,26 +245,25 @@ class PlacementEditor(PictureBox):
         self.set_range(node, first, last + 1)
 
     def _dragged(self, change: Any) -> None:
-        wish = change["new"]
-        if wish:
-            self.node.value = wish["node"]
-            self.set_range(wish["node"], int(wish["start"]), int(wish["end"]))
+        edit = change["new"]
+        if edit:
+            self.node.value = edit["node"]
+            self.set_range(edit["node"], int(edit["start"]), int(edit["end"]))
 
 
 def problems(plan: Plan) -> list[str]:
-    """What is wrong with a placement, in words: layers that nobody holds, memory that does not suffice."""
+    """One sentence for each fault of a placement: layers that no machine holds, and machines without enough memory."""
     lines = []
     for layers in bottleneck(plan).missing:
-        verb = "is" if layers.end - layers.start == 1 else "are"
-        lines.append(f"{layers.words.capitalize()} {verb} held by nobody.")
+        lines.append(f"No machine holds {layers.words}.")
     for name, (start, end) in plan.placement.items():
-        most = plan.problem.max_layers(name)
-        if end - start > most:
-            over = (end - start - most) * plan.model.layer_gb
+        max_layers = plan.problem.max_layers(name)
+        if end - start > max_layers:
+            excess_gb = (end - start - max_layers) * plan.model.layer_gb
             lines.append(
-                f"{name} holds {end - start} layers and has room for {most} beside its KV cache: memory exceeded by "
-                f"{over:.1f} GB."
+                f"{name} holds {end - start} layers but has memory for {max_layers} beside its KV cache: "
+                f"{excess_gb:.1f} GB too many."
             )
     if not lines and plan.flow_tokens_per_s <= 0:
-        lines.append("No chain of machines leads from the first layer to the last.")
+        lines.append("No pipeline leads from the first layer to the last.")
     return lines

@@ -151,8 +151,8 @@ def test_an_invalid_edit_is_explained_and_undone(opened, screenshots):
     first = opened.locator(".placement-editor input[type=number]").first
     first.fill("44")
     first.press("Enter")
-    text = wait_for_status(opened, "placement-editor", "held by nobody")
-    assert "Layers 42-43 are held by nobody." in text
+    text = wait_for_status(opened, "placement-editor", "No machine holds")
+    assert "No machine holds layers 42-43." in text
     opened.screenshot(path=screenshots / "placement-editor.png")
     opened.click(".placement-editor button:has-text('Undo')")
     wait_for_status(opened, "placement-editor", r"^[\d,]+ tokens/s$")

@@ -116,7 +116,7 @@ def described_fields(cls: type) -> set[str]:
 def complaints(name: str, value: Any, *, method: bool = False) -> list[str]:
     """What a docstring lacks: parameters, returns, an example.
 
-    A method needs no example of its own, and with up to two parameters its sentence may say all.
+    A method needs no example of its own, and with up to three parameters its sentence may say all.
     """
     if not value.__doc__:
         return [f"{name}: no docstring"]
@@ -140,7 +140,7 @@ def complaints(name: str, value: Any, *, method: bool = False) -> list[str]:
         return wrong
     signature = inspect.signature(value)
     wanted = {p for p in signature.parameters if p not in {"self", "cls"}}
-    if method and len(wanted) <= 2 and not listed:
+    if method and len(wanted) <= 3 and not listed:
         return wrong
     if missing := wanted - listed:
         wrong.append(f"{name}: nothing said of {', '.join(sorted(missing))}")

@@ -198,7 +198,7 @@ def test_what_the_table_does_not_show_survives_an_edit(special):
     assert editor.cluster().link("L4-0", "rack-3").bandwidth_gbps == pytest.approx(2.0)
     assert editor.cluster().link("L4-2", "rack-3").bandwidth_gbps == 0.2
     assert editor.cluster().network.within_region == special.network.within_region
-    assert "2 links of their own" in editor.exceptions.text
+    assert "2 links have a bandwidth and latency of their own" in editor.exceptions.text
 
 
 def test_own_gpus_and_exceptions_are_planned_with_after_an_edit(special):
@@ -218,8 +218,8 @@ def test_an_exception_goes_only_with_its_machine_and_it_is_said(special):
     made = editor.cluster()
     assert [n.name for n in made.nodes] == ["L4-0", "rack-3", "L4-1"]
     assert [link.ends for link in made.network.links] == [("coordinator", "L4-0")]
-    assert "1 link of its own" in editor.exceptions.text
-    assert "Gone with their machines: rack-3 – L4-2." in editor.exceptions.text
+    assert "1 link has a bandwidth and latency of its own" in editor.exceptions.text
+    assert "Removed together with their machines: rack-3 – L4-2." in editor.exceptions.text
     # A new machine may take the name that became free, but not the old one's link.
     editor.add.click()
     editor.rows[-1].region.value = "us"

@@ -52,7 +52,7 @@ def test_layers_that_nobody_holds_are_named(editor):
     editor.set_range("V100-16G-0", 0, 11)
     editor.set_range("T4-1", 0, 11)
     editor.set_range("A10G-0", 12, 30)
-    assert "Layer 11 is held by nobody." in editor.verdict.text
+    assert "No machine holds layer 11." in editor.verdict.text
     assert editor.plan.flow_tokens_per_s == 0 and "Layer 11 is held by nobody." in editor.why.text
     editor.undo()
     assert "held by nobody" not in editor.verdict.text
@@ -65,9 +65,7 @@ def test_exceeded_memory_is_named_in_gb():
     editor = PlacementEditor(Plan.from_placement(problem, placement, method="hand"), simulate=False)
     assert problems(editor.plan) == []
     editor.set_range("T4-0", 10, 15)
-    assert (
-        "T4-0 holds 5 layers and has room for 4 beside its KV cache: memory exceeded by 1.5 GB" in editor.verdict.text
-    )
+    assert "T4-0 holds 5 layers but has memory for 4 beside its KV cache: 1.5 GB too many." in editor.verdict.text
 
 
 def test_undo_goes_back_step_by_step_and_start_again_can_be_undone(editor, plan):
