@@ -23,7 +23,8 @@ from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stag
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers.solve import solve
+from helix_kit.placement.solvers import SolverSettings, solve_model
+from helix_kit.placement.solvers.parts import define_node_supply_constraints
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
 
@@ -132,13 +133,9 @@ def _choose(
     model.count = pyo.Var(range(len(stages)), domain=pyo.NonNegativeIntegers)
     model.price = pyo.Objective(expr=sum(_cost(s, price) * model.count[p] for p, s in enumerate(stages)))
     model.all_layers = pyo.Constraint(expr=sum(s.length * model.count[p] for p, s in enumerate(stages)) >= layers)
-
-    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
-        used = [s.uses[g] * m.count[p] for p, s in enumerate(stages) if s.uses[g]]
-        return sum(used) <= groups[g].size if used else pyo.Constraint.Skip
-
-    model.node_supply = pyo.Constraint(range(len(groups)), rule=node_supply)
-    solution = solve(model, solver, time_limit=min(10.0, watch.left), seed=seed, mip_gap=1e-4)
+    define_node_supply_constraints(model, [s.uses for s in stages], [group.size for group in groups])
+    settings = SolverSettings(solver, time_limit_s=min(10.0, watch.left), seed=seed, mip_gap=1e-4)
+    solution = solve_model(model, settings)
     if solution.value is None:
         return None
     names: list[str] = []

@@ -23,7 +23,7 @@ from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.method import Found, Task
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers.solve import check_solver
+from helix_kit.placement.solvers import check_solver
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
 

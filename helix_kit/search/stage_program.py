@@ -15,7 +15,8 @@ import numpy as np
 import pyomo.environ as pyo
 
 from helix_kit.placement.groups import Group
-from helix_kit.placement.solvers.solve import solve
+from helix_kit.placement.solvers import SolverSettings, solve_model
+from helix_kit.placement.solvers.parts import Slot, assign_nodes, chosen_columns, define_node_supply_constraints
 from helix_kit.search.predictor import (
     BLOCKING,
     DECODE_STUCK,
@@ -196,29 +197,22 @@ def _choose(
     model.count = pyo.Var(range(len(kept)), domain=pyo.NonNegativeIntegers, bounds=(0, num_layers))
     model.round_trip = pyo.Objective(expr=sum(costs[b] * model.count[i] for i, b in enumerate(kept)))
     model.all_layers = pyo.Constraint(expr=sum(b.length * model.count[i] for i, b in enumerate(kept)) == num_layers)
-
-    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
-        used = [b.counts[g] * m.count[i] for i, b in enumerate(kept) if b.counts[g]]
-        return sum(used) <= sizes[g] if used else pyo.Constraint.Skip
-
-    model.node_supply = pyo.Constraint(range(len(sizes)), rule=node_supply)
-    solution = solve(model, solver, time_limit=time_limit, mip_gap=MIP_GAP, stop=stop, seed=seed)
+    define_node_supply_constraints(model, [b.counts for b in kept], sizes)
+    solution = solve_model(model, SolverSettings(solver, time_limit, MIP_GAP, seed, stop))
     if solution.value is None:
         return None
-    return [b for i, b in enumerate(kept) for _ in range(round(model.count[i].value))]
+    return chosen_columns(model, kept)
 
 
 def lay_out(chosen: Sequence[Block], groups: Sequence[Group]) -> dict[str, tuple[int, int]]:
     """Nodes for blocks laid one after another in the order given."""
-    supply = [iter(g.nodes) for g in groups]
-    placement: dict[str, tuple[int, int]] = {}
+    slots: list[Slot] = []
     start = 0
     for block in chosen:
         for g, count in enumerate(block.counts):
-            for _ in range(count):
-                placement[next(supply[g])] = (start, start + block.length)
+            slots += [Slot(g, start, start + block.length)] * count
         start += block.length
-    return placement
+    return assign_nodes(slots, groups)
 
 
 def orders(chosen: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:

@@ -9,7 +9,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers.solve import SOLVERS, check_solver, solve
+from helix_kit.placement.solvers import SOLVERS, SolverSettings, check_solver, solve_model
 
 ITEMS, ROWS, ROOM = 150, 30, 3000
 
@@ -38,7 +38,7 @@ def is_kept(model, solution):
 @pytest.mark.parametrize("solver", ["highs", "glpk"])
 def test_incumbent_and_bound_are_kept_at_the_time_limit(solver):
     model = knapsack()
-    solution = solve(model, solver, time_limit=1.5)
+    solution = solve_model(model, SolverSettings(solver, time_limit_s=1.5))
     assert is_kept(model, solution)
     assert solution.bound > solution.value
     assert not solution.optimal
@@ -57,7 +57,7 @@ def test_incumbent_is_kept_when_stopped(solver):
             seen.append(time.perf_counter())
 
     started = time.perf_counter()
-    solution = solve(model, solver, time_limit=100, stop=stop, progress=progress)
+    solution = solve_model(model, SolverSettings(solver, time_limit_s=100, stop=stop), progress=progress)
     assert time.perf_counter() - started < 60
     assert is_kept(model, solution)
 
@@ -78,4 +78,4 @@ def test_gurobi_agrees_where_it_is_licensed():
     model.x = pyo.Var(domain=pyo.NonNegativeIntegers, bounds=(0, 9))
     model.most = pyo.Objective(expr=3 * model.x, sense=pyo.maximize)
     model.room = pyo.Constraint(expr=2 * model.x <= 7)
-    assert {solve(model, name).value for name in SOLVERS} == {9.0}
+    assert {solve_model(model, SolverSettings(name)).value for name in SOLVERS} == {9.0}

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from helix_kit.placement.bounds.covers import Cover, Covers
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import columns as colgen
+from helix_kit.placement.solvers.columns import Column, solve_columns
 from helix_kit.placement.watch import Watch
 
 PRECISION = 1e-5
@@ -204,21 +204,21 @@ def _cover_program(
     state: dict[str, NDArray[np.float64]] = {}
     best = [np.inf]
 
-    def price(duals: NDArray[np.float64]) -> list[tuple[float, list[float]]]:
+    def price(duals: NDArray[np.float64]) -> list[Column]:
         cost, cover = covers.cheapest(duals)
-        found = [(1.0, _uses(cover, len(groups)))]
+        found = [Column(1.0, _uses(cover, len(groups)))]
         if bonus:
             pair_cost, pair = covers.cheapest(duals, at_least=2)
             cost = min(cost, pair_cost / (1 + bonus))
-            found.append((1.0 + bonus, _uses(pair, len(groups))))
+            found.append(Column(1.0 + bonus, _uses(pair, len(groups))))
         # Any prices bound the number of layers: supply . u / (cheapest cover). Keep the best (Farley).
         if cost > 0 and float(supply @ duals) / cost - bonus < best[0]:
             best[0], state["duals"] = float(supply @ duals) / cost - bonus, duals / cost
         return [] if best[0] < num_layers - 1e-7 else found
 
-    start = [(1.0, _uses(cover, len(groups))) for cover in _single_group_covers(groups, target)]
+    start = [Column(1.0, _uses(cover, len(groups))) for cover in _single_group_covers(groups, target)]
     enough = np.inf if bonus else num_layers * (1 + 1e-6)
-    colgen.solve(list(supply), start, price, enough=enough, over=over)
+    solve_columns(list(supply), start, price, enough=enough, should_stop=over)
     if "duals" not in state:
         price(np.ones(len(groups)))
     return best[0] < num_layers - 1e-7, state["duals"], covers

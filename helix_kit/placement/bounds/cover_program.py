@@ -8,7 +8,8 @@ import pyomo.environ as pyo
 
 from helix_kit.placement.bounds.covers import Cover
 from helix_kit.placement.groups import Group
-from helix_kit.placement.solvers.solve import Solution, solve
+from helix_kit.placement.solvers import Solution, SolverSettings, solve_model
+from helix_kit.placement.solvers.parts import define_node_supply_constraints
 
 
 def most_layers(
@@ -27,7 +28,7 @@ def most_layers(
     sizes = sorted({item for cover in covers for item in cover})
     model = pyo.ConcreteModel("covers")
     model.layers = pyo.Var(range(len(covers)), domain=pyo.NonNegativeIntegers, bounds=(0, num_layers))
-    model.nodes = pyo.Var(
+    model.count = pyo.Var(
         range(len(sizes)),
         domain=pyo.NonNegativeIntegers,
         bounds=lambda _, i: (0, groups[sizes[i][0]].size),
@@ -37,15 +38,12 @@ def most_layers(
 
     def layers_of_size(m: pyo.ConcreteModel, i: int) -> object:
         used = sum(cover[sizes[i]] * m.layers[p] for p, cover in enumerate(covers) if sizes[i] in cover)
-        return used <= sizes[i][1] * m.nodes[i]
-
-    def nodes_of_group(m: pyo.ConcreteModel, g: int) -> object:
-        members = [m.nodes[i] for i, (group, _) in enumerate(sizes) if group == g]
-        return sum(members) <= groups[g].size if members else pyo.Constraint.Skip
+        return used <= sizes[i][1] * m.count[i]
 
     model.layer_supply = pyo.Constraint(range(len(sizes)), rule=layers_of_size)
-    model.node_supply = pyo.Constraint(range(len(groups)), rule=nodes_of_group)
+    uses = [[int(g == group) for g in range(len(groups))] for group, _ in sizes]
+    define_node_supply_constraints(model, uses, [group.size for group in groups])
     if need_pair:
         shared = [model.layers[p] for p, cover in enumerate(covers) if sum(cover.values()) > 1]
         model.a_shared_layer = pyo.Constraint(expr=sum(shared) >= 1 if shared else pyo.Constraint.Infeasible)
-    return solve(model, solver, time_limit=time_limit, stop=stop)
+    return solve_model(model, SolverSettings(solver, time_limit_s=time_limit, stop=stop))

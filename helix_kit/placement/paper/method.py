@@ -7,7 +7,7 @@ from helix_kit.placement.baselines import heuristics
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.method import Found, Task
 from helix_kit.placement.paper import program as paper_milp
-from helix_kit.placement.solvers.solve import Solution, solve, write_lp
+from helix_kit.placement.solvers import Solution, SolverSettings, solve_model, write_lp
 
 RELATIVE_GAP = 1e-4
 
@@ -48,16 +48,8 @@ def find(task: Task) -> Found:
     def report(value: float | None, bound: float | None) -> None:
         task.watch.report(value=value, bound=bound)
 
-    solution = solve(
-        model,
-        task.solver,
-        time_limit=task.watch.left,
-        mip_gap=gap,
-        seed=task.seed,
-        warm_start=warm,
-        stop=task.watch.stopped,
-        progress=report,
-    )
+    settings = SolverSettings(task.solver, task.watch.left, gap, task.seed, task.watch.stopped)
+    solution = solve_model(model, settings, warm_start=warm, progress=report)
     candidates: list[Found] = []
     if solution.value is not None and solution.value > 0:
         candidates.append(Found(paper_milp.read_placement(model), solver=task.solver))

@@ -9,14 +9,14 @@ comes first and last is left to the program, the order of the others to an exact
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyomo.environ as pyo
 
 from helix_kit.placement.pattern.program import build
 from helix_kit.placement.pattern.stages import Stage
-from helix_kit.placement.solvers.solve import solve
+from helix_kit.placement.solvers import SolverSettings, solve_model
 
 if TYPE_CHECKING:
     from helix_kit.placement.pattern.search import PatternSearch
@@ -27,11 +27,8 @@ def choose_chain(
     stages: Sequence[Stage],
     flow: float,
     share: float,
+    settings: SolverSettings,
     *,
-    solver: str,
-    time_limit: float,
-    stop: Callable[[], bool],
-    seed: int = 0,
     max_depth: int | None = None,
 ) -> list[list[Stage]] | None:
     """Stages of each region in order of the chain, or None; `share` is the most of `flow` that one link carries."""
@@ -45,10 +42,10 @@ def choose_chain(
         entries = [w <= entry_share * (1 + 1e-9) for w in widths]
         model = build(stages, [g.size for g in search.groups], search.num_layers, exact=False, max_depth=max_depth)
         define_chain_constraints(model, regions, exits, entries, len(search.regions))
-        solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed)
+        solution = solve_model(model, settings)
         if solution.value is not None:
             return _in_order(model, stages, regions, widths, len(search.regions))
-        if stop():
+        if settings.stop is not None and settings.stop():
             return None
     return None
 

@@ -25,6 +25,7 @@ from helix_kit.placement.groups import Group
 from helix_kit.placement.pattern.search import STEPS, Layout, PatternSearch
 from helix_kit.placement.pattern.stages import Stage
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.solvers.parts import Slot
 from helix_kit.placement.watch import Watch
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ HEAT = 0.04
 """Share of the target that a step may lose at the start of the search, at which one in e is taken."""
 MOST_CAPACITY = 2_000_000_000
 """Milli-tokens/s, which scipy's maximum flow keeps in 32 bits; links above it do not bind."""
-Place = tuple[int, int, int]
-"""(group, start, end)."""
 
 
 class Flows:
@@ -147,7 +146,7 @@ def assign(
     nodes = {g: [flows.index[n] for n in group.nodes] for g, group in enumerate(groups)}
 
     def value(order: Sequence[Stage], nodes: dict[int, list[int]]) -> float:
-        return flows.value(*_arrays(_places(order, flows.layers), nodes))
+        return flows.value(*_arrays(_slots(order, flows.layers), nodes))
 
     now = best = value(order, nodes)
     kept = list(order), nodes
@@ -163,8 +162,7 @@ def assign(
             order, nodes, now = trial, given, reached
             if now > best:
                 best, kept = now, (order, nodes)
-    places = _places(kept[0], flows.layers)
-    chosen, starts, ends = _arrays(places, kept[1])
+    chosen, starts, ends = _arrays(_slots(kept[0], flows.layers), kept[1])
     return best, {flows.names[n]: (int(s), int(e)) for n, s, e in zip(chosen, starts, ends)}
 
 
@@ -187,26 +185,21 @@ def _neighbour(
     return order, {**nodes, g: members}
 
 
-def _places(order: Sequence[Stage], layers: int) -> list[Place]:
-    """Where each lane's nodes stand; what reaches past the last layer is cut off."""
-    found = []
+def _slots(order: Sequence[Stage], num_layers: int) -> list[Slot]:
+    """Slots of all nodes of the stages in a row. What reaches past the last layer is cut off."""
+    found: list[Slot] = []
     start = 0
     for stage in order:
-        for lane in stage.lanes:
-            at = start
-            for g, k in lane:
-                if at < layers:
-                    found.append((g, at, min(at + k, layers)))
-                at += k
+        found += [Slot(g, s, min(e, num_layers)) for g, s, e in stage.slots(start) if s < num_layers]
         start += stage.length
     return found
 
 
 def _arrays(
-    places: Sequence[Place], nodes: dict[int, list[int]]
+    slots: Sequence[Slot], nodes: dict[int, list[int]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     supply = {g: iter(members) for g, members in nodes.items()}
-    table = np.array([(next(supply[g]), start, end) for g, start, end in places], np.int64)
+    table = np.array([(next(supply[g]), start, end) for g, start, end in slots], np.int64)
     return table[:, 0], table[:, 1], table[:, 2]
 
 

@@ -6,7 +6,7 @@ only what is missing to F. Every segment has a row for its layers; the nodes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,8 +21,15 @@ from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS, Layout
 from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import columns as colgen
-from helix_kit.placement.solvers.solve import solve
+from helix_kit.placement.solvers import SolverSettings, solve_model
+from helix_kit.placement.solvers.columns import Column, solve_columns
+from helix_kit.placement.solvers.parts import (
+    Slot,
+    assign_nodes,
+    chosen_columns,
+    define_depth_constraint,
+    define_node_supply_constraints,
+)
 
 Pins = Mapping[str, tuple[int, int]]
 MOST_COLUMNS = 300
@@ -184,9 +191,9 @@ def _attempt(
     supply += hops
     pool: list[tuple[int, Stage]] = []
 
-    def column(index: int, stage: Stage) -> tuple[float, Sequence[float]]:
+    def column(index: int, stage: Stage) -> Column:
         where = [float(stage.length) if i == index else 0.0 for i in range(len(open_segments))]
-        return float(stage.length), [*map(float, stage.uses), *where, *([float(stage.depth)] if hops else [])]
+        return Column(float(stage.length), [*map(float, stage.uses), *where, *([float(stage.depth)] if hops else [])])
 
     pricings = []
     for index, segment in enumerate(open_segments):
@@ -197,14 +204,14 @@ def _attempt(
             # Where hops are dear, stages of single nodes side by side are wanted: one hop each.
             pricings.append((index, StagePricing(groups, need, segment.length, link_cap=0.0)))
 
-    def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
+    def price(duals: NDArray[np.float64]) -> list[Column]:
         fresh = []
         for index, pricing in pricings:
             fresh += [(index, s) for s in pricing.cheapest(duals[:rows] + 1e-9) if s.length <= pricing.lengths]
         pool.extend(fresh)
         return [column(i, s) for i, s in fresh]
 
-    reach, duals, _ = colgen.solve(supply, [column(i, s) for i, s in pool], price, over=task.watch.over)
+    reach, duals, _ = solve_columns(supply, [column(i, s) for i, s in pool], price, should_stop=task.watch.over)
     if reach < sum(s.length for s in open_segments) - 1e-6:
         return None
     hop = float(duals[-1]) if hops else 0.0
@@ -217,24 +224,19 @@ def _attempt(
         key=lambda t: (-t[0] / t[2].length, t[1], t[2].lanes),
     )
     kept = [(i, s) for r, i, s in ranked if r > -KEPT_LOSS * s.length][: MOST_COLUMNS * len(open_segments)]
-    counts = _choose(
-        kept, groups, open_segments, task.solver, min(4.0, task.watch.left), task.watch.stopped, task.seed,
-        int(hops[0]) if hops else None,
-    )  # fmt: skip
-    return None if counts is None else _lay_out(pins, kept, counts, groups, open_segments)
+    settings = SolverSettings(task.solver, min(4.0, task.watch.left), seed=task.seed, stop=task.watch.stopped)
+    chosen = _choose(kept, groups, open_segments, settings, int(hops[0]) if hops else None)
+    return None if chosen is None else dict(pins) | assign_nodes(_slots(chosen, open_segments), groups)
 
 
 def _choose(
     stages: Sequence[tuple[int, Stage]],
     groups: Sequence[Group],
     segments: Sequence[Segment],
-    solver: str,
-    time_limit: float,
-    stop: Callable[[], bool],
-    seed: int,
-    most_hops: int | None = None,
-) -> list[int] | None:
-    """How many of each stage, so that every segment is filled exactly."""
+    settings: SolverSettings,
+    max_depth: int | None = None,
+) -> list[tuple[int, Stage]] | None:
+    """The stages chosen, with the index of their segment, such that every segment is filled exactly."""
     model = pyo.ConcreteModel("pinned")
     model.count = pyo.Var(range(len(stages)), domain=pyo.NonNegativeIntegers)
     filled = [sum(s.length * model.count[p] for p, (i, s) in enumerate(stages) if i == j) for j in range(len(segments))]
@@ -242,36 +244,18 @@ def _choose(
         return None
     model.layers = pyo.Objective(expr=sum(filled), sense=pyo.maximize)
     model.fits = pyo.Constraint(range(len(segments)), rule=lambda _, j: filled[j] <= segments[j].length)
-
-    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
-        used = [s.uses[g] * m.count[p] for p, (_, s) in enumerate(stages) if s.uses[g]]
-        return sum(used) <= groups[g].size if used else pyo.Constraint.Skip
-
-    model.node_supply = pyo.Constraint(range(len(groups)), rule=node_supply)
-    if most_hops is not None:
-        model.depth = pyo.Constraint(expr=sum(s.depth * model.count[p] for p, (_, s) in enumerate(stages)) <= most_hops)
-    solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed)
+    define_node_supply_constraints(model, [s.uses for _, s in stages], [group.size for group in groups])
+    if max_depth is not None:
+        define_depth_constraint(model, [s.depth for _, s in stages], max_depth)
+    solution = solve_model(model, settings)
     if solution.value is None or solution.value < sum(s.length for s in segments) - 1e-6:
         return None
-    return [round(model.count[p].value) for p in range(len(stages))]
+    return chosen_columns(model, stages)
 
 
-def _lay_out(
-    pins: Layout,
-    stages: Sequence[tuple[int, Stage]],
-    counts: Sequence[int],
-    groups: Sequence[Group],
-    segments: Sequence[Segment],
-) -> Layout:
-    supply = [iter(g.nodes) for g in groups]
-    placement = dict(pins)
+def _slots(chosen: Sequence[tuple[int, Stage]], segments: Sequence[Segment]) -> Iterator[Slot]:
+    """Slots of the chosen stages, laid one after another from the start of their segment."""
     at = [s.start for s in segments]
-    for (index, stage), count in zip(stages, counts):
-        for _ in range(count):
-            for lane in stage.lanes:
-                here = at[index]
-                for g, k in lane:
-                    placement[next(supply[g])] = (here, here + k)
-                    here += k
-            at[index] += stage.length
-    return placement
+    for index, stage in chosen:
+        yield from stage.slots(at[index])
+        at[index] += stage.length

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from helix_kit.errors import InfeasibleError
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.pattern.stages import Lane, Stage, StagePricing, uniform_stages
-from helix_kit.placement.solvers import columns as colgen
+from helix_kit.placement.solvers import SolverSettings
+from helix_kit.placement.solvers.columns import Column, solve_columns
+from helix_kit.placement.solvers.parts import Slot, assign_nodes
 from helix_kit.placement.watch import Watch
 
 if TYPE_CHECKING:
@@ -80,31 +82,28 @@ class PatternSearch:
         # A depth cap is one more row: hops are a supply like nodes.
         hops = [] if self.max_depth is None else [self.max_depth]
 
-        def column(stage: Stage) -> tuple[float, Sequence[float]]:
-            return float(stage.length), [*stage.uses, *([stage.depth] if hops else [])]
+        def column(stage: Stage) -> Column:
+            return Column(float(stage.length), [*stage.uses, *([stage.depth] if hops else [])])
 
-        def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
+        def price(duals: NDArray[np.float64]) -> list[Column]:
             prices = duals[: len(supply)] + 1e-9
             fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
             return [column(s) for s in fresh]
 
-        reach, duals, _ = colgen.solve([*supply, *hops], [column(s) for s in usable], price, over=self.watch.over)
+        reach, duals, _ = solve_columns(
+            [*supply, *hops], [column(s) for s in usable], price, should_stop=self.watch.over
+        )
         if reach < self.num_layers - 1e-6:
             return None
         kept = self._near_optimal(target, duals)
         limit = min(self.milp_seconds, self.watch.left)
-        settings: dict[str, Any] = {
-            "solver": self.solver,
-            "time_limit": limit,
-            "stop": self.watch.stopped,
-            "seed": self.seed,
-        }
+        settings = SolverSettings(self.solver, limit, seed=self.seed, stop=self.watch.stopped)
         if len(self.regions) == 1:
             from helix_kit.placement.pattern.program import choose
 
-            chosen = choose(kept, supply, self.num_layers, max_depth=self.max_depth, **settings)
+            chosen = choose(kept, supply, self.num_layers, settings, max_depth=self.max_depth)
             return None if chosen is None else [sorted(chosen, key=lambda s: (-s.length, s.lanes))]
         from helix_kit.placement.pattern.chain_program import choose_chain
 
@@ -112,7 +111,7 @@ class PatternSearch:
         if share < 1:
             lanes = {s.lanes for s in kept}
             kept += [s for s in self._worth_a_crossing(target, share, pricings) if s.lanes not in lanes]
-        return choose_chain(self, kept, target, share, max_depth=self.max_depth, **settings)
+        return choose_chain(self, kept, target, share, settings, max_depth=self.max_depth)
 
     def _usable(self, target: float) -> list[Stage]:
         narrow = math.sqrt(min(1.0, self.link_cap / target)) * (1 + 1e-9)
@@ -186,17 +185,17 @@ class PatternSearch:
         for r in range(count):
             use = np.zeros(len(right))
             use[[-1, -1 - count + r, -1 - 2 * count + r]] = 1.0
-            met.append((CROSSING_WORTH, use.tolist()))
+            met.append(Column(CROSSING_WORTH, use.tolist()))
 
-        def column(stage: Stage) -> tuple[float, Sequence[float]]:
+        def column(stage: Stage) -> Column:
             use = np.zeros(len(right))
             use[: len(supply)] = stage.uses
             use[len(supply) : len(supply) + len(hops)] = stage.depth
             if stage.widest_share(self.groups, target) <= width:
                 use[-1 - 2 * count + region_of[stage.region]] = -1.0
-            return float(stage.length), use.tolist()
+            return Column(float(stage.length), use.tolist())
 
-        def price(duals: NDArray[np.float64]) -> list[tuple[float, Sequence[float]]]:
+        def price(duals: NDArray[np.float64]) -> list[Column]:
             prices = duals[: len(supply)] + 1e-9
             fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
             for stage in fresh:
@@ -204,7 +203,7 @@ class PatternSearch:
             return [column(s) for s in fresh]
 
         columns = [*met, *(column(s) for s in self._usable(target))]
-        _, duals, _ = colgen.solve(right, columns, price, over=self.watch.over)
+        _, duals, _ = solve_columns(right, columns, price, should_stop=self.watch.over)
         reduced = [(value - float(np.dot(use, duals)), s) for s in self._usable(target) for value, use in [column(s)]]
         reduced.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
         return [s for loss, s in reduced if loss > -KEPT_LOSS * s.length][:MOST_COLUMNS]
@@ -256,19 +255,13 @@ def search_flow(
 
 def lay_out(chain: Chain, groups: Sequence[Group], num_layers: int) -> Layout:
     """Concrete nodes for stages laid one after another from layer 0; what reaches past the last layer is cut off."""
-    supply = [iter(g.nodes) for g in groups]
-    placement: Layout = {}
+    slots: list[Slot] = []
     start = 0
-    for stage in (stage for part in chain for stage in part):
-        for lane in stage.lanes:
-            at = start
-            for g, k in lane:
-                node = next(supply[g])
-                if at < num_layers:
-                    placement[node] = (at, min(at + k, num_layers))
-                at += k
+    for stage in (stage for region in chain for stage in region):
+        slots += stage.slots(start)
         start += stage.length
-    return placement
+    placed = assign_nodes(slots, groups)
+    return {name: (start, min(end, num_layers)) for name, (start, end) in placed.items() if start < num_layers}
 
 
 def find(task: Task) -> tuple[Layout, dict[str, float]]:

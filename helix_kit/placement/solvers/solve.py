@@ -1,124 +1,162 @@
-"""Solve a Pyomo model with HiGHS, GLPK or Gurobi: one LP file, written by Pyomo, read by whichever solver.
+"""Solve a Pyomo model with HiGHS, GLPK or Gurobi: Pyomo writes one LP file, and each solver reads that file.
 
-Pyomo's own interfaces lose what we need: GLPK's bound, its incumbent when stopped, and a way to stop; HiGHS's
-progress. So Pyomo writes the model and takes the values back, and the solver is driven here.
+Pyomo's own solver interfaces are not used because they lose information: for GLPK the bound, the incumbent at an early
+end and a way to stop, and for HiGHS the progress. So Pyomo writes the model and takes the values back, and the solver
+is driven by a module of this package.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from helix_kit.errors import InputError
-
-SOLVERS = ("highs", "glpk", "gurobi")
-MipProgress = Callable[[float | None, float | None], None]
-"""Called with (incumbent or None, bound or None) as the solver goes."""
+from helix_kit.placement.solvers import glpk, gurobi, highs
+from helix_kit.placement.solvers.job import Job, MipProgress, Solution, SolverSettings
 
 
-@dataclass(frozen=True)
-class Solution:
-    """What a solver returned: `value` is None when it found no feasible point, `bound` None when it proved none."""
+class Driver(Protocol):
+    """A module that drives one solver."""
 
-    value: float | None
-    bound: float | None
-    values: dict[str, float]
-    """LP name of a variable -> value, empty without an incumbent."""
-    infeasible: bool = False
-    """Proven to have no solution."""
+    def check(self) -> None:
+        """Raise InputError when the solver is not installed."""
 
-    @property
-    def optimal(self) -> bool:
-        """Whether the incumbent is proven to be within 1e-6 of the best."""
-        return (
-            self.value is not None
-            and self.bound is not None
-            and abs(self.bound - self.value) <= 1e-6 * max(1.0, abs(self.value))
-        )
+    def solve_file(self, job: Job) -> Solution:
+        """Solve the LP or MIP in `job.path`."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a backend is given: the LP file and the settings of `solve`."""
-
-    path: Path
-    time_limit: float
-    """Seconds."""
-    mip_gap: float
-    """Relative gap at which to end."""
-    seed: int
-    start: Mapping[str, float]
-    """LP name of a variable -> value of a first incumbent; empty: none."""
-    stop: Callable[[], bool] | None
-    progress: MipProgress | None
-    log_path: str | Path | None
+DRIVERS: dict[str, Driver] = {"highs": highs, "glpk": glpk, "gurobi": gurobi}
+SOLVERS = tuple(DRIVERS)
 
 
 def check_solver(solver: str) -> None:
-    """Raise InputError when `solver` is unknown, or not installed."""
-    _backend(solver).check()
+    """Check that a solver is known and installed.
+
+    Parameters
+    ----------
+    solver
+        Name of the solver.
+
+    Raises
+    ------
+    InputError
+        When the name is unknown, or the solver is not installed or has no licence.
+
+    Examples
+    --------
+    >>> check_solver("highs")
+    >>> check_solver("cplex")
+    Traceback (most recent call last):
+    ...
+    helix_kit.errors.InputError: solver = 'cplex': expected one of highs, glpk, gurobi
+    """
+    _driver(solver).check()
 
 
-def _backend(solver: str) -> ModuleType:
-    """The module that drives `solver`: each has `check()` and `solve_file(job)`."""
-    if solver not in SOLVERS:
+def _driver(solver: str) -> Driver:
+    if solver not in DRIVERS:
         raise InputError(f"expected one of {', '.join(SOLVERS)}", field="solver", value=solver)
-    return import_module(f"helix_kit.placement.solvers.{solver}")
+    return DRIVERS[solver]
 
 
-def solve(
+def solve_model(
     model: Any,
-    solver: str = "highs",
+    settings: SolverSettings,
     *,
-    time_limit: float = 60.0,
-    mip_gap: float = 0.0,
-    seed: int = 0,
     warm_start: bool = False,
-    stop: Callable[[], bool] | None = None,
     progress: MipProgress | None = None,
     log_path: str | Path | None = None,
 ) -> Solution:
     """Solve a Pyomo model and load the incumbent, if there is one, into its variables.
 
-    `mip_gap` is relative. With `warm_start` the variables' present values are offered as a first incumbent
-    (HiGHS and Gurobi; GLPK cannot). `stop` is polled; the incumbent at that time is kept.
+    Parameters
+    ----------
+    model
+        A `pyomo.environ.ConcreteModel`, linear or mixed-integer linear.
+    settings
+        Solver, time limit in seconds, relative gap, seed and stop.
+    warm_start
+        Offer the variables' present values as a first incumbent. HiGHS and Gurobi take it, GLPK cannot.
+    progress
+        Called with (incumbent or None, bound or None) while the solver runs.
+    log_path
+        File for the solver's log.
+
+    Returns
+    -------
+    Solution
+        Incumbent, bound and values. The incumbent of an early end (time limit or stop) is kept.
+
+    Raises
+    ------
+    InputError
+        When the solver is unknown or not installed.
+
+    Examples
+    --------
+    >>> import pyomo.environ as pyo
+    >>> model = pyo.ConcreteModel()
+    >>> model.x = pyo.Var(domain=pyo.NonNegativeIntegers)
+    >>> model.limit = pyo.Constraint(expr=2 * model.x <= 7)
+    >>> model.value = pyo.Objective(expr=5 * model.x, sense=pyo.maximize)
+    >>> solve_model(model, SolverSettings()).value, model.x.value
+    (15.0, 3)
     """
     names = _Labels(model)
     with tempfile.TemporaryDirectory(prefix="helix-kit-") as folder:
         path = Path(folder) / "model.lp"
         path.write_text(names.lp)
         start = names.present_values() if warm_start else {}
-        job = Job(path, max(time_limit, 0.01), mip_gap, seed, start, stop, progress, log_path)
-        solution: Solution = _backend(solver).solve_file(job)
+        solution = _driver(settings.solver).solve_file(Job(path, settings, start, progress, log_path))
     names.load(solution.values)
     return solution
 
 
 def write_lp(model: Any, path: str | Path) -> None:
-    """Write the model as an LP file with readable names."""
+    """Write a Pyomo model as an LP file with readable names.
+
+    Parameters
+    ----------
+    model
+        A `pyomo.environ.ConcreteModel`.
+    path
+        The file to write.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written.
+
+    Examples
+    --------
+    >>> import pyomo.environ as pyo
+    >>> model = pyo.ConcreteModel("two")
+    >>> model.x = pyo.Var(bounds=(0, 2))
+    >>> model.value = pyo.Objective(expr=3 * model.x, sense=pyo.maximize)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_lp(model, Path(folder) / "two.lp")
+    ...     "+3 x" in (Path(folder) / "two.lp").read_text()
+    True
+    """
     Path(path).write_text(_Labels(model, readable=True).lp)
 
 
 class _Labels:
-    """The LP text of a model, and the way back from its short names to the variables."""
+    """The LP text of a model, and the variable that each of its names stands for."""
 
     def __init__(self, model: Any, readable: bool = False) -> None:
         from pyomo.repn.plugins.lp_writer import LPWriter
 
         text = io.StringIO()
-        # Order as declared, so that the same model gives the same bytes, and the solver the same path.
+        # Order as declared: the same model then gives the same bytes, and the solver takes the same search path.
         info = LPWriter().write(model, text, symbolic_solver_labels=readable, file_determinism=10)
         self.lp = text.getvalue()
         self._variables = info.symbol_map.bySymbol
 
     def present_values(self) -> dict[str, float]:
+        """The variables' present values by name in the LP file."""
         return {
             name: float(var.value)
             for name, var in self._variables.items()
@@ -126,13 +164,9 @@ class _Labels:
         }
 
     def load(self, values: dict[str, float]) -> None:
+        """Set the variables to the solver's values."""
         for name, value in values.items():
             var = self._variables.get(name)
             if var is not None and var.is_variable_type():
-                # Solvers return 0.9999999 for 1; what a binary or integer means is the nearest whole number.
+                # A solver may return 0.9999999 for 1, so the values of integers and binaries are rounded.
                 var.set_value(round(value) if var.is_integer() or var.is_binary() else value, skip_validation=True)
-
-
-def environment() -> dict[str, str]:
-    """Environment for solver programs: plain C locale, so that logs and numbers are parsed as written."""
-    return {**os.environ, "LC_ALL": "C"}
