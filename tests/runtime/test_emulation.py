@@ -15,6 +15,7 @@ from helix_kit.cluster import Cluster
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.replay import OverrunError
+from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, WorkItem
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import Inbox, Outbox
 from helix_kit.runtime.weights.tiny import tiny_plan
@@ -30,12 +31,12 @@ def test_messages_take_bandwidth_and_latency() -> None:
     shaper = Shaper(lambda: Outbox(context, KEY), {"far": (1000.0, 0.02), "near": (1e9, 0.0)}, 2.0)
     start = time.monotonic()
     for number in range(3):
-        shaper.send("far", 50.0, inbox.endpoint, "free", {"rows": [[number, 0]]})
-    shaper.send("near", 50.0, inbox.endpoint, "free", {"rows": [[9, 0]]})
+        shaper.send("far", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(number, 0)]))
+    shaper.send("near", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(9, 0)]))
     arrived: dict[int, float] = {}
     while len(arrived) < 4:
         for message in inbox.receive(0.01):
-            arrived[message.body["rows"][0][0]] = time.monotonic() - start
+            arrived[message.requests[0].request] = time.monotonic() - start
         assert time.monotonic() - start < 5
     assert list(arrived) == [9, 0, 1, 2]
     for number in range(3):
@@ -52,7 +53,7 @@ def timed_arrivals(start_s: float, shapers: list[Shaper], receive, expected: int
     arrived: dict[int, float] = {}
     while len(arrived) < expected:
         for message in receive(0.01):
-            arrived[message.body["items"][0].request] = time.monotonic() - start_s
+            arrived[message.items[0].request] = time.monotonic() - start_s
         assert time.monotonic() - start_s < 5
     for shaper in shapers:
         shaper.close()
@@ -61,8 +62,8 @@ def timed_arrivals(start_s: float, shapers: list[Shaper], receive, expected: int
 
 def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
     """Ten rows of 10 declared bytes each."""
-    item = [request, 0, 0, 10, True, None, None]
-    shaper.send(target, 100.0, endpoint, "run", {"items": [item]}, tensor=bytes(80), dtype="float32", shape=(10, 2))
+    item = WorkItem(request, 0, 0, 10, True)
+    shaper.send(target, 100.0, endpoint, RunMessage([item], "float32", (10, 2), memoryview(bytes(80))))
 
 
 NARROW, WIDE = 1000.0, 1e9

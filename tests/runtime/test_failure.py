@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, devices, serve  # noqa: E402
 from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
-from helix_kit.runtime.transport.messages import STATS  # noqa: E402
+from helix_kit.runtime.transport.messages import WorkerCounters  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.runtime.worker.stage import Stage  # noqa: E402
 
@@ -140,7 +140,8 @@ def test_a_new_worker_has_counters_before_it_reports(engine: Engine) -> None:
     # In one go: it may be up before another question is asked.
     worker = coordinator.ask(lambda: (coordinator.crew.restart("d"), coordinator.status())[1])["workers"]["d"]
     assert (worker["state"], worker["report_age_s"]) == ("starting", None)
-    assert {name: worker[name] for name in STATS} == dict.fromkeys(STATS, 0)
+    counters = WorkerCounters.__struct_fields__
+    assert {name: worker[name] for name in counters} == dict.fromkeys(counters, 0)
     wait_for(lambda: engine.status()["workers"]["d"]["state"] == "up", 60, "did not come back")
     asked_s = time.monotonic()
     workers = engine.status(fresh=True)["workers"].values()

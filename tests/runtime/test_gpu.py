@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.runtime import devices, serve  # noqa: E402
 from helix_kit.runtime.profile import measure  # noqa: E402
-from helix_kit.runtime.transport.messages import Message  # noqa: E402
+from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
 from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
@@ -119,7 +119,7 @@ def test_copies_are_pinned() -> None:
     host = to_host(rows[:, ::2])
     assert host.is_pinned() and host.is_contiguous() and torch.equal(host, rows[:, ::2].cpu())
     data, name = wire_of(rows)
-    back = to_device(tensor_from(Message("run", {}, data, name, (6, 4))), device)
+    back = to_device(tensor_from(RunMessage([WorkItem(1, 0, 0, 6, False)], name, (6, 4), data)), device)
     assert back.device == device and torch.equal(back, rows)
     parts = [torch.randn(n, 3) for n in (1, 5, 2)]
     for _ in range(50):  # pinned blocks are used again, but not before they have been read

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
-from helix_kit.runtime.transport.messages import Message  # noqa: E402
+from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
 from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.worker.loop import Worker  # noqa: E402
@@ -37,7 +37,7 @@ def test_a_tensor_survives_the_wire(dtype) -> None:
     rows = torch.arange(12).view(4, 3).to(dtype)
     data, name = wire_of(rows)
     assert data.nbytes == rows.numel() * dtype.itemsize
-    assert torch.equal(tensor_from(Message("run", {}, data, name, (4, 3))), rows)
+    assert torch.equal(tensor_from(RunMessage([WorkItem(1, 0, 0, 4, False)], name, (4, 3), data)), rows)
 
 
 def test_warming_up_leaves_nothing(tiny_llama) -> None:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
@@ -20,7 +19,15 @@ from helix_kit.runtime.coordinator.admission import PageLedger
 from helix_kit.runtime.coordinator.members import Launcher, Member
 from helix_kit.runtime.parts import Part, Parts, covering, node_of
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport.messages import STATS, Message
+from helix_kit.runtime.transport.messages import (
+    FailedMessage,
+    ForgetMessage,
+    FromWorker,
+    HeartbeatMessage,
+    Message,
+    ReadyMessage,
+    StopMessage,
+)
 from helix_kit.runtime.transport.sockets import Outbox, PeerLostError
 
 log = logging.getLogger(__name__)
@@ -118,10 +125,10 @@ class Crew:
         """The lost workers and why, for messages."""
         return ", ".join(f"{m.node} ({m.reason})" for m in self.members.values() if m.state == "lost")
 
-    def send(self, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
+    def send(self, endpoint: str, message: Message) -> None:
         """Send to a worker. A full queue means a dead peer: its silence is noticed by `check`."""
         try:
-            self._outbox.send(endpoint, kind, body, **tensor)
+            self._outbox.send(endpoint, message)
         except PeerLostError:
             log.debug("%s takes no more messages", endpoint)
 
@@ -151,7 +158,7 @@ class Crew:
             self._end_swap(SwapError("the engine was closed"))
         for member in self.members.values():
             if member.state == "up":
-                self.send(member.endpoint, "stop", {})
+                self.send(member.endpoint, StopMessage())
         self._outbox.flush_and_close()
         self._launcher.close()
 
@@ -188,22 +195,23 @@ class Crew:
 
     def hear(self, message: Message) -> Member | None:
         """The worker that sent a message; None when it is one that is no more. Words about itself are acted on."""
-        body = message.body
-        node, generation = body.get("node", ""), body.get("generation")
+        if not isinstance(message, FromWorker):
+            return None
+        node, generation = message.node, message.generation
         member = self.members.get(node)
         if self._swap is not None and (member is None or member.spec.generation != generation):
             member = self._swap.incoming.get(node)
         if member is None or member.spec.generation != generation or member.state == "lost":
             return None
         member.heard_s = time.monotonic()
-        if message.kind == "beat":
-            member.stats, member.reported_s = dict(zip(STATS, body["stats"])), member.heard_s
-        elif message.kind == "ready":
-            member.state, member.endpoint = "up", body["endpoint"]
-            member.pages, member.pid = body["pages"], body["pid"]
+        if isinstance(message, HeartbeatMessage):
+            member.counters, member.reported_s = message.counters, member.heard_s
+        elif isinstance(message, ReadyMessage):
+            member.state, member.endpoint = "up", message.endpoint
+            member.pages, member.pid = message.pages, message.pid
             self._came_up(member)
-        elif message.kind == "failed":
-            member.reason = body["reason"]
+        elif isinstance(message, FailedMessage):
+            member.reason = message.reason
             if self.members.get(node) is member:
                 self._lose(member, member.reason)
             else:
@@ -254,7 +262,7 @@ class Crew:
         self._outbox.forget(member.endpoint)
         for other in self.members.values():
             if other.state == "up":
-                self.send(other.endpoint, "forget", {"endpoint": member.endpoint})
+                self.send(other.endpoint, ForgetMessage(member.endpoint))
         self._on_gone(member.node, was_lost)
 
     # ---- another plan --------------------------------------------------------------------------------------------

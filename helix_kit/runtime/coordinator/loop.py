@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import zmq
 
 from helix_kit.flow import Pipeline
@@ -31,7 +32,15 @@ from helix_kit.runtime.coordinator.outgoing import Outgoing
 from helix_kit.runtime.coordinator.routing import Router
 from helix_kit.runtime.parts import Part, Parts, expand, node_of
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport.messages import Message
+from helix_kit.runtime.transport.messages import (
+    FreedMessage,
+    FreeMessage,
+    HeartbeatMessage,
+    Message,
+    RequestEpoch,
+    SampledToken,
+    TokensMessage,
+)
 from helix_kit.runtime.transport.shaping import LinkQuality, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox
 
@@ -230,7 +239,7 @@ class Coordinator:
         for stage in job.route:
             member = self.crew.members[stage.node]
             if member.state == "up":
-                self.crew.send(member.endpoint, "free", {"rows": [[job.request.id, job.epoch]]})
+                self.crew.send(member.endpoint, FreeMessage([RequestEpoch(job.request.id, job.epoch)]))
         self._outgoing.drop(job)
         job.pipeline, job.route = None, ()
         self._running.pop(job.request.id, None)
@@ -257,22 +266,22 @@ class Coordinator:
         member = self.crew.hear(message)
         if member is None:
             self._inbox.dropped.stale += 1
-        elif message.kind == "tokens":
-            for request, epoch, position, token in message.body["rows"]:
-                self._take_token(request, epoch, position, token)
-        elif message.kind == "beat":
-            for name, seconds in message.body["hops"].items():
+        elif isinstance(message, TokensMessage):
+            for sampled in message.tokens:
+                self._take_token(sampled)
+        elif isinstance(message, HeartbeatMessage):
+            for name, seconds in message.hop_s.items():
                 node = node_of(member.node)
                 # What the first of a node's workers takes stands for all: they have as many layers each.
                 self.router.policy_hop_time(node_of(name), node, seconds * len(self.crew.parts.get(node, ())))
-        elif message.kind == "freed":
-            for request, epoch in message.body["rows"]:
-                self.crew.ledger.release(member.node, request, epoch)
+        elif isinstance(message, FreedMessage):
+            for freed in message.requests:
+                self.crew.ledger.release(member.node, freed.request, freed.epoch)
             self._may_admit = True
 
-    def _take_token(self, request: int, epoch: int, position: int, token: int) -> None:
-        job = self._running.get(request)
-        if job is None or job.epoch != epoch or position != len(job.prompt) + len(job.generated):
+    def _take_token(self, sampled: SampledToken) -> None:
+        job, position, token = self._running.get(sampled.request), sampled.position, sampled.token
+        if job is None or job.epoch != sampled.epoch or position != len(job.prompt) + len(job.generated):
             return
         now, record = self.now_s(), job.record
         job.generated.append(token)
@@ -400,7 +409,7 @@ class Coordinator:
                     "pages": m.pages,
                     "reason": m.reason,
                     "report_age_s": None if m.reported_s is None else now - m.reported_s,
-                    **m.stats,
+                    **msgspec.structs.asdict(m.counters),
                 }
                 for m in self.crew.members.values()
             },

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport.messages import STATS
+from helix_kit.runtime.transport.messages import WorkerCounters
 
 State = Literal["starting", "up", "lost"]
 
@@ -52,8 +52,8 @@ class Member:
     pid: int | None = None
     started_s: float = 0.0
     heard_s: float = 0.0
-    stats: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATS, 0))
-    """Its counters as it reported them last; zeros before its first heartbeat."""
+    counters: WorkerCounters = field(default_factory=WorkerCounters)
+    """From its last heartbeat; zeros before the first one."""
     reported_s: float | None = None
     """When it did."""
     reason: str = ""

@@ -3,12 +3,9 @@ for each worker."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from helix_kit.runtime.coordinator.crew import Crew
 from helix_kit.runtime.coordinator.jobs import Job
-from helix_kit.runtime.transport import messages
-from helix_kit.runtime.transport.messages import WorkItem
+from helix_kit.runtime.transport.messages import RouteStage, RunMessage, SamplingFields, WorkItem
 from helix_kit.runtime.transport.shaping import Shaper
 
 
@@ -23,48 +20,49 @@ class Outgoing:
     ) -> None:
         self._crew, self._chunk_tokens = crew, chunk_tokens
         self._shaper, self._token_bytes = shaper, token_bytes
-        self._waiting: dict[str, tuple[list[list[Any]], list[int]]] = {}
-        """Items as they travel, and their tokens."""
+        self._waiting: dict[str, tuple[list[WorkItem], list[int]]] = {}
+        """Items, and the token ids of all of them."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def _of(self, job: Job) -> tuple[list[list[Any]], list[int]]:
+    def _of(self, job: Job) -> tuple[list[WorkItem], list[int]]:
         return self._waiting.setdefault(self._crew.members[job.route[0].node].endpoint, ([], []))
 
     def add_token(self, job: Job, position: int, token: int) -> None:
         """The token that the job's next step starts from."""
         items, ids = self._of(job)
-        items.append(WorkItem(job.request.id, job.epoch, position, 1, True).pack())
+        items.append(WorkItem(job.request.id, job.epoch, position, 1, True))
         ids.append(token)
 
     def add_prompt(self, job: Job) -> None:
         """The job's whole context, in chunks back to back, so that stages overlap; the first one tells the route."""
         items, ids = self._of(job)
         members, p = self._crew.members, job.sampling
-        route: list[list[Any]] | None = [[s.node, s.start, s.end, members[s.node].endpoint] for s in job.route]
-        sampling: list[Any] | None = [p.temperature, p.top_k, p.top_p, p.seed]
+        route: list[RouteStage] | None = [
+            RouteStage(s.node, s.start, s.end, members[s.node].endpoint) for s in job.route
+        ]
+        sampling: SamplingFields | None = SamplingFields(p.temperature, p.top_k, p.top_p, p.seed)
         tokens = job.context
         for at in range(0, len(tokens), self._chunk_tokens):
             chunk = tokens[at : at + self._chunk_tokens]
             last = at + len(chunk) == len(tokens)
-            items.append(WorkItem(job.request.id, job.epoch, at, len(chunk), last, route, sampling).pack())
+            items.append(WorkItem(job.request.id, job.epoch, at, len(chunk), last, route, sampling))
             ids.extend(chunk)
             route = sampling = None
 
     def drop(self, job: Job) -> None:
         """Take out what is the job's."""
         for endpoint, (items, ids) in list(self._waiting.items()):
-            if not any(item[0] == job.request.id for item in items):
+            if not any(item.request == job.request.id for item in items):
                 continue
-            kept: tuple[list[list[Any]], list[int]] = ([], [])
+            kept: tuple[list[WorkItem], list[int]] = ([], [])
             at = 0
             for item in items:
-                request, _, _, tokens, *_ = item
-                if request != job.request.id:
+                if item.request != job.request.id:
                     kept[0].append(item)
-                    kept[1].extend(ids[at : at + tokens])
-                at += tokens
+                    kept[1].extend(ids[at : at + item.tokens])
+                at += item.tokens
             self._waiting[endpoint] = kept
 
     def flush(self) -> None:
@@ -73,11 +71,10 @@ class Outgoing:
         for endpoint, (items, ids) in self._waiting.items():
             if not items:
                 continue
-            body = {"items": items}
-            content: dict[str, Any] = {"tensor": messages.ids_frame(ids), "dtype": "int32", "shape": (len(ids),)}
+            message = RunMessage.of_token_ids(items, ids)
             if self._shaper is not None:
                 size = len(ids) * self._token_bytes
-                self._shaper.send(nodes[endpoint], size, endpoint, "run", body, **content)
+                self._shaper.send(nodes[endpoint], size, endpoint, message)
             else:
-                self._crew.send(endpoint, "run", body, **content)
+                self._crew.send(endpoint, message)
         self._waiting.clear()

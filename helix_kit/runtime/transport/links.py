@@ -21,6 +21,7 @@ import zmq
 
 from helix_kit.cluster import Link, Network
 from helix_kit.errors import HelixKitError, InputError
+from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, StopMessage, WorkItem
 from helix_kit.runtime.transport.sockets import Inbox, Outbox
 
 ROW_VALUES = 1024
@@ -61,10 +62,10 @@ def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | 
             raise HelixKitError("the other end of the link could not be started (see its message above)")
 
         def round_trip(rows: int) -> float:
-            tensor = bytes(rows * ROW_VALUES * 4)
-            body = {"items": [[1, 0, 0, rows, False, None, None]]}
+            tensor = memoryview(bytes(rows * ROW_VALUES * 4))
             began = time.perf_counter()
-            outbox.send(endpoint, "run", body, tensor=tensor, dtype="float32", shape=(rows, ROW_VALUES))
+            item = WorkItem(request=1, epoch=0, position=0, tokens=rows, wants_token=False)
+            outbox.send(endpoint, RunMessage([item], "float32", (rows, ROW_VALUES), tensor))
             if not inbox.receive(ANSWER_S):
                 raise HelixKitError(f"the other end of the link did not answer within {ANSWER_S:g} s")
             return time.perf_counter() - began
@@ -77,7 +78,7 @@ def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | 
             trips[rows] = [round_trip(rows) for _ in range(repeats)]
         if progress is not None:
             progress("link", 1.0)
-        outbox.send(endpoint, "stop", {})
+        outbox.send(endpoint, StopMessage())
         outbox.flush_and_close()
         peer.wait(ANSWER_S)
     finally:
@@ -101,9 +102,9 @@ def _echo(endpoint: str, key: bytes) -> None:
     print(inbox.endpoint, flush=True)
     while messages := inbox.receive(ANSWER_S):  # silence: whoever measured is gone
         for message in messages:
-            if message.kind == "stop":
+            if isinstance(message, StopMessage):
                 return
-            outbox.send(endpoint, "free", {"rows": [[1, 0]]})
+            outbox.send(endpoint, FreeMessage([RequestEpoch(1, 0)]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
-"""What workers and coordinator say to each other: a msgpack header and one raw tensor, both checked before use.
+"""The messages between workers and coordinator: their fields, their bounds, and their form on the wire.
 
-Every header carries the run's secret key, so a message of another run (or of anybody else) is told apart from a
-malformed one. Nothing is ever unpickled. A header names its kind; `_CHECKS` says what each kind must hold.
+On the wire a message is a fixed prefix with the run's secret key, then the fields as MessagePack. A tensor of more than
+`INLINE_BYTES` follows in a frame of its own. The key is compared before anything is parsed, so a message of another run
+is told apart from a malformed one. `msgspec` checks types and bounds while it decodes; nothing is ever unpickled.
+
+>>> from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, decode, encode
+>>> frames = encode(FreeMessage([RequestEpoch(7, 0)]), key=b"secret")
+>>> decode(frames, key=b"secret")
+FreeMessage(requests=[RequestEpoch(request=7, epoch=0)])
 """
 
 from __future__ import annotations
@@ -9,11 +15,35 @@ from __future__ import annotations
 import array
 import hmac
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
-import msgpack
+import msgspec
+from msgspec import Meta, Struct
+
+__all__ = [
+    "FailedMessage",
+    "ForeignError",
+    "ForgetMessage",
+    "FreeMessage",
+    "FreedMessage",
+    "FromWorker",
+    "HeartbeatMessage",
+    "MalformedError",
+    "Message",
+    "ReadyMessage",
+    "RequestEpoch",
+    "RouteStage",
+    "RunMessage",
+    "SampledToken",
+    "SamplingFields",
+    "StopMessage",
+    "TokensMessage",
+    "WorkItem",
+    "WorkerCounters",
+    "decode",
+    "encode",
+]
 
 MAX_HEADER_BYTES = 4 << 20
 MAX_TENSOR_BYTES = 512 << 20
@@ -23,260 +53,301 @@ MAX_POSITION = 1 << 24
 MAX_TEXT = 8192
 MAX_INT = 1 << 62
 MAX_HOPS = 64
-STATS = (
-    "pages_used",
-    "requests",
-    "steps",
-    "overruns",
-    "overrun_s",
-    "busy_s",
-    "prefill_tokens",
-    "decode_tokens",
-    "pages_peak",
-    "malformed",
-    "foreign",
-    "stale",
-    "cpu_s",
-)
-"""A worker's counters in the order in which a heartbeat carries them; their names would be most of it."""
-_ITEM_BYTES = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
+INLINE_BYTES = 1 << 14
+"""A tensor of up to this size travels in the header. Copying it takes less time than a frame of its own."""
+
+_MAGIC = b"helix-kit\0"
+_ITEM_BYTES: dict[str, int] = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
+
+DtypeName: TypeAlias = Literal["int32", "float32", "bfloat16", "float16"]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INT)]
+Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
+Endpoint: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern="^tcp://")]
 
 
 class MalformedError(ValueError):
-    """The bytes are not a message of ours."""
+    """The bytes are not a valid message."""
 
 
 class ForeignError(ValueError):
-    """A well-formed message that does not carry this run's key."""
+    """The message carries the key of another run."""
 
 
-@dataclass(slots=True)
-class Message:
-    """A checked message: `body` holds the header's fields, `tensor` the raw bytes described by dtype and shape."""
-
-    kind: str
-    body: dict[str, Any]
-    tensor: memoryview | None = None
-    dtype: str = ""
-    shape: tuple[int, ...] = ()
+class _Fields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Travels as a list of its values: the names would be most of a short message, and of the work of reading it."""
 
 
-@dataclass(slots=True)
-class WorkItem:
-    """One request's rows in a `run` message.
+class RouteStage(_Fields):
+    """One stage of a request's pipeline: layers [start, end) on the worker `node`, which listens on `endpoint`."""
 
-    `route` comes with the first rows of an epoch: [[node, start, end, endpoint], ...]; `last` marks rows whose
-    final one is to be sampled from.
+    node: Text
+    start: Count
+    end: Count
+    endpoint: Endpoint
+
+
+class SamplingFields(_Fields):
+    """How a request's tokens are sampled; the fields of `helix_kit.runtime.SamplingParams`."""
+
+    temperature: Annotated[float, Meta(ge=0, le=100)]
+    top_k: Count
+    top_p: Annotated[float, Meta(gt=0, le=1)]
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class WorkItem(_Fields):
+    """One request's rows in a `RunMessage`: `tokens` rows, the first of which is at `position` of the request.
+
+    `wants_token` says that a token is to be sampled after the last of these rows. `route` and `sampling` come with the
+    first rows of an epoch only.
     """
 
-    request: int
-    epoch: int
-    position: int
-    tokens: int
-    last: bool
-    route: list[list[Any]] | None = None
-    sampling: list[Any] | None = None
-
-    def pack(self) -> list[Any]:
-        """The item as it travels."""
-        return [self.request, self.epoch, self.position, self.tokens, self.last, self.route, self.sampling]
+    request: Count
+    epoch: Count
+    position: Annotated[int, Meta(ge=0, le=MAX_POSITION)]
+    tokens: Annotated[int, Meta(ge=1, le=MAX_POSITION)]
+    wants_token: bool
+    route: Annotated[list[RouteStage], Meta(min_length=1, max_length=MAX_STAGES)] | None = None
+    sampling: SamplingFields | None = None
 
 
-def pack(
-    kind: str,
-    key: bytes,
-    body: dict[str, Any],
-    *,
-    dtype: str = "",
-    shape: Sequence[int] = (),
-    tensor: Any = b"",
-    packer: msgpack.Packer | None = None,
-) -> bytes:
-    """Header bytes of a message; a small `tensor` (bytes) may travel in the header instead of a frame of its own."""
-    # A list: the names of its fields would be most of a short message, and of the work of reading one.
-    return (packer or msgpack.Packer()).pack([kind, key, dtype, list(shape), tensor, body])
+class RequestEpoch(_Fields):
+    """One attempt at a request. The epoch rises when the request starts again after a worker was lost."""
+
+    request: Count
+    epoch: Count
 
 
-def unpack(frames: Sequence[Any], key: bytes) -> Message:
-    """The message in one frame (the header, a small tensor in it) or two (header, tensor).
+class SampledToken(_Fields):
+    """The token that was sampled for `position` of a request."""
 
-    Raises MalformedError when a size, type or value is not as expected, ForeignError when the key is another's.
+    request: Count
+    epoch: Count
+    position: Count
+    token: Count
+
+
+class WorkerCounters(_Fields):
+    """What a worker has counted since it started. The names are those of `Engine.status()`."""
+
+    pages_used: Count = 0
+    requests: Count = 0
+    steps: Count = 0
+    overruns: Count = 0
+    overrun_s: float = 0
+    busy_s: float = 0
+    prefill_tokens: Count = 0
+    decode_tokens: Count = 0
+    pages_peak: Count = 0
+    malformed: Count = 0
+    foreign: Count = 0
+    stale: Count = 0
+    cpu_s: float = 0
+
+
+class RunMessage(_Fields, tag="run"):
+    """Rows for a worker's next steps, from the coordinator (token ids) or from the stage before (hidden states).
+
+    `tensor` holds the raw bytes of all items' rows, in the order of the items. Its first dimension is the number of
+    rows.
+    """
+
+    items: Annotated[list[WorkItem], Meta(min_length=1, max_length=MAX_ITEMS)]
+    dtype: DtypeName
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=1 << 30)], ...], Meta(min_length=1, max_length=2)]
+    tensor: memoryview
+
+    @classmethod
+    def of_token_ids(cls, items: list[WorkItem], token_ids: Sequence[int]) -> RunMessage:
+        """Token ids for a first stage: int32, shape (tokens,)."""
+        return cls(items, "int32", (len(token_ids),), memoryview(array.array("i", token_ids)).cast("B"))
+
+
+class FreeMessage(_Fields, tag="free"):
+    """Coordinator to worker: drop these requests and free their KV pages."""
+
+    requests: Annotated[list[RequestEpoch], Meta(max_length=MAX_ITEMS)]
+
+
+class ForgetMessage(_Fields, tag="forget"):
+    """Coordinator to worker: the worker that listened on `endpoint` is gone."""
+
+    endpoint: Text
+
+
+class StopMessage(_Fields, tag="stop"):
+    """Coordinator to worker: stop."""
+
+
+class FromWorker(_Fields):
+    """A message to the coordinator.
+
+    `node` names the worker; `generation` is that of its `WorkerSpec` and tells it from an earlier worker of the node.
+    """
+
+    node: Text
+    generation: Count
+
+
+class ReadyMessage(FromWorker, tag="ready"):
+    """The worker has loaded its layers, has this many KV pages and listens on `endpoint`."""
+
+    endpoint: Text
+    pages: Count
+    pid: Count
+
+
+class TokensMessage(FromWorker, tag="tokens"):
+    """Tokens sampled in one step."""
+
+    tokens: Annotated[list[SampledToken], Meta(max_length=MAX_ITEMS)]
+
+
+class FreedMessage(FromWorker, tag="freed"):
+    """The worker holds no pages of these requests any more."""
+
+    requests: Annotated[list[RequestEpoch], Meta(max_length=MAX_ITEMS)]
+
+
+class HeartbeatMessage(FromWorker, tag="beat"):
+    """The worker is alive.
+
+    `hop_s` maps each sender to the mean time that its rows spent at this worker since the last heartbeat.
+    """
+
+    counters: WorkerCounters
+    hop_s: Annotated[dict[Text, float], Meta(max_length=MAX_HOPS)]
+
+
+class FailedMessage(FromWorker, tag="failed"):
+    """The worker ends because of an error."""
+
+    reason: Text
+
+
+Message: TypeAlias = (
+    RunMessage
+    | FreeMessage
+    | ForgetMessage
+    | StopMessage
+    | ReadyMessage
+    | TokensMessage
+    | FreedMessage
+    | HeartbeatMessage
+    | FailedMessage
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)  # type: ignore[arg-type]
+
+
+def encode(message: Message, key: bytes) -> list[Any]:
+    """Put a message into the form in which it travels.
+
+    Parameters
+    ----------
+    message
+        Any message. It is not checked here; `decode` checks it on arrival.
+    key
+        The run's secret key.
+
+    Returns
+    -------
+    One frame, or two where a tensor has more than `INLINE_BYTES`: the header, and the tensor's bytes uncopied.
+
+    Examples
+    --------
+    >>> len(encode(StopMessage(), key=b"secret"))
+    1
+    >>> item = WorkItem(request=1, epoch=0, position=0, tokens=5000, wants_token=True)
+    >>> [len(frame) for frame in encode(RunMessage.of_token_ids([item], [3] * 5000), key=b"secret")]
+    [42, 20000]
+    """
+    if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
+        header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""))
+        return [_MAGIC + key + _encoder.encode(header), message.tensor]
+    return [_MAGIC + key + _encoder.encode(message)]
+
+
+def decode(frames: Sequence[Any], key: bytes) -> Message:
+    """Check what has arrived and return it as a message.
+
+    Parameters
+    ----------
+    frames
+        The frames of one message: bytes or memoryviews. A tensor in the result shares their memory.
+    key
+        The run's secret key.
+
+    Returns
+    -------
+    The message. All of its fields have the declared types and are within the declared bounds.
+
+    Raises
+    ------
+    MalformedError
+        A size, type or value is not as declared.
+    ForeignError
+        The message carries another key.
+
+    Examples
+    --------
+    >>> decode([b"anything"], key=b"secret")
+    Traceback (most recent call last):
+    helix_kit.runtime.transport.messages.MalformedError: not a message of helix_kit
+    >>> decode(encode(StopMessage(), key=b"another"), key=b"secret")
+    Traceback (most recent call last):
+    helix_kit.runtime.transport.messages.ForeignError: the key of another run
     """
     if not 1 <= len(frames) <= 2:
         raise MalformedError(f"{len(frames)} frames, expected 1 or 2")
     header = memoryview(frames[0])
     if header.nbytes > MAX_HEADER_BYTES:
-        raise MalformedError("too large")
+        raise MalformedError("the header is too large")
+    prefix = _MAGIC + key
+    if not hmac.compare_digest(header[: len(prefix)], prefix):
+        if header[: len(_MAGIC)] != _MAGIC:
+            raise MalformedError("not a message of helix_kit")
+        raise ForeignError("the key of another run")
     try:
-        fields = msgpack.unpackb(header, max_ext_len=0)
-    except Exception as error:  # msgpack raises several unrelated types on bad bytes
-        raise MalformedError(f"not msgpack: {error}") from None
-    if type(fields) is not list or len(fields) != 6:
-        raise MalformedError("header is not a list of six fields")
-    kind, found, dtype, shape, inline, body = fields
-    if type(found) is not bytes or not hmac.compare_digest(found, key):
-        raise ForeignError("another run's key")
-    if type(inline) is not bytes or (inline and len(frames) == 2):
-        raise MalformedError("expected one tensor, as bytes")
-    tensor = memoryview(frames[1] if len(frames) == 2 else inline)
-    if tensor.nbytes > MAX_TENSOR_BYTES:
-        raise MalformedError("too large")
-    if type(kind) is not str or kind not in _CHECKS:
-        raise MalformedError(f"unknown kind {kind!r}")
-    if type(body) is not dict:
-        raise MalformedError("body is not a map")
-    _check_tensor(tensor, dtype, shape)
-    message = Message(kind, body, tensor if tensor.nbytes else None, dtype or "", tuple(shape))
-    _CHECKS[kind](message)
+        message = _decoder.decode(header[len(prefix) :])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
+        raise MalformedError(str(error)) from None
+    if type(message) is RunMessage:
+        return _checked_run(message, frames)
+    if len(frames) > 1 and len(frames[1]):
+        raise MalformedError("only run messages have a tensor")
+    if type(message) is HeartbeatMessage:
+        counters = message.counters
+        if not all(map(math.isfinite, (counters.overrun_s, counters.busy_s, counters.cpu_s, *message.hop_s.values()))):
+            raise MalformedError("expected finite numbers of seconds")
     return message
 
 
-def _need(condition: bool, what: str) -> None:
-    if not condition:
-        raise MalformedError(f"expected {what}")
+def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
+    """The message with its tensor, after the checks that concern several fields."""
+    if len(frames) == 2:
+        if len(message.tensor):
+            raise MalformedError("expected one tensor, in the header or behind it")
+        tensor = memoryview(frames[1])
+        if tensor.nbytes > MAX_TENSOR_BYTES:
+            raise MalformedError("the tensor is too large")
+        message = RunMessage(message.items, message.dtype, message.shape, tensor)
+    rows = 0
+    for item in message.items:
+        rows += item.tokens
+        if item.route is not None:
+            _check_route(item.route)
+    if message.shape[0] != rows:
+        raise MalformedError("expected one row for each token")
+    if message.tensor.nbytes != math.prod(message.shape) * _ITEM_BYTES[message.dtype] or not message.tensor.nbytes:
+        raise MalformedError("expected a tensor of the size that its shape says")
+    return message
 
 
-def _is_int(value: Any, low: int = 0, high: int = MAX_INT) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _are_stats(value: Any) -> bool:
-    return type(value) is list and len(value) == len(STATS) and all(map(_is_number, value))
-
-
-def _are_hops(value: Any) -> bool:
-    if type(value) is not dict or len(value) > MAX_HOPS:
-        return False
-    return all(map(_is_text, value)) and all(map(_is_number, value.values()))
-
-
-def _check_tensor(tensor: memoryview, dtype: Any, shape: Any) -> None:
-    if shape == [] and not tensor.nbytes:
-        return
-    _need(isinstance(shape, list) and len(shape) <= 2 and all(_is_int(n, 0, 1 << 30) for n in shape), "a shape")
-    if not tensor.nbytes:
-        return
-    _need(isinstance(dtype, str) and dtype in _ITEM_BYTES, f"a dtype of {', '.join(_ITEM_BYTES)}")
-    count = 1
-    for n in shape:
-        count *= n
-    _need(tensor.nbytes == count * _ITEM_BYTES[dtype], "a tensor of the size its shape says")
-
-
-def _check_run(message: Message) -> None:
-    _need(set(message.body) == {"items"}, "only items")
-    raw = message.body["items"]
-    _need(isinstance(raw, list) and 0 < len(raw) <= MAX_ITEMS, "a list of items")
-    items = []
-    for entry in raw:
-        _need(isinstance(entry, list) and len(entry) == 7, "items of seven fields")
-        request, epoch, position, tokens, last, route, sampling = entry
-        _need(_is_int(request) and _is_int(epoch), "request and epoch as whole numbers")
-        _need(_is_int(position, 0, MAX_POSITION) and _is_int(tokens, 1, MAX_POSITION), "a position and its tokens")
-        _need(isinstance(last, bool), "last as true or false")
-        if route is not None:
-            _check_route(route)
-        if sampling is not None:
-            _check_sampling(sampling)
-        items.append(WorkItem(*entry))
-    _need(bool(message.shape) and message.shape[0] == sum(i.tokens for i in items), "one row for each token")
-    _need(message.tensor is not None, "a tensor")
-    message.body["items"] = items
-
-
-def _check_route(route: Any) -> None:
-    _need(isinstance(route, list) and 0 < len(route) <= MAX_STAGES, "a route")
-    done = 0
+def _check_route(route: list[RouteStage]) -> None:
+    end = 0
     for stage in route:
-        _need(isinstance(stage, list) and len(stage) == 4, "stages of four fields")
-        node, start, end, endpoint = stage
-        _need(_is_text(node) and _is_text(endpoint) and endpoint.startswith("tcp://"), "a node and its endpoint")
-        _need(_is_int(start) and _is_int(end) and start == done < end, "layers in order, without gaps")
-        done = end
-
-
-def _check_sampling(sampling: Any) -> None:
-    _need(isinstance(sampling, list) and len(sampling) == 4, "sampling of four fields")
-    temperature, top_k, top_p, seed = sampling
-    _need(_is_number(temperature) and 0 <= temperature <= 100, "a temperature")
-    _need(_is_int(top_k) and _is_number(top_p) and 0 < top_p <= 1, "top_k and top_p")
-    _need(type(seed) is int and 0 <= seed < 1 << 63, "a seed")
-
-
-def _rows_of(width: int, *names: str) -> Callable[[Message], None]:
-    """A check that the body has `names`, and rows of `width` whole numbers under ``rows``."""
-
-    fields = {"rows", *names}
-
-    def check(message: Message) -> None:
-        # For every token that is made: plain loops, without a call for each number.
-        body = message.body
-        if body.keys() != fields:
-            raise MalformedError(f"expected the fields rows, {', '.join(names)}")
-        rows = body["rows"]
-        if type(rows) is not list or len(rows) > MAX_ITEMS:
-            raise MalformedError("expected a list of rows")
-        for row in rows:
-            if type(row) is not list or len(row) != width:
-                raise MalformedError("expected rows of numbers")
-            for value in row:
-                if type(value) is not int or not 0 <= value <= MAX_INT:
-                    raise MalformedError("expected rows of numbers")
-        for name in names:
-            value = body[name]
-            if not (_is_text(value) if name == "node" else _is_int(value)):
-                raise MalformedError(f"expected a valid {name}")
-
-    return check
-
-
-def _fields(**types: str) -> Callable[[Message], None]:
-    """A check that the body has exactly these fields, each of type ``text``, ``int``, ``stats`` or ``hops``."""
-
-    ok_of = {"text": _is_text, "int": _is_int, "stats": _are_stats, "hops": _are_hops}
-
-    def check(message: Message) -> None:
-        if message.body.keys() != types.keys():
-            raise MalformedError(f"expected the fields {', '.join(types)}")
-        for name, kind in types.items():
-            value = message.body[name]
-            if not ok_of[kind](value):
-                raise MalformedError(f"expected a valid {name}")
-
-    return check
-
-
-_CHECKS: dict[str, Callable[[Message], None]] = {
-    "run": _check_run,
-    "free": _rows_of(2),
-    "forget": _fields(endpoint="text"),
-    "stop": _fields(),
-    "ready": _fields(node="text", generation="int", endpoint="text", pages="int", pid="int"),
-    "tokens": _rows_of(4, "node", "generation"),
-    "freed": _rows_of(2, "node", "generation"),
-    "beat": _fields(node="text", generation="int", stats="stats", hops="hops"),
-    "failed": _fields(node="text", generation="int", reason="text"),
-}
-
-
-@dataclass(slots=True)
-class Dropped:
-    """Messages that were not acted on, by reason."""
-
-    malformed: int = 0
-    foreign: int = 0
-    stale: int = 0
-    reasons: list[str] = field(default_factory=list)
-
-
-def ids_frame(token_ids: Sequence[int]) -> bytes:
-    """Token ids as the tensor of a `run` message to a first stage (dtype int32, shape (tokens,))."""
-    return array.array("i", token_ids).tobytes()
+        if stage.start != end or stage.end <= end:
+            raise MalformedError("expected stages in the order of their layers, without gaps")
+        end = stage.end

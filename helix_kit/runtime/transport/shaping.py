@@ -17,9 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
-from helix_kit.runtime.transport.messages import Message
+from helix_kit.runtime.transport.messages import Message, RunMessage
 from helix_kit.runtime.transport.sockets import Inbox, Outbox, PeerLostError
 
 LinkQuality = tuple[float, float]
@@ -51,7 +50,7 @@ class Shaper:
         self._thread = threading.Thread(target=self._run, daemon=True, name="helix-kit-links")
         self._thread.start()
 
-    def send(self, target: str, size: float, endpoint: str, kind: str, body: dict[str, Any], **tensor: Any) -> None:
+    def send(self, target: str, size: float, endpoint: str, message: Message) -> None:
         """Send a message of `size` declared bytes over the link to `target`."""
         bytes_per_s, latency_s = self._links[target]
         now = time.monotonic()
@@ -62,7 +61,7 @@ class Shaper:
 
         def deliver(outbox: Outbox) -> None:
             with suppress(PeerLostError):
-                outbox.send(endpoint, kind, body, **tensor)
+                outbox.send(endpoint, message)
 
         self._at(self._free_at[target] + latency_s * self._scale, deliver)
 
@@ -112,7 +111,7 @@ class CardInbox:
         now = time.monotonic()
         ready = []
         for message in arrived:
-            if message.kind != "run" or message.dtype == "int32":
+            if not isinstance(message, RunMessage) or message.dtype == "int32":
                 ready.append(message)
                 continue
             # The sender's card and the link have taken its time already; it is late only when others come, too.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
 import zmq
 
 from helix_kit.errors import HelixKitError
 from helix_kit.runtime.transport import messages
-from helix_kit.runtime.transport.messages import Dropped, ForeignError, MalformedError, Message
+from helix_kit.runtime.transport.messages import ForeignError, MalformedError, Message
 
 HIGH_WATER_MARK = 100_000
 """Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
@@ -25,14 +24,23 @@ HIGH_WATER_MARK = 100_000
 # Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
 _AT_ONCE, _MORE, _READABLE, _HAS_MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN), int(zmq.RCVMORE)
 
-INLINE_BYTES = 1 << 14
-"""Up to this size a tensor travels in the header: copying it takes less than a frame of its own."""
 LOOK_FOR_REFUSED_S = 0.2
 """How often an encrypted inbox looks whether peers were turned away."""
 
 
 class PeerLostError(HelixKitError):
     """A peer does not take messages any more."""
+
+
+@dataclass(slots=True)
+class DroppedMessages:
+    """Counts of messages that were not acted on, by reason."""
+
+    malformed: int = 0
+    foreign: int = 0
+    stale: int = 0
+    reasons: list[str] = field(default_factory=list)
+    """What was wrong with the last ten malformed ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Inbox:
     def __init__(
         self, context: zmq.Context[Any], key: bytes, *, host: str = "127.0.0.1", keys: CurveKeys | None = None
     ) -> None:
-        self.dropped = Dropped()
+        self.dropped = DroppedMessages()
         self._key = key
         self.socket = context.socket(zmq.PULL)
         self.socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
@@ -99,7 +107,7 @@ class Inbox:
             while socket.getsockopt(_HAS_MORE):
                 frames.append(socket.recv(_AT_ONCE, copy=False).buffer)
             try:
-                found.append(messages.unpack(frames, self._key))
+                found.append(messages.decode(frames, self._key))
             except ForeignError:
                 self.dropped.foreign += 1
             except MalformedError as error:
@@ -131,20 +139,10 @@ class Outbox:
 
     def __init__(self, context: zmq.Context[Any], key: bytes, *, keys: CurveKeys | None = None) -> None:
         self._context, self._key, self._keys = context, key, keys
-        self._packer = msgpack.Packer()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
 
-    def send(
-        self,
-        endpoint: str,
-        kind: str,
-        body: dict[str, Any],
-        *,
-        tensor: Any = b"",
-        dtype: str = "",
-        shape: tuple[int, ...] = (),
-    ) -> None:
-        """Queue a message for `endpoint`, with a `tensor` in bytes; raises PeerLostError when its queue is full."""
+    def send(self, endpoint: str, message: Message) -> None:
+        """Queue a message for `endpoint`; raises PeerLostError when its queue is full."""
         socket = self._sockets.get(endpoint)
         if socket is None:
             socket = self._context.socket(zmq.PUSH)
@@ -153,15 +151,14 @@ class Outbox:
             _secure(socket, self._keys, server=False)
             socket.connect(endpoint)
             self._sockets[endpoint] = socket
-        inline = tensor if len(tensor) <= INLINE_BYTES else b""
-        header = messages.pack(kind, self._key, body, dtype=dtype, shape=shape, tensor=inline, packer=self._packer)
+        header, *tensor = messages.encode(message, self._key)
         try:
-            if len(tensor) <= INLINE_BYTES:
+            if not tensor:
                 socket.send(header, _AT_ONCE)
                 return
             # A queue takes a message whole: where the first frame went in, the second one does.
             socket.send(header, _AT_ONCE | _MORE)
-            socket.send(tensor, _AT_ONCE, copy=False)
+            socket.send(tensor[0], _AT_ONCE, copy=False)
         except zmq.Again:
             raise PeerLostError(f"{endpoint} takes no more messages") from None
 

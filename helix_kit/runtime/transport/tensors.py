@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 
-from helix_kit.runtime.transport.messages import Message
+from helix_kit.runtime.transport.messages import DtypeName, RunMessage
 from helix_kit.runtime.worker.transfer import to_host
 
-_TORCH = {"int32": torch.int32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TORCH: dict[DtypeName, torch.dtype] = {
+    "int32": torch.int32,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
-def wire_of(tensor: torch.Tensor) -> tuple[memoryview, str]:
+def wire_of(tensor: torch.Tensor) -> tuple[memoryview, DtypeName]:
     """Bytes of a tensor (one copy to the host if it is on a GPU) and the name of its dtype."""
     host = to_host(tensor)
     # numpy knows no bfloat16: bytes are taken instead.
@@ -22,9 +27,8 @@ def wire_of(tensor: torch.Tensor) -> tuple[memoryview, str]:
     return memoryview(data).cast("B"), _NAMES[tensor.dtype]
 
 
-def tensor_from(message: Message) -> torch.Tensor:
+def tensor_from(message: RunMessage) -> torch.Tensor:
     """The tensor of a checked message, on the host. It shares the message's memory and is only read."""
-    assert message.tensor is not None, "checked on arrival"
     with warnings.catch_warnings():
         # torch warns that the received buffer is read-only; nothing writes into it.
         warnings.simplefilter("ignore", UserWarning)

@@ -15,13 +15,29 @@ import time
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
 import torch
 import zmq
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime import devices
 from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport.messages import MAX_HOPS, STATS, Message, WorkItem
+from helix_kit.runtime.transport.messages import (
+    MAX_HOPS,
+    FailedMessage,
+    ForgetMessage,
+    FreedMessage,
+    FreeMessage,
+    HeartbeatMessage,
+    Message,
+    ReadyMessage,
+    RunMessage,
+    SampledToken,
+    StopMessage,
+    TokensMessage,
+    WorkerCounters,
+    WorkItem,
+)
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.transport.tensors import tensor_from
@@ -47,6 +63,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec, *, own_process: bool = False) -> None:
         self.spec, self._own_process = spec, own_process
+        self._sender = (spec.node, spec.generation)
         self._halt = threading.Event()
         self._key = bytes.fromhex(spec.key_hex)
         self._curve = None
@@ -94,17 +111,11 @@ class Worker:
             self._pool = self._stage.new_pool(devices.num_pages(spec, self._stage))
             if self._stage.device.type == "cuda":
                 self._warm_up()
-            self._tell(
-                "ready",
-                endpoint=self._inbox.endpoint,
-                pages=self._pool.num_pages,
-                pid=os.getpid(),
-                generation=spec.generation,
-            )
+            self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
             beating.start()
             self._serve()
         except Exception as error:
-            self._tell("failed", reason=f"{type(error).__name__}: {error}"[:4000], generation=spec.generation)
+            self._tell(FailedMessage(*self._sender, f"{type(error).__name__}: {error}"[:4000]))
             raise
         finally:
             self._halt.set()
@@ -131,10 +142,10 @@ class Worker:
                 stage.logits(result[-1:])
         table.release(self._pool)
 
-    def _tell(self, kind: str, **body: Any) -> None:
+    def _tell(self, message: Message) -> None:
         # A coordinator that takes nothing any more is gone, and with it everything there is to do.
         with contextlib.suppress(PeerLostError):
-            self._outbox.send(self.spec.coordinator, kind, {"node": self.spec.node, **body})
+            self._outbox.send(self.spec.coordinator, message)
 
     def _beat(self, context: zmq.Context[Any]) -> None:
         """Say now and then that the process lives (from a thread: a step may take longer than a beat)."""
@@ -144,31 +155,27 @@ class Worker:
         while not self._halt.wait(period_s - time.monotonic() % period_s):
             hops, self._hops = self._hops, {}
             means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_HOPS]}
-            stats = self.stats()
-            body = {"node": self.spec.node, "generation": self.spec.generation, "hops": means_s}
-            body["stats"] = [stats[name] for name in STATS]
             with contextlib.suppress(PeerLostError):
-                outbox.send(self.spec.coordinator, "beat", body)
+                outbox.send(self.spec.coordinator, HeartbeatMessage(*self._sender, self._counters(), means_s))
         outbox.flush_and_close(0)
 
-    def stats(self) -> dict[str, float]:
-        """Counters of this worker, by the names of `messages.STATS`."""
+    def _counters(self) -> WorkerCounters:
         pacer, dropped = self._pacer, self._inbox.dropped
-        return {
-            "pages_used": self._pool.used,
-            "requests": len(self._live),
-            "steps": pacer.steps,
-            "overruns": pacer.overruns,
-            "overrun_s": pacer.overrun_s,
-            "busy_s": pacer.busy_s,
-            "prefill_tokens": self._prefill_tokens,
-            "decode_tokens": self._decode_tokens,
-            "pages_peak": self._pages_peak,
-            "malformed": dropped.malformed,
-            "foreign": dropped.foreign,
-            "stale": dropped.stale,
-            "cpu_s": time.process_time(),
-        }
+        return WorkerCounters(
+            pages_used=self._pool.used,
+            requests=len(self._live),
+            steps=pacer.steps,
+            overruns=pacer.overruns,
+            overrun_s=pacer.overrun_s,
+            busy_s=pacer.busy_s,
+            prefill_tokens=self._prefill_tokens,
+            decode_tokens=self._decode_tokens,
+            pages_peak=self._pages_peak,
+            malformed=dropped.malformed,
+            foreign=dropped.foreign,
+            stale=dropped.stale,
+            cpu_s=time.process_time(),
+        )
 
     def _serve(self) -> None:
         back_to_back = False
@@ -176,7 +183,7 @@ class Worker:
             idle = not any(live.waiting for live in self._live.values())
             linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
             for message in self._arrivals.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
-                if message.kind == "stop":
+                if isinstance(message, StopMessage):
                     return
                 self._take(message)
             if self._awaited and time.monotonic() < self._linger_until_s:
@@ -187,19 +194,20 @@ class Worker:
             back_to_back = bool(work)
 
     def _take(self, message: Message) -> None:
-        if message.kind == "run":
+        if isinstance(message, RunMessage):
             self._take_rows(message)
-        elif message.kind == "free":
-            freed = [self._free(request, epoch) for request, epoch in message.body["rows"]]
-            self._tell("freed", rows=freed, generation=self.spec.generation)
-        elif message.kind == "forget":
-            self._outbox.forget(message.body["endpoint"])
+        elif isinstance(message, FreeMessage):
+            for freed in message.requests:
+                self._free(freed.request, freed.epoch)
+            self._tell(FreedMessage(*self._sender, message.requests))
+        elif isinstance(message, ForgetMessage):
+            self._outbox.forget(message.endpoint)
             if self._shaper is not None:
-                self._shaper.forget(message.body["endpoint"])
+                self._shaper.forget(message.endpoint)
         else:
             self._inbox.dropped.malformed += 1
 
-    def _free(self, request: int, epoch: int) -> list[int]:
+    def _free(self, request: int, epoch: int) -> None:
         self._awaited.discard(request)
         live = self._live.get(request)
         if live is not None and live.epoch <= epoch:
@@ -208,16 +216,15 @@ class Worker:
         self._buried[request] = max(epoch, self._buried.get(request, -1))
         while len(self._buried) > TOMBSTONES:
             self._buried.popitem(last=False)
-        return [request, epoch]
 
-    def _take_rows(self, message: Message) -> None:
+    def _take_rows(self, message: RunMessage) -> None:
         rows = tensor_from(message)
         is_ids = message.dtype == "int32"
         if len(message.shape) != (1 if is_ids else 2) or (not is_ids and message.shape[1] != self._stage.hidden_size):
             self._inbox.dropped.malformed += 1
             return
         at, now = 0, time.monotonic()
-        for item in message.body["items"]:
+        for item in message.items:
             part = rows[at : at + item.tokens]
             at += item.tokens
             live = self._admit(item, is_ids)
@@ -240,10 +247,10 @@ class Worker:
         if live is None:
             if item.position != 0 or item.route is None or item.sampling is None:
                 return None
-            mine = [i for i, stage in enumerate(item.route) if stage[0] == self.spec.node]
+            mine = [i for i, stage in enumerate(item.route) if stage.node == self.spec.node]
             if len(mine) != 1:
                 return None
-            _, start, end, _ = item.route[mine[0]]
+            start, end = item.route[mine[0]].start, item.route[mine[0]].end
             if not self.spec.start <= start < end <= self.spec.end or is_ids != (start == 0):
                 return None
             is_last = mine[0] + 1 == len(item.route)
@@ -253,12 +260,10 @@ class Worker:
                 epoch=item.epoch,
                 start=start,
                 end=end,
-                source=COORDINATOR if mine[0] == 0 else item.route[mine[0] - 1][0],
-                next_endpoint=None if is_last else item.route[mine[0] + 1][3],
-                next_node=COORDINATOR if is_last else item.route[mine[0] + 1][0],
-                route=item.route,
-                sampling=SamplingParams(*item.sampling),
-                sampling_fields=item.sampling,
+                source=COORDINATOR if mine[0] == 0 else item.route[mine[0] - 1].node,
+                next_endpoint=None if is_last else item.route[mine[0] + 1].endpoint,
+                next_node=COORDINATOR if is_last else item.route[mine[0] + 1].node,
+                sampling=SamplingParams(*msgspec.structs.astuple(item.sampling)),
                 table=BlockTable(end - start),
             )
         fits = item.epoch == live.epoch and item.position == live.received and is_ids == (live.start == 0)
@@ -285,23 +290,24 @@ class Worker:
             spent_s, count = hops.get(live.source, (0.0, 0))
             hops[live.source] = (spent_s + now - piece.arrived_s, count + 1)
         nodes = {live.next_endpoint: live.next_node for live in members}
-        for endpoint, (body, tensor, dtype, shape) in packets.items():
-            content: dict[str, Any] = {"tensor": tensor, "dtype": dtype, "shape": shape}
+        for endpoint, message in packets.items():
             if self._shaper is not None:
-                size = shape[0] * self.spec.bytes_per_token
-                self._shaper.send(nodes[endpoint], size, endpoint, "run", body, **content)
+                size = message.shape[0] * self.spec.bytes_per_token
+                self._shaper.send(nodes[endpoint], size, endpoint, message)
                 continue
             # A peer whose queue is full is dead; the coordinator finds that out and restarts its requests.
             with contextlib.suppress(PeerLostError):
-                self._outbox.send(endpoint, "run", body, **content)
+                self._outbox.send(endpoint, message)
         if tokens and self._shaper is not None:
-            words = {"node": self.spec.node, "generation": self.spec.generation, "rows": tokens}
-            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, "tokens", words)
+            told = TokensMessage(*self._sender, tokens)
+            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, told)
         elif tokens:
-            self._tell("tokens", rows=tokens, generation=self.spec.generation)
+            self._tell(TokensMessage(*self._sender, tokens))
             self._await(began, tokens, members, work)
 
-    def _await(self, began: float, tokens: list[list[int]], members: list[Live], work: list[tuple[int, Work]]) -> None:
+    def _await(
+        self, began: float, tokens: list[SampledToken], members: list[Live], work: list[tuple[int, Work]]
+    ) -> None:
         """Let the next step wait a moment for rows that the coordinator sends straight back.
 
         Without it the requests of a worker that holds all layers fall into two halves, each of which computes while
@@ -310,7 +316,7 @@ class Worker:
         if self.spec.profile is not None:
             return
         whole = {request for live, (request, _) in zip(members, work) if live.start == 0}
-        self._awaited = {token[0] for token in tokens} & whole
+        self._awaited = {token.request for token in tokens} & whole
         now = time.monotonic()
         self._linger_until_s = now + min(LINGER_MOST_S, LINGER_SHARE * (now - began))
 
@@ -329,16 +335,18 @@ class Worker:
         return rows
 
     @torch.inference_mode()
-    def _sample(self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]) -> list[list[int]]:
-        """[request, epoch, position, token] of each request whose prompt is complete and whose last stage is here."""
+    def _sample(
+        self, work: list[tuple[int, Work]], members: list[Live], hidden: list[torch.Tensor]
+    ) -> list[SampledToken]:
+        """The token of each request whose prompt is complete and whose last stage is here."""
         pairs = enumerate(zip(members, work))
-        ends = [i for i, (live, (_, piece)) in pairs if live.next_endpoint is None and piece.item.last]
+        ends = [i for i, (live, (_, piece)) in pairs if live.next_endpoint is None and piece.item.wants_token]
         if not ends:
             return []
         logits = self._stage.logits(torch.stack([hidden[i][-1] for i in ends]))
         positions = [work[i][1].item.position + work[i][1].tokens for i in ends]
         chosen = sample(logits, [members[i].sampling for i in ends], positions)
-        return [[work[i][0], members[i].epoch, p, t] for i, p, t in zip(ends, positions, chosen)]
+        return [SampledToken(work[i][0], members[i].epoch, p, t) for i, p, t in zip(ends, positions, chosen)]
 
 
 def run_worker(spec: WorkerSpec) -> None:
