@@ -55,10 +55,10 @@ def synthetic(nodes: int, regions: int, seed: int = 0) -> hk.Cluster:
     )
 
 
-def row(cluster: hk.Cluster, model: str, solver: str, time_limit: float) -> str:
+def row(cluster: hk.Cluster, model: str, solver: str, time_limit_s: float) -> str:
     """One line of the table."""
     before = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    plan = hk.plan(cluster, model, solver=solver, time_limit=time_limit)
+    plan = hk.plan(cluster, model, solver=solver, time_limit_s=time_limit_s)
     after = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = sum(a.ru_utime + a.ru_stime - b.ru_utime - b.ru_stime for a, b in zip(after, before))
     regions = len({n.region for n in cluster.nodes})

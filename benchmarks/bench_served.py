@@ -136,7 +136,7 @@ def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, th
         (part,) = published.find(SETUPS[cluster], model, "helix", "online").parts
         options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / TRACE_TOKENS}
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]
-    plan = hk.plan(cluster, model, objective="served", time_limit=limit_s, jobs=args.jobs, **options)
+    plan = hk.plan(cluster, model, objective="served", time_limit_s=limit_s, jobs=args.jobs, **options)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         plan.save(kept)

@@ -28,7 +28,7 @@ from helix_kit.widgets.dashboard import command
 CELL = """
 import helix_kit as hk
 from helix_kit.widgets import ClusterEditor
-plan = hk.plan(hk.Cluster.preset("hetero42"), hk.Model.preset("llama2-70b"), time_limit=20)
+plan = hk.plan(hk.Cluster.preset("hetero42"), hk.Model.preset("llama2-70b"), time_limit_s=20)
 editor = ClusterEditor(plan.cluster, plan.model)
 editor.show(plan)
 editor"""
@@ -53,7 +53,7 @@ def kernel_ms(times: int) -> list[float]:
     import helix_kit as hk
     from helix_kit.widgets import ClusterEditor
 
-    plan = hk.plan(hk.Cluster.preset("hetero42"), hk.Model.preset("llama2-70b"), time_limit=20)
+    plan = hk.plan(hk.Cluster.preset("hetero42"), hk.Model.preset("llama2-70b"), time_limit_s=20)
     editor = ClusterEditor(plan.cluster, plan.model)
     editor.show(plan)
     taken = []

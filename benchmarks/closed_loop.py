@@ -71,7 +71,7 @@ def main() -> int:
     profiles = shipped_profiles("SmolLM2-135M") if options.shipped else measured_profiles(weights)
     scale = options.time_scale
     profiles = {kind: stretched(profile, scale) for kind, profile in profiles.items()}
-    plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), profiles=profiles, time_limit=20)
+    plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), profiles=profiles, time_limit_s=20)
     workload = hk.Workload.poisson(
         options.rate / scale,
         options.duration * scale,

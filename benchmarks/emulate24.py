@@ -56,7 +56,7 @@ def plan_for(nodes: int | None) -> tuple[Plan, str]:
     part = published.cluster.subset(spread(published, count))
     why = "asked for" if nodes and nodes <= fitting else "fit into this machine's memory"
     model = published.model
-    return hk.plan(part, model, time_limit=60), f"only {count} of {len(every)} machines ({why}), planned by helix_kit"
+    return hk.plan(part, model, time_limit_s=60), f"only {count} of {len(every)} machines ({why}), planned by helix_kit"
 
 
 def spread(plan: Plan, count: int) -> list[str]:

@@ -3,7 +3,7 @@
 >>> import helix_kit as hk
 >>> cluster = hk.Cluster.preset("single24")
 >>> model = hk.Model.preset("llama2-70b")
->>> plan = hk.plan(cluster, model, time_limit=30)           # doctest: +SKIP
+>>> plan = hk.plan(cluster, model, time_limit_s=30)           # doctest: +SKIP
 >>> run = hk.simulate(plan, hk.Workload.azure_conversation(rate_per_s=2.0, duration_s=600))    # doctest: +SKIP
 
 Heavy parts (pyomo, torch, transformers, matplotlib) load when they are first used, never on import.
@@ -24,7 +24,7 @@ _HOMES = {
     "Model": "helix_kit.model",
     "Plan": "helix_kit.placement.plan",
     "Problem": "helix_kit.placement.problem",
-    "plan": "helix_kit.placement.planner",
+    "plan": "helix_kit.planning",
     "Workload": "helix_kit.workload",
     "simulate": "helix_kit.simulator",
     "Run": "helix_kit.report",
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
     from helix_kit.model import Model
     from helix_kit.placement.plan import Plan
-    from helix_kit.placement.planner import plan
     from helix_kit.placement.problem import Problem
+    from helix_kit.planning import plan
     from helix_kit.report import Run
     from helix_kit.runtime import serve
     from helix_kit.simulator import simulate

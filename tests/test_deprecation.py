@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from helix_kit import InputError, Workload, simulate
+from helix_kit import Cluster, InputError, Workload, plan, simulate
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.analysis.compare import compare
 from helix_kit.analysis.robustness import robustness
@@ -71,3 +71,10 @@ def test_renamed_keywords_of_the_public_functions(function, old, new):
 def test_the_error_names_the_new_keyword():
     with pytest.warns(DeprecationWarning), pytest.raises(InputError, match="duration_s = -1"):
         Workload.poisson(1.0, duration=-1)
+
+
+def test_plan_accepts_the_old_name_of_its_time_limit():
+    cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    new = plan(cluster, "llama-30b", method="petals", time_limit_s=9.0)
+    with pytest.warns(DeprecationWarning, match=r"plan\(\).*`time_limit`.*`time_limit_s`"):
+        assert plan(cluster, "llama-30b", method="petals", time_limit=9.0).placement == new.placement

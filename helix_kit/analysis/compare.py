@@ -21,7 +21,7 @@ Progress = Callable[[int, int, str], None]
 METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
 
 
-@renamed_keywords(duration="duration_s", warmup="warmup_s")
+@renamed_keywords(duration="duration_s", warmup="warmup_s", time_limit="time_limit_s")
 def compare(
     plans: Iterable[Plan | str],
     workloads: Mapping[str, Workload] | Workload,
@@ -31,7 +31,7 @@ def compare(
     policies: Sequence[str] = ("helix",),
     duration_s: float | None = None,
     warmup_s: float = 0.0,
-    time_limit: float = 30.0,
+    time_limit_s: float = 30.0,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
@@ -60,7 +60,7 @@ def compare(
     from helix_kit.simulator import simulate
 
     named = {"workload": workloads} if isinstance(workloads, Workload) else dict(workloads)
-    made = [(_name(p), _made(p, cluster, model, time_limit, seed)) for p in plans]
+    made = [(_name(p), _made(p, cluster, model, time_limit_s, seed)) for p in plans]
     if not made or not named or not policies:
         raise InputError("expected at least one plan, one policy and one workload", where="compare")
     labels = _unique([name for name, _ in made])
@@ -113,16 +113,16 @@ def _unique(names: list[str]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
 
 
-def _made(plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit: float, seed: int) -> Plan | str:
+def _made(plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit_s: float, seed: int) -> Plan | str:
     """The plan, or the reason why a method has none."""
     if isinstance(plan, Plan):
         return plan
     if cluster is None or model is None:
         raise InputError("methods by name need `cluster` and `model`", where="compare", field="plans", value=plan)
-    from helix_kit.placement import plan as solve
+    from helix_kit.planning import plan as solve
 
     try:
-        return solve(cluster, model, method=plan, time_limit=time_limit, seed=seed)
+        return solve(cluster, model, method=plan, time_limit_s=time_limit_s, seed=seed)
     except InputError:
         raise
     except HelixKitError as error:

@@ -14,15 +14,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import HelixKitError, InfeasibleError
 from helix_kit.flow import Placement
+from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Stop
 
 
-def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0, stop: Stop | None = None) -> Plan:
+@renamed_keywords(time_limit="time_limit_s")
+def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0, stop: Stop | None = None) -> Plan:
     """The best plan found in which the nodes `pinned` keep their layers (or stay empty) and all others may move.
 
     Raises InfeasibleError when the other nodes cannot cover what is left.
@@ -30,14 +33,12 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit: float = 5.0, 
     names = list(pinned)
     fixed = {name: plan.placement[name] for name in names if name in plan.placement}
     off = {name for name in names if name not in plan.placement}
-    deadline = time.perf_counter() + time_limit
+    deadline = time.perf_counter() + time_limit_s
     found = [_climbed(plan, start, frozenset(names), deadline) for start in _starts(plan, fixed, off)]
     if not off and plan.partial_inference:
         with contextlib.suppress(HelixKitError):  # climbing may still have found something
-            split, seed = plan.flow_split, plan.seed
-            found.append(
-                plan_problem(plan.problem, pins=fixed, time_limit=time_limit, seed=seed, flow_split=split, stop=stop)
-            )
+            options = PlanOptions(time_limit_s=time_limit_s, seed=plan.seed, flow_split=plan.flow_split, pins=fixed)
+            found.append(plan_problem(plan.problem, options, stop=stop))
     best = max(found, key=lambda p: p.flow_tokens_per_s)
     if best.flow_tokens_per_s <= 0:
         raise InfeasibleError("the other nodes cannot cover the layers that the pinned ones leave open")

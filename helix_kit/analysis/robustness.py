@@ -11,9 +11,9 @@ import numpy as np
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import Flow
-from helix_kit.placement import plan as solve
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.planning import plan as solve
 from helix_kit.profiles import Profile
 
 if TYPE_CHECKING:

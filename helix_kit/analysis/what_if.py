@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.cluster import Cluster, Link, LinkException, Network, Node
 from helix_kit.errors import HelixKitError
-from helix_kit.placement import plan as solve
 from helix_kit.placement.plan import Plan
+from helix_kit.planning import plan as solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,11 +76,12 @@ def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0,
     return found
 
 
+@renamed_keywords(time_limit="time_limit_s")
 def what_if(
     plan: Plan,
     asked: Iterable[Change] | None = None,
     *,
-    time_limit: float = 10.0,
+    time_limit_s: float = 10.0,
     progress: Progress | None = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -89,7 +91,7 @@ def what_if(
     ----------
     asked
         None: `changes(plan)`.
-    time_limit
+    time_limit_s
         Seconds of solving for each.
     options
         Further options of `helix_kit.plan`; the method is the default one.
@@ -104,12 +106,12 @@ def what_if(
     import pandas as pd
 
     todo = list(changes(plan) if asked is None else asked)
-    base = max(plan.flow_tokens_per_s, _flow(plan, plan.cluster, time_limit, options)[0])
+    base = max(plan.flow_tokens_per_s, _flow(plan, plan.cluster, time_limit_s, options)[0])
     rows = []
     for index, change in enumerate(todo):
         if progress:
             progress(index, len(todo), change.name)
-        flow, gap = _flow(plan, change.cluster, time_limit, options)
+        flow, gap = _flow(plan, change.cluster, time_limit_s, options)
         if change.kind != "lose":
             # The old plan is still possible on a larger cluster, whatever the solver found in its time.
             flow = max(flow, base)
@@ -151,11 +153,11 @@ def losses(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
 
 
-def _flow(plan: Plan, cluster: Cluster, time_limit: float, options: dict[str, Any]) -> tuple[float, float | None]:
+def _flow(plan: Plan, cluster: Cluster, time_limit_s: float, options: dict[str, Any]) -> tuple[float, float | None]:
     # Profiles of kinds that the plan knows stay as they are; new kinds get theirs from the tables.
     known = {kind: plan.profiles[kind] for kind in cluster.kind_counts if kind in plan.profiles}
     try:
-        made = solve(cluster, plan.model, time_limit=time_limit, profiles=known, seed=plan.seed, **options)
+        made = solve(cluster, plan.model, time_limit_s=time_limit_s, profiles=known, seed=plan.seed, **options)
     except HelixKitError:
         return 0.0, None
     return made.flow_tokens_per_s, made.gap

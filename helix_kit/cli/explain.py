@@ -37,7 +37,7 @@ def explain_command(
     if what_if:
         with Status("Planning each change", as_json) as say:
             tables["what_if"] = analysis.what_if(
-                plan, time_limit=time_limit, progress=lambda done, of, name: say(f"{done} of {of}: {name}")
+                plan, time_limit_s=time_limit, progress=lambda done, of, name: say(f"{done} of {of}: {name}")
             )
     if losses:
         tables["losses"] = analysis.losses(plan)

@@ -99,8 +99,9 @@ def plan_command(
     """Place the layers of a model on a cluster, with a proven bound on what is possible."""
     from helix_kit.cluster import load_cluster
     from helix_kit.model import load_model
-    from helix_kit.placement import Plan, plan
+    from helix_kit.placement import Plan
     from helix_kit.placement.cheapest import cheapest
+    from helix_kit.planning import plan
     from helix_kit.profiles import load_profiles
 
     if time_limit <= 0:
@@ -151,7 +152,7 @@ def plan_command(
                 chosen,
                 reach,
                 solver=solver,
-                time_limit=time_limit,
+                time_limit_s=time_limit,
                 seed=seed,
                 profiles=measured,
                 stop=stop,
@@ -164,7 +165,7 @@ def plan_command(
                 method=method,
                 objective=objective,
                 solver=solver,
-                time_limit=time_limit,
+                time_limit_s=time_limit,
                 seed=seed,
                 partial_inference=partial_inference,
                 profiles=measured,

@@ -1,15 +1,11 @@
-"""Which layers go where: methods, bounds and the plan they make.
+"""Which layers go where: the problem, the methods that place layers, bounds, and the plan that results.
 
->>> from helix_kit.cluster import Cluster
->>> from helix_kit.model import Model
->>> made = plan(Cluster.preset("single24"), Model.preset("llama2-70b"), time_limit=30)
->>> round(made.flow_tokens_per_s, 1), made.gap < 0.001
-(2045.6, True)
+`helix_kit.planning.plan` is the verb that users call; `helix_kit.placement.planner.plan_problem` is the same for a
+problem that is built already.
 """
 
-# The function `plan` takes the name of the module that holds the class: import the module first.
+from helix_kit.placement.method import Method, Placed, PlanOptions, Task
 from helix_kit.placement.plan import Plan
-from helix_kit.placement.planner import METHODS, OBJECTIVES, plan
 from helix_kit.placement.problem import Problem
 
-__all__ = ["METHODS", "OBJECTIVES", "Plan", "Problem", "plan"]
+__all__ = ["Method", "Placed", "Plan", "PlanOptions", "Problem", "Task"]

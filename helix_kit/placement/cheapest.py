@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyomo.environ as pyo
 
+from helix_kit._deprecation import renamed_keywords
 from helix_kit.catalogue import gpus
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
@@ -33,6 +34,7 @@ SCARCITY = (0.0, 0.1, 0.3, 1.0)
 """How much more than its price a node may count, per share of the largest price."""
 
 
+@renamed_keywords(time_limit="time_limit_s")
 def cheapest(
     cluster: Cluster,
     model: Model,
@@ -40,7 +42,7 @@ def cheapest(
     *,
     prices: Mapping[str, float] | None = None,
     solver: str = "highs",
-    time_limit: float = 60.0,
+    time_limit_s: float = 60.0,
     seed: int = 0,
     profiles: Mapping[str, Profile] | None = None,
     stop: Stop | None = None,
@@ -65,16 +67,16 @@ def cheapest(
     problem = Problem.of(cluster, model, profiles)
     groups = groups_of(problem)
     price = [_price(g.kind, prices, cluster) for g in groups]
-    watch = Watch(time_limit, stop=stop)
+    watch = Watch(time_limit_s, stop=stop)
     target, best = tokens_per_s, None
     for _ in range(ROUNDS):
         chosen = _choose(problem, groups, price, target, solver, watch, seed)
-        if chosen is None or watch.over():
+        if chosen is None or watch.is_over():
             break
         names, floor = chosen
         part = cluster.subset(names, f"{cluster.name}-cheapest")
         made = plan_problem(
-            Problem.of(part, model, profiles), solver=solver, time_limit=max(1.0, watch.left), seed=seed, stop=stop,
+            Problem.of(part, model, profiles), solver=solver, time_limit_s=max(1.0, watch.left_s), seed=seed, stop=stop,
             progress=progress,
         )  # fmt: skip
         if made.flow_tokens_per_s >= tokens_per_s * (1 - 1e-6):
@@ -83,7 +85,7 @@ def cheapest(
         # The mix of fewer nodes has another T(k): ask for as much more as was missing.
         target *= tokens_per_s / made.flow_tokens_per_s * 1.002
     if best is None:
-        whole = plan_problem(problem, solver=solver, time_limit=max(1.0, watch.left), seed=seed, stop=stop)
+        whole = plan_problem(problem, solver=solver, time_limit_s=max(1.0, watch.left_s), seed=seed, stop=stop)
         if whole.flow_tokens_per_s < tokens_per_s:
             raise InfeasibleError(
                 f"all of cluster {cluster.name} reaches {whole.flow_tokens_per_s:.1f} tokens/s "
@@ -134,7 +136,7 @@ def _choose(
     model.price = pyo.Objective(expr=sum(_cost(s, price) * model.count[p] for p, s in enumerate(stages)))
     model.all_layers = pyo.Constraint(expr=sum(s.length * model.count[p] for p, s in enumerate(stages)) >= layers)
     define_node_supply_constraints(model, [s.uses for s in stages], [group.size for group in groups])
-    settings = SolverSettings(solver, time_limit_s=min(10.0, watch.left), seed=seed, mip_gap=1e-4)
+    settings = SolverSettings(solver, time_limit_s=min(10.0, watch.left_s), seed=seed, mip_gap=1e-4)
     solution = solve_model(model, settings)
     if solution.value is None:
         return None

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from helix_kit.placement.baselines.heuristics import Layout
 from helix_kit.placement.groups import Group
-from helix_kit.placement.method import Task
+from helix_kit.placement.method import Layout, Task
 from helix_kit.placement.problem import Problem
 
 SWEEPS = 4
@@ -30,7 +29,7 @@ def find(task: Task, old: Layout, price: float, fresh: Layout) -> Layout:
     problem = task.problem
 
     def net(layout: Layout) -> float:
-        flow = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+        flow = task.max_flow(layout).tokens_per_s
         return flow - price * moved_gb(problem, old, layout) if flow > 0 else float("-inf")
 
     def climb(layout: Layout, spans: list[tuple[int, int]]) -> Layout:
@@ -40,7 +39,7 @@ def find(task: Task, old: Layout, price: float, fresh: Layout) -> Layout:
             before = value
             for name in [n.name for n in problem.cluster.nodes]:
                 for span in dict.fromkeys([old.get(name), None, *spans]):
-                    if task.watch.over():
+                    if task.watch.is_over():
                         return layout
                     if span == layout.get(name) or (span and span[1] - span[0] > problem.max_layers(name)):
                         continue

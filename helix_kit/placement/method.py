@@ -1,26 +1,103 @@
-"""The contract of placement methods: a `Task` goes in, a `Found` comes out."""
+"""The contract of placement methods: a `Task` goes in, a `Placed` comes out.
+
+A method is a function from `Task` to `Placed`. `helix_kit.placement.methods.METHODS` lists all methods by name, each
+with the options that it alone takes. The planner runs a method under a clock, computes the exact maximum flow of its
+placement, and proves bounds: a method only has to choose layer ranges.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from helix_kit.flow import Edge, Flow
 from helix_kit.placement.groups import Group
+from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 
+FlowSplit = Literal["balanced", "any"]
+Layout = dict[str, tuple[int, int]]
+"""Node name -> layer range [start, end)."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Every option of `helix_kit.plan` and `plan_problem` but the descriptions, the objective and the callbacks.
+
+    Parameters
+    ----------
+    method
+        A name in `helix_kit.placement.methods.METHODS`.
+    solver
+        ``highs``, ``glpk`` or ``gurobi``, for the methods that solve programs.
+    time_limit_s
+        Seconds after which the best plan found is returned.
+    seed
+        Seed of the solvers and of random methods.
+    partial_inference
+        Whether a request may enter a node's range after its first layer.
+    flow_split
+        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
+    max_stages
+        The largest number of nodes that a request may pass (method ``pattern``).
+    pins
+        Node name -> layer range [start, end) that it must hold (method ``pattern``).
+    base
+        A plan in use, to be changed only where that pays.
+    price_per_gb
+        Tokens/s that each GB of weights loaded anew must gain, when there is a `base`.
+    prove
+        Whether to search for bounds beyond those that the method finds on its way.
+    degree
+        Links kept at each node, the fastest first; None keeps all (method ``paper-milp``).
+    initial
+        Whether the program starts from the best heuristic (method ``paper-milp``).
+    mip_gap
+        Relative gap at which the solver stops (method ``paper-milp``).
+    tighten
+        Whether coefficients are cut down to a proven bound (method ``paper-milp``).
+    write_lp
+        File that the program is written to, with readable names (method ``paper-milp``).
+
+    Examples
+    --------
+    >>> PlanOptions(time_limit_s=5.0).solver
+    'highs'
+    """
+
+    method: str = "pattern"
+    solver: str = "highs"
+    time_limit_s: float = 60.0
+    seed: int = 0
+    partial_inference: bool = True
+    flow_split: FlowSplit = "balanced"
+    max_stages: int | None = None
+    pins: Mapping[str, tuple[int, int]] | None = None
+    base: Plan | None = None
+    price_per_gb: float = 0.0
+    prove: bool = True
+    degree: int | None = None
+    initial: bool = True
+    mip_gap: float = 1e-4
+    tighten: bool = True
+    write_lp: str | Path | None = None
+
 
 @dataclass
-class Found:
+class Placed:
     """What a method returns: a placement, and what it knows about it."""
 
-    placement: dict[str, tuple[int, int]]
+    placement: Layout
     links: set[Edge] | None = None
-    """Links that requests may take; None: all that fit."""
+    """Links that requests may take; None: every link between layer ranges that follow each other."""
     bounds: dict[str, float] = field(default_factory=dict)
+    """Name -> proven upper bound on the flow of any placement, in tokens/s."""
     notes: list[str] = field(default_factory=list)
     solver: str | None = None
+    """The solver that was used; None when the method used none."""
 
 
 @dataclass
@@ -29,15 +106,26 @@ class Task:
 
     problem: Problem
     watch: Watch
-    solver: str
-    seed: int
-    partial_inference: bool
     groups: list[Group]
-    options: dict[str, Any] = field(default_factory=dict)
-    flow_split: Literal["balanced", "any"] = "balanced"
+    """The problem's interchangeable nodes."""
+    options: PlanOptions = field(default_factory=PlanOptions)
 
-    def flow(self, found: Found, split: Literal["balanced", "any"] = "any") -> Flow:
-        """An exact maximum flow of what a method found."""
+    def max_flow(
+        self, placement: Mapping[str, tuple[int, int]], links: set[Edge] | None = None, split: FlowSplit = "any"
+    ) -> Flow:
+        """An exact maximum flow of a placement under this task's rule for partial inference."""
         return self.problem.max_flow(
-            found.placement, partial_inference=self.partial_inference, links=found.links, split=split
+            placement, partial_inference=self.options.partial_inference, links=links, split=split
         )
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry in the table of methods."""
+
+    place: Callable[[Task], Placed]
+    options: tuple[str, ...] = ()
+    """Names of the fields of `PlanOptions` that this method takes and others do not."""
+
+
+__all__ = ["FlowSplit", "Layout", "Method", "Placed", "PlanOptions", "Task"]

@@ -15,9 +15,9 @@ Stop = Callable[[], bool] | threading.Event
 class Watch:
     """Best value and bound so far; every change is recorded and reported."""
 
-    def __init__(self, time_limit: float = 60.0, progress: Progress | None = None, stop: Stop | None = None) -> None:
+    def __init__(self, time_limit_s: float = 60.0, progress: Progress | None = None, stop: Stop | None = None) -> None:
         self.started = time.perf_counter()
-        self.time_limit = time_limit
+        self.time_limit_s = time_limit_s
         self.value, self.bound = 0.0, float("inf")
         self.history: list[tuple[float, float, float]] = []
         self._progress, self._stop = progress, stop
@@ -28,9 +28,9 @@ class Watch:
         return time.perf_counter() - self.started
 
     @property
-    def left(self) -> float:
+    def left_s(self) -> float:
         """Seconds until the time limit, at least 0."""
-        return max(0.0, self.time_limit - self.seconds)
+        return max(0.0, self.time_limit_s - self.seconds)
 
     def stopped(self) -> bool:
         """Whether Stop was pressed."""
@@ -38,9 +38,9 @@ class Watch:
             return False
         return self._stop.is_set() if isinstance(self._stop, threading.Event) else bool(self._stop())
 
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether to end now: Stop, or no time left."""
-        return self.left <= 0 or self.stopped()
+        return self.left_s <= 0 or self.stopped()
 
     def report(self, value: float | None = None, bound: float | None = None, message: str = "") -> None:
         """Record an incumbent or a bound (kept if better than the last) and tell the callback."""

@@ -84,13 +84,13 @@ def _starts(problem: Problem, seed: int) -> Iterator[Layout]:
     for factor in DEPTHS:
         try:
             yield plan_problem(
-                problem, max_stages=round(fewest * factor), time_limit=5.0, seed=seed, prove=False
+                problem, max_stages=round(fewest * factor), time_limit_s=5.0, seed=seed, prove=False
             ).placement
         except InfeasibleError:
             continue
     for method in STARTS:
         try:
-            made = plan_problem(problem, method=method, time_limit=5.0, seed=seed)
+            made = plan_problem(problem, method=method, time_limit_s=5.0, seed=seed)
         except InfeasibleError:
             continue
         if problem.holds(made.placement):

@@ -49,7 +49,7 @@ def candidates(
         if problem.holds(made):
             yield family, made
     yield from (("uniform", placement) for placement in uniform(groups, predictor))
-    solving: dict[str, Any] = {"solver": solver, "over": watch.over, "left": lambda: watch.left, "seed": seed}
+    solving: dict[str, Any] = {"solver": solver, "over": watch.is_over, "left": lambda: watch.left_s, "seed": seed}
 
     def laid(name: str, **options: Any) -> Iterator[tuple[str, Layout]]:
         for _, chosen in stage_program.programs(groups, predictor, **solving, **options):
@@ -80,15 +80,15 @@ def depth_capped(
     least = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= problem.num_layers), 0)
     caps = [round(least * factor) for factor in (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)]
     for cap in dict.fromkeys(caps):
-        if watch.over():
+        if watch.is_over():
             return
         if rules.max_stages is not None and cap > rules.max_stages:
             continue
         # One solve must not take the time of all the others.
-        limit = max(1.0, watch.left / 3)
+        limit = max(1.0, watch.left_s / 3)
         try:
             made = plan_problem(
-                problem, solver=solver, seed=seed, max_stages=cap, time_limit=limit, stop=watch.stopped, prove=False,
+                problem, solver=solver, seed=seed, max_stages=cap, time_limit_s=limit, stop=watch.stopped, prove=False,
                 flow_split="any", partial_inference=rules.partial_inference,
             )  # fmt: skip
         except InfeasibleError:

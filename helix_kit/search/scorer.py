@@ -123,7 +123,7 @@ class Scorer:
         """What `Evaluator.polish` makes of each within so many seconds, in their order."""
         if not self._workers:
             clock = Watch(seconds, stop=stop)
-            return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds, over=clock.over)]
+            return [c for p in parents for c in self.here.polish(p, seed=seed, rounds=rounds, over=clock.is_over)]
         tasks = [{"polish": {"parent": p, "seed": seed, "rounds": rounds, "seconds": seconds}} for p in parents]
         return [c for answer in self._ask(tasks, stop) for c in answer]
 

@@ -140,7 +140,7 @@ class Search:
 
     def screen(self, placements: Sequence[pool.Layout], until: float, solver: str) -> None:
         """Make the pool, and simulate those that the predictor likes, and some of every depth."""
-        inner = Watch(self.watch.time_limit * POOL_SHARE, stop=self.watch.stopped)
+        inner = Watch(self.watch.time_limit_s * POOL_SHARE, stop=self.watch.stopped)
         found: dict[str, Candidate] = {}
         families: dict[str, list[Candidate]] = {}
         rules, predictor = self.evaluator.rules, self.evaluator.predictor
@@ -170,7 +170,7 @@ class Search:
         order = [c for c in order if c.predicted >= ranked[0].predicted * WORTH_A_RUN]
         if rules.flow_split == "any":
             # With a count of simulations no clock decides.
-            share = (POLISH_SHARE if self.most_simulations == np.inf else 1.0) * self.watch.time_limit
+            share = (POLISH_SHARE if self.most_simulations == np.inf else 1.0) * self.watch.time_limit_s
             order = [*self.polished(_once(order), self.watch.seconds + share), *order]
             until += share
         if self.window_s is None:
@@ -230,7 +230,7 @@ class Search:
             return few, [self.setting.seed]
         measured: list[Candidate] = []
         for start in range(0, len(finalists), STEPS):
-            if start and self.watch.over():
+            if start and self.watch.is_over():
                 break
             some = finalists[start : start + STEPS]
             runs = [self.scorer.simulate(some, other, self.stopped) for other in others]
@@ -331,10 +331,10 @@ def plan_served(
     fixed = check_pins(problem, pins or {})
     setting = Setting(mode, execution, rate, duration=window_s or WINDOW_S, seed=seed)
     rules = Rules(flow_split, partial_inference, fixed, max_stages, limits, rate if mode == "online" else None)
-    limit = watch.time_limit
+    limit = watch.time_limit_s
     # The proven maximum flow first: it is known in seconds, and its plan belongs in the pool.
     most = plan_problem(
-        problem, solver=solver, seed=seed, time_limit=max(1.0, limit * FLOW_SHARE), stop=watch.stopped,
+        problem, solver=solver, seed=seed, time_limit_s=max(1.0, limit * FLOW_SHARE), stop=watch.stopped,
         partial_inference=partial_inference, pins=fixed or None, max_stages=max_stages,
     )  # fmt: skip
     watch.report(value=most.flow_tokens_per_s, bound=most.bound_tokens_per_s, message="the maximum flow")

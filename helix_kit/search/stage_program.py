@@ -169,7 +169,7 @@ def _choose(
     prefills_per_s: float,
     output_tokens: float,
     solver: str,
-    time_limit: float,
+    time_limit_s: float,
     stop: Callable[[], bool],
     seed: int,
     caution: float,
@@ -198,7 +198,7 @@ def _choose(
     model.round_trip = pyo.Objective(expr=sum(costs[b] * model.count[i] for i, b in enumerate(kept)))
     model.all_layers = pyo.Constraint(expr=sum(b.length * model.count[i] for i, b in enumerate(kept)) == num_layers)
     define_node_supply_constraints(model, [b.counts for b in kept], sizes)
-    solution = solve_model(model, SolverSettings(solver, time_limit, MIP_GAP, seed, stop))
+    solution = solve_model(model, SolverSettings(solver, time_limit_s, MIP_GAP, seed, stop))
     if solution.value is None:
         return None
     return chosen_columns(model, kept)

@@ -28,7 +28,7 @@ def _do(evaluator: Evaluator, task: dict[str, Any]) -> list[Candidate]:
         polish = task["polish"]
         clock = Watch(polish["seconds"])
         return evaluator.polish(
-            layout_of(polish["parent"]), seed=polish["seed"], rounds=polish["rounds"], over=clock.over
+            layout_of(polish["parent"]), seed=polish["seed"], rounds=polish["rounds"], over=clock.is_over
         )
     setting = Setting(**task["setting"])
     if "candidate" in task:

@@ -19,11 +19,12 @@ from helix_kit.cluster import preset_names as cluster_names
 from helix_kit.errors import HelixKitError
 from helix_kit.model import Model, load_model
 from helix_kit.model import preset_names as model_names
-from helix_kit.placement import plan as solve
+from helix_kit.placement.methods import METHODS
 from helix_kit.placement.plan import Plan
-from helix_kit.placement.planner import METHODS, OBJECTIVES
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers.solve import SOLVERS
+from helix_kit.planning import OBJECTIVES
+from helix_kit.planning import plan as solve
 from helix_kit.plots.words import number
 from helix_kit.widgets.background import Background
 from helix_kit.widgets.cluster_table import TableRow, apply_table, table_of
@@ -86,7 +87,7 @@ class ClusterEditor(PictureBox):
         self.forget_button = W.Button(
             description="Forget exceptions", tooltip="apply the two rules above to these links too"
         )
-        self.method = W.Dropdown(options=METHODS, description="method")
+        self.method = W.Dropdown(options=tuple(METHODS), description="method")
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective")
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
@@ -244,7 +245,7 @@ class ClusterEditor(PictureBox):
                 method=self.method.value,
                 objective=self.objective.value,
                 solver=self.solver.value,
-                time_limit=self.limit.value,
+                time_limit_s=self.limit.value,
                 max_stages=self.depth.value or None,
                 progress=lambda *now: self.status.say(progress_text(*now)),
                 stop=stop,

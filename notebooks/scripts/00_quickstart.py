@@ -55,7 +55,7 @@ pd.DataFrame(
 # carry; the gap between the two says how much better you could possibly do.
 
 # %%
-plan = hk.plan(cluster, model, time_limit=30)
+plan = hk.plan(cluster, model, time_limit_s=30)
 print(f"value {plan.flow_tokens_per_s:,.1f} tokens/s")
 print(f"bound {plan.bound_tokens_per_s:,.1f} tokens/s")
 print(f"gap   {plan.gap:.3%} after {plan.seconds:.2f} s")
@@ -119,7 +119,7 @@ latencies(run.summary())
 # %%
 small_cluster = hk.Cluster.preset("laptop")
 small_model = hk.Model.preset("SmolLM2-135M")
-small_plan = hk.plan(small_cluster, small_model, time_limit=30)
+small_plan = hk.plan(small_cluster, small_model, time_limit_s=30)
 print(f"value {small_plan.flow_tokens_per_s:.1f} tokens/s, bound {small_plan.bound_tokens_per_s:.1f}")
 small_plan.show()
 

@@ -148,7 +148,7 @@ home = hk.Cluster.model_validate(
         "network": {"within_region": {"bandwidth_gbps": 1, "latency_ms": 0.5}},
     }
 )
-plan = hk.plan(home, mine, time_limit=10)
+plan = hk.plan(home, mine, time_limit_s=10)
 plan.show()
 
 # %%

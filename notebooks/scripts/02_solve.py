@@ -80,7 +80,7 @@ tiny = hk.Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count"
 small = hk.Model.preset("SmolLM2-135M").model_copy(update={"name": "short", "num_layers": 6, "layer_gb": 4.0})
 rows = {}
 for solver in ("highs", "glpk"):
-    plan = hk.plan(tiny, small, method="paper-milp", solver=solver, time_limit=LIMIT_S)
+    plan = hk.plan(tiny, small, method="paper-milp", solver=solver, time_limit_s=LIMIT_S)
     rows[f"paper-milp, {solver}"] = {
         "tokens/s": plan.flow_tokens_per_s,
         "bound": plan.bound_tokens_per_s,
@@ -101,11 +101,11 @@ pd.DataFrame(rows).T.round(2)
 ten, llama = hk.Cluster.preset("cluster10"), hk.Model.preset("llama-30b")
 runs = {
     "as in the paper, HiGHS": hk.plan(
-        ten, llama, method="paper-milp", time_limit=LIMIT_S, initial=False, tighten=False
+        ten, llama, method="paper-milp", time_limit_s=LIMIT_S, initial=False, tighten=False
     ),
-    "cut at B1, HiGHS": hk.plan(ten, llama, method="paper-milp", time_limit=LIMIT_S, initial=False),
-    "pattern program, HiGHS": hk.plan(ten, llama, time_limit=LIMIT_S),
-    "pattern program, GLPK": hk.plan(ten, llama, solver="glpk", time_limit=LIMIT_S),
+    "cut at B1, HiGHS": hk.plan(ten, llama, method="paper-milp", time_limit_s=LIMIT_S, initial=False),
+    "pattern program, HiGHS": hk.plan(ten, llama, time_limit_s=LIMIT_S),
+    "pattern program, GLPK": hk.plan(ten, llama, solver="glpk", time_limit_s=LIMIT_S),
 }
 pd.DataFrame(
     {
@@ -162,7 +162,7 @@ plt.show()
 table = {}
 for name in ("single24", "geo24", "hetero42"):
     problem = hk.Problem.of(hk.Cluster.preset(name), hk.Model.preset("llama2-70b"))
-    p = hk.plan(problem.cluster, problem.model, time_limit=6 if FAST else 30)
+    p = hk.plan(problem.cluster, problem.model, time_limit_s=6 if FAST else 30)
     table[name] = {
         "compute bound": problem.compute_bound,
         "B1": bounds.b1(groups_of(problem), problem.num_layers),

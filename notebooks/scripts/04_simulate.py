@@ -35,7 +35,7 @@ FAST = os.environ.get("FAST") == "1"
 SECONDS = 120 if FAST else 600
 
 cluster, model = hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b")
-plan = hk.plan(cluster, model, time_limit=30)
+plan = hk.plan(cluster, model, time_limit_s=30)
 
 # %% [markdown]
 # ## 1 Online: requests come when they come
@@ -96,7 +96,7 @@ plt.show()
 methods = ["pattern", "swarm", "petals", "separate", "proportional"]
 online = hk.Workload.azure_conversation(rate_per_s=0.3, duration_s=SECONDS + 60)
 table = compare(
-    methods, {"online": online}, cluster=cluster, model=model, warmup_s=60, duration_s=SECONDS, time_limit=20
+    methods, {"online": online}, cluster=cluster, model=model, warmup_s=60, duration_s=SECONDS, time_limit_s=20
 )
 table.drop(columns=["gap", "problem"]).round(2)
 

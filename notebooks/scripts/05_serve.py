@@ -63,7 +63,7 @@ plt.show()
 # (`devices=` says where, `launcher="ray"` spreads them over machines).
 
 # %%
-plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), time_limit=20)
+plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), time_limit_s=20)
 plan.show()
 
 # %%

@@ -84,7 +84,7 @@ SECONDS = 120 if FAST else 300
 full_house = hk.Workload.offline(duration_s=SECONDS + 60)
 rows, found = {}, {}
 for objective in ("flow", "served"):
-    made = found[objective] = hk.plan(plan.cluster, plan.model, objective=objective, time_limit=6 if FAST else 20)
+    made = found[objective] = hk.plan(plan.cluster, plan.model, objective=objective, time_limit_s=6 if FAST else 20)
     summary = hk.simulate(made, full_house, mode="offline", warmup_s=60, duration_s=SECONDS).summary()
     rows[f"planned for {objective}"] = {
         "flow, tokens/s": made.flow_tokens_per_s,
@@ -113,7 +113,7 @@ found["served"].pareto()
 print(explain(plan))
 
 # %%
-answers = what_if(plan, changes(plan, lose=not FAST), time_limit=3 if FAST else 6)
+answers = what_if(plan, changes(plan, lose=not FAST), time_limit_s=3 if FAST else 6)
 answers[["change", "flow_tokens_per_s", "gain_tokens_per_s", "gain_percent", "usd_per_hour", "gain_per_usd"]].round(2)
 
 # %% [markdown]

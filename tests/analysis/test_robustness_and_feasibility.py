@@ -49,7 +49,7 @@ def test_no_error_means_no_difference(mixed_plan):
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", ["single24", "geo24"])
 def test_served_plan_stays_ahead_with_wrong_profiles(cluster):
-    chosen = plan(cluster, "llama2-70b", objective="served", max_simulations=40, time_limit=600)
+    chosen = plan(cluster, "llama2-70b", objective="served", max_simulations=40, time_limit_s=600)
     table = robustness(chosen, samples=20, measure="served", against=["swarm", "petals", "separate", "proportional"])
     assert len(table) >= 3
     assert (table["beaten_by_plan_percent"].iloc[1:] >= 90).all(), table

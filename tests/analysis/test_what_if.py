@@ -20,7 +20,7 @@ def small_plan():
             "network": {"between_regions": {"bandwidth_gbps": 0.05, "latency_ms": 40}},
         }
     )
-    return plan(cluster, Model.preset("llama-30b"), time_limit=10)
+    return plan(cluster, Model.preset("llama-30b"), time_limit_s=10)
 
 
 def test_changes_add_lose_and_widen_what_there_is(small_plan):
@@ -44,12 +44,12 @@ def test_changes_add_lose_and_widen_what_there_is(small_plan):
 
 
 def test_answers_are_what_planning_the_changed_cluster_gives(small_plan):
-    table = what_if(small_plan, time_limit=10)
+    table = what_if(small_plan, time_limit_s=10)
     assert list(table["gain_tokens_per_s"]) == sorted(table["gain_tokens_per_s"], reverse=True)
     rows = table.set_index("change")
     asked = {c.name: c for c in changes(small_plan)}
     for name in ("one more A100-40G in us", "one L4 less in eu"):
-        again = plan(asked[name].cluster, small_plan.model, time_limit=10)
+        again = plan(asked[name].cluster, small_plan.model, time_limit_s=10)
         assert rows.loc[name, "flow_tokens_per_s"] == pytest.approx(again.flow_tokens_per_s, rel=2e-3)
     assert (rows[rows["kind"] == "add"]["gain_tokens_per_s"] >= 0).all()
     assert rows.loc["one A100-40G less in us", "gain_tokens_per_s"] < 0
@@ -62,7 +62,7 @@ def test_a_loss_that_leaves_no_plan_counts_as_zero():
         Cluster.model_validate({"name": "two", "nodes": [{"gpu": "A100-80G", "count": 1}, {"gpu": "T4", "count": 1}]}),
         Model.preset("llama-30b"),
     )
-    rows = what_if(alone, time_limit=5).set_index("change")
+    rows = what_if(alone, time_limit_s=5).set_index("change")
     assert rows.loc["one A100-80G less", "flow_tokens_per_s"] == 0
     assert rows.loc["one A100-80G less", "gain_percent"] == -100
 
@@ -80,5 +80,5 @@ def test_losses_are_the_max_flow_of_what_is_left(overlapping_plan):
 
 def test_progress_names_what_is_planned(small_plan):
     heard = []
-    what_if(small_plan, changes(small_plan, lose=False)[:1], time_limit=5, progress=lambda *now: heard.append(now))
+    what_if(small_plan, changes(small_plan, lose=False)[:1], time_limit_s=5, progress=lambda *now: heard.append(now))
     assert heard == [(0, 1, "one more A100-40G in us"), (1, 1, "done")]

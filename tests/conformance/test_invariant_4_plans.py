@@ -10,7 +10,7 @@ METHODS = ("pattern", "swarm", "petals", "proportional", "parallax", "separate",
 @pytest.mark.parametrize("cluster", ["single24", "hetero42"])
 @pytest.mark.parametrize("method", METHODS)
 def test_pipelines_cover_every_layer_once(cluster, method):
-    plan = hk.plan(cluster, "llama2-70b", method=method, time_limit=10)
+    plan = hk.plan(cluster, "llama2-70b", method=method, time_limit_s=10)
     assert sum(rate for _, rate in plan.pipelines) == pytest.approx(plan.flow_tokens_per_s, abs=0.01)
     for path, rate in plan.pipelines:
         assert rate > 0

@@ -37,7 +37,7 @@ def rederived(plan):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("cluster", "model"), CASES)
 def test_flow_is_rederived_and_under_its_bounds(cluster, model, method):
-    plan = hk.plan(cluster, model, method=method, time_limit=10)
+    plan = hk.plan(cluster, model, method=method, time_limit_s=10)
     assert plan.flow_tokens_per_s == pytest.approx(rederived(plan), rel=1e-6)
     assert plan.flow_tokens_per_s <= plan.bound_tokens_per_s
     assert plan.bound_tokens_per_s == min(plan.bounds.values())
@@ -46,7 +46,7 @@ def test_flow_is_rederived_and_under_its_bounds(cluster, model, method):
 
 @pytest.mark.parametrize(("cluster", "model"), CASES)
 def test_no_bound_of_one_method_is_below_a_value_of_another(cluster, model):
-    plans = [hk.plan(cluster, model, method=m, time_limit=10) for m in METHODS]
+    plans = [hk.plan(cluster, model, method=m, time_limit_s=10) for m in METHODS]
     best = max(p.flow_tokens_per_s for p in plans)
     for plan in plans:
         for name, bound in plan.bounds.items():

@@ -192,7 +192,7 @@ def check_pattern(problem, equal):
 
 
 def check_paper_milp(problem, solver, partial_inference):
-    options = {"method": "paper-milp", "solver": solver, "mip_gap": 1e-6, "time_limit": 60}
+    options = {"method": "paper-milp", "solver": solver, "mip_gap": 1e-6, "time_limit_s": 60}
     plan = plan_problem(problem, partial_inference=partial_inference, **options)
     value = problem.max_flow(plan.placement, partial_inference=partial_inference).tokens_per_s
     assert plan.flow_tokens_per_s == pytest.approx(value, abs=0.002)

@@ -70,7 +70,7 @@ def test_random_pins_are_kept_or_refused(data):
         size = data.draw(st.integers(1, 7))
         start = data.draw(st.integers(0, 80 - size))
         pins[name] = (start, start + size)
-    plan = hk.plan("single24", "llama2-70b", pins=pins, time_limit=10)
+    plan = hk.plan("single24", "llama2-70b", pins=pins, time_limit_s=10)
     assert {n: plan.placement[n] for n in pins} == pins
     assert plan.flow_tokens_per_s > 500
 
@@ -105,10 +105,10 @@ def test_contradictory_pins(pins, error, text):
         ({"method": "magic"}, "method"),
         ({"objective": "beauty"}, "objective"),
         ({"solver": "cplex"}, "solver"),
-        ({"time_limit": 0}, "time_limit"),
+        ({"time_limit_s": 0}, "time_limit_s"),
         ({"max_stages": 0}, "max_stages"),
-        ({"max_stages": 5, "method": "swarm"}, "method"),
-        ({"pins": {"T4-0": (0, 4)}, "method": "petals"}, "method"),
+        ({"max_stages": 5, "method": "swarm"}, "max_stages"),
+        ({"pins": {"T4-0": (0, 4)}, "method": "petals"}, "pins"),
     ],
 )
 def test_wrong_options_name_the_field(options, field):
@@ -137,7 +137,7 @@ def test_options_that_nobody_knows_are_refused(options, text):
 def test_paper_milp_says_why_it_ended():
     stopped = hk.plan("single24", "llama2-70b", method="paper-milp", stop=lambda: True)
     assert "(stopped)" in stopped.notes[-1]
-    late = hk.plan("single24", "llama2-70b", method="paper-milp", time_limit=1)
+    late = hk.plan("single24", "llama2-70b", method="paper-milp", time_limit_s=1)
     assert "(the time limit)" in late.notes[-1]
     done = hk.plan("cluster10", "llama-30b", method="paper-milp", mip_gap=100.0)
     assert "(ended within 100 of its bound)" in done.notes[-1]

@@ -5,7 +5,7 @@ import pytest
 import helix_kit as hk
 from helix_kit.plots.pareto import plot_pareto
 
-QUICK = {"max_simulations": 4, "window_s": 10.0, "jobs": 1, "time_limit": 60}
+QUICK = {"max_simulations": 4, "window_s": 10.0, "jobs": 1, "time_limit_s": 60}
 
 
 @pytest.fixture(scope="module")

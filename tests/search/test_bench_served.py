@@ -89,4 +89,4 @@ def test_searches_are_given_time_by_cluster(bench, monkeypatch, cluster, given_s
     arguments = argparse.Namespace(plans=None, time_limit=given_s, jobs=2)
     means = {"prompt_latency_s": 2.0, "decode_latency_s": 1.0}
     plan = bench.plan_of(arguments, "offline", cluster, "llama2-70b", means)
-    assert plan.args == (cluster, "llama2-70b") and plan.options["time_limit"] == limit_s
+    assert plan.args == (cluster, "llama2-70b") and plan.options["time_limit_s"] == limit_s

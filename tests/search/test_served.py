@@ -13,7 +13,7 @@ from helix_kit.search.scorer import Scorer, Step
 from helix_kit.search.served import Search
 from helix_kit.simulator import score
 
-OPTIONS = {"objective": "served", "max_simulations": 6, "jobs": 1, "window_s": 25.0, "time_limit": 120}
+OPTIONS = {"objective": "served", "max_simulations": 6, "jobs": 1, "window_s": 25.0, "time_limit_s": 120}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_stop_while_polishing_leaves_a_plan(monkeypatch):
 
     monkeypatch.setattr(Search, "polished", watched)
     plan = hk.plan(
-        "single24", "llama2-70b", objective="served", flow_split="any", jobs=2, window_s=10.0, time_limit=20,
+        "single24", "llama2-70b", objective="served", flow_split="any", jobs=2, window_s=10.0, time_limit_s=20,
         stop=lambda: bool(begun) and time.monotonic() > begun[0] + 0.5,
     )  # fmt: skip
     assert plan.served["decode_tokens_per_s"] > 0
@@ -225,6 +225,6 @@ def test_a_depth_cap_that_nothing_keeps_says_so():
 )
 def test_beats_the_published_plans(cluster, model, split, least):
     """Factors over what the published Helix plans decode offline, mean over six length seeds."""
-    plan = hk.plan(cluster, model, objective="served", time_limit=240, flow_split=split)
+    plan = hk.plan(cluster, model, objective="served", time_limit_s=240, flow_split=split)
     means = [score(plan, duration_s=600, seed=seed)["decode_tokens_per_s"] for seed in range(6)]
     assert sum(means) / 6 >= least

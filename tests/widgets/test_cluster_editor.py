@@ -101,7 +101,7 @@ def test_an_empty_table_and_a_broken_region_are_told_apart(editor):
 
 
 def test_stop_ends_a_solve_and_keeps_the_best_plan(editor, monkeypatch):
-    from helix_kit.placement import plan as real
+    from helix_kit.planning import plan as real
 
     def slow(cluster, model, *, progress, stop, **options):
         progress(0.1, 5.0, 10.0, "stub of a long solve")

@@ -14,7 +14,7 @@ from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robu
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.experiments.figures.common.rows import flow_of, method_rows
 from helix_kit.model import Model
-from helix_kit.placement.planner import plan
+from helix_kit.planning import plan
 
 MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
 """Kinds of machine and their counts in hetero42."""
@@ -49,7 +49,7 @@ def scaling(context: Context) -> pd.DataFrame:
     rows = []
     for nodes in FAST_SIZES if context.fast else SIZES:
         context.say(f"{nodes} nodes")
-        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit=AMPLE_S, seed=context.seed)
+        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit_s=AMPLE_S, seed=context.seed)
         context.measured[str(nodes)] = round(made.seconds, 2)
         rows.append({"nodes": nodes, **flow_of(made)})
     return pd.DataFrame(rows)
@@ -91,7 +91,7 @@ MODERN: dict[str, list[dict[str, Any]]] = {
     "4 A100-40G, 8 L4": [{"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 8}],
 }
 MODERN_METHODS = tuple(
-    (name, {"method": name, "time_limit": AMPLE_S}) for name in ("pattern", "swarm", "petals", "separate")
+    (name, {"method": name, "time_limit_s": AMPLE_S}) for name in ("pattern", "swarm", "petals", "separate")
 )
 
 

@@ -96,7 +96,7 @@ def _near(run: published.PublishedRun, context: Context) -> list[dict[str, Any]]
         parts = tuple({**part, "layout": f"{folder}/ilp"} for part in run.parts)
         return replace(run, parts=parts).calls(seed=context.seed)
     if run.method == "petals":
-        from helix_kit.placement.planner import plan
+        from helix_kit.planning import plan
 
         single = SETTINGS["single", run.model]
         made = plan(Cluster.preset(single.cluster), Model.preset(run.model), method="petals", seed=0, flow_split="any")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-import helix_kit.search  # noqa: F401 - the planner loads it by name; digests follow imports, so it is named here
 from helix_kit.experiments.figures.common import published
 from helix_kit.experiments.figures.common.settings import SETTINGS, Setting, own_plan, requests_of, serving
 from helix_kit.experiments.figures.pictures.own_plans import draw_own_plans
@@ -16,7 +15,7 @@ from helix_kit.experiments.figures.common.rows import SPEED, flow_of
 from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
-from helix_kit.placement.planner import plan
+from helix_kit.planning import plan
 
 SIMULATIONS, FAST_SIMULATIONS = 48, 10
 """Plans that the search for the most served may simulate: a number, not a time, so that results do not change."""
@@ -54,7 +53,7 @@ def own_plans(context: Context) -> pd.DataFrame:
                 problem.cluster,
                 problem.model,
                 objective=objective,
-                time_limit=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
+                time_limit_s=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
                 seed=context.seed,
                 **options,
             )

@@ -48,4 +48,4 @@ def placement_methods(context: Context) -> pd.DataFrame:
 def _methods(context: Context) -> list[tuple[str, dict[str, Any]]]:
     questions = FAST_QUESTIONS if context.fast else QUESTIONS
     limits: dict[str, dict[str, Any]] = {"paper-milp": {"stop": Questions(questions)}}
-    return [(method, {"method": method, "time_limit": AMPLE_S, **limits.get(method, {})}) for method in METHODS]
+    return [(method, {"method": method, "time_limit_s": AMPLE_S, **limits.get(method, {})}) for method in METHODS]

@@ -19,8 +19,8 @@ from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.model import Model
 from helix_kit.placement.paper import program as paper_milp
-from helix_kit.placement.solvers import solve as solvers
-from helix_kit.placement.planner import plan
+from helix_kit.placement.solvers import SolverSettings, solve_model
+from helix_kit.planning import plan
 from helix_kit.placement.problem import Problem
 
 DEGREE = 12
@@ -119,7 +119,7 @@ def solver_quality(context: Context) -> pd.DataFrame:
                 Model.preset("llama-30b"),
                 method=method,
                 solver=solver,
-                time_limit=5.0 if context.fast else 60.0,
+                time_limit_s=5.0 if context.fast else 60.0,
                 seed=context.seed,
             )
         except InfeasibleError:
@@ -156,7 +156,7 @@ def ablations(context: Context) -> pd.DataFrame:
         rows.append(row)
     for cluster in ("geo24", "hetero42"):
         context.say(f"{cluster} pattern program")
-        made = plan(Cluster.preset(cluster), Model.preset("llama2-70b"), time_limit=AMPLE_S, seed=context.seed)
+        made = plan(Cluster.preset(cluster), Model.preset("llama2-70b"), time_limit_s=AMPLE_S, seed=context.seed)
         context.measured[f"seconds of the pattern program, {cluster}"] = round(made.seconds, 2)
         helix = published.find(SETUPS[cluster], "llama2-70b", "helix", "offline")
         call = serving(made, "offline", requests_of(helix.parts[:1]), seed=context.seed)
@@ -210,7 +210,7 @@ def convergence(context: Context) -> pd.DataFrame:
     rows = []
     for cluster, model in list(dict.fromkeys(zip(table["cluster"], table["model"], strict=True))):
         context.say(cluster)
-        made = plan(Cluster.preset(cluster), Model.preset(model), time_limit=AMPLE_S, seed=context.seed)
+        made = plan(Cluster.preset(cluster), Model.preset(model), time_limit_s=AMPLE_S, seed=context.seed)
         curves: dict[str, Sequence[Point]] = {"pattern program (ours)": made.progress}
         for solver, name in (("glpk", "GLPK"), ("highs", "HiGHS")):
             context.say(f"{cluster}, the paper's program with {name}")
@@ -251,8 +251,7 @@ def _paper_progress(cluster: str, model: str, solver: str, seconds: float) -> li
         if point != (last, least):
             points.append((time.perf_counter() - began, *point))
 
-    found = solvers.solve(
-        program, solver, time_limit=seconds, mip_gap=1e-4, warm_start=solver == "highs", progress=report
-    )
+    settings = SolverSettings(solver, time_limit_s=seconds, mip_gap=1e-4)
+    found = solve_model(program, settings, warm_start=solver == "highs", progress=report)
     report(found.value, found.bound)
     return [*points, (time.perf_counter() - began, *points[-1][1:])]

@@ -56,11 +56,11 @@ def chain(problem: Problem, shares: dict[str, float]) -> dict[str, tuple[int, in
 
 def splits(problem: Problem, seed: int = 0) -> dict[str, Placement]:
     """Figure 1's three ways to split the layers: equal shares, shares by speed, and the plan by max flow."""
-    from helix_kit.placement.planner import plan
+    from helix_kit.planning import plan
 
     names = [n.name for n in problem.cluster.nodes]
     speed = {n: problem.max_layers(n) * problem.throughput(n, problem.max_layers(n)) for n in names}
-    best = plan(problem.cluster, problem.model, time_limit=AMPLE_S, seed=seed)
+    best = plan(problem.cluster, problem.model, time_limit_s=AMPLE_S, seed=seed)
     return {
         "uniform": chain(problem, dict.fromkeys(names, 1.0)),
         "balanced": chain(problem, speed),

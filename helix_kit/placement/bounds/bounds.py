@@ -63,26 +63,31 @@ def b1(groups: Sequence[Group], num_layers: int) -> float:
 
 
 def b2(
-    groups: Sequence[Group], num_layers: int, *, low: float, high: float, over: Callable[[], bool] = lambda: False
+    groups: Sequence[Group],
+    num_layers: int,
+    *,
+    low: float,
+    high: float,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> float:
     """The smallest F that the cover program refutes, searched between `low` (reached) and `high` (a bound)."""
     groups = _by_kind(groups)
-    while high - low > PRECISION * high and not over():
+    while high - low > PRECISION * high and not should_stop():
         middle = (low + high) / 2
-        refuted, _, _ = _cover_program(groups, num_layers, middle, over)
+        refuted, _, _ = _cover_program(groups, num_layers, middle, should_stop)
         low, high = (low, middle) if refuted else (middle, high)
     return high
 
 
-def of_nodes(groups: tuple[Group, ...], num_layers: int, over: Callable[[], bool] = lambda: False) -> float:
+def of_nodes(groups: tuple[Group, ...], num_layers: int, should_stop: Callable[[], bool] = lambda: False) -> float:
     """B2 with nothing known before: what these nodes alone could carry. Kept, for it is asked for again and again.
 
     Once `over`, it is a wider bound, which is not kept.
     """
     if (groups, num_layers) in _kept:
         return _kept[groups, num_layers]
-    found = b2(groups, num_layers, low=0.0, high=b1(groups, num_layers), over=over)
-    if not over():
+    found = b2(groups, num_layers, low=0.0, high=b1(groups, num_layers), should_stop=should_stop)
+    if not should_stop():
         if len(_kept) >= MOST_KEPT:
             _kept.pop(next(iter(_kept)))
         _kept[groups, num_layers] = found
@@ -108,13 +113,13 @@ def b4(
     solver: str = "highs",
     watch: Watch | None = None,
     rounds: int = 30,
-    time_limit: float = 5.0,
+    time_limit_s: float = 5.0,
 ) -> float:
     """`b2` and `b3` with one layer of two or more nodes, where regions force one; else `high`.
 
     `widest_crossing` is the capacity, in tokens/s, of the fastest link between two nodes of different regions.
     """
-    watch = watch or Watch(time_limit * rounds)
+    watch = watch or Watch(time_limit_s * rounds)
     regions = {g.region for g in groups}
     if len(regions) < 2:
         return high
@@ -123,7 +128,7 @@ def b4(
     for region in sorted(regions):
         alone = tuple(g for g in groups if g.region == region)
         if sum(g.size * g.max_layers for g in alone) >= num_layers:
-            floor = max(floor, of_nodes(alone, num_layers, watch.over))
+            floor = max(floor, of_nodes(alone, num_layers, watch.is_over))
     groups = _by_kind(groups)
     low = max(low, floor) * (1 + PRECISION)
     # Where no node carries so much alone, every cover has two or more: nothing new.
@@ -132,14 +137,14 @@ def b4(
 
     # Where a little less than the bound is not refuted, there is nothing to gain: a bisection would find no more.
     if not _refuted_in_integers(
-        groups, num_layers, max(low, high * (1 - 2e-3)), solver, min(time_limit, watch.left), watch, pairs=True
+        groups, num_layers, max(low, high * (1 - 2e-3)), solver, min(time_limit_s, watch.left_s), watch, pairs=True
     ):
         return high
     target = low * (1 + 2 * PRECISION)
     for _ in range(rounds):
-        if target >= high or watch.over() or high - low <= 1e-4 * high:
+        if target >= high or watch.is_over() or high - low <= 1e-4 * high:
             break
-        if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit, watch.left), watch, pairs=True):
+        if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit_s, watch.left_s), watch, pairs=True):
             high = target
         else:
             low = target
@@ -147,8 +152,10 @@ def b4(
     return high
 
 
-def b5(problem: Problem, groups: Sequence[Group], *, high: float, over: Callable[[], bool] = lambda: False) -> float:
-    """B2 of each region alone, and what can cross between regions, added up; at most `high`, which it is once `over`.
+def b5(
+    problem: Problem, groups: Sequence[Group], *, high: float, should_stop: Callable[[], bool] = lambda: False
+) -> float:
+    """The sum of B2 of each region and of what can cross between regions: at most `high`, and `high` when told to stop.
 
     Decompose a flow of any placement into paths. The paths within region r are a flow of the same placement
     restricted to r's nodes, so they carry at most what any placement of those nodes does. Each other path takes at
@@ -159,10 +166,10 @@ def b5(problem: Problem, groups: Sequence[Group], *, high: float, over: Callable
     total = most_crossing(problem, groups) if len(regions) > 1 else high
     for region in regions:
         alone = tuple(g for g in groups if g.region == region)
-        if total >= high or over():
+        if total >= high or should_stop():
             return high
         if sum(g.size * g.max_layers for g in alone) >= problem.num_layers:
-            total += of_nodes(alone, problem.num_layers, over)
+            total += of_nodes(alone, problem.num_layers, should_stop)
     return min(high, total)
 
 
@@ -192,7 +199,7 @@ def most_crossing(problem: Problem, groups: Sequence[Group]) -> float:
 
 
 def _cover_program(
-    groups: Sequence[Group], num_layers: int, target: float, over: Callable[[], bool], bonus: float = 0.0
+    groups: Sequence[Group], num_layers: int, target: float, should_stop: Callable[[], bool], bonus: float = 0.0
 ) -> tuple[bool, NDArray[np.float64], Covers]:
     """(whether covers cannot reach L at `target`, duals scaled so that the cheapest cover costs 1, covers).
 
@@ -218,7 +225,7 @@ def _cover_program(
 
     start = [Column(1.0, _uses(cover, len(groups))) for cover in _single_group_covers(groups, target)]
     enough = np.inf if bonus else num_layers * (1 + 1e-6)
-    solve_columns(list(supply), start, price, enough=enough, should_stop=over)
+    solve_columns(list(supply), start, price, enough=enough, should_stop=should_stop)
     if "duals" not in state:
         price(np.ones(len(groups)))
     return best[0] < num_layers - 1e-7, state["duals"], covers
@@ -249,19 +256,19 @@ def b3(
     solver: str = "highs",
     watch: Watch | None = None,
     rounds: int = 6,
-    time_limit: float = 10.0,
+    time_limit_s: float = 10.0,
 ) -> float:
     """Like `b2` with whole nodes and layers: tries to refute what lies just above `low`, then bisects.
 
-    `time_limit` seconds for each of at most `rounds` small integer programs.
+    `time_limit_s` seconds for each of at most `rounds` small integer programs.
     """
-    watch = watch or Watch(time_limit * rounds)
+    watch = watch or Watch(time_limit_s * rounds)
     groups = _by_kind(groups)
     target = low * (1 + 2 * PRECISION)
     for _ in range(rounds):
-        if target >= high or watch.over():
+        if target >= high or watch.is_over():
             break
-        if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit, watch.left), watch):
+        if _refuted_in_integers(groups, num_layers, target, solver, min(time_limit_s, watch.left_s), watch):
             high = target
         else:
             low = target
@@ -276,21 +283,21 @@ def _refuted_in_integers(
     num_layers: int,
     target: float,
     solver: str,
-    time_limit: float,
+    time_limit_s: float,
     watch: Watch,
     pairs: bool = False,
 ) -> bool:
-    refuted, duals, covers = _cover_program(groups, num_layers, target, watch.over)
+    refuted, duals, covers = _cover_program(groups, num_layers, target, watch.is_over)
     if refuted:
         return True
-    if pairs and any(_cover_program(groups, num_layers, target, watch.over, bonus)[0] for bonus in BONUSES):
+    if pairs and any(_cover_program(groups, num_layers, target, watch.is_over, bonus)[0] for bonus in BONUSES):
         return True
     # Covers cost 1 or more and all that is used costs V = supply . u at most, so one that stands in a solution
     # with L layers costs at most 1 + V - L.
     slack = float(np.array([g.size for g in groups]) @ duals) - num_layers
     # Listing covers may take as long as the program over them: hundreds of machines have far too many.
-    listing = Watch(time_limit, stop=watch.stopped)
-    columns = covers.within(duals, 1 + slack + 1e-9, MOST_COVERS, listing.over)
+    listing = Watch(time_limit_s, stop=watch.stopped)
+    columns = covers.within(duals, 1 + slack + 1e-9, MOST_COVERS, listing.is_over)
     if columns is None:
         return False
     if not columns:
@@ -299,7 +306,7 @@ def _refuted_in_integers(
 
     if pairs:
         columns += _with_a_second_node(columns, covers, duals, 1 + slack + 1e-9)
-    solution = most_layers(groups, num_layers, columns, solver, time_limit, watch.stopped, need_pair=pairs)
+    solution = most_layers(groups, num_layers, columns, solver, time_limit_s, watch.stopped, need_pair=pairs)
     return solution.infeasible or (solution.bound is not None and solution.bound < num_layers - 1e-6)
 
 

@@ -17,7 +17,7 @@ def most_layers(
     num_layers: int,
     covers: Sequence[Cover],
     solver: str,
-    time_limit: float,
+    time_limit_s: float,
     stop: Callable[[], bool],
     need_pair: bool = False,
 ) -> Solution:
@@ -46,4 +46,4 @@ def most_layers(
     if need_pair:
         shared = [model.layers[p] for p, cover in enumerate(covers) if sum(cover.values()) > 1]
         model.a_shared_layer = pyo.Constraint(expr=sum(shared) >= 1 if shared else pyo.Constraint.Infeasible)
-    return solve_model(model, SolverSettings(solver, time_limit_s=time_limit, stop=stop))
+    return solve_model(model, SolverSettings(solver, time_limit_s=time_limit_s, stop=stop))

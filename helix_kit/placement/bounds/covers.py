@@ -81,7 +81,7 @@ class Covers:
         return cover
 
     def within(
-        self, duals: NDArray[np.float64], limit: float, most: int, over: Callable[[], bool] = lambda: False
+        self, duals: NDArray[np.float64], limit: float, most: int, should_stop: Callable[[], bool] = lambda: False
     ) -> list[Cover] | None:
         """Every minimal cover that costs at most `limit`; None when there are more than `most`."""
         costs = self.costs(duals)
@@ -92,7 +92,7 @@ class Covers:
         while stack:
             first, level, cost, chosen = stack.pop()
             steps += 1
-            if len(found) > most or steps > 200 * most or (steps % 1000 == 0 and over()):
+            if len(found) > most or steps > 200 * most or (steps % 1000 == 0 and should_stop()):
                 return None
             for index in range(first, len(self.items)):
                 _, _, weight = self.items[index]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +21,12 @@ from scipy.sparse.csgraph import maximum_flow
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.groups import Group
-from helix_kit.placement.pattern.search import STEPS, Layout, PatternSearch
+from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.pattern.search import STEPS, PatternSearch
 from helix_kit.placement.pattern.stages import Stage
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers.parts import Slot
 from helix_kit.placement.watch import Watch
-
-if TYPE_CHECKING:
-    from helix_kit.placement.method import Task
 
 MOST_NODES = 64
 """More are left to chains of regions: a flow takes longer, and swaps are too many to try."""
@@ -101,21 +98,21 @@ def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_
     """
     problem, watch = task.problem, task.watch
     names = [n for g in groups for n in g.nodes]
-    if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.get("max_stages") is not None:
+    if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.max_stages is not None:
         return None
-    flows = Flows(problem, names, task.partial_inference)
+    flows = Flows(problem, names, task.options.partial_inference)
     best: Layout | None = None
     failed = 0
     for step in STEPS:
         target = bound * (1 - step)
-        if watch.over() or target <= low or failed == MOST_TRIES:
+        if watch.is_over() or target <= low or failed == MOST_TRIES:
             break
         merged = _merged(groups, math.sqrt(min(1.0, fastest_crossing / target)) * target)
-        search = PatternSearch(merged, problem.num_layers, watch, task.solver, task.seed)
+        search = PatternSearch(merged, problem.num_layers, watch, task.options.solver, task.options.seed)
         chain = search.attempt(target)
         if chain is None:
             continue
-        value, layout = assign(flows, merged, chain[0], target, random.Random(task.seed), watch)
+        value, layout = assign(flows, merged, chain[0], target, random.Random(task.options.seed), watch)
         failed = 0 if value > low else failed + 1
         if value > low:
             best, low = layout, value
@@ -153,7 +150,7 @@ def assign(
     movable = [g for g in nodes if len(nodes[g]) > 1]
     rounds = FLOWS_A_NODE * len(flows.names)
     for count in range(rounds):
-        if best >= target or watch.over() or not (movable or len(order) > 1):
+        if best >= target or watch.is_over() or not (movable or len(order) > 1):
             break
         trial, given = _neighbour(order, nodes, movable, rng)
         reached = value(trial, given)

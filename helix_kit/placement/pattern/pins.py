@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import depth
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.method import Task
-from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS, Layout
+from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS
 from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SolverSettings, solve_model
@@ -91,7 +91,7 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
             f"the pins leave {free} layers to the other nodes, which hold at most {room}",
             fix="unpin a node, or spread the pinned ranges over more of the model",
         )
-    cap = task.options.get("max_stages")
+    cap = task.options.max_stages
     chain, needed = (None, None) if cap is None else _shallow(task, pins, groups, cap)
     best, value = dict(pins), 0.0
 
@@ -109,7 +109,7 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
     low, high = value, bound
     targets = [bound * (1 - step) for step in (*STEPS, 0.99, 0.999)]
     for target in targets:
-        if target <= low or watch.over():
+        if target <= low or watch.is_over():
             break
         layout = _attempt(task, pins, segments, groups, target)
         reached = consider(layout) if layout is not None else 0.0
@@ -119,7 +119,7 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
             break
         high = target
     low = max(low, value)
-    while high - low > PRECISION * high and value > 0 and not watch.over():
+    while high - low > PRECISION * high and value > 0 and not watch.is_over():
         target = (low + high) / 2
         layout = _attempt(task, pins, segments, groups, target)
         reached = consider(layout) if layout is not None else 0.0
@@ -139,9 +139,9 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
 def _flow(task: Task, layout: Layout, cap: int | None) -> float:
     """Tokens/s of a layout, within the cap on depth if there is one."""
     if cap is None:
-        return task.problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+        return task.max_flow(layout).tokens_per_s
     flow, _ = depth.links_within(
-        task.problem, layout, cap, partial_inference=task.partial_inference, split=task.flow_split
+        task.problem, layout, cap, partial_inference=task.options.partial_inference, split=task.options.flow_split
     )
     return 0.0 if flow is None else flow.tokens_per_s
 
@@ -154,8 +154,8 @@ def _shallow(task: Task, pins: Layout, groups: Sequence[Group], cap: int) -> tup
     layers = task.problem.num_layers
     free = sorted((-g.max_layers, n) for g in groups if g.throughput[-1] > 0 for n in g.nodes)
     sizes = [-size for size, _ in free]
-    chain = depth.fewest_steps(layers, pins, sizes, task.partial_inference)
-    least = depth.fewest_steps(layers, pins, sizes[:1] * layers, task.partial_inference)
+    chain = depth.fewest_steps(layers, pins, sizes, task.options.partial_inference)
+    least = depth.fewest_steps(layers, pins, sizes[:1] * layers, task.options.partial_inference)
     if least is None or len(least) > cap:
         needed = "cannot cover the model" if least is None else f"make a request pass at least {len(least)} nodes"
         raise InfeasibleError(
@@ -181,7 +181,7 @@ def _attempt(
     rows = len(groups)
     supply = [float(g.size) for g in groups] + [float(s.length) for s in open_segments]
     # A cap on depth is one more row: hops are a supply like nodes. Each run of layers that the pins carry takes one.
-    cap = task.options.get("max_stages")
+    cap = task.options.max_stages
     runs = sum(
         1 for i, s in enumerate(segments) if s not in open_segments and (i == 0 or segments[i - 1] in open_segments)
     )
@@ -211,7 +211,7 @@ def _attempt(
         pool.extend(fresh)
         return [column(i, s) for i, s in fresh]
 
-    reach, duals, _ = solve_columns(supply, [column(i, s) for i, s in pool], price, should_stop=task.watch.over)
+    reach, duals, _ = solve_columns(supply, [column(i, s) for i, s in pool], price, should_stop=task.watch.is_over)
     if reach < sum(s.length for s in open_segments) - 1e-6:
         return None
     hop = float(duals[-1]) if hops else 0.0
@@ -224,7 +224,9 @@ def _attempt(
         key=lambda t: (-t[0] / t[2].length, t[1], t[2].lanes),
     )
     kept = [(i, s) for r, i, s in ranked if r > -KEPT_LOSS * s.length][: MOST_COLUMNS * len(open_segments)]
-    settings = SolverSettings(task.solver, min(4.0, task.watch.left), seed=task.seed, stop=task.watch.stopped)
+    settings = SolverSettings(
+        task.options.solver, min(4.0, task.watch.left_s), seed=task.options.seed, stop=task.watch.stopped
+    )
     chosen = _choose(kept, groups, open_segments, settings, int(hops[0]) if hops else None)
     return None if chosen is None else dict(pins) | assign_nodes(_slots(chosen, open_segments), groups)
 

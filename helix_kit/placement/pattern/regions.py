@@ -11,9 +11,9 @@ from itertools import combinations, pairwise, permutations
 
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.method import Task
+from helix_kit.placement.method import Layout, Task
 from helix_kit.placement.pattern import mixed_regions as spread
-from helix_kit.placement.pattern.search import PRECISION, Chain, Layout, PatternSearch, lay_out, search_flow
+from helix_kit.placement.pattern.search import PRECISION, Chain, PatternSearch, lay_out, search_flow
 from helix_kit.placement.watch import Watch
 
 MOST_ORDERS = 24
@@ -45,7 +45,7 @@ def find(task: Task, bound: float) -> Layout | None:
 
     def consider(layout: Layout) -> float:
         nonlocal value, placement
-        reached = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+        reached = task.max_flow(layout).tokens_per_s
         if reached > value:
             value, placement = reached, layout
             watch.report(value=reached, message=f"{len({problem.cluster.region_of(n) for n in layout})} regions")
@@ -56,19 +56,19 @@ def find(task: Task, bound: float) -> Layout | None:
     known: dict[Subset, float] = {}
     last: Subset | None = None
     small = sum(g.size for g in task.groups) <= SMALL
-    while not watch.over() and value < bound * (1 - PRECISION):
+    while not watch.is_over() and value < bound * (1 - PRECISION):
         # Of many regions even a bound for each set takes long: the best of those looked at in a share of the time.
-        looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
+        looking = Watch(watch.left_s / LATER_SETS, stop=watch.stopped)
         subset = _next_set(partitions, bounded, known, value, looking, last)
         if subset is None and small:  # nothing promises more, but there is time, and a set takes little of it
-            looking = Watch(watch.left / LATER_SETS, stop=watch.stopped)
+            looking = Watch(watch.left_s / LATER_SETS, stop=watch.stopped)
             subset = _next_set(partitions, bounded, known, value, looking, hopeful=False)
         if subset is None:
             break
         last = subset
         # One set must not take the time of all; what its parts reach side by side is to be beaten.
         few = len(names) <= FEW and len(subset) == len(names)
-        share = watch.left * (0.7 if few else 1 / LATER_SETS)
+        share = watch.left_s * (0.7 if few else 1 / LATER_SETS)
         inner = replace(task, watch=Watch(share, stop=watch.stopped))
         low = sum(best[p][0] for p in _best_parts(subset, best))
         if FEW < len(names) <= ALL_OF:  # of more regions there are too many partitions to ask each time
@@ -138,7 +138,7 @@ def _next_set(
         loss[size], least_loss[size] = statistics.fmean(seen), min(seen)
     top: tuple[bool, float, Subset | None] = (False, -1.0, None)
     for index, partition in enumerate(partitions):
-        if watch.over():
+        if watch.is_over():
             break
         new = [s for s in partition if s not in known and most(s) > 0]
         limits = {s: known[s] if s in known else most(s) for s in partition}
@@ -212,16 +212,16 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
         return None
-    bound = min(most, bounds.of_nodes(tuple(groups), layers, task.watch.over))
+    bound = min(most, bounds.of_nodes(tuple(groups), layers, task.watch.is_over))
     best: list[tuple[float, Layout]] = []
     for cap in crossing_capacities(task, groups):
         search = PatternSearch(
             groups,
             layers,
             task.watch,
-            task.solver,
-            task.seed,
-            task.options.get("max_stages"),
+            task.options.solver,
+            task.options.seed,
+            task.options.max_stages,
             link_cap=inner_link_capacity(task, groups),
             crossing_cap=cap,
         )
@@ -231,7 +231,7 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
             top: tuple[float, Layout] = (0.0, {})
             for order in _orders(chain):
                 layout = lay_out(order, groups, layers)
-                reached = problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
+                reached = task.max_flow(layout).tokens_per_s
                 if reached > top[0]:
                     top = (reached, layout)
                 if reached >= min(stage.rate for part in order for stage in part) * (1 - PRECISION):
@@ -241,15 +241,13 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
 
         search_flow(search, bound, evaluate, low=max([low, *(v for v, _ in best)]), precision=precision)
         best += seen
-        if task.watch.over() or max([low, *(v for v, _ in best)]) >= bound * (1 - PRECISION):
+        if task.watch.is_over() or max([low, *(v for v, _ in best)]) >= bound * (1 - PRECISION):
             break
     layout = max(best, key=lambda pair: pair[0])[1] if best else None
     reached = max([low, *(v for v, _ in best)])
-    if len(subset) > 1 and not task.watch.over() and reached < bound * (1 - PRECISION):
+    if len(subset) > 1 and not task.watch.is_over() and reached < bound * (1 - PRECISION):
         wide = spread.find(task, groups, bound, reached, bounds.widest_crossing(problem, groups))
-        if wide is not None and (
-            problem.max_flow(wide, partial_inference=task.partial_inference).tokens_per_s > reached
-        ):
+        if wide is not None and (task.max_flow(wide).tokens_per_s > reached):
             layout = wide
     return layout
 

@@ -6,27 +6,21 @@ whole stages; the placement they make is verified by max flow, which is the valu
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from helix_kit.errors import InfeasibleError
-from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group
+from helix_kit.placement.method import Layout
 from helix_kit.placement.pattern.stages import Lane, Stage, StagePricing, uniform_stages
 from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.solvers.columns import Column, solve_columns
 from helix_kit.placement.solvers.parts import Slot, assign_nodes
 from helix_kit.placement.watch import Watch
-
-if TYPE_CHECKING:
-    from helix_kit.placement.method import Task
 
 STEPS = (0.0, 0.0004, 0.002, 0.006, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 0.75, 0.9, 0.97)
 """How far below the bound to try, in turn, until a target is reached."""
@@ -38,10 +32,6 @@ KEPT_LOSS = 0.15
 MOST_COLUMNS = 600
 CROSSING_WORTH = 4.0
 """Layers that a wide stage at a crossing may cost, far more than one does."""
-SMALL_SECONDS = 6.0
-BOUND_SECONDS, BOUND_SHARE = 10.0, 0.15
-"""Most of the time that B4 may take before the search begins."""
-Layout = dict[str, tuple[int, int]]
 
 
 @dataclass
@@ -87,18 +77,18 @@ class PatternSearch:
 
         def price(duals: NDArray[np.float64]) -> list[Column]:
             prices = duals[: len(supply)] + 1e-9
-            fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
+            fresh = [stage for pricing in pricings if not self.watch.is_over() for stage in pricing.cheapest(prices)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
             return [column(s) for s in fresh]
 
         reach, duals, _ = solve_columns(
-            [*supply, *hops], [column(s) for s in usable], price, should_stop=self.watch.over
+            [*supply, *hops], [column(s) for s in usable], price, should_stop=self.watch.is_over
         )
         if reach < self.num_layers - 1e-6:
             return None
         kept = self._near_optimal(target, duals)
-        limit = min(self.milp_seconds, self.watch.left)
+        limit = min(self.milp_seconds, self.watch.left_s)
         settings = SolverSettings(self.solver, limit, seed=self.seed, stop=self.watch.stopped)
         if len(self.regions) == 1:
             from helix_kit.placement.pattern.program import choose
@@ -197,13 +187,13 @@ class PatternSearch:
 
         def price(duals: NDArray[np.float64]) -> list[Column]:
             prices = duals[: len(supply)] + 1e-9
-            fresh = [stage for pricing in pricings if not self.watch.over() for stage in pricing.cheapest(prices)]
+            fresh = [stage for pricing in pricings if not self.watch.is_over() for stage in pricing.cheapest(prices)]
             for stage in fresh:
                 self.pool.setdefault(stage.lanes, stage)
             return [column(s) for s in fresh]
 
         columns = [*met, *(column(s) for s in self._usable(target))]
-        _, duals, _ = solve_columns(right, columns, price, should_stop=self.watch.over)
+        _, duals, _ = solve_columns(right, columns, price, should_stop=self.watch.is_over)
         reduced = [(value - float(np.dot(use, duals)), s) for s in self._usable(target) for value, use in [column(s)]]
         reduced.sort(key=lambda pair: (-pair[0] / pair[1].length, pair[1].lanes))
         return [s for loss, s in reduced if loss > -KEPT_LOSS * s.length][:MOST_COLUMNS]
@@ -230,7 +220,7 @@ def search_flow(
     near = precision > PRECISION and low > CLOSE * bound
     for step in () if near else STEPS:
         target = bound * (1 - step)
-        if target <= low or search.watch.over():
+        if target <= low or search.watch.is_over():
             break
         found = search.attempt(target)
         value = evaluate(found) if found is not None else 0.0
@@ -242,7 +232,7 @@ def search_flow(
             high = target
     if best is None and not near:
         return None
-    while high - low > precision * high and not search.watch.over():
+    while high - low > precision * high and not search.watch.is_over():
         target = (low + high) / 2
         found = search.attempt(target)
         value = evaluate(found) if found is not None else 0.0
@@ -262,105 +252,3 @@ def lay_out(chain: Chain, groups: Sequence[Group], num_layers: int) -> Layout:
         start += stage.length
     placed = assign_nodes(slots, groups)
     return {name: (start, min(end, num_layers)) for name, (start, end) in placed.items() if start < num_layers}
-
-
-def find(task: Task) -> tuple[Layout, dict[str, float]]:
-    """The best placement of the pattern program within the task's time, and the bounds found on the way."""
-    groups, problem, watch = task.groups, task.problem, task.watch
-    layers = problem.num_layers
-    first = bounds.b1(groups, layers)
-    watch.report(bound=first)
-    bound = bounds.b2(groups, layers, low=0.0, high=first, over=watch.over)
-    watch.report(bound=bound)
-    proven = {"B1": first, "B2": bound}
-    pins, cap = task.options.get("pins"), task.options.get("max_stages")
-    if pins:
-        from helix_kit.placement.pattern import pins as pinned
-
-        return pinned.find(task, pins, bound), proven
-    check_depth(groups, layers, cap)
-    from helix_kit.placement.pattern import regions
-
-    if len({g.region for g in groups}) > 1:
-        # Known before the search, they spare the targets that no network lets through.
-        proven["B5"] = bounds.b5(problem, groups, high=bound, over=watch.over)
-        watch.report(bound=proven["B5"])
-        proven["B4"] = bounds.b4(
-            groups, layers, low=0.0, high=proven["B5"], widest_crossing=bounds.widest_crossing(problem, groups),
-            watch=Watch(min(BOUND_SECONDS, BOUND_SHARE * watch.left), stop=watch.stopped), solver=task.solver,
-        )  # fmt: skip
-        watch.report(bound=proven["B4"])
-    placement = regions.find(task, min(proven.values())) or _without_search(task)
-    if cap is None:
-        placement = _finish_small(task, placement, proven)
-    return placement, proven
-
-
-def _without_search(task: Task) -> Layout:
-    """The best plan that takes no search: what there is when time runs out before the program finds any."""
-    from helix_kit.placement.baselines import heuristics
-
-    capped = task.options.get("max_stages") is not None
-    found = [one_chain(task.groups, task.problem.num_layers, fewest=capped)]
-    if not capped:
-        found.append(heuristics.petals(task.problem, task.seed))
-        with contextlib.suppress(InfeasibleError):
-            found.append(heuristics.swarm(task.problem))
-    return max(found, key=lambda p: task.problem.max_flow(p, partial_inference=task.partial_inference).tokens_per_s)
-
-
-def _finish_small(task: Task, placement: Layout, proven: dict[str, float]) -> Layout:
-    """Close what gap is left exactly, where the problem is small enough to try every position."""
-    from helix_kit.placement.pattern import small as coverage
-
-    def flow(layout: Layout) -> float:
-        return task.problem.max_flow(layout, partial_inference=task.partial_inference).tokens_per_s
-
-    value, best = flow(placement), min(proven.values())
-    if value >= best * (1 - bounds.PRECISION) or not coverage.is_small(task.groups, task.problem.num_layers):
-        return placement
-    found = coverage.solve_coverage(
-        task.groups,
-        task.problem.num_layers,
-        cap=best,
-        solver=task.solver,
-        time_limit=min(SMALL_SECONDS, task.watch.left),
-        stop=task.watch.stopped,
-        seed=task.seed,
-    )
-    if found.bound_tokens_per_s is not None:
-        proven["coverage"] = found.bound_tokens_per_s * (1 + 1e-6)
-    return found.placement if found.placement and flow(found.placement) > value else placement
-
-
-def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None) -> None:
-    """Raise InfeasibleError when even the largest nodes in a row are more than `max_depth`."""
-    sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
-    least = next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= num_layers)
-    if max_depth is not None and max_depth < least:
-        raise InfeasibleError(
-            f"at most {max_depth} stages were asked for, but the {max_depth} largest nodes hold "
-            f"{sum(sizes[:max_depth])} of {num_layers} layers",
-            fix=f"allow {least} stages",
-        )
-
-
-def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False) -> Layout:
-    """Nodes in a row, fastest (or with `fewest` largest) first, as many layers as each holds.
-
-    A plan whenever there is one.
-    """
-    nodes = [(g.throughput[-1], name, g.max_layers) for g in groups for name in g.nodes if g.throughput[-1] > 0]
-    if sum(size for _, _, size in nodes) < num_layers:
-        raise InfeasibleError(
-            "no placement carries any flow: the nodes have no room for a single request's context beside the layers "
-            "they would have to hold",
-            fix="add a node with more memory",
-        )
-    placement: Layout = {}
-    at = 0
-    for _, name, size in sorted(nodes, key=lambda n: (-n[2], n[1]) if fewest else (-n[0], n[1])):
-        if at < num_layers:
-            placement[name] = (at, min(at + size, num_layers))
-            at += size
-    return placement

@@ -45,7 +45,7 @@ def solve_coverage(
     *,
     cap: float,
     solver: str,
-    time_limit: float,
+    time_limit_s: float,
     stop: Callable[[], bool],
     seed: int = 0,
 ) -> Coverage:
@@ -78,7 +78,7 @@ def solve_coverage(
     uses = [[int(g == spot[0]) for g in range(len(groups))] for spot in spots]
     define_node_supply_constraints(model, uses, [group.size for group in groups])
     model.layer_covered = pyo.Constraint(range(num_layers), rule=layer_covered)
-    solution = solve_model(model, SolverSettings(solver, time_limit, 1e-6, seed, stop))
+    solution = solve_model(model, SolverSettings(solver, time_limit_s, 1e-6, seed, stop))
     placement: dict[str, tuple[int, int]] = {}
     if solution.value:
         placement = assign_nodes((Slot(g, start, start + k) for g, start, k in chosen_columns(model, spots)), groups)

@@ -48,7 +48,7 @@ def method_rows(
     context: Context,
 ) -> Iterator[tuple[dict[str, Any], Plan]]:
     """A row (`keys`, method, flow, bound, gap) and the plan for each (label, options of `plan`) that has one."""
-    from helix_kit.placement.planner import plan
+    from helix_kit.planning import plan
 
     for label, options in methods:
         context.say(f"{' '.join(str(k) for k in keys.values())} {label}".strip())

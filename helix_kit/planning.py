@@ -1,0 +1,149 @@
+"""The verb `plan`: read the descriptions, check the options, and ask for the plan of the objective.
+
+Objective ``flow`` is answered by `helix_kit.placement`, objective ``served`` by `helix_kit.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from helix_kit._deprecation import renamed_keywords
+from helix_kit.cluster import Cluster, load_cluster
+from helix_kit.errors import InputError
+from helix_kit.model import Model, load_model
+from helix_kit.placement.method import FlowSplit, PlanOptions
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.planner import check_names, plan_problem, read_options
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Progress, Stop, Watch
+from helix_kit.profiles import Profile
+
+OBJECTIVES = ("flow", "served")
+
+
+@renamed_keywords(time_limit_s="time_limit_s")
+def plan(
+    cluster: Cluster | str | Path,
+    model: Model | str | Path,
+    *,
+    method: str = "pattern",
+    objective: str = "flow",
+    solver: str = "highs",
+    time_limit_s: float = 60.0,
+    seed: int = 0,
+    partial_inference: bool = True,
+    profiles: Mapping[str, Profile] | None = None,
+    flow_split: FlowSplit = "balanced",
+    max_stages: int | None = None,
+    pins: Mapping[str, tuple[int, int]] | None = None,
+    base: Plan | None = None,
+    price_per_gb: float = 0.0,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    **more: Any,
+) -> Plan:
+    """Place the model's layers on the cluster's nodes.
+
+    Parameters
+    ----------
+    cluster, model
+        Descriptions, or what `load_cluster` and `load_model` accept: names of presets, or files.
+    method
+        ``pattern`` (the default: stages by column generation), ``paper-milp`` (Helix, section 4.4), or a baseline:
+        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``.
+    objective
+        ``flow`` (the paper's: tokens/s of the maximum flow, proven in seconds) or ``served`` (tokens/s in the
+        simulator, searched for until the time limit).
+    solver
+        ``highs``, ``glpk`` or ``gurobi``, for the methods that solve programs.
+    time_limit_s
+        Seconds after which the best plan found is returned.
+    seed
+        The same seed gives the same plan.
+    partial_inference
+        Whether a request may enter a node's range after its first layer.
+    profiles
+        Measured profiles by kind of machine, which are used in place of the shipped tables.
+    flow_split
+        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
+    max_stages
+        The largest number of nodes that a request may pass (method ``pattern``). Fewer hops mean lower latency.
+    pins
+        Node name -> layer range [start, end) that it must hold (method ``pattern``).
+    base, price_per_gb
+        A plan in use, and the tokens/s that each GB of weights loaded anew must gain: the plan is then changed only
+        where that pays.
+    progress
+        Called with (seconds, best value, bound, message), values in tokens/s.
+    stop
+        A `threading.Event` or callable, asked often; once it is set, the best plan so far is returned.
+    more
+        Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``, and
+        ``degree``, ``initial``, ``mip_gap``, ``tighten`` and ``write_lp`` of method ``paper-milp``. Objective
+        ``served``: ``mode``, ``rate``, ``execution``, ``latency_limit_s``, ``prompt_latency_limit_s``,
+        ``pareto_pick``, ``window_s``, ``max_simulations`` and ``jobs`` of `helix_kit.search.plan_served`.
+
+    Returns
+    -------
+    Plan
+        The placement, the flow that it carries in tokens/s, proven bounds on any placement's flow, and the gap.
+
+    Raises
+    ------
+    InputError
+        For a description or an option that is wrong.
+    InfeasibleError
+        When no placement carries any flow, or none keeps to the pins and to `max_stages`.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> made = plan(Cluster.preset("single24"), Model.preset("llama2-70b"), time_limit_s=30)
+    >>> round(made.flow_tokens_per_s, 1), made.gap < 0.001
+    (2045.6, True)
+    """
+    if objective not in OBJECTIVES:
+        raise InputError(f"expected one of {', '.join(OBJECTIVES)}", field="objective", value=objective)
+    given: dict[str, Any] = {
+        "method": method, "solver": solver, "time_limit_s": time_limit_s, "seed": seed,
+        "partial_inference": partial_inference, "flow_split": flow_split, "max_stages": max_stages, "pins": pins,
+        "base": base, "price_per_gb": price_per_gb,
+    }  # fmt: skip
+    options = read_options(given if objective == "served" else {**given, **more})
+    if objective == "served":
+        _check_served(options)
+    cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
+    model = model if isinstance(model, Model) else load_model(model)
+    problem = Problem.of(cluster, model, profiles)
+    if objective == "flow":
+        return plan_problem(problem, options, progress=progress, stop=stop)
+    # The simulator takes seconds to load: only this objective needs it.
+    from helix_kit.search import plan_served
+
+    own = {f.name for f in fields(PlanOptions)}
+    known = [name for name in signature(plan_served).parameters if name not in own | {"problem", "watch"}]
+    check_names(more, known, "of objective 'served'")
+    watch = Watch(options.time_limit_s, progress, stop)
+    watch.report(bound=problem.compute_bound)
+    return plan_served(
+        problem, solver=options.solver, seed=options.seed, watch=watch, flow_split=options.flow_split,
+        partial_inference=options.partial_inference, pins=options.pins, max_stages=options.max_stages, **more,
+    )  # fmt: skip
+
+
+def _check_served(options: PlanOptions) -> None:
+    """Raise InputError for options that only objective ``flow`` takes."""
+    if options.base is not None:
+        raise InputError("expected objective 'flow' with a plan to change", field="objective", value="served")
+    if options.price_per_gb:
+        raise InputError("expected only with objective 'flow'", field="price_per_gb", value=options.price_per_gb)
+    if options.method != "pattern":
+        raise InputError("expected only with objective 'flow', not 'served'", field="method", value=options.method)
+
+
+__all__ = ["OBJECTIVES", "plan"]
