@@ -16,18 +16,18 @@
 # %% [markdown]
 # # 00 Quickstart: plan, simulate, serve
 #
-# **Purpose.** The whole path once, on two clusters: 24 mixed GPUs that you do not need to own (planned and
-# simulated), and four local workers that really serve a small language model.
+# **Purpose.** Plan, simulate and serve once, on two clusters. The first has 24 mixed GPUs: the notebook plans and
+# simulates them, so you need not own them. The second has four local workers that serve a small language model.
 #
 # **Takes** about one minute on 2 cores, plus half a minute the first time for the weights of SmolLM2-135M.
 #
-# Every number below is computed when the notebook runs; nothing is typed in.
+# The notebook computes every number below when it runs.
 
 # %% [markdown]
 # ## 1 Describe what you have and what you serve
 #
 # `single24` is a published evaluation cluster: 4 A100, 8 L4 and 12 T4 in one data centre. LLaMA-2 70B has 80 layers,
-# and no single machine of the 24 can hold more than a fraction of them.
+# and each of the 24 machines can hold only a few of them.
 
 # %%
 import os
@@ -52,7 +52,7 @@ pd.DataFrame(
 # ## 2 Plan: which layers go where
 #
 # The planner returns a placement, the flow that it carries, and a **proven upper bound** on what any placement could
-# carry; the gap between the two says how much better you could possibly do.
+# carry. The gap between the two is the most that a better placement could gain.
 
 # %%
 plan = hk.plan(cluster, model, time_limit_s=30)
@@ -77,8 +77,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## 3 See it
 #
-# x is the layer, to scale; a bar is a machine, filled to the share of its capacity that is used; ribbons carry the
-# flow. What limits the flow (the min cut) is vermilion. Run the cell yourself to hover, click, drag, search and zoom.
+# The x axis shows the layers to scale. Each bar is a machine and is filled to the used share of its capacity. Ribbons
+# show the flow between machines. The min cut, which limits the flow, is vermilion. Run the cell to hover, click,
+# drag, search and zoom.
 
 # %%
 plan.show()
@@ -89,8 +90,8 @@ print(explain(plan))
 # %% [markdown]
 # ## 4 Simulate real traffic on it
 #
-# Requests arrive with the lengths and bursts of a public trace of conversations (763 tokens in and 232 out on
-# average), and take pipelines in proportion to the flow.
+# Requests have the lengths and bursts of a public trace of conversations: on average 763 input tokens and 232 output
+# tokens. The scheduler assigns them to pipelines in proportion to the flow.
 
 # %%
 workload = hk.Workload.azure_conversation(rate_per_s=0.5, duration_s=660, seed=0)
@@ -109,12 +110,13 @@ print(f"{run.summary()['decode_tokens_per_s']:.1f} tokens/s decoded, {run.summar
 latencies(run.summary())
 
 # %% [markdown]
-# More flow is not always more served: a deep pipeline pays for every hop in every token. Exercise 2 looks into that.
+# A plan with more flow does not always serve more tokens, because in a deep pipeline every token pays for every hop.
+# Exercise 2 shows this.
 #
 # ## 5 The same verbs, for real: four workers on this machine
 #
-# `laptop` describes four local workers, paced to three speeds, so that this machine behaves like a small mixed
-# cluster. The model is SmolLM2-135M with its real weights (they are fetched and converted on first use).
+# `laptop` describes four local workers. They are slowed down to three speeds, so that this machine behaves like a
+# small mixed cluster. The model is SmolLM2-135M with its real weights, which are fetched and converted on first use.
 
 # %%
 small_cluster = hk.Cluster.preset("laptop")
@@ -124,7 +126,7 @@ print(f"value {small_plan.flow_tokens_per_s:.1f} tokens/s, bound {small_plan.bou
 small_plan.show()
 
 # %% [markdown]
-# Each worker is a process that holds only its layers; a coordinator sends every request along its own pipeline.
+# Each worker is a process that holds only its own layers. A coordinator sends each request along its pipeline.
 
 # %%
 from helix_kit.runtime.coordinator.crew import Timeouts
@@ -153,7 +155,7 @@ for question, answer in zip(questions, answers, strict=True):
 # %% [markdown]
 # ## 6 Measured beside simulated
 #
-# The simulator gets the same eight requests (their lengths and arrival times) and the same plan.
+# The simulator gets the same plan and the same eight requests, with their lengths and arrival times.
 
 # %%
 measured = hk.Run([answer.record for answer in answers])

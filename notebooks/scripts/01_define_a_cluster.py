@@ -16,15 +16,15 @@
 # %% [markdown]
 # # 01 Define a cluster: GPUs, profiles, your own machines, your own model
 #
-# **Purpose.** Describe what you have, so that everything else can plan, simulate and serve on it: from the catalogue,
-# from a YAML file, with a GPU that the catalogue lacks, and with a model of your own.
+# **Purpose.** Describe your cluster and your model, so that you can plan, simulate and serve on them. The notebook
+# uses the GPU catalogue, a YAML file, a GPU that the catalogue lacks, and a model of your own.
 #
 # **Takes** a few seconds on 2 cores.
 
 # %% [markdown]
 # ## 1 The catalogue
 #
-# One row a GPU, each with the source of its figures. A new GPU is a new row, never new code.
+# The catalogue has one row for each GPU, with the source of its figures. To add a GPU, add a row; no code is needed.
 
 # %%
 import json
@@ -55,8 +55,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## 2 A cluster of your own
 #
-# Regions, machines (with one GPU or several), links within and between regions. Names count by kind in the order of
-# the file.
+# A cluster file lists regions, machines with one or several GPUs, and links within and between regions. Machines
+# without a name are numbered by kind, in the order of the file.
 
 # %%
 text = """
@@ -78,7 +78,7 @@ print([node.name for node in cluster.nodes])
 print(cluster.link("A100-80G-0", "L4x2-0"), cluster.link("A100-80G-1", "L4x2-0"), sep="\n")
 
 # %% [markdown]
-# What is wrong is said with file, field, value and what was expected:
+# An error names the file, the field, the value and what was expected:
 
 # %%
 for wrong, right in [("L4,", "L4-40G,"), ("bandwidth_gbps: 10,", "bandwidth_gbps: -10,"), ("region: oslo}", "}")]:
@@ -91,9 +91,9 @@ for wrong, right in [("L4,", "L4-40G,"), ("bandwidth_gbps: 10,", "bandwidth_gbps
 # %% [markdown]
 # ## 3 Profiles: how fast a machine runs k layers
 #
-# Where layers were measured, the tables are used; otherwise a roofline estimate from the catalogue. Each profile says
-# which. T(k) is what a machine serves, in tokens/s, when it holds k layers: more layers mean more work per token and
-# less memory for the KV caches of concurrent requests.
+# A profile comes from measured tables where there are any, and otherwise from a roofline estimate. Each profile names
+# its source. T(k) is the throughput of a machine in tokens/s when it holds k layers. More layers mean more work per
+# token, and less memory for the KV caches of concurrent requests.
 
 # %%
 model = hk.Model.preset("llama2-70b")
@@ -107,13 +107,13 @@ ax.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# Measure your own machine with `helix-kit profile` ([05_serve](05_serve.ipynb) does it), and hand the result to
-# `hk.plan(..., profiles=...)`.
+# You can measure your own machine with `helix-kit profile`, as [05_serve](05_serve.ipynb) does, and pass the result
+# to `hk.plan(..., profiles=...)`.
 
 # %% [markdown]
 # ## 4 A model of your own
 #
-# Only the sizes in `config.json` are read: nothing is downloaded, and no code of the model is run.
+# `Model.from_hf` reads the sizes in `config.json`. It downloads nothing and runs no code of the model.
 
 # %%
 config = {
@@ -136,8 +136,8 @@ print(f"{mine.activation_bytes_per_token} bytes a token on links between machine
 # %% [markdown]
 # ## 5 A GPU of your own
 #
-# Describe it in the cluster itself, under `gpus`: memory, memory bandwidth and dense fp16 speed are enough for an
-# estimate.
+# Describe the GPU in the cluster itself, under `gpus`. Memory, memory bandwidth and dense fp16 speed are enough for
+# an estimate.
 
 # %%
 home = hk.Cluster.model_validate(
@@ -157,7 +157,7 @@ print(explain(plan))
 # %% [markdown]
 # ## 6 Does it fit?
 #
-# If not, you are told what is missing, and the smallest change that would do.
+# If the model does not fit, the message says what is missing and names the smallest change that would help.
 
 # %%
 print(shortfall(home, hk.Model.preset("llama2-70b")).words)
@@ -167,5 +167,5 @@ print(shortfall(home, hk.Model.preset("llama2-70b")).words)
 #
 # 1. Put the two old GPUs into another region behind 0.05 gbps. What does the plan do, and what does `explain` say?
 # 2. Save `home` with `home.save("home.yaml")`, run `helix-kit plan home.yaml --model my-8b-folder`, and compare.
-# 3. `Model.from_hf` on a mixture-of-experts config: what are you told?
+# 3. Call `Model.from_hf` on a mixture-of-experts config. What does the error say?
 # 4. Which GPU of the catalogue holds the most layers of LLaMA-2 70B for a dollar?

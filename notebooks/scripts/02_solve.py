@@ -14,10 +14,11 @@
 # ---
 
 # %% [markdown]
-# # 02 Solve: the program, its bounds, and what solvers make of it
+# # 02 Solve: the program, its bounds and the solvers
 #
-# **Purpose.** The placement problem in mathematics beside the code; the paper's mixed-integer program under HiGHS and
-# GLPK; why it is not the default; the pattern program; what a bound proves.
+# **Purpose.** This notebook states the placement problem in mathematics beside the code. It solves the paper's
+# mixed-integer program with HiGHS and GLPK and shows why that program is not the default. Then it explains the
+# pattern program and what a bound proves.
 #
 # **Takes** about two minutes on 2 cores (half a minute with `FAST=1`).
 
@@ -39,7 +40,7 @@ LIMIT_S = 4 if FAST else 20
 # ## 1 The problem
 #
 # A model has $L$ layers. Node $i$ holds the layers $[s_i, e_i)$, at most $K_i$ of them, and then serves $T_i(e_i -
-# s_i)$ tokens/s. Flow may go from $i$ to $j$ when $j$ can go on where $i$ stops: $s_j \le e_i < e_j$ (partial
+# s_i)$ tokens/s. Flow may go from $i$ to $j$ when $j$ can continue where $i$ stops: $s_j \le e_i < e_j$ (partial
 # inference; without it, $e_i = s_j$). A link carries at most its bandwidth divided by the bytes of a token. Maximise
 # the flow from the coordinator through all layers and back:
 #
@@ -72,8 +73,8 @@ pd.DataFrame(sizes).T
 # %% [markdown]
 # ## 2 A case that the paper's program solves
 #
-# Six machines and six layers, with HiGHS and with GLPK. Where both finish within the limit they agree, as they must;
-# the pattern program gives the same value.
+# The case has six machines and six layers. HiGHS and GLPK agree where both finish within the limit, as they must. The
+# pattern program gives the same value.
 
 # %%
 tiny = hk.Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 2}, {"gpu": "T4", "count": 4}]})
@@ -91,11 +92,12 @@ rows["pattern, highs"] = {"tokens/s": plan.flow_tokens_per_s, "bound": plan.boun
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# ## 3 And one where it labours
+# ## 3 A case that the paper's program does not solve in time
 #
-# Ten machines and 60 layers. Written as in the paper, links switched by a big M make the relaxation loose, and bounds
-# move slowly: the published log of a commercial solver shows 3,803 s for this case, and no end for 24 machines. Cutting
-# throughputs and link capacities at a proven bound changes no optimum and tightens it a great deal.
+# The case has ten machines and 60 layers. In the paper's program a big M switches the links on and off. That makes
+# the relaxation loose, so bounds improve slowly: the published log of a commercial solver shows 3,803 s for this
+# case, and no end for 24 machines. Throughputs and link capacities can be cut at a proven bound: that changes no
+# optimum and tightens the relaxation a great deal.
 
 # %%
 ten, llama = hk.Cluster.preset("cluster10"), hk.Model.preset("llama-30b")
@@ -120,11 +122,11 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Both bounds are proven; the second also uses those of section 6, which any method may borrow.
+# Both bounds are proven. The second also uses the bounds of section 6, which hold for every method.
 #
 # ## 4 The gap over time
 #
-# Every plan remembers value and bound as the solve went.
+# Every plan keeps the value and the bound over the time of the solve.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), sharey=True)
@@ -142,21 +144,21 @@ plt.show()
 # %% [markdown]
 # ## 5 The pattern program
 #
-# Positions are removed. Fix a flow $F$. A *stage* of $l$ layers is a set of parallel *lanes*; a lane is a chain of
-# machines whose layers add up to $l$, its rate the slowest of them; the lanes' rates add up to at least $F$. With
-# $a_{pg}$ the machines of group $g$ that stage type $p$ takes,
+# The pattern program has no positions. Fix a flow $F$. A *stage* of $l$ layers is a set of parallel *lanes*. A lane
+# is a chain of machines whose layers add up to $l$; its rate is the rate of its slowest machine. The rates of the
+# lanes add up to at least $F$. Let $a_{pg}$ be the number of machines of group $g$ in stage type $p$. Then solve
 #
 # $$\max \sum_p l_p\, y_p \quad\text{s.t.}\quad \sum_p a_{pg}\, y_p \le n_g, \qquad y_p \ge 0 \text{ integer}$$
 #
-# and $F$ is reached when the optimum is at least $L$. There are as many rows as groups of equal machines (three for
-# single24), so GLPK solves it as well as HiGHS. Search $F$ downwards from a bound, add stage types by column
-# generation, verify each success by an exact maximum flow.
+# and $F$ is reached when the optimum is at least $L$. The program has one row for each group of equal machines (three
+# for single24), so GLPK solves it as well as HiGHS. The method searches $F$ downwards from a bound, adds stage types
+# by column generation, and verifies each success by an exact maximum flow.
 #
 # ## 6 What the bounds prove
 #
-# The compute bound spreads all work perfectly. **B1** is the largest $F$ for which every machine, used at no more
-# than $F$, still finds room for all layers: $\sum_i \max_k k \min(T_i(k)/F, 1) \ge L$. It holds for any network, with
-# or without partial inference.
+# The compute bound assumes that all work is spread perfectly. **B1** is the largest $F$ at which the machines
+# together still hold all layers, when each of them counts at most $F$: $\sum_i \max_k k \min(T_i(k)/F, 1) \ge L$. B1
+# holds for any network, with or without partial inference.
 
 # %%
 table = {}
@@ -182,7 +184,7 @@ p.show()
 # %% [markdown]
 # ## Exercises
 #
-# 1. Take the compute bound of single24 apart: which kind of machine contributes most?
+# 1. Split the compute bound of single24 by kind of machine. Which kind contributes most?
 # 2. Cap the depth with `hk.plan(..., max_stages=12)`. What does a shallower pipeline cost in flow?
 #    ([04](04_simulate.ipynb) shows what it gains in latency.)
 # 3. Give the paper's program more time on cluster10. How long until it beats the pattern program's value?

@@ -16,9 +16,10 @@
 # %% [markdown]
 # # 03 Flow: from a placement to pipelines, step by step
 #
-# **Purpose.** What the paper's Figures 1, 2 and 4 tell: why the network decides how to split a model, how a placement
-# becomes a flow network, and how requests are dealt to pipelines so that the flow is met. The examples are those of
-# the figures [worked-example, flow-network and topology](../docs/reproduction.md), from the same code.
+# **Purpose.** This notebook explains the paper's Figures 1, 2 and 4: why the network decides how to split a model,
+# how a placement becomes a flow network, and how the scheduler assigns requests to pipelines so that they follow the
+# flow. The examples are those of the figures [worked-example, flow-network and topology](../docs/reproduction.md),
+# from the same code.
 #
 # **Takes** about ten seconds on 2 cores.
 
@@ -37,7 +38,7 @@ from helix_kit.workload.request import Request
 # %% [markdown]
 # ## 1 Figure 1: three ways to split a model
 #
-# One A100 beside the coordinator; one L4 and three T4 in another region, behind a slow link.
+# One A100 stands in the region of the coordinator. One L4 and three T4 stand in another region, behind a slow link.
 
 # %%
 cluster, model = two_regions(), small_model()
@@ -54,21 +55,22 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# **Step 1, uniform.** Everybody takes an equal share. A slow machine sets the pace, and the fast one waits.
+# **Step 1, uniform.** Every machine holds equally many layers. A slow machine limits the flow, and the fast one
+# waits.
 
 # %%
 plans["uniform"].show()
 
 # %% [markdown]
-# **Step 2, balanced.** Shares by speed. Every machine could now do more, but all requests pass one slow link to a
-# single machine.
+# **Step 2, balanced.** Every machine holds layers in proportion to its speed. Now every machine could carry more, but
+# all requests pass one slow link to a single machine.
 
 # %%
 plans["balanced"].show()
 
 # %% [markdown]
-# **Step 3, network-aware.** Let the maximum flow decide. Two machines side by side take the requests over two slow
-# links, and it is a machine that limits again.
+# **Step 3, network-aware.** The maximum flow decides. Two parallel machines receive the requests over two slow links,
+# and a machine limits the flow again.
 
 # %%
 plans["network-aware"].show()
@@ -76,9 +78,9 @@ plans["network-aware"].show()
 # %% [markdown]
 # ## 2 Figure 2: a placement as a flow network
 #
-# Three machines. Each becomes two vertices joined by an edge that carries what it can serve; each usable link becomes
-# an edge that carries bandwidth / bytes per token. The coordinator is source and sink. Capacities are whole
-# milli-tokens/s, so that results are exact.
+# The cluster has three machines. Each machine becomes two vertices joined by an edge, whose capacity is the
+# throughput of the machine. Each usable link becomes an edge with the capacity bandwidth / bytes per token. The
+# coordinator is source and sink. Capacities are whole milli-tokens/s, so that results are exact.
 
 # %%
 three, placement = three_machines()
@@ -103,15 +105,15 @@ print(
 hk.Plan.from_placement(three, placement, method="by hand").show()
 
 # %% [markdown]
-# `T4-1` holds layer 9, which the A100 has run already: requests enter its range one layer later (**partial
-# inference**; the mark on the bar). Without it, this link could not be used:
+# `T4-1` holds layer 9, which the A100 has already run. So requests enter the range of `T4-1` one layer later. This is
+# **partial inference**; a mark on the bar shows it. Without partial inference, this link could not be used:
 
 # %%
 without = three.max_flow(placement, partial_inference=False)
 print(f"with partial inference {flow.tokens_per_s:.0f} tokens/s, without {without.tokens_per_s:.0f}")
 
 # %% [markdown]
-# The flow splits into paths; each is a pipeline with its share. They add up to the whole.
+# The flow splits into paths. Each path is a pipeline with its share of the flow, and the shares add up to the flow.
 
 # %%
 for stages, rate in decompose(flow, placement):
@@ -120,14 +122,14 @@ for stages, rate in decompose(flow, placement):
 # %% [markdown]
 # ## 3 Figure 4: a topology with its flow, and the pipelines of two requests
 #
-# LLaMA-2 70B over three regions, as published. First the flow on every link:
+# This is the published plan of LLaMA-2 70B over three regions. First the flow on every link:
 
 # %%
 published = figure_4_plan()
 published.show()
 
 # %% [markdown]
-# Then two requests, each with a pipeline of its own, stage by stage:
+# Then the pipelines of two requests, stage by stage:
 
 # %%
 ways = two_ways(published)
@@ -139,10 +141,10 @@ published.show(highlight=[s.node for s in ways["request 1"]])
 published.show(highlight=[s.node for s in ways["request 2"]])
 
 # %% [markdown]
-# ## 4 Dealing requests to pipelines
+# ## 4 Assigning requests to pipelines
 #
-# At every hop the scheduler chooses the next machine by interleaved weighted round robin, weights being the flow on
-# the links. No request is bound to a fixed path, and after a while each link has carried its share.
+# At every hop the scheduler chooses the next machine by interleaved weighted round robin. The weights are the flow on
+# the links. No path is fixed in advance, and over many requests each link carries its share.
 
 
 # %%
@@ -185,7 +187,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Make the link between the regions of section 1 ten times thinner. Which of the three splits loses most?
+# 1. Divide the bandwidth between the regions of section 1 by ten. Which of the three splits loses most?
 # 2. Remove `T4-1` from the placement of section 2. What is the new flow? Compute it by hand first.
-# 3. Deal requests with `make_policy("random", ...)` instead. How far from the shares of the flow do you end up?
+# 3. Assign requests with `make_policy("random", ...)` instead. How far do they differ from the shares of the flow?
 # 4. Which link of section 3 do the two requests share, and is it in the minimum cut?

@@ -16,8 +16,8 @@
 # %% [markdown]
 # # 04 Simulate: offline, online, schedulers, fidelity
 #
-# **Purpose.** What a plan serves, which is not the same as its flow: offline throughput, online latency, other
-# schedulers and placements side by side, and how far the simulator can be trusted.
+# **Purpose.** This notebook simulates what a plan serves, which is not the same as its flow. It shows offline
+# throughput and online latency, compares schedulers and placements, and checks how far the simulator can be trusted.
 #
 # **Takes** about a minute on 2 cores (20 s with `FAST=1`).
 
@@ -38,10 +38,10 @@ cluster, model = hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b")
 plan = hk.plan(cluster, model, time_limit_s=30)
 
 # %% [markdown]
-# ## 1 Online: requests come when they come
+# ## 1 Online: requests arrive over time
 #
-# The rate is the reader's choice; prompt latency is the time to the first token, decode latency that of each further
-# one.
+# Prompt latency is the time from the arrival of a request to its first token. Decode latency is the time of each
+# further token. Change the rates and run the cell again.
 
 # %%
 rows = {}
@@ -60,16 +60,17 @@ for rate in (0.1, 0.3, 0.6):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# The last of these runs at a glance:
+# The last of these runs:
 
 # %%
 run.plot()
 
 # %% [markdown]
-# ## 2 Offline: a house that is always full
+# ## 2 Offline: the KV cache is always full
 #
-# A backlog waits, and as many requests are in flight as their KV caches fit. This is where throughput is decided, and
-# where deep pipelines pay: each token passes every stage, one after another.
+# A backlog of requests waits from the start, and as many requests are in flight as the KV caches hold. This case
+# shows the throughput of a plan. It also shows the price of deep pipelines: each token passes every stage, one after
+# another.
 
 # %%
 offline = hk.simulate(
@@ -90,7 +91,7 @@ plt.show()
 # %% [markdown]
 # ## 3 Flow is not throughput: compare placements
 #
-# The same traffic on placements of five methods. Look at flow and served tokens together.
+# The same traffic runs on the placements of five methods. Compare the flow with the tokens served.
 
 # %%
 methods = ["pattern", "swarm", "petals", "separate", "proportional"]
@@ -106,8 +107,8 @@ plot_comparison(table)
 # %% [markdown]
 # ## 4 Schedulers
 #
-# The same plan, four ways to choose pipelines: by the flow (`helix`), by speed seen so far (`swarm`), by chance, by
-# the shortest queue.
+# Four schedulers choose pipelines on the same plan: by the flow (`helix`), by the speed observed so far (`swarm`), at
+# random, and by the shortest queue.
 
 # %%
 mixed = hk.plan(cluster, model, method="petals")
@@ -125,9 +126,9 @@ schedulers[["policy", "decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode
 # %% [markdown]
 # ## 5 Fidelity
 #
-# `execution="layerwise"` follows the rules of the simulator published with the paper to the letter; `range` works
-# like our runtime, which runs all its layers in one step and mixes prefill with decode. The quickstart sets `range`
-# beside a real run.
+# `execution="layerwise"` follows exactly the rules of the simulator published with the paper. `range` works like our
+# runtime, in which a worker runs all its layers in one step and mixes prefill with decode. The quickstart compares
+# `range` with a real run.
 
 # %%
 rows = {}
@@ -142,7 +143,7 @@ for execution in ("range", "layerwise"):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# Little's law is a check that needs no second simulator: requests in flight = rate in x time that each stays.
+# Little's law gives a check without a second simulator: requests in flight = arrival rate x time in the system.
 
 # %%
 run = hk.simulate(
@@ -159,7 +160,7 @@ print(f"in flight on average {inside:.1f}; rate x stay = 0.3/s x {stay:.1f} s = 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Plan with `max_stages=12` and repeat section 2. Less flow: more served?
+# 1. Plan with `max_stages=12` and repeat section 2. The plan has less flow. Does it serve more?
 # 2. Give every machine twice the KV cache (`kv_capacity=`) in the offline case. What limits it now?
 # 3. Write a `Policy` of your own (three lines: see `helix_kit/scheduling/policy.py`) and add it to section 4.
 # 4. Keep every batch (`record_batches=True`), write `run.to_perfetto("trace.json")`, and open it at ui.perfetto.dev.

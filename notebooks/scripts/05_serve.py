@@ -16,8 +16,8 @@
 # %% [markdown]
 # # 05 Serve: profile, launch, replay, kill a worker, compare
 #
-# **Purpose.** The plan as a real engine: measure this machine, start workers that hold only their layers, replay a
-# trace, kill a worker while it serves, and set what was measured beside what was simulated.
+# **Purpose.** This notebook serves a plan with real workers. It measures this machine, starts workers that hold only
+# their own layers, replays a trace, kills a worker while it serves, and compares measurements with the simulation.
 #
 # **Takes** about a minute and a half on 2 cores (less with `FAST=1`), and half a minute more the first time for the
 # weights.
@@ -40,8 +40,8 @@ weights = demo_weights()
 # %% [markdown]
 # ## 1 Measure this machine
 #
-# Milliseconds per layer, for prefills of growing length and for growing batches of decodes. The same on a command
-# line: `helix-kit profile`.
+# The profile gives milliseconds per layer, for prefills of growing length and for decode batches of growing size.
+# `helix-kit profile` does the same on the command line.
 
 # %%
 measured_profile = measure(weights, layers=2 if FAST else 4, repeats=3 if FAST else 5)
@@ -58,9 +58,9 @@ plt.show()
 # %% [markdown]
 # ## 2 Plan and launch
 #
-# `laptop` names four emulated kinds: each worker is this machine, held back to the speed of its profile, so that one
-# computer behaves like a mixed cluster. With real GPUs in `cluster.yaml` the same call places workers on them
-# (`devices=` says where, `launcher="ray"` spreads them over machines).
+# `laptop` has four workers of emulated kinds: each worker runs on this machine and is slowed down to the speed of its
+# profile, so that one computer behaves like a mixed cluster. With real GPUs in `cluster.yaml` the same call puts
+# workers on them. `devices=` chooses the GPUs, and `launcher="ray"` spreads the workers over several machines.
 
 # %%
 plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), time_limit_s=20)
@@ -83,9 +83,9 @@ for piece in handle:
 # %% [markdown]
 # ## 4 Replay a trace, and simulate the same
 #
-# The same requests, at the same times, once for real and once in the simulator. A step that takes longer than its
-# profile is late, and cannot be made to look faster: with many late steps the machine was too busy with other things
-# for the comparison to say much.
+# The real workers and the simulator get the same requests at the same times. A step is late when it takes longer than
+# its profile says, and a late step cannot be corrected. With many late steps this machine was too busy with other
+# work for a fair comparison.
 
 # %%
 count = 8 if FAST else 20
@@ -113,8 +113,8 @@ real.plot()
 # %% [markdown]
 # ## 5 Kill a worker while it serves
 #
-# One of two replicas dies in the middle of four answers. Its requests take another pipeline and repeat what was lost;
-# the answers are the same as without the accident, because decoding is greedy.
+# One of two replicas dies while four answers are generated. Its requests continue on another pipeline, which computes
+# the lost tokens again. Decoding is greedy, so the answers are the same as without the failure.
 
 # %%
 prompts = ["Count to ten in words.", "Name five animals.", "What is ice?", "Write a line about rain."]

@@ -16,8 +16,9 @@
 # %% [markdown]
 # # 06 Explore: propose a cluster, edit a placement, ask what if
 #
-# **Purpose.** An answer to "what throughput can I get, what limits it, and what should I buy next?", without writing
-# code: edit the cluster, solve, change the placement by hand and be told at once what that costs and why.
+# **Purpose.** This notebook answers "what throughput can I get, what limits it, and what should I buy next?" without
+# code. Edit the cluster, solve, and change the placement by hand: the page shows at once what each change costs and
+# why.
 #
 # **Takes** about a minute and a half on 2 cores. `make dashboard` opens this page in Voila, without the code.
 
@@ -35,8 +36,9 @@ FAST = os.environ.get("FAST") == "1"
 # %% [markdown]
 # ## 1 Propose a cluster
 #
-# Change numbers of machines, kinds, regions, links and the model; press **Solve** (and **Stop**, when you have seen
-# enough). Sliders of links answer at once, with the placement as it is.
+# Change the machines, regions, links and the model, then press **Solve**. **Stop** ends the solve and keeps the best
+# plan so far. When you move a link slider, the page shows at once what the present placement carries over the new
+# links.
 
 # %%
 cluster = hk.Cluster.model_validate(
@@ -63,8 +65,8 @@ editor
 # %% [markdown]
 # ## 2 Edit the placement
 #
-# Click a bar and use the steppers, or drag its ends. What is wrong with an edit is said in words; **Fix the rest**
-# keeps your edits and moves the others; **Undo** goes back.
+# Click a bar and use the steppers, or drag its ends. The page explains what is wrong with an edit. **Fix the rest**
+# keeps your edits and moves the other machines. **Undo** takes an edit back.
 
 # %%
 plan = editor.plan
@@ -73,11 +75,12 @@ hands_on.wait()
 hands_on
 
 # %% [markdown]
-# ## 3 What will it really serve?
+# ## 3 How much does the plan serve?
 #
-# Flow counts the tokens of prompts and answers that could pass if machines never waited for each other. What users
-# see is less: prompts hold up answers, KV caches limit how many requests fit, and each token pays for every hop. So
-# the simulator is asked with a house that is always full, and `objective="served"` plans for that instead of for flow.
+# Flow counts the prompt and output tokens that could pass if machines never waited for each other. Users see less:
+# prefill delays decode, KV caches limit the number of requests in flight, and each token pays for every hop. So this
+# section simulates the plans with the KV cache always full. `objective="served"` plans for the simulated throughput
+# instead of the flow.
 
 # %%
 SECONDS = 120 if FAST else 300
@@ -97,7 +100,8 @@ for objective in ("flow", "served"):
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# The search met other good plans on its way: some serve more, some answer sooner. `pareto_pick` chooses among them.
+# The search also found other good plans: some serve more tokens, some have a lower latency. `pareto_pick` chooses
+# among them.
 
 # %%
 # %matplotlib inline
@@ -106,8 +110,8 @@ found["served"].pareto()
 # %% [markdown]
 # ## 4 What limits it, and what would help?
 #
-# Every change is planned anew, not extrapolated. Prices are those of the catalogue; `gain_per_usd` is tokens/s for
-# each dollar per hour.
+# Each change is planned again, not extrapolated. Prices come from the catalogue. `gain_per_usd` is the gain in
+# tokens/s for each dollar per hour.
 
 # %%
 print(explain(plan))
@@ -119,7 +123,7 @@ answers[["change", "flow_tokens_per_s", "gain_tokens_per_s", "gain_percent", "us
 # %% [markdown]
 # ## 5 What if a machine fails?
 #
-# What is left of the flow before anything is planned anew:
+# The flow that is left when one machine fails, before a new plan is made:
 
 # %%
 losses(plan).head(8).round(1)
@@ -127,8 +131,8 @@ losses(plan).head(8).round(1)
 # %% [markdown]
 # ## 6 What if the profiles are wrong?
 #
-# The speeds of each kind are off by up to 20 % in either direction, independently. The placements stay as they were
-# planned; does this one still beat the heuristics?
+# The speed of each kind of machine differs by up to 20 % from its profile, independently of the others. The
+# placements stay as they were planned. Does this one still beat the heuristics?
 
 # %%
 robustness(plan, error=0.2, samples=10 if FAST else 40, seed=0).round(1)
@@ -137,7 +141,7 @@ robustness(plan, error=0.2, samples=10 if FAST else 40, seed=0).round(1)
 # ## Exercises
 #
 # 1. Your budget is 5 dollars an hour more. Which machines do you add, and where?
-# 2. How thin may the link between the cities get before it limits the flow? Use the slider.
+# 2. How low may the bandwidth between the cities be before it limits the flow? Use the slider.
 # 3. Take the worst machine of section 5 out by hand (untick "holds layers"), then let **Fix the rest** repair the
 #    plan. How much comes back?
 # 4. Save your own cluster to YAML, load it in [01](01_define_a_cluster.ipynb), and let a colleague explain its

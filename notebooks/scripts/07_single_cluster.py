@@ -16,12 +16,11 @@
 # %% [markdown]
 # # 07 Single cluster (paper, section 6.3)
 #
-# **Purpose.** Helix, Swarm and separate pipelines on 24 nodes of one data centre, LLaMA 30B and LLaMA-2 70B: what
-# was
-# published, our simulator on the published plans, and our own plans.
+# **Purpose.** Helix, Swarm and separate pipelines on 24 nodes of one data centre, with LLaMA 30B and LLaMA-2 70B. The
+# notebook compares the published results, our simulation of the published plans, and our own plans.
 #
-# **Takes** about six minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
-# that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -29,15 +28,15 @@ import os
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
 # ## 1 Throughput and latency
 #
-# Bars are decode throughput, boxes the latencies of requests that come over time (25, 50 and 75 %; whiskers 5 and
-# 95 %). `separate` is one pipeline for each kind of machine. Each published method has the load that the paper chose
-# for it; our own plans have Helix's.
+# Bars show decode throughput. Boxes show latencies in the online setting: quartiles, with whiskers at 5 and 95 %.
+# `separate` is one pipeline for each kind of machine. Each published method has the load that the paper chose for it.
+# Our own plans have the load of Helix.
 
 # %%
 single = show("single-cluster", run=RUN)
@@ -55,13 +54,15 @@ wide = ours.pivot_table(index=["model", "mode"], columns="method", values="value
 wide.rdiv(wide["helix"], axis=0).round(2)
 
 # %% [markdown]
-# Numbers above 1: Helix serves that many times as much. Below 1, our own plans serve more than Helix's.
+# Above 1, Helix serves that many times as much as the method. Below 1, the method (our own plan) serves more than
+# Helix.
 
 # %% [markdown]
 # ## 3 Our plans
 #
-# Left, the max flow of each plan as a share of what is proven possible; right, what it serves offline. The plan of
-# most flow is not the plan that serves most: long chains of machines carry flow, and make every decode step longer.
+# Left: the max flow of each plan as a share of the proven bound. Right: what the plan serves offline. The plan with
+# the largest flow is not the plan that serves most: long chains of machines carry much flow, but make every decode
+# step longer.
 
 # %%
 show("own-plans", run=RUN)
@@ -69,9 +70,9 @@ show("own-plans", run=RUN)
 # %% [markdown]
 # ## 4 The same load rules for every method
 #
-# Above, each published method has a load of its own. Here all get the requests that Helix got: at the same rate, and
-# at rates in proportion to each plan's max flow. The black line over a bar is what is offered: a bar that stays below
-# belongs to a plan that falls behind.
+# In section 1 each published method has its own load. Here all methods get the requests of Helix: once at the same
+# rate, and once at rates in proportion to the max flow of each plan. The black line over a bar is the offered load. A
+# plan whose bar stays below the line falls behind.
 
 # %%
 equal = show("equal-load", run=RUN)

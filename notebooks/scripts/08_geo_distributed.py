@@ -16,10 +16,11 @@
 # %% [markdown]
 # # 08 Three regions (paper, section 6.4)
 #
-# **Purpose.** The same 24 nodes in three regions behind slow links: how much each method loses to the network.
+# **Purpose.** The same 24 nodes stand in three regions behind slow links. How much does each method lose to the
+# network?
 #
-# **Takes** about six minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
-# that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -27,15 +28,15 @@ import os
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
 # ## 1 Throughput and latency
 #
-# Bars are decode throughput, boxes the latencies of requests that come over time (25, 50 and 75 %; whiskers 5 and
-# 95 %). No prototype values are given for this section: the published ones are simulated. Each published method has
-# the load that the paper chose for it; our own plans have Helix's.
+# Bars show decode throughput. Boxes show latencies in the online setting: quartiles, with whiskers at 5 and 95 %. The
+# paper gives no prototype values for this section: its values are simulated. Each published method has the load that
+# the paper chose for it. Our own plans have the load of Helix.
 
 # %%
 geo = show("geo-distributed", run=RUN)
@@ -47,8 +48,9 @@ compare_sources(geo)
 # %% [markdown]
 # ## 2 The topology
 #
-# The published plan with its flow, and the pipelines of two requests (Figure 4): x is the layer, a bar what a machine
-# holds, filled to the share of it in use. Each change of region costs about 50 ms and shares a slow link.
+# The published plan with its flow, and the pipelines of two requests (Figure 4). The x axis shows the layers. A bar
+# spans the layers that a machine holds and is filled to the used share of its capacity. Each crossing between regions
+# costs about 50 ms and shares a slow link.
 
 # %%
 show("topology", run=RUN)
@@ -56,7 +58,7 @@ show("topology", run=RUN)
 # %% [markdown]
 # ## 3 What the regions cost
 #
-# Decode throughput in three regions as a share of that in one cluster.
+# Decode throughput in three regions, as a share of the throughput in one region.
 
 # %%
 single = show("single-cluster")

@@ -16,10 +16,11 @@
 # %% [markdown]
 # # 09 High heterogeneity (paper, section 6.5)
 #
-# **Purpose.** 42 nodes of seven kinds: separate pipelines leave machines over, mixed pipelines and a flow do not.
+# **Purpose.** The cluster has 42 nodes of seven kinds. Separate pipelines for each kind leave machines unused; mixed
+# pipelines do not.
 #
-# **Takes** about five minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
-# that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -29,15 +30,15 @@ import pandas as pd
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
 # ## 1 Throughput and latency
 #
-# Bars are decode throughput, boxes the latencies of requests that come over time (25, 50 and 75 %; whiskers 5 and
-# 95 %). No prototype values are given for this section: the published ones are simulated. Each published method has
-# the load that the paper chose for it; our own plans have Helix's.
+# Bars show decode throughput. Boxes show latencies in the online setting: quartiles, with whiskers at 5 and 95 %. The
+# paper gives no prototype values for this section: its values are simulated. Each published method has the load that
+# the paper chose for it. Our own plans have the load of Helix.
 
 # %%
 hetero = show("high-heterogeneity", run=RUN)
@@ -61,8 +62,9 @@ pd.concat(
 # %% [markdown]
 # ## 3 When the profiles are wrong
 #
-# Each kind of machine up to 20 % faster or slower than the plan assumed. Bars are the flow as planned, circles the
-# mean over the worlds, lines reach down to the worst twentieth (thick) and to the worst world (thin).
+# Each kind of machine is up to 20 % faster or slower than the plan assumed. Bars show the planned flow and circles
+# the mean over random draws of the errors. Lines reach down to the worst 5 % of the draws (thick) and to the worst
+# draw (thin).
 
 # %%
 show("robustness", run=RUN)

@@ -16,10 +16,11 @@
 # %% [markdown]
 # # 10 Model placement (paper, section 6.6)
 #
-# **Purpose.** Helix's, Swarm's and Petals' placements under one scheduler: what the placement alone is worth.
+# **Purpose.** The placements of Helix, Swarm and Petals run under the same scheduler. This shows the effect of the
+# placement alone.
 #
-# **Takes** about two minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
-# that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -27,15 +28,15 @@ import os
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
 # ## 1 Where the layers go
 
 # %% [markdown]
-# A bar reaches from the first to the last layer of a machine and is filled to the share of its capacity that the max
-# flow uses: Swarm gives the fast A100 as many layers as the slow T4.
+# A bar spans the layers of a machine and is filled to the share of its capacity that the max flow uses. Swarm gives
+# the fast A100 as many layers as the slow T4.
 
 # %%
 show("placement-pictures", run=RUN)
@@ -44,7 +45,7 @@ show("placement-pictures", run=RUN)
 # ## 2 What the placements serve
 
 # %% [markdown]
-# All under Helix's scheduler, our own plans beside the published ones.
+# All placements run under the Helix scheduler. Our own plans stand beside the published ones.
 
 # %%
 placement = show("placement-deep-dive", run=RUN)
@@ -56,8 +57,8 @@ compare_sources(placement)
 # %% [markdown]
 # ## 3 Max flow by method
 #
-# As a share of the proven bound, with open solvers only. HiGHS starts the paper's program from the better heuristic
-# and rarely gets beyond it in half a minute; the pattern program needs no start.
+# The max flow of each method as a share of the proven bound, with open solvers only. HiGHS starts the paper's program
+# from the better heuristic plan and rarely improves it in half a minute. The pattern program needs no start.
 
 # %%
 show("placement-methods", run=RUN)

@@ -16,10 +16,10 @@
 # %% [markdown]
 # # 11 Request scheduling (paper, section 6.7)
 #
-# **Purpose.** One placement, four schedulers: what choosing pipelines by flow is worth.
+# **Purpose.** Four schedulers run on the same placement. This shows the effect of choosing pipelines by flow.
 #
-# **Takes** about two minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the results
-# that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -27,14 +27,14 @@ import os
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
 # ## 1 Throughput and prompt latency
 
 # %% [markdown]
-# The same schedulers on Helix's published placement and, in green, on our plan that is made to serve.
+# The schedulers run on the published placement of Helix and, in green, on our plan for served throughput.
 
 # %%
 scheduling = show("scheduling-deep-dive", run=RUN)
@@ -46,15 +46,16 @@ compare_sources(scheduling)
 # %% [markdown]
 # ## 2 Congestion, machine by machine
 #
-# Where a machine computes, and where it stands still with finished work waiting for a link: one column a machine, in
-# per cent of the time. Helix's scheduler serves more tokens with machines that compute less or as much.
+# Each column is a machine. It shows, in per cent of the time, how long the machine computes, and how long it waits
+# because finished work waits for a link. The Helix scheduler serves more tokens with machines that compute no more.
 
 # %%
 congestion = show("congestion", run=RUN)
 congestion
 
 # %% [markdown]
-# The KV cache at its fullest, as a share of what there is: a scheduler that fills one machine stops them all.
+# The largest use of the KV cache, as a share of its size. A scheduler that fills the cache of one machine stops all
+# of them.
 
 # %%
 fullest = congestion.table.pivot_table(index=["setup", "node"], columns="method", values="kv_peak", sort=False)

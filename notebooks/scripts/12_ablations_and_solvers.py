@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 12 Ablations and solver quality (paper, sections 6.8 and 6.9)
 #
-# **Purpose.** What pruning and initial values are worth, how good the plans are against proven bounds, and how
-# planning scales.
+# **Purpose.** This notebook shows the effect of pruning and of initial values, compares plans with proven bounds, and
+# shows how planning scales.
 #
-# **Takes** about twelve minutes on 2 cores where nothing is up to date; seconds with `FAST=1`, which shows the
-# results that lie in `figures/`.
+# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
+# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -28,7 +28,7 @@ import os
 from helix_kit.experiments.machinery.showing import show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows what lies in figures/; else what is out of date is run first.
+# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
 RUN = not FAST
 
 # %% [markdown]
@@ -45,7 +45,8 @@ sizes.table
 # ## 2 Pruning and initial values
 
 # %% [markdown]
-# Above what the plans could carry, below what they serve: on 42 machines the plan of least flow serves most.
+# The upper panels show the flow of the plans, the lower ones what they serve. On 42 machines the plan with the least
+# flow serves most.
 
 # %%
 show("ablations", run=RUN)
@@ -54,7 +55,7 @@ show("ablations", run=RUN)
 # ## 3 Solver quality on ten nodes
 
 # %% [markdown]
-# The optimum is the one that Gurobi proved, as published, after more than an hour.
+# The optimum is the published one, which Gurobi proved after more than an hour.
 
 # %%
 quality = show("solver-quality", run=RUN)
@@ -64,8 +65,8 @@ quality
 # ## 4 Value and bound over time
 
 # %% [markdown]
-# Solid lines are values, dashed ones proven bounds; the seconds are those of the machine that drew the picture. A
-# program is solved where its two lines meet.
+# Solid lines are values and dashed lines are proven bounds. The seconds were measured on the machine that made the
+# picture. A program is solved where its two lines meet.
 
 # %%
 show("convergence", run=RUN)
@@ -77,7 +78,7 @@ show("convergence", run=RUN)
 show("scaling", run=RUN)
 
 # %% [markdown]
-# The next picture is an estimate: nobody has measured these models on these machines here.
+# The next picture is an estimate from rooflines. These models have not been measured on these machines.
 
 # %%
 show("modern-models", run=RUN)
@@ -85,15 +86,15 @@ show("modern-models", run=RUN)
 # %% [markdown]
 # ## 6 The simulator beside real workers
 #
-# The same requests at the same times on four worker processes of this machine.
+# The simulator and four worker processes of this machine get the same requests at the same times.
 
 # %%
 show("runtime-and-simulation", run=RUN)
 
 # %% [markdown]
-# ## 7 All of it
+# ## 7 All results
 #
-# Ours against published, number by number; and every method against Helix.
+# The first picture compares each of our numbers with the published one. The second compares every method with Helix.
 
 # %%
 show("agreement", run=RUN)
