@@ -100,7 +100,7 @@ def _means_of(summary: dict[str, Any]) -> dict[str, float]:
 
 def _ten_minutes(plan: Plan, execution: str, seed: int) -> dict[str, float]:
     stream = published.stream({}) if seed == 0 else None
-    return score(plan, stream, execution=execution, duration_s=600.0, seed=seed)  # type: ignore[arg-type]
+    return score(plan, stream, execution=execution, duration_s=600.0, seed=seed).to_dict()  # type: ignore[arg-type]
 
 
 def offline_means(plan: Plan, execution: str, jobs: int = 1) -> dict[str, float]:

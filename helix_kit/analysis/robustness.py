@@ -92,7 +92,7 @@ def _served_in(world: Problem, rival: Plan, duration_s: float) -> float:
     from helix_kit.simulator import score
 
     planned = Flow(rival.flow_tokens_per_s, rival.flow_edges, {}, ())
-    return score((world, rival.placement, planned), duration_s=duration_s)["decode_tokens_per_s"]
+    return score((world, rival.placement, planned), duration_s=duration_s).decode_tokens_per_s
 
 
 def scaled(profiles: Mapping[str, Profile], time_factors: Mapping[str, float]) -> dict[str, Profile]:

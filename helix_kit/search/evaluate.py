@@ -209,7 +209,7 @@ def score_one(problem: Problem, candidate: tuple[Layout, Flow], setting: Setting
     if setting.mode == "online":
         until = setting.warmup + setting.duration
         workload = Workload.azure_conversation(rate_per_s=setting.rate or 1.0, duration_s=until, seed=setting.seed)
-    return score(
+    found = score(
         (problem, *candidate),
         workload,
         mode=setting.mode,  # type: ignore[arg-type]
@@ -219,3 +219,4 @@ def score_one(problem: Problem, candidate: tuple[Layout, Flow], setting: Setting
         seed=setting.seed,
         at_least=setting.at_least,
     )
+    return found.to_dict()

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
     from helix_kit.simulator.layerwise.driver import Feed
     from helix_kit.simulator.ranged.driver import Options
-    from helix_kit.simulator.scoring import score
+    from helix_kit.simulator.scoring import Score, score
 
-__all__ = ["Feed", "LinkDegrades", "NodeDies", "NodeSlows", "Options", "PlanSwap", "score", "simulate"]
+__all__ = ["Feed", "LinkDegrades", "NodeDies", "NodeSlows", "Options", "PlanSwap", "Score", "score", "simulate"]
 
 _HOMES = {
     "Feed": "helix_kit.simulator.layerwise.driver",
@@ -27,6 +27,7 @@ _HOMES = {
     "NodeSlows": "helix_kit.simulator.faults",
     "Options": "helix_kit.simulator.ranged.driver",
     "PlanSwap": "helix_kit.simulator.faults",
+    "Score": "helix_kit.simulator.scoring",
     "score": "helix_kit.simulator.scoring",
     "simulate": "helix_kit.simulator.api",
 }

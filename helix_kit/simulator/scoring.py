@@ -1,14 +1,16 @@
 """A plan's worth in the simulator, for planners that ask often: no records, no samples, no report.
 
 >>> from helix_kit.simulator import score
->>> score(plan)["decode_tokens_per_s"]                          # doctest: +SKIP
+>>> score(plan).decode_tokens_per_s                             # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from itertools import count
 from typing import Literal
@@ -32,6 +34,38 @@ BACKLOG = 4000
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a short simulation of a plan gives; all zero where the plan carries no flow."""
+
+    decode_tokens_per_s: float = 0.0
+    prompt_latency_s: float = 0.0
+    """Mean seconds from a request's arrival to its first token."""
+    decode_latency_s: float = 0.0
+    """Mean seconds from a token of a request to its next."""
+    prompts: float = 0.0
+    """First tokens within the window."""
+    decode_steps: float = 0.0
+    """Further tokens within the window."""
+    window_s: float = 0.0
+    """Seconds over which the means are taken: `duration_s`, or less where the run was stopped early."""
+    quarter_tokens_per_s: float = 0.0
+    half_tokens_per_s: float = 0.0
+    """All tokens that came back until a quarter (half) of the window, in the later half of that time."""
+
+    def to_dict(self) -> dict[str, float]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+    def keys(self) -> Iterable[str]:
+        """Names of the fields: with `score[name]` the old form of a score, a dict, still works for a release."""
+        return [f.name for f in fields(self)]
+
+    def __getitem__(self, name: str) -> float:
+        warnings.warn(f"a score is a record now: read score.{name}", DeprecationWarning, stacklevel=2)
+        return self.to_dict()[name]
+
+
 @renamed_keywords(duration="duration_s", warmup="warmup_s")
 def score(
     plan: Plan | tuple[Problem, Placement, Flow | None],
@@ -46,7 +80,7 @@ def score(
     links: Iterable[Edge] | None = None,
     kv_capacity: Mapping[str, int] | None = None,
     at_least: tuple[float, float] | None = None,
-) -> dict[str, float]:
+) -> Score:
     """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
 
     `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back until about a quarter and half of the
@@ -61,18 +95,7 @@ def score(
         problem, placement, flow = plan
         plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
     if plan.flow_tokens_per_s <= 0:
-        return dict.fromkeys(
-            (
-                "decode_tokens_per_s",
-                "prompt_latency_s",
-                "decode_latency_s",
-                "prompts",
-                "decode_steps",
-                "window_s",
-                *CHECKS,
-            ),
-            0.0,
-        )
+        return Score()
     if workload is None and mode == "online":
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
     # No plan has served more tokens than its flow; many serve an eighth.
@@ -102,15 +125,15 @@ def score(
     before[first] = [engine.arrived_s(at) for at in request[first]]
     within = (time >= warmup_s) & (time <= warmup_s + duration_s)
     prompt, decode = (time - before)[within & first], (time - before)[within & ~first]
-    return {
-        "decode_tokens_per_s": len(decode) / duration_s,
-        "prompt_latency_s": float(prompt.mean()) if len(prompt) else 0.0,
-        "decode_latency_s": float(decode.mean()) if len(decode) else 0.0,
-        "prompts": float(len(prompt)),
-        "decode_steps": float(len(decode)),
-        "window_s": duration_s,
+    return Score(
+        decode_tokens_per_s=len(decode) / duration_s,
+        prompt_latency_s=float(prompt.mean()) if len(prompt) else 0.0,
+        decode_latency_s=float(decode.mean()) if len(decode) else 0.0,
+        prompts=float(len(prompt)),
+        decode_steps=float(len(decode)),
+        window_s=duration_s,
         **race.rates,
-    }
+    )
 
 
 class _BehindError(Exception):

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
@@ -21,6 +21,9 @@ from helix_kit.widgets.background import Background
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.messages import Message, error_text
 from helix_kit.widgets.picture_box import PictureBox
+
+if TYPE_CHECKING:
+    from helix_kit.simulator import Score
 
 Ranges = dict[str, tuple[int, int]]
 
@@ -208,17 +211,17 @@ class PlacementEditor(PictureBox):
             return
         plan = self.plan
 
-        def score(stop: Any) -> dict[str, float]:
+        def score(stop: Any) -> Score:
             from helix_kit.simulator import score as run
 
             return run(plan, duration_s=60.0, warmup_s=30.0)
 
-        def on_done(found: dict[str, float]) -> None:
+        def on_done(found: Score) -> None:
             self.simulated.say(
                 "Simulated for a minute with the KV cache full: "
-                f"{number(found['decode_tokens_per_s'])} tokens/s decoded, "
-                f"{number(found['prompt_latency_s'])} s to the first token, "
-                f"{number(found['decode_latency_s'])} s for each further one."
+                f"{number(found.decode_tokens_per_s)} tokens/s decoded, "
+                f"{number(found.prompt_latency_s)} s to the first token, "
+                f"{number(found.decode_latency_s)} s for each further one."
             )
 
         self.simulated.say("Simulating ...")

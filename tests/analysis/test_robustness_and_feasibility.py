@@ -66,7 +66,7 @@ def test_what_no_machine_holds_is_no_rival():
 def test_served_measure_is_the_simulators(mixed_plan):
     table = robustness(mixed_plan, error=1e-9, samples=1, against=["swarm"], measure="served", duration_s=20.0)
     own = table.iloc[0]
-    assert own["mean"] == pytest.approx(score(mixed_plan, duration_s=20.0)["decode_tokens_per_s"], rel=0.02)
+    assert own["mean"] == pytest.approx(score(mixed_plan, duration_s=20.0).decode_tokens_per_s, rel=0.02)
     assert own["as_planned_tokens_per_s"] == pytest.approx(own["mean"], rel=0.02)
     with pytest.raises(InputError, match="measure"):
         robustness(mixed_plan, measure="speed")

@@ -15,18 +15,18 @@ def plan():
 def test_one_that_is_behind_ends_at_a_quarter_or_half(plan, execution):
     common = {"duration_s": 40.0, "warmup_s": 20.0, "execution": execution}
     whole = score(plan, **common)
-    quarter, half = (whole[f"{part}_tokens_per_s"] for part in ("quarter", "half"))
-    assert whole["window_s"] == 40.0 and quarter > 0 and half > 0
+    quarter, half = whole.quarter_tokens_per_s, whole.half_tokens_per_s
+    assert whole.window_s == 40.0 and quarter > 0 and half > 0
     assert score(plan, **common, at_least=(quarter, half)) == whole
     early = score(plan, **common, at_least=(1.01 * quarter, 0.0))
     later = score(plan, **common, at_least=(0.0, 1.01 * half))
-    assert (early["window_s"], later["window_s"]) == (10.0, 20.0)
-    assert early["quarter_tokens_per_s"] == later["quarter_tokens_per_s"] == quarter
-    assert later["half_tokens_per_s"] == half
+    assert (early.window_s, later.window_s) == (10.0, 20.0)
+    assert early.quarter_tokens_per_s == later.quarter_tokens_per_s == quarter
+    assert later.half_tokens_per_s == half
     # Later halves of the ten and twenty seconds, as windows of their own: all tokens but the first of each prompt are
     # decode tokens, so counted otherwise the rates are the same within the window's edge.
-    for run, part in ((early, "quarter"), (later, "half")):
-        half_s = run["window_s"] / 2
+    for run, counted in ((early, quarter), (later, half)):
+        half_s = run.window_s / 2
         alone = score(plan, **{**common, "warmup_s": common["warmup_s"] + half_s, "duration_s": half_s})
-        decoded = alone["decode_tokens_per_s"] + alone["prompts"] / half_s
-        assert decoded == pytest.approx(run[f"{part}_tokens_per_s"], rel=0.02)
+        decoded = alone.decode_tokens_per_s + alone.prompts / half_s
+        assert decoded == pytest.approx(counted, rel=0.02)

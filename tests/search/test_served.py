@@ -23,7 +23,7 @@ def served():
 
 def test_serves_far_more_than_the_flow_optimum(served):
     optimum = hk.plan("single24", "llama2-70b")
-    ours, theirs = (score(p, duration_s=80, seed=7)["decode_tokens_per_s"] for p in (served, optimum))
+    ours, theirs = (score(p, duration_s=80, seed=7).decode_tokens_per_s for p in (served, optimum))
     assert ours > 1.25 * theirs
     assert served.flow_tokens_per_s < optimum.flow_tokens_per_s
 
@@ -226,5 +226,5 @@ def test_a_depth_cap_that_nothing_keeps_says_so():
 def test_beats_the_published_plans(cluster, model, split, least):
     """Factors over what the published Helix plans decode offline, mean over six length seeds."""
     plan = hk.plan(cluster, model, objective="served", time_limit_s=240, flow_split=split)
-    means = [score(plan, duration_s=600, seed=seed)["decode_tokens_per_s"] for seed in range(6)]
+    means = [score(plan, duration_s=600, seed=seed).decode_tokens_per_s for seed in range(6)]
     assert sum(means) / 6 >= least

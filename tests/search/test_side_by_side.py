@@ -69,7 +69,7 @@ def test_sparing_slow_kinds_serves_more(problem, three_parts):
     guess = sparing_slow(predictor.decode_s, predictor.prefill_s)
     assert guess["A100-40G"] == 1.0 and guess["T4"] < guess["L4"] < 0.5
     with_all, spared = (
-        score((problem, three_parts, eased_flow(problem, three_parts, ease)), duration_s=60)["decode_tokens_per_s"]
+        score((problem, three_parts, eased_flow(problem, three_parts, ease)), duration_s=60).decode_tokens_per_s
         for ease in ({}, guess)
     )
     assert spared > 1.15 * with_all

@@ -49,7 +49,7 @@ def test_a_plan_without_a_pipeline_is_refused(plan):
     broken = plan.model_copy(update={"flow_tokens_per_s": 0.0, "flow": ()})
     with pytest.raises(InputError, match="carries flow"):
         simulate(broken, QUIET)
-    assert score(broken)["decode_tokens_per_s"] == 0.0
+    assert score(broken).decode_tokens_per_s == 0.0
 
 
 def test_overload_ends_and_reports_a_growing_queue(plan):
@@ -177,21 +177,29 @@ def test_score_is_the_simulation(plan):
     for execution in ("range", "layerwise"):
         run = simulate(plan, backlog, mode="offline", execution=execution, warmup_s=20, duration_s=60).summary()
         quick = score(plan, backlog, execution=execution, warmup_s=20, duration_s=60)
-        assert quick["decode_tokens_per_s"] == pytest.approx(run["decode_tokens_per_s"], rel=1e-12)
-        for phase in ("prompt", "decode"):
-            assert quick[f"{phase}_latency_s"] == pytest.approx(run[f"{phase}_latency_s"]["avg"], rel=1e-9)
+        assert quick.decode_tokens_per_s == pytest.approx(run["decode_tokens_per_s"], rel=1e-12)
+        assert quick.prompt_latency_s == pytest.approx(run["prompt_latency_s"]["avg"], rel=1e-9)
+        assert quick.decode_latency_s == pytest.approx(run["decode_latency_s"]["avg"], rel=1e-9)
     tuple_form = score((plan.problem, plan.placement, plan.max_flow), backlog, warmup_s=20, duration_s=60)
     assert tuple_form == score(plan, backlog, warmup_s=20, duration_s=60)
+
+
+def test_a_score_is_still_read_as_the_dict_it_was(plan):
+    quick = score(plan, duration_s=10, warmup_s=5)
+    with pytest.warns(DeprecationWarning, match=r"score\.prompts"):
+        assert quick["prompts"] == quick.prompts > 0
+    with pytest.warns(DeprecationWarning):
+        assert dict(quick) == quick.to_dict()
 
 
 @pytest.mark.parametrize("execution", ["range", "layerwise"])
 def test_a_backlog_lasts_for_the_run(plan, monkeypatch, execution):
     """Sixteen requests are served long before the end: more are taken until some are left."""
     options = {"execution": execution, "warmup_s": 20, "duration_s": 60}
-    served = score(plan, **options)["decode_tokens_per_s"]
+    served = score(plan, **options).decode_tokens_per_s
     monkeypatch.setattr(scoring, "BACKLOG", 16)
-    assert score(plan, **options)["decode_tokens_per_s"] == pytest.approx(served, rel=0.2)
-    assert score(plan, Workload.offline(16, seed=0), **options)["decode_tokens_per_s"] < served / 2
+    assert score(plan, **options).decode_tokens_per_s == pytest.approx(served, rel=0.2)
+    assert score(plan, Workload.offline(16, seed=0), **options).decode_tokens_per_s < served / 2
 
 
 @pytest.mark.parametrize("execution", ["range", "layerwise"])
@@ -215,7 +223,7 @@ def test_a_backlog_that_nobody_can_serve_is_not_made_longer(plan, monkeypatch, e
     make = scoring._backlog
     monkeypatch.setattr(scoring, "_backlog", lambda seed, requests: asked.append(requests) or make(seed, requests))
     room = {node: 10 * (end - start) for node, (start, end) in plan.placement.items()}
-    assert score(plan, execution=execution, warmup_s=5, duration_s=10, kv_capacity=room)["decode_tokens_per_s"] == 0
+    assert score(plan, execution=execution, warmup_s=5, duration_s=10, kv_capacity=room).decode_tokens_per_s == 0
     assert len(asked) == 1
 
 
