@@ -14,7 +14,7 @@ from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
-    from helix_kit.experiments.machinery.running import Done
+    from helix_kit.experiments import Done
 
 
 @app.command("reproduce")
@@ -40,8 +40,8 @@ def reproduce_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Regenerate figures and tables; what is finished and up to date is not run again. Without names: list them."""
-    from helix_kit.experiments.machinery.registry import FAST_FIGURES, FIGURES, experiments
-    from helix_kit.experiments.machinery.running import run_all
+    from helix_kit.experiments import experiments, run_all
+    from helix_kit.experiments.machinery.files import FAST_FIGURES, FIGURES
 
     folder = folder or (FAST_FIGURES if fast else FIGURES)
     known = experiments()
@@ -110,7 +110,7 @@ def _line(done: Done, folder: Path) -> str:
 
 
 def _redraw(names: list[str], folder: Path, as_json: bool) -> None:
-    from helix_kit.experiments.machinery.registry import redraw
+    from helix_kit.experiments import redraw
 
     for name in names:
         redraw(name, folder)
@@ -121,7 +121,7 @@ def _redraw(names: list[str], folder: Path, as_json: bool) -> None:
 
 
 def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:
-    from helix_kit.experiments.machinery.registry import Context, experiments, is_current
+    from helix_kit.experiments import Context, experiments, is_current
 
     known = experiments()
     current = {name: is_current(name, folder, Context(fast=fast, seed=seed)) for name in known}

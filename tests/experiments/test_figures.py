@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helix_kit.experiments.machinery.registry import experiments, load
+from helix_kit.experiments.machinery.catalogue import experiments
+from helix_kit.experiments.machinery.files import load
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 EVALUATIONS = ("single-cluster", "geo-distributed", "high-heterogeneity")

@@ -8,7 +8,9 @@ import pytest
 
 from helix_kit.experiments.figures.common import published
 from helix_kit.experiments.figures.common.simulated import metrics_of
-from helix_kit.experiments.machinery.registry import Context, _drawing, _inputs, load, run_experiment
+from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.recording import drawing_digest, inputs_of, run_experiment
+from helix_kit.experiments.machinery.registry import Context
 from helix_kit.experiments.machinery.running import run_all
 
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
@@ -59,8 +61,8 @@ def test_the_whole_evaluation_runs_fast_twice_to_the_same_bytes(tmp_path):
         (tmp_path / folder).mkdir()
         for end in ("csv", "png", "pdf"):
             shutil.copy(FIGURES / f"own-plans.{end}", tmp_path / folder)
-        inputs = _inputs("own-plans", tmp_path / folder, Context(fast=True))
-        trail = {"inputs": inputs, "drawing": _drawing("own-plans"), "measured": {}}
+        inputs = inputs_of("own-plans", tmp_path / folder, Context(fast=True))
+        trail = {"inputs": inputs, "drawing": drawing_digest("own-plans"), "measured": {}}
         (tmp_path / folder / "own-plans.json").write_text(json.dumps(trail))
         ran = {d.name for d in run_all(names, tmp_path / folder, fast=True, jobs=2) if d.ran}
         assert set(names) <= ran and "own-plans" not in ran

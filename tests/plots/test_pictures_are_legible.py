@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helix_kit.experiments.machinery.registry import experiments, get, load
+from helix_kit.experiments.machinery.catalogue import experiment_named, experiments
+from helix_kit.experiments.machinery.files import load
 
 pytest.importorskip("matplotlib")
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
@@ -62,7 +63,7 @@ def overlap(a, b):
 
 @pytest.mark.parametrize("name", list(experiments()))
 def test_text_is_large_enough_whole_and_apart(name):
-    figure = get(name).draw(load(name, FIGURES))
+    figure = experiment_named(name).draw(load(name, FIGURES))
     assert figure.get_figwidth() == pytest.approx(7.0)
     found = texts_of(figure)
     assert found
@@ -78,7 +79,7 @@ def test_text_is_large_enough_whole_and_apart(name):
 
 @pytest.mark.parametrize("name", list(experiments()))
 def test_a_headline_says_what_is_to_be_seen_and_axes_name_their_units(name):
-    figure = get(name).draw(load(name, FIGURES))
+    figure = experiment_named(name).draw(load(name, FIGURES))
     heads = [t.get_text() for t, _ in texts_of(figure) if t.get_position()[1] > 0.9 and t.axes is None]
     heads += [figure.axes[0].get_title(loc="left")]
     if name != "topology":

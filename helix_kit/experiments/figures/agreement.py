@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.experiments.figures.pictures.agreement import draw_agreement
-from helix_kit.experiments.machinery.registry import Context, experiment, load
+from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
 
 EVALUATIONS = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from helix_kit.experiments.figures.pictures.closed_loop import draw_closed_loop
-from helix_kit.experiments.machinery.registry import Context, NotHereError, experiment
+from helix_kit.experiments.machinery.registry import Context, NotAvailableError, experiment
 from helix_kit.experiments.figures.common.rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -95,4 +95,4 @@ def _weights() -> Path:
 
         return demo_weights(progress=None)
     except (ImportError, WeightsUnavailableError) as error:
-        raise NotHereError(f"real workers need torch and the weights of {MODEL}: {error}") from error
+        raise NotAvailableError(f"real workers need torch and the weights of {MODEL}: {error}") from error

@@ -6,7 +6,8 @@ import pandas as pd
 
 from helix_kit.experiments.figures.agreement import EVALUATIONS
 from helix_kit.experiments.figures.pictures.results import draw_results
-from helix_kit.experiments.machinery.registry import Context, experiment, load
+from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.experiments.figures.common.rows import COLUMNS
 
 

@@ -1,5 +1,9 @@
-"""Importing this module registers every experiment; `ORDER` is their order, that of the paper."""
+"""All experiments, in the order of the paper. Importing this module imports, and so registers, every one of them."""
 
+from __future__ import annotations
+
+from helix_kit import _files
+from helix_kit.errors import InputError
 from helix_kit.experiments.figures import (
     agreement,
     beyond,
@@ -14,8 +18,9 @@ from helix_kit.experiments.figures import (
     trace,
     worked,
 )
+from helix_kit.experiments.machinery.registry import Experiment, registered
 
-_MODULES = (
+MODULES = (
     worked,
     placements,
     trace,
@@ -29,7 +34,30 @@ _MODULES = (
     agreement,
     results,
 )
-ORDER = [module.__name__.rpartition(".")[2] for module in _MODULES]
-"""Modules in the order in which their experiments are listed."""
+"""The modules of experiments, in the order in which their experiments are listed."""
 
-__all__ = ["ORDER"]
+
+def experiments() -> dict[str, Experiment]:
+    """All experiments.
+
+    Returns
+    -------
+    dict
+        Name -> experiment, in the order of the paper.
+
+    Examples
+    --------
+    >>> list(experiments())[:2]
+    ['worked-example', 'flow-network']
+    """
+    order = [module.__name__ for module in MODULES]
+    entries = sorted(registered().values(), key=lambda entry: order.index(entry.compute.__module__))
+    return {entry.name: entry for entry in entries}
+
+
+def experiment_named(name: str) -> Experiment:
+    """The experiment of that name; raises InputError, with the closest name, for an unknown one."""
+    known = experiments()
+    if name not in known:
+        raise InputError(_files.unknown("experiment", name, known))
+    return known[name]

@@ -1,12 +1,13 @@
-"""The demo behind `make demo`: executes notebooks/00_quickstart.ipynb, leaves it executed, prints what came out."""
+"""The demo behind `make demo`: executes notebooks/00_quickstart.ipynb in place and prints a summary of its results."""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helix_kit.experiments.figures.common.rows import flow_of
+from helix_kit.experiments.machinery.files import CHECKOUT
 from helix_kit.plots.words import number, percent
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "notebooks/00_quickstart.ipynb"
 SUMMARY_MIME = "application/vnd.helix-kit.summary+json"
-"""Under this type the notebook's last table also carries its numbers as data."""
+"""The MIME type under which the notebook's last table also carries its numbers as data."""
 
 
 class SummaryTable:
-    """A table for readers that carries the same numbers for programs; made by `summary_table`."""
+    """A table that shows numbers to readers and carries the same numbers for programs; `summary_table` builds it."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
@@ -42,23 +43,18 @@ class SummaryTable:
 
 
 def summary_table(plan: Plan, run: Run, served_plan: Plan, simulated: Run, measured: Run) -> SummaryTable:
-    """Measured beside simulated for the served plan; the facts of the large plan go along for `make demo`."""
+    """The served plan's measurements beside its simulation. `make demo` also reads the facts of the large plan."""
 
-    def numbers(one: Run) -> dict[str, float]:
-        summary = one.summary()
+    def numbers(of: Run) -> dict[str, float]:
+        summary = of.summary()
         return {
             "output_tokens_per_s": summary["output_tokens_per_s"],
             "prompt_latency_s": summary["prompt_latency_s"]["avg"],
             "decode_latency_s": summary["decode_latency_s"]["avg"],
         }
 
-    def planned(one: Plan) -> dict[str, float]:
-        return {
-            "flow_tokens_per_s": one.flow_tokens_per_s,
-            "bound_tokens_per_s": one.bound_tokens_per_s,
-            "gap": one.gap,
-            "seconds": one.seconds,
-        }
+    def planned(of: Plan) -> dict[str, float]:
+        return {**flow_of(of), "seconds": of.seconds}
 
     return SummaryTable(
         {
@@ -75,16 +71,16 @@ def summary_table(plan: Plan, run: Run, served_plan: Plan, simulated: Run, measu
 
 
 def facts_of(notebook: Any) -> dict[str, Any]:
-    """The numbers that an executed notebook's summary table carries."""
+    """The numbers in the summary table of an executed notebook; raises LookupError if there is no such table."""
     for cell in reversed(notebook.cells):
         for output in cell.get("outputs", ()):
             if SUMMARY_MIME in output.get("data", {}):
-                found: dict[str, Any] = output["data"][SUMMARY_MIME]
-                return found
-    raise LookupError(f"{NOTEBOOK} holds no summary: was it executed to its end?")
+                facts: dict[str, Any] = output["data"][SUMMARY_MIME]
+                return facts
+    raise LookupError(f"{NOTEBOOK} has no summary; was it executed to its end?")
 
 
-def words(facts: dict[str, Any]) -> str:
+def summary_text(facts: dict[str, Any]) -> str:
     """The summary that `make demo` prints."""
     plan, run, served = facts["planned"], facts["planned_run"], facts["served"]
     lines = [
@@ -111,9 +107,9 @@ def main() -> int:
 
     from helix_kit.experiments.machinery.notebooks import execute
 
-    path = Path(__file__).resolve().parents[2] / NOTEBOOK
+    path = CHECKOUT / NOTEBOOK
     if not path.is_file():
-        print(f"{path} is not there: run the demo in a checkout of the repository", file=sys.stderr)
+        print(f"{path} does not exist: run the demo in a checkout of the repository", file=sys.stderr)
         return 1
     print(f"Executing {NOTEBOOK} ...", flush=True)
     started = time.perf_counter()
@@ -126,11 +122,11 @@ def main() -> int:
     try:
         notebook = execute(path, progress=progress)
     except CellExecutionError as error:
-        print(f"\nA cell of {NOTEBOOK} failed; the file was left as it was.\n\n{error}", file=sys.stderr)
+        print(f"\nA cell of {NOTEBOOK} failed; the file is unchanged.\n\n{error}", file=sys.stderr)
         return 1
-    print(words(facts_of(notebook)))
+    print(summary_text(facts_of(notebook)))
     print(
-        f"\n{time.perf_counter() - started:.0f} s in all. `make lab` opens the notebook, executed, with its pictures."
+        f"\n{time.perf_counter() - started:.0f} s in total. `make lab` opens the executed notebook with its pictures."
     )
     return 0
 

@@ -1,10 +1,14 @@
-"""What a result depends on, as digests: an experiment is run again only when something that it uses has changed.
+"""What a result depends on, as digests: an experiment runs again only if something that it uses has changed.
 
-The code that counts is what the experiment's module imports, directly or not, found by reading the imports in the
-source (so what is imported lazily counts too). A room such as ``placement`` counts as a whole, since its parts pick
-each other at run time; modules of `experiments` count one by one. Left out are the machinery that only runs and
-writes (`MACHINERY`), and pictures, which have a digest of their own: a new colour needs a new drawing, no new run.
-Of a source only the syntax counts: comments, docstrings and layout change no result.
+The code that counts is what the experiment's module imports, directly or through others. It is found by reading the
+imports in the sources, so an import inside a function counts too. Three rules say how far:
+
+- Outside `experiments` a folder such as ``placement`` counts as a whole, because its modules are chosen at run time.
+  Modules of `experiments` count one by one.
+- The folder of the machinery, which only runs and writes experiments, does not count.
+- Pictures do not count for a table. They have a digest of their own, so a new colour means a new drawing, no new run.
+
+Only the syntax of a source counts: comments, docstrings and layout change no result.
 """
 
 from __future__ import annotations
@@ -19,31 +23,34 @@ from helix_kit import _files
 
 PACKAGE = Path(_files.__file__).resolve().parent
 MACHINERY = "helix_kit.experiments.machinery"
-SHOWING = ("helix_kit.plots", "helix_kit.widgets")
+PLOTS, WIDGETS = "helix_kit.plots", "helix_kit.widgets"
 PICTURES = "helix_kit.experiments.figures.pictures"
 
 
 def code_digest(module: str, *, drawing: bool = False) -> str:
-    """Digest of the sources behind `module`; with `drawing`, of those behind a picture (plots count then)."""
+    """Digest of the sources that a table depends on; with `drawing`, of those that its picture depends on."""
     digest = hashlib.sha256()
-    for path in _sources(module, drawing):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{_syntax_digest(path)}\0".encode())
+    for path in sources_of(module, drawing):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{syntax_digest(path)}\0".encode())
     return digest.hexdigest()[:16]
 
 
-def data_digest(parts: Iterable[str]) -> str:
-    """Digest of the files below `parts` of the data folder ("" for all of it); data do not change under a program."""
-    return _data_digest(_files.data_dir(), tuple(parts))
+def data_digest(names: Iterable[str]) -> str:
+    """Digest of files and folders of the data folder; "" is all of it.
+
+    It is computed once in a process, since the package's data do not change while a program runs.
+    """
+    return _data_digest(_files.data_dir(), tuple(names))
 
 
 @cache
-def _data_digest(folder: Path, parts: tuple[str, ...]) -> str:
-    found = {path for part in parts for path in [folder / part, *(folder / part).rglob("*")] if path.is_file()}
-    return _digest((path.relative_to(folder), path) for path in sorted(found))
+def _data_digest(folder: Path, names: tuple[str, ...]) -> str:
+    paths = {path for name in names for path in [folder / name, *(folder / name).rglob("*")] if path.is_file()}
+    return _digest((path.relative_to(folder), path) for path in sorted(paths))
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """Digest of whole files, by name and content; a missing one counts as empty."""
+    """Digest of whole files, by name and content; a missing file counts as empty."""
     return _digest((Path(path.name), path) for path in paths)
 
 
@@ -61,8 +68,8 @@ def _tree(path: Path) -> ast.Module:
 
 
 @cache
-def _syntax_digest(path: Path) -> str:
-    """Digest of a source's syntax tree without docstrings (and other strings that nobody uses)."""
+def syntax_digest(path: Path) -> str:
+    """Digest of a source's syntax tree without docstrings and other strings that stand alone."""
     tree = _tree(path)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -71,7 +78,8 @@ def _syntax_digest(path: Path) -> str:
 
 
 @cache
-def _sources(module: str, drawing: bool) -> tuple[Path, ...]:
+def sources_of(module: str, drawing: bool) -> tuple[Path, ...]:
+    """The source files that `module` depends on; with `drawing`, those that its drawing depends on."""
     found: set[Path] = set()
     queue = [module]
     while queue:
@@ -82,24 +90,30 @@ def _sources(module: str, drawing: bool) -> tuple[Path, ...]:
 
 
 def _counts(name: str, importer: Path, drawing: bool) -> bool:
-    if name.startswith(MACHINERY):
+    """Whether the import of `name` in the file `importer` counts."""
+    if _within(name, MACHINERY):
         return False
     if drawing:
-        # A picture is drawn from the table alone: what the table took to compute is not its business.
-        return name.startswith((*SHOWING[:1], PICTURES))
-    return not name.startswith((*SHOWING, PICTURES)) or importer.is_relative_to(PACKAGE / "plots")
+        # A picture is drawn from the table alone, so the code that computes the table does not count.
+        return _within(name, PLOTS) or _within(name, PICTURES)
+    shows = any(_within(name, folder) for folder in (PLOTS, WIDGETS, PICTURES))
+    return not shows or importer.is_relative_to(PACKAGE / "plots")
+
+
+def _within(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}.")
 
 
 def _files_of(module: str) -> set[Path]:
-    """The files that `module` stands for: one of `experiments` itself, else its whole room."""
-    parts = module.split(".")[1:]
-    if not parts:
+    """The files that `module` stands for: in `experiments` its own, elsewhere those of its whole folder."""
+    names = module.split(".")[1:]
+    if not names:
         return set()
-    path = PACKAGE.joinpath(*parts)
-    if parts[0] == "experiments":
+    path = PACKAGE.joinpath(*names)
+    if names[0] == "experiments":
         return {p for p in (path.with_suffix(".py"),) if p.is_file()}
-    room = PACKAGE / parts[0]
-    return set(room.rglob("*.py")) if room.is_dir() else {p for p in (room.with_suffix(".py"),) if p.is_file()}
+    folder = PACKAGE / names[0]
+    return set(folder.rglob("*.py")) if folder.is_dir() else {p for p in (folder.with_suffix(".py"),) if p.is_file()}
 
 
 @cache

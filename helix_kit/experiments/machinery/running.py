@@ -1,50 +1,57 @@
-"""Running many experiments: first what others need, several at a time, with the time left."""
+"""Runs many experiments: needed ones first, several at a time, with an estimate of the time left."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from helix_kit.experiments.machinery.registry import (
-    Context,
-    NotHereError,
-    Say,
-    check_folder,
-    get,
-    is_current,
-    provenance,
-    run_experiment,
-)
+from helix_kit.experiments.machinery.catalogue import experiment_named
+from helix_kit.experiments.machinery.files import check_folder, provenance
+from helix_kit.experiments.machinery.recording import is_current, run_experiment
+from helix_kit.experiments.machinery.registry import Context, NotAvailableError, Say, say_nothing
 
 FAST_SHARE = 0.1
-"""About what a fast run takes of a full one, where no earlier run tells."""
+"""About the share of a full run's time that a fast run takes, for the estimate before the first run."""
+Start = Callable[[str, int, int], None]
+"""Called with (name, number, total) as an experiment starts."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """One experiment that has been dealt with."""
+    """An experiment that ran, was up to date, or was skipped.
+
+    Examples
+    --------
+    >>> Done("azure-trace", ran=True, seconds=0.4, left_s=0.0, index=1, total=1).skipped
+    ''
+    """
 
     name: str
+    """The experiment."""
     ran: bool
+    """Whether it was computed or drawn again; False if it was up to date or skipped."""
     seconds: float
+    """How long it took."""
     left_s: float
-    """About the seconds until all are done."""
+    """Estimated seconds until all experiments are done."""
     index: int
+    """How many experiments are done, this one included."""
     total: int
+    """How many experiments there are."""
     skipped: str = ""
-    """Why it could not be run on this machine."""
+    """Why it cannot run on this machine; empty if it can."""
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """`names` and what they need, needed ones first. Raises InputError for an unknown name."""
+    """`names` and the experiments that they need, needed ones first. Raises InputError for an unknown name."""
     ordered: list[str] = []
 
     def add(name: str) -> None:
-        for other in get(name).needs:
+        for other in experiment_named(name).needs:
             add(other)
         if name not in ordered:
             ordered.append(name)
@@ -55,11 +62,11 @@ def in_order(names: Sequence[str]) -> list[str]:
 
 
 def expected_seconds(name: str, folder: Path, fast: bool) -> float:
-    """What the last run took, else what the experiment says of itself."""
+    """How long the last run of this kind took, or else the time that the experiment states."""
     last = provenance(name, folder)
     if "seconds" in last and last.get("inputs", {}).get("fast") == fast:
         return float(last["seconds"]) + 1.0
-    return get(name).minutes * 60 * (FAST_SHARE if fast else 1.0) + 1.0
+    return experiment_named(name).minutes * 60 * (FAST_SHARE if fast else 1.0) + 1.0
 
 
 def run_all(
@@ -70,82 +77,147 @@ def run_all(
     seed: int = 0,
     force: bool = False,
     jobs: int = 1,
-    say: Say = lambda message: None,
-    start: Callable[[str, int, int], None] = lambda name, index, total: None,
+    say: Say = say_nothing,
+    start: Start = lambda name, index, total: None,
 ) -> Iterator[Done]:
-    """Run the experiments, `jobs` at a time, and tell of each as it is done; an error ends the whole run.
+    """Run experiments and those that they need, and yield each as it is done.
 
-    With one job, `say` gets the messages of the experiment that runs.
+    Parameters
+    ----------
+    names
+        The experiments.
+    folder
+        Where their files are written.
+    fast
+        Shorten the runs.
+    seed
+        Seed of everything that is drawn at random.
+    force
+        Run experiments even if their results are up to date.
+    jobs
+        How many run at the same time, each in a process of its own.
+    say
+        Called with messages of the experiment that runs; only with one job.
+    start
+        Called with (name, number, total) as an experiment starts.
+
+    Yields
+    ------
+    Done
+        An experiment that ran, was up to date, or cannot run on this machine.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, or a folder with results of the other kind (fast or full).
+    Exception
+        Any error of an experiment; it ends the whole run.
+
+    Examples
+    --------
+    >>> [done.name for done in run_all(["agreement"], Path("figures"), jobs=2)]    # doctest: +SKIP
+    ['own-plans', 'single-cluster', ..., 'agreement']
     """
     ordered = in_order(names)
     check_folder(folder, fast=fast)
-    times = {name: expected_seconds(name, folder, fast) for name in ordered}
-    context = Context(fast, seed, say, folder)
-    waiting, done, stale = list(ordered), set[str](), set[str]()
+    batch = _Batch(
+        folder=folder,
+        context=Context(fast, seed, say, folder),
+        force=force,
+        jobs=jobs,
+        expected_s={name: expected_seconds(name, folder, fast) for name in ordered},
+        waiting=ordered,
+        total=len(ordered),
+    )
+    yield from _one_by_one(batch, start) if jobs <= 1 else _side_by_side(batch, start)
 
-    def finish(name: str, ran: bool, seconds: float, skipped: str = "", running: Sequence[str] = ()) -> Done:
-        done.add(name)
-        left = sum(times[n] for n in [*waiting, *running]) / max(1, jobs)
-        return Done(name, ran, seconds, left, len(done), len(ordered), skipped)
 
-    def up_to_date() -> str | None:
-        """A waiting one that need not run; asked here and not by a worker, which would take seconds to start."""
-        for name in waiting:
-            if not force and name not in stale and set(get(name).needs) <= done:
-                if is_current(name, folder, context):
+@dataclass
+class _Batch:
+    """The experiments of one call of `run_all`, and how far they are."""
+
+    folder: Path
+    context: Context
+    force: bool
+    jobs: int
+    expected_s: dict[str, float]
+    waiting: list[str]
+    total: int
+    done: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+
+    def finish(self, name: str, ran: bool, seconds: float, skipped: str = "", running: Sequence[str] = ()) -> Done:
+        """Count `name` as done."""
+        self.done.add(name)
+        left_s = sum(self.expected_s[n] for n in [*self.waiting, *running]) / max(1, self.jobs)
+        return Done(name, ran, seconds, left_s, len(self.done), self.total, skipped)
+
+    def next_up_to_date(self) -> str | None:
+        """A waiting experiment that need not run. Checked here because a worker process takes seconds to start."""
+        for name in self.waiting:
+            if not self.force and name not in self.stale and set(experiment_named(name).needs) <= self.done:
+                if is_current(name, self.folder, self.context):
                     return name
-                stale.add(name)
+                self.stale.add(name)
         return None
 
-    if jobs <= 1:
-        while waiting:
-            name = waiting.pop(0)
-            start(name, len(done) + 1, len(ordered))
-            ran, seconds, skipped = _run(name, folder, context, force)
-            yield finish(name, ran, seconds, skipped)
-        return
+
+def _one_by_one(batch: _Batch, start: Start) -> Iterator[Done]:
+    while batch.waiting:
+        name = batch.waiting.pop(0)
+        start(name, len(batch.done) + 1, batch.total)
+        ran, seconds, skipped = _run(name, batch.folder, batch.context, batch.force)
+        yield batch.finish(name, ran, seconds, skipped)
+
+
+def _side_by_side(batch: _Batch, start: Start) -> Iterator[Done]:
+    """Run in worker processes.
+
+    The longest start first, so that none of them runs alone at the end. Experiments that measure time start last.
+    """
+    waiting, context = batch.waiting, batch.context
+    waiting.sort(key=lambda n: (experiment_named(n).timed, -batch.expected_s[n]))
     running: dict[Future[tuple[bool, float, str]], str] = {}
-    # Longest first, so that no long one is left alone at the end; those that measure time last of all.
-    waiting.sort(key=lambda n: (get(n).timed, -times[n]))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(batch.jobs, mp_context=get_context("spawn")) as pool:
         try:
             while waiting or running:
-                while current := up_to_date():
+                while current := batch.next_up_to_date():
                     waiting.remove(current)
-                    yield finish(current, False, 0.0, running=list(running.values()))
-                for chosen in _next(waiting, list(running.values()), done, jobs):
-                    waiting.remove(chosen)
-                    start(chosen, len(done) + 1, len(ordered))
-                    running[pool.submit(_run_in_worker, chosen, folder, fast, seed, force)] = chosen
+                    yield batch.finish(current, False, 0.0, running=list(running.values()))
+                for name in next_to_start(waiting, list(running.values()), batch.done, batch.jobs):
+                    waiting.remove(name)
+                    start(name, len(batch.done) + 1, batch.total)
+                    job = pool.submit(_run_in_worker, name, batch.folder, context.fast, context.seed, batch.force)
+                    running[job] = name
                 if not running:
                     continue
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in sorted(finished, key=lambda f: running[f]):
                     name = running.pop(future)
                     ran, seconds, skipped = future.result()
-                    yield finish(name, ran, seconds, skipped, list(running.values()))
+                    yield batch.finish(name, ran, seconds, skipped, list(running.values()))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _next(waiting: Sequence[str], running: Sequence[str], done: set[str], jobs: int) -> list[str]:
-    """What to start now: those whose needs are met, as many as there is room for; a timed one only by itself."""
-    ready = [n for n in waiting if set(get(n).needs) <= done]
-    if any(get(n).timed for n in running):
+def next_to_start(waiting: Sequence[str], running: Sequence[str], done: set[str], jobs: int) -> list[str]:
+    """The experiments to start now: those whose needs are met, up to `jobs` at a time, a timed one only alone."""
+    ready = [n for n in waiting if set(experiment_named(n).needs) <= done]
+    if any(experiment_named(n).timed for n in running):
         return []
-    together = [n for n in ready if not get(n).timed][: jobs - len(running)]
+    together = [n for n in ready if not experiment_named(n).timed][: jobs - len(running)]
     return together or ([] if running else ready[:1])
 
 
 def _run(name: str, folder: Path, context: Context, force: bool) -> tuple[bool, float, str]:
-    """Whether it ran, its seconds, and why not if this machine cannot."""
-    began = time.perf_counter()
+    """Run it; returns whether it ran, its seconds, and the reason if this machine cannot run it."""
+    started = time.perf_counter()
     try:
         ran = run_experiment(name, folder, context, force=force)
-    except NotHereError as error:
-        return False, time.perf_counter() - began, str(error)
-    return ran, time.perf_counter() - began, ""
+    except NotAvailableError as error:
+        return False, time.perf_counter() - started, str(error)
+    return ran, time.perf_counter() - started, ""
 
 
 def _run_in_worker(name: str, folder: Path, fast: bool, seed: int, force: bool) -> tuple[bool, float, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common import published
-from helix_kit.experiments.machinery.registry import load
+from helix_kit.experiments.machinery.files import load
 from helix_kit.model import Model
 from helix_kit.workload import Workload
 

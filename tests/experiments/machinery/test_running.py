@@ -1,0 +1,56 @@
+"""The order in which experiments run, and which of them run at the same time."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from helix_kit.errors import InputError
+from helix_kit.experiments.machinery import catalogue, running
+from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.recording import is_current, run_experiment
+from helix_kit.experiments.machinery.registry import Context, NotAvailableError
+from helix_kit.experiments.machinery.running import in_order, next_to_start, run_all
+
+
+@pytest.mark.parametrize("fast_first", [False, True])
+def test_fast_results_never_lie_among_full_ones(toy, tmp_path, fast_first):
+    run_experiment("first", tmp_path, Context(fast=fast_first))
+    assert bool(json.loads((tmp_path / "first.json").read_text())["note"]) == fast_first
+    before = (tmp_path / "first.csv").read_bytes()
+    for name in ("first", "second"):
+        with pytest.raises(InputError, match=r"first\.json: inputs\.fast"):
+            list(run_all([name], tmp_path, fast=not fast_first))
+    assert (tmp_path / "first.csv").read_bytes() == before and toy == {"first": 1, "second": 0}
+
+
+def test_needed_results_come_first_and_count(toy, tmp_path):
+    assert in_order(["second"]) == ["first", "second"]
+    assert [(d.name, d.ran) for d in run_all(["second"], tmp_path)] == [("first", True), ("second", True)]
+    assert list(load("second", tmp_path)["y"]) == [0, 4]
+    (tmp_path / "first.csv").write_text("x,y\n0,5\n1,6\n")
+    assert not is_current("second", tmp_path, Context())
+
+
+def test_timed_ones_run_alone_and_last():
+    waiting = ["scaling", "azure-trace", "agreement", "gpu-catalogue"]
+    assert next_to_start(waiting, [], set(), 2) == ["azure-trace", "gpu-catalogue"]
+    assert next_to_start(["scaling", "agreement"], ["azure-trace"], set(), 2) == []
+    assert next_to_start(["scaling", "agreement"], [], set(), 2) == ["scaling"]
+    assert next_to_start(["azure-trace"], ["scaling"], set(), 2) == []
+
+
+def test_what_cannot_be_run_here_is_skipped_and_said(toy, tmp_path, monkeypatch):
+    def absent(context):
+        raise NotAvailableError("no torch")
+
+    known = catalogue.experiments()
+    monkeypatch.setitem(known, "first", replace(known["first"], compute=absent))
+    (done,) = run_all(["first"], tmp_path)
+    assert not done.ran and done.skipped == "no torch" and not (tmp_path / "first.csv").exists()
+
+
+def test_up_to_date_is_seen_without_starting_workers(toy, tmp_path, monkeypatch):
+    list(run_all(["second"], tmp_path))
+    monkeypatch.setattr(running.ProcessPoolExecutor, "submit", lambda *a: pytest.fail("a worker was asked"))
+    assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, jobs=2)] == [("first", False), ("second", False)]
