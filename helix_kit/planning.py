@@ -25,7 +25,7 @@ from helix_kit.profiles import Profile
 OBJECTIVES = ("flow", "served")
 
 
-@renamed_keywords(time_limit_s="time_limit_s")
+@renamed_keywords(time_limit="time_limit_s")
 def plan(
     cluster: Cluster | str | Path,
     model: Model | str | Path,

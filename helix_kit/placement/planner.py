@@ -81,7 +81,7 @@ def check_options(options: PlanOptions) -> None:
         raise InputError("expected at least 1", field="max_stages", value=options.max_stages)
 
 
-@renamed_keywords(time_limit_s="time_limit_s")
+@renamed_keywords(time_limit="time_limit_s")
 def plan_problem(
     problem: Problem,
     options: PlanOptions | None = None,
