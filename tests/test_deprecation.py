@@ -8,8 +8,11 @@ import pytest
 
 from helix_kit import Cluster, InputError, Workload, plan, simulate
 from helix_kit._deprecation import renamed_keywords
+from helix_kit.analysis import what_if
 from helix_kit.analysis.compare import compare
+from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.analysis.robustness import robustness
+from helix_kit.placement.cheapest import cheapest
 from helix_kit.simulator import score
 from helix_kit.workload import make_workload
 
@@ -45,6 +48,10 @@ def test_workloads_accept_the_old_names():
 @pytest.mark.parametrize(
     ("function", "old", "new"),
     [
+        (plan, "time_limit", "time_limit_s"),
+        (cheapest, "time_limit", "time_limit_s"),
+        (what_if, "time_limit", "time_limit_s"),
+        (fix_the_rest, "time_limit", "time_limit_s"),
         (simulate, "duration", "duration_s"),
         (simulate, "warmup", "warmup_s"),
         (score, "duration", "duration_s"),
