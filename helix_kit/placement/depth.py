@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.flow import Edge, Flow, can_follow
+from helix_kit.flow import Edge, Flow, Placement, can_follow
 from helix_kit.placement.problem import Problem
 
-Layout = dict[str, tuple[int, int]]
 Step = tuple[int, int, str | None]
 """Layers [start, end) at a pinned node, or at the next largest of the others (None)."""
 
@@ -70,7 +69,7 @@ def deepest(flow: Flow, placement: Mapping[str, tuple[int, int]]) -> int:
 
 def links_within(
     problem: Problem,
-    placement: Layout,
+    placement: Placement,
     most: int,
     *,
     partial_inference: bool,

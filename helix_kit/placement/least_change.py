@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from helix_kit.flow import Placement
 from helix_kit.placement.groups import Group
-from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
 
 SWEEPS = 4
@@ -24,15 +25,15 @@ def moved_gb(problem: Problem, old: Mapping[str, tuple[int, int]], new: Mapping[
     return layers * problem.model.layer_gb
 
 
-def find(task: Task, old: Layout, price: float, fresh: Layout) -> Layout:
+def find(task: Task, old: Placement, price: float, fresh: Placement) -> Placement:
     """The plan with the best flow - price x GB moved, from `old` and a new optimum `fresh`."""
     problem = task.problem
 
-    def net(layout: Layout) -> float:
+    def net(layout: Placement) -> float:
         flow = task.max_flow(layout).tokens_per_s
         return flow - price * moved_gb(problem, old, layout) if flow > 0 else float("-inf")
 
-    def climb(layout: Layout, spans: list[tuple[int, int]]) -> Layout:
+    def climb(layout: Placement, spans: list[tuple[int, int]]) -> Placement:
         """Give nodes, one by one, their old range, none, or one of `spans`, while it pays."""
         value = net(layout)
         for _ in range(SWEEPS):
@@ -60,9 +61,9 @@ def find(task: Task, old: Layout, price: float, fresh: Layout) -> Layout:
     return max([*results, near, dict(old)], key=net)
 
 
-def align(new: Layout, old: Layout, groups: list[Group]) -> Layout:
+def align(new: Placement, old: Placement, groups: list[Group]) -> Placement:
     """`new` with the ranges of each group handed to its nodes so that they overlap most with `old` (greedy)."""
-    aligned: Layout = {}
+    aligned: dict[str, tuple[int, int]] = {}
     for group in groups:
         spans = [new[n] for n in group.nodes if n in new]
         pairs = sorted(
@@ -86,7 +87,7 @@ def _overlap(a: tuple[int, int], b: tuple[int, int] | None) -> int:
     return 0 if b is None else max(0, min(a[1], b[1]) - max(a[0], b[0]))
 
 
-def _coverage(problem: Problem, placement: Layout) -> float:
+def _coverage(problem: Problem, placement: Placement) -> float:
     held = [0.0] * problem.num_layers
     for name, (start, end) in placement.items():
         speed = problem.throughput(name, end - start)

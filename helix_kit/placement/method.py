@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from helix_kit.flow import Edge, Flow
+from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.groups import Group
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
@@ -20,7 +20,7 @@ from helix_kit.placement.watch import Watch
 
 FlowSplit = Literal["balanced", "any"]
 Layout = dict[str, tuple[int, int]]
-"""Node name -> layer range [start, end)."""
+"""A placement that may be changed, for `helix_kit.search`. Elsewhere the type is `helix_kit.flow.Placement`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class PlanOptions:
 class Placed:
     """What a method returns: a placement, and what it knows about it."""
 
-    placement: Layout
+    placement: Placement
     links: set[Edge] | None = None
     """Links that requests may take; None: every link between layer ranges that follow each other."""
     bounds: dict[str, float] = field(default_factory=dict)

@@ -155,7 +155,7 @@ def plan_problem(
         )
     return Plan.from_placement(
         problem,
-        placed.placement,
+        dict(placed.placement),
         method=options.method,
         solver=placed.solver,
         flow=flow,

@@ -47,7 +47,7 @@ def candidates(
             continue
         # Separate pipelines may put more on a node than it holds: such a plan is no start for a search.
         if problem.holds(made):
-            yield family, made
+            yield family, dict(made)
     yield from (("uniform", placement) for placement in uniform(groups, predictor))
     solving: dict[str, Any] = {"solver": solver, "over": watch.is_over, "left": lambda: watch.left_s, "seed": seed}
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 
-Layout = dict[str, tuple[int, int]]
 MOST_FORCED = 1.75
 """Separate pipelines may put this many times the usual maximum of layers on a node, as the published ones do."""
 
@@ -28,7 +28,7 @@ def even_parts(total: int, parts: int) -> list[int]:
     return [small] * (parts - larger) + [small + 1] * larger
 
 
-def swarm(problem: Problem) -> Layout:
+def swarm(problem: Problem) -> Placement:
     """Swarm: equal stages that fit the smallest GPU; each node, fastest first, joins the slowest stage.
 
     Fewest stages of equal length; where only very short ones divide L, lengths differ by one layer.
@@ -50,7 +50,7 @@ def swarm(problem: Problem) -> Layout:
     starts = [sum(sizes[:i]) for i in range(stages)]
     speed = {name: problem.throughput(name, max(sizes)) for name in nodes}
     total = [0.0] * stages
-    placement: Layout = {}
+    placement: dict[str, tuple[int, int]] = {}
     for index in sorted(range(len(nodes)), key=lambda i: (-speed[nodes[i]], -i)):
         slowest = min(range(stages), key=lambda s: (total[s], s))
         placement[nodes[index]] = (starts[slowest], starts[slowest] + sizes[slowest])
@@ -58,12 +58,12 @@ def swarm(problem: Problem) -> Layout:
     return placement
 
 
-def petals(problem: Problem, seed: int = 0) -> Layout:
+def petals(problem: Problem, seed: int = 0) -> Placement:
     """Petals: each node, in random order, holds all it can where the layers are served worst so far."""
     nodes = usable_nodes(problem)
     random.Random(seed).shuffle(nodes)
     served = [0.0] * problem.num_layers
-    placement: Layout = {}
+    placement: dict[str, tuple[int, int]] = {}
     for name in nodes:
         size = problem.max_layers(name)
         starts = range(problem.num_layers - size + 1)
@@ -74,7 +74,7 @@ def petals(problem: Problem, seed: int = 0) -> Layout:
     return placement
 
 
-def separate(problem: Problem, *, plus: bool = False) -> tuple[Layout, set[tuple[str, str]]]:
+def separate(problem: Problem, *, plus: bool = False) -> tuple[Placement, set[tuple[str, str]]]:
     """Separate pipelines: one per kind of GPU, layers split evenly; `plus` adds one of the kinds left over (SP+).
 
     Returns the placement and the links that the pipelines use: requests never change pipelines.
@@ -84,7 +84,7 @@ def separate(problem: Problem, *, plus: bool = False) -> tuple[Layout, set[tuple
     by_kind: dict[str, list[str]] = {}
     for name in usable_nodes(problem):
         by_kind.setdefault(problem.kind_of[name], []).append(name)
-    placement: Layout = {}
+    placement: dict[str, tuple[int, int]] = {}
     links: set[tuple[str, str]] = set()
     left: list[str] = []
 
@@ -118,7 +118,7 @@ def separate(problem: Problem, *, plus: bool = False) -> tuple[Layout, set[tuple
     return placement, links
 
 
-def covers_all(problem: Problem, placement: Layout) -> bool:
+def covers_all(problem: Problem, placement: Placement) -> bool:
     """Whether every layer is held by some node."""
     return _layers(placement.values()) == set(range(problem.num_layers))
 

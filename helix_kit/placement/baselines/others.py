@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_kit.placement.baselines.heuristics import Layout, usable_nodes
+from helix_kit.flow import Placement
+from helix_kit.placement.baselines.heuristics import usable_nodes
 from helix_kit.placement.problem import Problem
 
 
-def proportional(problem: Problem) -> Layout:
+def proportional(problem: Problem) -> Placement:
     """One pipeline through all nodes, fastest first, layers in proportion to what each node's memory holds.
 
     What `device_map`-style splitting does; with more nodes than layers the smallest are left out.
@@ -21,7 +22,7 @@ def proportional(problem: Problem) -> Layout:
     return _chain(nodes, sizes)
 
 
-def parallax(problem: Problem) -> Layout:
+def parallax(problem: Problem) -> Placement:
     """Parallax (2025), phase 1: few-stage pipelines by greedy, layers within each by water-filling over speed.
 
     Region by region, the largest nodes start a pipeline and the smallest node that completes it ends it; nodes left
@@ -35,7 +36,7 @@ def parallax(problem: Problem) -> Layout:
         pipelines += found
         left += rest
     found, left = _pipelines(problem, left, size)
-    placement: Layout = {}
+    placement: dict[str, tuple[int, int]] = {}
     for pipeline in pipelines + found:
         speed = [size[n] * problem.throughput(n, size[n]) for n in pipeline]
         placement |= _chain(pipeline, water_fill(problem.num_layers, speed, [size[n] for n in pipeline]))
@@ -85,8 +86,8 @@ def water_fill(total: int, weight: Sequence[float], most: Sequence[int]) -> list
     return sizes
 
 
-def _chain(nodes: Sequence[str], sizes: Sequence[int]) -> Layout:
-    placement: Layout = {}
+def _chain(nodes: Sequence[str], sizes: Sequence[int]) -> Placement:
+    placement: dict[str, tuple[int, int]] = {}
     at = 0
     for node, size in zip(nodes, sizes):
         placement[node] = (at, at + size)

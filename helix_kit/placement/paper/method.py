@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.flow import Placement
 from helix_kit.placement.baselines import heuristics
 from helix_kit.placement.bounds import bounds
-from helix_kit.placement.method import Layout, Placed, Task
+from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.paper import program as paper_milp
 from helix_kit.placement.solvers import Solution, SolverSettings, solve_model, write_lp
 
@@ -85,9 +86,9 @@ def _end(task: Task, solution: Solution, gap: float) -> str:
     return "ended without a solution"
 
 
-def best_heuristic(task: Task) -> tuple[str, Layout] | None:
+def best_heuristic(task: Task) -> tuple[str, Placement] | None:
     """Name and placement of the better of swarm and petals, or None when neither carries any flow."""
-    best: tuple[float, str, Layout] | None = None
+    best: tuple[float, str, Placement] | None = None
     for name in ("petals", "swarm"):
         try:
             swarm = name == "swarm"

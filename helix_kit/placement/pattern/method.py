@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Sequence
 
 from helix_kit.errors import InfeasibleError
-from helix_kit.flow import Edge
+from helix_kit.flow import Edge, Placement
 from helix_kit.placement.baselines import heuristics
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.depth import links_within
 from helix_kit.placement.groups import Group
-from helix_kit.placement.method import Layout, Placed, Task
+from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.pattern import pins, regions
 from helix_kit.placement.pattern import small as coverage
 from helix_kit.placement.watch import Watch
@@ -51,7 +51,7 @@ def place(task: Task) -> Placed:
     return Placed(placement, bounds=proven, solver=task.options.solver)
 
 
-def _short_links(task: Task, placement: Layout) -> set[Edge] | None:
+def _short_links(task: Task, placement: Placement) -> set[Edge] | None:
     """Links that keep requests within the cap on depth where pins stand in the way; None: all that fit."""
     cap, options = task.options.max_stages, task.options
     if cap is None:
@@ -61,7 +61,7 @@ def _short_links(task: Task, placement: Layout) -> set[Edge] | None:
     )[1]
 
 
-def _without_search(task: Task) -> Layout:
+def _without_search(task: Task) -> Placement:
     """The best plan that takes no search: what there is when time runs out before the program finds any."""
     capped = task.options.max_stages is not None
     found = [one_chain(task.groups, task.problem.num_layers, fewest=capped)]
@@ -72,10 +72,10 @@ def _without_search(task: Task) -> Layout:
     return max(found, key=lambda p: task.max_flow(p).tokens_per_s)
 
 
-def _finish_small(task: Task, placement: Layout, proven: dict[str, float]) -> Layout:
+def _finish_small(task: Task, placement: Placement, proven: dict[str, float]) -> Placement:
     """Close what gap is left exactly, where the problem is small enough to try every position."""
 
-    def flow(layout: Layout) -> float:
+    def flow(layout: Placement) -> float:
         return task.max_flow(layout).tokens_per_s
 
     value, best = flow(placement), min(proven.values())
@@ -107,7 +107,7 @@ def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None)
         )
 
 
-def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False) -> Layout:
+def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False) -> Placement:
     """Nodes in a row, fastest (or with `fewest` largest) first, as many layers as each holds.
 
     A plan whenever there is one.
@@ -119,7 +119,7 @@ def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False)
             "they would have to hold",
             fix="add a node with more memory",
         )
-    placement: Layout = {}
+    placement: dict[str, tuple[int, int]] = {}
     at = 0
     for _, name, size in sorted(nodes, key=lambda n: (-n[2], n[1]) if fewest else (-n[0], n[1])):
         if at < num_layers:

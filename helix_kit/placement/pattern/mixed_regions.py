@@ -20,8 +20,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Placement
 from helix_kit.placement.groups import Group
-from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.search import STEPS, PatternSearch
 from helix_kit.placement.pattern.stages import Stage
 from helix_kit.placement.problem import Problem
@@ -91,7 +92,7 @@ class Flows:
         return float(maximum_flow(graph, source, sink).flow_value) / 1000
 
 
-def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float) -> Layout | None:
+def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float) -> Placement | None:
     """The best placement found on the nodes of `groups`, if it carries more than `low` tokens/s.
 
     `fastest_crossing` is the capacity, in tokens/s, of the fastest link between regions.
@@ -101,7 +102,7 @@ def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_
     if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.max_stages is not None:
         return None
     flows = Flows(problem, names, task.options.partial_inference)
-    best: Layout | None = None
+    best: Placement | None = None
     failed = 0
     for step in STEPS:
         target = bound * (1 - step)
@@ -137,7 +138,7 @@ def _merged(groups: Sequence[Group], most: float) -> list[Group]:
 
 def assign(
     flows: Flows, groups: Sequence[Group], stages: Sequence[Stage], target: float, rng: random.Random, watch: Watch
-) -> tuple[float, Layout]:
+) -> tuple[float, Placement]:
     """(tokens/s, placement): nodes of `groups` given to the places of `stages`, and these brought into an order."""
     order = list(stages)
     nodes = {g: [flows.index[n] for n in group.nodes] for g, group in enumerate(groups)}

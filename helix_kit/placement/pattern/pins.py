@@ -15,9 +15,10 @@ import pyomo.environ as pyo
 from numpy.typing import NDArray
 
 from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.flow import Placement
 from helix_kit.placement import depth
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS
 from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
 from helix_kit.placement.problem import Problem
@@ -35,9 +36,9 @@ Pins = Mapping[str, tuple[int, int]]
 MOST_COLUMNS = 300
 
 
-def check_pins(problem: Problem, pins: Pins) -> Layout:
+def check_pins(problem: Problem, pins: Pins) -> Placement:
     """The pins as a placement; InputError for an unknown node or range, InfeasibleError for more than it holds."""
-    checked: Layout = {}
+    checked: dict[str, tuple[int, int]] = {}
     for name, span in pins.items():
         problem.cluster.node(name)
         start, end = span
@@ -68,7 +69,7 @@ class Segment:
         return self.end - self.start
 
 
-def segments_of(problem: Problem, pins: Layout) -> list[Segment]:
+def segments_of(problem: Problem, pins: Placement) -> list[Segment]:
     """The model cut at the pins' ends."""
     cuts = sorted({0, problem.num_layers, *(cut for span in pins.values() for cut in span)})
     speed = problem.node_throughput(pins)
@@ -79,7 +80,7 @@ def segments_of(problem: Problem, pins: Layout) -> list[Segment]:
     return found
 
 
-def find(task: Task, pins: Layout, bound: float) -> Layout:
+def find(task: Task, pins: Placement, bound: float) -> Placement:
     """The best placement around the pins; InfeasibleError when what is left cannot hold the other layers."""
     problem, watch = task.problem, task.watch
     segments = segments_of(problem, pins)
@@ -93,9 +94,10 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
         )
     cap = task.options.max_stages
     chain, needed = (None, None) if cap is None else _shallow(task, pins, groups, cap)
-    best, value = dict(pins), 0.0
+    best: Placement = dict(pins)
+    value = 0.0
 
-    def consider(layout: Layout) -> float:
+    def consider(layout: Placement) -> float:
         nonlocal best, value
         reached = _flow(task, layout, cap)
         watch.report(value=reached)
@@ -136,7 +138,7 @@ def find(task: Task, pins: Layout, bound: float) -> Layout:
     return best
 
 
-def _flow(task: Task, layout: Layout, cap: int | None) -> float:
+def _flow(task: Task, layout: Placement, cap: int | None) -> float:
     """Tokens/s of a layout, within the cap on depth if there is one."""
     if cap is None:
         return task.max_flow(layout).tokens_per_s
@@ -146,7 +148,7 @@ def _flow(task: Task, layout: Layout, cap: int | None) -> float:
     return 0.0 if flow is None else flow.tokens_per_s
 
 
-def _shallow(task: Task, pins: Layout, groups: Sequence[Group], cap: int) -> tuple[Layout | None, int | None]:
+def _shallow(task: Task, pins: Placement, groups: Sequence[Group], cap: int) -> tuple[Placement | None, int | None]:
     """The pins and a chain of as few nodes as possible; InfeasibleError when even nodes without end would be too many.
 
     With it, the nodes it passes; None for a chain deeper than the cap: another order may still make one that is not.
@@ -170,8 +172,8 @@ def _shallow(task: Task, pins: Layout, groups: Sequence[Group], cap: int) -> tup
 
 
 def _attempt(
-    task: Task, pins: Layout, segments: Sequence[Segment], groups: Sequence[Group], target: float
-) -> Layout | None:
+    task: Task, pins: Placement, segments: Sequence[Segment], groups: Sequence[Group], target: float
+) -> Placement | None:
     """A placement whose segments all carry `target`, or None."""
     open_segments = [s for s in segments if s.pinned < target * (1 - 1e-9)]
     if not open_segments:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations, pairwise, permutations
 
+from helix_kit.flow import Placement
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.method import Layout, Task
+from helix_kit.placement.method import Task
 from helix_kit.placement.pattern import mixed_regions as spread
 from helix_kit.placement.pattern.search import PRECISION, Chain, PatternSearch, lay_out, search_flow
 from helix_kit.placement.watch import Watch
@@ -33,17 +34,17 @@ LINKS_LOOKED_AT = 400
 Subset = tuple[str, ...]
 
 
-def find(task: Task, bound: float) -> Layout | None:
+def find(task: Task, bound: float) -> Placement | None:
     """The best placement over chains of regions and partitions into chains, within the task's time.
 
     `bound` is a proven bound on the flow: the search ends when it is reached.
     """
     problem, watch = task.problem, task.watch
     names = sorted({g.region for g in task.groups}, key=[g.region for g in task.groups].index)
-    best: dict[Subset, tuple[float, Layout]] = {}
+    best: dict[Subset, tuple[float, Placement]] = {}
     value, placement = 0.0, None
 
-    def consider(layout: Layout) -> float:
+    def consider(layout: Placement) -> float:
         nonlocal value, placement
         reached = task.max_flow(layout).tokens_per_s
         if reached > value:
@@ -168,7 +169,7 @@ def _needed(
     return value - max(sum(known[s] if s in known else most(s) for s in rest) for rest in others)
 
 
-def _best_parts(subset: Subset, known: dict[Subset, tuple[float, Layout]]) -> Sequence[Subset]:
+def _best_parts(subset: Subset, known: dict[Subset, tuple[float, Placement]]) -> Sequence[Subset]:
     """The disjoint subsets of `subset` searched before whose flows add up to most."""
     inside = [s for s in known if set(s) <= set(subset)]
 
@@ -189,7 +190,7 @@ def _upper_bound(task: Task, subset: Sequence[str]) -> float:
     return bounds.b1(groups, task.problem.num_layers)
 
 
-def _partitions_with(subset: Subset, known: dict[Subset, tuple[float, Layout]]) -> Iterator[list]:
+def _partitions_with(subset: Subset, known: dict[Subset, tuple[float, Placement]]) -> Iterator[list]:
     """The best few sets of disjoint subsets that hold `subset`, by the sum of their flows."""
 
     def extend(chosen: list[Subset], rest: list[Subset]) -> Iterator[list[Subset]]:
@@ -206,14 +207,14 @@ def _partitions_with(subset: Subset, known: dict[Subset, tuple[float, Layout]]) 
     yield from (parts for parts in found[:3] if len(parts) > 1)
 
 
-def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, precision: float) -> Layout | None:
+def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, precision: float) -> Placement | None:
     """The best placement on the regions of `subset` found, as a chain or spread, if one carries more than `low`."""
     problem, layers = task.problem, task.problem.num_layers
     groups = [g for g in task.groups if g.region in subset]
     if sum(g.size * g.max_layers for g in groups) < layers:
         return None
     bound = min(most, bounds.of_nodes(tuple(groups), layers, task.watch.is_over))
-    best: list[tuple[float, Layout]] = []
+    best: list[tuple[float, Placement]] = []
     for cap in crossing_capacities(task, groups):
         search = PatternSearch(
             groups,
@@ -225,10 +226,10 @@ def _best_chain(task: Task, subset: Sequence[str], most: float, low: float, prec
             link_cap=inner_link_capacity(task, groups),
             crossing_cap=cap,
         )
-        seen: list[tuple[float, Layout]] = []
+        seen: list[tuple[float, Placement]] = []
 
-        def evaluate(chain: Chain, seen: list[tuple[float, Layout]] = seen) -> float:
-            top: tuple[float, Layout] = (0.0, {})
+        def evaluate(chain: Chain, seen: list[tuple[float, Placement]] = seen) -> float:
+            top: tuple[float, Placement] = (0.0, {})
             for order in _orders(chain):
                 layout = lay_out(order, groups, layers)
                 reached = task.max_flow(layout).tokens_per_s

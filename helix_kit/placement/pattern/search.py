@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from helix_kit.flow import Placement
 from helix_kit.placement.groups import Group
-from helix_kit.placement.method import Layout
 from helix_kit.placement.pattern.stages import Lane, Stage, StagePricing, uniform_stages
 from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.solvers.columns import Column, solve_columns
@@ -243,7 +243,7 @@ def search_flow(
     return best
 
 
-def lay_out(chain: Chain, groups: Sequence[Group], num_layers: int) -> Layout:
+def lay_out(chain: Chain, groups: Sequence[Group], num_layers: int) -> Placement:
     """Concrete nodes for stages laid one after another from layer 0; what reaches past the last layer is cut off."""
     slots: list[Slot] = []
     start = 0
