@@ -40,15 +40,15 @@ def run_engine(engine: Engine, batch: int, new_tokens: int) -> dict[str, float]:
     """Tokens per CPU-second of all its workers and per second, and the coordinator's CPU time per token."""
 
     def workers_cpu_s() -> float:
-        return sum(worker["cpu_s"] for worker in engine.status(fresh=True)["workers"].values())
+        return sum(worker.cpu_s for worker in engine.status(fresh=True).workers.values())
 
     workers_s = workers_cpu_s()
-    coordinator_s = engine.status()["coordinator_cpu_s"]
+    coordinator_s = engine.status().coordinator_cpu_s
     began = time.monotonic()
     engine.generate(prompts(batch, 40000), max_new_tokens=new_tokens, ignore_eos=True)
     wall_s = time.monotonic() - began
     # Read at once: the seconds of waiting for the workers' counters are not the tokens'.
-    coordinator_s = engine.status()["coordinator_cpu_s"] - coordinator_s
+    coordinator_s = engine.status().coordinator_cpu_s - coordinator_s
     tokens = batch * new_tokens
     return {
         "per_cpu_s": tokens / (workers_cpu_s() - workers_s),

@@ -86,9 +86,9 @@ def run_real(plan: Plan, requests: Workload, duration_s: float, scale: float, se
     began = time.monotonic()
     with emulate(plan, time_scale=scale, threads=1, seed=seed) as engine:
         up_s = time.monotonic() - began
-        workers = engine.status()["workers"]
-        assert len({worker["pid"] for worker in workers.values()}) == len(plan.placement)
-        memory_gb = workers_gb([worker["pid"] for worker in workers.values()])
+        workers = engine.status().workers
+        assert len({worker.pid for worker in workers.values()}) == len(plan.placement)
+        memory_gb = workers_gb([worker.pid for worker in workers.values()])
         run = engine.replay(requests, seed=seed, max_seconds=duration_s)
     return run, {"workers": len(workers), "start_s": up_s, "memory_gb": memory_gb}
 

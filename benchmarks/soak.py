@@ -31,8 +31,8 @@ MOST_GROWTH_MB_PER_HOUR = 20.0
 def resident_mb(pids: list[int]) -> float:
     """Anonymous memory of the processes.
 
-    What workers share with the nursery counts for each of them, so that it changes nothing when a shared page becomes
-    a worker's own because a reference count in it was written; private memory would grow by that for hours.
+    Memory that workers share with the fork server counts for each of them. So the sum stays the same when a shared page
+    becomes a worker's own, because a reference count in it was written; private memory would grow by that for hours.
     """
     total = 0
     for pid in pids:
@@ -77,10 +77,10 @@ def main() -> int:
             print(f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes")
 
             def cpu_s() -> float:
-                return time.process_time() + sum(w["cpu_s"] for w in engine.status()["workers"].values())
+                return time.process_time() + sum(w.cpu_s for w in engine.status().workers.values())
 
             spent_s = cpu_s()
-            pids = [os.getpid(), *(worker["pid"] for worker in engine.status()["workers"].values())]
+            pids = [os.getpid(), *(worker.pid for worker in engine.status().workers.values())]
             samples: list[tuple[float, float]] = []
             outcomes: dict[str, int] = {}
             live: list = []
@@ -116,18 +116,18 @@ def main() -> int:
         for t2, m2 in zip(at[late][i + 1 :], memory[late][i + 1 :])
     ]
     growth = 3600 * float(np.median(pairs))
-    used = sum(int(worker["pages_used"]) for worker in status["workers"].values())
-    steps = sum(worker["steps"] for worker in status["workers"].values())
-    overruns = sum(worker["overruns"] for worker in status["workers"].values())
-    ok = outcomes == {"finished": issued} and used == 0 and status["pages_promised"] == 0
-    ok = ok and growth < MOST_GROWTH_MB_PER_HOUR and not status["losses"]
-    lost = len(status["losses"])
+    used = sum(int(worker.pages_used) for worker in status.workers.values())
+    steps = sum(worker.steps for worker in status.workers.values())
+    overruns = sum(worker.overruns for worker in status.workers.values())
+    ok = outcomes == {"finished": issued} and used == 0 and status.pages_promised == 0
+    ok = ok and growth < MOST_GROWTH_MB_PER_HOUR and not status.losses
+    lost = len(status.losses)
     lines = [
         f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes "
         f"(layer steps of {options.step_ms:g} ms)",
-        f"{issued} requests: {outcomes}; at most {longest} at a time; {status['tokens_out']} tokens",
+        f"{issued} requests: {outcomes}; at most {longest} at a time; {status.tokens_out} tokens",
         f"memory {memory[late][0]:.0f} -> {memory[-1]:.0f} MB, {growth:+.1f} MB an hour",
-        f"KV pages used at the end: {used}, promised: {status['pages_promised']}; workers lost: {lost}",
+        f"KV pages used at the end: {used}, promised: {status.pages_promised}; workers lost: {lost}",
         f"steps late: {overruns / steps:.1%} of {steps}; processors used: {spent_s:.2f}",
     ]
     print("\n".join(lines[1:]))

@@ -1,15 +1,17 @@
-"""Serving for real: a coordinator in the user's process, one worker per node, each with its layers only.
+"""Serving a plan: a coordinator in the user's process, and one worker per GPU, which holds only its layers.
 
-Torch loads in the workers; importing this package, or starting an engine with the `process` launcher, does not
-load it here.
+Torch is loaded by the workers. Importing this package, or starting an engine with the `process` launcher, does not load
+torch in the user's process.
 """
 
 from __future__ import annotations
 
-from helix_kit.runtime.coordinator.crew import SwapError, Timeouts
-from helix_kit.runtime.coordinator.jobs import Completion, Handle, Piece, RequestFailedError
+from helix_kit.runtime.coordinator.worker_manager import SwapError
 from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.handle import Completion, Handle, Piece, RequestFailedError
+from helix_kit.runtime.options import ServeOptions, Timeouts
 from helix_kit.runtime.serving import serve
+from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.weights.demo import demo_weights
 from helix_kit.runtime.worker.sampling import SamplingParams
 
@@ -17,12 +19,15 @@ __all__ = [
     "Completion",
     "Engine",
     "EngineError",
+    "EngineStatus",
     "Handle",
     "Piece",
     "RequestFailedError",
     "SamplingParams",
+    "ServeOptions",
     "SwapError",
     "Timeouts",
+    "WorkerStatus",
     "demo_weights",
     "serve",
 ]

@@ -1,8 +1,10 @@
-"""Which GPU of this machine each worker gets, from the kinds that the plan names, and what of it a worker may take.
+"""Which GPU of this machine each worker computes on, chosen by the kinds of GPU that the plan names.
 
-A node of kind ``L4x2`` needs two GPUs that call themselves L4; each node takes those of its kind that are used
-least; several may share one, each with its share of the memory. The GPUs are listed by a process of their own
-(``python -m helix_kit.runtime.devices``): a process that has asked CUDA anything can no longer be forked.
+A node of kind ``L4x2`` needs two GPUs whose name says L4. Each node gets the GPUs of its kind that the fewest workers
+use. Several workers may share a GPU, each with its share of the memory (`device_memory`).
+
+The GPUs are listed by a separate process (``python -m helix_kit.runtime.devices``), because a process that has used
+CUDA can no longer be forked.
 
 >>> found = [Gpu(0, "NVIDIA A100-SXM4-40GB", 42.3), Gpu(1, "NVIDIA L4", 23.7)]
 >>> [is_kind(gpu, "A100-40G", 40) for gpu in found], [is_kind(gpu, "L4", 24) for gpu in found]
@@ -19,7 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from functools import cache
 
 from helix_kit import _files
 from helix_kit.catalogue import EMULATED_PREFIX
@@ -27,24 +29,15 @@ from helix_kit.cluster import Node
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 
-if TYPE_CHECKING:
-    from helix_kit.runtime.spec import WorkerSpec
-    from helix_kit.runtime.worker.stage import Stage
-
 log = logging.getLogger(__name__)
 
-GPU_SHARE = 0.95
-"""Of a GPU's memory, for all workers that share it together."""
-STEP_MEMORY = 0.05
-"""Of a GPU's memory, for what a step computes with, beside weights and KV pages; per worker, of its share."""
-CONTEXT_BYTES = 0.5e9
-"""What CUDA itself takes of a GPU's memory for one process."""
-LIKE_MEMORY = 0.2
-"""Relative difference up to which a GPU's memory is that of its kind: makers round, drivers keep some."""
+MEMORY_TOLERANCE = 0.2
+"""Relative difference up to which a GPU's memory is that of its kind: makers round it, and drivers keep some of it."""
 LIST_TIMEOUT_S = 120.0
 CHOICES = ("plan", "any", "cpu")
 
 Devices = Mapping[str, str | Sequence[str]]
+"""Node -> its torch device, or its devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +55,8 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine that torch can use, listed in another process; HelixKitError when that fails."""
-    unlisted = "the GPUs of this machine could not be listed: "
+    """The GPUs of this machine that torch can use, listed by a separate process; HelixKitError when that fails."""
+    failure = "the GPUs of this machine could not be listed: "
     try:
         done = subprocess.run(
             [sys.executable, "-m", "helix_kit.runtime.devices"],
@@ -73,19 +66,19 @@ def find_gpus() -> tuple[Gpu, ...]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HelixKitError(f"{unlisted}{error}") from error
+        raise HelixKitError(f"{failure}{error}") from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise HelixKitError(f"{unlisted}{reason}")
-    words = (done.stdout.strip().splitlines() or [""])[-1]  # what comes before is said by libraries
+        raise HelixKitError(f"{failure}{reason}")
+    answer = (done.stdout.strip().splitlines() or [""])[-1]  # libraries may have printed lines before it
     try:
-        return tuple(Gpu(**row) for row in json.loads(words))
+        return tuple(Gpu(**row) for row in json.loads(answer))
     except (TypeError, ValueError) as error:
-        raise HelixKitError(f"{unlisted}unexpected words {words[:200]!r}") from error
+        raise HelixKitError(f"{failure}unexpected output {answer[:200]!r}") from error
 
 
 def list_gpus() -> list[Gpu]:
-    """The same in this process, which then has CUDA in use."""
+    """As `find_gpus`, but listed by this process, which cannot be forked afterwards."""
     import torch
 
     if not torch.cuda.is_available():
@@ -98,84 +91,124 @@ def list_gpus() -> list[Gpu]:
 
 
 def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
-    """Whether a GPU is of the kind that a catalogue calls `kind`, with about `memory_gb` of memory.
+    """Whether a GPU is of the kind that the catalogue calls `kind`, with about `memory_gb` of memory.
 
-    The kind's family must stand in the GPU's name as a word (L4 is not in "NVIDIA L40S"); what follows a dash in the
+    The kind's family must be a whole word of the GPU's name: L4 is not in "NVIDIA L40S". What follows a dash in the
     kind is its memory, which is compared as a number.
     """
     family = re.sub(r"-\d+G$", "", kind)
-    # RTX4090 is written "RTX 4090" by its maker.
+    # NVIDIA writes "RTX 4090" for RTX4090.
     spelled = r"[\s-]?".join(re.escape(part) for part in re.findall(r"[A-Za-z]+(?=\d{4})|.+", family))
     if not re.search(rf"(?<![A-Za-z0-9]){spelled}(?![A-Za-z0-9])", found.name, re.IGNORECASE):
         return False
-    return abs(found.memory_gb / memory_gb - 1) <= LIKE_MEMORY
+    return abs(found.memory_gb / memory_gb - 1) <= MEMORY_TOLERANCE
 
 
 def check_devices(wanted: str | Devices | None) -> None:
-    """Raise InputError for what `place` does not know."""
+    """Raise InputError for a word that `assign_devices` does not know."""
     if wanted is not None and not isinstance(wanted, Mapping) and wanted not in CHOICES:
         raise InputError(f"expected {', '.join(CHOICES)}, or a device for each node", field="devices", value=wanted)
 
 
-def place(
+class DeviceAssignment:
+    """The devices of each node, chosen once: a node that a later plan keeps stays on its devices.
+
+    Parameters
+    ----------
+    wanted, one_machine
+        As in `assign_devices`.
+    """
+
+    def __init__(self, wanted: str | Devices | None, *, one_machine: bool) -> None:
+        self._wanted, self._one_machine = wanted, one_machine
+        self._chosen: dict[str, tuple[str, ...]] = {}
+        # Listing GPUs takes seconds, for which the engine must not stop when a plan is exchanged.
+        self._find_gpus = cache(find_gpus)
+
+    def of(self, plan: Plan) -> dict[str, tuple[str, ...]]:
+        """Node -> torch devices, for the nodes of `plan`."""
+        if not set(plan.placement) <= set(self._chosen):
+            wanted = self._wanted
+            if self._chosen and wanted is not None and not isinstance(wanted, str):
+                # The given devices may name nodes of the first plan that this one does without.
+                wanted = {node: devices for node, devices in wanted.items() if node in plan.placement}
+            self._chosen |= assign_devices(
+                plan, wanted, one_machine=self._one_machine, taken=self._chosen, find_gpus=self._find_gpus
+            )
+        return {node: self._chosen[node] for node in plan.placement}
+
+
+def assign_devices(
     plan: Plan,
     wanted: str | Devices | None = None,
     *,
     one_machine: bool = True,
     taken: Mapping[str, Sequence[str]] | None = None,
-    find: Callable[[], Sequence[Gpu]] | None = None,
+    find_gpus: Callable[[], Sequence[Gpu]] = find_gpus,
 ) -> dict[str, tuple[str, ...]]:
-    """The torch devices of each node of the plan, as many as workers of it.
+    """The torch devices of each node of the plan; a node has a worker on each of its devices.
 
     Parameters
     ----------
+    plan
+        Its nodes, and the kinds of their GPUs.
     wanted
         ``plan`` (default): the GPUs of the kinds that the plan names; a machine without any GPU uses its CPU.
-        ``any``: this machine's GPUs, whatever they are called. ``cpu``: no GPU. Or node -> device, or devices;
-        nodes that are not given are placed by ``plan``.
+        ``any``: this machine's GPUs of whatever kind. ``cpu``: no GPU. Or node -> device, or devices; nodes that are
+        not given get theirs as with ``plan``.
     one_machine
-        False with Ray, where each worker sees only the GPU that it was given, as its first.
+        False with Ray, where each worker sees only the GPU that Ray gave it, as ``cuda:0``.
     taken
-        The devices of nodes that have theirs: those of the plan keep them, and others count where two GPUs are equally
-        used by the plan (while a plan is exchanged, what it does without still holds its memory).
+        The devices of nodes that have theirs already. Nodes of the plan keep them. The other nodes still hold memory
+        while a plan is exchanged, so that their GPUs come last among GPUs that the plan uses equally.
+    find_gpus
+        Lists the GPUs of this machine; called only when it matters.
 
-    Raises InputError when this machine lacks what a node needs, or a name is unknown.
+    Returns
+    -------
+    dict
+        Node -> devices, as many as the node has GPUs (one ``cpu`` for a node that computes on the CPU).
+
+    Raises
+    ------
+    InputError
+        When this machine lacks the GPUs of a node, or a node or device is unknown.
     """
     check_devices(wanted)
     if wanted is None or isinstance(wanted, str):
         choice, given = wanted or "plan", {}
     else:
-        choice, given = "plan", {name: _devices_of(name, devices) for name, devices in wanted.items()}
+        choice, given = "plan", {name: _checked_devices(name, devices) for name, devices in wanted.items()}
         for name in given:
             if name not in plan.placement:
                 raise InputError(_files.unknown("node", name, plan.placement), field="devices")
     held = {name: tuple(devices) for name, devices in (taken or {}).items()}
     given |= {name: devices for name, devices in held.items() if name in plan.placement}
     nodes = [plan.cluster.node(name) for name in plan.placement]
-    real = [n for n in nodes if choice != "cpu" and n.name not in given and not n.gpu.startswith(EMULATED_PREFIX)]
-    placed: dict[str, tuple[str, ...]] = {node.name: ("cpu",) for node in nodes} | given
-    if not real:
-        return placed
+    on_gpus = [n for n in nodes if choice != "cpu" and n.name not in given and not n.gpu.startswith(EMULATED_PREFIX)]
+    assigned: dict[str, tuple[str, ...]] = {node.name: ("cpu",) for node in nodes} | given
+    if not on_gpus:
+        return assigned
     if not one_machine:
-        return placed | {node.name: ("cuda:0",) * node.gpus_per_node for node in real}
-    gpus = (find or find_gpus)()
+        return assigned | {node.name: ("cuda:0",) * node.gpus_per_node for node in on_gpus}
+    gpus = find_gpus()
     if not gpus:
-        kinds = ", ".join(dict.fromkeys(node.gpu for node in real))
+        kinds = ", ".join(dict.fromkeys(node.gpu for node in on_gpus))
         log.warning("this machine has no GPU that torch can use: workers for %s compute on its CPU", kinds)
-        return placed
+        return assigned
     uses = Counter(device for devices in given.values() for device in devices)
-    others = Counter(device for name, devices in held.items() if name not in given for device in devices)
-    for node in real:
-        fitting = list(gpus) if choice == "any" else _fitting(plan, node, gpus)
+    leaving = Counter(device for name, devices in held.items() if name not in given for device in devices)
+    for node in on_gpus:
+        fitting = list(gpus) if choice == "any" else _of_kind(plan, node, gpus)
         if len(fitting) < node.gpus_per_node:
-            raise _lacking(node, fitting, gpus)
-        fitting.sort(key=lambda gpu: (uses[gpu.device], others[gpu.device]))
-        placed[node.name] = tuple(gpu.device for gpu in fitting[: node.gpus_per_node])
-        uses.update(placed[node.name])
-    return placed
+            raise _missing_gpus(node, fitting, gpus)
+        fitting.sort(key=lambda gpu: (uses[gpu.device], leaving[gpu.device]))
+        assigned[node.name] = tuple(gpu.device for gpu in fitting[: node.gpus_per_node])
+        uses.update(assigned[node.name])
+    return assigned
 
 
-def _devices_of(node: str, given: str | Sequence[str]) -> tuple[str, ...]:
+def _checked_devices(node: str, given: str | Sequence[str]) -> tuple[str, ...]:
     devices = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     for device in devices or ("",):
         if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -183,90 +216,21 @@ def _devices_of(node: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return tuple("cuda:0" if device == "cuda" else device for device in devices)
 
 
-def _fitting(plan: Plan, node: Node, gpus: Iterable[Gpu]) -> list[Gpu]:
+def _of_kind(plan: Plan, node: Node, gpus: Iterable[Gpu]) -> list[Gpu]:
     memory_gb = plan.cluster.gpu(node.gpu).memory_gb
     return [gpu for gpu in gpus if is_kind(gpu, node.gpu, memory_gb)]
 
 
-def _lacking(node: Node, fitting: Sequence[Gpu], gpus: Sequence[Gpu]) -> InputError:
+def _missing_gpus(node: Node, fitting: Sequence[Gpu], gpus: Sequence[Gpu]) -> InputError:
     need = node.gpu if node.gpus_per_node == 1 else f"{node.gpus_per_node} GPUs of kind {node.gpu}"
     there = ", ".join(f"{gpu.name} ({gpu.memory_gb:.0f} GB, {gpu.device})" for gpu in gpus)
     has = f"this machine has {len(fitting)} of that kind" if fitting else "this machine has none"
     return InputError(
-        f"node {node.name} needs {need}, and {has}; found: {there}. Plan for a cluster of what is there, start Ray on "
-        "the machines of the plan (launcher ray), or say which devices to use (devices: any, cpu, or node -> device)",
+        f"node {node.name} needs {need}, and {has}; found: {there}. Plan for a cluster of the GPUs that are there, "
+        "start Ray on the machines of the plan (launcher ray), or say which devices to use (devices: any, cpu, or node "
+        "-> device)",
         field="devices",
     )
-
-
-def memory_share(places: Mapping[str, Sequence[str]], device: str) -> float | None:
-    """Share of its GPU's memory that a worker on `device` may take when several share it; None when it is alone."""
-    sharing = sum(other == device for devices in places.values() for other in devices)
-    return None if device == "cpu" or sharing < 2 else GPU_SHARE / sharing
-
-
-def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
-    """Set up torch for a worker: threads on a CPU, device and share of memory on a GPU.
-
-    Workers that are threads of one process share its settings, which are then left alone.
-    """
-    import torch
-
-    if spec.device == "cpu":
-        if own_process:
-            torch.set_num_threads(spec.threads)
-        return
-    device = torch.device(spec.device)
-    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
-        raise HelixKitError(
-            f"{spec.device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs "
-            "(a torch for CPUs sees none; CUDA_VISIBLE_DEVICES hides some)"
-        )
-    torch.cuda.set_device(device)
-    if own_process and spec.memory_share is not None:
-        torch.cuda.set_per_process_memory_fraction(spec.memory_share, device)
-
-
-def num_pages(spec: WorkerSpec, stage: Stage) -> int:
-    """KV pages of a worker whose weights are loaded: as many as it was told, or as its share of the GPU still holds.
-
-    Raises HelixKitError when not one page per layer fits.
-    """
-    if stage.device.type != "cuda":
-        return spec.num_pages
-    import torch
-
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(stage.device)
-    return pages_within(
-        spec,
-        room_bytes(free, total, torch.cuda.memory_reserved(stage.device), spec.memory_share),
-        stage.page_bytes,
-    )
-
-
-def room_bytes(free: float, total: float, taken: float, share: float | None) -> float:
-    """Bytes that a worker may still take for pages on a GPU of `total`, of which `free` are free and `taken` are its.
-
-    With a `share`, CUDA's own memory for the process comes out of it; alone on the GPU, that is no longer free anyway.
-    """
-    allowed = share * total - CONTEXT_BYTES if share is not None else GPU_SHARE * (free + taken)
-    return min(allowed - taken, free) - STEP_MEMORY * total * (share or 1.0)
-
-
-def pages_within(spec: WorkerSpec, room_bytes: float, page_bytes: int) -> int:
-    """Of the pages that `spec` asks for, those for which there is room."""
-    fitting = int(room_bytes // page_bytes)
-    layers = spec.end - spec.start
-    if fitting < min(layers, spec.num_pages):
-        raise HelixKitError(
-            f"{spec.device} has {max(0.0, room_bytes) / 1e9:.2f} GB left for keys and values beside the weights of "
-            f"{layers} layers in {spec.dtype}, and one page of each layer takes {layers * page_bytes / 1e9:.2f} GB: "
-            "expected fewer layers, a narrower dtype, or fewer workers on this GPU"
-        )
-    if fitting < spec.num_pages:
-        log.warning("%s: %d of %d KV pages fit on %s", spec.node, fitting, spec.num_pages, spec.device)
-    return min(spec.num_pages, fitting)
 
 
 if __name__ == "__main__":

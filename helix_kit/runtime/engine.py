@@ -1,4 +1,4 @@
-"""The engine: a plan's workers running, and the calls that give them work.
+"""The engine: the running workers of a plan, and the calls that give them work.
 
 >>> import helix_kit as hk
 >>> plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"))     # doctest: +SKIP
@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any, overload
 from helix_kit import _files
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.coordinator.jobs import Completion, Handle, Job
-from helix_kit.runtime.coordinator.loop import Coordinator
+from helix_kit.runtime.coordinator.active_request import ActiveRequest
+from helix_kit.runtime.coordinator.coordinator import Coordinator
+from helix_kit.runtime.handle import Completion, Handle
+from helix_kit.runtime.options import ServeOptions
+from helix_kit.runtime.replay import replay
+from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker.sampling import SamplingParams
@@ -30,38 +34,56 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int]
 FRESH_POLL_S = 0.02
-UNDERWAY_S = 0.05
-"""A report that came this soon may have been written before it was asked for."""
+REPORT_TRAVEL_S = 0.05
+"""A report that arrives this soon after it was asked for may have been written before."""
 
 
 class EngineError(HelixKitError):
-    """The engine could not be started, or has been closed."""
+    """The engine could not be started, or has been closed.
+
+    Examples
+    --------
+    >>> engine.close()                                                                   # doctest: +SKIP
+    >>> engine.generate("Hello")                                                         # doctest: +SKIP
+    Traceback (most recent call last):
+    ...
+    helix_kit.runtime.engine.EngineError: the engine is closed
+    """
 
 
 class Engine:
-    """A running plan; made by `serve`. Close it, or use it as a context manager."""
+    """A running plan; made by `serve`. Close it, or use it as a context manager.
 
-    def __init__(
-        self,
-        plan: Plan,
-        checkpoint: Checkpoint,
-        coordinator: Coordinator,
-        *,
-        seed: int = 0,
-        policy_name: str = "helix",
-        dtype: str = "float32",
-        time_scale: float = 1.0,
-        emulated: bool = False,
-    ) -> None:
+    Its methods may be called from any thread.
+
+    Attributes
+    ----------
+    plan
+        The plan that is served; another one after `swap`.
+    checkpoint
+        The model's folder: config and weights.
+    codec
+        Tokenizer and chat template.
+    policy_name, dtype, time_scale, emulated
+        As given to `serve`.
+
+    Examples
+    --------
+    >>> with hk.serve(plan) as engine:                                                   # doctest: +SKIP
+    ...     print(engine.generate("The capital of France is", max_new_tokens=12).text)
+    """
+
+    def __init__(self, plan: Plan, checkpoint: Checkpoint, coordinator: Coordinator, options: ServeOptions) -> None:
         self.plan, self.checkpoint = plan, checkpoint
-        self.time_scale, self.emulated = time_scale, emulated
-        self.policy_name, self.dtype = policy_name, dtype
+        self.time_scale, self.emulated = options.time_scale, options.emulated
+        self.policy_name, self.dtype = options.policy_name, options.dtype
         self.codec = TextCodec(checkpoint.folder)
-        self._coordinator, self._seed = coordinator, seed
+        self._coordinator, self._seed = coordinator, options.seed
         self._next_id = 0
         self._lock = threading.Lock()
-        self._eos = frozenset(_eos_ids(checkpoint))
-        # Also when the engine is forgotten without being closed, its processes end.
+        """Guards `_next_id`."""
+        self._eos_ids = frozenset(_eos_ids(checkpoint))
+        # Ends the processes also when the engine is garbage-collected without having been closed.
         self._finalizer = weakref.finalize(self, coordinator.close)
 
     def __enter__(self) -> Engine:
@@ -71,7 +93,7 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Fail what is unfinished and end all workers; safe to call twice. No process is left behind."""
+        """Fail what is unfinished and end all workers; no process is left behind. May be called twice."""
         self._finalizer()
 
     @property
@@ -92,27 +114,43 @@ class Engine:
         ignore_eos: bool = False,
         queue_timeout_s: float | None = None,
     ) -> Handle:
-        """Hand in a prompt (text, or token ids) and return at once.
+        """Hand in a prompt and return at once.
 
         Parameters
         ----------
+        prompt
+            Text, or token ids.
+        max_new_tokens
+            How many tokens to generate at most.
         temperature, top_k, top_p
-            0 is greedy; `top_k` 0 and `top_p` 1 leave the distribution whole.
+            How tokens are drawn. Temperature 0 takes the likeliest token; `top_k` 0 and `top_p` 1 leave the
+            distribution whole.
         stop
             Strings that end the answer; they are not part of it.
         seed
-            Of the sampling; None: the engine's seed. The same seed gives the same tokens.
+            Seed of the sampling; None: the engine's. The same seed gives the same tokens.
         ignore_eos
-            Always generate `max_new_tokens`, as replays do.
+            Whether to go on after the model's end-of-text token, so that exactly `max_new_tokens` are generated.
         queue_timeout_s
-            Give up when the request has not been started after this time.
+            Seconds after which the request is rejected if it has not been started; None: it waits without limit.
+
+        Returns
+        -------
+        Handle
+            To read the answer from, as it comes or whole.
 
         Raises
         ------
         InputError
-            For an empty prompt, a token outside the vocabulary, more tokens than the model's context.
+            For an empty prompt, a token outside the vocabulary, or more tokens than the model's context.
         EngineError
             When the engine is closed.
+
+        Examples
+        --------
+        >>> handle = engine.submit("The capital of France is", max_new_tokens=12)        # doctest: +SKIP
+        >>> for piece in handle:                                                         # doctest: +SKIP
+        ...     print(piece.text, end="", flush=True)
         """
         ids = self._prompt_ids(prompt)
         if max_new_tokens < 1:
@@ -129,16 +167,50 @@ class Engine:
         if not all(stops):
             raise InputError("expected strings that are not empty", field="stop", value=list(stops))
         sampling = SamplingParams(temperature, top_k, top_p, self._seed if seed is None else seed)
-        return self._start(
+        return self._submit(
             ids,
             max_new_tokens,
             sampling,
-            stop_ids=frozenset() if ignore_eos else self._eos,
+            stop_ids=frozenset() if ignore_eos else self._eos_ids,
             text=TextStream(self.codec, stops),
             queue_timeout_s=queue_timeout_s,
         )
 
-    def _start(
+    def submit_tokens(self, token_ids: list[int], new_tokens: int, *, arrival_s: float) -> Handle:
+        """Hand in a prompt that is answered with exactly `new_tokens` greedy tokens and no text, as replays do.
+
+        Parameters
+        ----------
+        token_ids
+            The prompt: at least one token, all below `vocab_size`.
+        new_tokens
+            How many tokens to generate.
+        arrival_s
+            When the request counts as having arrived, on the engine's clock (`now_s`).
+
+        Returns
+        -------
+        Handle
+            To wait for the answer with; its pieces have no text.
+
+        Raises
+        ------
+        EngineError
+            When the engine is closed.
+
+        Examples
+        --------
+        >>> handle = engine.submit_tokens([5, 6, 7], 4, arrival_s=engine.now_s())       # doctest: +SKIP
+        >>> len(handle.result().token_ids)                                              # doctest: +SKIP
+        4
+        """
+        return self._submit(token_ids, new_tokens, SamplingParams(), arrival_s=arrival_s)
+
+    def now_s(self) -> float:
+        """Seconds on the engine's clock, on which the times of all records are."""
+        return self._coordinator.now_s()
+
+    def _submit(
         self,
         ids: list[int],
         max_new_tokens: int,
@@ -158,7 +230,7 @@ class Engine:
         request = Request(number, now if arrival_s is None else arrival_s, len(ids), max_new_tokens)
         handle = Handle(self._coordinator.cancel, text)
         self._coordinator.submit(
-            Job(
+            ActiveRequest(
                 request=request,
                 prompt=ids,
                 sampling=sampling,
@@ -178,9 +250,31 @@ class Engine:
     @overload
     def generate(self, prompt: Sequence[str], **options: Any) -> list[Completion]: ...
     def generate(self, prompt: Any, **options: Any) -> Completion | list[Completion]:
-        """The answer to a prompt, or the answers to a list of prompts (which run together); options as `submit`.
+        """The answer to a prompt, or the answers to a list of prompts, which run together.
 
-        Raises RequestFailedError when a request was rejected or failed.
+        Parameters
+        ----------
+        prompt
+            Text or token ids, or a list of them.
+        options
+            As `submit`.
+
+        Returns
+        -------
+        Completion or list of Completion
+            One for each prompt.
+
+        Raises
+        ------
+        RequestFailedError
+            When a request was rejected or failed.
+        InputError, EngineError
+            As `submit`.
+
+        Examples
+        --------
+        >>> engine.generate("The capital of France is", max_new_tokens=3).text           # doctest: +SKIP
+        ' Paris. The'
         """
         if isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int)):
             return self.submit(prompt, **options).result()
@@ -188,7 +282,31 @@ class Engine:
         return [handle.result() for handle in handles]
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Completion:
-        """The assistant's next message, for `messages` of {"role": ..., "content": ...}; options as `submit`."""
+        """The assistant's next message.
+
+        Parameters
+        ----------
+        messages
+            The conversation so far: ``{"role": "user", "content": "..."}`` and so on.
+        options
+            As `submit`.
+
+        Returns
+        -------
+        Completion
+            The message.
+
+        Raises
+        ------
+        InputError
+            When the model has no chat template, or its template refuses the messages.
+        RequestFailedError
+            When the request was rejected or failed.
+
+        Examples
+        --------
+        >>> engine.chat([{"role": "user", "content": "Name a prime."}]).text             # doctest: +SKIP
+        """
         return self.submit(self.chat_ids(messages), **options).result()
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -197,12 +315,12 @@ class Engine:
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are below this."""
+        """Size of the vocabulary: all token ids are below it."""
         return int(self.checkpoint.config["vocab_size"])
 
     @property
     def max_context_tokens(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """How many tokens prompt and answer may have together."""
         return int(self.checkpoint.config.get("max_position_embeddings") or 1 << 20)
 
     def replay(
@@ -213,50 +331,123 @@ class Engine:
         max_seconds: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Run:
-        """Serve a workload's requests at their arrival times and report it like a simulation.
+        """Serve a workload's requests at their arrival times and report them as a simulation does.
 
-        Prompts are random tokens of each request's length, and exactly its output tokens are generated. After
-        `max_seconds` what is unfinished is reported as in flight. `progress` is told (done, all) requests. With a
-        `time_scale`, all times are those of the emulated machines; an emulated cluster whose steps were late too
-        often raises OverrunError.
+        Prompts are random tokens, as many as each request has, and exactly its output tokens are generated. With a
+        `time_scale`, all times are those of the emulated machines.
+
+        Parameters
+        ----------
+        workload
+            The requests.
+        seed
+            Of the prompts; None: the engine's.
+        max_seconds
+            After this time, requests that are unfinished are cancelled and reported as in flight. None: wait for all.
+        progress
+            Called with (requests done, all requests).
+
+        Returns
+        -------
+        Run
+            As from `helix_kit.simulate`.
+
+        Raises
+        ------
+        OverrunError
+            When the steps of an emulated cluster were late too often (`helix_kit.runtime.replay`).
+        EngineError
+            When the engine is closed.
+
+        Examples
+        --------
+        >>> run = engine.replay(hk.Workload.azure_conversation(rate=1.0, duration=60))   # doctest: +SKIP
+        >>> run.summary()["finished"]                                                    # doctest: +SKIP
         """
-        from helix_kit.runtime.replay import replay
-
         seed = self._seed if seed is None else seed
         return replay(self, workload, seed=seed, max_seconds=max_seconds, progress=progress)
 
-    def status(self, *, fresh: bool = False) -> dict[str, Any]:
-        """Workers (state, pid, layers, counters), queue, pages promised, losses.
+    def status(self, *, fresh: bool = False) -> EngineStatus:
+        """Workers (state, process, layers, counters), queue, promised pages, losses.
 
-        A worker's counters are those of its last heartbeat, `report_age_s` ago; before the first they are zeros, and
-        `report_age_s` is None. With `fresh`, waits (about a second) until all workers that are up have reported anew.
+        Parameters
+        ----------
+        fresh
+            Wait, about a second, until every worker that is up has reported its counters anew. Otherwise they are
+            those of its last heartbeat, `report_age_s` ago; before the first they are zeros, and `report_age_s` is
+            None.
+
+        Returns
+        -------
+        EngineStatus
+            Of this moment; it does not change afterwards.
+
+        Raises
+        ------
+        EngineError
+            When the engine is closed.
+
+        Examples
+        --------
+        >>> {name: worker.state for name, worker in engine.status().workers.items()}     # doctest: +SKIP
+        {'a': 'up', 'b': 'up'}
         """
         asked_s = time.monotonic()
         while True:
             if self.closed:
                 raise EngineError("the engine is closed")
-            most_s = time.monotonic() - asked_s - UNDERWAY_S
-            status = self._coordinator.ask(self._coordinator.status)
-            ages_s = [worker["report_age_s"] for worker in status["workers"].values() if worker["state"] == "up"]
-            if not fresh or all(age_s is not None and age_s < most_s for age_s in ages_s):
+            max_age_s = time.monotonic() - asked_s - REPORT_TRAVEL_S
+            status: EngineStatus = self._coordinator.call(self._coordinator.status)
+            ages_s = [worker.report_age_s for worker in status.workers.values() if worker.state == "up"]
+            if not fresh or all(age_s is not None and age_s < max_age_s for age_s in ages_s):
                 return status
             time.sleep(FRESH_POLL_S)
 
     def restart(self, node: str) -> None:
-        """Start a new worker for a node whose worker was lost; requests are routed to it when it is up."""
+        """Start new workers for a node that has lost some; requests are routed to it when they are up.
+
+        Parameters
+        ----------
+        node
+            Its name in the plan. Nothing happens if all its workers are up.
+
+        Raises
+        ------
+        InputError
+            When the plan has no such node.
+
+        Examples
+        --------
+        >>> engine.restart("L4-0")                                                       # doctest: +SKIP
+        """
         if node not in self.plan.placement:
             raise InputError(_files.unknown("node", node, self.plan.placement), field="node")
-        self._coordinator.ask(lambda: self._coordinator.crew.restart(node))
+        self._coordinator.call(lambda: self._coordinator.workers.restart(node))
 
     def swap(self, plan: Plan, *, timeout_s: float = 300.0) -> None:
         """Put another plan of the same cluster and model in place, without dropping a request.
 
-        Workers whose layers stay the same go on. The others are started beside the old ones; when they are up, the
-        new plan takes over, and requests on workers that leave are prefilled again on the new pipelines. A node whose
-        layers change holds both ranges for that time.
+        Workers whose layers stay the same go on. The others are started beside the old ones. When they are up, the new
+        plan is served, and requests whose workers leave are prefilled again on new pipelines. Until then, a node whose
+        layers change holds both ranges.
 
-        Raises InputError for a plan of another cluster or model, SwapError when a new worker does not come up: the old
-        plan then goes on.
+        Parameters
+        ----------
+        plan
+            The new plan.
+        timeout_s
+            Seconds to wait until it is in place.
+
+        Raises
+        ------
+        InputError
+            When the plan is for another cluster or model.
+        SwapError
+            When a new worker does not come up; the old plan is then still served.
+
+        Examples
+        --------
+        >>> engine.swap(hk.plan(cluster, model, time_limit=60))                          # doctest: +SKIP
         """
         if plan.model != self.plan.model or plan.cluster != self.plan.cluster:
             raise InputError("expected a plan of the same cluster and model", field="plan", value=plan.cluster.name)

@@ -1,4 +1,4 @@
-"""A workload served for real, reported as a simulation is: the same `Run`, from the same kind of records."""
+"""A workload served by an engine and reported as a simulation is: the same `Run`, from the same kind of records."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ import numpy as np
 
 from helix_kit.errors import HelixKitError
 from helix_kit.report import NodeUse, Run
-from helix_kit.runtime.parts import node_of
+from helix_kit.runtime.node_workers import node_of
+from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
-from helix_kit.runtime.worker.sampling import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.coordinator.jobs import Handle
     from helix_kit.runtime.engine import Engine
+    from helix_kit.runtime.handle import Handle
 
-MOST_OVERRUNS = 0.02
-"""Share of late steps up to which an emulation counts."""
+MAX_OVERRUN_SHARE = 0.02
+"""An emulated run with a larger share of late steps is refused."""
+PROGRESS_S = 0.2
+"""How often progress is reported while no request is due."""
+POLL_S = 0.02
 
 
 class OverrunError(HelixKitError):
-    """This machine was too slow for an emulation: its numbers would not be the emulated cluster's."""
+    """This machine was too slow for an emulation: the times would not be those of the emulated cluster."""
 
 
 Progress = Callable[[int, int], None]
-"""Told how many requests are done, and how many there are."""
+"""Called with (requests done, all requests)."""
 
 
 def replay(
@@ -43,57 +46,73 @@ def replay(
 ) -> Run:
     """Serve every request of `workload` at its arrival time, with random prompts of its length.
 
-    Each request generates exactly its output tokens, greedily. After `max_seconds` what is unfinished is cancelled and
-    reported as in flight, and the run is marked partial. Times in the records count from the start of the replay; the
-    window ends with the last token.
+    Each request generates exactly its output tokens, greedily. After `max_seconds`, unfinished requests are cancelled
+    and reported as in flight, and the run is marked partial. Times in the records count from the start of the replay.
+    The window ends with the last token, or after `max_seconds` when requests were unfinished then.
+
+    Raises OverrunError when an emulated cluster was late in more than 2 % of its steps.
     """
     rng = np.random.default_rng(seed)
     vocabulary = engine.vocab_size
     prompts = [rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload]
     before = engine.status(fresh=True)
-    coordinator = engine._coordinator
-    start = coordinator.now_s()
-    scale = engine.time_scale
-    end = start + max_seconds * scale if max_seconds is not None else float("inf")
-    handles: list[Handle] = []
-    unsent: list[Request] = []
-    for request, prompt in zip(workload, prompts):
-        due = start + request.arrival_s * scale
-        if due >= end:
-            unsent.append(request)
-            continue
-        while (wait := due - coordinator.now_s()) > 0:
-            time.sleep(min(wait, 0.2))
-            _report(progress, handles, len(workload))
-        handles.append(engine._start(prompt, request.output_tokens, SamplingParams(), arrival_s=due))
-    while not all(handle.done for handle in handles) and coordinator.now_s() < end:
-        time.sleep(0.02)
+    start_s, scale = engine.now_s(), engine.time_scale
+    end_s = start_s + max_seconds * scale if max_seconds is not None else float("inf")
+    handles, unsent = _submit_in_time(engine, workload, prompts, start_s, end_s, progress)
+    while not all(handle.done for handle in handles) and engine.now_s() < end_s:
+        time.sleep(POLL_S)
         _report(progress, handles, len(workload))
-    late = {index for index, handle in enumerate(handles) if not handle.done}
-    for index in late:
+    unfinished = {index for index, handle in enumerate(handles) if not handle.done}
+    for index in unfinished:
         handles[index].cancel()
     records = []
     for index, (request, handle) in enumerate(zip(workload, handles)):
-        record = _on_clock(handle.record, request, start, scale)
-        records.append(replace(record, outcome="in_flight", finished_s=None) if index in late else record)
+        record = _in_emulated_time(handle.record, request, start_s, scale)
+        records.append(replace(record, outcome="in_flight", finished_s=None) if index in unfinished else record)
     records += [RequestRecord(request) for request in unsent]
-    last = max([t for r in records for t in r.token_times_s[-1:]], default=0.0)
-    window = (0.0, max_seconds if late or (unsent and max_seconds is not None) else last)
+    is_partial = bool(unfinished or unsent)
+    if is_partial and max_seconds is not None:
+        window_s = float(max_seconds)
+    else:
+        window_s = float(max([t for r in records for t in r.token_times_s[-1:]], default=0.0))
     after = engine.status(fresh=True)
     facts = _facts(engine, workload, seed, before, after)
-    if engine.emulated and facts["overrun_share"] > MOST_OVERRUNS:
+    if engine.emulated and facts["overrun_share"] > MAX_OVERRUN_SHARE:
         raise OverrunError(
-            f"{facts['overrun_share']:.1%} of {facts['steps']} steps took longer than their profile (at most "
-            f"{MOST_OVERRUNS:.0%} count as an emulation): expected a larger time_scale than {scale:g}"
+            f"{facts['overrun_share']:.1%} of {facts['steps']} steps took longer than their profile (an emulation may "
+            f"have at most {MAX_OVERRUN_SHARE:.0%}): expected a larger time_scale than {scale:g}"
         )
     return Run(
         records,
-        window=(window[0], float(window[1] or 0.0)),
-        nodes=_node_use(before, after, (window[1] or 0.0) * scale),
+        window=(0.0, window_s),
+        nodes=_node_use(before, after, window_s * scale),
         kv_unit="pages",
-        partial=bool(late or unsent),
+        partial=is_partial,
         facts=facts,
     )
+
+
+def _submit_in_time(
+    engine: Engine,
+    workload: Workload,
+    prompts: list[list[int]],
+    start_s: float,
+    end_s: float,
+    progress: Progress | None,
+) -> tuple[list[Handle], list[Request]]:
+    """Submit each request when it is due; returns the handles, and the requests that are due after the end."""
+    handles: list[Handle] = []
+    unsent: list[Request] = []
+    for request, prompt in zip(workload, prompts):
+        due_s = start_s + request.arrival_s * engine.time_scale
+        if due_s >= end_s:
+            unsent.append(request)
+            continue
+        while (wait_s := due_s - engine.now_s()) > 0:
+            time.sleep(min(wait_s, PROGRESS_S))
+            _report(progress, handles, len(workload))
+        handles.append(engine.submit_tokens(prompt, request.output_tokens, arrival_s=due_s))
+    return handles, unsent
 
 
 def _report(progress: Progress | None, handles: list[Handle], total: int) -> None:
@@ -101,11 +120,11 @@ def _report(progress: Progress | None, handles: list[Handle], total: int) -> Non
         progress(sum(handle.done for handle in handles), total)
 
 
-def _on_clock(record: RequestRecord, request: Request, start: float, scale: float) -> RequestRecord:
-    """The record with times from `start` on in emulated seconds, of the workload's own request."""
+def _in_emulated_time(record: RequestRecord, request: Request, start_s: float, scale: float) -> RequestRecord:
+    """The record of the workload's own `request`, with times in emulated seconds since the start of the replay."""
 
-    def shift(at: float | None) -> float | None:
-        return None if at is None else (at - start) / scale
+    def shift(at_s: float | None) -> float | None:
+        return None if at_s is None else (at_s - start_s) / scale
 
     return replace(
         record,
@@ -113,39 +132,43 @@ def _on_clock(record: RequestRecord, request: Request, start: float, scale: floa
         started_s=shift(record.started_s),
         first_token_s=shift(record.first_token_s),
         finished_s=shift(record.finished_s),
-        token_times_s=[(t - start) / scale for t in record.token_times_s],
+        token_times_s=[(t - start_s) / scale for t in record.token_times_s],
     )
 
 
-def _node_use(before: dict[str, Any], after: dict[str, Any], window_s: float) -> dict[str, NodeUse]:
-    """Use of each node; one with several workers is as busy as they are on average, and has the KV pages of all."""
+def _node_use(before: EngineStatus, after: EngineStatus, window_s: float) -> dict[str, NodeUse]:
+    """Use of each node between two statuses, `window_s` of this machine's time apart."""
     by_node: dict[str, list[NodeUse]] = {}
-    for worker, now in after["workers"].items():
-        use = _worker_use(before["workers"].get(worker, {}), now, window_s)
-        by_node.setdefault(node_of(worker), []).append(use)
-    return {node: _together(uses) for node, uses in by_node.items()}
+    for name, now in after.workers.items():
+        use = _worker_use(before.workers.get(name, _NOT_STARTED), now, window_s)
+        by_node.setdefault(node_of(name), []).append(use)
+    return {node: _combined(uses) for node, uses in by_node.items()}
 
 
-def _worker_use(then: dict[str, Any], now: dict[str, Any], window_s: float) -> NodeUse:
-    def grown(field: str) -> float:
+_NOT_STARTED = WorkerStatus(state="starting", pid=None, layers=(0, 0), pages=0, reason="", report_age_s=None)
+
+
+def _worker_use(then: WorkerStatus, now: WorkerStatus, window_s: float) -> NodeUse:
+    def increase(value: float, earlier: float) -> float:
         # A restarted worker counts from zero again.
-        value = now[field] - then.get(field, 0)
-        return float(value if value >= 0 else now[field])
+        return value - earlier if value >= earlier else value
 
-    busy = min(1.0, grown("busy_s") / window_s) if window_s > 0 else 0.0
+    busy_s = increase(now.busy_s, then.busy_s)
+    busy = min(1.0, busy_s / window_s) if window_s > 0 else 0.0
     return NodeUse(
         busy=busy,
         blocked=0.0,
         starved=1.0 - busy,
-        steps=int(grown("steps")),
-        prefill_tokens=int(grown("prefill_tokens")),
-        decode_tokens=int(grown("decode_tokens")),
-        kv_capacity=int(now["pages"]),
-        kv_peak=int(now["pages_peak"]),
+        steps=int(increase(now.steps, then.steps)),
+        prefill_tokens=int(increase(now.prefill_tokens, then.prefill_tokens)),
+        decode_tokens=int(increase(now.decode_tokens, then.decode_tokens)),
+        kv_capacity=now.pages,
+        kv_peak=now.pages_peak,
     )
 
 
-def _together(uses: list[NodeUse]) -> NodeUse:
+def _combined(uses: list[NodeUse]) -> NodeUse:
+    """Use of a node with several workers: it is as busy as they are on average, and has the KV pages of all."""
     if len(uses) == 1:
         return uses[0]
     busy = sum(use.busy for use in uses) / len(uses)
@@ -154,7 +177,7 @@ def _together(uses: list[NodeUse]) -> NodeUse:
         blocked=0.0,
         starved=1.0 - busy,
         steps=sum(use.steps for use in uses),
-        # The same tokens pass through all of them, but for those that enter behind the first.
+        # The same tokens pass through all workers, except those that enter the node after its first worker.
         prefill_tokens=max(use.prefill_tokens for use in uses),
         decode_tokens=max(use.decode_tokens for use in uses),
         kv_capacity=sum(use.kv_capacity for use in uses),
@@ -162,14 +185,13 @@ def _together(uses: list[NodeUse]) -> NodeUse:
     )
 
 
-def _facts(
-    engine: Engine, workload: Workload, seed: int, before: dict[str, Any], after: dict[str, Any]
-) -> dict[str, Any]:
-    def total(status: dict[str, Any], field: str) -> float:
-        return float(sum(worker[field] for worker in status["workers"].values()))
+def _facts(engine: Engine, workload: Workload, seed: int, before: EngineStatus, after: EngineStatus) -> dict[str, Any]:
+    def steps_of(status: EngineStatus) -> tuple[int, int]:
+        workers = status.workers.values()
+        return sum(worker.steps for worker in workers), sum(worker.overruns for worker in workers)
 
-    steps = total(after, "steps") - total(before, "steps")
-    overruns = total(after, "overruns") - total(before, "overruns")
+    (steps_before, overruns_before), (steps_after, overruns_after) = steps_of(before), steps_of(after)
+    steps, overruns = steps_after - steps_before, overruns_after - overruns_before
     return {
         "measured": True,
         "engine": "runtime",
@@ -183,15 +205,15 @@ def _facts(
         "page_tokens": PAGE_TOKENS,
         "time_scale": engine.time_scale,
         "emulated": engine.emulated,
-        "steps": int(steps),
-        "overruns": int(overruns),
+        "steps": steps,
+        "overruns": overruns,
         "overrun_share": overruns / steps if steps > 0 else 0.0,
-        "lost_workers": len(after["losses"]) - len(before["losses"]),
-        "coordinator_cpu_ms_per_token": _per_token(before, after),
+        "lost_workers": len(after.losses) - len(before.losses),
+        "coordinator_cpu_ms_per_token": _coordinator_ms_per_token(before, after),
     }
 
 
-def _per_token(before: dict[str, Any], after: dict[str, Any]) -> float:
-    tokens = after["tokens_out"] - before["tokens_out"]
-    spent = after["coordinator_cpu_s"] - before["coordinator_cpu_s"]
-    return 1e3 * spent / tokens if tokens else 0.0
+def _coordinator_ms_per_token(before: EngineStatus, after: EngineStatus) -> float:
+    tokens = after.tokens_out - before.tokens_out
+    spent_s = after.coordinator_cpu_s - before.coordinator_cpu_s
+    return 1e3 * spent_s / tokens if tokens else 0.0

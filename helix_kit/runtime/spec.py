@@ -34,12 +34,12 @@ class WorkerSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    node: str
-    """Name of the worker: its node's, or ``node/i`` where the node has several."""
-    parts: int = 1
-    """Workers of the node."""
+    name: str
+    """Name of the worker: its node's name, or ``node/i`` where the node has several workers."""
+    workers_in_node: int = 1
+    """How many workers the node has."""
     generation: int = 0
-    """Counts the starts of this node's worker, so that words of a dead predecessor are recognised."""
+    """Number of this start among all starts of workers. Late messages of an earlier process are recognised by it."""
     weights: str
     start: int
     end: int

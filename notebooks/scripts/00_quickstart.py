@@ -129,7 +129,7 @@ small_plan.show()
 # Each worker is a process that holds only its own layers. A coordinator sends each request along its pipeline.
 
 # %%
-from helix_kit.runtime.coordinator.crew import Timeouts
+from helix_kit.runtime import Timeouts
 
 questions = [
     "What is the capital of France?",

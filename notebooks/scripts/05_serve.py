@@ -70,7 +70,7 @@ plan.show()
 started = time.perf_counter()
 engine = hk.serve(plan, weights, restart_workers=False)
 print(f"{len(plan.placement)} workers up after {time.perf_counter() - started:.1f} s")
-pd.DataFrame(engine.status()["workers"]).T[["state", "layers", "pages"]]
+pd.DataFrame(engine.status().to_dict()["workers"]).T[["state", "layers", "pages"]]
 
 # %% [markdown]
 # ## 3 Stream an answer
@@ -125,7 +125,7 @@ victim = next((n for n, span in plan.placement.items() if spans.count(span) > 1)
 handles = [engine.submit(one, max_new_tokens=20) for one in ids]
 if victim is not None:
     time.sleep(1.5)
-    os.kill(engine.status()["workers"][victim]["pid"], signal.SIGKILL)
+    os.kill(engine.status().workers[victim].pid, signal.SIGKILL)
     print(f"killed {victim}, which held layers {plan.placement[victim][0]} to {plan.placement[victim][1] - 1}")
 answers = [handle.result() for handle in handles]
 pd.DataFrame(
@@ -138,7 +138,7 @@ pd.DataFrame(
 )
 
 # %%
-print(pd.DataFrame(engine.status()["workers"]).T[["state", "reason"]])
+print(pd.DataFrame(engine.status().to_dict()["workers"]).T[["state", "reason"]])
 engine.close()
 
 # %% [markdown]

@@ -10,19 +10,19 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.runtime import serve
-from helix_kit.runtime.coordinator.jobs import Handle
+from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
 
 def test_every_request_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: Counter[Handle] = Counter()
-    original = Handle._finish
+    original = Handle.finish
 
     def counted(self: Handle, *arguments: object) -> None:
         ends[self] += 1
         original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Handle, "_finish", counted)
+    monkeypatch.setattr(Handle, "finish", counted)
     folder = tiny_checkpoint(tmp_path / "model")
     plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)}, step_ms=1.0)
     engine = serve(plan, folder, launcher="inproc", pace=True, kv_pages=40, max_queue=30)

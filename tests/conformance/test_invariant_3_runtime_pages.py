@@ -45,7 +45,7 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
         for handle in handles[:-1]:
             handle.result(60)
         status = wait_until_idle(engine)
-        assert all(worker["state"] == "up" for worker in status["workers"].values())
+        assert all(worker.state == "up" for worker in status.workers.values())
     assert max(seen) > 0
     # Admission lets in more than one request at a time, and never more than there are pages.
     assert max(seen) <= 60

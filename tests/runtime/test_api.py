@@ -192,7 +192,7 @@ def idle(engine: Engine, timeout_s: float) -> bool:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         status = engine.status()
-        if not status["running"] and not status["waiting"]:
+        if not status.running and not status.waiting:
             return True
         time.sleep(0.05)
     return False
@@ -202,16 +202,16 @@ def idle(engine: Engine, timeout_s: float) -> bool:
 def test_a_client_that_leaves_frees_its_place(server: Server, engine: Engine, stream: bool) -> None:
     assert idle(engine, 10)
     body = {"prompt": [5, 6], "max_tokens": 400, "stream": stream, "ignore_eos": True}
-    generated = engine.status()["tokens_out"]
+    generated = engine.status().tokens_out
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=0.3) as quick:
         if stream:
             with quick.stream("POST", "/completions", json=body) as answer:
                 for _ in answer.iter_lines():
-                    if engine.status()["tokens_out"] > generated + 5:
+                    if engine.status().tokens_out > generated + 5:
                         raise httpx.ReadTimeout("leaves")
         quick.post("/completions", json=body)
     assert idle(engine, 5)
-    assert engine.status()["tokens_out"] < generated + 400
+    assert engine.status().tokens_out < generated + 400
 
 
 def test_time_limit_is_503(weights: Path) -> None:
@@ -241,7 +241,7 @@ def test_api_key(engine: Engine) -> None:
 def test_no_pipeline_is_503(tiny_llama: Path) -> None:
     plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)})
     with serve(plan, tiny_llama, pace=False) as engine, start_server(engine) as server:
-        os.kill(engine.status()["workers"]["b"]["pid"], signal.SIGKILL)
+        os.kill(engine.status().workers["b"].pid, signal.SIGKILL)
         answer = httpx.post(f"{server.url}/completions", json={"prompt": [5], "max_tokens": 300}, timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_pipeline")
         assert "lost: b" in answer.json()["error"]["message"]
@@ -259,7 +259,7 @@ def test_an_interrupt_answers_what_is_under_way(weights: Path, monkeypatch: pyte
         port.append(server.port)
         begun.set()
         end = time.monotonic() + 30
-        while engine.status()["running"] == 0 and time.monotonic() < end:
+        while engine.status().running == 0 and time.monotonic() < end:
             time.sleep(0.01)
         raise KeyboardInterrupt
 

@@ -15,8 +15,9 @@ from helix_kit.catalogue import gpus
 from helix_kit.cluster import Cluster
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime import EngineError, devices, serve, serving
-from helix_kit.runtime.devices import GPU_SHARE, Gpu, is_kind, memory_share, pages_within, place, room_bytes
+from helix_kit.runtime import EngineError, devices, serve
+from helix_kit.runtime.device_memory import GPU_SHARE, memory_share, pages_within, room_bytes
+from helix_kit.runtime.devices import DeviceAssignment, Gpu, assign_devices, is_kind
 from helix_kit.runtime.weights.tiny import tiny_plan
 
 # Names and sizes as drivers report them (GiB to GB by hand).
@@ -62,48 +63,52 @@ A100 = Gpu(3, "NVIDIA A100-SXM4-40GB", 42.3)
 def test_nodes_get_the_gpus_of_their_kind(tiny_llama: Path) -> None:
     kinds = {"a": ("A100-40G", 1), "b": ("L4", 2), "c": ("L4", 1), "d": ("A100-40G", 1), "e": ("CPU-fast", 1)}
     plan = mixed(tiny_llama, kinds)
-    places = place(plan, find=lambda: [*L4S, A100])
-    assert places == {
+    assigned = assign_devices(plan, find_gpus=lambda: [*L4S, A100])
+    assert assigned == {
         "a": ("cuda:3",), "b": ("cuda:0", "cuda:1"), "c": ("cuda:2",), "d": ("cuda:3",), "e": ("cpu",),
     }  # fmt: skip
-    assert memory_share(places, "cuda:3") == GPU_SHARE / 2
-    assert memory_share(places, "cuda:0") is None and memory_share(places, "cpu") is None
-    places = place(plan, "any", find=lambda: [*L4S, A100])
-    assert [places[node] for node in "abcd"] == [("cuda:0",), ("cuda:1", "cuda:2"), ("cuda:3",), ("cuda:0",)]
+    assert memory_share(assigned, "cuda:3") == GPU_SHARE / 2
+    assert memory_share(assigned, "cuda:0") is None and memory_share(assigned, "cpu") is None
+    assigned = assign_devices(plan, "any", find_gpus=lambda: [*L4S, A100])
+    assert [assigned[node] for node in "abcd"] == [("cuda:0",), ("cuda:1", "cuda:2"), ("cuda:3",), ("cuda:0",)]
     chosen = {"a": "cuda", "b": ["cuda:1", "cuda:1"], "c": "cpu", "d": "cpu"}
-    places = place(plan, chosen, find=lambda: pytest.fail("all is said"))
-    assert places["a"] == ("cuda:0",) and places["b"] == ("cuda:1", "cuda:1")
-    assert memory_share(places, "cuda:1") == GPU_SHARE / 2
-    assert set(place(plan, "cpu", find=lambda: pytest.fail("not asked")).values()) == {("cpu",)}
-    assert place(plan, one_machine=False)["b"] == ("cuda:0", "cuda:0")
+    assigned = assign_devices(plan, chosen, find_gpus=lambda: pytest.fail("all is said"))
+    assert assigned["a"] == ("cuda:0",) and assigned["b"] == ("cuda:1", "cuda:1")
+    assert memory_share(assigned, "cuda:1") == GPU_SHARE / 2
+    assert set(assign_devices(plan, "cpu", find_gpus=lambda: pytest.fail("not asked")).values()) == {("cpu",)}
+    assert assign_devices(plan, one_machine=False)["b"] == ("cuda:0", "cuda:0")
 
 
 def test_what_is_lacking_is_said(tiny_llama: Path) -> None:
     plan = mixed(tiny_llama, {"a": ("L4", 1), "b": ("L4", 4), "c": ("T4", 1)})
     with pytest.raises(InputError) as caught:
-        place(plan, find=lambda: L4S)
+        assign_devices(plan, find_gpus=lambda: L4S)
     text = str(caught.value)
     assert "node b needs 4 GPUs of kind L4, and this machine has 3 of that kind" in text
     assert "NVIDIA L4 (24 GB, cuda:0)" in text and "launcher ray" in text
     plan = mixed(tiny_llama, {"a": ("L4", 1), "b": ("L4", 1), "c": ("T4", 1)})
     with pytest.raises(InputError, match="node c needs T4, and this machine has none; found: NVIDIA L4"):
-        place(plan, find=lambda: L4S)
+        assign_devices(plan, find_gpus=lambda: L4S)
 
 
 def test_a_new_node_gets_the_gpu_that_is_idle(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three L4: a and b, then b and c, then all of them; the machine is looked at once."""
     looks: list[int] = []
-    monkeypatch.setattr(serving, "find_gpus", lambda: looks.append(1) or L4S)
-    places = serving.Places(None, one_machine=True)
+    monkeypatch.setattr(devices, "find_gpus", lambda: looks.append(1) or L4S)
+    assigned = DeviceAssignment(None, one_machine=True)
     plans = [mixed(tiny_llama, dict.fromkeys(nodes, ("L4", 1))) for nodes in ("ab", "bc", "abc", "abcd")]
-    assert places.of(plans[0]) == {"a": ("cuda:0",), "b": ("cuda:1",)}
-    assert places.of(plans[1]) == {"b": ("cuda:1",), "c": ("cuda:2",)}
-    assert places.of(plans[2]) == {"a": ("cuda:0",), "b": ("cuda:1",), "c": ("cuda:2",)}
-    assert memory_share(places.of(plans[3]), "cuda:0") == GPU_SHARE / 2  # the fourth shares
+    assert assigned.of(plans[0]) == {"a": ("cuda:0",), "b": ("cuda:1",)}
+    assert assigned.of(plans[1]) == {"b": ("cuda:1",), "c": ("cuda:2",)}
+    assert assigned.of(plans[2]) == {"a": ("cuda:0",), "b": ("cuda:1",), "c": ("cuda:2",)}
+    assert memory_share(assigned.of(plans[3]), "cuda:0") == GPU_SHARE / 2  # the fourth shares
     assert len(looks) == 1
     # What a leaving node still holds comes last of what the plan leaves free, and before what the plan uses.
     taken = {"x": ["cuda:0"], "b": ["cuda:1"]}
-    assert place(plans[2], taken=taken, find=lambda: L4S) == {"a": ("cuda:2",), "b": ("cuda:1",), "c": ("cuda:0",)}
+    assert assign_devices(plans[2], taken=taken, find_gpus=lambda: L4S) == {
+        "a": ("cuda:2",),
+        "b": ("cuda:1",),
+        "c": ("cuda:0",),
+    }
 
 
 def test_a_machine_that_cannot_be_listed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +120,7 @@ def test_a_machine_that_cannot_be_listed_is_said(monkeypatch: pytest.MonkeyPatch
     assert devices.find_gpus() == (L4S[0],)
     for words in ("", "nothing of the kind", '[{"index": 0}]'):
         ends(words)
-        with pytest.raises(HelixKitError, match="could not be listed: unexpected words"):
+        with pytest.raises(HelixKitError, match="could not be listed: unexpected output"):
             devices.find_gpus()
 
     def hangs(*_: object, **__: object) -> None:
@@ -130,15 +135,15 @@ def test_a_machine_that_cannot_be_listed_is_said(monkeypatch: pytest.MonkeyPatch
 def test_what_is_no_device_is_named(tiny_llama: Path, given: object) -> None:
     plan = mixed(tiny_llama, {"a": ("L4", 2)})
     with pytest.raises(InputError, match=r"devices\[a\].*: expected cpu, cuda:0, cuda:1"):
-        place(plan, {"a": given}, find=lambda: L4S)
+        assign_devices(plan, {"a": given}, find_gpus=lambda: L4S)
     with pytest.raises(InputError, match="expected plan, any, cpu, or a device for each node"):
-        place(plan, ["cuda:0"], find=lambda: L4S)
+        assign_devices(plan, ["cuda:0"], find_gpus=lambda: L4S)
 
 
 def test_no_gpu_means_the_cpu_and_says_so(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = mixed(tiny_llama, {"a": ("L4", 2), "b": ("T4", 1), "c": ("CPU-slow", 1)})
     with caplog.at_level(logging.WARNING, "helix_kit"):
-        assert set(place(plan, find=list).values()) == {("cpu",)}
+        assert set(assign_devices(plan, find_gpus=list).values()) == {("cpu",)}
     assert "no GPU that torch can use: workers for L4, T4 compute on its CPU" in caplog.text
 
 
@@ -149,7 +154,7 @@ def test_the_machine_is_looked_at_in_another_process() -> None:
 
 
 def test_pages_are_those_that_fit() -> None:
-    spec = SimpleNamespace(device="cuda:0", start=0, end=10, num_pages=1000, dtype="float16", node="a")
+    spec = SimpleNamespace(device="cuda:0", start=0, end=10, num_pages=1000, dtype="float16", name="a")
     assert pages_within(spec, 5e9, 1 << 20) == 1000
     assert pages_within(spec, 500 * 2.0**20, 1 << 20) == 500
     with pytest.raises(HelixKitError, match=r"cuda:0 has 0.01 GB left .* weights of 10 layers in float16.*0.01 GB"):

@@ -260,9 +260,9 @@ from helix_kit.runtime.weights.tiny import tiny_plan
 folder = Path(sys.argv[1])
 plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)})
 engine = serve(plan, folder, pace=False)
-pids = [w["pid"] for w in engine.status()["workers"].values()]
+pids = [w.pid for w in engine.status().workers.values()]
 print(engine.generate([5, 6, 7], max_new_tokens=4, ignore_eos=True).token_ids, flush=True)
-print("torch" in sys.modules, *pids, engine._coordinator.crew._launcher._nursery.pid, flush=True)
+print("torch" in sys.modules, *pids, engine._coordinator.workers.factory.launcher.server_pid, flush=True)
 if sys.argv[2] == "close":
     engine.close()
 elif sys.argv[2] == "die":

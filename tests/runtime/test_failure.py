@@ -17,7 +17,7 @@ from idling import wait_until_idle
 torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
-from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, devices, serve  # noqa: E402
+from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, device_memory, serve  # noqa: E402
 from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.transport.messages import WorkerCounters  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
@@ -43,8 +43,8 @@ def shared_engine(plan, tiny_llama: Path) -> Iterator[Engine]:
 @pytest.fixture
 def engine(shared_engine: Engine) -> Engine:
     """The shared engine with all workers up: whom an earlier test has killed is started again."""
-    for node, worker in shared_engine.status()["workers"].items():
-        if worker["state"] == "lost":
+    for node, worker in shared_engine.status().workers.items():
+        if worker.state == "lost":
             shared_engine.restart(node)
     wait_for(lambda: all_up(shared_engine), 60, "the engine does not recover")
     wait_until_idle(shared_engine)
@@ -80,7 +80,7 @@ def wait_for(condition, timeout_s: float, what: str) -> None:
 
 
 def all_up(engine: Engine) -> bool:
-    return all(worker["state"] == "up" for worker in engine.status()["workers"].values())
+    return all(worker.state == "up" for worker in engine.status().workers.values())
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -88,27 +88,27 @@ def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal
     texts = [(p, SAMPLED if index % 2 else {}) for index, p in enumerate(prompts(10))]
     before = engine.status()
     handles = [engine.submit(p, max_new_tokens=40, ignore_eos=True, **options) for p, options in texts]
-    wait_for(lambda: engine.status()["tokens_out"] > before["tokens_out"] + 60, 20, "no tokens")
+    wait_for(lambda: engine.status().tokens_out > before.tokens_out + 60, 20, "no tokens")
     victim = "b"
-    os.kill(engine.status()["workers"][victim]["pid"], how)
-    wait_for(lambda: engine.status()["workers"][victim]["state"] == "lost", 20, "the loss went unnoticed")
-    assert engine._coordinator.crew.detection_s[-1] < 3.0
+    os.kill(engine.status().workers[victim].pid, how)
+    wait_for(lambda: engine.status().workers[victim].state == "lost", 20, "the loss went unnoticed")
+    assert engine._coordinator.workers.detection_s[-1] < 3.0
     answers = [handle.result(60) for handle in handles]
     assert [a.token_ids for a in answers] == [undisturbed(p, 40, **options) for p, options in texts]
     hit = [a for a in answers if a.record.restarts]
     assert hit and all(victim not in {s.node for s in a.pipeline} for a in hit)
     status = engine.status()
-    assert [node for _, node, _ in status["losses"][len(before["losses"]) :]] == [victim]
-    assert status["flow_tokens_per_s"] < engine.plan.flow_tokens_per_s
+    assert [node for _, node, _ in status.losses[len(before.losses) :]] == [victim]
+    assert status.flow_tokens_per_s < engine.plan.flow_tokens_per_s
     wait_until_idle(engine)
 
 
 def test_a_restarted_worker_rejoins(engine: Engine, undisturbed) -> None:
-    os.kill(engine.status()["workers"]["d"]["pid"], signal.SIGKILL)
-    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "lost", 5, "the loss went unnoticed")
+    os.kill(engine.status().workers["d"].pid, signal.SIGKILL)
+    wait_for(lambda: engine.status().workers["d"].state == "lost", 5, "the loss went unnoticed")
     engine.restart("d")
-    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "up", 60, "did not come back")
-    assert engine.status()["flow_tokens_per_s"] == engine.plan.flow_tokens_per_s
+    wait_for(lambda: engine.status().workers["d"].state == "up", 60, "did not come back")
+    assert engine.status().flow_tokens_per_s == engine.plan.flow_tokens_per_s
     texts = prompts(12)
     answers = engine.generate(texts, max_new_tokens=5, ignore_eos=True)
     assert any("d" in {s.node for s in a.pipeline} for a in answers)
@@ -117,9 +117,9 @@ def test_a_restarted_worker_rejoins(engine: Engine, undisturbed) -> None:
 
 def test_no_pipeline_left_fails_with_a_reason(engine: Engine) -> None:
     handles = [engine.submit([5, 6, n], max_new_tokens=200, ignore_eos=True) for n in range(3, 9)]
-    wait_for(lambda: engine.status()["running"] == 6, 20, "not started")
+    wait_for(lambda: engine.status().running == 6, 20, "not started")
     for victim in ("a", "c"):
-        os.kill(engine.status()["workers"][victim]["pid"], signal.SIGKILL)
+        os.kill(engine.status().workers[victim].pid, signal.SIGKILL)
     for handle in handles:
         with pytest.raises(RequestFailedError, match=r"no pipeline is left .* lost: a \(.*\), c \(.*\)"):
             handle.result(10)
@@ -128,35 +128,35 @@ def test_no_pipeline_left_fails_with_a_reason(engine: Engine) -> None:
         engine.submit([5]).result(10)
     # The nodes come back, and so does the service.
     engine.restart("a")
-    wait_for(lambda: engine.status()["workers"]["a"]["state"] == "up", 60, "did not come back")
+    wait_for(lambda: engine.status().workers["a"].state == "up", 60, "did not come back")
     assert len(engine.generate([5], max_new_tokens=3, ignore_eos=True).token_ids) == 3
 
 
 def test_a_new_worker_has_counters_before_it_reports(engine: Engine) -> None:
     """Whoever looks at a worker between its start and its first heartbeat finds the same fields."""
-    os.kill(engine.status()["workers"]["d"]["pid"], signal.SIGKILL)
-    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "lost", 5, "the loss went unnoticed")
+    os.kill(engine.status().workers["d"].pid, signal.SIGKILL)
+    wait_for(lambda: engine.status().workers["d"].state == "lost", 5, "the loss went unnoticed")
     coordinator = engine._coordinator
     # In one go: it may be up before another question is asked.
-    worker = coordinator.ask(lambda: (coordinator.crew.restart("d"), coordinator.status())[1])["workers"]["d"]
-    assert (worker["state"], worker["report_age_s"]) == ("starting", None)
+    worker = coordinator.call(lambda: (coordinator.workers.restart("d"), coordinator.status())[1]).workers["d"]
+    assert (worker.state, worker.report_age_s) == ("starting", None)
     counters = WorkerCounters.__struct_fields__
-    assert {name: worker[name] for name in counters} == dict.fromkeys(counters, 0)
-    wait_for(lambda: engine.status()["workers"]["d"]["state"] == "up", 60, "did not come back")
+    assert {name: getattr(worker, name) for name in counters} == dict.fromkeys(counters, 0)
+    wait_for(lambda: engine.status().workers["d"].state == "up", 60, "did not come back")
     asked_s = time.monotonic()
-    workers = engine.status(fresh=True)["workers"].values()
-    assert all(worker["report_age_s"] < time.monotonic() - asked_s for worker in workers)
+    workers = engine.status(fresh=True).workers.values()
+    assert all(worker.report_age_s < time.monotonic() - asked_s for worker in workers)
 
 
 def test_workers_can_be_restarted_by_themselves(plan, tiny_llama: Path, undisturbed) -> None:
     with serve(plan, tiny_llama, pace=True, restart_workers=True) as engine:
         texts = prompts(6)
         handles = [engine.submit(p, max_new_tokens=30, ignore_eos=True) for p in texts]
-        wait_for(lambda: engine.status()["tokens_out"] > 10, 20, "no tokens")
-        for worker in engine.status()["workers"].values():  # all of them: nothing is left for a moment
-            os.kill(worker["pid"], signal.SIGKILL)
+        wait_for(lambda: engine.status().tokens_out > 10, 20, "no tokens")
+        for worker in engine.status().workers.values():  # all of them: nothing is left for a moment
+            os.kill(worker.pid, signal.SIGKILL)
         assert [h.result(90).token_ids for h in handles] == [undisturbed(p, 30) for p in texts]
-        assert len(engine.status()["losses"]) == len(PLACEMENT)
+        assert len(engine.status().losses) == len(PLACEMENT)
 
 
 def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path, undisturbed) -> None:
@@ -165,13 +165,13 @@ def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path
     with serve(plan, tiny_llama, policy="random", pace=True) as engine:
         texts = prompts(10)
         handles = [engine.submit(p, max_new_tokens=60, ignore_eos=True) for p in texts]
-        wait_for(lambda: engine.status()["tokens_out"] > 40, 20, "no tokens")
-        before = engine.status()["workers"]
+        wait_for(lambda: engine.status().tokens_out > 40, 20, "no tokens")
+        before = engine.status().workers
         engine.swap(other)
-        after = engine.status()["workers"]
+        after = engine.status().workers
         # Only the node whose layers change gets a new worker.
-        assert {n for n in after if after[n]["pid"] != before[n]["pid"]} == {"a"}
-        assert after["a"]["layers"] == [0, 2]
+        assert {n for n in after if after[n].pid != before[n].pid} == {"a"}
+        assert after["a"].layers == (0, 2)
         assert [h.result(60).token_ids for h in handles] == [undisturbed(p, 60) for p in texts]
         with pytest.raises(InputError, match="same cluster"):
             engine.swap(without)
@@ -179,8 +179,8 @@ def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path
         handle = engine.submit(texts[0], max_new_tokens=60, ignore_eos=True)
         engine.swap(smaller)
         assert handle.result(60).token_ids == undisturbed(texts[0], 60)
-        assert set(engine.status()["workers"]) == {"c", "d"}
-        assert engine.status()["losses"] == []
+        assert set(engine.status().workers) == {"c", "d"}
+        assert engine.status().losses == ()
         wait_until_idle(engine)
 
 
@@ -200,7 +200,7 @@ def test_a_request_that_ends_every_worker_is_given_up(tiny_llama: Path, monkeypa
         with pytest.raises(RequestFailedError, match="6 workers were lost while they had this request"):
             poisonous.result(60)
         assert poisonous.record.outcome == "failed" and poisonous.record.restarts == 5
-        assert len(engine.status()["losses"]) == 6
+        assert len(engine.status().losses) == 6
         assert len(engine.generate([5, 6], max_new_tokens=4, ignore_eos=True).token_ids) == 4
 
 
@@ -210,16 +210,16 @@ def test_a_swap_is_refused_where_pages_do_not_fit(
     """The new worker of a shared GPU finds little room beside the one that it replaces."""
     other = tiny_plan(tiny_llama, {"a": (0, 2), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
     with serve(plan, tiny_llama, launcher="inproc", pace=False) as engine:
-        before = engine.status()["workers"]
+        before = engine.status().workers
         for share, taken in ((0.4, False), (0.6, True)):
-            monkeypatch.setattr(devices, "num_pages", lambda spec, _, share=share: int(share * spec.num_pages))
+            monkeypatch.setattr(device_memory, "num_pages", lambda spec, _, share=share: int(share * spec.num_pages))
             if taken:
                 engine.swap(other)
-                assert engine.status()["workers"]["a"]["layers"] == [0, 2]
+                assert engine.status().workers["a"].layers == (0, 2)
             else:
                 with pytest.raises(SwapError, match=r"worker a: only \d+ of its \d+ KV pages fit"):
                     engine.swap(other)
-                assert engine.status()["workers"]["a"]["layers"] == before["a"]["layers"]
+                assert engine.status().workers["a"].layers == before["a"].layers
             assert engine.generate([5, 6], max_new_tokens=9, ignore_eos=True).token_ids == undisturbed([5, 6], 9)
 
 
@@ -227,12 +227,12 @@ def test_a_plan_whose_worker_does_not_come_up_is_not_taken(plan, tiny_llama: Pat
     other = tiny_plan(tiny_llama, {"a": (0, 2), "b": (2, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
     with serve(plan, tiny_llama, launcher="inproc", pace=True, timeouts=Timeouts(start_s=30)) as engine:
         handle = engine.submit([5, 6], max_new_tokens=40, ignore_eos=True)
-        crew = engine._coordinator.crew
-        make_spec = crew._make_spec
-        crew._make_spec = lambda *a: make_spec(*a).model_copy(update={"end": 99})
+        factory = engine._coordinator.workers.factory
+        make_spec = factory.make_spec
+        factory.make_spec = lambda *a: make_spec(*a).model_copy(update={"end": 99})
         with pytest.raises(SwapError, match="worker a"):
             engine.swap(other)
-        crew._make_spec = make_spec
+        factory.make_spec = make_spec
         assert handle.result(30).token_ids == undisturbed([5, 6], 40)
         engine.swap(other)  # and later it can be
         assert engine.generate([5, 6], max_new_tokens=9, ignore_eos=True).token_ids == undisturbed([5, 6], 9)
@@ -246,15 +246,15 @@ def chaos(engine: Engine, seed: int, requests: int, undisturbed) -> dict[str, in
 
     def disturb() -> None:
         while not stop.wait(rng.uniform(0.2, 0.9)):
-            workers = engine.status()["workers"]
-            up = [node for node, worker in workers.items() if worker["state"] == "up"]
+            workers = engine.status().workers
+            up = [node for node, worker in workers.items() if worker.state == "up"]
             for node, worker in workers.items():
-                if worker["state"] == "lost" and rng.random() < 0.7:
+                if worker.state == "lost" and rng.random() < 0.7:
                     engine.restart(node)
             if len(up) <= rng.choice([0, 1, 1, 2, 2]):
                 continue
             node = rng.choice(up)
-            pid = workers[node]["pid"]
+            pid = workers[node].pid
             how = rng.choice(["killed", "killed", "frozen", "pause"])
             try:
                 os.kill(pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
@@ -292,8 +292,8 @@ def chaos(engine: Engine, seed: int, requests: int, undisturbed) -> dict[str, in
             assert record.outcome == "failed"
             assert re.search("no pipeline is left|workers were lost while", record.reason)
     assert counts["finished"] + counts["failed"] == requests
-    for node, worker in engine.status()["workers"].items():
-        if worker["state"] == "lost":
+    for node, worker in engine.status().workers.items():
+        if worker.state == "lost":
             engine.restart(node)
     wait_for(lambda: all_up(engine), 60, "the engine does not recover")
     wait_until_idle(engine)

@@ -105,7 +105,7 @@ def test_two_workers_share_a_gpu(tiny_llama: Path, on_cpu: list[list[int]]) -> N
     plan = tiny_plan(tiny_llama, PLACEMENT, kv_tokens_per_layer=1 << 26)
     share = {"a": "cuda:0", "b": "cuda:0"}
     with serve(plan, tiny_llama, pace=False, devices=share) as engine:
-        pages = {name: worker["pages"] for name, worker in engine.status()["workers"].items()}
+        pages = {name: worker.pages for name, worker in engine.status().workers.items()}
         page_bytes = 2 * 16 * 2 * 16 * 4  # keys and values, tokens, kv heads, head dim, float32
         total = torch.cuda.get_device_properties(0).total_memory
         assert 0.2 * total < sum(pages.values()) * page_bytes < devices.GPU_SHARE * total
@@ -160,7 +160,7 @@ def test_flashinfer_serves(wide_llama: Path) -> None:
 def test_two_gpus_in_one_node(tiny_llama: Path, on_cpu: list[list[int]]) -> None:
     plan = tiny_plan(tiny_llama, PLACEMENT)
     with serve(plan, tiny_llama, pace=False, devices={"a": ["cuda:0", "cuda:1"], "b": ["cuda:1", "cuda:0"]}) as engine:
-        assert set(engine.status()["workers"]) == {"a/0", "a/1", "b/0", "b/1"}
+        assert set(engine.status().workers) == {"a/0", "a/1", "b/0", "b/1"}
         assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == on_cpu
 
 

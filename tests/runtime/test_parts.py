@@ -58,8 +58,8 @@ def test_pages_never_overlap_and_all_come_back(ops: list[tuple[int, int]]) -> No
 
 def test_ledger_promises_all_or_nothing() -> None:
     ledger = PageLedger()
-    ledger.add_node("a", 10)
-    ledger.add_node("b", 4)
+    ledger.add_worker("a", 10)
+    ledger.add_worker("b", 4)
     pipeline = (Stage("a", 0, 3), Stage("b", 3, 5))
     assert ledger.promise(1, 0, 17, pipeline)  # two pages: 6 on a, 4 on b
     assert (ledger.free("a"), ledger.free("b")) == (4, 0)
@@ -68,7 +68,7 @@ def test_ledger_promises_all_or_nothing() -> None:
     ledger.release("b", 1, 0)
     ledger.release("b", 1, 0)
     assert (ledger.free("b"), ledger.pages_promised) == (4, 6)
-    ledger.drop_node("a")
+    ledger.drop_worker("a")
     assert ledger.free("a") == 0 and ledger.pages_promised == 0
 
 
@@ -79,7 +79,7 @@ def test_what_can_never_fit() -> None:
     def fits(tokens: int, pages: dict[str, int]) -> bool:
         ledger = PageLedger()
         for node, count in pages.items():
-            ledger.add_node(node, count)
+            ledger.add_worker(node, count)
         return can_ever_fit(tokens, links, placement, ledger.can_hold)
 
     assert fits(16, {"a": 4, "b": 2, "c": 1})

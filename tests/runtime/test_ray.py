@@ -57,17 +57,17 @@ def test_serves_and_survives_a_lost_machine(machines, tiny_llama: Path) -> None:
     # The node "fast" has two devices: two actors, which share its one unit of the resource.
     split = {"fast": ["cpu", "cpu"]}
     with serve(plan, tiny_llama, launcher="ray", policy="random", pace=True, devices=split) as engine:
-        placed = {worker: facts["pid"] for worker, facts in engine.status()["workers"].items()}
+        placed = {worker: facts.pid for worker, facts in engine.status().workers.items()}
         assert set(placed) == {"fast/0", "fast/1", "medium", "slow"} and len(set(placed.values())) == 4
         assert ray.available_resources().get("CPU-fast", 0) == 0
         handles = [engine.submit(p, **options) for p in prompts]
-        while engine.status()["tokens_out"] < 40:
+        while engine.status().tokens_out < 40:
             time.sleep(0.02)
         cluster.remove_node(nodes["CPU-slow"], allow_graceful=False)
         answers = [handle.result(120) for handle in handles]
         assert [a.token_ids for a in answers] == expected
         status = engine.status()
-        assert status["workers"]["slow"]["state"] == "lost"
+        assert status.workers["slow"].state == "lost"
         assert sum(a.record.restarts for a in answers) > 0
         assert all("slow" not in {s.node for s in a.pipeline} for a in answers if a.record.restarts)
 

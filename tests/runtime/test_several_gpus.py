@@ -18,7 +18,7 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.flow import Stage  # noqa: E402
 from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
 from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
-from helix_kit.runtime.parts import expand, pages_of_parts, parts_of  # noqa: E402
+from helix_kit.runtime.node_workers import divide_node, pages_per_worker, to_workers  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.workload.workload import Workload  # noqa: E402
 
@@ -30,23 +30,23 @@ OPTIONS = {"max_new_tokens": 10, "ignore_eos": True}
 
 @given(st.integers(0, 9), st.integers(1, 40), st.integers(1, 9), st.data())
 def test_parts_cover_the_range_evenly(start: int, layers: int, devices: int, data: st.DataObject) -> None:
-    parts = parts_of("n", start, start + layers, devices)
+    parts = divide_node("n", start, start + layers, devices)
     assert [layer for part in parts for layer in range(part.start, part.end)] == [*range(start, start + layers)]
     sizes = [part.end - part.start for part in parts]
     assert len(parts) == min(devices, layers) and max(sizes) - min(sizes) <= 1
-    assert len({part.worker for part in parts}) == len(parts)
+    assert len({part.name for part in parts}) == len(parts)
     first = data.draw(st.integers(start, start + layers - 1))
     end = data.draw(st.integers(first + 1, start + layers))
-    stages = expand((Stage("n", first, end),), {"n": parts})
+    stages = to_workers((Stage("n", first, end),), {"n": parts})
     assert [layer for stage in stages for layer in range(stage.start, stage.end)] == [*range(first, end)]
-    held = {part.worker: (part.start, part.end) for part in parts}
+    held = {part.name: (part.start, part.end) for part in parts}
     assert all(held[s.node][0] <= s.start < s.end <= held[s.node][1] for s in stages)
 
 
 @given(st.integers(1, 20), st.integers(2, 8), st.integers(50, 5000), st.floats(0, 30))
 def test_no_device_holds_more_than_its_memory(layers: int, devices: int, pages: int, per_layer: float) -> None:
-    parts = parts_of("n", 0, layers, devices)
-    found = pages_of_parts(parts, pages, pages_per_layer=per_layer, devices=devices)
+    parts = divide_node("n", 0, layers, devices)
+    found = pages_per_worker(parts, pages, pages_per_layer=per_layer, devices=devices)
     memory = (pages + layers * per_layer) / devices
     for part, count in zip(parts, found, strict=True):
         own = part.end - part.start
@@ -58,11 +58,11 @@ def test_no_device_holds_more_than_its_memory(layers: int, devices: int, pages: 
 
 def test_pages_worked_out_by_hand() -> None:
     """Five layers of ten pages' memory and 100 pages are 150 pages' memory: 75 for each of two devices."""
-    parts = parts_of("n", 0, 5, 2)
+    parts = divide_node("n", 0, 5, 2)
     assert [part.end - part.start for part in parts] == [2, 3]
     # Two layers leave 55 and may use 2/5 of 100; three leave 45, of the 60 that they could use.
-    assert pages_of_parts(parts, 100, pages_per_layer=10.0, devices=2) == [40, 45]
-    assert pages_of_parts(parts, 100, pages_per_layer=None, devices=2) == [40, 60]  # a CPU's memory is not divided
+    assert pages_per_worker(parts, 100, pages_per_layer=10.0, devices=2) == [40, 45]
+    assert pages_per_worker(parts, 100, pages_per_layer=None, devices=2) == [40, 60]  # a CPU's memory is not divided
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ def test_same_answers_over_several_devices(tiny_llama: Path, expected: list[list
         assert [a.token_ids for a in answers] == expected
         pipelines = {a.pipeline for a in answers}
         assert (Stage("a", 0, 4), Stage("b", 4, 6)) in pipelines and (Stage("c", 0, 6),) in pipelines
-        workers = engine.status()["workers"]
-        spans = {name: tuple(worker["layers"]) for name, worker in workers.items()}
+        workers = engine.status().workers
+        spans = {name: worker.layers for name, worker in workers.items()}
         assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (1, 2), "b/1": (2, 4), "b/2": (4, 6), "c": (0, 6)}
-        workers = wait_until_idle(engine)["workers"]
+        workers = wait_until_idle(engine).workers
         # What entered at layer 4 took no page of b/0 and b/1, which hold the layers before.
-        assert workers["b/0"]["pages_peak"] == workers["b/1"]["pages_peak"] == 0 < workers["b/2"]["pages_peak"]
+        assert workers["b/0"].pages_peak == workers["b/1"].pages_peak == 0 < workers["b/2"].pages_peak
 
 
 def test_reports_are_by_node(tiny_llama: Path) -> None:
@@ -108,7 +108,7 @@ def test_pages_are_counted_per_device(tiny_llama: Path, expected: list[list[int]
     plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (1, 6)}, kv_tokens_per_layer=32)
     options = {"launcher": "inproc", "pace": False, "policy": "helix", "devices": {"b": ["cpu", "cpu"]}}
     with serve(plan, tiny_llama, **options) as engine:
-        pages = {name: worker["pages"] for name, worker in engine.status()["workers"].items()}
+        pages = {name: worker.pages for name, worker in engine.status().workers.items()}
         assert (pages["b/0"], pages["b/1"]) == (4, 6)
         # Layers 3 to 5 of a request lie on b/1 alone (it holds three of b's five): 33 tokens need three pages of each
         # layer there, which are more than it has, though b as a whole has ten.
@@ -121,20 +121,20 @@ def test_one_lost_gpu_is_the_loss_of_its_node(tiny_llama: Path, expected: list[l
     plan = tiny_plan(tiny_llama, PLACEMENT, step_ms=10.0)
     with serve(plan, tiny_llama, policy="random", pace=True, devices=SPLIT) as engine:
         handles = [engine.submit(p, **OPTIONS) for p in PROMPTS]
-        while engine.status()["tokens_out"] < 8:
+        while engine.status().tokens_out < 8:
             time.sleep(0.01)
-        os.kill(engine.status()["workers"]["b/2"]["pid"], signal.SIGKILL)
+        os.kill(engine.status().workers["b/2"].pid, signal.SIGKILL)
         answers = [handle.result(60) for handle in handles]
         assert [a.token_ids for a in answers] == expected
         assert any(a.record.restarts for a in answers)  # some were on it
         status = wait_until_idle(engine)
-        states = {name: worker["state"] for name, worker in status["workers"].items()}
+        states = {name: worker.state for name, worker in status.workers.items()}
         assert [name for name, state in states.items() if state == "lost"] == ["b/2"]
         late = engine.generate(PROMPTS, **OPTIONS)
         assert "b" not in {s.node for a in late for s in a.pipeline}
         engine.restart("b")
         end = time.monotonic() + 60
-        while engine.status()["workers"]["b/2"]["state"] != "up":
+        while engine.status().workers["b/2"].state != "up":
             assert time.monotonic() < end
             time.sleep(0.05)
         again = engine.generate(PROMPTS, **OPTIONS)
@@ -147,7 +147,7 @@ def test_swap_to_other_layers(tiny_llama: Path, expected: list[list[int]]) -> No
     other = tiny_plan(tiny_llama, {"a": (0, 4), "b": (3, 6), "c": (0, 6)})
     with serve(plan, tiny_llama, launcher="inproc", policy="random", pace=False, devices=SPLIT) as engine:
         engine.swap(other)
-        spans = {name: tuple(worker["layers"]) for name, worker in engine.status()["workers"].items()}
+        spans = {name: worker.layers for name, worker in engine.status().workers.items()}
         assert spans == {"a/0": (0, 2), "a/1": (2, 4), "b/0": (3, 4), "b/1": (4, 5), "b/2": (5, 6), "c": (0, 6)}
         assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == expected
 
@@ -158,7 +158,7 @@ def test_swap_to_other_nodes(tiny_llama: Path, expected: list[list[int]]) -> Non
     plans = [solve_rest(whole, {node: whole.placement[node] for node in nodes}) for nodes in ("ab", "c")]
     with serve(plans[0], tiny_llama, launcher="inproc", pace=False, devices=SPLIT) as engine:
         engine.swap(plans[1])
-        assert set(engine.status()["workers"]) == {"c"}
+        assert set(engine.status().workers) == {"c"}
         assert [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)] == expected
 
 

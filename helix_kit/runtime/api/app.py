@@ -20,8 +20,8 @@ from helix_kit.runtime.api import errors
 from helix_kit.runtime.api.guard import Guard
 from helix_kit.runtime.api.metrics import ApiMetrics
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
-from helix_kit.runtime.coordinator.jobs import Completion, Handle, RequestFailedError
 from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.handle import Completion, Handle, RequestFailedError
 
 DISCONNECT_POLL_S = 0.5
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -115,13 +115,13 @@ def create_app(
             status = engine.status()
         except EngineError as error:
             return errors.response(503, str(error), "closed")
-        ok = status["flow_tokens_per_s"] > 0
+        ok = status.flow_tokens_per_s > 0
         content = {
             "status": "ok" if ok else "no pipeline",
-            "workers": {node: worker["state"] for node, worker in status["workers"].items()},
-            "flow_tokens_per_s": status["flow_tokens_per_s"],
-            "waiting": status["waiting"],
-            "running": status["running"],
+            "workers": {node: worker.state for node, worker in status.workers.items()},
+            "flow_tokens_per_s": status.flow_tokens_per_s,
+            "waiting": status.waiting,
+            "running": status.running,
         }
         return JSONResponse(content, status_code=200 if ok else 503)
 

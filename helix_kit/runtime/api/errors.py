@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from helix_kit.errors import InputError
-from helix_kit.runtime.coordinator.jobs import RequestFailedError
 from helix_kit.runtime.engine import EngineError
+from helix_kit.runtime.handle import RequestFailedError
 
 STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}
 """Status of a request that the engine did not finish, by `RequestFailedError.code`."""

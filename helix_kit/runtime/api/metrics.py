@@ -26,26 +26,26 @@ class EngineCollector(Collector):
             status = self._engine.status()
         except EngineError:
             return
-        yield GaugeMetricFamily("helix_kit_requests_waiting", "Requests not started yet", value=status["waiting"])
-        yield GaugeMetricFamily("helix_kit_requests_running", "Requests on a pipeline", value=status["running"])
+        yield GaugeMetricFamily("helix_kit_requests_waiting", "Requests not started yet", value=status.waiting)
+        yield GaugeMetricFamily("helix_kit_requests_running", "Requests on a pipeline", value=status.running)
         yield GaugeMetricFamily(
-            "helix_kit_flow_tokens_per_second", "Flow of the plan over live workers", value=status["flow_tokens_per_s"]
+            "helix_kit_flow_tokens_per_second", "Flow of the plan over live workers", value=status.flow_tokens_per_s
         )
-        yield CounterMetricFamily("helix_kit_workers_lost", "Workers lost so far", value=len(status["losses"]))
-        yield CounterMetricFamily("helix_kit_generated_tokens", "Tokens generated", value=status["tokens_out"])
+        yield CounterMetricFamily("helix_kit_workers_lost", "Workers lost so far", value=len(status.losses))
+        yield CounterMetricFamily("helix_kit_generated_tokens", "Tokens generated", value=status.tokens_out)
         up = GaugeMetricFamily("helix_kit_worker_up", "1 while the node's worker serves", labels=["node"])
         pages = GaugeMetricFamily("helix_kit_kv_pages_used", "KV pages held by requests", labels=["node"])
         capacity = GaugeMetricFamily("helix_kit_kv_pages", "KV pages of the worker", labels=["node"])
         steps = CounterMetricFamily("helix_kit_worker_steps", "Steps run", labels=["node"])
         overruns = CounterMetricFamily("helix_kit_worker_overruns", "Paced steps that took too long", labels=["node"])
         busy = CounterMetricFamily("helix_kit_worker_busy_seconds", "Time in steps", labels=["node"])
-        for node, worker in status["workers"].items():
-            up.add_metric([node], 1.0 if worker["state"] == "up" else 0.0)
-            pages.add_metric([node], worker["pages_used"])
-            capacity.add_metric([node], worker["pages"])
-            steps.add_metric([node], worker["steps"])
-            overruns.add_metric([node], worker["overruns"])
-            busy.add_metric([node], worker["busy_s"])
+        for node, worker in status.workers.items():
+            up.add_metric([node], 1.0 if worker.state == "up" else 0.0)
+            pages.add_metric([node], worker.pages_used)
+            capacity.add_metric([node], worker.pages)
+            steps.add_metric([node], worker.steps)
+            overruns.add_metric([node], worker.overruns)
+            busy.add_metric([node], worker.busy_s)
         yield from (up, pages, capacity, steps, overruns, busy)
 
 

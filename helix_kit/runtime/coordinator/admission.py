@@ -1,7 +1,8 @@
-"""Pages of KV cache promised to requests, as the coordinator counts them: per worker, whose page pool they are in.
+"""KV pages promised to requests, as the coordinator counts them, and whether a request can ever fit.
 
-A request is let in only when every stage of its pipeline has pages for its whole life (prompt and all tokens it may
-generate), and its pages count as taken until the worker says that they are free again. So a worker never runs dry.
+A request is admitted only when every worker of its pipeline has pages for the request's whole life: its prompt and all
+tokens that it may generate. The pages count as taken until the worker reports that they are free again. So a worker
+never runs out of pages in the middle of a request.
 """
 
 from __future__ import annotations
@@ -17,51 +18,52 @@ Promise = tuple[int, int]
 
 
 class PageLedger:
-    """Pages promised on each live worker; "node" here is a worker, of which a node with several GPUs has several."""
+    """Pages promised on each worker that is up, by the worker's name."""
 
     def __init__(self) -> None:
         self.capacity: dict[str, int] = {}
+        """Worker -> pages of its pool."""
         self.promised: dict[str, dict[Promise, int]] = {}
 
-    def add_node(self, node: str, pages: int) -> None:
-        """A worker with an empty pool has joined."""
-        self.capacity[node] = pages
-        self.promised[node] = {}
+    def add_worker(self, worker: str, pages: int) -> None:
+        """A worker with an empty pool of `pages` has come up."""
+        self.capacity[worker] = pages
+        self.promised[worker] = {}
 
-    def drop_node(self, node: str) -> None:
-        """A worker is gone, and all its pages."""
-        self.capacity.pop(node, None)
-        self.promised.pop(node, None)
+    def drop_worker(self, worker: str) -> None:
+        """A worker has ended, and its pool with it."""
+        self.capacity.pop(worker, None)
+        self.promised.pop(worker, None)
 
-    def free(self, node: str) -> int:
-        """Pages of `node` that nobody has been promised; 0 for a node that is gone."""
-        return self.capacity.get(node, 0) - sum(self.promised.get(node, {}).values())
+    def free(self, worker: str) -> int:
+        """Pages of the worker that are promised to no request; 0 for a worker that is not up."""
+        return self.capacity.get(worker, 0) - sum(self.promised.get(worker, {}).values())
 
-    def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
-        """Whether `tokens` of one request fit into `num_layers` layers of `node` now."""
-        return pages_for(tokens, num_layers) <= self.free(node)
+    def has_room(self, worker: str, tokens: int, num_layers: int) -> bool:
+        """Whether `tokens` of one request fit into `num_layers` layers of the worker now."""
+        return pages_for(tokens, num_layers) <= self.free(worker)
 
-    def can_hold(self, node: str, tokens: int, num_layers: int) -> bool:
-        """Whether `tokens` of one request fit into `num_layers` layers of `node` when nobody else is there."""
-        return pages_for(tokens, num_layers) <= self.capacity.get(node, 0)
+    def can_hold(self, worker: str, tokens: int, num_layers: int) -> bool:
+        """Whether `tokens` of one request fit into `num_layers` layers of the worker when it holds no other request."""
+        return pages_for(tokens, num_layers) <= self.capacity.get(worker, 0)
 
     def promise(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> bool:
-        """Promise pages on every stage, or on none: False when a stage lacks them."""
+        """Promise pages on every worker of the pipeline, or on none: False when one of them lacks pages."""
         needed = {stage.node: pages_for(tokens, stage.end - stage.start) for stage in pipeline}
-        if any(node not in self.capacity or pages > self.free(node) for node, pages in needed.items()):
+        if any(worker not in self.capacity or pages > self.free(worker) for worker, pages in needed.items()):
             return False
-        for node, pages in needed.items():
-            self.promised[node][request, epoch] = pages
+        for worker, pages in needed.items():
+            self.promised[worker][request, epoch] = pages
         return True
 
-    def release(self, node: str, request: int, epoch: int) -> None:
-        """The worker has given the pages back."""
-        self.promised.get(node, {}).pop((request, epoch), None)
+    def release(self, worker: str, request: int, epoch: int) -> None:
+        """The worker has freed the request's pages."""
+        self.promised.get(worker, {}).pop((request, epoch), None)
 
     @property
     def pages_promised(self) -> int:
-        """Pages promised on all nodes."""
-        return sum(sum(by.values()) for by in self.promised.values())
+        """Pages promised on all workers."""
+        return sum(sum(promises.values()) for promises in self.promised.values())
 
 
 def can_ever_fit(
@@ -70,9 +72,18 @@ def can_ever_fit(
     placement: Mapping[str, tuple[int, int]],
     holds: Callable[[str, int, int], bool],
 ) -> bool:
-    """Whether an empty cluster has a pipeline whose every stage holds `tokens` of one request.
+    """Whether some pipeline could hold `tokens` of one request if there were no other requests.
 
-    `holds(node, tokens, num_layers)` tells it of the node's last `num_layers` layers.
+    Parameters
+    ----------
+    tokens
+        Prompt and all tokens that may be generated.
+    links
+        The links that pipelines may use, from the coordinator and back to it.
+    placement
+        Node -> layer range.
+    holds
+        ``holds(node, tokens, num_layers)``: whether they fit into the node's last `num_layers` layers.
     """
     successors: dict[str, list[str]] = {}
     for source, target in links:
@@ -80,12 +91,12 @@ def can_ever_fit(
     reached = {COORDINATOR}
     frontier = [(COORDINATOR, 0)]
     while frontier:
-        here, done = frontier.pop()
+        here, layers_done = frontier.pop()
         for target in successors.get(here, []):
             if target == COORDINATOR:
                 return True
             end = placement[target][1]
-            if target not in reached and holds(target, tokens, end - done):
+            if target not in reached and holds(target, tokens, end - layers_done):
                 reached.add(target)
                 frontier.append((target, end))
     return False

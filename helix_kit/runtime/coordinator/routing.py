@@ -1,10 +1,10 @@
-"""The plan as it is now: the scheduler's policy over the workers that are up, with the flow solved for them."""
+"""The scheduling policy over the nodes that are up, with the flow solved again for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import helix_kit.flow.balanced  # noqa: F401 - scipy loads now, not while the requests of a lost worker wait
+import helix_kit.flow.balanced  # noqa: F401 - load scipy now: after a loss, requests wait for the new flow
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, View, make_policy
@@ -13,16 +13,16 @@ from helix_kit.workload.request import Request
 
 
 def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
-    """`plan` with only the nodes of `placement`: the flow is solved anew, and split as the plan's is.
+    """`plan` with only the nodes of `placement`: the flow is solved again, and split among pipelines as in `plan`.
 
-    Node speeds stay the plan's.
+    The nodes' throughputs stay those of the plan.
     """
     speeds = {node: plan.node_throughput_tokens_per_s[node] for node in placement}
     flow = plan.problem.max_flow(
         placement, partial_inference=plan.partial_inference, split=plan.flow_split, able=speeds
     )
     value = flow.tokens_per_s
-    # Not `model_copy`: it would carry over the properties that `plan` has cached.
+    # Not `model_copy`: it would copy the cached properties of `plan`, too.
     fields = {name: getattr(plan, name) for name in Plan.model_fields}
     fields.update(
         placement=placement,
@@ -37,7 +37,10 @@ def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
 
 
 class Router:
-    """Routes requests along `plan`, or along what is left of it after `replan`."""
+    """Asks the policy for pipelines over the nodes of `plan` that are up; `replan` says which these are.
+
+    Used in the coordinator's thread only. `view` is what the policy may see of the engine.
+    """
 
     def __init__(self, plan: Plan, policy: str | Policy, seed: int, view: View) -> None:
         self.plan = plan
@@ -48,21 +51,21 @@ class Router:
         self.placement: dict[str, tuple[int, int]] = {}
         self.links: list[Edge] = []
         self.flow_tokens_per_s = 0.0
-        self._untold: list[Request] = []
-        """Decode steps that the policy has not been told of: it needs them when it is asked, not while they happen."""
+        self._pending_tokens: list[Request] = []
+        """Decode steps that the policy has not been told of yet. It needs them only when it chooses a pipeline."""
 
     @property
     def has_pipeline(self) -> bool:
-        """Whether the workers that are up cover all layers."""
+        """Whether the nodes that are up cover all layers."""
         return self._policy is not None
 
     def replan(self, nodes: Iterable[str]) -> None:
-        """Solve the flow for the placement restricted to `nodes`, and start a fresh policy on it."""
+        """Solve the flow for the plan restricted to `nodes`, and start a new policy on it."""
         alive = frozenset(nodes)
         if alive == self._nodes:
             return
         self._nodes = alive
-        self._untold.clear()
+        self._pending_tokens.clear()
         if alive not in self._solved:
             kept = {name: span for name, span in self.plan.placement.items() if name in alive}
             self._solved[alive] = solve_rest(self.plan, kept)
@@ -72,10 +75,10 @@ class Router:
         self._policy = make_policy(self._policy_name, now, seed=self._seed) if now.flow_tokens_per_s > 0 else None
 
     def route(self, request: Request) -> Pipeline | None:
-        """The policy's pipeline for `request`; None when it sees no room, or names a worker that is down."""
+        """The policy's pipeline for `request`; None when it finds no room, or when a node of the pipeline is down."""
         if self._policy is None:
             return None
-        self._tell_tokens()
+        self._report_tokens()
         pipeline = self._policy.route(request, self._view)
         if pipeline is not None and not all(self._view.is_alive(stage.node) for stage in pipeline):
             self._policy.on_refused(request, pipeline)
@@ -83,35 +86,35 @@ class Router:
         return pipeline
 
     def policy_admitted(self, request: Request, pipeline: Pipeline) -> None:
-        """Tell the policy that its pipeline is taken."""
+        """Tell the policy that the request starts on the pipeline."""
         if self._policy is not None:
             self._policy.on_admitted(request, pipeline)
 
     def policy_refused(self, request: Request, pipeline: Pipeline) -> None:
-        """Tell the policy that its pipeline lacks pages."""
+        """Tell the policy that the pipeline has too few KV pages for the request."""
         if self._policy is not None:
             self._policy.on_refused(request, pipeline)
 
     def policy_token(self, request: Request) -> None:
-        """Tell the policy of a decode step, at the latest when it is next asked for a route."""
-        self._untold.append(request)
+        """Tell the policy of a decode step of the request, at the latest before it chooses the next pipeline."""
+        self._pending_tokens.append(request)
 
-    def _tell_tokens(self) -> None:
+    def _report_tokens(self) -> None:
         if self._policy is not None:
-            for request in self._untold:
+            for request in self._pending_tokens:
                 self._policy.on_token(request)
-        self._untold.clear()
+        self._pending_tokens.clear()
 
     def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
-        """Tell the policy how long rows from `source` spent on `target`: waiting and computing, not on the wire.
+        """Tell the policy how long rows from `source` waited and were computed on `target`.
 
-        Clocks of two machines cannot be compared, so the way itself is left out.
+        The time on the network is left out, because the clocks of two machines cannot be compared.
         """
         if self._policy is not None and (source, target) in self.links:
             self._policy.on_hop_time(source, target, seconds)
 
     def policy_finished(self, request: Request) -> None:
         """Tell the policy that the request has left its pipeline."""
-        self._tell_tokens()
+        self._report_tokens()
         if self._policy is not None:
             self._policy.on_finished(request)

@@ -1,5 +1,7 @@
-"""Workers as threads of this process: for tests and debugging. They share one interpreter, so they do not run faster
-together than alone."""
+"""Workers as threads of this process, for tests and debugging.
+
+They share one Python interpreter, so that several workers are not faster together than one.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +20,25 @@ class InprocWorker:
         from helix_kit.runtime.worker.loop import Worker
 
         self._worker = Worker(spec)
-        self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.node}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             self._worker.run()
         except Exception:
-            log.exception("worker %s failed", self._worker.spec.node)
+            log.exception("worker %s failed", self._worker.spec.name)
 
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
     def kill(self) -> None:
-        """Make the thread end without a word."""
+        """Make the thread end soon, without a message to anybody, as if its process had been killed."""
         self._worker.halt()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread."""
+        """Wait for the end of the thread."""
         self._thread.join(timeout_s)
 
 

@@ -1,5 +1,8 @@
-"""Workers as processes of this machine (the default): forked from a nursery that has everything loaded, where they
-compute on a CPU; started afresh (seconds longer) where they compute on a GPU, since CUDA does not survive a fork."""
+"""Workers as processes of this machine (the default launcher).
+
+Workers that compute on a CPU are forked from a server that has everything loaded (`fork_server`). Workers that compute
+on a GPU are started afresh, which takes seconds longer, because CUDA does not work in a forked process.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,23 @@ import threading
 from helix_kit.errors import HelixKitError
 from helix_kit.runtime.spec import WorkerSpec
 
-NURSERY_START_S = 180.0
+SERVER_START_S = 180.0
+"""Time for the fork server to load torch, and to start a worker."""
 STOP_GRACE_S = 2.0
+"""Time for a worker that was told to stop, before it is killed."""
 
 
-class ProcessWorker:
-    """A worker process on this machine."""
+class ForkedWorker:
+    """A worker process that the fork server started."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._ended = threading.Event()
+        self.ended = threading.Event()
+        """Set when the fork server reports its end, or has ended itself."""
 
     def is_alive(self) -> bool:
-        """Whether the process runs (a frozen one does)."""
-        return not self._ended.is_set()
+        """Whether the process has not ended; a stopped one has not."""
+        return not self.ended.is_set()
 
     def kill(self) -> None:
         """End it by SIGKILL, which also ends a stopped process."""
@@ -38,13 +44,12 @@ class ProcessWorker:
 
 
 class FreshWorker:
-    """A worker process on this machine that was not forked."""
+    """A worker process that was started, not forked."""
 
     def __init__(self, spec: WorkerSpec, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "helix_kit.runtime.launch.alone"]
-        # Its output is nobody's answer: what a library prints goes where errors go.
+        command = [sys.executable, "-m", "helix_kit.runtime.launch.fresh_process"]
+        # Nothing reads its output: whatever a library prints goes to stderr.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, env=environment)
-        self.pid = self._process.pid
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which is noticed like any other end
             self._process.stdin.write(spec.model_dump_json().encode() + b"\n")
@@ -59,7 +64,7 @@ class FreshWorker:
         self._process.kill()
 
     def end(self, grace_s: float) -> None:
-        """Wait for its end, and bring it about after `grace_s`."""
+        """Wait for its end, and kill it after `grace_s`."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace_s)
         self.kill()
@@ -70,7 +75,17 @@ class FreshWorker:
 
 
 class ProcessLauncher:
-    """Starts workers when asked; with `forks`, a nursery for `model_type` begins to load at once, in the background."""
+    """Starts workers as processes.
+
+    Parameters
+    ----------
+    model_type
+        Family of the model: the code that the fork server loads.
+    threads
+        Torch threads of each worker.
+    forks
+        Whether workers on CPUs are expected: the fork server then begins to load at once, in the background.
+    """
 
     host = "127.0.0.1"
 
@@ -85,84 +100,91 @@ class ProcessLauncher:
             "HF_HUB_OFFLINE": "1",
         }
         self._fresh: list[FreshWorker] = []
-        self._workers: dict[int, ProcessWorker] = {}
+        self._forked: dict[int, ForkedWorker] = {}
+        """By process id; added to by the thread that reads the server's answers."""
         self._answers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._nursery: subprocess.Popen[bytes] | None = None
+        """Process ids, as the server answers: first its own, then one for each worker. None: the server has ended."""
+        self._server: subprocess.Popen[bytes] | None = None
         self._is_ready = False
         if forks:
-            self._open_nursery()
+            self._start_server()
 
-    def _open_nursery(self) -> subprocess.Popen[bytes]:
-        self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "helix_kit.runtime.launch.nursery", self._model_type],
+    @property
+    def server_pid(self) -> int | None:
+        """Process id of the fork server; None when there is none."""
+        return None if self._server is None else self._server.pid
+
+    def _start_server(self) -> subprocess.Popen[bytes]:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "helix_kit.runtime.launch.fork_server", self._model_type],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True, name="helix-kit-nursery")
+        self._reader = threading.Thread(target=self._read_answers, daemon=True, name="helix-kit-fork-server")
         self._reader.start()
-        return self._nursery
+        return self._server
 
-    def _read(self) -> None:
-        assert self._nursery is not None and self._nursery.stdout is not None
-        for line in self._nursery.stdout:
+    def _read_answers(self) -> None:
+        assert self._server is not None and self._server.stdout is not None
+        for line in self._server.stdout:
             answer = json.loads(line)
             if "ready" in answer:
                 self._answers.put(answer["ready"])
             elif "pid" in answer:
-                # Known before the next line is read, so that its exit cannot be missed.
-                self._workers[answer["pid"]] = ProcessWorker(answer["pid"])
+                # Added before the next line is read, so that the worker's end cannot be missed.
+                self._forked[answer["pid"]] = ForkedWorker(answer["pid"])
                 self._answers.put(answer["pid"])
-            elif worker := self._workers.get(answer["exit"]):
-                worker._ended.set()
-        for worker in list(self._workers.values()):
-            worker._ended.set()
+            elif worker := self._forked.get(answer["exit"]):
+                worker.ended.set()
+        for worker in list(self._forked.values()):
+            worker.ended.set()
         self._answers.put(None)
 
-    def _answer(self) -> int:
+    def _next_answer(self) -> int:
         try:
-            pid = self._answers.get(timeout=NURSERY_START_S)
+            pid = self._answers.get(timeout=SERVER_START_S)
         except queue.Empty:
             pid = None
         if pid is None:
             raise HelixKitError("workers cannot be started: their parent process has ended (see its messages above)")
         return pid
 
-    def start(self, spec: WorkerSpec) -> ProcessWorker | FreshWorker:
-        """Start a worker; the first on a CPU waits until the nursery has loaded torch and the model's code."""
+    def start(self, spec: WorkerSpec) -> ForkedWorker | FreshWorker:
+        """Start a worker. The first one on a CPU waits until the fork server has loaded torch and the model's code."""
         if spec.device != "cpu":
             self._fresh.append(FreshWorker(spec, self._environment))
             return self._fresh[-1]
-        nursery = self._nursery or self._open_nursery()
+        server = self._server or self._start_server()
         if not self._is_ready:
-            self._answer()
+            self._next_answer()
             self._is_ready = True
-        assert nursery.stdin is not None
+        assert server.stdin is not None
         line = json.dumps({"spawn": spec.model_dump(mode="json")}) + "\n"
         try:
-            nursery.stdin.write(line.encode())
-            nursery.stdin.flush()
+            server.stdin.write(line.encode())
+            server.stdin.flush()
         except OSError as error:
             raise HelixKitError(f"workers cannot be started: {error}") from None
-        return self._workers[self._answer()]
+        return self._forked[self._next_answer()]
 
     def close(self) -> None:
-        """End all workers (those told to stop get a moment), then the nursery; no process is left behind."""
-        for worker in list(self._workers.values()):
-            worker._ended.wait(STOP_GRACE_S)
+        """End all workers, after a moment for those that were told to stop, then the fork server."""
+        for worker in list(self._forked.values()):
+            worker.ended.wait(STOP_GRACE_S)
             worker.kill()
         for fresh in self._fresh:
             fresh.end(STOP_GRACE_S)
-        if self._nursery is None:
+        if self._server is None:
             return
         with contextlib.suppress(OSError):
-            if self._nursery.stdin is not None:
-                self._nursery.stdin.close()
+            if self._server.stdin is not None:
+                self._server.stdin.close()
         try:
-            self._nursery.wait(10)
+            self._server.wait(10)
         except subprocess.TimeoutExpired:
-            self._nursery.kill()
-            self._nursery.wait()
+            self._server.kill()
+            self._server.wait()
         self._reader.join(5)
-        if self._nursery.stdout is not None:
-            self._nursery.stdout.close()
+        if self._server.stdout is not None:
+            self._server.stdout.close()

@@ -1,13 +1,13 @@
-"""Workers as Ray actors, on several machines: Ray starts the processes, our own sockets carry the data.
+"""Workers as Ray actors on several machines. Ray starts the processes; the runtime's own sockets carry the data.
 
-Each machine of the Ray cluster declares what it is by a custom resource named like the kind of its node in the plan:
+Each machine of the Ray cluster declares a custom resource whose name is the kind of the machine's node in the plan:
 
     ray start --head --resources='{"A100-40G": 1}'
     ray start --address=HEAD:6379 --resources='{"T4": 2}'
 
-A node takes one unit of its kind's resource. It has an actor per GPU (``L4x2``: two, each with half a unit), to which
-Ray gives that GPU. The weights must lie at the same path on every
-machine. Without a running Ray cluster, one is started on this machine, with the resources that the plan needs.
+A node takes one unit of its kind's resource. It has one actor per GPU, to which Ray gives that GPU; a node of kind
+``L4x2`` has two actors, each with half a unit. The weights must be at the same path on every machine. If no Ray cluster
+is running, one is started on this machine, with the resources that the plan needs.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import ray
 
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.parts import node_of
+from helix_kit.runtime.node_workers import node_of
 from helix_kit.runtime.spec import WorkerSpec
 
 STOP_GRACE_S = 2.0
 
 
 class _Actor:
-    """Lives in a process of Ray's on the machine that has the resource."""
+    """Runs in a process that Ray starts on a machine with the resource."""
 
     def run(self, spec: dict[str, Any]) -> None:
-        """Serve until told to stop; this call's end, good or bad, is the sign that the worker is gone."""
+        """Serve until told to stop. The worker counts as ended when this call returns or raises."""
         import os
 
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from helix_kit.runtime.worker.loop import run_worker
 
-        given = WorkerSpec.model_validate(spec)
-        run_worker(given.model_copy(update={"host": ray.util.get_node_ip_address()}))
+        worker_spec = WorkerSpec.model_validate(spec)
+        run_worker(worker_spec.model_copy(update={"host": ray.util.get_node_ip_address()}))
 
 
 class RayWorker:
@@ -60,21 +60,21 @@ class RayWorker:
     def kill(self) -> None:
         """End the actor's process."""
         self._ended = True
-        with contextlib.suppress(Exception):  # Ray raises when the machine is gone, which is what is wanted
+        with contextlib.suppress(Exception):  # Ray raises when the machine is gone; the worker has ended then, too
             ray.kill(self._actor, no_restart=True)
 
 
 class RayLauncher:
-    """Starts one actor per node of the plan."""
+    """Starts one actor per worker of the plan; `threads` is the number of Torch threads of each."""
 
     def __init__(self, plan: Plan, *, threads: int = 1) -> None:
         self._threads = threads
         self._kind = {node.name: node.kind for node in plan.cluster.nodes}
         needed = Counter(self._kind[name] for name in plan.placement)
-        self._own = not ray.is_initialized()
-        if self._own:
+        self._connected_here = not ray.is_initialized()
+        if self._connected_here:
             self._connect(needed)
-        self._check(needed)
+        self._check_resources(needed)
         self.host: str = ray.util.get_node_ip_address()
         self._workers: list[RayWorker] = []
 
@@ -85,7 +85,7 @@ class RayLauncher:
             resources = {kind: float(count) for kind, count in needed.items()}
             ray.init(resources=resources, include_dashboard=False, log_to_driver=True, logging_level=logging.WARNING)
 
-    def _check(self, needed: Counter[str]) -> None:
+    def _check_resources(self, needed: Counter[str]) -> None:
         there = ray.cluster_resources()
         for kind, count in needed.items():
             if there.get(kind, 0) < count:
@@ -98,10 +98,10 @@ class RayLauncher:
 
     def start(self, spec: WorkerSpec) -> RayWorker:
         """Ask Ray for an actor of the node's kind; it is placed when the resource is free."""
-        kind = self._kind[node_of(spec.node)]
+        kind = self._kind[node_of(spec.name)]
         remote = ray.remote(_Actor).options(
             # The workers of a node with several GPUs share its one unit; Ray counts in ten-thousandths.
-            resources={kind: int(1e4 / spec.parts) / 1e4},
+            resources={kind: int(1e4 / spec.workers_in_node) / 1e4},
             num_cpus=0,
             num_gpus=1 if spec.device != "cpu" else 0,
             max_restarts=0,
@@ -112,7 +112,7 @@ class RayLauncher:
         return self._workers[-1]
 
     def close(self) -> None:
-        """End all actors; leave Ray if it was entered here."""
+        """End all actors; disconnect from Ray if this launcher connected to it."""
         end = time.monotonic() + STOP_GRACE_S
         for worker in self._workers:
             while worker.is_alive() and time.monotonic() < end:
@@ -121,5 +121,5 @@ class RayLauncher:
         self._disconnect()
 
     def _disconnect(self) -> None:
-        if self._own:
+        if self._connected_here:
             ray.shutdown()

@@ -20,7 +20,7 @@ import torch
 import zmq
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.runtime import devices
+from helix_kit.runtime import device_memory
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport.messages import (
     MAX_HOPS,
@@ -63,7 +63,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec, *, own_process: bool = False) -> None:
         self.spec, self._own_process = spec, own_process
-        self._sender = (spec.node, spec.generation)
+        self._sender = (spec.name, spec.generation)
         self._halt = threading.Event()
         self._key = bytes.fromhex(spec.key_hex)
         self._curve = None
@@ -99,7 +99,7 @@ class Worker:
             self._arrivals = CardInbox(self._inbox, spec.card_bytes_per_s, spec.bytes_per_token, spec.time_scale)
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
-            devices.prepare(spec, own_process=self._own_process)
+            device_memory.prepare(spec, own_process=self._own_process)
             self._stage = Stage(
                 Checkpoint(spec.weights),
                 spec.start,
@@ -108,7 +108,7 @@ class Worker:
                 device=spec.device,
                 attention_backend=spec.attention,
             )
-            self._pool = self._stage.new_pool(devices.num_pages(spec, self._stage))
+            self._pool = self._stage.new_pool(device_memory.num_pages(spec, self._stage))
             if self._stage.device.type == "cuda":
                 self._warm_up()
             self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
@@ -247,7 +247,7 @@ class Worker:
         if live is None:
             if item.position != 0 or item.route is None or item.sampling is None:
                 return None
-            mine = [i for i, stage in enumerate(item.route) if stage.node == self.spec.node]
+            mine = [i for i, stage in enumerate(item.route) if stage.node == self.spec.name]
             if len(mine) != 1:
                 return None
             start, end = item.route[mine[0]].start, item.route[mine[0]].end

@@ -1,0 +1,49 @@
+"""A request as the coordinator sees it, from its submission to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from helix_kit.flow import Pipeline
+from helix_kit.runtime.handle import Handle
+from helix_kit.runtime.text import TextStream
+from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.workload.request import Request, RequestRecord
+
+
+@dataclass(slots=True, eq=False)
+class ActiveRequest:
+    """A request that waits for a pipeline or runs on one."""
+
+    request: Request
+    prompt: list[int]
+    """Token ids."""
+    sampling: SamplingParams
+    stop_ids: frozenset[int]
+    """Tokens that end the answer; empty when exactly `request.output_tokens` are to be generated."""
+    record: RequestRecord
+    handle: Handle
+    text: TextStream | None = None
+    """The handle's; None: no text is made (replays)."""
+    deadline_s: float | None = None
+    """When it is rejected if it still waits, on the engine's clock."""
+    epoch: int = 0
+    """How often it has been started again; messages of earlier epochs are ignored."""
+    losses: int = 0
+    """How many workers were lost while it ran on them."""
+    pipeline: Pipeline | None = None
+    """The nodes that compute it; None while it waits."""
+    worker_pipeline: Pipeline = ()
+    """The workers that carry `pipeline` out: more stages than nodes where a node has several GPUs."""
+    generated: list[int] = field(default_factory=list)
+    """Token ids of the answer so far."""
+
+    @property
+    def context(self) -> list[int]:
+        """Prompt and answer so far: the tokens that a new pipeline must prefill."""
+        return self.prompt + self.generated
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Tokens of prompt and whole answer, for which KV pages are promised."""
+        return self.request.input_tokens + self.request.output_tokens

@@ -1,0 +1,249 @@
+"""The requests that have not ended: those that wait for a pipeline, and those that run on one.
+
+Everything here runs in the coordinator's thread. A request is identified by (id, epoch). The epoch rises when the
+request is started again because a worker was lost, so that late messages about the earlier attempt are recognised.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+
+from helix_kit.flow import Pipeline
+from helix_kit.runtime.coordinator.active_request import ActiveRequest
+from helix_kit.runtime.coordinator.admission import can_ever_fit
+from helix_kit.runtime.coordinator.routing import Router
+from helix_kit.runtime.coordinator.token_sender import TokenSender
+from helix_kit.runtime.coordinator.worker_manager import WorkerManager
+from helix_kit.runtime.handle import Completion, FailureCode, FinishReason, Handle, Piece, RequestFailedError
+from helix_kit.runtime.node_workers import to_workers
+from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, SampledToken
+from helix_kit.workload.request import Outcome
+
+MAX_LOSSES = 5
+"""How many workers may be lost while they run a request. After one more it fails: it may be what ends them, and must
+not end all of them."""
+
+
+class RequestTable:
+    """Admits requests to pipelines, adds their tokens, and ends them.
+
+    Parameters
+    ----------
+    workers
+        The engine's workers, and the KV pages promised on them.
+    router
+        Chooses pipelines; replaced when the plan is.
+    sender
+        Takes the token ids for the first stages.
+    now_s
+        The engine's clock.
+    max_queue
+        How many requests may wait; None: any number.
+    """
+
+    def __init__(
+        self,
+        workers: WorkerManager,
+        router: Router,
+        sender: TokenSender,
+        now_s: Callable[[], float],
+        max_queue: int | None,
+    ) -> None:
+        self.router = router
+        self._workers, self._sender = workers, sender
+        self._now_s, self._max_queue = now_s, max_queue
+        self.waiting: deque[ActiveRequest] = deque()
+        self.running: dict[int, ActiveRequest] = {}
+        """By id."""
+        self._by_handle: dict[Handle, ActiveRequest] = {}
+        self.may_admit = False
+        """Whether anything has happened since a waiting request was last refused that could let it in now."""
+        self.tokens_out = 0
+        """Tokens generated for all requests so far."""
+
+    def queue_length(self, node: str) -> int:
+        """Requests that run on a pipeline through the node."""
+        return sum(any(s.node == node for s in active.pipeline or ()) for active in self.running.values())
+
+    # ---- submission ----------------------------------------------------------------------------------------------
+
+    def submit(self, active: ActiveRequest) -> None:
+        """Let a request wait for a pipeline; reject it when the queue is full."""
+        self._by_handle[active.handle] = active
+        if self._max_queue is not None and len(self.waiting) >= self._max_queue:
+            self._reject(active, f"the queue is full ({self._max_queue} requests wait)", "queue_full")
+        else:
+            self.waiting.append(active)
+            self.may_admit = True
+            self.fail_without_pipeline()
+
+    def refuse(self, active: ActiveRequest, reason: str) -> None:
+        """Fail a request that came after the engine was told to stop."""
+        self._by_handle[active.handle] = active
+        self._fail(active, RequestFailedError(reason, "closed"))
+
+    def cancel(self, handle: Handle) -> None:
+        """End the request of `handle` with the tokens that it has; nothing to do when it has ended."""
+        active = self._by_handle.get(handle)
+        if active is None:
+            return
+        if active in self.waiting:
+            self.waiting.remove(active)
+        self._complete(active, "cancelled")
+
+    # ---- admission -----------------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Start waiting requests, oldest first, until one does not fit; reject those that can never fit."""
+        while self.waiting and self.router.has_pipeline:
+            active = self.waiting[0]
+            pipeline = self.router.route(active.request)
+            worker_pipeline = to_workers(pipeline, self._workers.workers_of) if pipeline else ()
+            if pipeline and not self._promise_pages(active, worker_pipeline):
+                self.router.policy_refused(active.request, pipeline)
+                pipeline = None
+            if pipeline:
+                self.waiting.popleft()
+                self._start(active, pipeline, worker_pipeline)
+            elif self._can_never_fit(active):
+                self.waiting.popleft()
+                reason = f"{active.max_context_tokens} tokens of context fit into the KV pages of no pipeline"
+                self._reject(active, reason, "too_large")
+            else:
+                self.may_admit = False
+                return
+
+    def _promise_pages(self, active: ActiveRequest, worker_pipeline: Pipeline) -> bool:
+        ledger = self._workers.ledger
+        return ledger.promise(active.request.id, active.epoch, active.max_context_tokens, worker_pipeline)
+
+    def _start(self, active: ActiveRequest, pipeline: Pipeline, worker_pipeline: Pipeline) -> None:
+        active.pipeline = active.record.pipeline = pipeline
+        active.worker_pipeline = worker_pipeline
+        self.running[active.request.id] = active
+        if active.record.started_s is None:
+            active.record.started_s = self._now_s()
+        self.router.policy_admitted(active.request, pipeline)
+        self._sender.add_prompt(active)
+
+    def _can_never_fit(self, active: ActiveRequest) -> bool:
+        # How many pages a worker will have is not known while it comes up: the request waits.
+        if self._workers.is_starting:
+            return False
+        holds = functools.partial(self._workers.has_pages, when_empty=True)
+        return not can_ever_fit(active.max_context_tokens, self.router.links, self.router.placement, holds)
+
+    def reject_overdue(self) -> None:
+        """Reject requests that have waited past their time limit."""
+        now = self._now_s()
+        for active in [w for w in self.waiting if w.deadline_s is not None and now > w.deadline_s]:
+            self.waiting.remove(active)
+            self._reject(active, "waited longer than its time limit", "timeout")
+
+    def fail_without_pipeline(self) -> None:
+        """Fail the waiting requests when the workers leave no pipeline and none is coming up."""
+        if self.router.has_pipeline or self._workers.is_starting:
+            return
+        reason = f"no pipeline is left through all layers; lost: {self._workers.lost_reasons}"
+        for active in list(self.waiting):
+            self._fail(active, RequestFailedError(reason, "no_pipeline"))
+        self.waiting.clear()
+
+    # ---- tokens --------------------------------------------------------------------------------------------------
+
+    def add_token(self, sampled: SampledToken) -> None:
+        """The last stage has sampled a token. Ignored when it is not the next one of the request's current epoch."""
+        active, position, token = self.running.get(sampled.request), sampled.position, sampled.token
+        if active is None or active.epoch != sampled.epoch or position != len(active.prompt) + len(active.generated):
+            return
+        now, record = self._now_s(), active.record
+        active.generated.append(token)
+        record.tokens_generated += 1
+        record.token_times_s.append(now)
+        if record.first_token_s is None:
+            record.first_token_s = now
+        self.tokens_out += 1
+        reason = self._hand_out(active, token)
+        if reason is not None:
+            self._complete(active, reason)
+            return
+        self.router.policy_token(active.request)
+        self._sender.add_token(active, position, token)
+
+    def _hand_out(self, active: ActiveRequest, token: int) -> FinishReason | None:
+        """Give the token to the handle; returns why it ends the request, None when it does not."""
+        if token in active.stop_ids:
+            active.handle.add_piece(Piece(token, ""))
+            return "stop"
+        if active.text is not None and active.text.has_stops:
+            text, met_stop = active.text.feed(token)
+            active.handle.add_piece(Piece(token, text))
+            if met_stop:
+                return "stop"
+        else:
+            active.handle.add_token(token)
+        return "length" if len(active.generated) >= active.request.output_tokens else None
+
+    # ---- ends ----------------------------------------------------------------------------------------------------
+
+    def start_again(self, worker: str, *, was_lost: bool) -> None:
+        """A worker has ended: put its requests back to the head of the queue, in order of arrival."""
+        hit = [active for active in self.running.values() if any(s.node == worker for s in active.worker_pipeline)]
+        again: list[ActiveRequest] = []
+        for active in hit:
+            active.losses += was_lost
+            if active.losses > MAX_LOSSES:
+                reason = f"{active.losses} workers were lost while they had this request, which may be what ended them"
+                self._fail(active, RequestFailedError(reason))
+                continue
+            self._leave_pipeline(active)
+            active.epoch += 1
+            active.record.restarts += 1
+            again.append(active)
+        self.waiting.extendleft(sorted(again, key=lambda active: -active.request.id))
+
+    def fail_all(self, reason: str) -> None:
+        """Fail every request, because the engine stops."""
+        for active in [*self.waiting, *self.running.values()]:
+            self._fail(active, RequestFailedError(reason, "closed"))
+        self.waiting.clear()
+
+    def _leave_pipeline(self, active: ActiveRequest) -> None:
+        """Free the request's pages on the workers that are up, and stop running it."""
+        for stage in active.worker_pipeline:
+            worker = self._workers.records[stage.node]
+            if worker.state == "up":
+                self._workers.send(worker.endpoint, FreeMessage([RequestEpoch(active.request.id, active.epoch)]))
+        self._sender.discard(active)
+        active.pipeline, active.worker_pipeline = None, ()
+        self.running.pop(active.request.id, None)
+        self.router.policy_finished(active.request)
+        self.may_admit = True
+
+    def _complete(self, active: ActiveRequest, reason: FinishReason) -> None:
+        completion = Completion(
+            text="",  # the handle makes it when the caller asks for it
+            token_ids=list(active.generated),
+            prompt_tokens=len(active.prompt),
+            finish_reason=reason,
+            pipeline=active.pipeline or (),
+            record=active.record,
+        )
+        self._end(active, completion, "cancelled" if reason == "cancelled" else "finished")
+
+    def _reject(self, active: ActiveRequest, reason: str, code: FailureCode) -> None:
+        self._end(active, RequestFailedError(reason, code), "rejected")
+
+    def _fail(self, active: ActiveRequest, error: RequestFailedError) -> None:
+        self._end(active, error, "failed")
+
+    def _end(self, active: ActiveRequest, result: Completion | RequestFailedError, outcome: Outcome) -> None:
+        self._leave_pipeline(active)
+        record = active.record
+        record.outcome, record.finished_s = outcome, self._now_s()
+        if isinstance(result, RequestFailedError):
+            record.reason = str(result)
+        self._by_handle.pop(active.handle, None)
+        active.handle.finish(record, result)

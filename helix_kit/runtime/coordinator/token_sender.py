@@ -1,0 +1,115 @@
+"""Token ids on their way from the coordinator to the first stages.
+
+They are collected during one round of the coordinator's loop, and sent at its end as one message to each worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from helix_kit.runtime.coordinator.active_request import ActiveRequest
+from helix_kit.runtime.coordinator.worker_manager import WorkerManager
+from helix_kit.runtime.transport.messages import RouteStage, RunMessage, SamplingFields, WorkItem
+from helix_kit.runtime.transport.shaping import Shaper
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The items for one worker, and the token ids of all of them one after the other."""
+
+    items: list[WorkItem] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+
+
+class TokenSender:
+    """Collects items by the endpoint of the first stage's worker; false when there are none.
+
+    Parameters
+    ----------
+    workers
+        The engine's workers.
+    chunk_tokens
+        A prompt is sent in chunks of this many tokens.
+    shaper
+        Sends over emulated links; None: over the real ones, at once.
+    bytes_per_token
+        Declared size of a token on emulated links.
+    """
+
+    def __init__(
+        self,
+        workers: WorkerManager,
+        *,
+        chunk_tokens: int,
+        shaper: Shaper | None = None,
+        bytes_per_token: float = 0.0,
+    ) -> None:
+        self._workers, self._chunk_tokens = workers, chunk_tokens
+        self._shaper, self._bytes_per_token = shaper, bytes_per_token
+        self._batches: dict[str, _Batch] = {}
+        """Endpoint -> what is to be sent there."""
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def _batch_of(self, active: ActiveRequest) -> _Batch:
+        endpoint = self._workers.records[active.worker_pipeline[0].node].endpoint
+        return self._batches.setdefault(endpoint, _Batch())
+
+    def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
+        """Add the token that the next decode step of the request starts from."""
+        batch = self._batch_of(active)
+        batch.items.append(WorkItem(active.request.id, active.epoch, position, 1, True))
+        batch.token_ids.append(token)
+
+    def add_prompt(self, active: ActiveRequest) -> None:
+        """Add the whole context of the request.
+
+        The chunks are sent at once, one behind the other, so that the stages overlap. The first chunk carries the route
+        and the sampling parameters.
+        """
+        batch = self._batch_of(active)
+        records, sampling = self._workers.records, active.sampling
+        route: list[RouteStage] | None = [
+            RouteStage(stage.node, stage.start, stage.end, records[stage.node].endpoint)
+            for stage in active.worker_pipeline
+        ]
+        fields: SamplingFields | None = SamplingFields(
+            sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed
+        )
+        tokens = active.context
+        for position in range(0, len(tokens), self._chunk_tokens):
+            chunk = tokens[position : position + self._chunk_tokens]
+            is_last = position + len(chunk) == len(tokens)
+            item = WorkItem(active.request.id, active.epoch, position, len(chunk), is_last, route, fields)
+            batch.items.append(item)
+            batch.token_ids.extend(chunk)
+            route = fields = None
+
+    def discard(self, active: ActiveRequest) -> None:
+        """Remove everything of the request that has not been sent."""
+        for endpoint, batch in list(self._batches.items()):
+            if not any(item.request == active.request.id for item in batch.items):
+                continue
+            kept = _Batch()
+            at = 0
+            for item in batch.items:
+                if item.request != active.request.id:
+                    kept.items.append(item)
+                    kept.token_ids.extend(batch.token_ids[at : at + item.tokens])
+                at += item.tokens
+            self._batches[endpoint] = kept
+
+    def flush(self) -> None:
+        """Send everything."""
+        names = {worker.endpoint: name for name, worker in self._workers.records.items()} if self._shaper else {}
+        for endpoint, batch in self._batches.items():
+            if not batch.items:
+                continue
+            message = RunMessage.of_token_ids(batch.items, batch.token_ids)
+            if self._shaper is not None:
+                size = len(batch.token_ids) * self._bytes_per_token
+                self._shaper.send(names[endpoint], size, endpoint, message)
+            else:
+                self._workers.send(endpoint, message)
+        self._batches.clear()

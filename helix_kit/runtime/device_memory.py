@@ -1,0 +1,103 @@
+"""What a worker does with its device before its first step: threads, its share of a GPU's memory, its KV pages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from helix_kit.errors import HelixKitError
+from helix_kit.runtime.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    from helix_kit.runtime.worker.stage import Stage
+
+log = logging.getLogger(__name__)
+
+GPU_SHARE = 0.95
+"""Share of a GPU's memory for all workers on it together."""
+STEP_SHARE = 0.05
+"""Share of its part of a GPU's memory that a worker leaves free for the intermediate values of a step."""
+CONTEXT_BYTES = 0.5e9
+"""Memory of a GPU that CUDA itself takes for one process."""
+
+
+def memory_share(devices_of: Mapping[str, Sequence[str]], device: str) -> float | None:
+    """Share of the memory of GPU `device` for each of the workers that share it; None when only one worker is on it.
+
+    `devices_of` is node -> devices, for all nodes of the plan.
+
+    >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0")
+    0.475
+    """
+    sharing = sum(other == device for devices in devices_of.values() for other in devices)
+    return None if device == "cpu" or sharing < 2 else GPU_SHARE / sharing
+
+
+def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
+    """Set up torch for a worker: threads on a CPU, device and share of memory on a GPU.
+
+    Workers that are threads of one process share torch's settings, which are then left as they are.
+    """
+    import torch
+
+    if spec.device == "cpu":
+        if own_process:
+            torch.set_num_threads(spec.threads)
+        return
+    device = torch.device(spec.device)
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise HelixKitError(
+            f"{spec.device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs "
+            "(a torch for CPUs sees none; CUDA_VISIBLE_DEVICES hides some)"
+        )
+    torch.cuda.set_device(device)
+    if own_process and spec.memory_share is not None:
+        torch.cuda.set_per_process_memory_fraction(spec.memory_share, device)
+
+
+def num_pages(spec: WorkerSpec, stage: Stage) -> int:
+    """KV pages of a worker whose weights are loaded: `spec.num_pages`, or fewer if its GPU has no memory for them.
+
+    Raises HelixKitError when not even one page of each layer fits.
+    """
+    if stage.device.type != "cuda":
+        return spec.num_pages
+    import torch
+
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(stage.device)
+    taken = torch.cuda.memory_reserved(stage.device)
+    return pages_within(spec, room_bytes(free, total, taken, spec.memory_share), stage.page_bytes)
+
+
+def room_bytes(free: float, total: float, taken: float, share: float | None) -> float:
+    """Bytes of a GPU that a worker may still take for KV pages.
+
+    Parameters
+    ----------
+    free, total
+        Bytes of the GPU that are free, and all of them.
+    taken
+        Bytes that this worker's tensors take.
+    share
+        The worker's share of the memory, which includes CUDA's own memory for its process. None: it is alone on the
+        GPU, and CUDA's own memory is no longer among the free bytes.
+    """
+    allowed = share * total - CONTEXT_BYTES if share is not None else GPU_SHARE * (free + taken)
+    return min(allowed - taken, free) - STEP_SHARE * total * (share or 1.0)
+
+
+def pages_within(spec: WorkerSpec, room_bytes: float, page_bytes: int) -> int:
+    """How many of the pages that `spec` asks for fit into `room_bytes`."""
+    fitting = int(room_bytes // page_bytes)
+    layers = spec.end - spec.start
+    if fitting < min(layers, spec.num_pages):
+        raise HelixKitError(
+            f"{spec.device} has {max(0.0, room_bytes) / 1e9:.2f} GB left for keys and values beside the weights of "
+            f"{layers} layers in {spec.dtype}, and one page of each layer takes {layers * page_bytes / 1e9:.2f} GB: "
+            "expected fewer layers, a narrower dtype, or fewer workers on this GPU"
+        )
+    if fitting < spec.num_pages:
+        log.warning("%s: %d of %d KV pages fit on %s", spec.name, fitting, spec.num_pages, spec.device)
+    return min(spec.num_pages, fitting)

@@ -1,0 +1,127 @@
+"""How the nodes of a plan become workers: their devices, layers, KV pages, and whatever else a worker is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from helix_kit.catalogue import EMULATED_PREFIX
+from helix_kit.cluster import COORDINATOR
+from helix_kit.placement.plan import Plan
+from helix_kit.runtime.connection import Connection
+from helix_kit.runtime.device_memory import memory_share
+from helix_kit.runtime.devices import DeviceAssignment
+from helix_kit.runtime.launch import make_launcher
+from helix_kit.runtime.launch.launcher import Launcher
+from helix_kit.runtime.node_workers import NodeWorker, divide_node, pages_per_worker
+from helix_kit.runtime.options import ServeOptions
+from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.transport.shaping import LinkQuality
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
+
+STEP_TOKENS = 512
+"""Tokens of a worker's step at most, where chunks are short."""
+
+
+class WorkerFactory:
+    """Turns nodes of the served plan, or of a later plan for the same cluster, into specs of workers.
+
+    It is made in the thread that calls `serve`. From then on only the coordinator's thread uses it. The one thing that
+    changes is `devices`: nodes of a later plan that the first one does without get theirs when that plan comes.
+    """
+
+    def __init__(self, plan: Plan, options: ServeOptions, weights: Path, model_type: str) -> None:
+        """`weights` is the checkpoint's folder, `model_type` the family of its model. Starts the launcher."""
+        self._options = options
+        self._weights = str(weights.resolve())
+        self.devices = DeviceAssignment(
+            "cpu" if options.emulated else options.devices, one_machine=options.uses_one_machine
+        )
+        used = [device for devices in self.devices.of(plan).values() for device in devices]
+        self._threads = options.threads or max(1, (os.cpu_count() or 1) // len(used))
+        self.launcher: Launcher = make_launcher(
+            options.launcher, plan, model_type, threads=self._threads, on_cpu="cpu" in used
+        )
+        self.connection = Connection.fresh(options.host or self.launcher.host, encrypt=options.encrypt)
+
+    def divide(self, plan: Plan) -> dict[str, tuple[NodeWorker, ...]]:
+        """The workers of each node of the plan."""
+        devices_of = self.devices.of(plan)
+        return {node: divide_node(node, *span, len(devices_of[node])) for node, span in plan.placement.items()}
+
+    def make_spec(self, plan: Plan, worker: NodeWorker, generation: int, coordinator: str) -> WorkerSpec:
+        """What a worker of the plan is told.
+
+        Parameters
+        ----------
+        plan
+            The plan that the worker is started for.
+        worker
+            Which worker of which node.
+        generation
+            Number of this start among all starts of workers.
+        coordinator
+            Endpoint of the coordinator.
+        """
+        options, connection = self._options, self.connection
+        start, end = plan.placement[worker.node]
+        node = plan.cluster.node(worker.node)
+        profile = plan.profiles[node.kind]
+        devices_of = self.devices.of(plan)
+        device = devices_of[worker.node][worker.index]
+        paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
+        return WorkerSpec(
+            name=worker.name,
+            generation=generation,
+            weights=self._weights,
+            start=worker.start,
+            end=worker.end,
+            num_pages=self._num_pages(plan, worker),
+            coordinator=coordinator,
+            key_hex=connection.key.hex(),
+            curve_public=connection.curve.public.decode() if connection.curve else None,
+            curve_secret=connection.curve.secret.decode() if connection.curve else None,
+            host=connection.host,
+            dtype=options.dtype,
+            attention=options.attention,
+            device=device,
+            # With Ray, each worker's "cuda:0" is another GPU.
+            memory_share=memory_share(devices_of, device) if options.uses_one_machine else None,
+            workers_in_node=worker.count,
+            threads=self._threads,
+            step_tokens=max(STEP_TOKENS, 2 * options.chunk_tokens),
+            step_decode_requests=profile.decode_limit(end - start),
+            profile=profile if paced or options.emulated else None,
+            time_scale=options.time_scale,
+            links=emulated_links(plan, worker.node) if options.emulated else None,
+            card_bytes_per_s=nic_bytes_per_s(plan),
+            bytes_per_token=plan.model.link_bytes_per_token,
+        )
+
+    def _num_pages(self, plan: Plan, worker: NodeWorker) -> int:
+        """KV pages of one worker: what the node's profile says, or less where `kv_pages` says so; at least one."""
+        start, end = plan.placement[worker.node]
+        pages = plan.profiles[plan.cluster.node(worker.node).kind].kv_capacity(end - start) // PAGE_TOKENS
+        if worker.count > 1:
+            devices = self.devices.of(plan)[worker.node]
+            pages_per_layer = plan.model.layer_gb * 1e9 / plan.model.kv_bytes_per_token_layer / PAGE_TOKENS
+            pages = pages_per_worker(
+                divide_node(worker.node, start, end, len(devices)),
+                pages,
+                # Workers on CPUs share the machine's memory; only a GPU limits its own worker.
+                pages_per_layer=None if "cpu" in devices else pages_per_layer,
+                devices=len(devices),
+            )[worker.index]
+        return max(1, min(pages, self._options.kv_pages or pages))
+
+
+def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:
+    """Bandwidth in bytes/s and latency in s of every link of the plan's cluster that starts at `source`."""
+    ends = [node.name for node in plan.cluster.nodes] + [COORDINATOR]
+    links = {end: plan.cluster.link(source, end) for end in ends if end != source}
+    return {end: (link.bytes_per_s, link.latency_s) for end, link in links.items()}
+
+
+def nic_bytes_per_s(plan: Plan) -> float:
+    """Bandwidth of one machine's network card in bytes/s."""
+    return plan.cluster.network.nic_gbps * 1e9 / 8
