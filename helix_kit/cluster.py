@@ -52,6 +52,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def bytes_per_s(gbps: float) -> float:
+    """Bytes/s of a bandwidth in gbps (10^9 bit/s), 8 bits a byte."""
+    return gbps * 1e9 / 8
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +70,7 @@ class Link(_Frozen):
     @property
     def bytes_per_s(self) -> float:
         """Bandwidth in bytes/s."""
-        return self.bandwidth_gbps * 1e9 / 8
+        return bytes_per_s(self.bandwidth_gbps)
 
     @property
     def latency_s(self) -> float:
@@ -104,6 +109,11 @@ class Network(_Frozen):
     links: tuple[LinkException, ...] = ()
     nic_gbps: Positive = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
+
+    @property
+    def nic_bytes_per_s(self) -> float:
+        """Bandwidth of a network card in bytes/s, per direction."""
+        return bytes_per_s(self.nic_gbps)
 
 
 class Node(_Frozen):

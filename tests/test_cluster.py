@@ -112,7 +112,7 @@ def test_presets_equal_the_published_clusters(name, shared):
         assert found.latency_s == pytest.approx(link["latency_s"])
     if "uniform" in published:
         assert cluster.network.within_region.bytes_per_s == published["uniform"]["bandwidth_bytes_per_s"]
-    assert cluster.network.nic_gbps * 1e9 / 8 == published["nic_bytes_per_s"]
+    assert cluster.network.nic_bytes_per_s == published["nic_bytes_per_s"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["T4", "L4", "H100-80G"]), st.integers(1, 4), st.integers(1, 3)), min_size=1))

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
 
-from helix_kit.flow import MILLI, SINK, SOURCE, Flow, max_flow
+from helix_kit.flow.maximum import Flow, max_flow
+from helix_kit.flow.network import MILLI, SINK, SOURCE
 
 LINK_WEIGHT = 1e-3
 """Cost of link flow relative to node flow: enough to make it unique, too little to unbalance nodes."""

@@ -102,17 +102,17 @@ class Problem:
         partial_inference: bool = True,
         links: Iterable[Edge] | None = None,
         split: Literal["any", "balanced"] = "any",
-        able: Mapping[str, float] | None = None,
+        capacity_tokens_per_s: Mapping[str, float] | None = None,
     ) -> Flow:
         """A maximum flow of `placement`, by networkx; ``split="balanced"`` is the one that loads nodes evenly.
 
-        `able` are tokens/s of each placed node, where they are not those of `node_throughput`.
+        `capacity_tokens_per_s` of each placed node stands in place of `node_throughput`.
         """
         graph = build_flow_graph(
             self.cluster,
             self.model,
             placement,
-            self.node_throughput(placement) if able is None else able,
+            self.node_throughput(placement) if capacity_tokens_per_s is None else capacity_tokens_per_s,
             partial_inference=partial_inference,
             links=links,
         )

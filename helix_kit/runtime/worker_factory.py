@@ -124,4 +124,4 @@ def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:
 
 def nic_bytes_per_s(plan: Plan) -> float:
     """Bandwidth of one machine's network card in bytes/s."""
-    return plan.cluster.network.nic_gbps * 1e9 / 8
+    return plan.cluster.network.nic_bytes_per_s

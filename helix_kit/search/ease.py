@@ -38,7 +38,9 @@ def eased_flow(
     able = {n: t * ease.get(kinds[n], 1.0) for n, t in problem.node_throughput(placement).items()}
     apart = {kind for kind in ease if _holds_all(problem, placement, kind)}
     links = _within_parts(problem, placement, apart) if apart else None
-    return problem.max_flow(placement, partial_inference=partial_inference, links=links, split="balanced", able=able)
+    return problem.max_flow(
+        placement, partial_inference=partial_inference, links=links, split="balanced", capacity_tokens_per_s=able
+    )
 
 
 def _within_parts(problem: Problem, placement: Placement, apart: Collection[str]) -> list[Edge]:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from helix_kit.flow import Flow
-from helix_kit.placement.depth import deepest
+from helix_kit.flow import Flow, longest_path
 from helix_kit.placement.problem import Problem
 from helix_kit.search.ease import Ease, eased_flow, nudged, plain
 from helix_kit.search.moves import MOVES, MOVES_OF_ANY, Layout, key_of, neighbours
@@ -78,7 +77,7 @@ class Candidate:
     @property
     def depth(self) -> int:
         """Most nodes that a request passes."""
-        return deepest(self.flow, self.placement)
+        return longest_path(self.flow, self.placement)
 
 
 def worth(served: Mapping[str, float], limits: Mapping[str, float], *, online: bool) -> float:

@@ -74,7 +74,7 @@ def build(
     names = list(plan.placement)
     ids = {name: i for i, name in enumerate(names)}
     n = len(names)
-    nic = nic_bytes_per_s or plan.cluster.network.nic_gbps * 1e9 / 8
+    nic = nic_bytes_per_s or plan.cluster.network.nic_bytes_per_s
     nodes = filled(NODE, n + 2, ("out_head", "out_tail", "new_head", "new_tail", "batch_head", "batch_tail"))
     nodes["nic"], nodes["send_free"], nodes["receive_free"] = nic, nic, nic
     nodes["state"], nodes["alive"], nodes["slowdown"] = STARVED, 1, 1.0

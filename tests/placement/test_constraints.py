@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.placement.depth import deepest
+from helix_kit.flow import longest_path
 
 KNOWN = {10: 1063, 12: 1392, 14: 1515, 20: 1754}
 
@@ -45,7 +45,7 @@ def test_pins_and_a_depth_cap_together(cap, split):
     plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=cap, flow_split=split)
     assert {n: plan.placement[n] for n in pins} == pins
     assert max(len(path) for path, _ in plan.pipelines) <= cap
-    assert deepest(plan.max_flow, plan.placement) <= cap
+    assert longest_path(plan.max_flow, plan.placement) <= cap
     # Pins cost some of what the cap alone leaves.
     assert 0.6 * KNOWN[cap] < plan.flow_tokens_per_s <= plan.bound_tokens_per_s
 

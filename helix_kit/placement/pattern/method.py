@@ -9,11 +9,11 @@ from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Edge, Placement
 from helix_kit.placement.baselines import heuristics
 from helix_kit.placement.bounds import bounds
-from helix_kit.placement.depth import links_within
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.pattern import pins, regions
 from helix_kit.placement.pattern import small as coverage
+from helix_kit.placement.pattern.depth import flow_within
 from helix_kit.placement.watch import Watch
 
 SMALL_SECONDS = 6.0
@@ -56,9 +56,7 @@ def _short_links(task: Task, placement: Placement) -> set[Edge] | None:
     cap, options = task.options.max_stages, task.options
     if cap is None:
         return None
-    return links_within(
-        task.problem, placement, cap, partial_inference=options.partial_inference, split=options.flow_split
-    )[1]
+    return flow_within(task, placement, cap, options.flow_split)[1]
 
 
 def _without_search(task: Task) -> Placement:

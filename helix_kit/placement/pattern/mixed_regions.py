@@ -16,11 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_flow
 
-from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Placement
+from helix_kit.flow.arrays import ArrayFlows
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.search import STEPS, PatternSearch
@@ -37,59 +35,12 @@ MOST_TRIES = 3
 """Targets in a row that may end without a better plan."""
 HEAT = 0.04
 """Share of the target that a step may lose at the start of the search, at which one in e is taken."""
-MOST_CAPACITY = 2_000_000_000
-"""Milli-tokens/s, which scipy's maximum flow keeps in 32 bits; links above it do not bind."""
 
 
-class Flows:
-    """Maximum flows of placements of the same nodes, from arrays: thousands a second for two dozen nodes."""
-
-    def __init__(self, problem: Problem, names: Sequence[str], partial_inference: bool) -> None:
-        self.names, self.layers, self.partial = list(names), problem.num_layers, partial_inference
-
-        def milli(tokens_per_s: float) -> int:
-            return min(MOST_CAPACITY, int(tokens_per_s * 1000))
-
-        self.index = {name: i for i, name in enumerate(names)}
-        self.links = np.array(
-            [[0 if a == b else milli(problem.link_capacity(a, b)) for b in names] for a in names], np.int32
-        )
-        self.enter = np.array([milli(problem.link_capacity(COORDINATOR, a)) for a in names], np.int32)
-        self.leave = np.array([milli(problem.link_capacity(a, COORDINATOR)) for a in names], np.int32)
-        most = max(problem.max_layers(n) for n in names)
-        self.speeds = np.zeros((len(names), most + 1), np.int32)
-        for i, name in enumerate(names):
-            for k in range(1, problem.max_layers(name) + 1):
-                self.speeds[i, k] = milli(problem.throughput(name, k))
-        per_gbps, card = 1e9 / 8, problem.cluster.network.nic_gbps
-        self.card = milli(card * per_gbps / problem.model.link_bytes_per_token)
-        self.card_of_ids = milli(card * per_gbps / problem.model.token_bytes)
-
-    def value(self, nodes: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> float:
-        """Tokens/s of the maximum flow with `nodes` (indices) at [starts, ends)."""
-        count = len(nodes)
-        follows = (starts <= ends[:, None]) & (ends[:, None] < ends) if self.partial else starts == ends[:, None]
-        tails, heads = np.nonzero(follows)
-        every = np.arange(count)
-        first, last = every[starts == 0], every[ends == self.layers]
-        # As in `build_flow_graph`: the card carries bare token ids only where the coordinator is the sole neighbour.
-        fed = np.bincount(heads, minlength=count) > 0
-        card_in = np.where((starts == 0) & ~fed, self.card_of_ids, self.card)
-        card_out = np.where(ends == self.layers, self.card_of_ids, self.card)
-        able = np.minimum(self.speeds[nodes, ends - starts], np.minimum(card_in, card_out)).astype(np.int32)
-        source, sink = 2 * count, 2 * count + 1
-        rows = np.concatenate([every, tails + count, np.full(len(first), source), last + count])
-        columns = np.concatenate([every + count, heads, first, np.full(len(last), sink)])
-        capacity = np.concatenate(
-            [
-                able,
-                self.links[nodes[tails], nodes[heads]],
-                self.enter[nodes[first]],
-                self.leave[nodes[last]],
-            ]
-        )
-        graph = csr_array((capacity, (rows, columns)), shape=(sink + 1, sink + 1))
-        return float(maximum_flow(graph, source, sink).flow_value) / 1000
+def array_flows(problem: Problem, names: Sequence[str], partial_inference: bool) -> ArrayFlows:
+    """Maximum flows of placements of `names`, as far as each node's memory allows."""
+    tables = {n: [problem.throughput(n, k) for k in range(1, problem.max_layers(n) + 1)] for n in names}
+    return ArrayFlows(problem.cluster, problem.model, tables, partial_inference=partial_inference)
 
 
 def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float) -> Placement | None:
@@ -101,7 +52,7 @@ def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_
     names = [n for g in groups for n in g.nodes]
     if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.max_stages is not None:
         return None
-    flows = Flows(problem, names, task.options.partial_inference)
+    flows = array_flows(problem, names, task.options.partial_inference)
     best: Placement | None = None
     failed = 0
     for step in STEPS:
@@ -137,14 +88,14 @@ def _merged(groups: Sequence[Group], most: float) -> list[Group]:
 
 
 def assign(
-    flows: Flows, groups: Sequence[Group], stages: Sequence[Stage], target: float, rng: random.Random, watch: Watch
+    flows: ArrayFlows, groups: Sequence[Group], stages: Sequence[Stage], target: float, rng: random.Random, watch: Watch
 ) -> tuple[float, Placement]:
     """(tokens/s, placement): nodes of `groups` given to the places of `stages`, and these brought into an order."""
     order = list(stages)
     nodes = {g: [flows.index[n] for n in group.nodes] for g, group in enumerate(groups)}
 
     def value(order: Sequence[Stage], nodes: dict[int, list[int]]) -> float:
-        return flows.value(*_arrays(_slots(order, flows.layers), nodes))
+        return flows.tokens_per_s(*_arrays(_slots(order, flows.num_layers), nodes))
 
     now = best = value(order, nodes)
     kept = list(order), nodes
@@ -160,7 +111,7 @@ def assign(
             order, nodes, now = trial, given, reached
             if now > best:
                 best, kept = now, (order, nodes)
-    chosen, starts, ends = _arrays(_slots(kept[0], flows.layers), kept[1])
+    chosen, starts, ends = _arrays(_slots(kept[0], flows.num_layers), kept[1])
     return best, {flows.names[n]: (int(s), int(e)) for n, s, e in zip(chosen, starts, ends)}
 
 
@@ -201,4 +152,4 @@ def _arrays(
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-__all__ = ["Flows", "assign", "find"]
+__all__ = ["array_flows", "assign", "find"]

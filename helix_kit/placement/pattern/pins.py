@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Placement
-from helix_kit.placement import depth
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.method import Task
+from helix_kit.placement.pattern.depth import fewest_steps, flow_within
 from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS
 from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
 from helix_kit.placement.problem import Problem
@@ -142,9 +142,7 @@ def _flow(task: Task, layout: Placement, cap: int | None) -> float:
     """Tokens/s of a layout, within the cap on depth if there is one."""
     if cap is None:
         return task.max_flow(layout).tokens_per_s
-    flow, _ = depth.links_within(
-        task.problem, layout, cap, partial_inference=task.options.partial_inference, split=task.options.flow_split
-    )
+    flow, _ = flow_within(task, layout, cap, task.options.flow_split)
     return 0.0 if flow is None else flow.tokens_per_s
 
 
@@ -156,8 +154,8 @@ def _shallow(task: Task, pins: Placement, groups: Sequence[Group], cap: int) -> 
     layers = task.problem.num_layers
     free = sorted((-g.max_layers, n) for g in groups if g.throughput[-1] > 0 for n in g.nodes)
     sizes = [-size for size, _ in free]
-    chain = depth.fewest_steps(layers, pins, sizes, task.options.partial_inference)
-    least = depth.fewest_steps(layers, pins, sizes[:1] * layers, task.options.partial_inference)
+    chain = fewest_steps(layers, pins, sizes, task.options.partial_inference)
+    least = fewest_steps(layers, pins, sizes[:1] * layers, task.options.partial_inference)
     if least is None or len(least) > cap:
         needed = "cannot cover the model" if least is None else f"make a request pass at least {len(least)} nodes"
         raise InfeasibleError(

@@ -19,7 +19,7 @@ def solve_rest(plan: Plan, placement: dict[str, tuple[int, int]]) -> Plan:
     """
     speeds = {node: plan.node_throughput_tokens_per_s[node] for node in placement}
     flow = plan.problem.max_flow(
-        placement, partial_inference=plan.partial_inference, split=plan.flow_split, able=speeds
+        placement, partial_inference=plan.partial_inference, split=plan.flow_split, capacity_tokens_per_s=speeds
     )
     value = flow.tokens_per_s
     # Not `model_copy`: it would copy the cached properties of `plan`, too.
