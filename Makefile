@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format docs coverage clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -43,6 +43,12 @@ test-gpu: $(DEV) ## Tests that need a CUDA device
 lab: $(DEMO) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
+docs: $(DEV) ## Build the documentation: docs/_build/html/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+coverage: $(DEV) ## The tests of `make test` (or TESTS=tests/flow), with the lines and branches they do not reach
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term-missing:skip-covered --cov-report=html $(TESTS)
+
 lint: $(DEV) ## Lint, format check and types, notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +59,7 @@ format: $(DEV) ## Format the code and notebooks
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/notebooks docs/reference htmlcov .coverage
 
 dashboard: $(DEMO) ## Open the editors of notebook 06 as a dashboard in the browser
 	FAST=1 $(BIN)/python -m helix_kit.widgets.dashboard

@@ -41,7 +41,7 @@ class NodeUse:
     prefill_tokens: int
     decode_tokens: int
     kv_capacity: int = 0
-    """In `kv_unit`s of the run."""
+    """In the run's `kv_unit`."""
     kv_peak: int = 0
     kv_mean: float = 0.0
 

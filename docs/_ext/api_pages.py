@@ -72,19 +72,20 @@ def exported(package: Path) -> dict[str, list[tuple[str, str | None]]]:
 
 
 def directive(module: str, name: str, value: Any) -> list[str]:
-    """The autodoc directive that describes a value. Type aliases such as ``tuple[str, str]`` count as data."""
-    alias = isinstance(value, types.GenericAlias | types.UnionType) or typing.get_origin(value) is not None
-    if isinstance(value, type) and not alias:
+    """The lines that describe a value; a type alias such as ``tuple[str, str]`` is shown as it is written."""
+    if isinstance(value, types.GenericAlias | types.UnionType) or typing.get_origin(value) is not None:
+        return [f".. py:data:: {module}.{name}", f"   :value: {value}", ""]
+    if isinstance(value, type):
         kind = "exception" if issubclass(value, BaseException) else "class"
         return [f".. auto{kind}:: {module}.{name}", "   :members:", "   :show-inheritance:", ""]
-    return [f".. auto{'function' if callable(value) and not alias else 'data'}:: {module}.{name}", ""]
+    return [f".. auto{'function' if callable(value) else 'data'}:: {module}.{name}", ""]
 
 
 def module_page(module: str, names: list[tuple[str, str | None]]) -> str:
     """reStructuredText of a module's page: its docstring, a table of its names, then each of them."""
     imported = importlib.import_module(module)
     own = {name: directive(module, name, getattr(imported, name)) for name, elsewhere in names if elsewhere is None}
-    tabled = [f"   {name}" for name, lines in own.items() if "autodata" not in lines[0]]
+    tabled = [f"   {name}" for name, lines in own.items() if "data::" not in lines[0]]
     others = [f"- :py:obj:`{name} <{full}>`" for name, full in names if full is not None]
     lines = [module, "=" * len(module), "", f".. automodule:: {module}", "   :no-members:", ""]
     if tabled:

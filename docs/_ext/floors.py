@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 WIDTH, HEIGHT, BOX_HEIGHT, CHARACTER, PADDING, GAP = 860, 66, 30, 7.6, 20, 14
-"""Pixels: the picture's width, a floor's height, a box's height, a character's width, a box's margins, between boxes."""
+"""Pixels: the picture's width, heights of a floor and a box, widths of a character, a box's margins and a gap."""
 
 
 def imported_modules(tree: ast.Module) -> set[str]:
@@ -110,14 +110,16 @@ def floors_svg(root: Path, package: str) -> str:
         (x0, y0, _), (x1, y1, _) = placed[part], placed[other]
         y0, y1 = y0 + BOX_HEIGHT / 2, y1 - BOX_HEIGHT / 2
         bend = (y1 - y0) / 2
-        lines.append(f'<path d="M{x0:.0f} {y0:.0f} C{x0:.0f} {y0 + bend:.0f} {x1:.0f} {y1 - bend:.0f} {x1:.0f} {y1:.0f}"/>')
+        lines.append(
+            f'<path d="M{x0:.0f} {y0:.0f} C{x0:.0f} {y0 + bend:.0f} {x1:.0f} {y1 - bend:.0f} {x1:.0f} {y1:.0f}"/>'
+        )
     lines.append('</g><g font-family="monospace" font-size="12.5" text-anchor="middle" fill="currentColor">')
     for part, (x, y, width) in placed.items():
         below = ", ".join(sorted(graph.successors(part))) or "no other part"
         lines.append(
             f"<g><title>{escape(f'{part} imports {below}')}</title>"
-            f'<rect x="{x - width / 2:.1f}" y="{y - BOX_HEIGHT / 2:.1f}" width="{width:.1f}" height="{BOX_HEIGHT}" rx="4" '
-            'fill="var(--color-background-secondary, #f4f4f4)" stroke="currentColor" stroke-opacity="0.6"/>'
+            f'<rect x="{x - width / 2:.1f}" y="{y - BOX_HEIGHT / 2:.1f}" width="{width:.1f}" height="{BOX_HEIGHT}" '
+            'rx="4" fill="var(--color-background-secondary, #f4f4f4)" stroke="currentColor" stroke-opacity="0.6"/>'
             f'<text x="{x:.1f}" y="{y + 4:.1f}">{escape(part)}</text></g>'
         )
     return "\n".join([*lines, "</g></svg>"])
