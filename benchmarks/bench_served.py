@@ -26,7 +26,7 @@ import numpy as np
 
 import helix_kit as hk
 from helix_kit.analysis import robustness
-from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.published import ONLINE_WINDOW_S, offline_requests, published_run
 from helix_kit.placement.plan import Plan
 from helix_kit.search.held_out import held_out
 from helix_kit.simulator import score, simulate
@@ -89,7 +89,7 @@ MEASURED = (
 
 def published_means(setup: str, model: str, mode: str, execution: str = "layerwise") -> dict[str, float]:
     """The published plan on the published stream, by the published rules or by our runtime's."""
-    run = published.find(setup, model, "helix", mode).run(execution=execution)  # type: ignore[arg-type]
+    run = published_run(setup, model, "helix", mode).run(execution=execution)  # type: ignore[arg-type]
     return _means_of(run.summary())
 
 
@@ -99,7 +99,7 @@ def _means_of(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def _ten_minutes(plan: Plan, execution: str, seed: int) -> dict[str, float]:
-    stream = published.stream({}) if seed == 0 else None
+    stream = offline_requests() if seed == 0 else None
     return score(plan, stream, execution=execution, duration_s=600.0, seed=seed).to_dict()  # type: ignore[arg-type]
 
 
@@ -115,10 +115,10 @@ def offline_means(plan: Plan, execution: str, jobs: int = 1) -> dict[str, float]
 
 def online_means(plan: Plan, setup: str, model: str) -> dict[str, float]:
     """The published arrivals, half an hour of them."""
-    (part,) = published.find(setup, model, "helix", "online").parts
-    warmup_s, duration_s = published.ONLINE_WINDOW_S
+    (whole,) = published_run(setup, model, "helix", "online").subclusters
+    warmup_s, duration_s = ONLINE_WINDOW_S
     run = simulate(
-        plan, published.stream(part), mode="online", execution="layerwise", warmup_s=warmup_s, duration_s=duration_s
+        plan, whole.requests(), mode="online", execution="layerwise", warmup_s=warmup_s, duration_s=duration_s
     )
     return _means_of(run.summary())
 
@@ -133,8 +133,8 @@ def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, th
         options["prompt_latency_limit_s"] = MARGIN * theirs["prompt_latency_s"]
         options["latency_limit_s"] = MARGIN * theirs["decode_latency_s"]
     if section == "online":
-        (part,) = published.find(SETUPS[cluster], model, "helix", "online").parts
-        options |= {"mode": "online", "rate": part["offered_tokens_per_s"] / TRACE_TOKENS}
+        (whole,) = published_run(SETUPS[cluster], model, "helix", "online").subclusters
+        options |= {"mode": "online", "rate": whole.offered_tokens_per_s / TRACE_TOKENS}
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]
     plan = hk.plan(cluster, model, objective="served", time_limit_s=limit_s, jobs=args.jobs, **options)
     if kept:

@@ -27,9 +27,9 @@ REQUESTS_PER_S_AND_NODE = 0.05
 
 
 def published_case(setup: str) -> dict[str, float]:
-    from helix_kit.experiments.figures.common.published import find
+    from helix_kit.experiments.figures.common.published import published_run
 
-    run = find(setup, "llama2-70b", "helix", "offline")
+    run = published_run(setup, "llama2-70b", "helix", "offline")
     run.run()
     began = time.process_time()
     result = run.run()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import helix_kit as hk
-from helix_kit.experiments.figures.common.published import find, stream
+from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.profile import device_name
@@ -47,7 +47,7 @@ def available_gb() -> float:
 
 def plan_for(nodes: int | None) -> tuple[Plan, str]:
     """The published plan, or one of ours for as many of its machines as are asked for or fit; and what it is."""
-    published = find(SETUP, MODEL, "helix", MODE).plans()[0]
+    published = published_run(SETUP, MODEL, "helix", MODE).plans()[0]
     every = [node.name for node in published.cluster.nodes]
     fitting = int((available_gb() - OWN_GB) / WORKER_GB)
     count = min(nodes or len(every), fitting, len(every))
@@ -141,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
 
     plan, label = plan_for(options.nodes)
-    everything = stream(find(SETUP, MODEL, "helix", MODE).parts[0])
+    everything = published_run(SETUP, MODEL, "helix", MODE).subclusters[0].requests()
     scale, refused = options.time_scale, []
     while True:
         duration_s = options.seconds / scale

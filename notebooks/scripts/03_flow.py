@@ -29,7 +29,7 @@ from collections import Counter
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.experiments.figures.placements import figure_4_plan, two_ways
+from helix_kit.experiments.figures.placements import figure_4_plan, two_requests
 from helix_kit.experiments.figures.worked import small_model, splits, three_machines, two_regions
 from helix_kit.flow import SINK, SOURCE, build_flow_graph, decompose, max_flow
 from helix_kit.scheduling import make_policy
@@ -132,7 +132,7 @@ published.show()
 # Then the pipelines of two requests, stage by stage:
 
 # %%
-ways = two_ways(published)
+ways = two_requests(published)
 for name, stages in ways.items():
     print(f"{name}: " + " → ".join(f"{s.node}[{s.start}:{s.end}]" for s in stages))
 published.show(highlight=[s.node for s in ways["request 1"]])

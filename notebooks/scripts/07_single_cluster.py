@@ -87,6 +87,6 @@ served.pivot_table(index=["setup", "source"], columns="method", values="value", 
 #
 # 1. Which method has the lowest prompt latency online, and what load was it given
 #    (`data/published/simulations.json`)?
-# 2. Run the published Helix plan at Swarm's load: take the arguments of `hk.simulate` from
-#    `published.find("single", "llama2-70b", "helix", "online").calls()` and change the workload.
+# 2. Run the published Helix plan at Swarm's load: take the simulation from
+#    `published_run("single", "llama2-70b", "helix", "online").simulations()` and replace its workload.
 # 3. Plan for `objective="served"` with a cap on depth (`max_stages=12`) and serve it.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helix_kit.experiments.figures.common import published
-from helix_kit.experiments.figures.common.simulated import metrics_of
+from helix_kit.experiments.figures.common.metrics import metrics_of
+from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.experiments.machinery.files import load
 from helix_kit.experiments.machinery.recording import drawing_digest, inputs_of, run_experiment
 from helix_kit.experiments.machinery.registry import Context
@@ -38,7 +38,7 @@ def test_a_row_of_the_evaluation(name, run):
     setup, model, method, mode = run
     mine = table[(table["model"] == model) & (table["method"] == method) & (table["mode"] == mode)]
     mine = mine[mine["source"] == "ours"].set_index("metric")["value"]
-    again = metrics_of(published.find(setup, model, method, mode).run())
+    again = metrics_of(published_run(setup, model, method, mode).run())
     assert set(again) == set(mine.index)
     for metric, value in again.items():
         assert value == pytest.approx(mine[metric], rel=1e-5)

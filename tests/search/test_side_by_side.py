@@ -3,7 +3,7 @@
 import pytest
 
 import helix_kit as hk
-from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.placement import Problem
 from helix_kit.placement.groups import groups_of
 from helix_kit.search import parallel
@@ -19,7 +19,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def three_parts(problem):
-    parts = published.find("single", "llama-30b", "helix", "offline").plans()
+    parts = published_run("single", "llama-30b", "helix", "offline").plans()
     return {node: span for part in parts for node, span in part.placement.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helix_kit.experiments.figures.common.published import find, runs
+from helix_kit.experiments.figures.common.published import published_run, published_runs
 from helix_kit.experiments.machinery.fidelity import rows_of
 
 # Runs of a second or two that between them exercise every scheduler, mode and kind of part.
@@ -35,23 +35,23 @@ def check(run):
 
 @pytest.mark.parametrize("which", QUICK, ids=" ".join)
 def test_equals_the_published_simulation(which):
-    check(find(*which))
+    check(published_run(*which))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", runs(), ids=lambda r: r.name)
+@pytest.mark.parametrize("run", published_runs(), ids=lambda r: r.name)
 def test_equals_every_published_simulation(run):
     check(run)
 
 
 def test_known_to_the_last_digit():
     """What an independent re-implementation of the published rules gave."""
-    assert find("single", "llama2-70b", "helix", "offline").run().summary()["decode_tokens_per_s"] == 252.08
-    assert find("geo", "llama2-70b", "helix", "offline").run().summary()["decode_tokens_per_s"] == 97.985
+    assert published_run("single", "llama2-70b", "helix", "offline").run().summary()["decode_tokens_per_s"] == 252.08
+    assert published_run("geo", "llama2-70b", "helix", "offline").run().summary()["decode_tokens_per_s"] == 97.985
 
 
 def test_every_published_simulation_has_its_data():
-    for run in runs():
-        assert run.published("simulation"), run.name
+    for run in published_runs():
+        assert run.values("simulation"), run.name
         for plan in run.plans():
             assert plan.flow_tokens_per_s > 0

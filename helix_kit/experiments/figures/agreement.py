@@ -1,4 +1,4 @@
-"""Every published number of the evaluation beside ours, the difference, and the reason as far as it is known."""
+"""Every published number of the evaluation beside ours, the difference, and its reason as far as it is known."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
 from helix_kit.experiments.figures.pictures.agreement import draw_agreement
 from helix_kit.experiments.machinery.files import load
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
 
 EVALUATIONS = (
     "single-cluster",
@@ -19,9 +19,10 @@ EVALUATIONS = (
     "scheduling-deep-dive",
 )
 KEYS = ["section", "setup", "model", "mode", "method", "metric"]
-ROUNDING = {"tokens_per_s": 0.05, "_s": 0.005}
-"""Half of the last digit that the published simulation was printed with."""
+HALF_DIGIT = {"tokens_per_s": 0.05, "_s": 0.005}
+"""Half of the last printed digit of the published simulation, by the end of the metric's name."""
 TOLERANCE_PERCENT = 5.0
+UNKNOWN = "not known"
 
 
 @experiment(
@@ -32,29 +33,32 @@ TOLERANCE_PERCENT = 5.0
     needs=EVALUATIONS,
     data=(),
     minutes=0.01,
-    text="One mark a published number; the band is 5 % to either side.",
+    text="One mark for each published number; the grey band is 5 % to either side of equality.",
 )
 def agreement(context: Context) -> pd.DataFrame:
-    """One row a published number: published, ours, difference in per cent, and a reason where it is above 5 %."""
+    """One row for each published number: published, ours, difference in per cent, and a reason if it exceeds 5 %."""
     rows = pd.concat([load(name, context.folder) for name in EVALUATIONS], ignore_index=True)
     ours = rows[rows["source"] == OURS].set_index(KEYS)["value"].rename("ours")
     published = rows[rows["source"].isin([SIMULATION, PROTOTYPE])].rename(columns={"value": "published"})
     table = published.join(ours, on=KEYS, how="inner")
     table["difference_percent"] = 100 * (table["ours"] / table["published"] - 1)
-    simulated = table[table["source"] == "published simulation"].set_index(KEYS)["published"].to_dict()
+    simulated = table[table["source"] == SIMULATION].set_index(KEYS)["published"].to_dict()
     table["reason"] = [_reason(row, simulated.get(tuple(row[k] for k in KEYS))) for row in table.to_dict("records")]
     return table[[*KEYS, "source", "published", "ours", "difference_percent", "reason"]]
 
 
 def _reason(row: dict[Any, Any], simulated: float | None) -> str:
-    """Why a number is off by more than the tolerance, as far as known; empty where it is not."""
+    """Why a number differs by more than the tolerance, as far as known; empty if it does not.
+
+    `simulated` is the value of the published simulation for the same run and metric, if there is one.
+    """
     published, ours = float(str(row["published"])), float(str(row["ours"]))
-    off = ours / published - 1
-    if abs(off) * 100 <= TOLERANCE_PERCENT:
+    difference = ours / published - 1
+    if abs(difference) * 100 <= TOLERANCE_PERCENT:
         return ""
-    metric, section = str(row["metric"]), str(row["section"])  # read from a table, a section is a number
+    metric, section = str(row["metric"]), str(row["section"])  # pandas reads a section as a number
     if row["source"] == SIMULATION:
-        half = ROUNDING["tokens_per_s" if metric.endswith("tokens_per_s") else "_s"]
+        half = HALF_DIGIT["tokens_per_s" if metric.endswith("tokens_per_s") else "_s"]
         beyond = abs(ours - published) - half
         if beyond <= 0:
             return "ours rounds to the published digits"
@@ -63,14 +67,12 @@ def _reason(row: dict[Any, Any], simulated: float | None) -> str:
         )
     if simulated is not None:
         theirs = simulated / published - 1
-        # A simulation that is as far off on the same side shows the distance from simulated to real machines.
-        known = theirs * off > 0 and abs(theirs) > 0.5 * abs(off)
+        # The published simulation is on the same side, at least half as far off: the difference is that between a
+        # simulation and real machines.
+        known = theirs * difference > 0 and abs(theirs) > 0.5 * abs(difference)
         return f"the published simulation is off by {100 * theirs:+.0f} % here too" if known else UNKNOWN
     if section == "6.7" and row["method"] != "helix":
         return "no simulation published; how many requests the prototype had in flight is not either: here 180"
     if section in {"6.6", "6.7"}:
         return "no simulation published; that it ran on single24 is inferred from the size of the number"
     return "no simulation published: an offline latency, which grows with how full the prototype was kept"
-
-
-UNKNOWN = "not known"

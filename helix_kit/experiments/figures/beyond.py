@@ -1,4 +1,4 @@
-"""Beyond the paper: planning at scale, plans under wrong profiles, modern models and machines."""
+"""Beyond the paper: planning for many machines, plans under wrong profiles, modern models and machines."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common.limits import AMPLE_S
-from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, own_plans
+from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, load_own_plans
 from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import flow_of, method_rows
+from helix_kit.experiments.figures.common.rows import flow_fields, method_rows
 from helix_kit.model import Model
-from helix_kit.planning import plan
+from helix_kit.placement.planner import plan_problem
+from helix_kit.placement.problem import Problem
 
 MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
-"""Kinds of machine and their counts in hetero42."""
+"""(GPU, GPUs per machine) -> number of machines in hetero42."""
 SIZES, FAST_SIZES = (24, 50, 100, 200, 500, 1000), (24, 100)
 
 
 def synthetic(nodes: int, seed: int = 0) -> Cluster:
-    """A cluster of one region with kinds of machine drawn in the mix of hetero42."""
+    """A cluster of one region, whose machines are drawn at random in the mix of hetero42."""
     kinds = random.Random(seed).choices(list(MIX), weights=list(MIX.values()), k=nodes)
     return Cluster.model_validate(
         {
@@ -42,16 +43,17 @@ def synthetic(nodes: int, seed: int = 0) -> Cluster:
     measures=("nodes", "seconds"),
     data=("models", "profiles", "gpus.csv"),
     text="LLaMA-2 70B in one region, pattern program with HiGHS. Left: seconds until the plan, its exact flow and its "
-    "bound are there; right: the gap that is left to the proven bound.",
+    "bound are known. Right: the remaining gap to the proven bound.",
 )
 def scaling(context: Context) -> pd.DataFrame:
-    """One row a cluster: nodes, flow, bound and gap; the seconds are measured."""
+    """One row for each cluster: nodes, flow, bound and gap. The seconds are measured."""
     rows = []
     for nodes in FAST_SIZES if context.fast else SIZES:
         context.say(f"{nodes} nodes")
-        made = plan(synthetic(nodes, context.seed), Model.preset("llama2-70b"), time_limit_s=AMPLE_S, seed=context.seed)
-        context.measured[str(nodes)] = round(made.seconds, 2)
-        rows.append({"nodes": nodes, **flow_of(made)})
+        problem = Problem.of(synthetic(nodes, context.seed), Model.preset("llama2-70b"))
+        plan = plan_problem(problem, time_limit_s=AMPLE_S, seed=context.seed)
+        context.measured[str(nodes)] = round(plan.seconds, 2)
+        rows.append({"nodes": nodes, **flow_fields(plan)})
     return pd.DataFrame(rows)
 
 
@@ -63,22 +65,22 @@ def scaling(context: Context) -> pd.DataFrame:
     needs=(OWN_PLANS,),
     minutes=1.0,
     data=("clusters", "models", "profiles", "gpus.csv"),
-    text="Each kind of machine is up to 20 % faster or slower than the profiles said when the plan was made. Bars: "
-    "mean flow over random worlds; whiskers: from the worst world to what was planned.",
+    text="In random worlds each kind of machine is up to 20 % faster or slower than the profiles from which the plan was "
+    "made. Bars: flow as planned. Circles: mean over the worlds. Lines: down to the worst 5 % and the worst world.",
 )
 def robustness(context: Context) -> pd.DataFrame:
-    """One row a cluster and method: flow as planned, mean, 5 % and worst over the worlds."""
+    """One row for each cluster and method: flow as planned, and its mean, 5 % and minimum over the worlds."""
     from helix_kit.analysis import robustness as try_worlds
 
-    parts = []
+    tables = []
     for (setup, model), setting in SETTINGS.items():
         if model != "llama2-70b":
             continue
         context.say(setup)
-        made = own_plans(setting, context.folder)["flow"]
-        table = try_worlds(made, error=0.2, samples=10 if context.fast else 40, seed=context.seed)
-        parts.append(table.drop(columns="beaten_by_plan_percent").assign(cluster=setting.cluster))
-    return pd.concat(parts, ignore_index=True)
+        plan = load_own_plans(setting, context.folder)["flow"]
+        table = try_worlds(plan, error=0.2, samples=10 if context.fast else 40, seed=context.seed)
+        tables.append(table.drop(columns="beaten_by_plan_percent").assign(cluster=setting.cluster))
+    return pd.concat(tables, ignore_index=True)
 
 
 MODERN: dict[str, list[dict[str, Any]]] = {
@@ -102,11 +104,11 @@ MODERN_METHODS = tuple(
     draw=draw_modern,
     minutes=0.5,
     data=("models", "profiles", "gpus.csv"),
-    text="Llama-3.1-70B and Qwen3-32B on mixes of H100, A100, L40S and L4, 10 Gbit/s between machines. **Estimates**: "
-    "the profiles are a roofline of datasheet figures; nothing here has been measured.",
+    text="Llama-3.1-70B and Qwen3-32B on mixes of H100, A100, L40S and L4, with 10 Gbit/s between machines. "
+    "**Estimates**: the profiles are a roofline of datasheet figures; nothing here has been measured.",
 )
 def modern_models(context: Context) -> pd.DataFrame:
-    """One row a mix, model and method: flow and bound in tokens/s, gap; no row where a method has no plan."""
+    """One row for each mix, model and method that has a plan: flow and bound in tokens/s, and gap."""
     rows: list[dict[str, Any]] = []
     for mix, nodes in MODERN.items():
         cluster = Cluster.model_validate(

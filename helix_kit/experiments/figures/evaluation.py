@@ -1,117 +1,143 @@
-"""The evaluation (paper sections 6.3 to 6.7): what was published, our simulator on the published plans, our plans.
+"""The evaluation (paper sections 6.3 to 6.7): published results, our simulator on the published plans, and our plans.
 
-Every table has one row a metric: section, setup, model, mode, method, source, metric, value. Sources are
+Every table has one row for each metric: section, setup, model, mode, method, source, metric, value. Sources are
 ``published simulation``, ``published prototype`` and ``ours`` (our simulator). The methods ``own flow`` and
-``own served`` are plans of our own, which nobody has published.
+``own served`` are our own plans, for which nothing is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common import published
-from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, own_plans, requests_of, serving
+from helix_kit.experiments.figures.common.published import PublishedRun, published_run, published_runs
+from helix_kit.experiments.figures.common.rows import (
+    COLUMNS,
+    OURS,
+    OWN_PLAN,
+    PROTOTYPE,
+    SIMULATION,
+    Case,
+    metric_rows,
+)
+from helix_kit.experiments.figures.common.settings import (
+    OWN_PLANS,
+    SETTINGS,
+    helix_simulation,
+    joined_requests,
+    load_own_plans,
+)
+from helix_kit.experiments.figures.common.simulated import Outcome, simulated
+from helix_kit.experiments.figures.common.simulation import Mode, Simulation
 from helix_kit.experiments.figures.pictures.congestion import draw_congestion
 from helix_kit.experiments.figures.pictures.evaluation import draw_deep_dive, draw_evaluation
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import COLUMNS, OURS, OWN_PLAN, PROTOTYPE, SIMULATION, metric_rows
-from helix_kit.experiments.figures.common.simulated import Outcome, simulated
 from helix_kit.model import Model
 
+if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
+    from helix_kit.workload import Workload
 
-def compare_with_published(runs: Iterable[published.PublishedRun], context: Context) -> list[dict[str, Any]]:
-    """Rows of the published values and of our simulator's, on the published plans, links, loads and streams."""
+THREE_REGIONS, ONE_CLUSTER = "three regions (geo24)", "one cluster (single24)"
+SETUPS = {THREE_REGIONS: "geo", ONE_CLUSTER: "single"}
+"""The clusters of the deep dives, and their names in the published results."""
+DEEP_DIVE_MODEL = "llama2-70b"
+
+
+def published_rows(runs: Iterable[PublishedRun], context: Context) -> list[dict[str, Any]]:
+    """Rows of the published values and of our simulator's, on the published plans, links, loads and requests."""
     rows = []
     for run in runs:
         context.say(f"{run.setup} {run.model} {run.method} {run.mode}")
-        values = {SIMULATION: run.published("simulation"), PROTOTYPE: run.published("prototype")}
-        values[OURS] = simulated(run.calls(seed=context.seed), context).metrics
-        rows += metric_rows(run, run.method, values)
+        values = {SIMULATION: run.values("simulation"), PROTOTYPE: run.values("prototype")}
+        values[OURS] = simulated(run.simulations(seed=context.seed), context).metrics
+        rows += metric_rows(run.case, run.method, values)
     return rows
 
 
-def own_rows(runs: Iterable[published.PublishedRun], context: Context) -> list[dict[str, Any]]:
+def own_rows(runs: Iterable[PublishedRun], context: Context) -> list[dict[str, Any]]:
     """Rows of our plans at the load that the paper gives Helix, for each of the published Helix runs in `runs`."""
     rows = []
     for run in runs:
         setting = SETTINGS.get((run.setup, run.model))
-        if run.method != "helix" or setting is None:
-            continue
-        for objective, made in own_plans(setting, context.folder).items():
-            context.say(f"{run.setup} {run.model} own plan for {objective}, {run.mode}")
-            requests = requests_of(run.parts if run.mode == "online" else run.parts[:1])
-            ran = simulated([serving(made, run.mode, requests, seed=context.seed)], context)
-            rows += metric_rows(run, f"own {objective}", {OURS: ran.metrics})
+        if run.method == "helix" and setting is not None:
+            requests = joined_requests(run.subclusters if run.mode == "online" else run.subclusters[:1])
+            plans = load_own_plans(setting, context.folder)
+            rows += _own_plan_rows(run.case, run.mode, plans, requests, context)
+    return rows
+
+
+def _own_plan_rows(
+    case: Case, mode: Mode, plans: Mapping[str, Plan], requests: Workload, context: Context
+) -> list[dict[str, Any]]:
+    rows = []
+    for objective, plan in plans.items():
+        context.say(f"{case.setup} {case.model} own plan for {objective}, {mode}")
+        outcome = simulated([helix_simulation(plan, mode, requests, seed=context.seed)], context)
+        rows += metric_rows(case, f"own {objective}", {OURS: outcome.metrics})
     return rows
 
 
 def _evaluate(section: str, context: Context) -> pd.DataFrame:
-    chosen = [run for run in published.runs() if run.section == section]
-    rows = compare_with_published(chosen, context) + own_rows(chosen, context)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    runs = [run for run in published_runs() if run.section == section]
+    return pd.DataFrame(published_rows(runs, context) + own_rows(runs, context), columns=list(COLUMNS))
 
 
-def deep_dive(section: str, context: Context) -> Iterator[tuple[published.PublishedRun, str, Outcome]]:
-    """Each run of a section, in three regions (as simulated by the authors) and in one cluster (as they ran it)."""
-    for run in published.runs():
+def deep_dive(section: str, context: Context) -> Iterator[tuple[PublishedRun, str, Outcome]]:
+    """Each run of a section in three regions (as the authors simulated it) and in one cluster (as they ran it)."""
+    for run in published_runs():
         if run.section == section:
-            for place, calls in ((THREE_REGIONS, run.calls(seed=context.seed)), (ONE_CLUSTER, _near(run, context))):
+            in_regions = run.simulations(seed=context.seed)
+            for place, simulations in ((THREE_REGIONS, in_regions), (ONE_CLUSTER, _on_single24(run, context))):
                 context.say(f"{run.method}, {place}")
-                yield run, place, simulated(calls, context)
+                yield run, place, simulated(simulations, context)
 
 
 def _deep_dive(section: str, context: Context) -> pd.DataFrame:
     rows = []
-    own = {place: own_plans(SETTINGS[setup, "llama2-70b"], context.folder) for place, setup in PLACES.items()}
+    own = {p: load_own_plans(SETTINGS[setup, DEEP_DIVE_MODEL], context.folder) for p, setup in SETUPS.items()}
     for run, place, outcome in deep_dive(section, context):
         if place == THREE_REGIONS:
-            values = {SIMULATION: run.published("simulation"), OURS: outcome.metrics}
+            values = {SIMULATION: run.values("simulation"), OURS: outcome.metrics}
         else:
-            values = {PROTOTYPE: run.published("prototype"), OURS: outcome.metrics}
+            values = {PROTOTYPE: run.values("prototype"), OURS: outcome.metrics}
         if section == "6.7":
             context.say(f"{run.method} on our plan, {place}")
-            call = {**run.calls(seed=context.seed)[0], "plan": own[place]["served"], "kv_capacity": None, "links": None}
-            values[OWN_PLAN] = simulated([call], context).metrics
-        rows += metric_rows(replace(run, setup=place), run.method, values)
+            published = run.simulations(seed=context.seed)[0]
+            on_own_plan = replace(published, plan=own[place]["served"], kv_capacity=None, links=None)
+            values[OWN_PLAN] = simulated([on_own_plan], context).metrics
+        rows += metric_rows(run.case._replace(setup=place), run.method, values)
     if section == "6.6":
-        helix = published.find("geo", "llama2-70b", "helix", "offline")
+        helix = published_run("geo", DEEP_DIVE_MODEL, "helix", "offline")
+        requests = joined_requests(helix.subclusters)
         for place, plans in own.items():
-            for objective, made in plans.items():
-                ran = simulated([serving(made, "offline", requests_of(helix.parts), seed=context.seed)], context)
-                rows += metric_rows(
-                    replace(helix, section=section, setup=place), f"own {objective}", {OURS: ran.metrics}
-                )
+            case = helix.case._replace(section=section, setup=place)
+            rows += _own_plan_rows(case, helix.mode, plans, requests, context)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _near(run: published.PublishedRun, context: Context) -> list[dict[str, Any]]:
-    """The same comparison on single24: the placements of section 6.3, and Petals' by our own heuristic."""
+def _on_single24(run: PublishedRun, context: Context) -> list[Simulation]:
+    """A deep dive's run on single24: with the placements of section 6.3, and Petals' by our own heuristic."""
     folder = "single_cluster/llama70b"
-    if run.setup == "scheduling":
-        parts = tuple({**part, "layout": f"{folder}/ilp"} for part in run.parts)
-        return replace(run, parts=parts).calls(seed=context.seed)
-    if run.method == "petals":
-        from helix_kit.planning import plan
+    if run.setup == "placement" and run.method == "petals":
+        from helix_kit.placement.planner import plan_problem
+        from helix_kit.placement.problem import Problem
 
-        single = SETTINGS["single", run.model]
-        made = plan(Cluster.preset(single.cluster), Model.preset(run.model), method="petals", seed=0, flow_split="any")
-        return [serving(made, run.mode, requests_of(run.parts), seed=context.seed)]
-    layout = {"helix": "ilp", "swarm": "swarm"}[run.method]
-    parts = tuple({**part, "layout": f"{folder}/{layout}"} for part in run.parts)
-    return replace(run, parts=parts).calls(seed=context.seed)
+        problem = Problem.of(Cluster.preset(SETTINGS["single", run.model].cluster), Model.preset(run.model))
+        plan = plan_problem(problem, method="petals", seed=0, flow_split="any")
+        return [helix_simulation(plan, run.mode, joined_requests(run.subclusters), seed=context.seed)]
+    layout = "ilp" if run.setup == "scheduling" else {"helix": "ilp", "swarm": "swarm"}[run.method]
+    subclusters = tuple(replace(subcluster, layout=f"{folder}/{layout}") for subcluster in run.subclusters)
+    return replace(run, subclusters=subclusters).simulations(seed=context.seed)
 
-
-THREE_REGIONS, ONE_CLUSTER = "three regions (geo24)", "one cluster (single24)"
-PLACES = {THREE_REGIONS: "geo", ONE_CLUSTER: "single"}
 
 SAME_LOAD = (
-    "Bars: decode throughput; boxes: latency of requests that come over time (5, 25, 50, 75 and 95 %). Each published "
-    "method has the load that the paper chose for it; our own plans have Helix's."
+    "Bars: decode throughput. Boxes: latency of requests that arrive over time (5, 25, 50, 75 and 95 %). Each published "
+    "method has the load that the paper chose for it; our own plans have Helix's load."
 )
 
 
@@ -164,9 +190,9 @@ def high_heterogeneity(context: Context) -> pd.DataFrame:
     draw=draw_deep_dive,
     needs=(OWN_PLANS,),
     minutes=0.5,
-    text="LLaMA-2 70B offline, all placements under Helix's scheduler. The published simulation is of three regions; "
-    "the prototype's values are, by their size, of the single cluster. Ours stands beside each, and our own plans "
-    "beside them.",
+    text="LLaMA-2 70B offline, all placements under Helix's scheduler. The published simulation is of three regions. The "
+    "prototype's values are taken to be of the single cluster, because of their size. Our values stand beside each, "
+    "and beside them those of our own plans.",
 )
 def placement_deep_dive(context: Context) -> pd.DataFrame:
     """The three placements, offline, on geo24 and single24."""
@@ -180,8 +206,8 @@ def placement_deep_dive(context: Context) -> pd.DataFrame:
     draw=draw_deep_dive,
     needs=(OWN_PLANS,),
     minutes=0.5,
-    text="LLaMA-2 70B offline on Helix's placement, 180 requests in flight for all but Helix. Beside them the same "
-    "schedulers on our own plan. Right: how long prompts take, which is where congestion shows.",
+    text="LLaMA-2 70B offline on Helix's placement, with 180 requests in flight for every scheduler but Helix's, and the "
+    "same schedulers on our own plan. Right: prompt latency, in which congestion shows.",
 )
 def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     """The four schedulers on Helix's placements of geo24 and single24, offline."""
@@ -194,14 +220,14 @@ def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     paper="Section 6.7",
     draw=draw_congestion,
     minutes=0.1,
-    text="The same runs, machine by machine: the share of the time that it computes, and the share that it stands "
-    "still with finished work waiting for a link (not drawn where no machine ever does). For each token served, "
-    "machines compute least with Helix's scheduler.",
+    text="The same runs, machine by machine: the share of the time that a machine computes, and the share that it waits "
+    "because its links are full (not drawn where no machine ever waits). Machines compute least for each served token "
+    "with Helix's scheduler.",
 )
 def congestion(context: Context) -> pd.DataFrame:
-    """One row a machine, setup and scheduler: shares of time busy, blocked and starved; KV use at most and on average.
+    """One row for each machine, setup and scheduler: shares of time busy, blocked and starved; KV cache in use.
 
-    `kv_mean` and `kv_peak` are shares of the machine's KV capacity.
+    `kv_mean` and `kv_peak` are the mean and the maximum, as shares of the machine's KV capacity.
     """
     rows = []
     for run, place, outcome in deep_dive("6.7", context):

@@ -1,4 +1,4 @@
-"""Our planner on the published settings: the plan of most flow, and the plan that serves most in the simulator."""
+"""Our planner on the published settings: the plan with the largest flow, and the plan that serves most in simulation."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from typing import Any
 
 import pandas as pd
 
-from helix_kit.experiments.figures.common import published
-from helix_kit.experiments.figures.common.settings import SETTINGS, Setting, own_plan, requests_of, serving
+from helix_kit.experiments.figures.common.metrics import SPEED
+from helix_kit.experiments.figures.common.published import published_run
+from helix_kit.experiments.figures.common.rows import flow_fields
+from helix_kit.experiments.figures.common.settings import (
+    SETTINGS,
+    Setting,
+    helix_simulation,
+    joined_requests,
+    own_plan,
+)
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.experiments.figures.pictures.own_plans import draw_own_plans
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import SPEED, flow_of
-from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
-from helix_kit.planning import plan
+from helix_kit.planning import plan as make_plan
 
-SIMULATIONS, FAST_SIMULATIONS = 48, 10
-"""Plans that the search for the most served may simulate: a number, not a time, so that results do not change."""
+MAX_SIMULATIONS, FAST_MAX_SIMULATIONS = 48, 10
+"""Plans that the search for the best served plan may simulate: a number, not a time, so that results stay the same."""
 OFFLINE = "offline_decode_tokens_per_s"
 TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0
-"""Of a search; the full one never comes near, the fast one ends by the clock, so its plans depend on the machine."""
+"""Of a search. The full search never comes near its limit. The fast one is ended by the clock, so its plans depend on
+the machine."""
 
 
 @experiment(
@@ -30,58 +38,60 @@ TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0
     paper="Beyond the paper",
     draw=draw_own_plans,
     minutes=10.0,
-    text="The published Helix plan, ours for the most flow, and ours for what is served. Left: max flow as a share of "
-    "the proven bound. Right: what each serves offline by the published rules, in our simulator, over what Helix's "
-    "plan serves. The plan that serves most is not the one of most flow: long chains of machines carry flow, and make "
-    "every step of decoding longer.",
+    text="The published Helix plan, our plan with the largest flow, and our plan that serves most. Left: max flow as a "
+    "share of the proven bound. Right: offline throughput by the published rules in our simulator, over that of "
+    "Helix's plan. The plan that serves most does not have the largest flow: long chains of machines carry more flow, "
+    "but every decode step takes longer in them.",
 )
 def own_plans(context: Context) -> pd.DataFrame:
-    """One row a node of each plan: setup, model, objective, node, start, end, the plan's flow and bound, what it served
-    in the search, which kinds its flow spares, and what it serves offline by the published rules."""
+    """One row for each node of each plan.
+
+    Columns: setup, model, objective, node, start and end; the plan's flow and bound, what it served in the search,
+    which kinds of machine its flow spares, and what it serves offline by the published rules.
+    """
     rows = []
     for setting in SETTINGS.values():
         problem = setting.problem()
-        parts = published.find(setting.setup, setting.model, "helix", "offline").plans()
-        known = {node: span for part in parts for node, span in part.placement.items()}
-        values: dict[str, Any] = {"flow_tokens_per_s": sum(p.flow_tokens_per_s for p in parts)}
+        published = published_run(setting.setup, setting.model, "helix", "offline").plans()
+        placement = {node: span for plan in published for node, span in plan.placement.items()}
+        values: dict[str, Any] = {"flow_tokens_per_s": sum(plan.flow_tokens_per_s for plan in published)}
         values[OFFLINE] = offline(setting, None, context)
-        rows += _rows(setting, "published", known, values)
+        rows += _rows(setting, "published", placement, values)
         for objective in ("flow", "served"):
             context.say(f"{setting.setup} {setting.model}, {objective}")
-            options = _search(context) if objective == "served" else {}
-            made = plan(
+            plan = make_plan(
                 problem.cluster,
                 problem.model,
                 objective=objective,
                 time_limit_s=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
                 seed=context.seed,
-                **options,
+                **(_search_options(context) if objective == "served" else {}),
             )
-            context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(made.seconds, 1)
-            values = {key: value for key, value in flow_of(made).items() if key != "gap"}
-            if made.served:
-                values["decode_tokens_per_s"] = made.served["decode_tokens_per_s"]
-                values["ease"] = json.dumps(made.served["ease"])
-            remade = own_plan(setting, objective, made.placement, made.served["ease"] if made.served else {})
-            values[OFFLINE] = offline(setting, remade, context)
-            rows += _rows(setting, objective, made.placement, values)
+            context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(plan.seconds, 1)
+            values = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
+            if plan.served:
+                values["decode_tokens_per_s"] = plan.served["decode_tokens_per_s"]
+                values["ease"] = json.dumps(plan.served["ease"])
+            as_simulated = own_plan(setting, objective, plan.placement, plan.served["ease"] if plan.served else {})
+            values[OFFLINE] = offline(setting, as_simulated, context)
+            rows += _rows(setting, objective, plan.placement, values)
     return pd.DataFrame(rows)
 
 
-def offline(setting: Setting, made: Plan | None, context: Context) -> float:
-    """Decode tokens/s in the offline setting of the paper: of our plan, or of the published Helix plan (None).
+def offline(setting: Setting, plan: Plan | None, context: Context) -> float:
+    """Decode tokens/s in the offline setting of the paper, of our plan or (None) of the published Helix plan.
 
-    The same simulations as those of the evaluation's figures, which find them done.
+    The figures of the evaluation run the same simulations, and read the outcomes that are kept here.
     """
-    run = published.find(setting.setup, setting.model, "helix", "offline")
-    if made is None:
-        return simulated(run.calls(seed=context.seed), context).metrics[SPEED]
-    call = serving(made, "offline", requests_of(run.parts[:1]), seed=context.seed)
-    return simulated([call], context).metrics[SPEED]
+    run = published_run(setting.setup, setting.model, "helix", "offline")
+    if plan is None:
+        return simulated(run.simulations(seed=context.seed), context).metrics[SPEED]
+    requests = joined_requests(run.subclusters[:1])
+    return simulated([helix_simulation(plan, "offline", requests, seed=context.seed)], context).metrics[SPEED]
 
 
-def _search(context: Context) -> dict[str, Any]:
-    return {"max_simulations": FAST_SIMULATIONS if context.fast else SIMULATIONS, "jobs": 2}
+def _search_options(context: Context) -> dict[str, Any]:
+    return {"max_simulations": FAST_MAX_SIMULATIONS if context.fast else MAX_SIMULATIONS, "jobs": 2}
 
 
 def _rows(setting: Setting, objective: str, placement: Placement, values: dict[str, Any]) -> list[dict[str, Any]]:

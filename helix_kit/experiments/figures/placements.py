@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from helix_kit import _files
-from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.published import layout_plan, published_run
 from helix_kit.experiments.figures.pictures.placements import draw_catalogue, draw_placements, draw_topology
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Pipeline
@@ -19,11 +19,12 @@ LAYOUTS = {"Helix": "ilp", "Swarm": "swarm", "Petals": "petals"}
 
 def figure_4_plan() -> Plan:
     """The published plan of LLaMA-2 70B for three regions (geo24)."""
-    return published.find("geo", "llama2-70b", "helix", "offline").plans()[0]
+    return published_run("geo", "llama2-70b", "helix", "offline").plans()[0]
 
 
-def two_ways(plan: Plan) -> dict[str, Pipeline]:
-    """The ways of two requests: the widest pipeline, and the widest of those that share the fewest machines with it."""
+def two_requests(plan: Plan) -> dict[str, Pipeline]:
+    """Pipelines of two requests: the one with the largest flow, and among those that share the fewest machines with it
+    again the one with the largest flow."""
     first = plan.pipelines[0][0]
     used = {stage.node for stage in first}
     second = min(plan.pipelines, key=lambda p: (len(used & {s.node for s in p[0]}), -p[1]))[0]
@@ -36,19 +37,19 @@ def two_ways(plan: Plan) -> dict[str, Pipeline]:
     paper="Figure 4",
     draw=draw_topology,
     data=DATA,
-    text="The published plan of LLaMA-2 70B for three regions (geo24): x is the layer, a bar what a machine holds, "
-    "filled to the share of its capacity in use; ribbons are as wide as their flow. In colour: the ways of two "
-    "requests.",
+    text="The published plan of LLaMA-2 70B for three regions (geo24). x is the layer; a bar shows the layers that a "
+    "machine holds, filled to the share of its capacity in use. Ribbons are as wide as their flow. The two coloured "
+    "lines are the pipelines of two requests.",
 )
 def topology(context: Context) -> pd.DataFrame:
-    """Rows of three kinds: node (start, end), link (source, target, tokens/s), and request (stage by stage)."""
+    """Rows of three kinds: nodes (start, end), links (source, target, tokens/s), and the stages of two requests."""
     del context
     plan = figure_4_plan()
     rows: list[dict[str, Any]] = [
         {"what": "node", "source": name, "start": start, "end": end} for name, (start, end) in plan.placement.items()
     ]
     rows += [{"what": "link", "source": a, "target": b, "tokens_per_s": f} for (a, b), f in plan.flow_edges.items()]
-    for name, pipeline in two_ways(plan).items():
+    for name, pipeline in two_requests(plan).items():
         rows += [{"what": name, "source": s.node, "start": s.start, "end": s.end} for s in pipeline]
     return pd.DataFrame(rows, columns=["what", "source", "target", "start", "end", "tokens_per_s"])
 
@@ -59,15 +60,15 @@ def topology(context: Context) -> pd.DataFrame:
     paper="Section 6.6",
     draw=draw_placements,
     data=DATA,
-    text="LLaMA-2 70B over three regions, as published. Filling: share of the machine's capacity that the max flow "
-    "uses; pale machines hold layers that no request needs.",
+    text="LLaMA-2 70B over three regions, as published. Bars are filled to the share of the machine's capacity that the "
+    "max flow uses; a pale bar holds layers that no request uses.",
 )
 def placement_pictures(context: Context) -> pd.DataFrame:
-    """One row a machine and method: layers, flow through it and capacity in tokens/s, the plan's max flow."""
+    """One row for each machine and method: layers, flow through it and capacity in tokens/s, the plan's max flow."""
     del context
     rows = []
     for method, layout in LAYOUTS.items():
-        plan = published.plan_of(f"model_placement/distributed/{layout}", "llama2-70b")
+        plan = layout_plan(f"model_placement/distributed/{layout}", "llama2-70b")
         for name, (start, end) in plan.placement.items():
             rows.append(
                 {
@@ -94,7 +95,7 @@ def placement_pictures(context: Context) -> pd.DataFrame:
     text="Datasheet figures; the source of each row is in `data/gpus.csv`.",
 )
 def gpu_catalogue(context: Context) -> pd.DataFrame:
-    """One row a GPU: memory, bandwidth, FP16 compute, list price."""
+    """One row for each GPU: memory, bandwidth, FP16 compute, list price."""
     del context
     table = pd.read_csv(_files.data_dir() / "gpus.csv").drop(columns="source")
     return table[~table["gpu"].str.startswith("CPU")]

@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common.limits import AMPLE_S, Questions
+from helix_kit.experiments.figures.common.limits import AMPLE_S, CountedStop
+from helix_kit.experiments.figures.common.rows import method_rows
 from helix_kit.experiments.figures.pictures.planning import METHODS, draw_methods
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import method_rows
 from helix_kit.model import Model
 
 QUESTIONS, FAST_QUESTIONS = 2000, 200
-"""How much HiGHS may search the paper's program; 2,000 take from 2 s (10 nodes) to half a minute (42)."""
+"""How often HiGHS may ask whether to stop while it solves the paper's program. 2,000 take 2 s (10 nodes) to 30 s (42)."""
 
 CASES = (
     ("single24", "llama2-70b"),
@@ -32,20 +32,20 @@ CASES = (
     draw=draw_methods,
     data=("clusters", "models", "profiles", "gpus.csv"),
     minutes=3.0,
-    text="The pattern program (ours), the paper's program with HiGHS (up to half a minute, counted in "
-    "steps of its search), and heuristics. Where HiGHS finds nothing, the bar is the heuristic it started from.",
+    text="Our pattern program, the paper's program with HiGHS (for up to half a minute, counted in steps of its search), "
+    "and heuristics. Where HiGHS finds no better plan, its bar shows the heuristic that it started from.",
 )
 def placement_methods(context: Context) -> pd.DataFrame:
-    """One row per cluster, model and method: flow and bound in tokens/s, gap, solver."""
+    """One row for each cluster, model and method: flow and bound in tokens/s, gap, solver."""
     rows = []
     for cluster, model in CASES:
         keys = {"cluster": cluster, "model": model}
-        for row, made in method_rows(keys, Cluster.preset(cluster), Model.preset(model), _methods(context), context):
-            rows.append({**row, "solver": made.solver or ""})
+        for row, plan in method_rows(keys, Cluster.preset(cluster), Model.preset(model), _methods(context), context):
+            rows.append({**row, "solver": plan.solver or ""})
     return pd.DataFrame(rows)
 
 
 def _methods(context: Context) -> list[tuple[str, dict[str, Any]]]:
-    questions = FAST_QUESTIONS if context.fast else QUESTIONS
-    limits: dict[str, dict[str, Any]] = {"paper-milp": {"stop": Questions(questions)}}
-    return [(method, {"method": method, "time_limit_s": AMPLE_S, **limits.get(method, {})}) for method in METHODS]
+    stop = CountedStop(FAST_QUESTIONS if context.fast else QUESTIONS)
+    limits: dict[str, dict[str, Any]] = {"paper-milp": {"stop": stop}}
+    return [(name, {"method": name, "time_limit_s": AMPLE_S, **limits.get(name, {})}) for name in METHODS]

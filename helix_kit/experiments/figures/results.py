@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from helix_kit.experiments.figures.agreement import EVALUATIONS
+from helix_kit.experiments.figures.common.rows import COLUMNS
 from helix_kit.experiments.figures.pictures.results import draw_results
 from helix_kit.experiments.machinery.files import load
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import COLUMNS
 
 
 @experiment(
@@ -19,10 +19,10 @@ from helix_kit.experiments.figures.common.rows import COLUMNS
     needs=EVALUATIONS,
     data=(),
     minutes=0.01,
-    text="One line a setting, one mark a method: decode throughput over that of Helix's published plan in the same "
-    "setting, in our simulator. Its CSV is the one table with every metric of the evaluation, published and ours.",
+    text="One line for each setting, one mark for each method: its decode throughput over that of Helix's published plan "
+    "in the same setting, both in our simulator. The CSV has every metric of the evaluation, published and ours.",
 )
 def all_results(context: Context) -> pd.DataFrame:
-    """Section, setup, model, mode, method, source, metric, value of all tables of the evaluation."""
+    """Section, setup, model, mode, method, source, metric and value of all tables of the evaluation."""
     rows = pd.concat([load(name, context.folder) for name in EVALUATIONS], ignore_index=True)
     return rows[list(COLUMNS)]

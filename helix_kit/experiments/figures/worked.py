@@ -1,4 +1,4 @@
-"""Figures 1 and 2: small clusters on which the point can be checked by hand.
+"""Figures 1 and 2: small clusters whose numbers can be checked by hand.
 
 Figure 1: three ways to split a model over a fast machine in one region and four slower ones in another, behind a slow
 link. Figure 2: the flow network of three machines.
@@ -17,7 +17,7 @@ from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
 
 LAYERS = 24
-"""The first layers of LLaMA 30B: what five small machines can hold."""
+"""The first layers of LLaMA 30B, as many as five small machines can hold."""
 SLOW_LINK_GBPS = 0.1
 
 
@@ -44,11 +44,11 @@ def small_model() -> Model:
 
 def chain(problem: Problem, shares: dict[str, float]) -> dict[str, tuple[int, int]]:
     """One pipeline of all machines in cluster order, layers in proportion to `shares`."""
-    total, done, placement = sum(shares.values()), 0.0, {}
+    total, placed, placement = sum(shares.values()), 0.0, {}
     for name, share in shares.items():
-        start = round(done * problem.num_layers / total)
-        done += share
-        end = round(done * problem.num_layers / total)
+        start = round(placed * problem.num_layers / total)
+        placed += share
+        end = round(placed * problem.num_layers / total)
         if end > start:
             placement[name] = (start, end)
     return placement
@@ -56,11 +56,11 @@ def chain(problem: Problem, shares: dict[str, float]) -> dict[str, tuple[int, in
 
 def splits(problem: Problem, seed: int = 0) -> dict[str, Placement]:
     """Figure 1's three ways to split the layers: equal shares, shares by speed, and the plan by max flow."""
-    from helix_kit.planning import plan
+    from helix_kit.placement.planner import plan_problem
 
     names = [n.name for n in problem.cluster.nodes]
     speed = {n: problem.max_layers(n) * problem.throughput(n, problem.max_layers(n)) for n in names}
-    best = plan(problem.cluster, problem.model, time_limit_s=AMPLE_S, seed=seed)
+    best = plan_problem(problem, time_limit_s=AMPLE_S, seed=seed)
     return {
         "uniform": chain(problem, dict.fromkeys(names, 1.0)),
         "balanced": chain(problem, speed),
@@ -69,7 +69,7 @@ def splits(problem: Problem, seed: int = 0) -> dict[str, Placement]:
 
 
 def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
-    """Figure 2's flow network: an A100, and two T4 of which the second holds a layer of the A100's too."""
+    """Figure 2's flow network: an A100 and two T4. The second T4 also holds a layer of the A100."""
     cluster = Cluster.model_validate(
         {
             "name": "three",
@@ -87,12 +87,12 @@ def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
     paper="Figure 1",
     draw=draw_splits,
     data=("clusters", "models", "profiles", "gpus.csv"),
-    text="Equal shares overload the slow machines. Shares by speed are held up by the slow link, since a single "
-    "machine behind it takes all requests. The plan by max flow sends requests over two links to two "
-    "machines side by side.",
+    text="Equal shares overload the slow machines. With shares by speed the slow link limits the flow, because all "
+    "requests cross it to a single machine. The plan by max flow sends requests over two links to two machines "
+    "side by side.",
 )
 def worked_example(context: Context) -> pd.DataFrame:
-    """One row a machine and split: layers [start, end), flow through it, its capacity, and the split's max flow."""
+    """One row for each machine and split: layers [start, end), flow through it, its capacity, and the split's max flow."""
     problem = Problem.of(two_regions(), small_model())
     rows = []
     for split, placement in splits(problem, context.seed).items():
@@ -122,12 +122,12 @@ def worked_example(context: Context) -> pd.DataFrame:
     paper="Figure 2",
     draw=draw_flow_network,
     data=("clusters", "models", "profiles", "gpus.csv"),
-    text="Each machine is an edge as wide as the tokens/s it serves with the layers that it holds, each usable "
-    "link one as wide as its bandwidth. T4-1 holds a layer that the A100 holds too: requests skip it there (partial "
-    "inference).",
+    text="Each machine is an edge whose capacity is the tokens/s that it serves with the layers that it holds. Each "
+    "usable link is an edge whose capacity is its bandwidth. T4-1 and the A100 both hold one layer; requests from the "
+    "A100 skip it on T4-1 (partial inference).",
 )
 def flow_network(context: Context) -> pd.DataFrame:
-    """One row an edge: source, target, flow and capacity in tokens/s, whether it is in the min cut."""
+    """One row for each edge: source, target, flow and capacity in tokens/s, whether it is in the min cut."""
     del context
     problem, placement = three_machines()
     flow = problem.max_flow(placement)

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from helix_kit.experiments.figures.common.rows import flow_of
+from helix_kit.experiments.figures.common.rows import flow_fields
 from helix_kit.experiments.machinery.files import CHECKOUT
 from helix_kit.plots.words import number, percent
 
@@ -54,7 +54,7 @@ def summary_table(plan: Plan, run: Run, served_plan: Plan, simulated: Run, measu
         }
 
     def planned(of: Plan) -> dict[str, float]:
-        return {**flow_of(of), "seconds": of.seconds}
+        return {**flow_fields(of), "seconds": of.seconds}
 
     return SummaryTable(
         {

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit.errors import InputError
 from helix_kit.experiments.figures.agreement import EVALUATIONS, TOLERANCE_PERCENT
-from helix_kit.experiments.figures.common.rows import SPEED
-from helix_kit.experiments.figures.common.simulated import QUANTILES
+from helix_kit.experiments.figures.common.metrics import QUANTILES, SPEED
 from helix_kit.experiments.machinery.catalogue import experiments
 from helix_kit.experiments.machinery.files import load, measured_file
 from helix_kit.experiments.machinery.registry import Experiment

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from helix_kit._files import data_dir
-from helix_kit.experiments.figures.common.published import PublishedRun, runs
+from helix_kit.experiments.figures.common.published import PublishedRun, published_runs
 
 HASH_SEED_ROWS = {
     ("hetero42", "helix", "offline"): "637.1 to 645.6",
@@ -66,7 +66,7 @@ class Row:
 
 def rows_of(run: PublishedRun, summary: dict[str, Any]) -> Iterator[Row]:
     """A row for every published metric of a simulation."""
-    for metric, value in run.published("simulation").items():
+    for metric, value in run.values("simulation").items():
         ours = metric_of(summary, metric)
         if ours is not None:
             yield Row(run, metric, value, ours)
@@ -153,8 +153,8 @@ def _prototype(summaries: list[tuple[PublishedRun, dict[str, Any]]]) -> list[str
     ]
     theirs, mine = [], []
     for run, summary in summaries:
-        real = run.published("prototype").get("decode_tokens_per_s")
-        published = run.published("simulation").get("decode_tokens_per_s")
+        real = run.values("prototype").get("decode_tokens_per_s")
+        published = run.values("simulation").get("decode_tokens_per_s")
         if run.setup != "single" or real is None or published is None:
             continue
         ours = summary["decode_tokens_per_s"]
@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("-q", "--quiet", action="store_true")
     args = parser.parse_args()
     summaries = []
-    for run in runs():
+    for run in published_runs():
         began = time.process_time()
         summaries.append((run, run.run().summary()))
         if not args.quiet:

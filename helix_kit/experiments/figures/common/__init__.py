@@ -1,1 +1,1 @@
-"""What several figures share: published runs, settings, simulations that are kept, rows of tables, limits of searches."""
+"""What several figures share: published runs, settings, simulations and their store, metrics, rows, limits of searches."""

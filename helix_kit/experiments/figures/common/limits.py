@@ -1,26 +1,26 @@
-"""Limits that count work instead of seconds, for results that are the same on a slow machine."""
+"""Limits that count work in place of seconds, so that a slow machine gets the same results."""
 
 from __future__ import annotations
 
 AMPLE_S = 600.0
-"""A time limit that no plan here comes near, even on a busy machine: limits in seconds would change results."""
+"""A time limit that no plan of the figures comes near, even on a busy machine: a limit that binds changes results."""
 
 
-class Questions:
-    """A Stop that says yes from the `most`-th question on.
+class CountedStop:
+    """A `Stop` that counts how often it is asked and says yes from a given time on.
 
-    HiGHS on one thread asks at fixed places of its search, so the search ends at the same node everywhere; seconds
-    would end it earlier on a slower machine.
+    HiGHS on one thread asks at fixed places of its search, so the search ends at the same node on every machine. A
+    limit in seconds would end it earlier on a slower machine.
 
-    >>> stop = Questions(3)
+    >>> stop = CountedStop(max_questions=3)
     >>> [stop() for _ in range(4)]
     [False, False, True, True]
     """
 
-    def __init__(self, most: int) -> None:
-        self.left = most
+    def __init__(self, max_questions: int) -> None:
+        self.questions_left = max_questions
 
     def __call__(self) -> bool:
-        """Whether all questions but the last have been asked."""
-        self.left -= 1
-        return self.left <= 0
+        """Whether this is the last question or a later one."""
+        self.questions_left -= 1
+        return self.questions_left <= 0

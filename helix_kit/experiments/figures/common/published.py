@@ -1,9 +1,9 @@
 """The published simulations, ready to run: layouts, links, flow splits, offered loads, request streams and results.
 
-``data/published`` holds what each of them ran on, from the Helix artifact (ASPLOS'25) in our own form.
+``data/published`` holds the inputs of each of them, taken from the Helix artifact (ASPLOS'25), in our own format.
 
->>> run = find("single", "llama2-70b", "helix", "offline")
->>> run.published("simulation")["decode_tokens_per_s"]
+>>> run = published_run("single", "llama2-70b", "helix", "offline")
+>>> run.values("simulation")["decode_tokens_per_s"]
 252.1
 """
 
@@ -16,91 +16,117 @@ from typing import Any, Literal
 
 from helix_kit import _files
 from helix_kit.cluster import Cluster
+from helix_kit.experiments.figures.common.rows import Case
+from helix_kit.experiments.figures.common.simulation import Execution, Mode, Simulation, run_together
 from helix_kit.flow import Flow
 from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
-from helix_kit.report import Run, merge
-from helix_kit.simulator import Feed, simulate
-from helix_kit.workload.workload import Workload
+from helix_kit.report import Run
+from helix_kit.simulator import Feed
+from helix_kit.workload import Workload
 
 ONLINE_WINDOW_S = (0.0, 1800.0)
 OFFLINE_WINDOW_S = (60.0, 600.0)
 """Warm-up and duration of the published measurements."""
 LENGTHS_IN_SAMPLER = 16657
-"""The published sampler draws one of this many requests with the generator that the random schedulers use too."""
+"""The published sampler draws each request from this many, with the generator that the random schedulers also use."""
+
+
+@dataclass(frozen=True)
+class Subcluster:
+    """A cluster, or one of the separate subclusters that a method splits it into, with its share of the requests."""
+
+    layout: str
+    """Name of the layout: placement, links and KV capacities."""
+    policy: str
+    """The scheduler."""
+    name: str = ""
+    stream: str = "offline"
+    """The file of requests, unless requests are offered at a rate."""
+    offered_tokens_per_s: int | None = None
+    """Rate of an online run."""
+    in_flight: int | None = None
+    """Requests in flight of an offline run whose scheduler does not limit them by the KV cache."""
+
+    def requests(self) -> Workload:
+        """The published requests."""
+        return _stream(self.stream if self.offered_tokens_per_s is None else f"online_{self.offered_tokens_per_s}")
+
+    def feed(self, mode: Mode) -> Feed | None:
+        """How requests are taken up; None for the default."""
+        if mode == "online" or self.policy == "helix":
+            return None
+        assert self.in_flight is not None, f"{self.layout}: no published number of requests in flight"
+        shared_draws = None if self.policy == "swarm" else LENGTHS_IN_SAMPLER
+        return Feed(self.in_flight, kv_mark=None, shared_draws=shared_draws)
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One row of the published evaluation: a method on a cluster, in one or several separate parts."""
+    """One row of the published evaluation: a method on a cluster, or on several separate subclusters of it."""
 
     section: str
     setup: str
     model: str
     method: str
-    mode: Literal["online", "offline"]
-    parts: tuple[dict[str, Any], ...]
+    mode: Mode
+    subclusters: tuple[Subcluster, ...]
 
     @property
-    def policy(self) -> str:
-        """The scheduler of the first part."""
-        return str(self.parts[0]["policy"])
+    def case(self) -> Case:
+        """What the run belongs to, without the method."""
+        return Case(self.section, self.setup, self.model, self.mode)
 
     @property
     def name(self) -> str:
         """A short name."""
         return f"{self.section} {self.setup} {self.model} {self.method} {self.mode}"
 
-    def published(self, source: Literal["simulation", "prototype"]) -> dict[str, float]:
-        """Published values by metric; the whole cluster's, not the parts'."""
+    def values(self, source: Literal["simulation", "prototype"]) -> dict[str, float]:
+        """Published values by metric, for the whole cluster."""
         key = (self.section, self.setup, self.model, self.method, self.mode, source)
         return {
             row["metric"]: float(row["value"])
-            for row in results()
+            for row in _results()
             if key == tuple(row[c] for c in ("section", "setup", "model", "method", "mode", "source"))
             and row["part"] in {"", "all"}
         }
 
     def plans(self) -> list[Plan]:
-        """The plan of each part, with the published flow where there was one."""
-        return [plan_of(part["layout"], self.model) for part in self.parts]
+        """The plan of each subcluster, with the published flow if there is one."""
+        return [layout_plan(subcluster.layout, self.model) for subcluster in self.subclusters]
 
-    def calls(self, *, execution: Literal["layerwise", "range"] = "layerwise", seed: int = 0) -> list[dict[str, Any]]:
-        """The arguments of `simulate` for each part: published plan, stream, links, KV capacities and feed."""
-        made = []
-        for part in self.parts:
-            layout = _tables()["layouts"][part["layout"]]
-            warmup_s, duration_s = window_of(self.mode)
-            feed = None
-            if self.mode == "offline" and part["policy"] != "helix":
-                shared = None if part["policy"] == "swarm" else LENGTHS_IN_SAMPLER
-                feed = Feed(part["in_flight"], kv_mark=None, shared_draws=shared)
-            made.append(
-                {
-                    "plan": plan_of(part["layout"], self.model),
-                    "workload": stream(part),
-                    "mode": self.mode,
-                    "policy": part["policy"],
-                    "execution": execution,
-                    "warmup_s": warmup_s,
-                    "duration_s": duration_s,
-                    "seed": seed,
-                    "kv_capacity": layout["kv_layer_tokens"],
-                    "links": [(link[0], link[1]) for link in layout["links"]],
-                    "feed": feed,
-                }
+    def simulations(self, *, execution: Execution = "layerwise", seed: int = 0) -> list[Simulation]:
+        """The simulation of each subcluster: published plan, requests, links, KV capacities and feed."""
+        warmup_s, duration_s = measurement_window_s(self.mode)
+        simulations = []
+        for subcluster in self.subclusters:
+            layout = _tables()["layouts"][subcluster.layout]
+            simulations.append(
+                Simulation(
+                    layout_plan(subcluster.layout, self.model),
+                    subcluster.requests(),
+                    self.mode,
+                    warmup_s,
+                    duration_s,
+                    policy=subcluster.policy,
+                    execution=execution,
+                    seed=seed,
+                    kv_capacity=layout["kv_layer_tokens"],
+                    links=tuple((source, target) for source, target in layout["links"]),
+                    feed=subcluster.feed(self.mode),
+                )
             )
-        return made
+        return simulations
 
-    def run(self, *, execution: Literal["layerwise", "range"] = "layerwise", seed: int = 0) -> Run:
-        """Simulate it: throughputs of the parts added, latencies pooled."""
-        runs = [simulate(**call) for call in self.calls(execution=execution, seed=seed)]
-        return merge(runs) if len(runs) > 1 else runs[0]
+    def run(self, *, execution: Execution = "layerwise", seed: int = 0) -> Run:
+        """Simulate it: throughputs of the subclusters are added, latencies pooled."""
+        return run_together(self.simulations(execution=execution, seed=seed))
 
 
-def window_of(mode: str) -> tuple[float, float]:
-    """Warm-up and duration in s of the published measurements in `mode`."""
+def measurement_window_s(mode: Mode) -> tuple[float, float]:
+    """Warm-up and duration in s of the published measurements."""
     return ONLINE_WINDOW_S if mode == "online" else OFFLINE_WINDOW_S
 
 
@@ -110,26 +136,28 @@ def _tables() -> dict[str, Any]:
 
 
 @cache
-def results() -> tuple[dict[str, str], ...]:
-    """Rows of ``results.csv``."""
+def _results() -> tuple[dict[str, str], ...]:
     path = _files.data_dir() / "published" / "results.csv"
     return tuple(csv.DictReader(_files.read_text(path).splitlines()))
 
 
 @cache
-def runs() -> tuple[PublishedRun, ...]:
+def published_runs() -> tuple[PublishedRun, ...]:
     """All published simulations, in the order of the paper."""
-    made = [PublishedRun(**{**entry, "parts": tuple(entry["parts"])}) for entry in _tables()["runs"]]
-    return tuple(sorted(made, key=lambda r: (r.section, r.setup, r.model, r.mode)))
+    runs = []
+    for entry in _tables()["runs"]:
+        fields = {key: value for key, value in entry.items() if key != "parts"}
+        runs.append(PublishedRun(**fields, subclusters=tuple(Subcluster(**part) for part in entry["parts"])))
+    return tuple(sorted(runs, key=lambda r: (r.section, r.setup, r.model, r.mode)))
 
 
-def find(setup: str, model: str, method: str, mode: str) -> PublishedRun:
-    """One of `runs`."""
-    return next(r for r in runs() if (r.setup, r.model, r.method, r.mode) == (setup, model, method, mode))
+def published_run(setup: str, model: str, method: str, mode: str) -> PublishedRun:
+    """One of `published_runs`."""
+    return next(r for r in published_runs() if (r.setup, r.model, r.method, r.mode) == (setup, model, method, mode))
 
 
 @cache
-def plan_of(layout_name: str, model_name: str) -> Plan:
+def layout_plan(layout_name: str, model_name: str) -> Plan:
     """A published placement as a plan."""
     layout = _tables()["layouts"][layout_name]
     cluster = Cluster.preset(layout["cluster"])
@@ -149,6 +177,11 @@ def plan_of(layout_name: str, model_name: str) -> Plan:
     return Plan.from_placement(problem, placement, method="published", flow=flow)
 
 
+def offline_requests() -> Workload:
+    """The published requests of offline runs."""
+    return _stream("offline")
+
+
 @cache
 def _stream(name: str) -> Workload:
     path = _files.data_dir() / "published" / "streams" / f"{name}.csv"
@@ -156,10 +189,3 @@ def _stream(name: str) -> Workload:
         return Workload.from_csv(path)
     rows = csv.DictReader(_files.read_text(path).splitlines())
     return Workload.of(((0.0, int(r["input_tokens"]), int(r["output_tokens"])) for r in rows), name)
-
-
-def stream(part: dict[str, Any]) -> Workload:
-    """The published request stream of a part."""
-    if "offered_tokens_per_s" in part:
-        return _stream(f"online_{part['offered_tokens_per_s']}")
-    return _stream(part.get("stream", "offline"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helix_kit.errors import InfeasibleError
 
@@ -13,30 +13,37 @@ if TYPE_CHECKING:
     from helix_kit.model import Model
     from helix_kit.placement.plan import Plan
 
-SPEED = "decode_tokens_per_s"
 COLUMNS = ("section", "setup", "model", "mode", "method", "source", "metric", "value")
-"""Of a table of metrics, one row a metric."""
+"""Columns of a table of metrics, which has one row for each metric."""
 SIMULATION, PROTOTYPE, OURS = "published simulation", "published prototype", "ours"
 OWN_PLAN = "ours, own plan"
-"""Our simulator, on our plan that is made to serve; of methods that do not place layers."""
+"""The source of values from our simulator on our plan, for methods that schedule but do not place layers."""
 
 
-def metric_rows(of: Any, method: str, values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Rows of `COLUMNS`: `of` has section, setup, model and mode; `values` are metrics by source."""
-    fixed = {"section": of.section, "setup": of.setup, "model": of.model, "mode": of.mode, "method": method}
+class Case(NamedTuple):
+    """What is compared: a section of the paper, a cluster, a model, and how requests come."""
+
+    section: str
+    setup: str
+    model: str
+    mode: str
+
+
+def metric_rows(case: Case, method: str, values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Rows of `COLUMNS` for one method, from source -> metric -> value."""
     return [
-        {**fixed, "source": source, "metric": metric, "value": value}
-        for source, found in values.items()
-        for metric, value in found.items()
+        {**case._asdict(), "method": method, "source": source, "metric": metric, "value": value}
+        for source, metrics in values.items()
+        for metric, value in metrics.items()
     ]
 
 
-def flow_of(made: Plan) -> dict[str, float]:
+def flow_fields(plan: Plan) -> dict[str, float]:
     """A plan's flow and bound in tokens/s, and the gap between them."""
     return {
-        "flow_tokens_per_s": made.flow_tokens_per_s,
-        "bound_tokens_per_s": made.bound_tokens_per_s,
-        "gap": made.gap,
+        "flow_tokens_per_s": plan.flow_tokens_per_s,
+        "bound_tokens_per_s": plan.bound_tokens_per_s,
+        "gap": plan.gap,
     }
 
 
@@ -47,13 +54,18 @@ def method_rows(
     methods: Iterable[tuple[str, Mapping[str, Any]]],
     context: Context,
 ) -> Iterator[tuple[dict[str, Any], Plan]]:
-    """A row (`keys`, method, flow, bound, gap) and the plan for each (label, options of `plan`) that has one."""
-    from helix_kit.planning import plan
+    """A row (`keys`, method, flow, bound, gap) and the plan of each method.
 
+    `methods` are pairs of a label and keywords of `plan_problem`. A method that finds no plan has no row.
+    """
+    from helix_kit.placement.planner import plan_problem
+    from helix_kit.placement.problem import Problem
+
+    problem = Problem.of(cluster, model)
     for label, options in methods:
         context.say(f"{' '.join(str(k) for k in keys.values())} {label}".strip())
         try:
-            made = plan(cluster, model, **{"seed": context.seed, **options})
+            plan = plan_problem(problem, **{"seed": context.seed, **options})
         except InfeasibleError:
-            continue  # the method has no plan there: no row, no bar
-        yield {**keys, "method": label, **flow_of(made)}, made
+            continue
+        yield {**keys, "method": label, **flow_fields(plan)}, plan

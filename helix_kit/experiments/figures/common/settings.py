@@ -1,23 +1,27 @@
-"""Our own plans for the published settings, and how they are simulated: published rules, Helix's own load."""
+"""The clusters and models of the evaluation, our own plans for them, and how these are simulated."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common import published
+from helix_kit.experiments.figures.common.published import Subcluster, measurement_window_s
+from helix_kit.experiments.figures.common.simulation import Mode, Simulation
 from helix_kit.experiments.machinery.files import load
 from helix_kit.model import Model
 from helix_kit.workload import Workload
 
 if TYPE_CHECKING:
+    from helix_kit.flow import Placement
     from helix_kit.placement.plan import Plan
     from helix_kit.placement.problem import Problem
 
 OWN_PLANS = "own-plans"
+"""The experiment whose table holds our own plans."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class Setting:
     """A cluster and a model of the evaluation."""
 
     setup: str
+    """The cluster's name in the published results."""
     cluster: str
+    """The cluster's preset."""
     model: str
 
     def problem(self) -> Problem:
@@ -44,44 +50,40 @@ SETTINGS = {
 }
 
 
-def own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
-    """Objective -> our plan, from the results of the experiment ``own-plans``; requests follow the balanced flow."""
+def load_own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
+    """Objective -> our plan, read from the results of the experiment ``own-plans``."""
     table = load(OWN_PLANS, folder)
-    mine = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
-    mine = mine[mine["objective"] != "published"]
+    ours = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
+    ours = ours[ours["objective"] != "published"]
     plans = {}
-    for objective, part in mine.groupby("objective", sort=False):
-        rows = part.to_dict("records")
+    for objective, nodes in ours.groupby("objective", sort=False):
+        rows = nodes.to_dict("records")
         placement = {str(row["node"]): (int(row["start"]), int(row["end"])) for row in rows}
         ease = rows[0].get("ease")
-        plans[str(objective)] = own_plan(
-            setting, str(objective), placement, json.loads(ease) if isinstance(ease, str) else {}
-        )
+        shares = json.loads(ease) if isinstance(ease, str) else {}
+        plans[str(objective)] = own_plan(setting, str(objective), placement, shares)
     return plans
 
 
-def own_plan(setting: Setting, objective: str, placement: dict[str, tuple[int, int]], ease: dict[str, float]) -> Plan:
-    """A plan of ours as the figures simulate it, with a flow that spares kinds as `ease` says."""
+def own_plan(setting: Setting, objective: str, placement: Placement, ease: Mapping[str, float]) -> Plan:
+    """A plan of ours as the figures simulate it: requests follow the balanced flow, which spares kinds as `ease` says."""
     from helix_kit.placement.plan import Plan
     from helix_kit.search.ease import eased_flow
 
     problem = setting.problem()
     flow = eased_flow(problem, placement, ease)
-    return Plan.from_placement(problem, placement, method=f"own {objective}", flow=flow)
+    return Plan.from_placement(problem, dict(placement), method=f"own {objective}", flow=flow)
 
 
-def requests_of(parts: tuple[dict[str, Any], ...]) -> Workload:
-    """The published requests of a method: those of its separate parts together, by arrival."""
-    if len(parts) == 1:
-        return published.stream(parts[0])
-    rows = ((r.arrival_s, r.input_tokens, r.output_tokens) for part in parts for r in published.stream(part))
-    return Workload.of(rows, "published streams together")
+def joined_requests(subclusters: Sequence[Subcluster]) -> Workload:
+    """The published requests of all subclusters of a method together, by arrival."""
+    if len(subclusters) == 1:
+        return subclusters[0].requests()
+    requests = (r for subcluster in subclusters for r in subcluster.requests())
+    return Workload.of(((r.arrival_s, r.input_tokens, r.output_tokens) for r in requests), "published streams together")
 
 
-def serving(plan: Plan, mode: Literal["online", "offline"], requests: Workload, *, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `simulate`: the published rules and Helix's scheduler; offline by the KV-driven feed of Helix."""
-    warmup_s, duration_s = published.window_of(mode)
-    return {
-        "plan": plan, "workload": requests, "mode": mode, "policy": "helix", "execution": "layerwise",
-        "warmup_s": warmup_s, "duration_s": duration_s, "seed": seed,
-    }  # fmt: skip
+def helix_simulation(plan: Plan, mode: Mode, requests: Workload, *, seed: int = 0) -> Simulation:
+    """A simulation of `plan` by the published rules, over the published window, with Helix's scheduler."""
+    warmup_s, duration_s = measurement_window_s(mode)
+    return Simulation(plan, requests, mode, warmup_s, duration_s, seed=seed)
