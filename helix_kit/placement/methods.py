@@ -5,7 +5,7 @@ To add a method, write a function from `Task` to `Placed` (see `helix_kit.placem
 
 from __future__ import annotations
 
-from helix_kit.placement.baselines import heuristics, others
+from helix_kit.placement.baselines import parallax, petals, proportional, separate, swarm
 from helix_kit.placement.method import Method, Placed, Task
 
 
@@ -25,12 +25,12 @@ def _paper(task: Task) -> Placed:
 METHODS: dict[str, Method] = {
     "pattern": Method(_pattern, ("max_stages", "pins")),
     "paper-milp": Method(_paper, ("degree", "initial", "mip_gap", "tighten", "write_lp")),
-    "swarm": Method(lambda task: Placed(heuristics.swarm(task.problem))),
-    "petals": Method(lambda task: Placed(heuristics.petals(task.problem, task.options.seed))),
-    "separate": Method(lambda task: Placed(*heuristics.separate(task.problem))),
-    "separate-plus": Method(lambda task: Placed(*heuristics.separate(task.problem, plus=True))),
-    "proportional": Method(lambda task: Placed(others.proportional(task.problem))),
-    "parallax": Method(lambda task: Placed(others.parallax(task.problem))),
+    "swarm": Method(swarm.place),
+    "petals": Method(petals.place),
+    "separate": Method(separate.place),
+    "separate-plus": Method(separate.place_plus),
+    "proportional": Method(proportional.place),
+    "parallax": Method(parallax.place),
 }
 
 __all__ = ["METHODS"]

@@ -7,8 +7,7 @@ from itertools import product
 from typing import Any
 
 from helix_kit.errors import InfeasibleError
-from helix_kit.placement.baselines import heuristics
-from helix_kit.placement.baselines import others as baselines
+from helix_kit.placement import baselines
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
@@ -36,9 +35,10 @@ def candidates(
     groups, predictor, rules = groups_of(problem), evaluator.predictor, evaluator.rules
     yield from (("known", placement) for placement in first)
     makers = (
-        heuristics.petals, heuristics.swarm, baselines.proportional, baselines.parallax,
+        baselines.petals_placement, baselines.swarm_placement, baselines.proportional_placement,
+        baselines.parallax_placement,
     )  # fmt: skip
-    separate = (lambda p: heuristics.separate(p)[0], lambda p: heuristics.separate(p, plus=True)[0])
+    separate = (lambda p: baselines.separate_pipelines(p)[0], lambda p: baselines.separate_pipelines(p, plus=True)[0])
     named = [*(("baseline", make) for make in makers), *(("apart", make) for make in separate)]
     for family, make in named:
         try:

@@ -6,7 +6,7 @@ import pytest
 import helix_kit as hk
 from helix_kit.flow.arrays import MAX_CAPACITY, ArrayFlows
 from helix_kit.placement import Problem
-from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.baselines import petals_placement, swarm_placement
 from helix_kit.search.moves import neighbours
 
 
@@ -18,7 +18,7 @@ def test_flows_of_arrays_are_the_maximum_flows(nic_gbps, partial):
     network = cluster.network.model_copy(update={"nic_gbps": nic_gbps})
     problem = Problem.of(cluster.model_copy(update={"network": network}), hk.Model.preset("llama-30b"))
     pattern = hk.plan(problem.cluster, problem.model, max_stages=12, time_limit_s=1).placement
-    starts = [heuristics.petals(problem), heuristics.swarm(problem), pattern]
+    starts = [petals_placement(problem), swarm_placement(problem), pattern]
     rng = np.random.default_rng(5)
     layouts = [near for layout in starts for near in (layout, *neighbours(problem, layout, rng, 5))]
     names = [n.name for n in cluster.nodes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Placement
-from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.baselines import petals_placement, swarm_placement
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.paper import program as paper_milp
@@ -92,7 +92,7 @@ def best_heuristic(task: Task) -> tuple[str, Placement] | None:
     for name in ("petals", "swarm"):
         try:
             swarm = name == "swarm"
-            layout = heuristics.swarm(task.problem) if swarm else heuristics.petals(task.problem, task.options.seed)
+            layout = swarm_placement(task.problem) if swarm else petals_placement(task.problem, task.options.seed)
         except InfeasibleError:
             continue
         value = task.max_flow(layout).tokens_per_s

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Edge, Placement
-from helix_kit.placement.baselines import heuristics
+from helix_kit.placement.baselines import petals_placement, swarm_placement
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Placed, Task
@@ -64,9 +64,9 @@ def _without_search(task: Task) -> Placement:
     capped = task.options.max_stages is not None
     found = [one_chain(task.groups, task.problem.num_layers, fewest=capped)]
     if not capped:
-        found.append(heuristics.petals(task.problem, task.options.seed))
+        found.append(petals_placement(task.problem, task.options.seed))
         with contextlib.suppress(InfeasibleError):
-            found.append(heuristics.swarm(task.problem))
+            found.append(swarm_placement(task.problem))
     return max(found, key=lambda p: task.max_flow(p).tokens_per_s)
 
 
