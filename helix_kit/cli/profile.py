@@ -46,7 +46,7 @@ def profile_command(
     """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result."""
     from helix_kit.runtime import demo_weights
     from helix_kit.runtime.profile import measure, write_tables
-    from helix_kit.runtime.transport.links import measure_link
+    from helix_kit.runtime.transport.link_measurement import measure_link
     from helix_kit.runtime.weights.demo import DEMO_MODEL
 
     with Status("Measuring", as_json) as say:

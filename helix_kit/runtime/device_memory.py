@@ -10,7 +10,7 @@ from helix_kit.errors import HelixKitError
 from helix_kit.runtime.spec import WorkerSpec
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.worker.stage import Stage
+    from helix_kit.runtime.worker.model_layers import ModelLayers
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
         torch.cuda.set_per_process_memory_fraction(spec.memory_share, device)
 
 
-def num_pages(spec: WorkerSpec, stage: Stage) -> int:
+def num_pages(spec: WorkerSpec, stage: ModelLayers) -> int:
     """KV pages of a worker whose weights are loaded: `spec.num_pages`, or fewer if its GPU has no memory for them.
 
     Raises HelixKitError when not even one page of each layer fits.

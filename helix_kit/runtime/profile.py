@@ -25,8 +25,8 @@ from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.transport.links import LinkMeasurement
-    from helix_kit.runtime.worker.stage import Stage
+    from helix_kit.runtime.transport.link_measurement import LinkMeasurement
+    from helix_kit.runtime.worker.model_layers import ModelLayers
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
@@ -165,7 +165,7 @@ def measure(
     import torch
 
     from helix_kit.runtime.weights.checkpoint import Checkpoint
-    from helix_kit.runtime.worker.stage import Stage
+    from helix_kit.runtime.worker.model_layers import ModelLayers
 
     if repeats < 1 or layers < 1:
         raise InputError("expected at least 1", field="repeats" if repeats < 1 else "layers", value=0)
@@ -178,7 +178,7 @@ def measure(
     began = time.perf_counter()
     # The last layers, so that the output projection is there to be timed; inputs are random anyway.
     span = (model.num_layers - layers, model.num_layers)
-    stage = Stage(checkpoint, *span, dtype=dtype, device=device, attention_backend=attention)
+    stage = ModelLayers(checkpoint, *span, dtype=dtype, device=device, attention_backend=attention)
     load_s = (time.perf_counter() - began) / layers
     sizes = [*(("prefill", n) for n in PREFILL_TOKENS), *(("decode", n) for n in DECODE_REQUESTS)]
     points = []
@@ -212,12 +212,12 @@ def measure(
     )
 
 
-def _time_step(stage: Stage, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
+def _time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
     """Seconds of each of `repeats` steps over all layers of `stage`."""
     import torch
 
     from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
-    from helix_kit.runtime.worker.stage import Rows
+    from helix_kit.runtime.worker.model_layers import RequestRows
 
     layers = stage.end - stage.start
     requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
@@ -226,11 +226,11 @@ def _time_step(stage: Stage, phase: str, tokens: int, context: int, repeats: int
     for table in tables:
         table.grow(pool, position + rows)
     hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
-    batch = [Rows(table, hidden, position, stage.start, stage.end) for table in tables]
+    batch = [RequestRows(table, hidden, position, stage.start, stage.end) for table in tables]
     return _time(lambda: stage.run(pool, batch), stage, repeats)
 
 
-def _time(call: Callable[[], Any], stage: Stage, repeats: int) -> list[float]:
+def _time(call: Callable[[], Any], stage: ModelLayers, repeats: int) -> list[float]:
     import torch
 
     def once() -> float:

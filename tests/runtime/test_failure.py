@@ -21,7 +21,7 @@ from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, d
 from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.transport.messages import WorkerCounters  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
-from helix_kit.runtime.worker.stage import Stage  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 
 # Every layer is held twice; b and d may be entered in the middle.
 PLACEMENT = {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}
@@ -186,14 +186,14 @@ def test_another_plan_takes_over_without_losing_a_request(plan, tiny_llama: Path
 
 def test_a_request_that_ends_every_worker_is_given_up(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever computes token 13 dies; workers come back, others' requests are answered, and one is told no."""
-    run = Stage.embed
+    run = ModelLayers.embed
 
-    def embed(self: Stage, token_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self: ModelLayers, token_ids: torch.Tensor) -> torch.Tensor:
         if (token_ids == 13).any():
             raise MemoryError("poison")
         return run(self, token_ids)
 
-    monkeypatch.setattr(Stage, "embed", embed)
+    monkeypatch.setattr(ModelLayers, "embed", embed)
     alone = tiny_plan(tiny_llama, {"a": (0, 6)})
     with serve(alone, tiny_llama, launcher="inproc", pace=False, restart_workers=True) as engine:
         poisonous = engine.submit([5, 13], max_new_tokens=4)

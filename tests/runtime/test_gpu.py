@@ -12,13 +12,13 @@ torch = pytest.importorskip("torch")
 from helix_kit.runtime import devices, serve  # noqa: E402
 from helix_kit.runtime.profile import measure  # noqa: E402
 from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
-from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
-from helix_kit.runtime.worker.flashinfer import obstacle  # noqa: E402
+from helix_kit.runtime.worker.flashinfer import why_unavailable  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
-from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
+from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 pytestmark = [
@@ -56,7 +56,7 @@ def on_cpu(tiny_llama: Path) -> list[list[int]]:
         return [a.token_ids for a in engine.generate(PROMPTS, **OPTIONS)]
 
 
-def run_steps(stage: Stage) -> list[torch.Tensor]:
+def run_steps(stage: ModelLayers) -> list[torch.Tensor]:
     """Two requests over different parts of the range: chunks, decodes, both together; hidden states on the host."""
     generator = torch.Generator().manual_seed(2)
     pool, tables, found = stage.new_pool(200), {}, []
@@ -67,7 +67,7 @@ def run_steps(stage: Stage) -> list[torch.Tensor]:
             position = table.num_tokens
             table.grow(pool, tokens)
             hidden = torch.randn(tokens, stage.hidden_size, generator=generator).to(stage.device, stage.dtype)
-            batch.append(Rows(table, hidden, position, 2 * request, 6))
+            batch.append(RequestRows(table, hidden, position, 2 * request, 6))
         found += [rows.float().cpu() for rows in stage.run(pool, batch)]
     return found
 
@@ -87,16 +87,16 @@ def test_greedy_tokens_are_those_of_the_cpu(tiny_llama: Path, on_cpu: list[list[
 
 def test_float32_layers_equal_those_of_the_cpu(tiny_llama: Path) -> None:
     checkpoint = Checkpoint(tiny_llama)
-    here, there = (run_steps(Stage(checkpoint, 0, 6, device=device)) for device in ("cpu", "cuda:0"))
+    here, there = (run_steps(ModelLayers(checkpoint, 0, 6, device=device)) for device in ("cpu", "cuda:0"))
     assert all((a - b).abs().max() <= 1e-3 for a, b in zip(there, here, strict=True))
 
 
 @pytest.mark.parametrize("dtype, bits", [("float16", 11), ("bfloat16", 8)])
 def test_half_precision_is_close(wide_llama: Path, dtype: str, bits: int) -> None:
     checkpoint = Checkpoint(wide_llama)
-    exact = run_steps(Stage(checkpoint, 0, 6))
+    exact = run_steps(ModelLayers(checkpoint, 0, 6))
     assert (
-        worst_error(run_steps(Stage(checkpoint, 0, 6, dtype=dtype, device="cuda:0")), exact) < 32 * 2.0**-bits
+        worst_error(run_steps(ModelLayers(checkpoint, 0, 6, dtype=dtype, device="cuda:0")), exact) < 32 * 2.0**-bits
     )  # on a CPU: about 21
 
 
@@ -118,8 +118,8 @@ def test_copies_are_pinned() -> None:
     rows = torch.randn(6, 4, device=device, dtype=torch.bfloat16)
     host = to_host(rows[:, ::2])
     assert host.is_pinned() and host.is_contiguous() and torch.equal(host, rows[:, ::2].cpu())
-    data, name = wire_of(rows)
-    back = to_device(tensor_from(RunMessage([WorkItem(1, 0, 0, 6, False)], name, (6, 4), data)), device)
+    data, name = to_wire(rows)
+    back = to_device(from_wire(RunMessage([WorkItem(1, 0, 0, 6, False)], name, (6, 4), data)), device)
     assert back.device == device and torch.equal(back, rows)
     parts = [torch.randn(n, 3) for n in (1, 5, 2)]
     for _ in range(50):  # pinned blocks are used again, but not before they have been read
@@ -136,12 +136,12 @@ def test_flashinfer_equals_sdpa(dtype: str, family: str, special: dict, heads: i
     """With three and with four query heads a key head: with and without tensor cores in decoding."""
     sizes = {"hidden_size": 384, "num_attention_heads": heads, "num_key_value_heads": 2, "head_dim": 64, **special}
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **sizes))
-    if reason := obstacle(getattr(torch, dtype), torch.device("cuda:0"), 64):
+    if reason := why_unavailable(getattr(torch, dtype), torch.device("cuda:0"), 64):
         pytest.skip(reason)
-    exact = run_steps(Stage(checkpoint, 0, 6))
+    exact = run_steps(ModelLayers(checkpoint, 0, 6))
     errors = []
     for attention in ("sdpa", "flashinfer"):
-        stage = Stage(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend=attention)
+        stage = ModelLayers(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend=attention)
         assert (stage.backend is not None) == (attention == "flashinfer")
         errors.append(worst_error(run_steps(stage), exact))
     assert errors[1] < 1.5 * errors[0] + 1e-3

@@ -22,9 +22,9 @@ from helix_kit.runtime.text import TextStream  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import check_family  # noqa: E402
 from helix_kit.runtime.worker.batching import StepLimits, choose  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, OutOfPagesError, PagePool  # noqa: E402
+from helix_kit.runtime.worker.model_layers import segments  # noqa: E402
 from helix_kit.runtime.worker.pacing import Pacer  # noqa: E402
 from helix_kit.runtime.worker.sampling import SamplingParams, sample, uniform  # noqa: E402
-from helix_kit.runtime.worker.stage import segments  # noqa: E402
 
 operations = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=40)
 

@@ -39,7 +39,7 @@ FEW_SHARE = (1, 2, 3)
 """Query heads per key head up to which decoding does not go through tensor cores."""
 
 
-def obstacle(dtype: torch.dtype, device: torch.device, head_dim: int) -> str | None:
+def why_unavailable(dtype: torch.dtype, device: torch.device, head_dim: int) -> str | None:
     """Why FlashInfer cannot be used here, in words; None when it can."""
     if device.type != "cuda":
         return f"it needs a CUDA device, and this worker computes on {device.type}"
@@ -68,7 +68,7 @@ def make_backend(
     """
     if check_attention(attention) == "sdpa":
         return None
-    if reason := obstacle(dtype, device, head_dim):
+    if reason := why_unavailable(dtype, device, head_dim):
         if attention == "auto":
             return None
         raise InputError(f"{reason}; expected sdpa or auto", field="attention", value=attention)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from helix_kit.runtime.transport.messages import RunMessage, WorkItem
-from helix_kit.runtime.transport.tensors import wire_of
 from helix_kit.runtime.worker.kv_cache import BlockTable
+from helix_kit.runtime.worker.model_layers import RequestRows, Segment
 from helix_kit.runtime.worker.sampling import SamplingParams
-from helix_kit.runtime.worker.stage import Rows, Segment
+from helix_kit.runtime.worker.wire_tensors import to_wire
 
 
 @dataclass(slots=True)
@@ -59,13 +59,13 @@ def packed(
         parts.append(rows)
     packets: dict[str, RunMessage] = {}
     for endpoint, (items, parts) in by_hop.items():
-        tensor, dtype = wire_of(torch.cat(parts))
+        tensor, dtype = to_wire(torch.cat(parts))
         shape = (sum(len(p) for p in parts), hidden_size)
         packets[endpoint] = RunMessage(items, dtype, shape, tensor)
     return packets
 
 
-def step_sizes(parts: list[Segment], batch: list[Rows]) -> list[tuple[int, int, int]]:
+def step_sizes(parts: list[Segment], batch: list[RequestRows]) -> list[tuple[int, int, int]]:
     """(layers, prefill tokens, decode requests) of each stretch of layers with the same requests."""
     sizes = []
     for first, end, active in parts:

@@ -40,15 +40,15 @@ from helix_kit.runtime.transport.messages import (
 )
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
-from helix_kit.runtime.transport.tensors import tensor_from
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker.batching import StepLimits, choose
 from helix_kit.runtime.worker.kv_cache import BlockTable
 from helix_kit.runtime.worker.live import Live, Work, packed, step_sizes
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, segments
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.sampling import SamplingParams, sample
-from helix_kit.runtime.worker.stage import Rows, Stage, segments
 from helix_kit.runtime.worker.transfer import joined_on_device
+from helix_kit.runtime.worker.wire_tensors import from_wire
 
 IDLE_POLL_S = 0.1
 LINGER_SHARE, LINGER_MOST_S = 0.05, 0.01
@@ -100,7 +100,7 @@ class Worker:
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             device_memory.prepare(spec, own_process=self._own_process)
-            self._stage = Stage(
+            self._stage = ModelLayers(
                 Checkpoint(spec.weights),
                 spec.start,
                 spec.end,
@@ -137,7 +137,7 @@ class Worker:
         for position, tokens in ((0, 2), (2, 1)):
             hidden = torch.zeros(tokens, stage.hidden_size, dtype=stage.dtype, device=stage.device)
             table.grow(self._pool, tokens)
-            [result] = stage.run(self._pool, [Rows(table, hidden, position, stage.start, stage.end)])
+            [result] = stage.run(self._pool, [RequestRows(table, hidden, position, stage.start, stage.end)])
             if stage.end == stage.num_layers:
                 stage.logits(result[-1:])
         table.release(self._pool)
@@ -218,7 +218,7 @@ class Worker:
             self._buried.popitem(last=False)
 
     def _take_rows(self, message: RunMessage) -> None:
-        rows = tensor_from(message)
+        rows = from_wire(message)
         is_ids = message.dtype == "int32"
         if len(message.shape) != (1 if is_ids else 2) or (not is_ids and message.shape[1] != self._stage.hidden_size):
             self._inbox.dropped.malformed += 1
@@ -275,7 +275,7 @@ class Worker:
         batch = []
         for live, (_, piece), rows in zip(members, work, self._inputs(members, work)):
             live.table.grow(self._pool, piece.tokens)
-            batch.append(Rows(live.table, rows, piece.item.position, live.start, live.end))
+            batch.append(RequestRows(live.table, rows, piece.item.position, live.start, live.end))
         parts = segments([(rows.start, rows.end) for rows in batch])
         results = self._stage.run(self._pool, batch, parts)
         prefill = sum(piece.tokens for _, piece in work if piece.tokens > 1)

@@ -16,13 +16,13 @@ import torch
 
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
-from helix_kit.runtime.worker import attention, flashinfer, products
+from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
 
 @dataclass
-class Rows:
+class RequestRows:
     """What one request brings to a step: `hidden` (tokens, hidden size) at `position`, for layers [start, end)."""
 
     table: BlockTable
@@ -56,7 +56,7 @@ def segments(ranges: list[tuple[int, int]]) -> list[Segment]:
     return parts
 
 
-class Stage:
+class ModelLayers:
     """Layers [start, end) of the checkpoint on one device."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Stage:
             layer.load_state_dict(
                 checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
             )
-            products.prepare(layer)
+            cpu_linear.replace_linear_layers(layer)
         # Built afresh: its tables are buffers without a checkpoint entry, and meta has none.
         self._rotary = type(base.rotary_emb)(config).to(self.device)
         # On a CPU as the file has it: rows are read where the file is mapped, which takes no memory of this process.
@@ -116,7 +116,7 @@ class Stage:
         tied = checkpoint.ties_embeddings
         if self.device.type == "cpu":
             name = "model.embed_tokens.weight" if tied else "lm_head.weight"
-            return products.Product(self._read(checkpoint, name, self.dtype), None)
+            return cpu_linear.CpuLinear(self._read(checkpoint, name, self.dtype), None)
         if tied and self._embedding is not None:
             weight = self._embedding
         else:
@@ -146,7 +146,7 @@ class Stage:
         return self._head(self._norm(hidden))
 
     @torch.inference_mode()
-    def run(self, pool: PagePool, batch: list[Rows], parts: list[Segment] | None = None) -> list[torch.Tensor]:
+    def run(self, pool: PagePool, batch: list[RequestRows], parts: list[Segment] | None = None) -> list[torch.Tensor]:
         """Hidden states of each request after its last layer here, in batch order.
 
         The requests may cover different parts of the range. Their block tables must already have room
@@ -169,7 +169,7 @@ class Stage:
         return hidden
 
     def _run_layers(
-        self, x: torch.Tensor, first: int, end: int, members: list[Rows], layout: attention.StepLayout
+        self, x: torch.Tensor, first: int, end: int, members: list[RequestRows], layout: attention.StepLayout
     ) -> torch.Tensor:
         positions = torch.cat([torch.arange(m.position, m.position + m.tokens) for m in members])
         positions = to_device(positions, self.device).unsqueeze(0)

@@ -1,14 +1,14 @@
 """A layer's matrix products as a step needs them: few rows at a time, on a CPU, with the model's code unchanged.
 
 A step of a worker has as many rows as requests decode, often fewer than 32. Two things cost there that do not
-matter in a large batch, and `prepare` changes them in a layer's modules, not in its code:
+matter in a large batch, and `replace_linear_layers` changes them in a layer's modules, not in its code:
 
 * the layout of a matrix. In float32 one row is fastest by a matrix that lies column by column, or row by row where it
   has more columns in than out. Matrices with many more columns out than in (gate and up, and the vocabulary's) are also
   packed into oneDNN's blocks, with which 2 to 32 rows take 10 to 45 % less time, and one row half as much again: these
   are kept in both layouts. In half precision products of a matrix that lies by columns take many times as long, and
   it stays as it is;
-* small products. Projections of the same rows (query, key and value; gate and up) become one product of a joined
+* small cpu_linear. Projections of the same rows (query, key and value; gate and up) become one product of a joined
   matrix, of which each takes its columns.
 
 The second copy of the packed matrices is what this costs; of a plain Llama layer in float32 it is half the bytes again.
@@ -23,15 +23,15 @@ import torch
 
 JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of modules beside each other that the model's code applies to one and the same tensor."""
-PACKED_FROM = 4
+MIN_PACKED_RATIO = 4
 """Columns out per column in from which a matrix is packed."""
 PACKED_FOR_ROWS = 32
 """Rows for which a matrix is packed; the blocks that oneDNN then chooses serve 2 to 256 rows alike."""
-MOST_PACKED_ROWS = 128
+MAX_PACKED_ROWS = 128
 """With more rows (long prompts) columns are as fast, then faster."""
 
 
-class Product(torch.nn.Module):
+class CpuLinear(torch.nn.Module):
     """``x @ weight.T + bias`` for a `weight` (out, in) that is on a CPU and will not change."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -46,14 +46,14 @@ class Product(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
-        if self._packed is not None and 1 < x.shape[:-1].numel() <= MOST_PACKED_ROWS:
+        if self._packed is not None and 1 < x.shape[:-1].numel() <= MAX_PACKED_ROWS:
             return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
         return torch.nn.functional.linear(x, self._weight, self._bias)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor | None:
     """The matrix in oneDNN's blocks; None where that does not pay, or is not to be had."""
-    pays = weight.dtype == torch.float32 and len(weight) >= PACKED_FROM * weight.shape[1]
+    pays = weight.dtype == torch.float32 and len(weight) >= MIN_PACKED_RATIO * weight.shape[1]
     if not pays or not torch.backends.mkldnn.is_available():
         return None
     try:
@@ -62,14 +62,14 @@ def _pack(weight: torch.Tensor) -> torch.Tensor | None:
         return None
 
 
-class Joined:
+class JoinedLinear:
     """Several products of the same rows, computed when the first of them is asked for."""
 
     def __init__(self, members: list[torch.nn.Linear]) -> None:
         biases = [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias.data for m in members]
         has_bias = any(m.bias is not None for m in members)
         weight = torch.cat([m.weight.data for m in members])
-        self._product = Product(weight, torch.cat(biases) if has_bias else None)
+        self._product = CpuLinear(weight, torch.cat(biases) if has_bias else None)
         self._sizes = [len(m.weight) for m in members]
         self._rows: torch.Tensor | None = None
         self._parts: list[torch.Tensor] = []
@@ -84,10 +84,10 @@ class Joined:
         return found
 
 
-class Part(torch.nn.Module):
-    """One of the products of a `Joined`, in the place of its module."""
+class JoinedOutput(torch.nn.Module):
+    """One of the products of a `JoinedLinear`, in the place of its module."""
 
-    def __init__(self, joined: Joined, index: int) -> None:
+    def __init__(self, joined: JoinedLinear, index: int) -> None:
         super().__init__()
         self._joined, self._index = joined, index
 
@@ -97,20 +97,20 @@ class Part(torch.nn.Module):
 
 
 @torch.no_grad()
-def prepare(layer: torch.nn.Module) -> None:
+def replace_linear_layers(layer: torch.nn.Module) -> None:
     """Replace the products of a layer whose weights lie on a CPU."""
     for module in list(layer.modules()):
         children = dict(module.named_children())
         for names in JOINED:
             members = [children.get(name) for name in names]
             if all(_is_ours(member) for member in members):
-                joined = Joined(members)  # type: ignore[arg-type]
+                joined = JoinedLinear(members)  # type: ignore[arg-type]
                 for index, name in enumerate(names):
-                    setattr(module, name, Part(joined, index))
+                    setattr(module, name, JoinedOutput(joined, index))
                     del children[name]
         for name, child in children.items():
             if _is_ours(child):
-                setattr(module, name, Product(child.weight, child.bias))  # type: ignore[arg-type]
+                setattr(module, name, CpuLinear(child.weight, child.bias))  # type: ignore[arg-type]
 
 
 def _is_ours(module: torch.nn.Module | None) -> bool:

@@ -8,11 +8,11 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
 from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
-from helix_kit.runtime.transport.tensors import tensor_from, wire_of  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.worker.loop import Worker  # noqa: E402
-from helix_kit.runtime.worker.stage import Stage  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
+from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -35,9 +35,9 @@ def test_nothing_is_copied_on_the_host() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32])
 def test_a_tensor_survives_the_wire(dtype) -> None:
     rows = torch.arange(12).view(4, 3).to(dtype)
-    data, name = wire_of(rows)
+    data, name = to_wire(rows)
     assert data.nbytes == rows.numel() * dtype.itemsize
-    assert torch.equal(tensor_from(RunMessage([WorkItem(1, 0, 0, 4, False)], name, (4, 3), data)), rows)
+    assert torch.equal(from_wire(RunMessage([WorkItem(1, 0, 0, 4, False)], name, (4, 3), data)), rows)
 
 
 def test_warming_up_leaves_nothing(tiny_llama) -> None:
@@ -45,10 +45,10 @@ def test_warming_up_leaves_nothing(tiny_llama) -> None:
     checkpoint = Checkpoint(tiny_llama)
     for start, end in ((0, 6), (2, 4)):
         spec = WorkerSpec(
-            node="a", weights=str(tiny_llama), start=start, end=end, num_pages=6, coordinator="tcp://x", key_hex="00"
+            name="a", weights=str(tiny_llama), start=start, end=end, num_pages=6, coordinator="tcp://x", key_hex="00"
         )
         worker = Worker(spec)
-        worker._stage = Stage(checkpoint, start, end)
+        worker._stage = ModelLayers(checkpoint, start, end)
         worker._pool = worker._stage.new_pool(6)
         worker._warm_up()
         assert worker._pool.used == 0

@@ -1,6 +1,6 @@
 """Measure what a link between two workers carries: two processes and the runtime's own sockets, nothing declared.
 
->>> from helix_kit.runtime.transport.links import measure_link
+>>> from helix_kit.runtime.transport.link_measurement import measure_link
 >>> found = measure_link()                                                    # doctest: +SKIP
 >>> cluster = cluster.model_copy(update={"network": found.network()})         # doctest: +SKIP
 
@@ -53,7 +53,7 @@ def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | 
         raise InputError("expected at least 1", field="repeats", value=repeats)
     context, key = zmq.Context(), b"k" * 16
     inbox, outbox = Inbox(context, key), Outbox(context, key)
-    command = [sys.executable, "-m", "helix_kit.runtime.transport.links", inbox.endpoint, key.hex()]
+    command = [sys.executable, "-m", "helix_kit.runtime.transport.link_measurement", inbox.endpoint, key.hex()]
     peer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert peer.stdout is not None

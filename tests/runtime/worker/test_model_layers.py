@@ -15,7 +15,7 @@ from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import attention  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
-from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 
 TOLERANCE = 1e-4
 
@@ -25,7 +25,7 @@ class Chain:
 
     def __init__(self, folder: Path) -> None:
         checkpoint = Checkpoint(folder)
-        self.first, self.second = Stage(checkpoint, 0, 4), Stage(checkpoint, 2, 6)
+        self.first, self.second = ModelLayers(checkpoint, 0, 4), ModelLayers(checkpoint, 2, 6)
         self.pools: list[PagePool] = [self.first.new_pool(400), self.second.new_pool(400)]
         self.tables: dict[int, tuple[BlockTable, BlockTable]] = {}
         self.cuts: dict[int, int] = {}
@@ -41,10 +41,10 @@ class Chain:
             high.grow(self.pools[1], len(ids))
             rows.append((low, high, position, cut, ids))
         middle = self.first.run(
-            self.pools[0], [Rows(low, self.first.embed(ids), at, 0, cut) for low, _, at, cut, ids in rows]
+            self.pools[0], [RequestRows(low, self.first.embed(ids), at, 0, cut) for low, _, at, cut, ids in rows]
         )
         ends = self.second.run(
-            self.pools[1], [Rows(high, h, at, cut, 6) for h, (_, high, at, cut, _) in zip(middle, rows)]
+            self.pools[1], [RequestRows(high, h, at, cut, 6) for h, (_, high, at, cut, _) in zip(middle, rows)]
         )
         with torch.inference_mode():
             return {request: self.second.logits(end) for (request, _, _), end in zip(work, ends)}
@@ -152,7 +152,7 @@ def test_holds_only_its_layers(tiny_llama: Path) -> None:
         return original(names, dtype, device)
 
     checkpoint.read = spy  # type: ignore[method-assign]
-    stage = Stage(checkpoint, 2, 4)
+    stage = ModelLayers(checkpoint, 2, 4)
     assert {name.split(".")[2] for name in read} == {"2", "3"}
     assert len(stage._layers) == 2
 
@@ -170,10 +170,10 @@ def test_pages_are_exact_with_partial_ranges(tiny_llama: Path) -> None:
 
 
 def test_bfloat16_is_close(tiny_llama: Path) -> None:
-    stage = Stage(Checkpoint(tiny_llama), 0, 6, dtype="bfloat16")
+    stage = ModelLayers(Checkpoint(tiny_llama), 0, 6, dtype="bfloat16")
     pool, table, ids = stage.new_pool(20), BlockTable(6), torch.arange(3, 20)
     table.grow(pool, len(ids))
-    [hidden] = stage.run(pool, [Rows(table, stage.embed(ids), 0, 0, 6)])
+    [hidden] = stage.run(pool, [RequestRows(table, stage.embed(ids), 0, 0, 6)])
     theirs = whole_model(tiny_llama, ids)
     with torch.inference_mode():
         ours = stage.logits(hidden).float()
@@ -183,7 +183,7 @@ def test_bfloat16_is_close(tiny_llama: Path) -> None:
 
 def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> None:
     """NaN in one request's keys and values stays there: beside it, and in pages that are used again after it."""
-    stage = Stage(Checkpoint(tiny_llama), 0, 6)
+    stage = ModelLayers(Checkpoint(tiny_llama), 0, 6)
     ids = torch.arange(3, 20)
     theirs = whole_model(tiny_llama, torch.cat([ids, ids[:1]]))
 
@@ -193,17 +193,17 @@ def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> Non
         poison = torch.full((40, stage.hidden_size), float("nan"))
         if broken_first:
             broken.grow(pool, 40)
-            stage.run(pool, [Rows(broken, poison, 0, 0, 6)])
+            stage.run(pool, [RequestRows(broken, poison, 0, 0, 6)])
             broken.release(pool)
         sound.grow(pool, 17)
-        stage.run(pool, [Rows(sound, stage.embed(ids), 0, 0, 6)])
+        stage.run(pool, [RequestRows(sound, stage.embed(ids), 0, 0, 6)])
         sound.grow(pool, 1)
-        batch = [Rows(sound, stage.embed(ids[:1]), 17, 0, 6)]
+        batch = [RequestRows(sound, stage.embed(ids[:1]), 17, 0, 6)]
         if not broken_first:
             broken.grow(pool, 40)
-            stage.run(pool, [Rows(broken, poison, 0, 0, 6)])
+            stage.run(pool, [RequestRows(broken, poison, 0, 0, 6)])
             broken.grow(pool, 1)
-            batch.append(Rows(broken, poison[:1], 40, 0, 6))
+            batch.append(RequestRows(broken, poison[:1], 40, 0, 6))
         with torch.inference_mode():
             return stage.logits(stage.run(pool, batch)[0])
 

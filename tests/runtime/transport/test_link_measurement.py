@@ -8,7 +8,7 @@ pytest.importorskip("zmq")
 
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
-from helix_kit.runtime.transport.links import measure_link
+from helix_kit.runtime.transport.link_measurement import measure_link
 
 
 def test_a_measured_link_becomes_the_clusters_network() -> None:

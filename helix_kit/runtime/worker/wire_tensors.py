@@ -19,7 +19,7 @@ _TORCH: dict[DtypeName, torch.dtype] = {
 _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
-def wire_of(tensor: torch.Tensor) -> tuple[memoryview, DtypeName]:
+def to_wire(tensor: torch.Tensor) -> tuple[memoryview, DtypeName]:
     """Bytes of a tensor (one copy to the host if it is on a GPU) and the name of its dtype."""
     host = to_host(tensor)
     # numpy knows no bfloat16: bytes are taken instead.
@@ -27,7 +27,7 @@ def wire_of(tensor: torch.Tensor) -> tuple[memoryview, DtypeName]:
     return memoryview(data).cast("B"), _NAMES[tensor.dtype]
 
 
-def tensor_from(message: RunMessage) -> torch.Tensor:
+def from_wire(message: RunMessage) -> torch.Tensor:
     """The tensor of a checked message, on the host. It shares the message's memory and is only read."""
     with warnings.catch_warnings():
         # torch warns that the received buffer is read-only; nothing writes into it.

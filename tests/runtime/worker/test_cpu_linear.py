@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.worker import products  # noqa: E402
+from helix_kit.runtime.worker import cpu_linear  # noqa: E402
 
-INSIDE, WIDE, NARROW = 48, 48 * products.PACKED_FROM, 32
+INSIDE, WIDE, NARROW = 48, 48 * cpu_linear.MIN_PACKED_RATIO, 32
 TOLERANCE = 1e-5
 
 
@@ -25,7 +25,7 @@ def linear(inside: int, outside: int, *, bias: bool, dtype: torch.dtype = torch.
 @pytest.mark.parametrize("outside", [WIDE, NARROW])
 def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> None:
     plain = linear(INSIDE, outside, bias=bias)
-    ours = products.Product(plain.weight, plain.bias)
+    ours = cpu_linear.CpuLinear(plain.weight, plain.bias)
     x = torch.randn(1, rows, INSIDE, generator=torch.Generator().manual_seed(rows))
     with torch.inference_mode():
         assert ours(x).shape == (1, rows, outside)
@@ -34,17 +34,17 @@ def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> N
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN packs nothing")
 def test_only_wide_matrices_are_packed_and_so_kept_twice() -> None:
-    wide, narrow = (products.Product(linear(INSIDE, n, bias=False).weight, None) for n in (WIDE, NARROW))
+    wide, narrow = (cpu_linear.CpuLinear(linear(INSIDE, n, bias=False).weight, None) for n in (WIDE, NARROW))
     assert wide._packed is not None
     assert narrow._packed is None
-    half = products.Product(linear(INSIDE, WIDE, bias=False, dtype=torch.bfloat16).weight, None)
+    half = cpu_linear.CpuLinear(linear(INSIDE, WIDE, bias=False, dtype=torch.bfloat16).weight, None)
     assert half._packed is None  # packed only where it was measured
 
 
 def test_what_has_more_columns_in_than_out_stays_as_the_file_has_it() -> None:
     weight = linear(INSIDE, NARROW, bias=False).weight
-    assert products.Product(weight, None)._weight.data_ptr() == weight.data_ptr()
-    assert products.Product(linear(NARROW, INSIDE, bias=False).weight, None)._weight.t().is_contiguous()
+    assert cpu_linear.CpuLinear(weight, None)._weight.data_ptr() == weight.data_ptr()
+    assert cpu_linear.CpuLinear(linear(NARROW, INSIDE, bias=False).weight, None)._weight.t().is_contiguous()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -52,10 +52,10 @@ def test_what_has_more_columns_in_than_out_stays_as_the_file_has_it() -> None:
 def test_half_weights_keep_their_layout(dtype: torch.dtype, outside: int) -> None:
     """By columns a bfloat16 product of one row took 40 times as long."""
     plain = linear(INSIDE, outside, bias=False, dtype=dtype)
-    assert products.Product(plain.weight, None)._weight.is_contiguous()
+    assert cpu_linear.CpuLinear(plain.weight, None)._weight.is_contiguous()
     layer = torch.nn.Module()
     layer.gate_proj, layer.up_proj = (linear(INSIDE, outside, bias=False, dtype=dtype) for _ in "gu")
-    products.prepare(layer)
+    cpu_linear.replace_linear_layers(layer)
     assert layer.gate_proj._joined._product._weight.is_contiguous()
 
 
@@ -73,7 +73,7 @@ class Layer(torch.nn.Module):
 
 def test_a_prepared_layer_computes_the_same_for_every_input() -> None:
     plain, ours = Layer(), Layer()
-    products.prepare(ours)
+    cpu_linear.replace_linear_layers(ours)
     assert not list(ours.parameters())  # every matrix was moved into its product
     with torch.inference_mode():
         for rows in (1, 5, 2):  # one after another: nothing of an earlier input is used again
@@ -84,7 +84,7 @@ def test_a_prepared_layer_computes_the_same_for_every_input() -> None:
 
 def test_members_may_be_asked_in_any_order() -> None:
     plain, ours = Layer(), Layer()
-    products.prepare(ours)
+    cpu_linear.replace_linear_layers(ours)
     x = torch.randn(4, INSIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for name in ("v_proj", "q_proj", "k_proj", "q_proj"):

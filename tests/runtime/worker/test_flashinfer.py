@@ -20,7 +20,7 @@ from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E
 from helix_kit.runtime.worker import flashinfer  # noqa: E402
 from helix_kit.runtime.worker.flashinfer import FlashInfer, make_backend, page_arrays  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
-from helix_kit.runtime.worker.stage import Rows, Stage  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 
 
 class Wrapper:
@@ -87,12 +87,12 @@ class Prefill(Wrapper):
 LIBRARY = SimpleNamespace(BatchDecodeWithPagedKVCacheWrapper=Decode, BatchPrefillWithPagedKVCacheWrapper=Prefill)
 
 
-def backend_for(stage: Stage, heads: int) -> FlashInfer:
+def backend_for(stage: ModelLayers, heads: int) -> FlashInfer:
     sizes = {"num_heads": heads, "num_kv_heads": stage.num_kv_heads, "head_dim": stage.head_dim}
     return FlashInfer(LIBRARY, torch.float32, torch.device("cpu"), **sizes)
 
 
-def run_steps(stage: Stage) -> list[torch.Tensor]:
+def run_steps(stage: ModelLayers) -> list[torch.Tensor]:
     """Three requests over different parts of the range, prefill chunks beside decodes; all hidden states."""
     generator = torch.Generator().manual_seed(2)
     pool, tables, found = stage.new_pool(200), {}, []
@@ -105,7 +105,7 @@ def run_steps(stage: Stage) -> list[torch.Tensor]:
             position = table.num_tokens
             table.grow(pool, tokens)
             hidden = torch.randn(tokens, stage.hidden_size, generator=generator)
-            batch.append(Rows(table, hidden, position, starts[request], 6))
+            batch.append(RequestRows(table, hidden, position, starts[request], 6))
         found += stage.run(pool, batch)
     return found
 
@@ -114,7 +114,7 @@ def run_steps(stage: Stage) -> list[torch.Tensor]:
 @pytest.mark.parametrize("family, special", [("llama", {}), ("mistral", {"sliding_window": 12})])
 def test_equal_to_sdpa(family: str, special: dict, keeps: bool, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Wrapper, "keeps", keeps)
-    stage = Stage(Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **special)), 0, 6)
+    stage = ModelLayers(Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **special)), 0, 6)
     expected = run_steps(stage)
     stage.backend = backend_for(stage, heads=4)
     got = run_steps(stage)
