@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from helix_kit.experiments.figures.pictures.looks import headline, small
+from helix_kit.experiments.figures.pictures.looks import (
+    finish_axes,
+    grid_both_ways,
+    headline,
+    legend_below,
+    log_ticks,
+    new_figure,
+)
 from helix_kit.plots.bars import WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
@@ -31,7 +38,7 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 def draw_agreement(table: pd.DataFrame) -> Figure:
     """Three log-log panels: throughput, prompt latency, decode latency."""
-    figure = Figure(figsize=(WIDTH_IN, 3.0), layout="constrained")
+    figure = new_figure(3.0)
     for axes, (key, label) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
         wanted = (
             table["metric"] == key if key.endswith("tokens_per_s") else table["metric"].str.startswith(f"{key}_latency")
@@ -55,18 +62,15 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
             xlabel=f"published, {unit}",
             ylabel=f"ours, {unit}",
         )
-        ticks = [t for t in TICKS if ends[0] <= t <= ends[1]]
-        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-        axes.minorticks_off()
+        for which in ("x", "y"):
+            log_ticks(axes, which, [t for t in TICKS if ends[0] <= t <= ends[1]])
         counts = " and ".join(_within(part[part["source"] == source]) for source in MARKS)
         axes.set_title(f"{label}\n{counts} within 5 %")
-        tidy(axes)
-        axes.grid(axis="x", color="0.88", linewidth=0.6)
-        small(axes)
+        finish_axes(axes)
+        grid_both_ways(axes)
     band = Patch(facecolor="0.85", label="5 % to either side")
     handles, _ = axes.get_legend_handles_labels()
-    figure.legend(handles=[*handles, band], loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    legend_below(figure, 3, handles=[*handles, band])
     shares = [100 * _share(table[table["source"] == source]) for source in MARKS]
     headline(
         figure,

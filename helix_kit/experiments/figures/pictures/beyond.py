@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.looks import METHODS, MODELS, PLACES, SMALLEST_PT, headline, small, span
+from helix_kit.experiments.figures.pictures.looks import (
+    METHODS,
+    MODELS,
+    PLACES,
+    SMALLEST_PT,
+    finish_axes,
+    headline,
+    legend_below,
+    legend_of,
+    log_ticks,
+    new_figure,
+    range_text,
+    set_text_sizes,
+)
 from helix_kit.plots.bars import WIDTH_IN, grouped_bars, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
@@ -17,7 +30,7 @@ if TYPE_CHECKING:
 
 def draw_scaling(table: pd.DataFrame) -> Figure:
     """Seconds and gap over the number of machines."""
-    figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
+    figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     nodes, gaps = table["nodes"], 100 * table["gap"]
     seconds = [table.attrs.get(str(n), np.nan) for n in nodes]
@@ -33,11 +46,9 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3},
                 )  # fmt: skip
         axes.set(xscale="log", xlabel="machines", xlim=(19, 1300))
-        axes.set_xticks(nodes, [f"{n}" for n in nodes])
-        axes.minorticks_off()
+        log_ticks(axes, "x", nodes, "{}")
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
-        tidy(axes)
-        small(axes)
+        finish_axes(axes)
     known = "" if np.isnan(seconds[-1]) else f" in {seconds[-1]:.0f} s"
     headline(
         figure,
@@ -49,7 +60,7 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
 
 def draw_robustness(table: pd.DataFrame) -> Figure:
     """Flow as planned (bar), and in worlds where the profiles were wrong: mean, worst twentieth, worst."""
-    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    figure = new_figure(2.9)
     axes = figure.subplots()
     clusters, methods = list(dict.fromkeys(table["cluster"])), list(dict.fromkeys(table["method"]))
     kept = []
@@ -77,19 +88,18 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
     axes.plot([], [], "_", color="black", ms=6, mew=1.1, label="the worst")
     axes.set_xticks(range(len(clusters)), [PLACES.get(c, c) for c in clusters])
     axes.set(ylabel="max flow, % of our plan's as planned")
-    tidy(axes)
-    small(axes)
+    finish_axes(axes)
     headline(
         figure,
-        f"With profiles wrong by up to 20 %, our plans keep {span(kept, '{:.0f}')} % of their flow in the worst world",
+        f"With profiles wrong by up to 20 %, our plans keep {range_text(kept, '{:.0f}')} % of their flow in the worst world",
     )
-    figure.legend(loc="outside lower center", ncols=len(methods) + 3, frameon=False, fontsize=SMALLEST_PT)
+    legend_below(figure, len(methods) + 3, size_pt=SMALLEST_PT)
     return figure
 
 
 def draw_modern(table: pd.DataFrame) -> Figure:
     """A panel a model: flow by mix and method."""
-    figure = Figure(figsize=(WIDTH_IN, 3.1), layout="constrained")
+    figure = new_figure(3.1)
     models = list(dict.fromkeys(table["model"]))
     order = [name for name in METHODS if (table["method"] == name).any()]
     order.sort(key=lambda name: name != "pattern")
@@ -102,13 +112,12 @@ def draw_modern(table: pd.DataFrame) -> Figure:
         axes.set(title=f"{MODELS[model]}: estimate by roofline", ylabel="estimated max flow, tokens/s")
         axes.margins(y=0.28)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        small(axes)
+        set_text_sizes(axes)
         wide = part.pivot(index="mix", columns="method", values="flow_tokens_per_s")
         gains += list(wide["pattern"] / wide.drop(columns="pattern").max(axis=1))
     headline(
         figure,
-        f"Estimates, nothing measured: our plan carries {span(gains)} times the best baseline's flow on modern mixes",
+        f"Estimates, nothing measured: our plan carries {range_text(gains)} times the best baseline's flow on modern mixes",
     )
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(order), frameon=False, fontsize=7)
+    legend_of(figure, axes, len(order))
     return figure

@@ -8,7 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, QUANTILES, box, places
-from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, headline, small
+from helix_kit.experiments.figures.pictures.looks import (
+    EDGE,
+    finish_axes,
+    hatched_patch,
+    headline,
+    label_above,
+    legend_below,
+    new_figure,
+)
 from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
@@ -23,7 +31,7 @@ LOOKS = {"simulated": (KIND_COLOURS[4], HATCHES[0]), "real workers": (KIND_COLOU
 def draw_closed_loop(table: pd.DataFrame) -> Figure:
     """Throughput, prompt and decode latency by load; what was measured comes in the table's attrs."""
     loads = list(dict.fromkeys(table["mode"]))
-    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    figure = new_figure(2.9)
     speed, *latencies = figure.subplots(1, 3)
     for place, load in enumerate(loads):
         simulated = table[table["mode"] == load].set_index("metric")["value"].to_dict()
@@ -32,10 +40,8 @@ def draw_closed_loop(table: pd.DataFrame) -> Figure:
         for x, (source, values) in zip(places(place, len(shown), PITCH), shown.items(), strict=True):
             colour, hatch = LOOKS[source]
             height = values["output_tokens_per_s"]
-            speed.bar(x, height, PITCH - 0.02, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
-            speed.annotate(
-                f"{height:.1f}", (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=SMALLEST_PT
-            )
+            speed.bar(x, height, PITCH - 0.02, color=colour, hatch=hatch, **EDGE)
+            label_above(speed, x, height, f"{height:.1f}")
             for axes, phase in zip(latencies, PHASES, strict=True):
                 keys = zip(BOX_KEYS, QUANTILES, strict=True)
                 box(axes, x, {k: values[f"{phase}_latency_{q}_s"] for k, q in keys}, colour, hatch)
@@ -44,12 +50,11 @@ def draw_closed_loop(table: pd.DataFrame) -> Figure:
         axes.set(ylabel=label, ylim=(0, None))
     for axes in (speed, *latencies):
         axes.set_xticks(range(len(loads)), [_name(load, table) for load in loads])
-        tidy(axes)
-        small(axes)
+        finish_axes(axes)
     speed.margins(y=0.12)
     headline(figure, _headline(table, loads))
-    patches = [Patch(facecolor=c, hatch=h * 2, edgecolor="white", label=name) for name, (c, h) in LOOKS.items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
+    patches = [hatched_patch(c, h, name) for name, (c, h) in LOOKS.items()]
+    legend_below(figure, 2, handles=patches, size_pt=7.5)
     return figure
 
 

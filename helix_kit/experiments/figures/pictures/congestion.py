@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from helix_kit.experiments.figures.pictures.evaluation import methods_of
-from helix_kit.experiments.figures.pictures.looks import LABEL_PT, METHODS, SMALLEST_PT, TICKS_PT, headline, span
+from helix_kit.experiments.figures.pictures.looks import (
+    LABEL_PT,
+    METHODS,
+    SMALLEST_PT,
+    TICKS_PT,
+    headline,
+    new_figure,
+    range_text,
+)
 from helix_kit.plots.bars import WIDTH_IN
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ def draw_congestion(table: pd.DataFrame) -> Figure:
     """A panel a setup and share; machines from left to right by kind, schedulers from top to bottom."""
     setups = list(dict.fromkeys(table["setup"]))
     panels = [(s, p) for s in setups for p in PANELS if table.loc[table["setup"] == s, p].max() >= DRAWN]
-    figure = Figure(figsize=(WIDTH_IN, 1.5 * len(panels) + 0.3), layout="constrained")
+    figure = new_figure(1.5 * len(panels) + 0.3)
     for axes, (setup, share) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         part = table[table["setup"] == setup]
         methods, nodes = methods_of(part), sorted(dict.fromkeys(part["node"]), key=_kind_and_number)
@@ -74,5 +82,5 @@ def _headline(table: pd.DataFrame, setups: list[str]) -> str:
     texts = []
     for setup in setups:
         mean = 100 * table[table["setup"] == setup].groupby("method")["busy"].mean()
-        texts.append(f"{mean['helix']:.0f} against {span(mean.drop('helix'), '{:.0f}')} % in {setup}")
+        texts.append(f"{mean['helix']:.0f} against {range_text(mean.drop('helix'), '{:.0f}')} % in {setup}")
     return f"How much of the time machines compute with Helix's scheduler and with the others: {', '.join(texts)}"

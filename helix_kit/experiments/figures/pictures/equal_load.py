@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from helix_kit.experiments.figures.pictures.evaluation import PHASES, bars, boxes, finish, methods_of, pitch_of, places
-from helix_kit.experiments.figures.pictures.looks import PLACES, SMALLEST_PT, TITLE_PT, headline
+from helix_kit.experiments.figures.pictures.looks import PLACES, SMALLEST_PT, TITLE_PT, headline, new_figure
 from helix_kit.plots.bars import WIDTH_IN
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def draw_equal_load(table: pd.DataFrame) -> Figure:
     """A row a setup: throughput with what was offered, prompt and decode latency."""
     setups = list(dict.fromkeys(table["setup"]))
-    figure = Figure(figsize=(WIDTH_IN, 2.2 * len(setups) + 0.6), layout="constrained")
+    figure = new_figure(2.2 * len(setups) + 0.6)
     grid = figure.subplots(len(setups), 3, squeeze=False)
     for row, setup in zip(grid, setups, strict=True):
         mine = table[table["setup"] == setup]

@@ -9,15 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from helix_kit.experiments.figures.pictures.looks import (
+    EDGE,
     LABEL_PT,
     METHODS,
     MODELS,
     PLACES,
-    SMALLEST_PT,
+    hatched_patch,
     headline,
-    over,
-    small,
-    span,
+    label_above,
+    legend_below,
+    log_ticks,
+    new_figure,
+    range_text,
+    ratios,
+    set_text_sizes,
 )
 from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
@@ -51,13 +56,14 @@ MODES = {"offline": "offline", "online": "online"}
 PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
 QUANTILES = ("p5", "p25", "p50", "p75", "p95")
 BOX_KEYS = ("whislo", "q1", "med", "q3", "whishi")
+LATENCY_TICKS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 BASELINES = ("swarm", "separate", "separate_plus")
 
 
 def draw_evaluation(table: pd.DataFrame) -> Figure:
     """For each model: throughput offline and online, prompt and decode latency online."""
     models = list(dict.fromkeys(table["model"]))
-    figure = Figure(figsize=(WIDTH_IN, 3.7 * len(models) + 0.6), layout="constrained")
+    figure = new_figure(3.7 * len(models) + 0.6)
     grid = figure.subplots(2 * len(models), 2, squeeze=False)
     gains, own = [], []
     for row, model in enumerate(models):
@@ -66,17 +72,17 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
             part = mine[mine["mode"] == mode]
             bars(axes, part)
             speeds = speeds_of(part)
-            helix, served = over(speeds, "helix", BASELINES), over(speeds, "own served", ("helix",))
+            helix, served = ratios(speeds, "helix", BASELINES), ratios(speeds, "own served", ("helix",))
             gains += helix
             own += served
-            note = f"Helix {span(helix).replace(' to ', '–')} × baselines"
+            note = f"Helix {range_text(helix).replace(' to ', '–')} × baselines"
             note += "".join(f", our plan {ratio:.2f} × Helix" for ratio in served)
             axes.set(title=f"{MODELS[model]}, {mode}\n{note}", ylabel="decode tokens/s")
         for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
             boxes(axes, mine[mine["mode"] == "online"], phase)
             axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
-    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {span(gains)} times what the baselines do"
-    text += f", our plans {span(own)} times what Helix's do" if own else ""
+    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {range_text(gains)} times what the baselines do"
+    text += f", our plans {range_text(own)} times what Helix's do" if own else ""
     headline(figure, text)
     measured = (table["source"] == "published prototype").any()
     none = Patch(facecolor="none", edgecolor="0.6", label="published prototype: no values given")
@@ -87,7 +93,7 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
 def draw_deep_dive(table: pd.DataFrame) -> Figure:
     """Throughput and prompt latency: in three regions beside the published simulation, in one beside the prototype."""
     places = list(dict.fromkeys(table["setup"]))
-    figure = Figure(figsize=(WIDTH_IN, 2.2 * len(places) + 0.6), layout="constrained")
+    figure = new_figure(2.2 * len(places) + 0.6)
     grid = figure.subplots(len(places), 2, squeeze=False)
     gains = []
     for row, place in zip(grid, places, strict=True):
@@ -97,9 +103,9 @@ def draw_deep_dive(table: pd.DataFrame) -> Figure:
         boxes(row[1], mine, "prompt")
         row[1].set(title=place, ylabel=PHASES["prompt"])
         speeds = speeds_of(mine)
-        gains.append(over(speeds, "helix", [m for m in speeds if m != "helix" and not m.startswith("own")]))
+        gains.append(ratios(speeds, "helix", [m for m in speeds if m != "helix" and not m.startswith("own")]))
     what = "scheduler" if (table["method"] == "random").any() else "placement"
-    each = ", ".join(f"{span(g)} in {place}" for g, place in zip(gains, places, strict=True))
+    each = ", ".join(f"{range_text(g)} in {place}" for g, place in zip(gains, places, strict=True))
     headline(figure, f"What Helix's {what} alone is worth, times the others' throughput: {each}")
     finish(figure, grid.flat, table)
     return figure
@@ -114,18 +120,18 @@ def speeds_of(part: pd.DataFrame) -> dict[str, float]:
 def finish(figure: Figure, all_axes: Any, table: pd.DataFrame, more: Sequence[Artist] = ()) -> None:
     """Sizes of text, and one legend below: the sources that are shown, and `more`."""
     for axes in all_axes:
-        small(axes)
+        set_text_sizes(axes)
         axes.title.set_fontsize(LABEL_PT)
     looks = {_look(m, s) for m, s in zip(table["method"], table["source"], strict=True)}
     patches = [
-        Patch(facecolor=colour, hatch=hatch * 2, edgecolor="white", label=LABELS.get(look, look))
+        hatched_patch(colour, hatch, LABELS.get(look, look))
         for look, (colour, hatch) in LOOKS.items()
         if look in looks
     ]
     handles = [*patches, *more]
     letters = sum(len(str(h.get_label())) for h in handles)
     columns = len(handles) if letters < 95 else (len(handles) + 1) // 2
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
+    legend_below(figure, columns, handles=handles)
 
 
 def _look(method: str, source: str) -> str:
@@ -151,12 +157,9 @@ def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
         for x, source in zip(places(place, len(sources), pitch), sources, strict=True):
             height = float(values[method, source])
             colour, hatch = LOOKS[_look(method, source)]
-            axes.bar(x, height, pitch - 0.02, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+            axes.bar(x, height, pitch - 0.02, color=colour, hatch=hatch, **EDGE)
             if labels:
-                text = f"{height:.0f}"
-                axes.annotate(
-                    text, (x, height), (0, 1.5), textcoords="offset points", ha="center", fontsize=SMALLEST_PT
-                )
+                label_above(axes, x, height, f"{height:.0f}")
     _methods_axis(axes, methods)
     axes.margins(y=0.12)
 
@@ -175,10 +178,8 @@ def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
             stats = dict(zip(BOX_KEYS, (float(values[k]) for k in keys), strict=True))
             box(axes, x, stats, colour, hatch)
     axes.set_yscale("log")
-    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]
     low, high = axes.get_ylim()
-    axes.set_yticks([t for t in ticks if low <= t <= high], [f"{t:g}" for t in ticks if low <= t <= high])
-    axes.minorticks_off()
+    log_ticks(axes, "y", [t for t in LATENCY_TICKS_S if low <= t <= high])
     _methods_axis(axes, methods)
 
 
@@ -195,7 +196,7 @@ def box(axes: Axes, x: float, stats: dict[str, float], colour: str, hatch: str) 
         whiskerprops={"color": "0.25", "linewidth": 0.8},
         capprops={"color": "0.25", "linewidth": 0.8},
     )
-    drawn["boxes"][0].set(facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+    drawn["boxes"][0].set(facecolor=colour, hatch=hatch, **EDGE)
 
 
 def pitch_of(part: pd.DataFrame) -> float:

@@ -1,26 +1,35 @@
-"""What all pictures share: how a method looks wherever it is drawn, and sizes of text.
+"""What all pictures share: the look of each method, sizes of text, legends, and bars of machines.
 
-A method has one colour, one hatch and one mark in every picture, so that a reader who has learnt one legend can read
-the next; hatches and marks tell them apart in grey. Printed a page's text width wide, no text is under 6 points.
+A method has one colour, one hatch and one mark in every picture, so that a reader who knows one legend can read the
+next picture. Hatches and marks tell methods apart in grey. Pictures are as wide as the text of a printed page, and no
+text is smaller than 6 points.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from helix_kit.plots.bars import WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS, mix
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SMALLEST_PT, TICKS_PT, LABEL_PT, TITLE_PT, HEADLINE_PT = 6.0, 6.5, 7.5, 8.0, 8.5
 
-LETTERS = 104
-"""Of a headline's line."""
+LINE_LETTERS = 104
+"""Letters in a line of a headline."""
+EDGE: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}
+"""Arguments of matplotlib's bars: the edge of every bar."""
+BELOW = "outside lower center"
+"""Where matplotlib puts the legend of a figure."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,11 @@ class Look:
     colour: str
     hatch: str
     mark: str
-    """Of matplotlib's markers."""
+    """One of matplotlib's markers."""
 
     def bar(self) -> dict[str, Any]:
         """Arguments of matplotlib's bars."""
-        look = {"color": self.colour, "hatch": self.hatch, "label": self.label}
-        return {**look, "edgecolor": "white", "linewidth": 0.4}
+        return {"color": self.colour, "hatch": self.hatch, "label": self.label, **EDGE}
 
 
 METHODS = {
@@ -67,15 +75,37 @@ PLACES = {
     "geo24": "three regions, 24 machines",
     "cluster10": "one cluster, 10 machines",
 }
-"""Setups and presets of clusters, in words."""
+"""Readable names of setups and presets of clusters."""
+
+
+def new_figure(height_in: float) -> Figure:
+    """A figure as wide as a page's text, whose panels and legend matplotlib arranges."""
+    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
 
 
 def headline(figure: Figure, text: str) -> None:
-    """What is to be seen, above everything, in as many lines as it takes."""
-    figure.suptitle(textwrap.fill(text, LETTERS), x=0.008, ha="left", fontsize=HEADLINE_PT, linespacing=1.15)
+    """Write what the figure shows above everything, in as many lines as it takes."""
+    figure.suptitle(textwrap.fill(text, LINE_LETTERS), x=0.008, ha="left", fontsize=HEADLINE_PT, linespacing=1.15)
 
 
-def small(axes: Axes) -> None:
+def legend_below(
+    figure: Figure, columns: int, *, handles: Sequence[Artist] | None = None, size_pt: float = 7.0
+) -> None:
+    """One legend below all panels; `handles` None: the labelled marks of all panels."""
+    style: dict[str, Any] = {"loc": BELOW, "ncols": columns, "frameon": False, "fontsize": size_pt}
+    if handles is None:
+        figure.legend(**style)
+    else:
+        figure.legend(handles=handles, **style)
+
+
+def legend_of(figure: Figure, axes: Axes, columns: int) -> None:
+    """The legend of one panel, below all panels: for panels that have the same legend."""
+    handles, _ = axes.get_legend_handles_labels()
+    legend_below(figure, columns, handles=handles)
+
+
+def set_text_sizes(axes: Axes) -> None:
     """Sizes of a panel's text."""
     axes.tick_params(labelsize=TICKS_PT)
     axes.xaxis.label.set_fontsize(LABEL_PT)
@@ -83,17 +113,76 @@ def small(axes: Axes) -> None:
     axes.title.set_fontsize(TITLE_PT)
 
 
-def span(values: Iterable[float], form: str = "{:.2f}") -> str:
-    """``1.10 to 2.24``, or one number when both ends read the same.
+def finish_axes(axes: Axes) -> None:
+    """The look of every panel with axes: no box, light lines behind the marks, sizes of text."""
+    tidy(axes)
+    set_text_sizes(axes)
 
-    >>> span([2.24, 1.1, 1.7]), span([1.04, 1.01], "{:.1f}")
+
+def grid_both_ways(axes: Axes) -> None:
+    """Light vertical lines beside the horizontal ones, for panels of points."""
+    axes.grid(axis="x", color="0.88", linewidth=0.6)
+
+
+def log_ticks(axes: Axes, which: str, values: Iterable[float], form: str = "{:g}") -> None:
+    """Ticks of a logarithmic axis (``x`` or ``y``) written out as plain numbers, and no minor ticks."""
+    ticks = list(values)
+    set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
+    set_ticks(ticks, [form.format(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
+def label_above(axes: Axes, x: float, height: float, text: str, *, points: float = 1.5) -> None:
+    """A small label `points` above the end of a bar or a mark."""
+    axes.annotate(text, (x, height), (0, points), textcoords="offset points", ha="center", fontsize=SMALLEST_PT)
+
+
+def hatched_patch(colour: str, hatch: str, label: str) -> Patch:
+    """An entry of a legend; its hatch is twice as dense, since the patch is small."""
+    return Patch(facecolor=colour, hatch=hatch * 2, edgecolor="white", label=label)
+
+
+def draw_machine(
+    axes: Axes, layers: tuple[float, float], y: float, share: float, look: tuple[str, str], *, height: float, full: float
+) -> None:
+    """A machine as a bar over its layers [start, end), filled from below to the used share of its capacity.
+
+    `look` is colour and hatch; `full` says how much of the colour the filling has.
+    """
+    colour, hatch = look
+    start, width = layers[0], layers[1] - layers[0]
+    axes.add_patch(Rectangle((start, y - height / 2), width, height, facecolor=mix(colour, "#ffffff", 0.18)))
+    axes.add_patch(
+        Rectangle(
+            (start, y + height / 2 - height * share), width, height * share, facecolor=mix(colour, "#ffffff", full),
+            hatch=hatch, edgecolor="white", linewidth=0,
+        )
+    )  # fmt: skip
+
+
+def outline_machine(
+    axes: Axes, layers: tuple[float, float], y: float, *, height: float, colour: str, linewidth: float
+) -> None:
+    """The outline of a machine's bar."""
+    box = ((layers[0], y - height / 2), layers[1] - layers[0], height)
+    axes.add_patch(Rectangle(*box, fill=False, edgecolor=colour, linewidth=linewidth))
+
+
+def range_text(values: Iterable[float], form: str = "{:.2f}") -> str:
+    """The range of values as text: ``1.10 to 2.24``, or one number if both ends read the same.
+
+    >>> range_text([2.24, 1.1, 1.7]), range_text([1.04, 1.01], "{:.1f}")
     ('1.10 to 2.24', '1.0')
     """
-    found = list(values)
-    low, high = form.format(min(found)), form.format(max(found))
+    known = list(values)
+    low, high = form.format(min(known)), form.format(max(known))
     return low if low == high else f"{low} to {high}"
 
 
-def over(speeds: Mapping[str, float], method: str, others: Iterable[str]) -> list[float]:
-    """A method's value over that of each of `others` that is there."""
+def ratios(speeds: Mapping[str, float], method: str, others: Iterable[str]) -> list[float]:
+    """A method's value over that of each of `others`, if both are known.
+
+    >>> ratios({"helix": 6.0, "swarm": 3.0}, "helix", ["swarm", "petals"])
+    [2.0]
+    """
     return [speeds[method] / speeds[other] for other in others if method in speeds and other in speeds]

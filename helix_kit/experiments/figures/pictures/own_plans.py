@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.looks import METHODS, headline, small, span
+from helix_kit.experiments.figures.pictures.looks import (
+    METHODS,
+    headline,
+    legend_of,
+    new_figure,
+    range_text,
+    set_text_sizes,
+)
 from helix_kit.plots.bars import WIDTH_IN, grouped_bars
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ PLACES = {"single": "one\ncluster", "geo": "three\nregions", "hetero42": "seven\
 
 def draw_own_plans(table: pd.DataFrame) -> Figure:
     """Left the max flow of each plan as a share of the bound; right what it serves offline, times Helix's plan."""
-    figure = Figure(figsize=(WIDTH_IN, 3.1), layout="constrained")
+    figure = new_figure(3.1)
     left, right = figure.subplots(1, 2)
     one = table.drop_duplicates(["setup", "model", "objective"])
     keys = ["setup", "model"]
@@ -42,13 +49,12 @@ def draw_own_plans(table: pd.DataFrame) -> Figure:
     right.axhline(1, color="0.2", lw=0.8, zorder=0.9)
     right.margins(y=0.2)
     for axes in (left, right):
-        small(axes)
+        set_text_sizes(axes)
     wide = shown.pivot(index="case", columns="objective", values=["share", "served"])
     headline(
         figure,
-        f"Plans made to serve carry {span(wide['share', 'served'], '{:.0f}')} % of the possible flow and serve "
-        f"{span(wide['served', 'served'])} times Helix's plans",
+        f"Plans made to serve carry {range_text(wide['share', 'served'], '{:.0f}')} % of the possible flow and serve "
+        f"{range_text(wide['served', 'served'])} times Helix's plans",
     )
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    legend_of(figure, left, 3)
     return figure

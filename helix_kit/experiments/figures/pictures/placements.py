@@ -11,7 +11,19 @@ from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, TITLE_PT, headline, small
+from helix_kit.experiments.figures.pictures.looks import (
+    SMALLEST_PT,
+    TITLE_PT,
+    draw_machine,
+    finish_axes,
+    grid_both_ways,
+    headline,
+    legend_below,
+    log_ticks,
+    new_figure,
+    outline_machine,
+    set_text_sizes,
+)
 from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
 from helix_kit.plots.scene import Curve, Point, Text
 from helix_kit.plots.theme import KIND_COLOURS, mix
@@ -21,6 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PIXELS = 700
+BAR_HEIGHT = 0.76
+"""Height of a machine's bar; from one machine to the next it is 1."""
 REQUESTS = {
     "request 1": ("#000000", "-", -3.0),
     "request 2": (mix(KIND_COLOURS[3], "#000000", 0.75), (0, (3.0, 1.2)), 3.0),
@@ -95,26 +109,20 @@ def draw_placements(table: pd.DataFrame) -> Figure:
     methods, kinds = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["kind"]))
     names = list(dict.fromkeys(table.sort_values(["region", "kind"], kind="stable")["node"]))
     flows: dict[str, float] = {}
-    figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
+    figure = new_figure(4.4)
     for axes, method in zip(figure.subplots(1, len(methods), sharey=True), methods, strict=True):
         part = table[table["method"] == method]
         for row in rows_of(part):
             y, kind = names.index(row.node), kinds.index(row.kind)
             colour, used = KIND_COLOURS[kind], min(1.0, row.flow_tokens_per_s / row.capacity_tokens_per_s)
-            width = row.end - row.start
-            axes.add_patch(Rectangle((row.start, y - 0.38), width, 0.76, facecolor=mix(colour, "#ffffff", 0.18)))
-            axes.add_patch(
-                Rectangle(
-                    (row.start, y + 0.38 - 0.76 * used), width, 0.76 * used, facecolor=mix(colour, "#ffffff", 0.8),
-                    hatch=HATCHES[kind], edgecolor="white", linewidth=0,
-                )
-            )  # fmt: skip
-            axes.add_patch(Rectangle((row.start, y - 0.38), width, 0.76, fill=False, edgecolor=colour, linewidth=0.6))
+            layers, look = (row.start, row.end), (colour, HATCHES[kind])
+            draw_machine(axes, layers, y, used, look, height=BAR_HEIGHT, full=0.8)
+            outline_machine(axes, layers, y, height=BAR_HEIGHT, colour=colour, linewidth=0.6)
         flows[method] = float(part["max_flow_tokens_per_s"].iloc[0])
         axes.set_title(f"{method}: {flows[method]:,.0f} tokens/s", fontsize=TITLE_PT)
         axes.set(xlim=(0, table["end"].max()), ylim=(len(names) - 0.4, -0.6), xlabel="layer")
         axes.set_yticks(range(len(names)), names)
-        small(axes)
+        set_text_sizes(axes)
         axes.tick_params(labelsize=SMALLEST_PT, length=0)
         axes.set_xticks(range(0, int(table["end"].max()) + 1, 20))
         axes.spines[["top", "right"]].set_visible(False)
@@ -130,7 +138,7 @@ def draw_placements(table: pd.DataFrame) -> Figure:
         for i, kind in enumerate(kinds)
     ]
     patches.append(Patch(facecolor="0.9", edgecolor="0.5", label="pale: capacity that no flow uses"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=7)
+    legend_below(figure, len(patches), handles=patches)
     return figure
 
 
@@ -148,16 +156,16 @@ def _name_regions(axes: Axes, table: pd.DataFrame, names: list[str], *, named: b
             )  # fmt: skip
 
 
-PAPER = ("T4", "L4", "V100-16G", "A100-40G")
+PAPER_GPUS = ("T4", "L4", "V100-16G", "A100-40G")
 """Kinds of GPU in the published clusters."""
 
 
 def draw_catalogue(table: pd.DataFrame) -> Figure:
     """Compute against bandwidth; the area of a mark is the memory."""
-    figure = Figure(figsize=(WIDTH_IN, 3.0), layout="constrained")
+    figure = new_figure(3.0)
     axes = figure.subplots()
-    for label, part in (("in the paper's clusters", table[table["gpu"].isin(PAPER)]),
-                        ("others", table[~table["gpu"].isin(PAPER)])):  # fmt: skip
+    for label, part in (("in the paper's clusters", table[table["gpu"].isin(PAPER_GPUS)]),
+                        ("others", table[~table["gpu"].isin(PAPER_GPUS)])):  # fmt: skip
         old = label != "others"
         axes.scatter(
             part["memory_bandwidth_gb_per_s"], part["fp16_tflops"], s=4 * part["memory_gb"], linewidths=1.0,
@@ -178,12 +186,10 @@ def draw_catalogue(table: pd.DataFrame) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="memory bandwidth, GB/s", ylabel="FP16 compute, TFLOPS")
     axes.set(xlim=(240, 8000), ylim=(48, 1900))
     ticks = {"x": (300, 500, 1000, 2000, 5000), "y": (50, 100, 200, 500, 1000)}
-    axes.set_xticks(ticks["x"], [f"{t:,}" for t in ticks["x"]])
-    axes.set_yticks(ticks["y"], [f"{t:,}" for t in ticks["y"]])
-    axes.minorticks_off()
-    tidy(axes)
-    axes.grid(axis="x", color="0.88", linewidth=0.6)
-    small(axes)
+    for which, values in ticks.items():
+        log_ticks(axes, which, values, "{:,}")
+    finish_axes(axes)
+    grid_both_ways(axes)
     looks = ((KIND_COLOURS[0], "o", "in the paper's clusters"), (mix(KIND_COLOURS[1], "#ffffff", 0.6), "s", "others"))
     signs = [Line2D([], [], ls="", marker=m, color=c, mec="0.25", ms=6, label=name) for c, m, name in looks]
     axes.legend(handles=signs, frameon=False, fontsize=7, loc="upper left")

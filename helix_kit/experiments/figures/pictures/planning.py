@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.looks import METHODS as LOOKS
-from helix_kit.experiments.figures.pictures.looks import MODELS, PLACES, headline, small, span
+from helix_kit.experiments.figures.pictures.looks import (
+    MODELS,
+    PLACES,
+    headline,
+    legend_below,
+    new_figure,
+    range_text,
+    set_text_sizes,
+    METHODS as LOOKS,
+)
 from helix_kit.plots.bars import WIDTH_IN, grouped_bars
 
 if TYPE_CHECKING:
@@ -18,7 +26,7 @@ METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate")
 
 def draw_methods(table: pd.DataFrame) -> Figure:
     """Bars by case and method, per cent of the best bound known."""
-    figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
+    figure = new_figure(3.2)
     axes = figure.subplots()
     places = table["cluster"].map(PLACES).str.replace(", ", "\n").str.replace(" of ", "\nof ")
     table = table.assign(case=places + "\n" + table["model"].map(MODELS))
@@ -33,7 +41,7 @@ def draw_methods(table: pd.DataFrame) -> Figure:
     axes.axhline(100, color="0.2", lw=0.8, zorder=0.9)
     axes.set(ylabel="max flow, % of the proven bound", ylim=(0, 121))
     ours = share[share["method"] == "pattern"]["share"]
-    headline(figure, f"Our pattern program carries {span(ours, '{:.0f}')} % of what is proven possible, everywhere")
-    small(axes)
-    figure.legend(loc="outside lower center", ncols=len(METHODS), frameon=False, fontsize=7)
+    headline(figure, f"Our pattern program carries {range_text(ours, '{:.0f}')} % of what is proven possible, everywhere")
+    set_text_sizes(axes)
+    legend_below(figure, len(METHODS))
     return figure

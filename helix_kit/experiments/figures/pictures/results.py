@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from helix_kit.experiments.figures.pictures.evaluation import BASELINES, speeds_of
-from helix_kit.experiments.figures.pictures.looks import METHODS, MODELS, PLACES, headline, over, small, span
+from helix_kit.experiments.figures.pictures.looks import (
+    METHODS,
+    MODELS,
+    PLACES,
+    finish_axes,
+    grid_both_ways,
+    headline,
+    legend_below,
+    log_ticks,
+    new_figure,
+    range_text,
+    ratios,
+)
 from helix_kit.plots.bars import WIDTH_IN, tidy
 
 if TYPE_CHECKING:
@@ -23,7 +35,7 @@ def draw_results(table: pd.DataFrame) -> Figure:
     columns = ["section", "setup", "model", "mode"]
     cases = list(dict.fromkeys(zip(*(table[c] for c in columns), strict=True)))
     speeds = [speeds_of(table[(table[columns] == case).all(axis=1)]) for case in cases]
-    figure = Figure(figsize=(WIDTH_IN, 0.26 * len(cases) + 1.1), layout="constrained")
+    figure = new_figure(0.26 * len(cases) + 1.1)
     axes = figure.subplots()
     for method, look in METHODS.items():
         shift = -SHIFT if method.startswith("own") else 0.0 if method == "helix" else SHIFT
@@ -38,15 +50,13 @@ def draw_results(table: pd.DataFrame) -> Figure:
     axes.set(
         xscale="log", xlabel="decode throughput, times that of Helix's published plan", ylim=(len(cases) - 0.5, -0.5)
     )
-    axes.set_xticks(TICKS, [f"{t:g}" for t in TICKS])
-    axes.minorticks_off()
+    log_ticks(axes, "x", TICKS)
     axes.set_yticks(range(len(cases)), [f"{c[0]}  {PLACES.get(c[1], c[1])}, {MODELS[c[2]]}, {c[3]}" for c in cases])
-    tidy(axes)
-    small(axes)
-    axes.grid(axis="x", color="0.88", linewidth=0.6)
-    gains = [ratio for s in speeds for ratio in over(s, "helix", BASELINES)]
-    own = [ratio for s in speeds for ratio in over(s, "own served", ("helix",))]
-    text = f"Helix serves {span(gains)} times what Swarm and separate pipelines do"
-    headline(figure, text + (f"; our plans made to serve, {span(own)} times Helix" if own else ""))
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    finish_axes(axes)
+    grid_both_ways(axes)
+    gains = [ratio for s in speeds for ratio in ratios(s, "helix", BASELINES)]
+    own = [ratio for s in speeds for ratio in ratios(s, "own served", ("helix",))]
+    text = f"Helix serves {range_text(gains)} times what Swarm and separate pipelines do"
+    headline(figure, text + (f"; our plans made to serve, {range_text(own)} times Helix" if own else ""))
+    legend_below(figure, 5)
     return figure

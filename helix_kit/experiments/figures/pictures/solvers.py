@@ -10,7 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from helix_kit.experiments.figures.pictures.looks import METHODS, MODELS, PLACES, SMALLEST_PT, headline, small, span
+from helix_kit.experiments.figures.pictures.looks import (
+    EDGE,
+    METHODS,
+    MODELS,
+    PLACES,
+    SMALLEST_PT,
+    finish_axes,
+    hatched_patch,
+    headline,
+    label_above,
+    legend_below,
+    legend_of,
+    new_figure,
+    range_text,
+)
 from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
@@ -23,44 +37,42 @@ PUBLISHED, OURS = (KIND_COLOURS[4], HATCHES[0]), (KIND_COLOURS[0], HATCHES[2])
 
 def draw_sizes(table: pd.DataFrame) -> Figure:
     """Constraints and variables, ours and published."""
-    figure = Figure(figsize=(WIDTH_IN, 2.9), layout="constrained")
+    figure = new_figure(2.9)
     cases = [f"{row.cluster}\n{row.links_per_node} links" for row in rows_of(table)]
     for axes, what in zip(figure.subplots(1, 2), ("constraints", "variables"), strict=True):
         pairs = ((f"{what}_published", "published solver log", PUBLISHED), (what, "built here", OURS))
         for index, (column, label, (colour, hatch)) in enumerate(pairs):
             x = np.arange(len(cases)) + (index - 0.5) * 0.4
             bars = axes.bar(
-                x, table[column], 0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label
+                x, table[column], 0.38, color=colour, hatch=hatch, **EDGE, label=label
             )
             axes.bar_label(bars, fmt="{:,.0f}", fontsize=SMALLEST_PT, padding=2, rotation=90)
         axes.set_xticks(range(len(cases)), cases)
         axes.set(ylabel=f"number of {what}")
         axes.margins(y=0.2)
-        tidy(axes)
-        small(axes)
+        finish_axes(axes)
         axes.tick_params(axis="x", labelsize=SMALLEST_PT)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    legend_of(figure, axes, 2)
     sizes = table.pivot(index="cluster", columns="links_per_node", values="constraints")
     sizes.columns = [str(c) for c in sizes.columns]
     left = (100 * sizes["12"] / sizes["all"]).dropna()
     same = (table["constraints"] == table["constraints_published"]).all()
     same &= (table["variables"] == table["variables_published"]).all()
-    text = f"Pruning to 12 links a machine leaves {span(left, '{:.0f}')} % of the paper's program"
+    text = f"Pruning to 12 links a machine leaves {range_text(left, '{:.0f}')} % of the paper's program"
     headline(figure, text + (", which is built here to its published size" if same else ""))
     return figure
 
 
 def draw_quality(table: pd.DataFrame) -> Figure:
     """Flow as a share of the proven optimum, a bar a method."""
-    figure = Figure(figsize=(WIDTH_IN, 2.8), layout="constrained")
+    figure = new_figure(2.8)
     axes = figure.subplots()
     share = 100 * table["share_of_optimum"]
     looks = {"Gurobi": PUBLISHED, "paper's program": OURS, "pattern": (KIND_COLOURS[2], HATCHES[4])}
     for y, (method, value) in enumerate(zip(table["method"], share, strict=True)):
         # Heuristics have one grey: what counts is whose program it is.
         colour, hatch = next((look for name, look in looks.items() if name in method), ("0.6", HATCHES[3]))
-        axes.barh(y, value, 0.7, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+        axes.barh(y, value, 0.7, color=colour, hatch=hatch, **EDGE)
         # The published separate pipelines put more layers on some machines than their maximum.
         note = ": overfills machines" if value > 100.1 else ""
         axes.text(
@@ -73,8 +85,7 @@ def draw_quality(table: pd.DataFrame) -> Figure:
     optimum = table["flow_tokens_per_s"].iloc[0]
     axes.set(xlabel=f"max flow, % of the proven optimum ({optimum:.3f} tokens/s)", xlim=(0, 140))
     axes.set_xticks(range(0, 101, 20))
-    tidy(axes)
-    small(axes)
+    finish_axes(axes)
     axes.grid(visible=False, axis="y")
     best = 100 * table[table["method"].str.startswith("pattern")]["share_of_optimum"].min()
     headline(
@@ -93,7 +104,7 @@ VARIANTS = {
 
 def draw_ablations(table: pd.DataFrame) -> Figure:
     """Per cluster: the flow of each variant with Gurobi's time to it, and decode throughput."""
-    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained")
+    figure = new_figure(5.0)
     grid = figure.subplots(2, 2)
     gains = []
     for column, cluster in enumerate(dict.fromkeys(table["cluster"])):
@@ -109,7 +120,7 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
             # Zero seconds: the solver never got beyond the plan that it was given.
             after = "" if np.isnan(seconds) else f"\nafter {seconds:,.0f} s" if seconds else "\nfrom the start"
             text = f"{flow:,.0f}{after}"
-            top.annotate(text, (x, flow), (0, 2), textcoords="offset points", ha="center", fontsize=SMALLEST_PT)
+            label_above(top, x, flow, text, points=2)
         top.set_xticks(range(len(shown)), [VARIANTS[v] for v in shown])
         top.set(title=f"{PLACES[cluster]}: max flow", ylabel="max flow, tokens/s")
         top.margins(y=0.24)
@@ -118,17 +129,16 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
         bottom.set(title=f"{PLACES[cluster]}: served", ylabel="decode throughput, tokens/s")
         for axes in (top, bottom):
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            tidy(axes)
-            small(axes)
+            finish_axes(axes)
             axes.tick_params(axis="x", labelsize=SMALLEST_PT)
         gains.append(part.loc["pruned, with initial values", "decode_ours"] / part.loc["not pruned", "decode_ours"])
     handles, _ = bottom.get_legend_handles_labels()
     ours = METHODS["pattern"]
-    green = Patch(facecolor=ours.colour, hatch=ours.hatch * 2, edgecolor="white", label="our plan, our simulator")
-    figure.legend(handles=[*handles, green], loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    green = hatched_patch(ours.colour, ours.hatch, "our plan, our simulator")
+    legend_below(figure, 3, handles=[*handles, green])
     headline(
         figure,
-        f"With pruning Gurobi's plans serve {span(gains)} times as much as without; our program carries most "
+        f"With pruning Gurobi's plans serve {range_text(gains)} times as much as without; our program carries most "
         "without pruning or initial values (more flow is not always more served)",
     )
     return figure
@@ -144,7 +154,7 @@ def _served(axes: Axes, part: pd.DataFrame, variants: list[str]) -> None:
             at = x + (index - (len(found) - 1) / 2) * 0.36
             bar = axes.bar(
                 at, value, 0.34, color=look.colour if look else colour, hatch=look.hatch if look else hatch,
-                edgecolor="white", linewidth=0.4,
+                **EDGE,
                 label=label if x == 0 else None,
             )  # fmt: skip
             axes.bar_label(bar, fmt="%.0f", fontsize=SMALLEST_PT, padding=1)
@@ -165,7 +175,7 @@ EARLIEST_S = 0.01
 def draw_convergence(table: pd.DataFrame) -> Figure:
     """A panel a cluster: value and bound over seconds, both axes logarithmic."""
     clusters = list(dict.fromkeys(table["cluster"]))
-    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained")
+    figure = new_figure(5.0)
     longest = []
     for axes, cluster in zip(figure.subplots(2, 2, sharex=True).flat, clusters, strict=False):
         part = table[table["cluster"] == cluster]
@@ -183,12 +193,10 @@ def draw_convergence(table: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.minorticks_off()
-        tidy(axes)
-        small(axes)
-    handles, labels = axes.get_legend_handles_labels()
+        finish_axes(axes)
+    handles, _ = axes.get_legend_handles_labels()
     kinds = [Line2D([], [], color="0.3", ls=s, lw=1.2, label=n) for n, s in (("value", "-"), ("proven bound", "--"))]
-    figure.legend([*handles, *kinds], [*labels, "value", "proven bound"], loc="outside lower center", ncols=3,
-                  frameon=False, fontsize=7)  # fmt: skip
+    legend_below(figure, 3, handles=[*handles, *kinds])
     known = f"within {max(longest):.0f} s, everywhere" if longest else "everywhere"
     last = table[table["solver"] == "Gurobi (published)"].groupby("cluster").tail(1)
     met = last[last["bound_tokens_per_s"] < 1.01 * last["flow_tokens_per_s"]]

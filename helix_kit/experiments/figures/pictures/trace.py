@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, headline, small
+from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, finish_axes, headline, new_figure
 from helix_kit.plots.bars import WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def draw_trace(table: pd.DataFrame) -> Figure:
     """Lengths on the left, arrivals on the right."""
-    figure = Figure(figsize=(WIDTH_IN, 2.6), layout="constrained")
+    figure = new_figure(2.6)
     left, right = figure.subplots(1, 2)
     means = {}
     for colour, style, name in zip(KIND_COLOURS, ("-", "--"), ("input", "output"), strict=False):
@@ -37,8 +37,7 @@ def draw_trace(table: pd.DataFrame) -> Figure:
     right.text(len(arrivals), rate + 0.1, f"mean {rate:.1f}", fontsize=SMALLEST_PT, color="0.25", ha="right")
     right.set(xlabel="minutes", ylabel="requests/s", xlim=(0, len(arrivals)), ylim=(0, None))
     for axes in (left, right):
-        tidy(axes)
-        small(axes)
+        finish_axes(axes)
     headline(
         figure,
         f"Conversation requests: {means['input']:,.0f} tokens in, {means['output']:,.0f} out on average; "

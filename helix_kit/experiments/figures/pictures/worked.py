@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from helix_kit.experiments.figures.pictures.looks import LABEL_PT, SMALLEST_PT, TICKS_PT, headline
+from helix_kit.experiments.figures.pictures.looks import (
+    LABEL_PT,
+    SMALLEST_PT,
+    TICKS_PT,
+    draw_machine,
+    headline,
+    legend_below,
+    new_figure,
+    outline_machine,
+)
 from helix_kit.plots.bars import WIDTH_IN, rows_of
 from helix_kit.plots.theme import CUT_COLOUR, KIND_COLOURS, mix
 
@@ -21,12 +30,14 @@ TITLES = {
     "balanced": "balanced: shares by speed",
     "network-aware": "network-aware: by max flow",
 }
+BAR_HEIGHT = 0.72
+"""Height of a machine's bar; from one machine to the next it is 1."""
 REGIONS = {"near": (KIND_COLOURS[0], ""), "far": (KIND_COLOURS[1], "///")}
 
 
 def draw_splits(table: pd.DataFrame) -> Figure:
     """A panel a split: a bar from the first to the last layer of each machine, filled to its use."""
-    figure = Figure(figsize=(WIDTH_IN, 2.8), layout="constrained")
+    figure = new_figure(2.8)
     panels = figure.subplots(1, len(TITLES), sharey=True)
     names = list(dict.fromkeys(table["node"]))
     flows: dict[str, float] = {}
@@ -36,16 +47,10 @@ def draw_splits(table: pd.DataFrame) -> Figure:
         for row in rows_of(part):
             y, colour = names.index(row.node), REGIONS[row.region][0]
             used = row.flow_tokens_per_s / row.capacity_tokens_per_s
-            width = row.end - row.start
-            axes.add_patch(Rectangle((row.start, y - 0.36), width, 0.72, facecolor=mix(colour, "#ffffff", 0.18)))
-            axes.add_patch(
-                Rectangle(
-                    (row.start, y + 0.36 - 0.72 * used), width, 0.72 * used, facecolor=mix(colour, "#ffffff", 0.75),
-                    hatch=REGIONS[row.region][1], edgecolor="white", linewidth=0,
-                )
-            )  # fmt: skip
+            layers = (row.start, row.end)
+            draw_machine(axes, layers, y, used, REGIONS[row.region], height=BAR_HEIGHT, full=0.75)
             edge, line = (CUT_COLOUR, 2.0) if row.in_min_cut else (colour, 0.8)
-            axes.add_patch(Rectangle((row.start, y - 0.36), width, 0.72, fill=False, edgecolor=edge, linewidth=line))
+            outline_machine(axes, layers, y, height=BAR_HEIGHT, colour=edge, linewidth=line)
             if not row.in_min_cut and used < 0.995:
                 left = row.start > 12 and row.node not in beside
                 side = row.start - 0.5 if left else row.end + 0.5
@@ -67,7 +72,7 @@ def draw_splits(table: pd.DataFrame) -> Figure:
     ]
     patches.append(Patch(facecolor="white", edgecolor=CUT_COLOUR, linewidth=2, label="limits the flow (min cut)"))
     link = Line2D([], [], color="0.35", ls="--", lw=1.2, label="slow link, 0.1 Gbit/s each (filling: share in use)")
-    figure.legend(handles=[*patches, link], loc="outside lower center", ncols=4, frameon=False, fontsize=SMALLEST_PT)
+    legend_below(figure, 4, handles=[*patches, link], size_pt=SMALLEST_PT)
     best, first = flows["network-aware"], flows["uniform"]
     headline(
         figure, f"The same five machines carry {best / first:.1f} times the tokens when the split knows the network"
