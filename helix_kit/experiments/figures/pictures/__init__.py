@@ -1,1 +1,3 @@
-"""One drawing function a figure, from a table to a matplotlib Figure: 7 inches wide, for colour, grey and print."""
+"""One function for each picture: from a table to a matplotlib Figure, 7 inches wide, to be read in colour and in grey."""
+
+__all__: list[str] = []

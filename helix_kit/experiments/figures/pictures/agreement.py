@@ -1,4 +1,4 @@
-"""Ours against published, number by number."""
+"""Our numbers against the published ones, a mark for each."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
 
 
 def _share(part: pd.DataFrame) -> float:
-    """Of numbers within the band."""
+    """The share of numbers within 5 %."""
     return float((part["difference_percent"].abs() <= 5).mean())
 
 

@@ -1,4 +1,4 @@
-"""Scaling, robustness, modern models."""
+"""Pictures beyond the paper: planning at scale, plans under wrong profiles, modern models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
     nodes, gaps = table["nodes"], 100 * table["gap"]
     seconds = [table.attrs.get(str(n), np.nan) for n in nodes]
     left.plot(nodes, seconds, "o-", color=KIND_COLOURS[0], lw=1.3, ms=4)
-    left.set(ylabel="seconds to plan and prove")
+    left.set(ylabel="seconds to plan and bound")
     right.plot(nodes, gaps, "s--", color=KIND_COLOURS[1], lw=1.3, ms=4)
     right.set(ylabel="gap to the proven bound, %")
     for axes, values, form in ((left, seconds, "{:.1f} s"), (right, gaps, "{:.2g} %")):
@@ -49,17 +49,17 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
         log_ticks(axes, "x", nodes, "{}")
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         finish_axes(axes)
-    known = "" if np.isnan(seconds[-1]) else f" in {seconds[-1]:.0f} s"
+    known = "" if np.isnan(seconds[-1]) else f" takes {seconds[-1]:.0f} s and"
     headline(
         figure,
-        f"A plan for {nodes.iloc[-1]:,} machines, with its proof,{known}: {gaps.iloc[-1]:.2g} % from the bound, never "
-        f"more than {gaps.max():.1f} %",
+        f"A plan for {nodes.iloc[-1]:,} machines{known} is within {gaps.iloc[-1]:.2g} % of its proven bound; no plan is "
+        f"more than {gaps.max():.1f} % from its bound",
     )
     return figure
 
 
 def draw_robustness(table: pd.DataFrame) -> Figure:
-    """Flow as planned (bar), and in worlds where the profiles were wrong: mean, worst twentieth, worst."""
+    """Flow as planned (bar) and in worlds with other profiles: mean, worst 5 % and worst world."""
     figure = new_figure(2.9)
     axes = figure.subplots()
     clusters, methods = list(dict.fromkeys(table["cluster"])), list(dict.fromkeys(table["method"]))
@@ -75,7 +75,7 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
             x = place + (index - (len(methods) - 1) / 2) * 0.21
             look = METHODS[method].bar()
             axes.bar(x, planned, 0.19, **{**look, "label": look["label"] if place == 0 else None})
-            # White under black, so that the marks are seen on every filling.
+            # White under black, so that the marks stand out on every filling.
             for ink, wider in (("white", 1.6), ("black", 0.0)):
                 axes.plot([x, x], [worst, mean], "-", color=ink, lw=0.9 + wider)
                 axes.plot([x, x], [p5, mean], "-", color=ink, lw=2.6 + wider)
@@ -91,14 +91,14 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
     finish_axes(axes)
     headline(
         figure,
-        f"With profiles wrong by up to 20 %, our plans keep {range_text(kept, '{:.0f}')} % of their flow in the worst world",
+        f"If profiles are wrong by up to 20 %, our plans keep {range_text(kept, '{:.0f}')} % of their flow in the worst world",
     )
     legend_below(figure, len(methods) + 3, size_pt=SMALLEST_PT)
     return figure
 
 
 def draw_modern(table: pd.DataFrame) -> Figure:
-    """A panel a model: flow by mix and method."""
+    """One panel for each model: flow by mix and method."""
     figure = new_figure(3.1)
     models = list(dict.fromkeys(table["model"]))
     order = [name for name in METHODS if (table["method"] == name).any()]
@@ -117,7 +117,7 @@ def draw_modern(table: pd.DataFrame) -> Figure:
         gains += list(wide["pattern"] / wide.drop(columns="pattern").max(axis=1))
     headline(
         figure,
-        f"Estimates, nothing measured: our plan carries {range_text(gains)} times the best baseline's flow on modern mixes",
+        f"Estimates, not measured: our plan carries {range_text(gains)} times the best baseline's flow on modern mixes",
     )
     legend_of(figure, axes, len(order))
     return figure

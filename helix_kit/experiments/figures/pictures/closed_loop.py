@@ -1,4 +1,4 @@
-"""Simulated and real, side by side."""
+"""Simulated and real workers side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOOKS = {"simulated": (KIND_COLOURS[4], HATCHES[0]), "real workers": (KIND_COLOU
 
 
 def draw_closed_loop(table: pd.DataFrame) -> Figure:
-    """Throughput, prompt and decode latency by load; what was measured comes in the table's attrs."""
+    """Throughput, prompt and decode latency by load; the measurements are in the table's attrs."""
     loads = list(dict.fromkeys(table["mode"]))
     figure = new_figure(2.9)
     speed, *latencies = figure.subplots(1, 3)
@@ -59,19 +59,19 @@ def draw_closed_loop(table: pd.DataFrame) -> Figure:
 
 
 def _headline(table: pd.DataFrame, loads: list[str]) -> str:
-    off = []
+    differences = []
     for load in loads:
         simulated = table[table["mode"] == load].set_index("metric")["value"]
         real = table.attrs.get(load, {})
-        off += [abs(real[m] / simulated[m] - 1) for m in MEDIANS if m in real]
-    if not off:
+        differences += [abs(real[m] / simulated[m] - 1) for m in MEDIANS if m in real]
+    if not differences:
         return "SmolLM2-135M on four workers, simulated (nothing was measured here)"
-    share = f"{100 * max(off):.0f} %"
-    return f"Four real workers serve SmolLM2-135M within {share} of what was simulated (throughput, medians)"
+    share = f"{100 * max(differences):.0f} %"
+    return f"Four real workers serve SmolLM2-135M within {share} of the simulation (throughput and median latencies)"
 
 
 def _name(load: str, table: pd.DataFrame) -> str:
-    """The load, and how much of the real run came late: an emulated machine cannot be faster than the real one."""
+    """The load, and the share of late steps: an emulated machine cannot be faster than the real one."""
     late = table.attrs.get(load, {}).get("late_steps_share")
     name = load.replace(" ", "\n")
     return name if late is None else f"{name}\n{100 * late:.0f} % of\nsteps late"

@@ -1,4 +1,4 @@
-"""Congestion by machine: shares of time as shades of one colour, with the numbers that matter written in."""
+"""Congestion by machine: shares of time as shades of one colour, with the larger numbers written in."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 PANELS = {
     "busy": "% of the time that a machine computes",
-    "blocked": "% of the time that it stands still with finished work: its links are full",
+    "blocked": "% of the time that it waits with finished work, because its links are full",
 }
 DRAWN, WRITTEN = 0.1, 0.05
-"""A panel is drawn where its largest share is at least the first; shares from the second on are written down."""
+"""A panel is drawn if its largest share is at least the first; shares of at least the second are written in."""
 
 
 def draw_congestion(table: pd.DataFrame) -> Figure:
-    """A panel a setup and share; machines from left to right by kind, schedulers from top to bottom."""
+    """One panel for each setup and share; machines from left to right by kind, schedulers from top to bottom."""
     setups = list(dict.fromkeys(table["setup"]))
     panels = [(s, p) for s in setups for p in PANELS if table.loc[table["setup"] == s, p].max() >= DRAWN]
     figure = new_figure(1.5 * len(panels) + 0.3)
@@ -60,7 +60,7 @@ def draw_congestion(table: pd.DataFrame) -> Figure:
 
 
 def _name_kinds(axes: Axes, nodes: list[str]) -> None:
-    """The kind under its machines' numbers, and a gap between kinds."""
+    """Write the kind under its machines' numbers, and leave a gap between kinds."""
     kinds = [_kind_and_number(n)[0] for n in nodes]
     for kind in dict.fromkeys(kinds):
         first = kinds.index(kind)
@@ -82,5 +82,5 @@ def _headline(table: pd.DataFrame, setups: list[str]) -> str:
     texts = []
     for setup in setups:
         mean = 100 * table[table["setup"] == setup].groupby("method")["busy"].mean()
-        texts.append(f"{mean['helix']:.0f} against {range_text(mean.drop('helix'), '{:.0f}')} % in {setup}")
-    return f"How much of the time machines compute with Helix's scheduler and with the others: {', '.join(texts)}"
+        texts.append(f"{mean['helix']:.0f} % against {range_text(mean.drop('helix'), '{:.0f}')} % in {setup}")
+    return f"Share of the time that machines compute, with Helix's scheduler against the others: {', '.join(texts)}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def draw_equal_load(table: pd.DataFrame) -> Figure:
-    """A row a setup: throughput with what was offered, prompt and decode latency."""
+    """One row for each setup: throughput with the offered load, prompt and decode latency."""
     setups = list(dict.fromkeys(table["setup"]))
     figure = new_figure(2.2 * len(setups) + 0.6)
     grid = figure.subplots(len(setups), 3, squeeze=False)
@@ -31,8 +31,8 @@ def draw_equal_load(table: pd.DataFrame) -> Figure:
             boxes(axes, mine, phase)
             axes.set(ylabel=PHASES[phase])
     line = Line2D([], [], color="black", lw=1.4, label="offered")
-    keeps = _who_keeps_up(table)
-    headline(figure, f"At the same rate for all, {keeps} with what is offered in all {len(setups)} places")
+    methods = _methods_that_keep_up(table)
+    headline(figure, f"At the same rate for all, {methods} with the offered load on all {len(setups)} clusters")
     finish(figure, grid.flat, table, more=[line])
     for axes in grid.flat:
         axes.tick_params(axis="x", labelsize=SMALLEST_PT, rotation=0)
@@ -46,15 +46,15 @@ def draw_equal_load(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _who_keeps_up(table: pd.DataFrame) -> str:
-    """Whose throughput is within 2 % of what is offered everywhere, as the subject of a sentence."""
+def _methods_that_keep_up(table: pd.DataFrame) -> str:
+    """Subject and verb of a sentence: the methods whose throughput is within 2 % of the offered load on every cluster."""
     same = table[
         (table["source"] == "same rate") & (table["metric"].isin(["decode_tokens_per_s", "offered_tokens_per_s"]))
     ]
     wide = same.pivot_table(index=["method", "setup"], columns="metric", values="value")
     least = (wide["decode_tokens_per_s"] / wide["offered_tokens_per_s"]).groupby("method").min()
     found = [method for method in methods_of(table) if least[method] > 0.98]
-    names = {"own served": "our served plans", "own flow": "our plans of most flow", "helix": "Helix's plans"}
+    names = {"own served": "our served plans", "own flow": "our plans with the largest flow", "helix": "Helix's plans"}
     if not found:
         return "no method keeps up"
     return ("only " if len(found) == 1 else "") + " and ".join(names.get(m, m) for m in found) + " keep up"

@@ -42,7 +42,7 @@ LOOKS = {
     "same rate": (KIND_COLOURS[4], HATCHES[0]),
     "rate by own max flow": (KIND_COLOURS[0], HATCHES[1]),
 }
-"""Colour and hatch by source; all but `OWN` are sources of rows, which stand beside each other in this order."""
+"""Colour and hatch by source, in the order of the bars. All but `OWN` are sources of rows."""
 LABELS = {
     "ours": "our simulator, published plans",
     OWN: "our simulator, our plans",
@@ -51,8 +51,8 @@ LABELS = {
     "rate by own max flow": "in proportion to max flow",
 }
 TICKS = {"own flow": "ours:\nmax flow", "own served": "ours:\nserved", "shortest_queue": "shortest\nqueue"}
-"""Methods that need two lines below their bars."""
-MODES = {"offline": "offline", "online": "online"}
+"""Names below the bars that need two lines."""
+MODES = ("offline", "online")
 PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
 QUANTILES = ("p5", "p25", "p50", "p75", "p95")
 BOX_KEYS = ("whislo", "q1", "med", "q3", "whishi")
@@ -81,8 +81,8 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
         for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
             boxes(axes, mine[mine["mode"] == "online"], phase)
             axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
-    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {range_text(gains)} times what the baselines do"
-    text += f", our plans {range_text(own)} times what Helix's do" if own else ""
+    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {range_text(gains)} times as much as the baselines"
+    text += f", our plans {range_text(own)} times as much as Helix's plans" if own else ""
     headline(figure, text)
     measured = (table["source"] == "published prototype").any()
     none = Patch(facecolor="none", edgecolor="0.6", label="published prototype: no values given")
@@ -91,7 +91,7 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
 
 
 def draw_deep_dive(table: pd.DataFrame) -> Figure:
-    """Throughput and prompt latency: in three regions beside the published simulation, in one beside the prototype."""
+    """Throughput and prompt latency in three regions (beside the published simulation) and in one (the prototype)."""
     places = list(dict.fromkeys(table["setup"]))
     figure = new_figure(2.2 * len(places) + 0.6)
     grid = figure.subplots(len(places), 2, squeeze=False)
@@ -106,7 +106,7 @@ def draw_deep_dive(table: pd.DataFrame) -> Figure:
         gains.append(ratios(speeds, "helix", [m for m in speeds if m != "helix" and not m.startswith("own")]))
     what = "scheduler" if (table["method"] == "random").any() else "placement"
     each = ", ".join(f"{range_text(g)} in {place}" for g, place in zip(gains, places, strict=True))
-    headline(figure, f"What Helix's {what} alone is worth, times the others' throughput: {each}")
+    headline(figure, f"Throughput with Helix's {what}, times that with the others: {each}")
     finish(figure, grid.flat, table)
     return figure
 
@@ -118,7 +118,7 @@ def speeds_of(part: pd.DataFrame) -> dict[str, float]:
 
 
 def finish(figure: Figure, all_axes: Any, table: pd.DataFrame, more: Sequence[Artist] = ()) -> None:
-    """Sizes of text, and one legend below: the sources that are shown, and `more`."""
+    """Set sizes of text, and draw one legend below with the sources that are shown and `more`."""
     for axes in all_axes:
         set_text_sizes(axes)
         axes.title.set_fontsize(LABEL_PT)
@@ -148,7 +148,7 @@ def methods_of(part: pd.DataFrame) -> list[str]:
 
 
 def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
-    """Decode throughput: a group a method, a bar a source, with `labels` its height over it."""
+    """Decode throughput: one group for each method, one bar for each source; `labels` writes the value over it."""
     values = part[part["metric"] == "decode_tokens_per_s"].set_index(["method", "source"])["value"]
     methods = methods_of(part)
     pitch = pitch_of(part)
@@ -165,7 +165,7 @@ def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
 
 
 def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
-    """Latency on a log scale (box: 25, 50, 75 %; whiskers: 5 and 95 %): a group a method, a box a source."""
+    """Latency on a log scale: one group for each method, one box (25, 50, 75 %; whiskers 5 and 95 %) for each source."""
     values = part.set_index(["method", "source", "metric"])["value"]
     methods = methods_of(part)
     pitch = pitch_of(part)
@@ -200,13 +200,13 @@ def box(axes: Axes, x: float, stats: dict[str, float], colour: str, hatch: str) 
 
 
 def pitch_of(part: pd.DataFrame) -> float:
-    """From bar to bar within a group, so that the largest group fills its place."""
-    most = max((len(_sources(part, m)) for m in methods_of(part)), default=1)
-    return min(0.4, 0.9 / max(most, 1))
+    """Distance from bar to bar within a group, such that the largest group fills its place."""
+    largest = max((len(_sources(part, m)) for m in methods_of(part)), default=1)
+    return min(0.4, 0.9 / max(largest, 1))
 
 
 def places(centre: float, count: int, pitch: float = 0.3) -> Sequence[float]:
-    """Where the bars of one group stand."""
+    """x of the bars of one group."""
     return [centre + (i - (count - 1) / 2) * pitch for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Our own plans: flow as a share of the bound, and what they serve."""
+"""Our own plans: their flow as a share of the bound, and what they serve."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = {"single": "one\ncluster", "geo": "three\nregions", "hetero42": "seven\
 
 
 def draw_own_plans(table: pd.DataFrame) -> Figure:
-    """Left the max flow of each plan as a share of the bound; right what it serves offline, times Helix's plan."""
+    """Left: max flow of each plan as a share of the bound. Right: its offline throughput over that of Helix's plan."""
     figure = new_figure(3.1)
     left, right = figure.subplots(1, 2)
     one = table.drop_duplicates(["setup", "model", "objective"])
@@ -42,10 +42,10 @@ def draw_own_plans(table: pd.DataFrame) -> Figure:
     styles = {name: {**METHODS[look].bar(), "label": LABELS[name]} for name, look in PLANS.items()}
     fixed: dict[str, Any] = {"groups": "case", "series": "objective", "order": list(PLANS), "styles": styles}
     grouped_bars(left, shown, value="share", labels="{:.0f}", **fixed)
-    left.set(title="what the network could carry", ylabel="max flow, % of the proven bound", ylim=(0, 121))
+    left.set(title="max flow", ylabel="max flow, % of the proven bound", ylim=(0, 121))
     left.axhline(100, color="0.2", lw=0.8, zorder=0.9)
     grouped_bars(right, shown, value="served", labels="{:.2f}", **fixed)
-    right.set(title="what is served, offline (our simulator)", ylabel="decode throughput, times Helix's plan")
+    right.set(title="offline throughput (our simulator)", ylabel="decode throughput, times Helix's plan")
     right.axhline(1, color="0.2", lw=0.8, zorder=0.9)
     right.margins(y=0.2)
     for axes in (left, right):
@@ -53,8 +53,8 @@ def draw_own_plans(table: pd.DataFrame) -> Figure:
     wide = shown.pivot(index="case", columns="objective", values=["share", "served"])
     headline(
         figure,
-        f"Plans made to serve carry {range_text(wide['share', 'served'], '{:.0f}')} % of the possible flow and serve "
-        f"{range_text(wide['served', 'served'])} times Helix's plans",
+        f"Our served plans carry {range_text(wide['share', 'served'], '{:.0f}')} % of the proven bound and serve "
+        f"{range_text(wide['served', 'served'])} times as much as Helix's plans",
     )
     legend_of(figure, left, 3)
     return figure

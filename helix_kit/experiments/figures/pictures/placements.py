@@ -39,11 +39,11 @@ REQUESTS = {
     "request 1": ("#000000", "-", -3.0),
     "request 2": (mix(KIND_COLOURS[3], "#000000", 0.75), (0, (3.0, 1.2)), 3.0),
 }
-"""Colour, dashes, and pixels beside the middle where both go the same way."""
+"""Colour, dashes, and the shift in pixels where both take the same link."""
 
 
 def draw_topology(table: pd.DataFrame) -> Figure:
-    """The plan as swimlanes, and over it the ways of two requests."""
+    """The plan as swimlanes, and over it the pipelines of two requests."""
     from helix_kit.cluster import Cluster
     from helix_kit.flow import Flow
     from helix_kit.model import Model
@@ -64,18 +64,18 @@ def draw_topology(table: pd.DataFrame) -> Figure:
         data = dict(group.data)
         if group.role == "edge":
             curves[data["source"], data["target"]] = next(i for i in group.items if isinstance(i, Curve))
-    ways = {}
+    pipelines = {}
     for name in REQUESTS:
         nodes = ["coordinator", *table.loc[table["what"] == name, "source"], "coordinator"]
-        ways[name] = list(pairwise(nodes))
-    shared = {name for edge in ways["request 1"] for name in edge} & {n for edge in ways["request 2"] for n in edge}
+        pipelines[name] = list(pairwise(nodes))
+    shared = {name for edge in pipelines["request 1"] for name in edge} & {n for edge in pipelines["request 2"] for n in edge}
     for index, (name, (colour, dashes, beside)) in enumerate(REQUESTS.items()):
-        shifts = [(beside * (a in shared), beside * (b in shared)) for a, b in ways[name]]
-        path = _way([curves[edge].points for edge in ways[name]], shifts)
+        shifts = [(beside * (a in shared), beside * (b in shared)) for a, b in pipelines[name]]
+        path = _way([curves[edge].points for edge in pipelines[name]], shifts)
         _stroke(figure.axes[0], path, colour, dashes)
         x, y = 330 + 160 * index, scene.height - 18
         _stroke(figure.axes[0], Path([(x, y), (x + 26, y)]), colour, dashes)
-        label = f"{name}: {len(ways[name]) - 1} machines"
+        label = f"{name}: {len(pipelines[name]) - 1} machines"
         figure.axes[0].text(x + 32, y + 3.8, label, fontsize=7.1, color="0.2", zorder=99)
     names = {i.text for group in scene.groups if group.role == "node" for i in group.items if isinstance(i, Text)}
     for text in figure.axes[0].texts:
@@ -85,7 +85,7 @@ def draw_topology(table: pd.DataFrame) -> Figure:
 
 
 def _way(curves: list[tuple[Point, Point, Point, Point]], shifts: list[tuple[float, float]]) -> Path:
-    """One line along ribbons and through the bars between them, moved down by so much at either end of each."""
+    """One line along ribbons and through the bars between them; `shifts` move both ends of each ribbon down."""
     points: list[Point] = []
     codes: list[Any] = []
     for ((x0, y0), (x1, y1), (x2, y2), (x3, y3)), (first, last) in zip(curves, shifts, strict=True):
@@ -95,7 +95,7 @@ def _way(curves: list[tuple[Point, Point, Point, Point]], shifts: list[tuple[flo
 
 
 def _stroke(axes: Axes, path: Path, colour: str, dashes: Any) -> None:
-    """A line with a white edge, so that it is seen over ribbons and bars."""
+    """Draw a line with a white edge, so that it stands out on ribbons and bars."""
     for ink, width, style in (("white", 4.2, "-"), (colour, 1.9, dashes)):
         axes.add_patch(
             PathPatch(
@@ -105,7 +105,7 @@ def _stroke(axes: Axes, path: Path, colour: str, dashes: Any) -> None:
 
 
 def draw_placements(table: pd.DataFrame) -> Figure:
-    """A panel a method: machines from top to bottom, layers from left to right, filled to their use."""
+    """One panel for each method: machines from top to bottom, layers from left to right, filled to the used share."""
     methods, kinds = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["kind"]))
     names = list(dict.fromkeys(table.sort_values(["region", "kind"], kind="stable")["node"]))
     flows: dict[str, float] = {}
@@ -130,8 +130,8 @@ def draw_placements(table: pd.DataFrame) -> Figure:
     rest = [flow for method, flow in flows.items() if method != "Helix"]
     headline(
         figure,
-        f"Helix gives fast machines long runs of layers: {min(flows['Helix'] / f for f in rest):.1f} to "
-        f"{max(flows['Helix'] / f for f in rest):.1f} times the flow of Petals' and Swarm's",
+        f"Helix gives fast machines long layer ranges; its flow is {min(flows['Helix'] / f for f in rest):.1f} to "
+        f"{max(flows['Helix'] / f for f in rest):.1f} times that of Petals and Swarm",
     )
     patches = [
         Patch(facecolor=KIND_COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=kind)
@@ -143,7 +143,7 @@ def draw_placements(table: pd.DataFrame) -> Figure:
 
 
 def _name_regions(axes: Axes, table: pd.DataFrame, names: list[str], *, named: bool) -> None:
-    """A line between regions; their names at the right end of the first panel."""
+    """Draw a line between regions, and with `named` write their names at the right end."""
     region_of = dict(zip(table["node"], table["region"], strict=True))
     for first in [i for i, n in enumerate(names) if i == 0 or region_of[n] != region_of[names[i - 1]]]:
         if first:

@@ -25,7 +25,7 @@ METHODS = ("pattern", "paper-milp", "swarm", "petals", "separate")
 
 
 def draw_methods(table: pd.DataFrame) -> Figure:
-    """Bars by case and method, per cent of the best bound known."""
+    """Bars by case and method, in per cent of the best known bound."""
     figure = new_figure(3.2)
     axes = figure.subplots()
     places = table["cluster"].map(PLACES).str.replace(", ", "\n").str.replace(" of ", "\nof ")
@@ -41,7 +41,7 @@ def draw_methods(table: pd.DataFrame) -> Figure:
     axes.axhline(100, color="0.2", lw=0.8, zorder=0.9)
     axes.set(ylabel="max flow, % of the proven bound", ylim=(0, 121))
     ours = share[share["method"] == "pattern"]["share"]
-    headline(figure, f"Our pattern program carries {range_text(ours, '{:.0f}')} % of what is proven possible, everywhere")
+    headline(figure, f"On every cluster our pattern program reaches {range_text(ours, '{:.0f}')} % of the proven bound")
     set_text_sizes(axes)
     legend_below(figure, len(METHODS))
     return figure

@@ -1,4 +1,4 @@
-"""All results at a glance."""
+"""All results in one picture."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 TICKS = (0.25, 0.5, 1, 2, 3)
 SHIFT = 0.12
-"""Own plans stand a little above, baselines a little below the line, so that marks do not hide each other."""
+"""Our plans are drawn a little above the line and baselines a little below, so that marks do not hide each other."""
 
 
 def draw_results(table: pd.DataFrame) -> Figure:
-    """A line a setting; a method's decode throughput over that of Helix's plan, logarithmic."""
+    """One line for each setting: each method's decode throughput over that of Helix's plan, logarithmic."""
     columns = ["section", "setup", "model", "mode"]
     cases = list(dict.fromkeys(zip(*(table[c] for c in columns), strict=True)))
     speeds = [speeds_of(table[(table[columns] == case).all(axis=1)]) for case in cases]
@@ -56,7 +56,7 @@ def draw_results(table: pd.DataFrame) -> Figure:
     grid_both_ways(axes)
     gains = [ratio for s in speeds for ratio in ratios(s, "helix", BASELINES)]
     own = [ratio for s in speeds for ratio in ratios(s, "own served", ("helix",))]
-    text = f"Helix serves {range_text(gains)} times what Swarm and separate pipelines do"
-    headline(figure, text + (f"; our plans made to serve, {range_text(own)} times Helix" if own else ""))
+    text = f"Helix serves {range_text(gains)} times as much as Swarm and separate pipelines"
+    headline(figure, text + (f"; our served plans, {range_text(own)} times as much as Helix" if own else ""))
     legend_below(figure, 5)
     return figure

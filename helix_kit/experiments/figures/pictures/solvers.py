@@ -64,13 +64,13 @@ def draw_sizes(table: pd.DataFrame) -> Figure:
 
 
 def draw_quality(table: pd.DataFrame) -> Figure:
-    """Flow as a share of the proven optimum, a bar a method."""
+    """Flow as a share of the proven optimum, one bar for each method."""
     figure = new_figure(2.8)
     axes = figure.subplots()
     share = 100 * table["share_of_optimum"]
     looks = {"Gurobi": PUBLISHED, "paper's program": OURS, "pattern": (KIND_COLOURS[2], HATCHES[4])}
     for y, (method, value) in enumerate(zip(table["method"], share, strict=True)):
-        # Heuristics have one grey: what counts is whose program it is.
+        # All heuristics have one grey, since the picture is about the programs.
         colour, hatch = next((look for name, look in looks.items() if name in method), ("0.6", HATCHES[3]))
         axes.barh(y, value, 0.7, color=colour, hatch=hatch, **EDGE)
         # The published separate pipelines put more layers on some machines than their maximum.
@@ -103,7 +103,7 @@ VARIANTS = {
 
 
 def draw_ablations(table: pd.DataFrame) -> Figure:
-    """Per cluster: the flow of each variant with Gurobi's time to it, and decode throughput."""
+    """For each cluster: the flow of each variant with Gurobi's time to find it, and decode throughput."""
     figure = new_figure(5.0)
     grid = figure.subplots(2, 2)
     gains = []
@@ -117,7 +117,7 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
             if not variant.startswith("pattern"):
                 look |= {"color": PUBLISHED[0], "hatch": PUBLISHED[1]}
             top.bar(x, flow, 0.6, **look)
-            # Zero seconds: the solver never got beyond the plan that it was given.
+            # Zero seconds: the solver found nothing better than the plan that it started from.
             after = "" if np.isnan(seconds) else f"\nafter {seconds:,.0f} s" if seconds else "\nfrom the start"
             text = f"{flow:,.0f}{after}"
             label_above(top, x, flow, text, points=2)
@@ -138,8 +138,8 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
     legend_below(figure, 3, handles=[*handles, green])
     headline(
         figure,
-        f"With pruning Gurobi's plans serve {range_text(gains)} times as much as without; our program carries most "
-        "without pruning or initial values (more flow is not always more served)",
+        f"With pruning, Gurobi's plans serve {range_text(gains)} times as much as without; our program finds the largest "
+        "flow without pruning or initial values (a larger flow does not always serve more)",
     )
     return figure
 
@@ -169,17 +169,17 @@ SOLVERS = {
     "pattern program (ours)": ("our pattern program, HiGHS", KIND_COLOURS[2], "o"),
 }
 EARLIEST_S = 0.01
-"""What is known before stands here: the axis is logarithmic."""
+"""The logarithmic axis starts here; what is known earlier is drawn here."""
 
 
 def draw_convergence(table: pd.DataFrame) -> Figure:
-    """A panel a cluster: value and bound over seconds, both axes logarithmic."""
+    """One panel for each cluster: value and bound over seconds, both axes logarithmic."""
     clusters = list(dict.fromkeys(table["cluster"]))
     figure = new_figure(5.0)
     longest = []
     for axes, cluster in zip(figure.subplots(2, 2, sharex=True).flat, clusters, strict=False):
         part = table[table["cluster"] == cluster]
-        logged = part[part["seconds"].notna() & (part["flow_tokens_per_s"] > 1)]  # the first carry next to nothing
+        logged = part[part["seconds"].notna() & (part["flow_tokens_per_s"] > 1)]  # the first plans carry almost nothing
         columns = ["seconds", "flow_tokens_per_s", "bound_tokens_per_s"]
         curves = {"Gurobi (published)": logged[columns].to_numpy().tolist(), **table.attrs.get(cluster, {})}
         for name, (label, colour, mark) in SOLVERS.items():
@@ -197,26 +197,27 @@ def draw_convergence(table: pd.DataFrame) -> Figure:
     handles, _ = axes.get_legend_handles_labels()
     kinds = [Line2D([], [], color="0.3", ls=s, lw=1.2, label=n) for n, s in (("value", "-"), ("proven bound", "--"))]
     legend_below(figure, 3, handles=[*handles, *kinds])
-    known = f"within {max(longest):.0f} s, everywhere" if longest else "everywhere"
+    known = f"within {max(longest):.0f} s on every cluster" if longest else "on every cluster"
     last = table[table["solver"] == "Gurobi (published)"].groupby("cluster").tail(1)
     met = last[last["bound_tokens_per_s"] < 1.01 * last["flow_tokens_per_s"]]
-    where = "".join(f", with Gurobi, only after {row.seconds:,.0f} s ({PLACES[row.cluster]})" for row in rows_of(met))
-    headline(figure, f"Value and bound meet in our program {known}; in the paper's{where or ' nowhere'}")
+    where = "".join(f" after {row.seconds:,.0f} s with Gurobi ({PLACES[row.cluster]})" for row in rows_of(met))
+    headline(figure, f"In our program value and bound meet {known}; in the paper's, only{where}" if where else
+             f"In our program value and bound meet {known}; in the paper's on none")  # fmt: skip
     return figure
 
 
 def _curve(axes: Axes, rows: list[list[float]], label: str, colour: str, mark: str) -> None:
-    """Value (solid, with marks) and bound (dashed) as steps; no value is drawn before there is one."""
-    width = 2.8 if mark == "^" else 1.2  # the first of two that often lie on each other
+    """Value (solid, with marks) and bound (dashed) as steps; each starts when it is first known."""
+    width = 2.8 if mark == "^" else 1.2  # the lower one of two curves that often coincide
     points = np.array(rows, dtype=float).reshape(-1, 3)
     seconds = np.maximum(points[:, 0], EARLIEST_S)
     best = np.where(points[:, 1] > 1, points[:, 1], np.nan)
     axes.step(seconds, points[:, 2], "--", color=colour, lw=1.2, where="post")
     if not np.isnan(points[-1, 2]):
-        # HiGHS tells of its bound at the end only: an open mark shows where each bound has got to.
+        # HiGHS reports its bound only at the end: an open mark shows the last bound of each curve.
         axes.plot(seconds[-1], points[-1, 2], mark, mfc="white", mec=colour, ms=4)
     first = int(np.argmax(~np.isnan(best))) if not np.isnan(best).all() else 0
     axes.step(seconds, best, "-", color=colour, lw=width, where="post", marker=mark, ms=1.8 + width, label=label)
     if not np.isnan(best).all() and first == len(best) - 1:
-        # A plan that comes at the end of the search, with its proof: the bound came down to it.
+        # The only plan came at the end of the search, when the bound had come down to it.
         axes.plot(seconds[-1], best[-1], mark, color=colour, ms=5)

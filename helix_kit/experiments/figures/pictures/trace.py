@@ -1,4 +1,4 @@
-"""Figure 5."""
+"""Figure 5: the Azure conversation trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures 1 and 2."""
+"""Figures 1 and 2: three splits of a model, and a flow network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REGIONS = {"near": (KIND_COLOURS[0], ""), "far": (KIND_COLOURS[1], "///")}
 
 
 def draw_splits(table: pd.DataFrame) -> Figure:
-    """A panel a split: a bar from the first to the last layer of each machine, filled to its use."""
+    """One panel for each split: a bar over each machine's layers, filled to the used share of its capacity."""
     figure = new_figure(2.8)
     panels = figure.subplots(1, len(TITLES), sharey=True)
     names = list(dict.fromkeys(table["node"]))
@@ -75,15 +75,15 @@ def draw_splits(table: pd.DataFrame) -> Figure:
     legend_below(figure, 4, handles=[*patches, link], size_pt=SMALLEST_PT)
     best, first = flows["network-aware"], flows["uniform"]
     headline(
-        figure, f"The same five machines carry {best / first:.1f} times the tokens when the split knows the network"
+        figure, f"The same five machines carry {best / first:.1f} times the tokens if the split considers the network"
     )
     return figure
 
 
 def _slow_links(axes: Axes, part: pd.DataFrame, names: list[str]) -> set[str]:
-    """A dashed line from each machine to those across the slow links that go on where it ends.
+    """Draw a dashed line over each slow link, from a machine to one that continues where its layers end.
 
-    Returns the machines that it meets at their left side.
+    Returns the machines whose line arrives at the left side.
     """
     beside = set()
     limits = bool(part["link_in_min_cut"].any())
@@ -95,7 +95,7 @@ def _slow_links(axes: Axes, part: pd.DataFrame, names: list[str]) -> set[str]:
                 if row == top + 1:
                     axes.plot([source.end] * 2, [top + 0.36, row - 0.36], "--", **style)
                 else:
-                    # Past the machines between, to the side of the target.
+                    # The line passes the machines in between and arrives at the side of the target.
                     x = source.end - 0.8
                     axes.plot([x, x, source.end], [top + 0.36, row, row], "--", **style)
                     beside.add(target.node)
@@ -108,7 +108,7 @@ HALF_WIDTH, HALF_HEIGHT = 0.75, 0.42
 
 
 def draw_flow_network(table: pd.DataFrame) -> Figure:
-    """Machines as boxes (the edges with their own capacity), links as arrows; flow / capacity on each."""
+    """Machines as boxes and links as arrows; each shows its flow and capacity."""
     figure = Figure(figsize=(WIDTH_IN, 2.5))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-1.2, 10.4), ylim=(-0.62, 2.72))
@@ -136,7 +136,7 @@ def draw_flow_network(table: pd.DataFrame) -> Figure:
     signs += "; dotted: unused" if (table["flow_tokens_per_s"] == 0).any() else ""
     axes.text(-1.1, -0.5, signs, fontsize=TICKS_PT, color="0.25")
     headline(
-        figure, f"Three machines as a flow network: the two T4 are full, so {cut:,.0f} tokens/s is the most it carries"
+        figure, f"Three machines as a flow network: the two T4 are saturated, so the largest flow is {cut:,.0f} tokens/s"
     )
     return figure
 

@@ -12,7 +12,7 @@ from helix_kit.experiments.machinery.catalogue import experiment_named, experime
 from helix_kit.experiments.machinery.files import load
 
 pytest.importorskip("matplotlib")
-FIGURES = Path(__file__).resolve().parents[2] / "figures"
+FIGURES = Path(__file__).resolve().parents[4] / "figures"
 
 
 def texts_of(figure):
