@@ -62,10 +62,18 @@ class _Frozen(BaseModel):
 
 
 class Link(_Frozen):
-    """Quality of a connection in one direction."""
+    """Quality of a connection in one direction.
+
+    Examples
+    --------
+    >>> Link(bandwidth_gbps=8, latency_ms=50).bytes_per_s
+    1000000000.0
+    """
 
     bandwidth_gbps: Positive
+    """10^9 bit/s."""
     latency_ms: NonNegative = 0.0
+    """One way."""
 
     @property
     def bytes_per_s(self) -> float:
@@ -79,11 +87,22 @@ class Link(_Frozen):
 
 
 class LinkException(Link):
-    """A link that differs from its region's rule: `between` both ways, or one way with `source` and `target`."""
+    """A link that differs from the rule of its regions.
+
+    Give `between` for both directions, or `source` and `target` for one.
+
+    Examples
+    --------
+    >>> LinkException(between=("L4-0", "L4-1"), bandwidth_gbps=0.2).ends
+    ('L4-0', 'L4-1')
+    """
 
     between: tuple[str, str] | None = None
+    """Two node names (or ``coordinator``)."""
     source: str | None = None
+    """Node name (or ``coordinator``) that sends."""
     target: str | None = None
+    """Node name (or ``coordinator``) that receives."""
 
     @model_validator(mode="after")
     def _one_form(self) -> LinkException:
@@ -102,11 +121,20 @@ class LinkException(Link):
 
 
 class Network(_Frozen):
-    """Rules for all links, then exceptions by name of node (or ``coordinator``)."""
+    """Rules for all links, and the links that differ from them.
+
+    Examples
+    --------
+    >>> Network(between_regions=Link(bandwidth_gbps=0.1, latency_ms=50)).within_region.bandwidth_gbps
+    10.0
+    """
 
     within_region: Link = Link(bandwidth_gbps=10, latency_ms=1)
+    """Every link between two nodes of one region, or a node and a coordinator of one region."""
     between_regions: Link | None = None
+    """Every link between two regions. Required where there are several regions."""
     links: tuple[LinkException, ...] = ()
+    """Links that differ, by the names of their ends."""
     nic_gbps: Positive = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
 
@@ -117,12 +145,22 @@ class Network(_Frozen):
 
 
 class Node(_Frozen):
-    """One machine as the planner sees it: `gpus_per_node` equal GPUs that hold the same layers together."""
+    """One machine as the planner sees it.
+
+    Examples
+    --------
+    >>> Node(name="a", gpu="L4", gpus_per_node=2).kind
+    'L4x2'
+    """
 
     name: Name
+    """Unique within the cluster."""
     gpu: Name
+    """A name of the GPU catalogue, or of the cluster's own `gpus`."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    """Equal GPUs that hold the node's layers together."""
     region: Name = "local"
+    """Decides which rule its links follow."""
 
     @property
     def kind(self) -> str:
@@ -131,37 +169,69 @@ class Node(_Frozen):
 
 
 class GpuSpec(_Frozen):
-    """Figures of a GPU that the catalogue lacks; all of one GPU, `fp16_tflops` dense."""
+    """Figures of one GPU that the catalogue lacks.
+
+    Examples
+    --------
+    >>> GpuSpec(memory_gb=11, memory_bandwidth_gb_per_s=484, fp16_tflops=11).price_usd_per_hour is None
+    True
+    """
 
     memory_gb: Positive
+    """10^9 bytes."""
     memory_bandwidth_gb_per_s: Positive
+    """10^9 bytes/s."""
     fp16_tflops: Positive
+    """10^12 operations/s, without sparsity."""
     price_usd_per_hour: Positive | None = None
+    """None where unknown."""
 
 
 class Coordinator(_Frozen):
-    """The machine that receives requests and returns answers."""
+    """The machine that receives requests and returns answers.
+
+    Examples
+    --------
+    >>> Coordinator(region="us").region
+    'us'
+    """
 
     region: Name
+    """Region whose links it uses."""
 
 
 class Cluster(_Frozen):
     """Nodes, the coordinator and the network between them.
 
-    Raises a pydantic error (from Python) or an InputError (from a file) that names field and value when a
-    GPU is not in the catalogue, a name stands twice, a link ends nowhere, or two regions have no link rule.
+    Raises
+    ------
+    pydantic.ValidationError
+        From Python: a GPU is not in the catalogue, a node name is not unique, a link names an unknown node, or there
+        is no rule for the links between two regions. The message names field and value.
+    InputError
+        The same faults in a file, with the file's name.
+
+    Examples
+    --------
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4"}, {"gpu": "T4", "count": 2}]})
+    >>> cluster.kind_counts
+    {'L4': 1, 'T4': 2}
     """
 
     name: str
+    """Shown in messages and plans."""
     coordinator: Coordinator
+    """By default in the region of the first node."""
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    """In Python and YAML, ``{gpu: L4, count: 3}`` stands for three nodes."""
     network: Network = Network()
+    """Rules for all links, and the links that differ."""
     gpus: dict[Name, GpuSpec] = Field(default_factory=dict)
-    """GPUs of your own, by name; they go before the catalogue's."""
+    """GPUs of your own by name. They take precedence over the catalogue."""
 
     @classmethod
     def preset(cls, name: str) -> Cluster:
-        """A cluster that ships with the package, see `preset_names()`."""
+        """A cluster that ships with the package; `preset_names` lists their names."""
         if name not in preset_names():
             raise InputError(_files.unknown("cluster preset", name, preset_names()), field="cluster")
         return cls.load(_files.data_dir() / "clusters" / f"{name}.yaml")
@@ -172,11 +242,11 @@ class Cluster(_Frozen):
         return _files.validate(cls, _files.read_yaml(path), path)
 
     def save(self, path: str | Path) -> None:
-        """Write YAML that `load` reads back to an equal cluster."""
+        """Write a YAML file from which `load` makes an equal cluster."""
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
     def to_yaml(self) -> str:
-        """The description as YAML, one node a line, every name written out."""
+        """The description as YAML, with one node on each line and every name written out."""
         import yaml
 
         return yaml.safe_dump(
@@ -186,7 +256,7 @@ class Cluster(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _expand_counts(cls, data: Any) -> Any:
-        """Replace ``{gpu: L4, count: 3}`` by three named nodes; names count per kind in file order."""
+        """Replace ``{gpu: L4, count: 3}`` by three named nodes, numbered by kind in file order."""
         if not isinstance(data, dict) or not isinstance(data.get("nodes"), list | tuple):
             return data
         coordinator = data.get("coordinator")
@@ -279,13 +349,13 @@ class Cluster(_Frozen):
         return self.network.within_region if same else self.network.between_regions
 
     def node(self, name: str) -> Node:
-        """The node called `name`; raises InputError with the nearest names."""
+        """The node called `name`. An unknown name is an InputError that lists similar names."""
         if name not in self._by_name:
             raise InputError(_files.unknown("node", name, self._by_name), where=f"cluster {self.name}")
         return self._by_name[name]
 
     def gpu(self, name: str) -> Gpu:
-        """Figures of the GPU called `name`: the cluster's own, else the catalogue's."""
+        """Figures of the GPU called `name`: those of `gpus`, or else those of the catalogue."""
         if name in self.gpus:
             return Gpu(name=name, source=f"cluster {self.name}", **self.gpus[name].model_dump())
         return gpus()[name]
@@ -307,7 +377,7 @@ class Cluster(_Frozen):
 
     @property
     def kind_counts(self) -> dict[str, int]:
-        """How many machines of each kind there are, in order of appearance."""
+        """Number of machines of each kind, in order of appearance."""
         return dict(Counter(n.kind for n in self.nodes))
 
     def subset(self, names: list[str] | tuple[str, ...], name: str | None = None) -> Cluster:
@@ -325,12 +395,44 @@ class Cluster(_Frozen):
 
 
 def preset_names() -> list[str]:
-    """Names that `Cluster.preset` accepts."""
+    """Names that `Cluster.preset` accepts.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> "single24" in preset_names()
+    True
+    """
     return sorted(path.stem for path in (_files.data_dir() / "clusters").glob("*.yaml"))
 
 
 def load_cluster(name_or_path: str | Path) -> Cluster:
-    """A preset by name, else a YAML file; what the command line's CLUSTER argument means."""
+    """The cluster that the command line's CLUSTER argument means.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a preset, or path of a YAML file. A preset takes precedence.
+
+    Returns
+    -------
+    Cluster
+        The description.
+
+    Raises
+    ------
+    InputError
+        There is no such preset or file, or the file does not describe a cluster.
+
+    Examples
+    --------
+    >>> len(load_cluster("single24").nodes)
+    24
+    """
     if str(name_or_path) in preset_names():
         return Cluster.preset(str(name_or_path))
     path = Path(name_or_path)

@@ -25,27 +25,46 @@ Count = Annotated[int, Field(gt=0)]
 class Model(BaseModel):
     """Sizes of a decoder-only transformer.
 
-    `layer_gb` is what a node must hold per layer (weights, 10^9 bytes) and `activation_bytes_per_token` what
-    crosses a link per token; both follow from the other fields unless given (the published experiments
-    fix them). `token_bytes` is the size of a token id on coordinator links.
+    `layer_gb` and `activation_bytes_per_token` follow from the other fields unless they are given, as in the presets
+    of the paper's models. The rule is, with h = hidden_size, a and v the query and key-value heads of size d, m the
+    MLP matrices of width f, and two norms:
+    parameters of a layer = 2 h a d + 2 h v d + m h f + 2 h.
+
+    Examples
+    --------
+    >>> model = Model(name="tiny", num_layers=4, hidden_size=64, num_heads=4, intermediate_size=128, vocab_size=1000)
+    >>> model.head_dim, model.kv_bytes_per_token_layer
+    (16, 256)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Shown in messages and plans."""
     num_layers: Count
+    """Decoder layers, L in the paper."""
     hidden_size: Count
+    """Elements of a hidden state."""
     num_heads: Count
+    """Query heads."""
     num_kv_heads: Count
+    """Key-value heads; by default as many as query heads."""
     head_dim: Count
+    """Elements of a head; by default hidden_size / num_heads."""
     intermediate_size: Count
+    """Width of the MLP."""
     vocab_size: Count
+    """Rows of the embedding."""
     dtype_bytes: Annotated[int, Field(ge=1, le=8)] = 2
+    """Bytes of a weight, of an activation and of a KV cache element."""
     mlp_matrices: Annotated[int, Field(ge=1, le=3)] = 3
-    """3 for gated MLPs (Llama and its kin), 2 for plain ones."""
+    """3 for gated MLPs such as Llama's, 2 for plain ones."""
     layer_gb: Annotated[float, Field(gt=0)]
+    """Weights of one layer in 10^9 bytes."""
     activation_bytes_per_token: Count
+    """Bytes of one token's hidden state on a link between two nodes."""
     token_bytes: Count = 2
+    """Bytes of a token id on links of the coordinator."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +89,7 @@ class Model(BaseModel):
 
     @classmethod
     def preset(cls, name: str) -> Model:
-        """A model that ships with the package, see `preset_names()`; upper or lower case."""
+        """A model that ships with the package; `preset_names` lists their names. Upper and lower case are equal."""
         by_key = {known.casefold(): known for known in preset_names()}
         if name.casefold() not in by_key:
             raise InputError(_files.unknown("model preset", name, preset_names()), field="model")
@@ -78,7 +97,7 @@ class Model(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """The model described by a YAML file with this class's fields."""
+        """The model described by a YAML file with the fields of this class."""
         return _files.validate(cls, _files.read_yaml(path), path)
 
     @classmethod
@@ -131,27 +150,60 @@ class Model(BaseModel):
 
     @property
     def kv_bytes_per_token_layer(self) -> int:
-        """Bytes of keys and values that one token leaves in one layer."""
+        """Bytes of the keys and values of one token in one layer."""
         return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
 
     @property
     def link_bytes_per_token(self) -> int:
-        """Bytes that a token puts on a link between two nodes: its activation and its id."""
+        """Bytes of one token on a link between two nodes: its hidden state and its id."""
         return self.activation_bytes_per_token + self.token_bytes
 
     @property
     def layer_params(self) -> float:
-        """Parameters in one layer, as far as `layer_gb` tells."""
+        """Parameters of one layer: `layer_gb` divided by the bytes of a weight."""
         return self.layer_gb * 1e9 / self.dtype_bytes
 
 
 def preset_names() -> list[str]:
-    """Names that `Model.preset` accepts."""
+    """Names that `Model.preset` accepts.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> "llama2-70b" in preset_names()
+    True
+    """
     return sorted(path.stem for path in (_files.data_dir() / "models").glob("*.yaml"))
 
 
 def load_model(name_or_path: str | Path) -> Model:
-    """A preset, a YAML file, a Hugging Face folder or its config.json; what ``--model`` means."""
+    """The model that the command line's ``--model`` means.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a preset, path of a YAML file with the fields of `Model`, a folder with a Hugging Face config.json, or
+        that file. A preset takes precedence.
+
+    Returns
+    -------
+    Model
+        The description.
+
+    Raises
+    ------
+    InputError
+        There is no such preset or file, or it does not describe a model.
+
+    Examples
+    --------
+    >>> load_model("llama-30b").num_layers
+    60
+    """
     if str(name_or_path).casefold() in {known.casefold() for known in preset_names()}:
         return Model.preset(str(name_or_path))
     path = Path(name_or_path)
@@ -164,3 +216,6 @@ def load_model(name_or_path: str | Path) -> Model:
         + ", a .yaml file, or a folder with a Hugging Face config.json",
         field="--model",
     )
+
+
+__all__ = ["Model", "load_model", "preset_names"]

@@ -1,4 +1,4 @@
-"""How fast a machine runs layers of a model: measured tables where they exist, else a roofline estimate."""
+"""How fast a machine runs layers of a model: measured tables where there are any, else a roofline estimate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,31 @@ from helix_kit.profiles.throughput import throughput_tables
 
 
 def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile] | None = None) -> dict[str, Profile]:
-    """The profile of each kind of machine in `cluster` for `model`.
+    """The profile of each kind of machine of a cluster.
 
-    Order of preference: `measured` (say, from `load_profiles` of your own benchmark), the tables that ship
-    for the model's name, the roofline estimate.
+    `measured` profiles take precedence over the tables that ship for the model's name. A kind in neither of them gets
+    a roofline estimate.
+
+    Parameters
+    ----------
+    cluster
+        Its kinds of machine.
+    model
+        The model whose layers run.
+    measured
+        Profiles by kind, for example those of `load_profiles`.
+
+    Returns
+    -------
+    dict of str to Profile
+        By kind of machine, in order of appearance in the cluster.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> profiles_for(Cluster.preset("single24"), Model.preset("llama2-70b"))["T4"].source
+    'measured table llama2-70b'
     """
     known = {**shipped_profiles(model.name), **(measured or {})}
     return {

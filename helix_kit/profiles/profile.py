@@ -1,7 +1,7 @@
 """A profile: how fast one kind of machine runs layers of one model, and how much KV cache it has beside them.
 
-Times are tables of milliseconds per layer against tokens (prefill) or requests (decode), read by linear
-interpolation; limits are tables against k, the number of layers held.
+Times are tables of milliseconds per layer, over tokens for prefill and over requests for decode. Values between table
+points are interpolated linearly. Limits are tables over k, the number of layers held.
 """
 
 from __future__ import annotations
@@ -15,12 +15,22 @@ Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Curve(BaseModel):
-    """A piecewise linear function through (x, y) points with x increasing from 0."""
+    """A piecewise linear function through points.
+
+    Past the last point it continues with the last slope.
+
+    Examples
+    --------
+    >>> Curve(x=(0, 100), y=(0, 5))(200)
+    10.0
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     x: tuple[Time, ...]
+    """At least two values, strictly increasing."""
     y: tuple[Time, ...]
+    """The function's value at each `x`."""
 
     @model_validator(mode="after")
     def _increasing(self) -> Curve:
@@ -31,7 +41,7 @@ class Curve(BaseModel):
         return self
 
     def __call__(self, at: float) -> float:
-        """Value at `at`; past the last point the last slope goes on."""
+        """The function's value at `at`."""
         x, y = self.x, self.y
         right = min(max(bisect_right(x, at), 1), len(x) - 1)
         left = right - 1
@@ -41,27 +51,41 @@ class Curve(BaseModel):
 class Profile(BaseModel):
     """Speed and limits of one kind of machine for one model.
 
-    The tuples are indexed by k - 1, k = 1..`max_layers`. A machine made to hold more layers than that keeps
-    the batch limits of `max_layers` and shares the same KV memory among more layers.
+    The tuples are indexed by k - 1 for k = 1..`max_layers`. A machine that is made to hold more layers keeps the batch
+    limits and the KV memory of `max_layers` and shares the latter among more layers.
+
+    Examples
+    --------
+    >>> linear = Curve(x=(0, 100), y=(0, 5))
+    >>> profile = Profile(kind="X", model="tiny", source="by hand", prefill_ms_per_layer=linear,
+    ...                   decode_ms_per_layer=linear, kv_capacity_layer_tokens=(900, 800),
+    ...                   prefill_max_requests=(2, 2), decode_max_requests=(64, 32))
+    >>> profile.max_layers, profile.step_ms(prefill_tokens=20, decode_requests=20)
+    (2, 2.0)
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
+    """Kind of machine, as `Node.kind`."""
     model: str
+    """Name of the model."""
     source: str
+    """Where the figures come from."""
     prefill_ms_per_layer: Curve
-    """Against tokens in the batch."""
+    """Over the tokens of the batch."""
     decode_ms_per_layer: Curve
-    """Against requests in the batch."""
+    """Over the requests of the batch."""
     kv_capacity_layer_tokens: tuple[int, ...]
-    """Tokens of KV cache summed over the k layers held."""
+    """Tokens of KV cache, summed over the k layers held."""
     prefill_max_requests: tuple[int, ...]
+    """Largest number of prefill requests in a batch."""
     decode_max_requests: tuple[int, ...]
+    """Largest number of decode requests in a batch."""
     typical_layers: int | None = None
     """Layers a machine of this kind usually holds; None: two thirds of `max_layers`."""
     initial_layer_tokens_per_s: float = 30.0
-    """Where the iteration for T(k) starts; the published tables stop it before it has converged."""
+    """First value of the iteration for T(k). The published tables stop the iteration before it has converged."""
 
     @model_validator(mode="after")
     def _same_length(self) -> Profile:
@@ -76,7 +100,7 @@ class Profile(BaseModel):
 
     @property
     def max_layers(self) -> int:
-        """Most layers that leave room for a useful KV cache; 0 when not even one fits."""
+        """Largest number of layers that leave memory for a useful KV cache; 0 when not even one layer fits."""
         return len(self.kv_capacity_layer_tokens)
 
     @property
@@ -88,15 +112,15 @@ class Profile(BaseModel):
         return table[min(k, len(table)) - 1]
 
     def kv_capacity(self, k: int) -> int:
-        """KV capacity in layer-tokens beside `k` layers."""
+        """KV capacity in layer-tokens of a machine with `k` layers."""
         return self._limit(self.kv_capacity_layer_tokens, k)
 
     def prefill_limit(self, k: int) -> int:
-        """Most prefill requests in one batch."""
+        """Largest number of prefill requests in a batch of a machine with `k` layers."""
         return self._limit(self.prefill_max_requests, k)
 
     def decode_limit(self, k: int) -> int:
-        """Most decode requests in one batch."""
+        """Largest number of decode requests in a batch of a machine with `k` layers."""
         return self._limit(self.decode_max_requests, k)
 
     def step_ms(self, prefill_tokens: float, decode_requests: float) -> float:

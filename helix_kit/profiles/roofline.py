@@ -1,8 +1,8 @@
-"""Roofline estimate of a profile from datasheet figures, for a GPU and model that nobody has measured.
+"""Roofline estimate of a profile from datasheet figures, for a GPU and a model without measurements.
 
-A layer step takes the longer of reading its weights and doing its arithmetic, each at a share of the
-datasheet's peak that serving engines reach in practice, plus a fixed launch cost. Estimates are labelled as
-such in every plan; `tests/profiles/test_roofline.py` holds them against the measured tables.
+A step of one layer takes the longer of two times, plus a fixed launch time: the time to read its weights and KV cache,
+and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. Every
+plan labels estimates as such, and `tests/profiles/test_roofline.py` compares them with the measured tables.
 """
 
 from __future__ import annotations
@@ -18,25 +18,46 @@ MEMORY_EFFICIENCY = 0.7
 LAUNCH_MS_PER_LAYER = 0.1
 ALL_REDUCE_MS_PER_LAYER = 0.3
 ALL_REDUCE_BYTES_PER_S = 10e9
-"""Two all-reduces a layer over PCIe, when several GPUs share each layer: a fixed and a bandwidth part."""
+"""Where several GPUs share each layer, every layer needs two all-reduces over PCIe: a fixed time and a bandwidth."""
 USABLE_MEMORY = 0.85
 WEIGHT_SHARE = 0.8
-"""Most of the usable memory that weights may take: beyond it there is no KV cache worth serving from."""
+"""Weights may take this share of the usable memory, so that the KV cache is large enough to serve from."""
 PREFILL_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
-    """Profile of `node`'s kind for `model`; `max_layers` is 0 when not even one layer fits.
+    """Roofline estimate of a node's profile.
 
-    `gpu` are its figures; None: those of the catalogue.
+    With W weight bytes of a layer, P parameters, t tokens, K bytes of KV cache read, and n GPUs:
+    step time = max(2 P t / (n x flops/s), (W + K) / (n x bytes/s)) + all-reduce + launch.
+    A ring all-reduce sends 2 (n - 1) / n of the activation from each GPU.
+
+    Parameters
+    ----------
+    node
+        The machine.
+    model
+        The model whose layers run.
+    gpu
+        Figures of the machine's GPU. None: those of the catalogue.
+
+    Returns
+    -------
+    Profile
+        `max_layers` is 0 when not even one layer fits.
+
+    Examples
+    --------
+    >>> profile = estimate(Node(name="a", gpu="L4"), Model.preset("llama2-70b"))
+    >>> profile.max_layers
+    10
     """
     gpu, n = gpu or gpus()[node.gpu], node.gpus_per_node
     weight_bytes = model.layer_gb * 1e9
     flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
     bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
     fixed_ms = LAUNCH_MS_PER_LAYER + (ALL_REDUCE_MS_PER_LAYER if n > 1 else 0.0)
-    # A ring all-reduce sends 2 (n - 1) / n of the activation from each GPU.
     reduce_s_per_token = 2 * 2 * (n - 1) / n * model.activation_bytes_per_token / ALL_REDUCE_BYTES_PER_S
 
     def step_ms(tokens: int, kv_bytes: float) -> float:

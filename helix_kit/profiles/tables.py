@@ -1,4 +1,4 @@
-"""Measured profiles: two tidy CSV files per model, shipped in ``data/profiles`` or written by a benchmark.
+"""Measured profiles: two CSV files for each model, shipped in ``data/profiles`` or written by ``helix-kit profile``.
 
 ``layer_times.csv``: kind, phase (prefill | decode), tokens, ms_per_layer. ``limits.csv``: kind, num_layers,
 kv_capacity_layer_tokens, prefill_max_requests, decode_max_requests. ``typical_layers.csv`` (in
@@ -29,7 +29,7 @@ _COLUMNS = {
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV file that has at least `columns`."""
+    """Rows of a CSV file. A missing column is an InputError."""
     rows = list(csv.DictReader(_files.read_text(path).splitlines()))
     missing = [c for c in columns if not rows or rows[0].get(c) is None]
     if missing:
@@ -45,7 +45,31 @@ def _number(row: dict[str, str], column: str, where: str) -> float:
 
 
 def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Profile]:
-    """All profiles in `folder`, by kind. `model` is the name to record (default: the folder's name)."""
+    """Read the measured profiles in a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``layer_times.csv`` and ``limits.csv``, as ``helix-kit profile`` writes them.
+    model
+        Name of the model for the profiles. None: the folder's name.
+
+    Returns
+    -------
+    dict of str to Profile
+        By kind of machine.
+
+    Raises
+    ------
+    InputError
+        A file, column or value is missing or wrong. The message names file and line.
+
+    Examples
+    --------
+    >>> from helix_kit._files import data_dir
+    >>> sorted(load_profiles(data_dir() / "profiles" / "llama2-70b"))[:2]
+    ['A100-40G', 'L4']
+    """
     folder = Path(folder)
     model = model or folder.name
     times: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
@@ -103,6 +127,22 @@ def _typical_layers(model: str) -> dict[str, dict[str, float]]:
 
 @cache
 def shipped_profiles(model: str) -> dict[str, Profile]:
-    """Measured profiles that ship with the package for the model preset `model`; empty when there are none."""
+    """Measured profiles that ship with the package.
+
+    Parameters
+    ----------
+    model
+        Name of a model preset.
+
+    Returns
+    -------
+    dict of str to Profile
+        By kind of machine; empty when there are none for this model.
+
+    Examples
+    --------
+    >>> shipped_profiles("a model that is not shipped")
+    {}
+    """
     folder = _files.data_dir() / "profiles" / model
     return load_profiles(folder) if folder.is_dir() else {}

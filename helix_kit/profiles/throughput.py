@@ -1,17 +1,9 @@
-"""T(k): tokens/s (prompt and output together) of a node that holds k layers, in the mix of its cluster.
+"""T(k): tokens/s (input and output together) of a node that holds k layers, in the mix of its cluster.
 
-The estimate is the published one (Helix artifact, the model manager's helper): a node holding k layers has
-room for A tokens of context per layer; a request occupies that room for the share rho of its time in flight
-that it spends on this node, where rho depends on how fast the rest of the cluster is. From the room follows
-a typical batch, and from the batch's step time the throughput.
-
->>> from helix_kit.cluster import Cluster
->>> from helix_kit.model import Model
->>> from helix_kit.profiles import profiles_for
->>> cluster, model = Cluster.preset("single24"), Model.preset("llama2-70b")
->>> table = throughput_tables(cluster.kind_counts, model, profiles_for(cluster, model))
->>> round(table["T4"][0], 1)    # one layer on a T4
-5709.2
+The estimate is the published one (Helix artifact, the helper of the model manager). A node with k layers has room for
+A tokens of context in each layer. A request spends the share rho of its time in flight on this node; rho depends on
+the speed of the rest of the cluster. Room and share give a typical batch, and the step time of that batch gives the
+throughput.
 """
 
 from __future__ import annotations
@@ -24,20 +16,44 @@ from helix_kit.typical_request import PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_T
 
 PUBLISHED_TOKENS = PUBLISHED_INPUT_TOKENS + PUBLISHED_OUTPUT_TOKENS
 KV_FILL = 0.3
-"""Share of the KV cache taken to be in use when the typical batch is estimated."""
+"""Share of the KV cache that the estimate of the typical batch assumes to be in use."""
 ITERATIONS = 10
 
 
 def throughput_tables(
     kind_counts: Mapping[str, int], model: Model, profiles: Mapping[str, Profile]
 ) -> dict[str, tuple[float, ...]]:
-    """T(k) for k = 1..max_layers of each kind, in tokens/s; kinds that hold no layer get an empty tuple."""
+    """T(k) of each kind of machine.
+
+    Parameters
+    ----------
+    kind_counts
+        Number of machines of each kind, as `Cluster.kind_counts`.
+    model
+        The model whose layers run.
+    profiles
+        Profile of each kind.
+
+    Returns
+    -------
+    dict of str to tuple of float
+        By kind: T(1), T(2), ... T(max_layers) in tokens/s. The tuple is empty for kinds that cannot hold a layer.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.profiles import profiles_for
+    >>> cluster, model = Cluster.preset("single24"), Model.preset("llama2-70b")
+    >>> table = throughput_tables(cluster.kind_counts, model, profiles_for(cluster, model))
+    >>> len(table["T4"]), round(table["T4"][0], 1)
+    (4, 5709.2)
+    """
     counts = {kind: n for kind, n in kind_counts.items() if profiles[kind].max_layers > 0}
     usual = {kind: profiles[kind].usual_layers for kind in counts}
     if sum(n * usual[kind] for kind, n in counts.items()) < 1.2 * model.num_layers:
         usual = {kind: profiles[kind].max_layers for kind in counts}
     seconds_per_layer_token = {kind: 1 / profiles[kind].initial_layer_tokens_per_s for kind in counts}
-    # A kind without room for one usual request's context says nothing about how fast the mix is.
+    # A kind without room for the context of one typical request is left out of the mean speed.
     roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= PUBLISHED_TOKENS]
     total = sum(counts[kind] * usual[kind] for kind in roomy)
 
@@ -63,7 +79,10 @@ def throughput_tables(
 
 
 def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mean_s: float) -> float:
-    """Tokens/s of a node with `k` layers, given seconds per layer and token of this kind and of the mix."""
+    """Tokens/s of a node with `k` layers.
+
+    `own_s` and `mean_s` are seconds per layer and token, of its own kind and on average over the cluster.
+    """
     share = k * own_s / ((num_layers - k) * mean_s + k * own_s)
     room_tokens = _room_tokens(profile, k)
     prefills = room_tokens / PUBLISHED_TOKENS * share / PUBLISHED_OUTPUT_TOKENS
@@ -73,8 +92,8 @@ def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mea
     prefill_tokens = round(PUBLISHED_INPUT_TOKENS * prefills)
     decode_requests = round(room_tokens / PUBLISHED_TOKENS * share)
     if prefill_tokens + decode_requests == 0:
-        return 0.0  # no room for even one request's context
-    # A step has a fraction of a prefill; count `steps` decode steps for each whole one.
+        return 0.0  # There is no room for the context of one request.
+    # A step holds a fraction of a prefill: so count `steps` decode steps for each whole prefill.
     steps = 1 / prefills
     time_ms = profile.prefill_ms_per_layer(int(prefill_tokens * steps))
     time_ms += steps * profile.decode_ms_per_layer(decode_requests)
@@ -82,5 +101,5 @@ def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mea
 
 
 def _room_tokens(profile: Profile, k: int) -> int:
-    """Tokens of context per layer that are taken to be in use beside `k` layers."""
+    """Tokens of context in each of `k` layers that are assumed to be in use."""
     return int(KV_FILL * profile.kv_capacity(k) / k)

@@ -1,7 +1,7 @@
-"""From a trace to what the samplers need: a joint histogram of lengths and arrival counts per interval.
+"""Statistics of a trace for the samplers: a joint histogram of lengths, and arrival counts per interval.
 
 ``python -m helix_kit.workload.fit TRACE.csv NAME`` writes ``data/workload/NAME_lengths.csv`` and
-``NAME_arrivals.csv``. The conversation trace is filtered as the paper does (at most 2048 tokens in and 1024 out).
+``NAME_arrivals.csv``. As in the paper, the conversation trace is cut to 2048 tokens in and 1024 out.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from helix_kit import _files
 from helix_kit.workload.workload import Workload
 
 INTERVAL_S = 3.0
-"""Arrivals are counted per interval of this length, as the paper's sampler does."""
+"""Length of the intervals in which arrivals are counted, as in the paper's sampler."""
 BIN_GROWTH = 0.06
-"""Bins of lengths are 4 tokens wide at first, then 6 % of their lower end."""
+"""A bin of lengths is as wide as 6 % of its lower end, and at least 4 tokens wide."""
 
 
 def length_bins(longest: int) -> np.ndarray:
-    """Lower ends of the bins, shape (bins + 1,); the last is beyond `longest`."""
+    """Lower ends of the bins, shape (bins + 1,). The last one lies beyond `longest`."""
     ends = [1]
     while ends[-1] <= longest:
         ends.append(ends[-1] + max(4, int(BIN_GROWTH * ends[-1])))
@@ -31,7 +31,7 @@ def length_bins(longest: int) -> np.ndarray:
 
 
 def length_histogram(workload: Workload) -> list[tuple[int, int, int, int, int]]:
-    """Rows (input from, input below, output from, output below, requests), only where there are requests."""
+    """Rows (input from, input below, output from, output below, requests) of the cells that hold requests."""
     inputs = np.array([r.input_tokens for r in workload])
     outputs = np.array([r.output_tokens for r in workload])
     in_bins, out_bins = length_bins(inputs.max()), length_bins(outputs.max())

@@ -1,4 +1,4 @@
-"""Trace files of others: Azure LLM inference traces, BurstGPT and Mooncake, recognised by their columns.
+"""Readers of trace files: Azure LLM inference traces, BurstGPT, Mooncake and our own CSV, told apart by columns.
 
 ==========  =======================================  ==========================================
 format      columns or fields                        time
@@ -12,7 +12,7 @@ Mooncake    JSON lines with timestamp,               milliseconds
 ours        arrival_s, input_tokens, output_tokens   seconds
 ==========  =======================================  ==========================================
 
-Rows that generate nothing (failed requests in BurstGPT and Azure) are left out.
+Rows without output tokens, which are failed requests in BurstGPT and Azure, are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Row = tuple[float, int, int]
 def read_trace(path: str | Path) -> tuple[str, list[Row]]:
     """The format's name and the rows of a trace file, in file order.
 
-    Raises InputError naming the file and the line for anything that is not as its format demands.
+    A row that its format does not allow is an InputError that names file and line.
     """
     path = Path(path)
     text = _files.read_text(path)
@@ -51,7 +51,7 @@ def read_trace(path: str | Path) -> tuple[str, list[Row]]:
 
 
 def _azure_time(text: str) -> float:
-    # Seven decimals, one more than Python reads.
+    # Azure writes seven decimals of a second. Python reads at most six.
     whole, _, fraction = text.replace("+00:00", "").partition(".")
     return datetime.fromisoformat(whole).timestamp() + (float("0." + fraction) if fraction else 0.0)
 

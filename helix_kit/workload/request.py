@@ -1,4 +1,4 @@
-"""One request, and what became of it: the record that simulator and runtime both write."""
+"""A request, and the record of its outcome that the simulator and the runtime write."""
 
 from __future__ import annotations
 
@@ -12,29 +12,52 @@ Outcome = Literal["finished", "rejected", "in_flight", "cancelled", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request: `input_tokens` of prompt arrive at `arrival_s`, `output_tokens` are to be generated."""
+    """A request for tokens.
+
+    Examples
+    --------
+    >>> Request(id=0, arrival_s=1.5, input_tokens=700, output_tokens=200).input_tokens
+    700
+    """
 
     id: int
+    """Unique within a workload."""
     arrival_s: float
+    """Seconds on the run's clock."""
     input_tokens: int
+    """Tokens of the prompt."""
     output_tokens: int
+    """Tokens to generate."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What became of a request; times are seconds on the run's clock, None where it has not happened.
+    """Outcome and times of a request. Times are seconds on the run's clock, or None for what has not happened.
 
-    `token_times_s[0]` is the first token (the end of the prompt phase), the rest are decode steps. `reason`
-    says why a request was rejected or failed; `restarts` counts re-prefills after a worker was lost.
+    Examples
+    --------
+    >>> record = RequestRecord(Request(0, 0.0, 10, 2))
+    >>> record.outcome, record.first_token_s
+    ('in_flight', None)
     """
 
     request: Request
+    """What was asked for."""
     outcome: Outcome = "in_flight"
+    """finished, rejected, in_flight, cancelled or failed."""
     reason: str | None = None
+    """Why the request was rejected or failed."""
     pipeline: Pipeline | None = None
+    """Stages of its last pipeline."""
     started_s: float | None = None
+    """When the scheduler assigned the first pipeline."""
     first_token_s: float | None = None
+    """When the prompt phase ended."""
     finished_s: float | None = None
+    """When the last token was generated."""
     tokens_generated: int = 0
+    """Output tokens so far."""
     token_times_s: list[float] = field(default_factory=list)
+    """Time of each token. The first one ends the prompt phase; each further one is a decode step."""
     restarts: int = 0
+    """Number of new prefills after a worker was lost."""

@@ -1,7 +1,7 @@
-"""Requests drawn from the statistics of a trace: lengths from a joint histogram, arrivals from counts per interval.
+"""Random requests with the statistics of a trace: lengths from a joint histogram, arrivals from counts per interval.
 
-The arrival process is the paper's: for each interval of 3 s draw one of the trace's counts, scale it so that the
-mean is the wanted rate, round it carrying the remainder, and spread that many arrivals evenly at random.
+The arrival process is the one of the paper's artifact. For each interval of 3 s it draws one of the trace's counts,
+scales it to the mean rate, rounds it and carries the remainder over, and spreads the arrivals uniformly at random.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _table(name: str) -> np.ndarray:
 
 
 def draw_lengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pairs (input tokens, output tokens), shape (count, 2): a cell of the histogram, then anywhere in it."""
+    """Pairs (input tokens, output tokens), shape (count, 2): uniform within a random cell."""
     table = _table(f"{name}_lengths")
     cells = table[rng.choice(len(table), size=count, p=table[:, 4] / table[:, 4].sum())]
     spread = rng.random((count, 2))
@@ -34,7 +34,7 @@ def draw_lengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_arrivals(name: str, rate_per_s: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:
-    """Arrival times in [0, duration_s), increasing, in bursts as in the trace."""
+    """Increasing arrival times in [0, duration_s), with bursts as in the trace."""
     check_rate(rate_per_s, duration_s)
     counts = _table(f"{name}_arrivals")[:, 1]
     scale = INTERVAL_S * rate_per_s / counts.mean()

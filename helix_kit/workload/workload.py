@@ -1,4 +1,4 @@
-"""A workload: requests over time, from a trace, from the statistics of one, or made up.
+"""A workload: requests over time, from a trace, from the statistics of a trace, or synthetic.
 
 >>> from helix_kit.workload import Workload
 >>> workload = Workload.azure_conversation(rate_per_s=2.0, duration_s=60, seed=0)
@@ -33,17 +33,31 @@ if TYPE_CHECKING:
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 MEAN_SECONDS_A_REQUEST = 0.05
-"""How much work `offline(duration_s=...)` provides: one request for each of these, more than any preset serves."""
+"""`offline(duration_s=...)` makes one request for each such interval: more than any preset cluster serves."""
 
 _OLD_NAMES = renamed_keywords(rate="rate_per_s", duration="duration_s")
 
 
 @dataclass(frozen=True)
 class Workload(Sequence[Request]):
-    """Requests in order of arrival. Slices are workloads; `source` says where the requests come from."""
+    """Requests in order of arrival. A slice of a workload is a workload.
+
+    Raises
+    ------
+    InputError
+        A request has no tokens in or out, or a negative arrival time.
+
+    Examples
+    --------
+    >>> workload = Workload.constant(rate_per_s=0.5, duration_s=10, input_tokens=700, output_tokens=200)
+    >>> len(workload), workload.duration_s
+    (5, 8.0)
+    """
 
     requests: tuple[Request, ...]
+    """In order of arrival."""
     source: str = "given"
+    """Where the requests come from."""
 
     def __post_init__(self) -> None:
         for request in self.requests:
@@ -55,24 +69,23 @@ class Workload(Sequence[Request]):
 
     @classmethod
     def of(cls, rows: Iterable[tuple[float, int, int]], source: str = "given") -> Workload:
-        """From (arrival in s, input tokens, output tokens); sorted by arrival, ids count from 0."""
+        """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival."""
         ordered = sorted(rows, key=lambda row: row[0])
         return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source)
 
     @classmethod
     @_OLD_NAMES
     def azure_conversation(cls, rate_per_s: float, duration_s: float, *, seed: int = 0) -> Workload:
-        """Lengths and bursts as in Azure's conversation trace of 2023 (mean 763 tokens in, 232 out).
+        """Lengths and bursts as in Azure's conversation trace of 2023, on average 763 tokens in and 232 out.
 
-        `rate_per_s` is in requests/s, `duration_s` in s. The lengths are those the paper keeps: at most 2048 in and
-        1024 out.
+        `rate_per_s` is in requests/s. As in the paper, there are at most 2048 tokens in and 1024 out.
         """
         return cls._sampled("azure_conversation", rate_per_s, duration_s, seed)
 
     @classmethod
     @_OLD_NAMES
     def azure_code(cls, rate_per_s: float, duration_s: float, *, seed: int = 0) -> Workload:
-        """Lengths and bursts as in Azure's code trace of 2023 (mean 2048 tokens in, 28 out, in spikes)."""
+        """Lengths and bursts as in Azure's code trace of 2023, on average 2048 tokens in and 28 out."""
         return cls._sampled("azure_code", rate_per_s, duration_s, seed)
 
     @classmethod
@@ -92,7 +105,19 @@ class Workload(Sequence[Request]):
         output_tokens: int | None = None,
         seed: int = 0,
     ) -> Workload:
-        """Poisson arrivals; fixed lengths where given, else as in the conversation trace."""
+        """Poisson arrivals.
+
+        Parameters
+        ----------
+        rate_per_s
+            Mean requests/s.
+        duration_s
+            Arrivals lie in [0, duration_s).
+        input_tokens, output_tokens
+            Length of every request. None: lengths as in the conversation trace.
+        seed
+            The same seed gives the same requests.
+        """
         rng = np.random.default_rng(seed)
         arrivals = samplers.poisson_arrivals(rate_per_s, duration_s, rng)
         lengths = samplers.draw_lengths("azure_conversation", len(arrivals), rng)
@@ -111,7 +136,17 @@ class Workload(Sequence[Request]):
         input_tokens: int = TRACE_INPUT_TOKENS,
         output_tokens: int = TRACE_OUTPUT_TOKENS,
     ) -> Workload:
-        """One request every 1/`rate_per_s` seconds, all of the same lengths."""
+        """One request every 1/`rate_per_s` seconds.
+
+        Parameters
+        ----------
+        rate_per_s
+            Requests/s.
+        duration_s
+            Arrivals lie in [0, duration_s).
+        input_tokens, output_tokens
+            Length of every request.
+        """
         samplers.check_rate(rate_per_s, duration_s)
         count = int(np.ceil(rate_per_s * duration_s - 1e-9))
         return cls.of(((i / rate_per_s, input_tokens, output_tokens) for i in range(count)), "constant")
@@ -121,9 +156,18 @@ class Workload(Sequence[Request]):
     def offline(
         cls, n: int | None = None, *, duration_s: float | None = None, seed: int = 0, like: str = "azure-conversation"
     ) -> Workload:
-        """A backlog of `n` requests that are all there at time 0, with lengths as in the trace `like`.
+        """A backlog: all requests arrive at time 0.
 
-        `duration_s` instead of `n` makes a backlog that keeps a large cluster busy for that many seconds.
+        Parameters
+        ----------
+        n
+            Number of requests.
+        duration_s
+            In place of `n`: as many requests as keep a large cluster busy for so many seconds.
+        seed
+            The same seed gives the same requests.
+        like
+            Trace whose lengths the requests have: azure-conversation or azure-code.
         """
         if (n is None) == (duration_s is None):
             raise InputError("expected either n or duration_s", where="offline workload")
@@ -140,7 +184,7 @@ class Workload(Sequence[Request]):
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Workload:
-        """From a CSV file with the columns arrival_s, input_tokens, output_tokens."""
+        """Requests from a CSV file with the columns arrival_s, input_tokens, output_tokens."""
         name, rows = read_trace(path)
         if name != "ours":
             raise InputError(f"expected the columns {', '.join(COLUMNS)}", where=path, field="header")
@@ -148,7 +192,7 @@ class Workload(Sequence[Request]):
 
     @classmethod
     def from_trace(cls, path: str | Path) -> Workload:
-        """From a trace file: Azure, BurstGPT, Mooncake or our own CSV; time starts at the first request."""
+        """Requests from a trace of Azure, BurstGPT or Mooncake, or our own CSV. Time starts at the first request."""
         name, rows = read_trace(path)
         if name != "ours" and rows:
             start = min(row[0] for row in rows)
@@ -162,14 +206,14 @@ class Workload(Sequence[Request]):
         return cls.of(rows, Path(path).name)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write arrival_s, input_tokens, output_tokens; `from_csv` reads back equal requests."""
+        """Write a CSV file from which `from_csv` makes an equal workload."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
 
     def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
-        """Only requests within these lengths; ids are counted anew."""
+        """The requests within these lengths, numbered anew."""
         rows = (
             (r.arrival_s, r.input_tokens, r.output_tokens)
             for r in self.requests
@@ -190,12 +234,12 @@ class Workload(Sequence[Request]):
 
     @cached_property
     def duration_s(self) -> float:
-        """Arrival of the last request."""
+        """Arrival of the last request in s."""
         return self.requests[-1].arrival_s if self.requests else 0.0
 
     @cached_property
     def rate_per_s(self) -> float:
-        """Requests/s between the first and the last arrival; 0 when all arrive at once."""
+        """Requests/s between the first and the last arrival, or 0 when all arrive at once."""
         return (len(self) - 1) / self.duration_s if self.duration_s > 0 else 0.0
 
     @overload
@@ -205,7 +249,7 @@ class Workload(Sequence[Request]):
     def __getitem__(self, index: slice) -> Workload: ...
 
     def __getitem__(self, index: int | slice) -> Request | Workload:
-        """A request, or a workload of the requests in the slice (they keep their ids)."""
+        """A request, or a workload of the requests in a slice. They keep their ids."""
         if isinstance(index, slice):
             return Workload(self.requests[index], self.source)
         return self.requests[index]
@@ -220,7 +264,7 @@ class Workload(Sequence[Request]):
 SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}
 SYNTHETIC = {"poisson": Workload.poisson, "constant": Workload.constant}
 PAPER_LOAD = 0.75
-"""Online load when none is given, as a share of what the plan's flow carries (paper section 6.2)."""
+"""Default online load as a share of the plan's flow (Helix, section 6.2)."""
 
 
 @_OLD_NAMES
@@ -233,32 +277,59 @@ def make_workload(
     duration_s: float = 600.0,
     seed: int = 0,
 ) -> Workload:
-    """What the command line's ``--workload`` and ``--trace`` mean.
+    """The workload that the command line's ``--workload`` and ``--trace`` mean.
 
-    A name (azure-conversation, azure-code, poisson, constant) or a trace file. `rate_per_s` defaults to 75 % of the
-    plan's flow; a trace keeps its own arrivals unless a rate is given. ``offline`` mode makes a backlog of the same
-    lengths, all there at time 0.
+    Parameters
+    ----------
+    name_or_path
+        azure-conversation, azure-code, poisson or constant, or the path of a trace file.
+    plan
+        Its flow decides the default rate.
+    mode
+        ``online``: requests arrive over time. ``offline``: requests of the same lengths all arrive at time 0.
+    rate_per_s
+        Requests/s. None: 75 % of the plan's flow for a name (Helix, section 6.2), and a trace's own arrivals.
+    duration_s
+        Arrivals of a name lie in [0, duration_s).
+    seed
+        The same seed gives the same requests.
+
+    Returns
+    -------
+    Workload
+        The requests.
+
+    Raises
+    ------
+    InputError
+        There is no such name or file, or the file is not a trace.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, Plan, Problem
+    >>> problem = Problem.of(Cluster.preset("laptop"), Model.preset("SmolLM2-135M"))
+    >>> plan = Plan.from_placement(problem, {problem.cluster.nodes[0].name: (0, 15)}, method="hand")
+    >>> len(make_workload("constant", plan, rate_per_s=2, duration_s=5))
+    10
     """
     name = str(name_or_path)
     if name in SAMPLED or name in SYNTHETIC:
-        wanted = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
+        rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
         if mode == "offline" and name in SAMPLED:
             return Workload.offline(duration_s=duration_s, seed=seed, like=name)
         if name in SAMPLED:
-            return SAMPLED[name](wanted, duration_s, seed=seed)
-        made = (
-            Workload.constant(wanted, duration_s)
-            if name == "constant"
-            else Workload.poisson(wanted, duration_s, seed=seed)
+            return SAMPLED[name](rate, duration_s, seed=seed)
+        workload = (
+            Workload.constant(rate, duration_s) if name == "constant" else Workload.poisson(rate, duration_s, seed=seed)
         )
     elif Path(name).suffix in {".csv", ".jsonl", ".json"} or Path(name).exists():
-        made = Workload.from_trace(name)
-        made = made.scaled(rate_per_s) if rate_per_s and mode == "online" else made
+        workload = Workload.from_trace(name)
+        workload = workload.scaled(rate_per_s) if rate_per_s and mode == "online" else workload
     else:
         raise InputError(
             _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC]) + ", or a trace file (.csv, .jsonl)",
             field="workload",
         )
     if mode == "offline":
-        return Workload.of(((0.0, r.input_tokens, r.output_tokens) for r in made), f"{made.source}, offline")
-    return made
+        return Workload.of(((0.0, r.input_tokens, r.output_tokens) for r in workload), f"{workload.source}, offline")
+    return workload

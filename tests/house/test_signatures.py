@@ -116,7 +116,7 @@ def described_fields(cls: type) -> set[str]:
 def complaints(name: str, value: Any, *, method: bool = False) -> list[str]:
     """What a docstring lacks: parameters, returns, an example.
 
-    A method needs no example of its own, and with up to three parameters its sentence may say all.
+    A method needs no example of its own. Its summary may say what it returns, and name up to three parameters.
     """
     if not value.__doc__:
         return [f"{name}: no docstring"]
@@ -147,7 +147,11 @@ def complaints(name: str, value: Any, *, method: bool = False) -> list[str]:
     if extra := listed - wanted:
         wrong.append(f"{name}: describes {', '.join(sorted(extra))}, which it does not take")
     returns = signature.return_annotation
-    if returns not in (None, "None", inspect.Signature.empty, "NoReturn") and not (doc["Returns"] or doc["Yields"]):
+    if (
+        not method
+        and returns not in (None, "None", inspect.Signature.empty, "NoReturn")
+        and not (doc["Returns"] or doc["Yields"])
+    ):
         wrong.append(f"{name}: nothing said of what it returns")
     return wrong
 
