@@ -1,1 +1,3 @@
-"""One module a figure or table: how it is computed and how it is drawn."""
+"""One module for each figure or family of figures: how its table is computed. ``pictures`` draws the tables."""
+
+__all__: list[str] = []

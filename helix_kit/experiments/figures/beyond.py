@@ -9,10 +9,10 @@ import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common.limits import AMPLE_S
+from helix_kit.experiments.figures.common.rows import flow_fields, method_rows
 from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, load_own_plans
 from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.rows import flow_fields, method_rows
 from helix_kit.model import Model
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
@@ -65,8 +65,8 @@ def scaling(context: Context) -> pd.DataFrame:
     needs=(OWN_PLANS,),
     minutes=1.0,
     data=("clusters", "models", "profiles", "gpus.csv"),
-    text="In random worlds each kind of machine is up to 20 % faster or slower than the profiles from which the plan was "
-    "made. Bars: flow as planned. Circles: mean over the worlds. Lines: down to the worst 5 % and the worst world.",
+    text="In random worlds each kind of machine is up to 20 % faster or slower than the profiles from which the plan "
+    "was made. Bars: flow as planned. Circles: mean over the worlds. Lines: down to the worst 5 % and the worst world.",
 )
 def robustness(context: Context) -> pd.DataFrame:
     """One row for each cluster and method: flow as planned, and its mean, 5 % and minimum over the worlds."""

@@ -76,8 +76,8 @@ def faster(requests: Workload, factor: float) -> Workload:
     draw=draw_equal_load,
     needs=(OWN_PLANS,),
     minutes=1.5,
-    text="LLaMA-2 70B online: the requests that the paper gives Helix, at the same rate for all methods, and at rates in "
-    "proportion to each plan's own max flow, so that all are loaded to the same share of the flow that they could "
+    text="LLaMA-2 70B online: the requests that the paper gives Helix, at the same rate for all methods, and at rates "
+    "in proportion to each plan's own max flow, so that all are loaded to the same share of the flow that they could "
     "carry. The line over a bar is the load offered between minute 5 and 15. A plan whose bar is well below the line "
     "falls behind.",
 )

@@ -136,8 +136,8 @@ def _on_single24(run: PublishedRun, context: Context) -> list[Simulation]:
 
 
 SAME_LOAD = (
-    "Bars: decode throughput. Boxes: latency of requests that arrive over time (5, 25, 50, 75 and 95 %). Each published "
-    "method has the load that the paper chose for it; our own plans have Helix's load."
+    "Bars: decode throughput. Boxes: latency of requests that arrive over time (5, 25, 50, 75 and 95 %). Each "
+    "published method has the load that the paper chose for it; our own plans have Helix's load."
 )
 
 
@@ -190,9 +190,9 @@ def high_heterogeneity(context: Context) -> pd.DataFrame:
     draw=draw_deep_dive,
     needs=(OWN_PLANS,),
     minutes=0.5,
-    text="LLaMA-2 70B offline, all placements under Helix's scheduler. The published simulation is of three regions. The "
-    "prototype's values are taken to be of the single cluster, because of their size. Our values stand beside each, "
-    "and beside them those of our own plans.",
+    text="LLaMA-2 70B offline, all placements under Helix's scheduler. The published simulation is of three regions. "
+    "The prototype's values are taken to be of the single cluster, because of their size. Our values stand beside "
+    "each, and beside them those of our own plans.",
 )
 def placement_deep_dive(context: Context) -> pd.DataFrame:
     """The three placements, offline, on geo24 and single24."""
@@ -206,8 +206,8 @@ def placement_deep_dive(context: Context) -> pd.DataFrame:
     draw=draw_deep_dive,
     needs=(OWN_PLANS,),
     minutes=0.5,
-    text="LLaMA-2 70B offline on Helix's placement, with 180 requests in flight for every scheduler but Helix's, and the "
-    "same schedulers on our own plan. Right: prompt latency, in which congestion shows.",
+    text="LLaMA-2 70B offline on Helix's placement, with 180 requests in flight for every scheduler but Helix's, and "
+    "the same schedulers on our own plan. Right: prompt latency, in which congestion shows.",
 )
 def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     """The four schedulers on Helix's placements of geo24 and single24, offline."""
@@ -220,9 +220,9 @@ def scheduling_deep_dive(context: Context) -> pd.DataFrame:
     paper="Section 6.7",
     draw=draw_congestion,
     minutes=0.1,
-    text="The same runs, machine by machine: the share of the time that a machine computes, and the share that it waits "
-    "because its links are full (not drawn where no machine ever waits). Machines compute least for each served token "
-    "with Helix's scheduler.",
+    text="The same runs, machine by machine: the share of the time that a machine computes, and the share that it "
+    "waits because its links are full (not drawn where no machine ever waits). Machines compute least for each served "
+    "token with Helix's scheduler.",
 )
 def congestion(context: Context) -> pd.DataFrame:
     """One row for each machine, setup and scheduler: shares of time busy, blocked and starved; KV cache in use.

@@ -1,4 +1,4 @@
-"""Our planner on the published settings: the plan with the largest flow, and the plan that serves most in simulation."""
+"""Our planner on the published settings: the plan with the largest flow, and the one that serves most."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ the machine."""
     paper="Beyond the paper",
     draw=draw_own_plans,
     minutes=10.0,
-    text="The published Helix plan, our plan with the largest flow, and our plan that serves most. Left: max flow as a "
-    "share of the proven bound. Right: offline throughput by the published rules in our simulator, over that of "
+    text="The published Helix plan, our plan with the largest flow, and our plan that serves most. Left: max flow as "
+    "a share of the proven bound. Right: offline throughput by the published rules in our simulator, over that of "
     "Helix's plan. The plan that serves most does not have the largest flow: long chains of machines carry more flow, "
     "but every decode step takes longer in them.",
 )

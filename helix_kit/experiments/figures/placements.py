@@ -60,8 +60,8 @@ def topology(context: Context) -> pd.DataFrame:
     paper="Section 6.6",
     draw=draw_placements,
     data=DATA,
-    text="LLaMA-2 70B over three regions, as published. Bars are filled to the share of the machine's capacity that the "
-    "max flow uses; a pale bar holds layers that no request uses.",
+    text="LLaMA-2 70B over three regions, as published. Bars are filled to the share of the machine's capacity that "
+    "the max flow uses; a pale bar holds layers that no request uses.",
 )
 def placement_pictures(context: Context) -> pd.DataFrame:
     """One row for each machine and method: layers, flow through it and capacity in tokens/s, the plan's max flow."""

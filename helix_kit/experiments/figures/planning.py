@@ -14,7 +14,7 @@ from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.model import Model
 
 QUESTIONS, FAST_QUESTIONS = 2000, 200
-"""How often HiGHS may ask whether to stop while it solves the paper's program. 2,000 take 2 s (10 nodes) to 30 s (42)."""
+"""How often HiGHS may ask whether to stop, on the paper's program; 2,000 times take 2 s (10 nodes) to 30 s (42)."""
 
 CASES = (
     ("single24", "llama2-70b"),
@@ -32,8 +32,8 @@ CASES = (
     draw=draw_methods,
     data=("clusters", "models", "profiles", "gpus.csv"),
     minutes=3.0,
-    text="Our pattern program, the paper's program with HiGHS (for up to half a minute, counted in steps of its search), "
-    "and heuristics. Where HiGHS finds no better plan, its bar shows the heuristic that it started from.",
+    text="Our pattern program, the paper's program with HiGHS (for up to half a minute, counted in steps of its "
+    "search), and heuristics. Where HiGHS finds no better plan, its bar shows the heuristic that it started from.",
 )
 def placement_methods(context: Context) -> pd.DataFrame:
     """One row for each cluster, model and method: flow and bound in tokens/s, gap, solver."""

@@ -19,8 +19,8 @@ from helix_kit.experiments.machinery.registry import Context, experiment
     needs=EVALUATIONS,
     data=(),
     minutes=0.01,
-    text="One line for each setting, one mark for each method: its decode throughput over that of Helix's published plan "
-    "in the same setting, both in our simulator. The CSV has every metric of the evaluation, published and ours.",
+    text="One line for each setting, one mark for each method: its decode throughput over that of Helix's published "
+    "plan in the same setting, both in our simulator. The CSV has every metric of the evaluation, published and ours.",
 )
 def all_results(context: Context) -> pd.DataFrame:
     """Section, setup, model, mode, method, source, metric and value of all tables of the evaluation."""

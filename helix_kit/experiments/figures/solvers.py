@@ -11,18 +11,18 @@ import pandas as pd
 from helix_kit import _files
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError
+from helix_kit.experiments.figures.common.limits import AMPLE_S
 from helix_kit.experiments.figures.common.metrics import SPEED
 from helix_kit.experiments.figures.common.published import PublishedRun, published_run
-from helix_kit.experiments.figures.common.limits import AMPLE_S
 from helix_kit.experiments.figures.common.settings import helix_simulation, joined_requests
+from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.experiments.figures.pictures.solvers import draw_ablations, draw_convergence, draw_quality, draw_sizes
 from helix_kit.experiments.machinery.registry import Context, experiment
-from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.model import Model
 from helix_kit.placement.paper import program as paper_milp
-from helix_kit.placement.solvers import SolverSettings, solve_model
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.solvers import SolverSettings, solve_model
 
 DEGREE = 12
 """Links that the paper's pruning keeps at each node."""
@@ -57,8 +57,8 @@ def published_solver(name: str = "solver") -> pd.DataFrame:
     data=DATA,
     minutes=0.3,
     text="Constraints and variables of the paper's mixed-integer program as built here and as the published solver "
-    "logs report them. Pruning keeps the 12 fastest links of each node. The numbers show that it keeps the same ones of "
-    "equally fast links as the published program.",
+    "logs report them. Pruning keeps the 12 fastest links of each node. The numbers show that it keeps the same ones "
+    "of equally fast links as the published program.",
 )
 def problem_sizes(context: Context) -> pd.DataFrame:
     """One row for each program: cluster, model, links kept, constraints, variables, ours and published."""
@@ -104,8 +104,8 @@ QUALITY_METHODS: tuple[tuple[str, str, str], ...] = (
     data=DATA,
     minutes=2.5,
     text="Flow of the best plan of each solver after a minute. Gurobi, as published, proved its plan optimal after "
-    "3,803 s. The paper's program starts from the better heuristic, as in the paper; an open solver that finds nothing "
-    "better ends with the heuristic's plan.",
+    "3,803 s. The paper's program starts from the better heuristic, as in the paper; an open solver that finds "
+    "nothing better ends with the heuristic's plan.",
 )
 def solver_quality(context: Context) -> pd.DataFrame:
     """One row for each method: flow, share of the published optimum. Seconds and proven gap are in the provenance."""
@@ -140,10 +140,10 @@ def solver_quality(context: Context) -> pd.DataFrame:
     draw=draw_ablations,
     data=DATA,
     minutes=2.0,
-    text="Above: max flow of the published Gurobi runs with and without pruning and initial values, and of our pattern "
-    "program, which uses neither and all links. Below: decode throughput of the plans in our simulator, for the pruned "
-    "and unpruned plans also as published. The plan with the largest flow does not serve most, because it has longer "
-    "chains.",
+    text="Above: max flow of the published Gurobi runs with and without pruning and initial values, and of our "
+    "pattern program, which uses neither and all links. Below: decode throughput of the plans in our simulator, for "
+    "the pruned and unpruned plans also as published. The plan with the largest flow does not serve most, because it "
+    "has longer chains.",
 )
 def ablations(context: Context) -> pd.DataFrame:
     """One row for each cluster and variant: flow, Gurobi's seconds to it, decode throughput published and ours."""
@@ -198,9 +198,10 @@ def _ablation_run(cluster: str, variant: str) -> PublishedRun | None:
     minutes=5.0,
     measures=("cluster", "solver", "seconds", "flow_tokens_per_s", "bound_tokens_per_s"),
     text="Solid: best flow so far. Dashed: proven bound. The paper's program is solved by Gurobi as published, and by "
-    "GLPK and HiGHS for half a minute each on this machine, with all links. Both start from the better heuristic; GLPK "
-    "takes no start, so its curve stays at the heuristic's plan until it finds a better one. The bound of our program "
-    "falls until a plan meets it. The published runs on 24 and 42 machines stop with bounds of 20 to 60 times the value.",
+    "GLPK and HiGHS for half a minute each on this machine, with all links. Both start from the better heuristic; "
+    "GLPK takes no start, so its curve stays at the heuristic's plan until it finds a better one. The bound of our "
+    "program falls until a plan meets it. The published runs on 24 and 42 machines stop with bounds of 20 to 60 times "
+    "the value.",
 )
 def convergence(context: Context) -> pd.DataFrame:
     """One row for each incumbent of Gurobi, as published, and one with the last value and bound of our program.

@@ -21,13 +21,13 @@ MAX_TOKENS = {"input": 2048, "output": 1024}
     draw=draw_trace,
     data=("workload",),
     minutes=0.01,
-    text="Left: lengths of the requests that the paper keeps (at most 2048 tokens in, 1024 out). Right: arrivals in each "
-    "minute.",
+    text="Left: lengths of the requests that the paper keeps (at most 2048 tokens in, 1024 out). Right: arrivals in "
+    "each minute.",
 )
 def azure_trace(context: Context) -> pd.DataFrame:
     """Requests by length (bins of 32 tokens) and by minute; columns series, x, requests.
 
-    The statistics count long requests in wider bins, of up to 122 tokens. Their requests are spread evenly over the bin.
+    The statistics count long requests in wider bins, of up to 122 tokens; their requests are spread evenly.
     """
     del context
     folder = _files.data_dir() / "workload"

@@ -88,11 +88,11 @@ def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
     draw=draw_splits,
     data=("clusters", "models", "profiles", "gpus.csv"),
     text="Equal shares overload the slow machines. With shares by speed the slow link limits the flow, because all "
-    "requests cross it to a single machine. The plan by max flow sends requests over two links to two machines "
-    "side by side.",
+    "requests cross it to a single machine. The plan by max flow sends requests over two links to two machines side "
+    "by side.",
 )
 def worked_example(context: Context) -> pd.DataFrame:
-    """One row for each machine and split: layers [start, end), flow through it, its capacity, and the split's max flow."""
+    """One row for each machine and split: layers [start, end), flow, capacity, and the split's max flow."""
     problem = Problem.of(two_regions(), small_model())
     rows = []
     for split, placement in splits(problem, context.seed).items():

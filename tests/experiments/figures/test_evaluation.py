@@ -8,7 +8,6 @@ from committed import EVALUATIONS, FIGURES, SPEED, speeds
 
 from helix_kit.experiments.machinery.files import load
 
-
 HEADLINES = (
     # Sections 6.3 to 6.5 of the paper: Helix's decode throughput over a baseline's, to the digits it is printed with.
     ("single-cluster", "llama2-70b", "offline", "swarm", 2.0),

@@ -1,1 +1,3 @@
-"""What several figures share: published runs, settings, simulations and their store, metrics, rows, limits of searches."""
+"""What several figures share: published runs, settings, simulations and their store, metrics, rows and limits."""
+
+__all__: list[str] = []

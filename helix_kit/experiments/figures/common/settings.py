@@ -66,7 +66,7 @@ def load_own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
 
 
 def own_plan(setting: Setting, objective: str, placement: Placement, ease: Mapping[str, float]) -> Plan:
-    """A plan of ours as the figures simulate it: requests follow the balanced flow, which spares kinds as `ease` says."""
+    """A plan of ours as the figures simulate it: requests follow the balanced flow, with kinds spared as in `ease`."""
     from helix_kit.placement.plan import Plan
     from helix_kit.search.ease import eased_flow
 

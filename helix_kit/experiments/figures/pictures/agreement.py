@@ -16,7 +16,6 @@ from helix_kit.experiments.figures.pictures.looks import (
     log_ticks,
     new_figure,
 )
-from helix_kit.plots.bars import WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     range_text,
     set_text_sizes,
 )
-from helix_kit.plots.bars import WIDTH_IN, grouped_bars, tidy
+from helix_kit.plots.bars import grouped_bars
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
     known = "" if np.isnan(seconds[-1]) else f" takes {seconds[-1]:.0f} s and"
     headline(
         figure,
-        f"A plan for {nodes.iloc[-1]:,} machines{known} is within {gaps.iloc[-1]:.2g} % of its proven bound; no plan is "
-        f"more than {gaps.max():.1f} % from its bound",
+        f"A plan for {nodes.iloc[-1]:,} machines{known} is within {gaps.iloc[-1]:.2g} % of its proven bound; no plan "
+        f"is more than {gaps.max():.1f} % from its bound",
     )
     return figure
 
@@ -91,7 +91,8 @@ def draw_robustness(table: pd.DataFrame) -> Figure:
     finish_axes(axes)
     headline(
         figure,
-        f"If profiles are wrong by up to 20 %, our plans keep {range_text(kept, '{:.0f}')} % of their flow in the worst world",
+        f"If profiles are wrong by up to 20 %, our plans keep {range_text(kept, '{:.0f}')} % of their flow in the "
+        "worst world",
     )
     legend_below(figure, len(methods) + 3, size_pt=SMALLEST_PT)
     return figure

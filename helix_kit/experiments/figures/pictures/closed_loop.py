@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, QUANTILES, box, places
 from helix_kit.experiments.figures.pictures.looks import (
@@ -17,7 +16,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     legend_below,
     new_figure,
 )
-from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
+from helix_kit.plots.bars import HATCHES
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:

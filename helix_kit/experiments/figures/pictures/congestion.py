@@ -16,7 +16,6 @@ from helix_kit.experiments.figures.pictures.looks import (
     new_figure,
     range_text,
 )
-from helix_kit.plots.bars import WIDTH_IN
 
 if TYPE_CHECKING:
     import pandas as pd

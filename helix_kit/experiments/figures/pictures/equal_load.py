@@ -9,7 +9,6 @@ from matplotlib.lines import Line2D
 
 from helix_kit.experiments.figures.pictures.evaluation import PHASES, bars, boxes, finish, methods_of, pitch_of, places
 from helix_kit.experiments.figures.pictures.looks import PLACES, SMALLEST_PT, TITLE_PT, headline, new_figure
-from helix_kit.plots.bars import WIDTH_IN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +46,7 @@ def draw_equal_load(table: pd.DataFrame) -> Figure:
 
 
 def _methods_that_keep_up(table: pd.DataFrame) -> str:
-    """Subject and verb of a sentence: the methods whose throughput is within 2 % of the offered load on every cluster."""
+    """Subject and verb of a sentence: the methods within 2 % of the offered load on every cluster."""
     same = table[
         (table["source"] == "same rate") & (table["metric"].isin(["decode_tokens_per_s", "offered_tokens_per_s"]))
     ]

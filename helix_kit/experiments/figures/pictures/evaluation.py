@@ -24,7 +24,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     ratios,
     set_text_sizes,
 )
-from helix_kit.plots.bars import HATCHES, WIDTH_IN, tidy
+from helix_kit.plots.bars import HATCHES, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def draw_evaluation(table: pd.DataFrame) -> Figure:
         for axes, phase in zip(grid[2 * row + 1], PHASES, strict=True):
             boxes(axes, mine[mine["mode"] == "online"], phase)
             axes.set(title=f"{MODELS[model]}, online", ylabel=PHASES[phase])
-    text = f"{PLACES[table['setup'].iloc[0]].capitalize()}: Helix serves {range_text(gains)} times as much as the baselines"
+    place = PLACES[table["setup"].iloc[0]].capitalize()
+    text = f"{place}: Helix serves {range_text(gains)} times as much as the baselines"
     text += f", our plans {range_text(own)} times as much as Helix's plans" if own else ""
     headline(figure, text)
     measured = (table["source"] == "published prototype").any()
@@ -124,9 +125,7 @@ def finish(figure: Figure, all_axes: Any, table: pd.DataFrame, more: Sequence[Ar
         axes.title.set_fontsize(LABEL_PT)
     looks = {_look(m, s) for m, s in zip(table["method"], table["source"], strict=True)}
     patches = [
-        hatched_patch(colour, hatch, LABELS.get(look, look))
-        for look, (colour, hatch) in LOOKS.items()
-        if look in looks
+        hatched_patch(colour, hatch, LABELS.get(look, look)) for look, (colour, hatch) in LOOKS.items() if look in looks
     ]
     handles = [*patches, *more]
     letters = sum(len(str(h.get_label())) for h in handles)
@@ -165,7 +164,7 @@ def bars(axes: Axes, part: pd.DataFrame, *, labels: bool = True) -> None:
 
 
 def boxes(axes: Axes, part: pd.DataFrame, phase: str) -> None:
-    """Latency on a log scale: one group for each method, one box (25, 50, 75 %; whiskers 5 and 95 %) for each source."""
+    """Latency on a log scale: one group for each method, one box (quartiles; whiskers 5 and 95 %) for each source."""
     values = part.set_index(["method", "source", "metric"])["value"]
     methods = methods_of(part)
     pitch = pitch_of(part)

@@ -143,7 +143,14 @@ def hatched_patch(colour: str, hatch: str, label: str) -> Patch:
 
 
 def draw_machine(
-    axes: Axes, layers: tuple[float, float], y: float, share: float, look: tuple[str, str], *, height: float, full: float
+    axes: Axes,
+    layers: tuple[float, float],
+    y: float,
+    share: float,
+    look: tuple[str, str],
+    *,
+    height: float,
+    full: float,
 ) -> None:
     """A machine as a bar over its layers [start, end), filled from below to the used share of its capacity.
 

@@ -14,7 +14,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     range_text,
     set_text_sizes,
 )
-from helix_kit.plots.bars import WIDTH_IN, grouped_bars
+from helix_kit.plots.bars import grouped_bars
 
 if TYPE_CHECKING:
     import pandas as pd

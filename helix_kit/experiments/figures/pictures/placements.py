@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch, Rectangle
+from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
@@ -24,7 +24,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     outline_machine,
     set_text_sizes,
 )
-from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
+from helix_kit.plots.bars import HATCHES, rows_of
 from helix_kit.plots.scene import Curve, Point, Text
 from helix_kit.plots.theme import KIND_COLOURS, mix
 
@@ -68,7 +68,9 @@ def draw_topology(table: pd.DataFrame) -> Figure:
     for name in REQUESTS:
         nodes = ["coordinator", *table.loc[table["what"] == name, "source"], "coordinator"]
         pipelines[name] = list(pairwise(nodes))
-    shared = {name for edge in pipelines["request 1"] for name in edge} & {n for edge in pipelines["request 2"] for n in edge}
+    shared = {name for edge in pipelines["request 1"] for name in edge} & {
+        n for edge in pipelines["request 2"] for n in edge
+    }
     for index, (name, (colour, dashes, beside)) in enumerate(REQUESTS.items()):
         shifts = [(beside * (a in shared), beside * (b in shared)) for a, b in pipelines[name]]
         path = _way([curves[edge].points for edge in pipelines[name]], shifts)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from helix_kit.experiments.figures.pictures.looks import (
+    METHODS as LOOKS,
+)
+from helix_kit.experiments.figures.pictures.looks import (
     MODELS,
     PLACES,
     headline,
@@ -14,9 +17,8 @@ from helix_kit.experiments.figures.pictures.looks import (
     new_figure,
     range_text,
     set_text_sizes,
-    METHODS as LOOKS,
 )
-from helix_kit.plots.bars import WIDTH_IN, grouped_bars
+from helix_kit.plots.bars import grouped_bars
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,6 @@ from helix_kit.experiments.figures.pictures.looks import (
     range_text,
     ratios,
 )
-from helix_kit.plots.bars import WIDTH_IN, tidy
 
 if TYPE_CHECKING:
     import pandas as pd

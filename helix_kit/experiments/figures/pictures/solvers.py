@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from helix_kit.experiments.figures.pictures.looks import (
@@ -25,7 +24,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     new_figure,
     range_text,
 )
-from helix_kit.plots.bars import HATCHES, WIDTH_IN, rows_of, tidy
+from helix_kit.plots.bars import HATCHES, rows_of
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ def draw_sizes(table: pd.DataFrame) -> Figure:
         pairs = ((f"{what}_published", "published solver log", PUBLISHED), (what, "built here", OURS))
         for index, (column, label, (colour, hatch)) in enumerate(pairs):
             x = np.arange(len(cases)) + (index - 0.5) * 0.4
-            bars = axes.bar(
-                x, table[column], 0.38, color=colour, hatch=hatch, **EDGE, label=label
-            )
+            bars = axes.bar(x, table[column], 0.38, color=colour, hatch=hatch, **EDGE, label=label)
             axes.bar_label(bars, fmt="{:,.0f}", fontsize=SMALLEST_PT, padding=2, rotation=90)
         axes.set_xticks(range(len(cases)), cases)
         axes.set(ylabel=f"number of {what}")
@@ -138,8 +135,8 @@ def draw_ablations(table: pd.DataFrame) -> Figure:
     legend_below(figure, 3, handles=[*handles, green])
     headline(
         figure,
-        f"With pruning, Gurobi's plans serve {range_text(gains)} times as much as without; our program finds the largest "
-        "flow without pruning or initial values (a larger flow does not always serve more)",
+        f"With pruning, Gurobi's plans serve {range_text(gains)} times as much as without; our program finds the "
+        "largest flow without pruning or initial values (a larger flow does not always serve more)",
     )
     return figure
 

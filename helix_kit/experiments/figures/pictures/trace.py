@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from helix_kit.experiments.figures.pictures.looks import SMALLEST_PT, finish_axes, headline, new_figure
-from helix_kit.plots.bars import WIDTH_IN, tidy
 from helix_kit.plots.theme import KIND_COLOURS
 
 if TYPE_CHECKING:

@@ -136,7 +136,8 @@ def draw_flow_network(table: pd.DataFrame) -> Figure:
     signs += "; dotted: unused" if (table["flow_tokens_per_s"] == 0).any() else ""
     axes.text(-1.1, -0.5, signs, fontsize=TICKS_PT, color="0.25")
     headline(
-        figure, f"Three machines as a flow network: the two T4 are saturated, so the largest flow is {cut:,.0f} tokens/s"
+        figure,
+        f"Three machines as a flow network: the two T4 are saturated, so the largest flow is {cut:,.0f} tokens/s",
     )
     return figure
 

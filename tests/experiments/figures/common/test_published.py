@@ -29,7 +29,9 @@ def test_offline_runs_share_one_stream_and_only_helix_has_the_default_feed():
 
 
 def test_windows_are_those_of_the_paper():
-    offline, online = (published_run("geo", "llama2-70b", "helix", mode).simulations()[0] for mode in ("offline", "online"))
+    offline, online = (
+        published_run("geo", "llama2-70b", "helix", mode).simulations()[0] for mode in ("offline", "online")
+    )
     assert (offline.warmup_s, offline.duration_s) == (60.0, 600.0)
     assert (online.warmup_s, online.duration_s) == (0.0, 1800.0)
 
