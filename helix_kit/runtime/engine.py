@@ -56,6 +56,15 @@ class Engine:
 
     Its methods may be called from any thread.
 
+    Parameters
+    ----------
+    plan, checkpoint
+        What is served.
+    coordinator
+        Has been started.
+    options
+        The options of `serve`.
+
     Attributes
     ----------
     plan

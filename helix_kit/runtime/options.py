@@ -40,7 +40,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a plan is served: the keywords of `serve`, which describes each.
+    """How a plan is served: the keywords of `serve`, whose description says more of each.
 
     Raises
     ------
@@ -59,22 +59,39 @@ class ServeOptions:
     """
 
     launcher: str | Launcher = "process"
+    """What runs the workers: ``process``, ``inproc``, ``ray``, or a launcher."""
     policy: str | Policy = "helix"
+    """How requests are routed."""
     dtype: str = "float32"
+    """Of weights, activations and KV cache: ``float32``, ``bfloat16`` or ``float16``."""
     attention: str = "sdpa"
+    """Attention kernels: ``sdpa``, ``flashinfer`` or ``auto``."""
     seed: int = 0
+    """Of the policy, and of the sampling of requests that name none."""
     devices: str | Devices | None = None
+    """Where workers compute: ``plan``, ``any``, ``cpu``, or node -> torch devices; None is ``plan``."""
     pace: bool | None = None
+    """Whether steps are padded to the profile's times; None: on nodes of the CPU-* kinds."""
     time_scale: float = 1.0
+    """Factor on all padded times."""
     chunk_tokens: int = 256
+    """Tokens of a prefill chunk."""
     threads: int | None = None
+    """Torch threads of each worker on a CPU; None: the cores divided among the workers."""
     kv_pages: int | None = None
+    """Limit to a worker's KV pages; None: as many as the node's profile says."""
     max_queue: int | None = None
+    """How many requests may wait; None: any number."""
     restart_workers: bool = False
+    """Whether a lost worker is started again."""
     timeouts: Timeouts | None = None
+    """When a worker is given up; None: `worker_timeouts` chooses."""
     encrypt: bool = False
+    """Whether sockets are encrypted even on loopback."""
     host: str | None = None
+    """Address to listen on; None: the launcher's."""
     emulated: bool = False
+    """Whether the weights are a stand-in, nodes are paced on CPUs, and links are as slow as the cluster's."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)

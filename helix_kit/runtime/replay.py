@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from helix_kit.errors import HelixKitError
+from helix_kit.placement.plan import Plan
 from helix_kit.report import NodeUse, Run
+from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of
 from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
-
-if TYPE_CHECKING:
-    from helix_kit.runtime.engine import Engine
-    from helix_kit.runtime.handle import Handle
 
 MAX_OVERRUN_SHARE = 0.02
 """An emulated run with a larger share of late steps is refused."""
@@ -32,12 +30,39 @@ class OverrunError(HelixKitError):
     """This machine was too slow for an emulation: the times would not be those of the emulated cluster."""
 
 
+class ReplayTarget(Protocol):
+    """What a replay needs of an engine; `Engine` has it. The methods are described there."""
+
+    plan: Plan
+    policy_name: str
+    dtype: str
+    time_scale: float
+    emulated: bool
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    def now_s(self) -> float:
+        """Seconds on the engine's clock."""
+        ...
+
+    def submit_tokens(self, token_ids: list[int], new_tokens: int, *, arrival_s: float) -> Handle:
+        """Hand in a prompt that is answered with exactly `new_tokens` greedy tokens."""
+        ...
+
+    def status(self, *, fresh: bool = False) -> EngineStatus:
+        """The state of the engine, with new counters if `fresh`."""
+        ...
+
+
 Progress = Callable[[int, int], None]
 """Called with (requests done, all requests)."""
 
 
 def replay(
-    engine: Engine,
+    engine: ReplayTarget,
     workload: Workload,
     *,
     seed: int = 0,
@@ -93,7 +118,7 @@ def replay(
 
 
 def _submit_in_time(
-    engine: Engine,
+    engine: ReplayTarget,
     workload: Workload,
     prompts: list[list[int]],
     start_s: float,
@@ -185,7 +210,9 @@ def _combined(uses: list[NodeUse]) -> NodeUse:
     )
 
 
-def _facts(engine: Engine, workload: Workload, seed: int, before: EngineStatus, after: EngineStatus) -> dict[str, Any]:
+def _facts(
+    engine: ReplayTarget, workload: Workload, seed: int, before: EngineStatus, after: EngineStatus
+) -> dict[str, Any]:
     def steps_of(status: EngineStatus) -> tuple[int, int]:
         workers = status.workers.values()
         return sum(worker.steps for worker in workers), sum(worker.overruns for worker in workers)

@@ -77,6 +77,11 @@ class WorkerStatus:
         Messages that it has dropped, as in `DroppedMessages`.
     cpu_s
         CPU time of its process in seconds.
+
+    Examples
+    --------
+    >>> WorkerStatus("starting", pid=None, layers=(0, 6), pages=0, reason="", report_age_s=None).steps
+    0
     """
 
     state: Literal["starting", "up", "lost"]

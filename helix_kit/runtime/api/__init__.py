@@ -1,4 +1,4 @@
-"""The engine behind HTTP, as OpenAI's clients expect it: completions, chat, models, health, metrics.
+"""An engine behind HTTP: OpenAI's API for completions, chat and models, besides health and metrics.
 
 >>> from helix_kit.runtime.api import start_server                           # doctest: +SKIP
 >>> with hk.serve(plan) as engine, start_server(engine) as server:           # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The application: endpoints that turn OpenAI's requests into engine requests and back."""
+"""The application: its endpoints turn requests of OpenAI's API into requests to the engine, and answers back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 import helix_kit
-from helix_kit.errors import HelixKitError
+from helix_kit.errors import HelixKitError, InputError
 from helix_kit.runtime.api import errors
 from helix_kit.runtime.api.guard import Guard
 from helix_kit.runtime.api.metrics import ApiMetrics
@@ -24,6 +25,7 @@ from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.runtime.handle import Completion, Handle, RequestFailedError
 
 DISCONNECT_POLL_S = 0.5
+"""How often a client that waits for an answer is looked for."""
 RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
     for code, text in {
@@ -39,16 +41,24 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask for."""
+    """What one request may ask for.
+
+    Examples
+    --------
+    >>> Limits(seconds=60).default_new_tokens
+    16
+    """
 
     body_bytes: int = 1 << 20
+    """Largest body."""
     new_tokens: int = 4096
+    """Most tokens of an answer."""
     seconds: float = 600.0
-    """From arrival to the last token."""
+    """Longest time from arrival to the last token."""
     default_new_tokens: int = 16
-    """Of a completion that says nothing, as in OpenAI's API."""
+    """Most tokens of a completion that does not say how many, as in OpenAI's API."""
     default_chat_tokens: int = 512
-    """Of a chat that says nothing."""
+    """Most tokens of a chat answer that does not say how many."""
 
 
 def create_app(
@@ -56,8 +66,25 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application for a running engine.
 
-    `model_name` is what /v1/models lists (default: the plan's model); with `api_key`, requests other than
-    /health need it as a bearer token.
+    Parameters
+    ----------
+    engine
+        Answers the requests; the application does not close it.
+    model_name
+        What /v1/models lists; None: the name of the plan's model.
+    api_key
+        Requests other than /health need it as a bearer token. None: no key is needed.
+    limits
+        What one request may ask for; None: `Limits()`.
+
+    Returns
+    -------
+    FastAPI
+        For any ASGI server.
+
+    Examples
+    --------
+    >>> uvicorn.run(create_app(engine, api_key="secret"))                    # doctest: +SKIP
     """
     limits = limits or Limits()
     name = model_name or engine.plan.model.name
@@ -87,9 +114,9 @@ def create_app(
         """The assistant's next message."""
         service.check_model(body.model)
         ids = engine.chat_ids([message.plain() for message in body.messages])
-        room = max(1, engine.max_context_tokens - len(ids))
+        left = max(1, engine.max_context_tokens - len(ids))
         asked = body.max_completion_tokens or body.max_tokens
-        wanted = service.new_tokens(asked, min(limits.default_chat_tokens, room))
+        wanted = service.new_tokens(asked, min(limits.default_chat_tokens, left))
         handles = service.submit_all(
             [(ids, {"max_new_tokens": wanted, **body.sampling(1.0, choice)}) for choice in range(body.n or 1)]
         )
@@ -110,7 +137,7 @@ def create_app(
 
     @app.get("/health", responses={503: RESPONSES[503]})
     def health() -> Response:
-        """Whether requests can be served: workers, and the flow of the plan over those that are up."""
+        """Whether requests can be served: state of the workers, and flow of the plan over those that are up."""
         try:
             status = engine.status()
         except EngineError as error:
@@ -127,15 +154,23 @@ def create_app(
 
     @app.get("/metrics")
     def prometheus() -> Response:
-        """Metrics in Prometheus' text format."""
+        """Metrics in the text format of Prometheus."""
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
+class _Event(NamedTuple):
+    """What one step added to one of the choices; `reason` says why the choice ends, None: it goes on."""
+
+    choice: int
+    text: str
+    reason: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How the answers of one endpoint look."""
+    """The form of the answers of one endpoint."""
 
     kind: str
     model: str
@@ -160,35 +195,31 @@ class _Shape:
 
 
 def _usage(answers: Sequence[Completion], choices_per_prompt: int) -> dict[str, int]:
-    # A prompt that is answered several times is counted once, as OpenAI does.
+    # A prompt with several choices is counted once, as OpenAI does.
     prompt = sum(answer.prompt_tokens for answer in answers[::choices_per_prompt])
     new = sum(len(answer.token_ids) for answer in answers)
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
 
 
 class _Service:
-    """What the two generating endpoints share."""
+    """What the endpoints for completions and for chat share."""
 
     def __init__(self, engine: Engine, name: str, limits: Limits, metrics: ApiMetrics) -> None:
         self.engine, self.name, self.limits, self.metrics = engine, name, limits, metrics
 
     def check_model(self, asked: str | None) -> None:
-        """404 for another model than the one that is served."""
+        """Answer 404 when another model is asked for than the one that is served."""
         if asked is not None and asked != self.name:
-            from starlette.exceptions import HTTPException
-
             raise HTTPException(404, f"no model {asked!r}: this engine serves {self.name!r}")
 
     def new_tokens(self, asked: int | None, default: int) -> int:
-        """How many tokens to generate at most; 400 for more than the limit."""
-        from helix_kit.errors import InputError
-
+        """How many tokens to generate at most. Answers 400 when more are asked for than the limit."""
         if asked is not None and asked > self.limits.new_tokens:
             raise InputError(f"expected at most {self.limits.new_tokens}", field="max_tokens", value=asked)
         return asked or min(default, self.limits.new_tokens)
 
     def submit_all(self, work: list[tuple[Any, dict[str, Any]]]) -> list[Handle]:
-        """Hand in all prompts, or none."""
+        """Submit all prompts, each with its options; when one is refused, cancel the others."""
         handles: list[Handle] = []
         try:
             for prompt, options in work:
@@ -200,7 +231,7 @@ class _Service:
         return handles
 
     async def answer(self, handles: list[Handle], request: Request, shape: _Shape, body: Any) -> Response:
-        """The response, whole or as a stream; what nobody waits for any more is cancelled."""
+        """The response, whole or as a stream; the requests are cancelled when the client no longer waits."""
         try:
             if not body.stream:
                 answers = await self._within_limits(self._all(handles), request)
@@ -211,15 +242,15 @@ class _Service:
                 return JSONResponse(
                     {**shape.head(chunk=False), "choices": choices, "usage": _usage(answers, body.n or 1)}
                 )
-            # The first piece decides between a stream and an error with its own status.
+            # A request that fails before its first piece is answered with an error status, not with a stream.
             events = self._events(handles)
             first = await self._within_limits(anext(events), request)
         except BaseException:
             for handle in handles:
                 handle.cancel()
             raise
-        usage = body.stream_options is not None and body.stream_options.include_usage
-        stream = self._stream(first, events, handles, shape, (body.n or 1) if usage else 0)
+        wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        stream = self._stream(first, events, handles, shape, (body.n or 1) if wants_usage else 0)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def _all(self, handles: list[Handle]) -> list[Completion]:
@@ -233,7 +264,7 @@ class _Service:
         return answers
 
     async def _within_limits(self, work: Any, request: Request) -> Any:
-        """The result of `work`; gives up when the time is over or the client has gone."""
+        """The result of `work`; fails when the time limit has passed or the client has disconnected."""
         task = asyncio.ensure_future(work)
         end = time.monotonic() + self.limits.seconds
         try:
@@ -248,27 +279,27 @@ class _Service:
         finally:
             task.cancel()
 
-    async def _events(self, handles: list[Handle]) -> AsyncIterator[tuple[int, str, str | None]]:
-        """(choice, text, finish reason) of all handles as they come; a reason ends its choice."""
-        merged: asyncio.Queue[tuple[int, str, str | None] | Exception] = asyncio.Queue()
+    async def _events(self, handles: list[Handle]) -> AsyncIterator[_Event]:
+        """The pieces of all handles in the order in which they come; one with a reason is the last of its choice."""
+        merged: asyncio.Queue[_Event | Exception] = asyncio.Queue()
 
         async def forward(index: int, handle: Handle) -> None:
             try:
                 async for piece in handle:
                     if piece.text:
-                        merged.put_nowait((index, piece.text, None))
-                merged.put_nowait((index, "", handle.result().finish_reason))
+                        merged.put_nowait(_Event(index, piece.text, None))
+                merged.put_nowait(_Event(index, "", handle.result().finish_reason))
             except RequestFailedError as error:
                 merged.put_nowait(error)
 
         tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(handles)]
         try:
-            left = len(handles)
-            while left:
+            unfinished = len(handles)
+            while unfinished:
                 event = await merged.get()
                 if isinstance(event, Exception):
                     raise event
-                left -= event[2] is not None
+                unfinished -= event.reason is not None
                 yield event
         finally:
             for task in tasks:
@@ -276,11 +307,11 @@ class _Service:
 
     async def _stream(
         self,
-        first: tuple[int, str, str | None],
-        events: AsyncIterator[tuple[int, str, str | None]],
+        first: _Event,
+        events: AsyncIterator[_Event],
         handles: list[Handle],
         shape: _Shape,
-        usage_per: int,
+        choices_per_prompt: int,
     ) -> AsyncIterator[str]:
         head = shape.head(chunk=True)
         opened: set[int] = set()
@@ -288,23 +319,23 @@ class _Service:
         def event(content: dict[str, Any]) -> str:
             return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
-        def chunk(index: int, text: str, reason: str | None) -> str:
-            choice = shape.choice(index, text, reason, chunk=True, first=index not in opened)
-            opened.add(index)
+        def chunk(piece: _Event) -> str:
+            choice = shape.choice(piece.choice, piece.text, piece.reason, chunk=True, first=piece.choice not in opened)
+            opened.add(piece.choice)
             return event({**head, "choices": [choice]})
 
         try:
-            yield chunk(*first)
+            yield chunk(first)
             async with asyncio.timeout(self.limits.seconds):
-                async for part in events:
-                    yield chunk(*part)
-            if usage_per:
+                async for later in events:
+                    yield chunk(later)
+            if choices_per_prompt:
                 answers = [handle.result() for handle in handles]
-                yield event({**head, "choices": [], "usage": _usage(answers, usage_per)})
+                yield event({**head, "choices": [], "usage": _usage(answers, choices_per_prompt)})
             for handle in handles:
                 self.metrics.observe(handle.record)
         except (RequestFailedError, TimeoutError) as error:
-            # The status is sent already: the error comes as an event, and the stream ends.
+            # The HTTP status has been sent already, so that the error becomes an event of the stream, which then ends.
             message = str(error) or f"not finished within {self.limits.seconds:g} s"
             code = error.code if isinstance(error, RequestFailedError) else "timeout"
             yield event(errors.body(503, message, code))

@@ -1,4 +1,4 @@
-"""Errors in the form of OpenAI's API, with the status codes that its clients understand."""
+"""Errors in the form of OpenAI's API, with the HTTP status codes that its clients understand."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from helix_kit.runtime.engine import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 
 STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}
-"""Status of a request that the engine did not finish, by `RequestFailedError.code`."""
+"""HTTP status for a request that the engine did not finish, by `RequestFailedError.code`."""
 RETRY_AFTER_S = "1"
 _TYPES = {401: "authentication_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
 
 
 def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The JSON of an error."""
+    """The JSON of an error, as OpenAI's API has it."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def response(status: int, message: str, code: str | None = None, param: str | None = None) -> JSONResponse:
-    """An error as a response."""
+    """The HTTP response for an error; it asks the client to try again later where that may help."""
     headers = {"Retry-After": RETRY_AFTER_S} if status in {429, 503} else None
     return JSONResponse(body(status, message, code, param), status_code=status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
-    """Turn the engine's and FastAPI's errors into such responses."""
+    """Have the application answer errors of the engine and of FastAPI with such responses."""
 
     @app.exception_handler(RequestFailedError)
     async def failed(_: Request, error: RequestFailedError) -> JSONResponse:
@@ -56,6 +56,6 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> JSONResponse:
-        made = response(error.status_code, str(error.detail))
-        made.headers.update(error.headers or {})
-        return made
+        answer = response(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer

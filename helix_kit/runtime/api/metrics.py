@@ -1,4 +1,4 @@
-"""Prometheus metrics: counters of the API, and the engine's own numbers read at each scrape."""
+"""Prometheus metrics: counters of the API, and the status of the engine at the moment of each scrape."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from prometheus_client.registry import Collector
 from helix_kit.runtime.engine import Engine, EngineError
 from helix_kit.workload.request import RequestRecord
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 class EngineCollector(Collector):
-    """What `engine.status()` says, as gauges and counters."""
+    """`Engine.status` as gauges and counters."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics of the moment; none when the engine is closed."""
+        """The metrics of this moment; none when the engine is closed."""
         try:
             status = self._engine.status()
         except EngineError:
@@ -39,18 +39,18 @@ class EngineCollector(Collector):
         steps = CounterMetricFamily("helix_kit_worker_steps", "Steps run", labels=["node"])
         overruns = CounterMetricFamily("helix_kit_worker_overruns", "Paced steps that took too long", labels=["node"])
         busy = CounterMetricFamily("helix_kit_worker_busy_seconds", "Time in steps", labels=["node"])
-        for node, worker in status.workers.items():
-            up.add_metric([node], 1.0 if worker.state == "up" else 0.0)
-            pages.add_metric([node], worker.pages_used)
-            capacity.add_metric([node], worker.pages)
-            steps.add_metric([node], worker.steps)
-            overruns.add_metric([node], worker.overruns)
-            busy.add_metric([node], worker.busy_s)
+        for name, worker in status.workers.items():
+            up.add_metric([name], 1.0 if worker.state == "up" else 0.0)
+            pages.add_metric([name], worker.pages_used)
+            capacity.add_metric([name], worker.pages)
+            steps.add_metric([name], worker.steps)
+            overruns.add_metric([name], worker.overruns)
+            busy.add_metric([name], worker.busy_s)
         yield from (up, pages, capacity, steps, overruns, busy)
 
 
 class ApiMetrics:
-    """Counters of one application, in a registry of its own."""
+    """The metrics of one application, in a registry of its own, so that several may run in one process."""
 
     def __init__(self, engine: Engine) -> None:
         self.registry = CollectorRegistry()
@@ -60,16 +60,16 @@ class ApiMetrics:
         )
         self.prompt_tokens = Counter("helix_kit_prompt_tokens", "Tokens of prompts", registry=self.registry)
         self.first_token = Histogram(
-            "helix_kit_time_to_first_token_seconds", "Arrival to first token", buckets=SECONDS, registry=self.registry
+            "helix_kit_time_to_first_token_seconds", "Arrival to first token", buckets=BUCKETS_S, registry=self.registry
         )
-        self.whole = Histogram(
-            "helix_kit_request_seconds", "Arrival to last token", buckets=SECONDS, registry=self.registry
+        self.whole_request = Histogram(
+            "helix_kit_request_seconds", "Arrival to last token", buckets=BUCKETS_S, registry=self.registry
         )
 
     def observe(self, record: RequestRecord) -> None:
-        """Count a request that has ended."""
+        """Add a request that has ended."""
         self.prompt_tokens.inc(record.request.input_tokens)
         if record.first_token_s is not None:
             self.first_token.observe(record.first_token_s - record.request.arrival_s)
         if record.outcome == "finished" and record.finished_s is not None:
-            self.whole.observe(record.finished_s - record.request.arrival_s)
+            self.whole_request.observe(record.finished_s - record.request.arrival_s)

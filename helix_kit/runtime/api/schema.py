@@ -1,6 +1,6 @@
 """Bodies of the requests, as OpenAI's API describes them.
 
-A field that would change the answer and that this engine does not have is refused, never silently ignored.
+A field that would change the answer, but is not supported here, is refused. It is never ignored silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_CHOICES = 16
 
 
 class StreamOptions(BaseModel):
-    """What else a stream carries."""
+    """Options of a streamed answer."""
 
     include_usage: bool = False
 
@@ -40,10 +40,10 @@ class Common(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_we_cannot_do(cls, data: Any) -> Any:
+    def _refuse_unsupported(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        harmless: dict[str, tuple[Any, ...]] = {
+        without_effect: dict[str, tuple[Any, ...]] = {
             "logprobs": (None, False),
             "top_logprobs": (None, 0),
             "echo": (None, False),
@@ -56,26 +56,26 @@ class Common(BaseModel):
             "functions": (None, []),
             "response_format": (None, {"type": "text"}),
         }
-        for name, values in harmless.items():
-            # Not `in`: 0 equals False, and logprobs = 0 asks for something.
+        for name, values in without_effect.items():
+            # Types are compared, too: 0 equals False in Python, but logprobs = 0 asks for something.
             if not any(data.get(name) == v and type(data.get(name)) in (type(v), float) for v in values):
                 raise ValueError(f"{name} is not supported")
         return data
 
     @field_validator("stop")
     @classmethod
-    def _one_or_many(cls, stop: str | list[str] | None) -> str | list[str] | None:
+    def _empty_is_none(cls, stop: str | list[str] | None) -> str | list[str] | None:
         return None if stop == "" else stop
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings, none to several."""
+        """The stop strings as a tuple, which may be empty."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     def sampling(self, default_temperature: float, index: int) -> dict[str, Any]:
-        """Options for `Engine.submit`; choice `index` of several gets a seed of its own."""
+        """Keywords of `Engine.submit` for choice `index` of the `n` that were asked for; each has a seed of its own."""
         temperature = default_temperature if self.temperature is None else self.temperature
         options: dict[str, Any] = {
             "temperature": temperature,
@@ -105,7 +105,7 @@ class CompletionRequest(Common):
 
 
 class TextPart(BaseModel):
-    """A piece of a message; only text is supported."""
+    """Part of a message; only text is supported."""
 
     type: Literal["text"]
     text: str

@@ -1,4 +1,4 @@
-"""Running the application: in the foreground for a command line, in a thread for notebooks and tests."""
+"""The HTTP server: in the foreground for the command line, in a thread for notebooks and tests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,38 @@ from helix_kit.runtime.engine import Engine
 
 log = logging.getLogger(__name__)
 START_S = 30.0
+"""Time for the server to start."""
 
 
 class Server:
-    """An HTTP server in a thread; close it, or use it as a context manager."""
+    """An HTTP server in a thread; close it, or use it as a context manager.
+
+    Parameters
+    ----------
+    engine
+        What is served; the server does not close it.
+    host, port
+        Address to listen on; port 0 takes a free one.
+    options
+        As `create_app`.
+
+    Raises
+    ------
+    InputError
+        When the address cannot be listened on.
+
+    Examples
+    --------
+    >>> with start_server(engine) as server:                                 # doctest: +SKIP
+    ...     print(server.url)
+    http://127.0.0.1:41235/v1
+    """
 
     def __init__(self, engine: Engine, host: str, port: int, **options: Any) -> None:
         self._socket = _listen(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
         if not is_loopback(host) and options.get("api_key") is None:
-            log.warning("listening on %s without an API key: whoever reaches the port can use the engine", host)
+            log.warning("listening on %s without an API key: anybody who reaches the port can use the engine", host)
         config = uvicorn.Config(create_app(engine, **options), log_level="warning", lifespan="off", access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
@@ -38,7 +60,7 @@ class Server:
         return f"http://{host}:{self.port}/v1"
 
     def start(self) -> Server:
-        """Start the thread and wait until it answers."""
+        """Start the thread, wait until it answers, and return this server; HelixKitError when it does not start."""
         self._thread.start()
         end = time.monotonic() + START_S
         while not self._server.started:
@@ -48,13 +70,13 @@ class Server:
         return self
 
     def wait(self) -> None:
-        """Until the server ends."""
-        # Not join(): a Ctrl-C inside it can leave the thread marked as ended while it runs on.
+        """Wait until the server ends."""
+        # Not join(): a Ctrl-C in it can mark the thread as ended although it still runs.
         while self._thread.is_alive():
             time.sleep(0.2)
 
     def close(self) -> None:
-        """Stop taking requests, and end the thread."""
+        """Take no more requests, and end the thread."""
         self._server.should_exit = True
         self._thread.join(5)
         self._server.force_exit = True
@@ -69,7 +91,7 @@ class Server:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -81,26 +103,67 @@ def is_loopback(host: str) -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen there: {error}", field="host:port", value=f"{host}:{port}") from None
-    return made
+    return listener
 
 
 def start_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Server:
-    """Serve `engine` over HTTP from a thread; `port` 0 takes a free one. `options` as `create_app`.
+    """Serve an engine over HTTP from a thread.
 
-    Raises InputError when the address cannot be listened on.
+    Parameters
+    ----------
+    engine
+        What is served; the server does not close it.
+    host, port
+        Address to listen on; port 0 takes a free one.
+    options
+        As `create_app`.
+
+    Returns
+    -------
+    Server
+        Close it, or use it as a context manager.
+
+    Raises
+    ------
+    InputError
+        When the address cannot be listened on.
+
+    Examples
+    --------
+    >>> with hk.serve(plan) as engine, start_server(engine) as server:       # doctest: +SKIP
+    ...     client = openai.OpenAI(base_url=server.url, api_key="-")
     """
     return Server(engine, host, port, **options).start()
 
 
 def run_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-    """Serve `engine` over HTTP until interrupted, then close it; `options` as `create_app`.
+    """Serve an engine over HTTP until Ctrl-C, then close both.
 
-    The engine goes first, so that requests under way are answered (503) instead of being cut off.
+    The engine is closed before the server, so that unfinished requests are answered (with status 503) instead of being
+    cut off.
+
+    Parameters
+    ----------
+    engine
+        What is served.
+    host, port
+        Address to listen on; port 0 takes a free one.
+    options
+        As `create_app`.
+
+    Raises
+    ------
+    InputError
+        When the address cannot be listened on.
+
+    Examples
+    --------
+    >>> run_server(engine, port=8000, api_key="secret")                      # doctest: +SKIP
     """
     with start_server(engine, host=host, port=port, **options) as server:
         try:
