@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import simulated as helper
 from hypothesis import given, settings
 from simulated import cases
 
@@ -42,7 +43,7 @@ def test_twice_the_same(case, tmp_path_factory):
 
 
 def test_hash_seed_does_not_matter():
-    here = os.path.dirname(__file__)
+    here = os.path.dirname(helper.__file__)
     outputs = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT.format(here=here)],
