@@ -1,4 +1,4 @@
-"""The legend of a flow picture: only the signs that the picture needs."""
+"""The legend of a flow picture, with only the signs that the picture needs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from helix_kit.plots.machines import Stream
 from helix_kit.plots.scene import Curve, Group, Item, Polygon, Rect, Text, text_width
 
 
-def road(curve: Curve) -> tuple[Curve, ...]:
-    """A ribbon between regions: with a dashed centre line, so that it differs in more than its colour."""
+def region_ribbon(curve: Curve) -> tuple[Curve, ...]:
+    """A ribbon between regions, with a dashed centre line so that it differs in more than its colour."""
     if curve.width < 3.5:
         return (dataclasses.replace(curve, dashed=True),)
     return curve, Curve(curve.points, "paper", 1.2, dashed=True)
 
 
 def legend(plan: Plan, y: float, left: float, width: float, streams: list[Stream]) -> tuple[Group, float]:
-    """The legend's entries (only those that the picture needs) in as many rows as they take; and the bottom."""
-    entries: list[tuple[str, str]] = [("tank", "height of the filling = share of capacity used")]
+    """The legend's entries in as many rows as they take, and y of its bottom."""
+    entries: list[tuple[str, str]] = [("filling", "height of the filling = share of capacity used")]
     entries.append(("ribbon", "width = tokens/s"))
     if any(s.partial for s in streams):
         entries.append(("entry", "enters mid-way (partial inference)"))
@@ -44,7 +44,7 @@ def legend(plan: Plan, y: float, left: float, width: float, streams: list[Stream
 
 
 def _sign(sign: str, x: float, y: float) -> list[Item]:
-    if sign == "tank":
+    if sign == "filling":
         return [
             Rect(x, y - 7, 20, 14, fill="kind0-empty", radius=2),
             Rect(x, y - 2, 20, 9, fill="kind0-full", radius=2),
@@ -61,4 +61,4 @@ def _sign(sign: str, x: float, y: float) -> list[Item]:
             Polygon(((x + 6, y), (x + 14, y), (x + 10, y + 5.5)), fill="ink"),
         ]
     curve = Curve(line, sign, 6)
-    return list(road(curve)) if sign == "far" else [curve]
+    return list(region_ribbon(curve)) if sign == "far" else [curve]

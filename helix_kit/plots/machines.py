@@ -1,4 +1,4 @@
-"""What a flow picture shows of a plan: machines (equal ones merged on demand) and the flow between them."""
+"""What a flow picture shows of a plan: machines (equal ones merged if asked) and the flow between them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
 
 MERGE_ABOVE = 60
-"""Plans of more machines than this are drawn with equal machines merged."""
+"""By default equal machines are merged in the picture of a plan with more machines than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One bar: a machine, or several of one kind and region that hold the same layers."""
+    """One bar: a node, or several merged nodes of one kind and region that hold the same layers."""
 
     id: str
-    members: tuple[str, ...]
+    """Name of the first node."""
+    nodes: tuple[str, ...]
+    """Names of all nodes."""
     kind: str
     region: str
     start: int
@@ -25,7 +27,7 @@ class Machine:
     flow: float
     """Tokens/s."""
     capacity: float
-    """Tokens/s of all members together."""
+    """Tokens/s of all nodes together."""
     in_cut: bool
 
     @property
@@ -35,19 +37,19 @@ class Machine:
 
     @property
     def label(self) -> str:
-        """Name, or kind and number when merged."""
-        return self.id if len(self.members) == 1 else f"{self.kind} ×{len(self.members)}"
+        """The name, or kind and number of merged nodes."""
+        return self.id if len(self.nodes) == 1 else f"{self.kind} ×{len(self.nodes)}"
 
     @property
     def short_label(self) -> str:
-        """The label without the kind, which its swimlane already tells."""
+        """The label without the kind, which stands beside the swimlane."""
         return f"#{self.number}" if self.number.isdecimal() else self.number
 
     @property
     def number(self) -> str:
-        """The number in a generated name, else the label."""
-        if len(self.members) > 1:
-            return f"×{len(self.members)}"
+        """The number in a generated name, or else the label."""
+        if len(self.nodes) > 1:
+            return f"×{len(self.nodes)}"
         number = self.id.removeprefix(f"{self.kind}-")
         return number if number.isdecimal() else self.id
 
@@ -64,7 +66,7 @@ class Stream:
     in_cut: bool
     crosses_regions: bool
     layer: int
-    """The layer at which the target takes over (L on the way back to the coordinator)."""
+    """The layer at which the target continues (the number of layers for a stream to the coordinator)."""
     partial: bool
     """Whether it enters the target's range after its first layer."""
 
@@ -75,26 +77,26 @@ class Stream:
 
 
 def machines_and_streams(plan: Plan, merge: bool | None = None) -> tuple[list[Machine], list[Stream]]:
-    """Bars in cluster order and streams in the plan's order; `merge` None: merge above `MERGE_ABOVE` nodes."""
+    """Bars in cluster order and streams in the plan's order; `merge` None: if the plan has over `MERGE_ABOVE` nodes."""
     if merge is None:
         merge = len(plan.placement) > MERGE_ABOVE
     flow, cut = plan.max_flow, set(plan.max_flow.min_cut)
     through: dict[str, float] = {}
     for (_, target), rate in plan.flow_edges.items():
         through[target] = through.get(target, 0.0) + rate
-    together: dict[tuple[object, ...], list[str]] = {}
+    merged: dict[tuple[object, ...], list[str]] = {}
     for node in plan.cluster.nodes:
         if node.name in plan.placement:
             key = (node.kind, node.region, *plan.placement[node.name], *(() if merge else (node.name,)))
-            together.setdefault(key, []).append(node.name)
+            merged.setdefault(key, []).append(node.name)
     machines, bar_of = [], {COORDINATOR: COORDINATOR}
-    for names in together.values():
+    for names in merged.values():
         node = plan.cluster.node(names[0])
         start, end = plan.placement[names[0]]
         machines.append(
             Machine(
                 id=names[0],
-                members=tuple(names),
+                nodes=tuple(names),
                 kind=node.kind,
                 region=node.region,
                 start=start,
@@ -127,7 +129,7 @@ def _stream(plan: Plan, ends: Edge, edges: list[Edge], cut: set[Edge]) -> Stream
 
 
 def capacity_by_layer(plan: Plan) -> list[float]:
-    """Tokens/s that the holders of each layer can serve together; the flow is at most the least of them."""
+    """Tokens/s of all nodes that hold a layer, for each layer; the flow is at most the smallest of them."""
     total = [0.0] * plan.model.num_layers
     for name, (start, end) in plan.placement.items():
         for layer in range(start, end):

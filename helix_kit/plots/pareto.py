@@ -1,4 +1,4 @@
-"""The Pareto front of a served plan: throughput against decode latency, with the depth of each and the chosen one."""
+"""The Pareto front of a served plan: throughput against decode latency, the stages of each plan, the chosen one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,36 @@ if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
 
 SIZE_IN = (6.4, 4.2)
-CROWDED = 12
-"""Points from which on only the ends and the chosen one bear their depth as text."""
+MIN_CROWDED = 12
+"""From this many points on, only the ends of the front and the chosen plan are labelled with their stages."""
 
 
 def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
-    """Points of ``plan.served["pareto"]``; raises InputError for a plan without one (objective flow)."""
+    """Draw the Pareto front of a served plan, one point for each plan of the front; the chosen plan is marked.
+
+    Parameters
+    ----------
+    plan
+        A plan of objective ``served``.
+    axes
+        Where it is drawn; None: in a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+
+    Raises
+    ------
+    InputError
+        For a plan of objective ``flow``, which has no front.
+
+    Examples
+    --------
+    >>> import helix_kit as hk
+    >>> plan = hk.plan("single24", "llama2-70b", objective="served")             # doctest: +SKIP
+    >>> plot_pareto(plan).savefig("front.png")                                   # doctest: +SKIP
+    """
     import pandas as pd
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -38,7 +62,7 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
         table, x="decode_latency_s", y="decode_tokens_per_s", hue="stages", palette="viridis", s=55, legend=False,
         edgecolor="white", ax=axes, zorder=3,
     )  # fmt: skip
-    chosen = _chosen(plan, rows)
+    chosen = _chosen_row(plan, rows)
     if chosen is not None:
         x, y, stages = table.iloc[chosen]
         axes.scatter(x, y, s=190, facecolors="none", edgecolors=CUT_COLOUR, linewidths=1.8, zorder=4)
@@ -46,8 +70,8 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
             f"chosen, {stages:.0f} stages", (x, y), (8, -14), textcoords="offset points", fontsize=8, color=CUT_COLOUR
         )
     ends = {int(table["decode_tokens_per_s"].argmax()), int(table["decode_latency_s"].argmin())}
-    for at, (x, y, stages) in enumerate(table.itertuples(index=False)):
-        if at != chosen and (len(table) < CROWDED or at in ends):
+    for index, (x, y, stages) in enumerate(table.itertuples(index=False)):
+        if index != chosen and (len(table) < MIN_CROWDED or index in ends):
             axes.annotate(f"{stages:.0f}", (x, y), (5, 5), textcoords="offset points", fontsize=8)
     axes.set(
         xlabel="mean decode latency (s)",
@@ -64,11 +88,11 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
     return figure
 
 
-def _chosen(plan: Plan, rows: list[dict[str, object]]) -> int | None:
-    """Row of the plan itself; none where it was chosen for its latency limits, off the front."""
-    mine = {node: list(span) for node, span in plan.placement.items()}
+def _chosen_row(plan: Plan, rows: list[dict[str, object]]) -> int | None:
+    """The row of the plan itself; None if its latency limits made the search choose a plan off the front."""
+    placement = {node: list(span) for node, span in plan.placement.items()}
     served = plan.served or {}
-    for at, row in enumerate(rows):
-        if row["placement"] == mine and row["decode_tokens_per_s"] == served["decode_tokens_per_s"]:
-            return at
+    for index, row in enumerate(rows):
+        if row["placement"] == placement and row["decode_tokens_per_s"] == served["decode_tokens_per_s"]:
+            return index
     return None

@@ -1,12 +1,12 @@
-"""A Scene as PNG, drawn by matplotlib's Agg (no display, no global state); the same scene gives the same bytes."""
+"""A Scene as PNG, drawn by matplotlib's Agg without display or global state. The same scene gives the same bytes."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from helix_kit.plots.scene import Curve, Item, Polygon, Rect, Scene
+from helix_kit.plots.scene import Curve, Item, Polygon, Rect, Scene, Text
 from helix_kit.plots.theme import THEMES
 
 if TYPE_CHECKING:
@@ -14,21 +14,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PIXELS_PER_INCH = 100.0
+POINTS_PER_PIXEL = 72 / PIXELS_PER_INCH
+TEXT_SCALE = 0.94
+"""DejaVu Sans is wider than the fonts for which the layout has room, so texts are drawn this much smaller."""
 
 
 def to_png(scene: Scene, theme: str = "light", scale: float = 2.0) -> bytes:
-    """`scene` with `scale` image pixels per pixel of the layout (2: sharp on high-density screens)."""
+    """The scene with `scale` image pixels for each pixel of the layout (2 is sharp on high-density screens)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = to_figure([scene], theme, scale=scale)
     buffer = io.BytesIO()
-    # Without metadata: matplotlib's version would otherwise change the bytes.
+    # No metadata, since matplotlib's version would change the bytes.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def to_figure(scenes: Sequence[Scene], theme: str = "light", *, scale: float = 1.0) -> Figure:
-    """Scenes of one width, one below the other, as a matplotlib figure of a hundredth of an inch per pixel."""
+    """Scenes, one below the other, as a matplotlib figure in which a pixel is a hundredth of an inch."""
     from matplotlib.figure import Figure
 
     colours = THEMES[theme]
@@ -48,72 +51,90 @@ def to_figure(scenes: Sequence[Scene], theme: str = "light", *, scale: float = 1
 
 
 def _draw(axes: Axes, item: Item, colours: dict[str, str], z: int, alpha: float) -> None:
-    from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
-    from matplotlib.patches import Polygon as Patch
+    style = _Style({**colours, "": "none"}, z, alpha)
+    if isinstance(item, Rect):
+        _draw_rect(axes, item, style)
+    elif isinstance(item, Curve):
+        _draw_curve(axes, item, style)
+    elif isinstance(item, Polygon):
+        _draw_polygon(axes, item, style)
+    else:
+        _draw_text(axes, item, style)
+
+
+class _Style(NamedTuple):
+    colours: dict[str, str]
+    """Role -> colour; "" is no colour."""
+    z: int
+    alpha: float
+
+
+def _draw_rect(axes: Axes, item: Rect, style: _Style) -> None:
+    from matplotlib.patches import FancyBboxPatch, Rectangle
+
+    look: dict[str, Any] = {
+        "facecolor": style.colours[item.fill or ""],
+        "edgecolor": style.colours[item.stroke or ""],
+        "linewidth": item.stroke_width * POINTS_PER_PIXEL if item.stroke else 0,
+        "zorder": style.z,
+        "alpha": style.alpha,
+    }
+    radius = min(item.radius, item.width / 2, item.height / 2)
+    if radius > 0:
+        corner = f"round,pad=0,rounding_size={radius}"
+        axes.add_patch(FancyBboxPatch((item.x, item.y), item.width, item.height, boxstyle=corner, **look))
+    else:
+        axes.add_patch(Rectangle((item.x, item.y), item.width, item.height, **look))
+
+
+def _draw_curve(axes: Axes, item: Curve, style: _Style) -> None:
+    from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    points_per_pixel = 72 / PIXELS_PER_INCH
-
-    def colour(role: str | None) -> str:
-        return colours[role] if role else "none"
-
-    if isinstance(item, Rect):
-        style: dict[str, Any] = {
-            "facecolor": colour(item.fill),
-            "edgecolor": colour(item.stroke),
-            "linewidth": item.stroke_width * points_per_pixel if item.stroke else 0,
-            "zorder": z,
-            "alpha": alpha,
-        }
-        radius = min(item.radius, item.width / 2, item.height / 2)
-        if radius > 0:
-            corner = f"round,pad=0,rounding_size={radius}"
-            box = FancyBboxPatch((item.x, item.y), item.width, item.height, boxstyle=corner, **style)
-            axes.add_patch(box)
-        else:
-            axes.add_patch(Rectangle((item.x, item.y), item.width, item.height, **style))
-    elif isinstance(item, Curve):
-        path = Path(list(item.points), [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
-        # Dash lengths are in units of the line width.
-        dash = (0, (5 / item.width, 3 / item.width)) if item.dashed else "-"
-        axes.add_patch(
-            PathPatch(
-                path,
-                facecolor="none",
-                edgecolor=colour(item.stroke),
-                linewidth=item.width * points_per_pixel,
-                linestyle=dash,
-                capstyle="butt",
-                zorder=z,
-                alpha=alpha,
-            )
+    path = Path(list(item.points), [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+    axes.add_patch(
+        PathPatch(
+            path,
+            facecolor="none",
+            edgecolor=style.colours[item.stroke],
+            linewidth=item.width * POINTS_PER_PIXEL,
+            # matplotlib takes lengths of dashes in units of the line width.
+            linestyle=(0, (5 / item.width, 3 / item.width)) if item.dashed else "-",
+            capstyle="butt",
+            zorder=style.z,
+            alpha=style.alpha,
         )
-    elif isinstance(item, Polygon):
-        if item.fill:
-            axes.add_patch(
-                Patch(item.points, closed=True, facecolor=colour(item.fill), edgecolor="none", zorder=z, alpha=alpha)
-            )
-        if item.stroke:
-            xs, ys = zip(*item.points, strict=True)
-            line = item.stroke_width * points_per_pixel
-            axes.plot(xs, ys, color=colour(item.stroke), linewidth=line, zorder=z, alpha=alpha)
-    else:
-        text = axes.text(
-            item.x,
-            item.y,
-            item.text,
-            fontsize=item.size * points_per_pixel * 0.94,
-            color=colour(item.fill),
-            ha={"start": "left", "middle": "center", "end": "right"}[item.anchor],
-            va="baseline",
-            weight="bold" if item.bold else "normal",
-            family="DejaVu Sans",
-            rotation=90 if item.upright else 0,
-            rotation_mode="anchor",
-            zorder=z + 0.5,
-            alpha=alpha,
-        )
-        if item.halo:
-            from matplotlib.patheffects import withStroke
+    )
 
-            text.set_path_effects([withStroke(linewidth=3 * points_per_pixel, foreground=colours["paper"])])
+
+def _draw_polygon(axes: Axes, item: Polygon, style: _Style) -> None:
+    from matplotlib.patches import Polygon as Patch
+
+    common: dict[str, Any] = {"zorder": style.z, "alpha": style.alpha}
+    if item.fill:
+        axes.add_patch(Patch(item.points, closed=True, facecolor=style.colours[item.fill], edgecolor="none", **common))
+    if item.stroke:
+        xs, ys = zip(*item.points, strict=True)
+        axes.plot(xs, ys, color=style.colours[item.stroke], linewidth=item.stroke_width * POINTS_PER_PIXEL, **common)
+
+
+def _draw_text(axes: Axes, item: Text, style: _Style) -> None:
+    text = axes.text(
+        item.x,
+        item.y,
+        item.text,
+        fontsize=item.size * POINTS_PER_PIXEL * TEXT_SCALE,
+        color=style.colours[item.fill],
+        ha={"start": "left", "middle": "center", "end": "right"}[item.anchor],
+        va="baseline",
+        weight="bold" if item.bold else "normal",
+        family="DejaVu Sans",
+        rotation=90 if item.upright else 0,
+        rotation_mode="anchor",
+        zorder=style.z + 0.5,
+        alpha=style.alpha,
+    )
+    if item.halo:
+        from matplotlib.patheffects import withStroke
+
+        text.set_path_effects([withStroke(linewidth=3 * POINTS_PER_PIXEL, foreground=style.colours["paper"])])

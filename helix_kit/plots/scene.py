@@ -1,12 +1,12 @@
 """A picture as plain data: rectangles, curves, polygons and texts in pixels, y downwards, colours by role.
 
 `swimlanes.layout` makes a Scene; `svg`, `png` and the widget's JavaScript each draw it without knowing what it
-means. So there is one layout, whatever it is shown on.
+means. So SVG, PNG and widget share one layout.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Point = tuple[float, float]
@@ -14,7 +14,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Rect:
-    """A rectangle with corner radius `radius`."""
+    """A rectangle; `radius` rounds its corners."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
-    """A polygon, or a polyline when it has no `fill`."""
+    """A polygon, or a polyline if it has no `fill`."""
 
     points: tuple[Point, ...]
     fill: str | None = None
@@ -62,7 +62,7 @@ class Text:
     anchor: Literal["start", "middle", "end"] = "start"
     bold: bool = False
     halo: bool = False
-    """Outlined in the paper's colour, to be read over ribbons."""
+    """Outlined in the colour of the paper, so that it is legible over ribbons."""
     upright: bool = False
     """Turned by 90 degrees, reading upwards."""
     shape: str = "text"
@@ -85,7 +85,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is drawn, back to front, and how layers map to pixels."""
+    """Everything that is drawn, from back to front, and how layers map to pixels."""
 
     width: float
     height: float
@@ -98,7 +98,7 @@ class Scene:
     num_layers: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: numbers rounded to hundredths of a pixel, what is None or False left out."""
+        """Plain data for JSON, with hundredths of a pixel; fields that are None or False are left out."""
         return {
             "width": self.width,
             "height": self.height,
@@ -119,7 +119,7 @@ class Scene:
 
 
 def _plain(item: Item) -> dict[str, Any]:
-    fields = ((name, getattr(item, name)) for name in item.__slots__)
+    fields = asdict(item).items()
     return {name: _rounded(value) for name, value in fields if value is not None and value is not False}
 
 
@@ -130,6 +130,6 @@ def _rounded(value: Any) -> Any:
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Pixels that `text` takes at most: 0.63 em a letter covers Helvetica, Arial and matplotlib's DejaVu Sans."""
+    """Room for `text` in pixels: on average a letter of Helvetica, Arial and DejaVu Sans takes at most 0.64 em."""
     narrow = sum(c in "ilj.,:;|!' ()[]" for c in text)
     return (0.64 * (len(text) - narrow) + 0.38 * narrow) * size * (1.08 if bold else 1.0)

@@ -1,4 +1,4 @@
-"""A Scene as SVG text: the same scene always gives the same bytes."""
+"""A Scene as SVG text. The same scene always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
 
 def to_svg(scene: Scene, theme: str = "light") -> str:
-    """`scene` as a document of its own; hover texts become ``<title>``, nodes and links carry data attributes."""
+    """The scene as an SVG document: hover texts become ``<title>``, nodes and links carry data attributes."""
     colours = THEMES[theme]
     size = f'width="{_n(scene.width)}" height="{_n(scene.height)}"'
     lines = [

@@ -1,10 +1,10 @@
 """The flow graph of a plan as swimlanes: one layout for the SVG, the PNG and the widget.
 
-x is the layer index, to scale: a bar reaches from the first to the last layer that its machine holds, filled to
-the share of its capacity that is used. Ribbons between bars are as wide as the flow they carry; one that meets
-a bar from above or below enters it mid-way (partial inference). What limits the flow (the min cut) is
-vermilion. Below, the capacity of each layer's holders together, with the flow as a line: where they touch, the
-layers themselves are the bottleneck. All of it is pure arithmetic on the plan: same plan, same picture.
+x is the layer, to scale. A bar reaches from the first to the last layer that its machine holds, and is filled to the
+used share of its capacity. A ribbon between bars is as wide as the flow that it carries; one that meets a bar from
+above or below enters it mid-way (partial inference). The min cut, which limits the flow, is vermilion. The strip below
+shows the total capacity of the machines that hold each layer, and the flow as a line: where they touch, those layers
+limit the flow. The layout is pure arithmetic on the plan, so the same plan gives the same picture.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Collection
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
-from helix_kit.plots.lanes import Bar, Lanes, Metrics, kind_order, label_size, place
-from helix_kit.plots.legend import legend, road
+from helix_kit.plots.formatting import format_number, limit_text, plan_summary
+from helix_kit.plots.lanes import Bar, Sizes, Swimlanes, arrange, kind_order, label_size
+from helix_kit.plots.legend import legend, region_ribbon
 from helix_kit.plots.machines import Machine, Stream, capacity_by_layer, machines_and_streams
 from helix_kit.plots.ribbons import route
 from helix_kit.plots.scene import Curve, Group, Item, Point, Polygon, Rect, Scene, Text, text_width
 from helix_kit.plots.theme import kind_role
-from helix_kit.plots.words import limited_by, number, summary
 
 TOP, HUB_WIDTH, HUB_GAP, STRIP_HEIGHT = 64.0, 15.0, 26.0, 40.0
 
@@ -27,16 +27,23 @@ TOP, HUB_WIDTH, HUB_GAP, STRIP_HEIGHT = 64.0, 15.0, 26.0, 40.0
 def layout(
     plan: Plan, *, width: float = 1100.0, merge: bool | None = None, highlight: Collection[str] | None = None
 ) -> Scene:
-    """The picture of `plan`.
+    """The picture of a plan.
 
     Parameters
     ----------
+    plan
+        The plan.
     width
-        Pixels; the height follows from the number of lanes.
+        Pixels; the height follows from the number of swimlanes.
     merge
-        Draw equal machines (kind, region and layers) as one bar; None: above 60 machines.
+        Whether machines of one kind and region with the same layers share a bar. None: in plans of over 60 machines.
     highlight
-        Node names, say of one pipeline: everything else fades.
+        Node names, for instance of one pipeline; everything else fades.
+
+    Returns
+    -------
+    Scene
+        The picture as data.
     """
     machines, streams = machines_and_streams(plan, merge)
     kinds = kind_order(plan.problem)
@@ -45,17 +52,17 @@ def layout(
     layer_x0 = left + HUB_WIDTH + HUB_GAP
     right = width - 14 - HUB_WIDTH - HUB_GAP
     bar_height = 22.0 if len(machines) <= 30 else 18.0
-    metrics = Metrics(
+    sizes = Sizes(
         layer_x0=layer_x0,
         layer_width=(right - layer_x0) / plan.model.num_layers,
         right=right,
         bar_height=bar_height,
         label_size=label_size(bar_height),
     )
-    lanes = place(machines, kinds, plan.cluster.regions, metrics, TOP)
+    lanes = arrange(machines, kinds, plan.cluster.regions, sizes, TOP)
     bars = {bar.machine.id: bar for bar in lanes.bars}
     total = plan.flow_tokens_per_s
-    drawn = route(streams, bars, metrics, (left + HUB_WIDTH, width - 14 - HUB_WIDTH), total)
+    drawn = route(streams, bars, sizes, (left + HUB_WIDTH, width - 14 - HUB_WIDTH), total)
     shown = None if highlight is None else set(highlight) | {COORDINATOR}
     strip_top = lanes.bottom + 10
     axis_y = strip_top + STRIP_HEIGHT
@@ -64,8 +71,8 @@ def layout(
         Group((Rect(0, 0, width, bottom, fill="paper"),), role="paper"),
         _header(plan, width),
         *_bands(lanes, width, left),
-        _grid(plan, metrics, TOP, axis_y),
-        _strip(plan, metrics, strip_top, left),
+        _grid(plan, sizes, TOP, axis_y),
+        _strip(plan, sizes, strip_top, left),
         *(_ribbon_group(stream, curve, shown) for stream, curve, _ in drawn),
         *_hubs(lanes, left, width, total),
         *(_bar_group(bar, plan, shown) for bar in lanes.bars),
@@ -78,8 +85,8 @@ def layout(
         height=bottom,
         groups=tuple(groups),
         title=_title(plan),
-        layer_x0=metrics.layer_x0,
-        layer_width=metrics.layer_width,
+        layer_x0=sizes.layer_x0,
+        layer_width=sizes.layer_width,
         num_layers=plan.model.num_layers,
     )
 
@@ -92,14 +99,14 @@ def _header(plan: Plan, width: float) -> Group:
     return Group(
         (
             Text(14, 24, _title(plan), 16, bold=True),
-            Text(width - 14, 24, f"{number(plan.flow_tokens_per_s)} tokens/s", 16, anchor="end", bold=True),
-            Text(14, 44, summary(plan), 11.5, fill="muted"),
-            Text(width - 14, 44, limited_by(plan), 11.5, fill="cut", anchor="end"),
+            Text(width - 14, 24, f"{format_number(plan.flow_tokens_per_s)} tokens/s", 16, anchor="end", bold=True),
+            Text(14, 44, plan_summary(plan), 11.5, fill="muted"),
+            Text(width - 14, 44, limit_text(plan), 11.5, fill="cut", anchor="end"),
         )
     )
 
 
-def _bands(lanes: Lanes, width: float, left: float) -> list[Group]:
+def _bands(lanes: Swimlanes, width: float, left: float) -> list[Group]:
     if len(lanes.regions) < 2:
         return []
     return [
@@ -115,21 +122,21 @@ def _bands(lanes: Lanes, width: float, left: float) -> list[Group]:
     ]
 
 
-def _grid(plan: Plan, metrics: Metrics, top: float, axis_y: float) -> Group:
+def _grid(plan: Plan, sizes: Sizes, top: float, axis_y: float) -> Group:
     layers = plan.model.num_layers
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if s * metrics.layer_width >= 42 or s == 100)
-    ticks = [t for t in range(0, layers, step) if (layers - t) * metrics.layer_width >= 24] + [layers]
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if s * sizes.layer_width >= 42 or s == 100)
+    ticks = [t for t in range(0, layers, step) if (layers - t) * sizes.layer_width >= 24] + [layers]
     items: list[Item] = []
     for tick in ticks:
-        x = metrics.x(tick)
+        x = sizes.x(tick)
         items.append(Polygon(((x, top), (x, axis_y)), stroke="grid"))
         items.append(Text(x, axis_y + 14, str(tick), 10, fill="muted", anchor="middle"))
-    items.append(Text(metrics.layer_x0 - 12, axis_y + 14, "layer", 10, fill="muted", anchor="end"))
+    items.append(Text(sizes.layer_x0 - 12, axis_y + 14, "layer", 10, fill="muted", anchor="end"))
     return Group(tuple(items))
 
 
-def _strip(plan: Plan, metrics: Metrics, top: float, left: float) -> Group:
-    """Capacity of each layer's holders as steps, cut off at twice the flow, which is a line at half height."""
+def _strip(plan: Plan, sizes: Sizes, top: float, left: float) -> Group:
+    """The capacity of each layer as steps, cut off at twice the flow; the flow is a line at half the height."""
     capacity, flow = capacity_by_layer(plan), plan.flow_tokens_per_s
     ceiling = 2 * flow if flow > 0 else max([*capacity, 1.0])
     base = top + STRIP_HEIGHT
@@ -137,27 +144,27 @@ def _strip(plan: Plan, metrics: Metrics, top: float, left: float) -> Group:
     def y(tokens_per_s: float) -> float:
         return base - STRIP_HEIGHT * min(1.0, tokens_per_s / ceiling)
 
-    steps: list[Point] = [(metrics.x(0), base)]
+    steps: list[Point] = [(sizes.x(0), base)]
     for layer, tokens_per_s in enumerate(capacity):
-        steps += [(metrics.x(layer), y(tokens_per_s)), (metrics.x(layer + 1), y(tokens_per_s))]
-    steps.append((metrics.x(len(capacity)), base))
+        steps += [(sizes.x(layer), y(tokens_per_s)), (sizes.x(layer + 1), y(tokens_per_s))]
+    steps.append((sizes.x(len(capacity)), base))
     items: list[Item] = [Polygon(tuple(steps), fill="strip")]
     for first, last in _runs([c <= flow * 1.001 for c in capacity]):
-        x = metrics.x(first)
-        # A layer that nobody holds has no height: it is marked over the full strip.
+        x = sizes.x(first)
+        # A layer that no machine holds would have no height, so it is marked over the full strip.
         height = STRIP_HEIGHT if capacity[first] == 0 else base - y(capacity[first])
-        items.append(Rect(x, base - height, metrics.x(last) - x, height, fill="cut-soft"))
-    items.append(Polygon(((metrics.x(0), base), (metrics.right, base)), stroke="muted"))
+        items.append(Rect(x, base - height, sizes.x(last) - x, height, fill="cut-soft"))
+    items.append(Polygon(((sizes.x(0), base), (sizes.right, base)), stroke="muted"))
     if flow > 0:
-        items.append(Polygon(((metrics.x(0), y(flow)), (metrics.right, y(flow))), stroke="cut", stroke_width=1.2))
-        items.append(Text(metrics.right + 5, y(flow) + 3.5, "flow", 10, fill="cut"))
+        items.append(Polygon(((sizes.x(0), y(flow)), (sizes.right, y(flow))), stroke="cut", stroke_width=1.2))
+        items.append(Text(sizes.right + 5, y(flow) + 3.5, "flow", 10, fill="cut"))
     items.append(Text(left - 10, top + 17, "capacity of", 10, fill="muted", anchor="end"))
     items.append(Text(left - 10, top + 29, "each layer", 10, fill="muted", anchor="end"))
-    return Group(tuple(items), role="strip", hint="tokens/s of all holders of a layer together, up to twice the flow")
+    return Group(tuple(items), role="strip", hint="tokens/s of all machines that hold a layer, up to twice the flow")
 
 
 def _runs(marks: list[bool]) -> list[tuple[int, int]]:
-    """Half-open ranges of neighbouring True."""
+    """Half-open ranges [first, last) of consecutive True values."""
     ranges: list[tuple[int, int]] = []
     for index, mark in enumerate(marks):
         if mark and ranges and ranges[-1][1] == index:
@@ -167,11 +174,11 @@ def _runs(marks: list[bool]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _hubs(lanes: Lanes, left: float, width: float, total: float) -> list[Group]:
+def _hubs(lanes: Swimlanes, left: float, width: float, total: float) -> list[Group]:
     top = min((bar.y for bar in lanes.bars), default=TOP) - 3
     bottom = max((bar.y + bar.height for bar in lanes.bars), default=TOP + 60) + 3
     middle = (top + bottom) / 2
-    hint = f"coordinator: requests start and end here\n{number(total)} tokens/s"
+    hint = f"coordinator: requests start and end here\n{format_number(total)} tokens/s"
     return [
         Group(
             (
@@ -190,7 +197,7 @@ def _hub_label(x: float, middle: float) -> Text:
     return Text(x + HUB_WIDTH / 2 + 3.5, middle, COORDINATOR, 10, fill="paper", anchor="middle", upright=True)
 
 
-def _headings(lanes: Lanes, left: float) -> list[Group]:
+def _headings(lanes: Swimlanes, left: float) -> list[Group]:
     return [
         Group((Text(left - 10, y + 4, text, 11, fill="ink", anchor="end", bold=True),), role="heading")
         for text, _, y in lanes.kinds
@@ -220,28 +227,30 @@ def _bar_group(bar: Bar, plan: Plan, shown: set[str] | None) -> Group:
         role="node",
         data=(
             ("node", machine.id),
-            ("members", list(machine.members)),
+            ("nodes", list(machine.nodes)),
             ("kind", machine.kind),
             ("region", machine.region),
             ("start", machine.start),
             ("end", machine.end),
         ),
         hint=node_hint(machine, plan),
-        faded=shown is not None and not shown & set(machine.members),
+        faded=shown is not None and not shown & set(machine.nodes),
     )
 
 
 def node_hint(machine: Machine, plan: Plan) -> str:
-    """What a bar tells on hover: layers, flow of capacity, room for the KV cache, and whether it limits the flow."""
+    """The text shown on hover over a bar: layers, flow and capacity, KV cache, and whether it limits the flow."""
     lines = [
-        ", ".join(machine.members) if len(machine.members) <= 4 else machine.label,
+        ", ".join(machine.nodes) if len(machine.nodes) <= 4 else machine.label,
         f"layers {machine.start}–{machine.end - 1} ({machine.end - machine.start} of {plan.model.num_layers})",
-        f"{number(machine.flow)} of {number(machine.capacity)} tokens/s ({machine.utilisation:.0%})",
+        f"{format_number(machine.flow)} of {format_number(machine.capacity)} tokens/s ({machine.utilisation:.0%})",
     ]
     profile = plan.profiles[machine.kind]
     held = machine.end - machine.start
     tokens = profile.kv_capacity(held) / held
-    lines.append(f"KV cache: {number(tokens)} tokens a machine beside {held} of at most {profile.max_layers} layers")
+    lines.append(
+        f"KV cache: {format_number(tokens)} tokens on each machine with {held} of at most {profile.max_layers} layers"
+    )
     if machine.region:
         lines.append(f"{machine.kind} in {machine.region}")
     if machine.in_cut:
@@ -252,7 +261,7 @@ def node_hint(machine: Machine, plan: Plan) -> str:
 def _ribbon_group(stream: Stream, curve: Curve, shown: set[str] | None) -> Group:
     lines = [
         f"{stream.source} → {stream.target}",
-        f"{number(stream.flow)} of {number(stream.capacity)} tokens/s ({stream.utilisation:.1%})",
+        f"{format_number(stream.flow)} of {format_number(stream.capacity)} tokens/s ({stream.utilisation:.1%})",
     ]
     if stream.partial:
         lines.append(f"enters at layer {stream.layer}, mid-way (partial inference)")
@@ -261,7 +270,7 @@ def _ribbon_group(stream: Stream, curve: Curve, shown: set[str] | None) -> Group
     if stream.in_cut:
         lines.append("limits the flow (min cut)")
     return Group(
-        road(curve) if stream.crosses_regions else (curve,),
+        region_ribbon(curve) if stream.crosses_regions else (curve,),
         role="edge",
         data=(("source", stream.source), ("target", stream.target)),
         hint="\n".join(lines),
@@ -270,7 +279,7 @@ def _ribbon_group(stream: Stream, curve: Curve, shown: set[str] | None) -> Group
 
 
 def _entry_mark(stream: Stream, point: Point, bars: dict[str, Bar], shown: set[str] | None) -> Group:
-    """An arrow head that points into the bar where the stream meets it."""
+    """An arrow head that points into the bar at the layer where the stream enters."""
     x, y = point
     inwards = 5.5 if y < bars[stream.target].middle else -5.5
     return Group(

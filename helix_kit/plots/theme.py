@@ -1,19 +1,23 @@
-"""Colours of every picture: Okabe-Ito, which stays apart under the common colour blindnesses.
+"""Colours of every picture: the Okabe-Ito palette, whose colours differ under the common colour blindnesses.
 
-Pictures name colours by role ("ink", "kind2-full"), and a theme gives each role its value; so the static SVG,
-the PNG and the widget agree, and light and dark differ in this file only.
+Pictures name colours by role ("ink", "kind2-full"), and a theme gives each role its value. So SVG, PNG and widget
+agree, and the light and the dark theme differ only in this file.
 """
 
 from __future__ import annotations
 
 KIND_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#B8A800", "#7F7F7F", "#8C564B")
-"""One per kind of machine; Okabe-Ito, its yellow darkened so that a thin line shows on white."""
+"""One for each kind of machine: Okabe-Ito, with a darker yellow so that a thin line shows on white."""
 CUT_COLOUR = "#D55E00"
-"""Okabe-Ito vermilion is kept for what limits the flow, and used for nothing else."""
+"""Okabe-Ito vermilion marks what limits the flow, and nothing else."""
 
 
 def mix(colour: str, other: str, share: float) -> str:
-    """`share` of `colour` over `other`, both ``#rrggbb``."""
+    """`share` of `colour` mixed with the rest of `other`, both ``#rrggbb``.
+
+    >>> mix("#ff0000", "#0000ff", 0.5)
+    '#800080'
+    """
     pairs = zip(_rgb(colour), _rgb(other), strict=True)
     return "#" + "".join(f"{round(a * share + b * (1 - share)):02x}" for a, b in pairs)
 
@@ -51,5 +55,5 @@ THEMES: dict[str, dict[str, str]] = {
 
 
 def kind_role(index: int) -> str:
-    """Role of the `index`-th kind of machine; past the last colour they repeat."""
+    """Role of the `index`-th kind of machine; after the last colour the first one follows again."""
     return f"kind{index % len(KIND_COLOURS)}"

@@ -25,7 +25,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers.solve import SOLVERS
 from helix_kit.planning import OBJECTIVES
 from helix_kit.planning import plan as solve
-from helix_kit.plots.words import number
+from helix_kit.plots.formatting import format_number
 from helix_kit.widgets.background import Background
 from helix_kit.widgets.cluster_table import TableRow, apply_table, table_of
 from helix_kit.widgets.flow_graph import FlowGraph
@@ -267,7 +267,7 @@ class ClusterEditor(PictureBox):
         self.show(plan)
         figures = progress_text(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
         served = (plan.served or {}).get("decode_tokens_per_s")
-        answers = f" With the KV cache full it decodes {number(served)} tokens/s (simulated)." if served else ""
+        answers = f" With the KV cache full it decodes {format_number(served)} tokens/s (simulated)." if served else ""
         self.status.say(f"Done{stopped} in {figures}.{answers}", "good")
 
     def _failed(self, error: Exception) -> None:

@@ -157,7 +157,7 @@ function render({ model, el }) {
     return near;
   }
 
-  function members(node) { return node.data.members || [node.data.node]; }
+  function nodesOf(node) { return node.data.nodes || [node.data.node]; }
 
   function mark(hovered) {
     const chosen = new Set(model.get("highlighted") || []);
@@ -165,16 +165,16 @@ function render({ model, el }) {
     const text = (model.get("search") || "").trim().toLowerCase();
     let found = 0;
     for (const [name, node] of nodes) {
-      const words = `${members(node).join(" ")} ${node.data.kind} ${node.data.region}`.toLowerCase();
+      const words = `${nodesOf(node).join(" ")} ${node.data.kind} ${node.data.region}`.toLowerCase();
       const hit = text !== "" && words.includes(text);
       found += hit ? 1 : 0;
-      const inPipeline = chosen.size === 0 || members(node).some((m) => chosen.has(m));
+      const inPipeline = chosen.size === 0 || nodesOf(node).some((m) => chosen.has(m));
       node.g.classList.toggle("hk-found", hit);
       node.g.classList.toggle("hk-selected", name === selected);
       node.g.setAttribute("aria-pressed", name === selected);
       node.g.classList.toggle("hk-faded", !inPipeline || (hovered ? !hovered.nodes.has(name) : text !== "" && !hit));
     }
-    const shown = (name) => !nodes.has(name) || chosen.size === 0 || members(nodes.get(name)).some((m) => chosen.has(m));
+    const shown = (name) => !nodes.has(name) || chosen.size === 0 || nodesOf(nodes.get(name)).some((m) => chosen.has(m));
     for (const { g, data } of links) {
       const near = !hovered || (hovered.centre ? [data.source, data.target].includes(hovered.centre)
         : hovered.nodes.has(data.source) && hovered.nodes.has(data.target));

@@ -21,9 +21,9 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
 from helix_kit.plots import Picture, png_bundle
+from helix_kit.plots.formatting import format_number
 from helix_kit.plots.swimlanes import layout
 from helix_kit.plots.theme import THEMES
-from helix_kit.plots.words import number
 
 HERE = Path(__file__).parent
 MAX_PIPELINES = 50
@@ -107,7 +107,7 @@ class FlowGraph(anywidget.AnyWidget):
             if change["name"] == "plan":
                 self.pipelines = [
                     {
-                        "label": f"{i + 1}: {number(rate)} tokens/s, {len(stages)} stages",
+                        "label": f"{i + 1}: {format_number(rate)} tokens/s, {len(stages)} stages",
                         "nodes": [s.node for s in stages],
                     }
                     for i, (stages, rate) in enumerate(self.plan.pipelines[:MAX_PIPELINES])

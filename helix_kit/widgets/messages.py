@@ -8,7 +8,7 @@ from typing import ClassVar
 import ipywidgets as W
 
 from helix_kit.errors import HelixKitError
-from helix_kit.plots.words import number, percent
+from helix_kit.plots.formatting import format_number, format_percent
 
 
 class Message(W.HTML):
@@ -36,9 +36,9 @@ class Note(Message):
 
 def progress_text(seconds: float, value: float, bound: float, message: str = "") -> str:
     """Value, bound and gap of a running solve in one line; `value` and `bound` in tokens/s."""
-    known = f"bound {number(bound)} tokens/s" if bound < float("inf") else "no bound yet"
-    gap = f", gap {percent((bound - value) / value)}" if value > 0 and bound < float("inf") else ""
-    return f"{seconds:.1f} s: value {number(value)} tokens/s, {known}{gap}{f' ({message})' if message else ''}"
+    known = f"bound {format_number(bound)} tokens/s" if bound < float("inf") else "no bound yet"
+    gap = f", gap {format_percent((bound - value) / value)}" if value > 0 and bound < float("inf") else ""
+    return f"{seconds:.1f} s: value {format_number(value)} tokens/s, {known}{gap}{f' ({message})' if message else ''}"
 
 
 def error_text(error: Exception) -> str:

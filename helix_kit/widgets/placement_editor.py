@@ -16,7 +16,7 @@ from helix_kit.analysis import bottleneck, explain
 from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.plots.words import number
+from helix_kit.plots.formatting import format_number
 from helix_kit.widgets.background import Background
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.messages import Message, error_text
@@ -194,7 +194,7 @@ class PlacementEditor(PictureBox):
         faults = problems(self.plan)
         before, now = self.start.flow_tokens_per_s, self.plan.flow_tokens_per_s
         change = f", {now / before - 1:+.1%} against the start" if before > 0 and self.plan is not self.start else ""
-        verdict = f"{number(now)} tokens/s{change}"
+        verdict = f"{format_number(now)} tokens/s{change}"
         self.verdict.say("\n".join([verdict, *faults]), "bad" if faults else "good" if now >= before else "info")
         self.why.say(explain(self.plan))
         self.undo_button.disabled = not self._undo
@@ -219,9 +219,9 @@ class PlacementEditor(PictureBox):
         def on_done(found: Score) -> None:
             self.simulated.say(
                 "Simulated for a minute with the KV cache full: "
-                f"{number(found.decode_tokens_per_s)} tokens/s decoded, "
-                f"{number(found.prompt_latency_s)} s to the first token, "
-                f"{number(found.decode_latency_s)} s for each further one."
+                f"{format_number(found.decode_tokens_per_s)} tokens/s decoded, "
+                f"{format_number(found.prompt_latency_s)} s to the first token, "
+                f"{format_number(found.decode_latency_s)} s for each further one."
             )
 
         self.simulated.say("Simulating ...")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit.experiments.figures.common.rows import flow_fields
 from helix_kit.experiments.machinery.files import CHECKOUT
-from helix_kit.plots.words import number, percent
+from helix_kit.plots.formatting import format_number, format_percent
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
@@ -33,7 +33,7 @@ class SummaryTable:
             "prompt_latency_s": "prompt latency, average s",
             "decode_latency_s": "decode latency, average s",
         }
-        return [(text, number(simulated[key]), number(measured[key])) for key, text in names.items()]
+        return [(text, format_number(simulated[key]), format_number(measured[key])) for key, text in names.items()]
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         cells = "".join(f"<tr><th>{a}</th><td>{b}</td><td>{c}</td></tr>" for a, b, c in self.rows())
@@ -83,17 +83,21 @@ def facts_of(notebook: Any) -> dict[str, Any]:
 def summary_text(facts: dict[str, Any]) -> str:
     """The summary that `make demo` prints."""
     plan, run, served = facts["planned"], facts["planned_run"], facts["served"]
+
+    def planned(of: dict[str, float]) -> str:
+        flow, bound = format_number(of["flow_tokens_per_s"]), format_number(of["bound_tokens_per_s"])
+        return f"  planned    {flow} tokens/s, bound {bound}, gap {format_percent(of['gap'])}"
+
+    prompt, decode = format_number(run["prompt_latency_s"]), format_number(run["decode_latency_s"])
     lines = [
         "",
         facts["planned_cluster"],
-        f"  planned    {number(plan['flow_tokens_per_s'])} tokens/s, bound {number(plan['bound_tokens_per_s'])}, "
-        f"gap {percent(plan['gap'])}, {plan['seconds']:.1f} s",
-        f"  simulated  {number(run['decode_tokens_per_s'])} tokens/s decoded, on average "
-        f"{number(run['prompt_latency_s'])} s to the first token and {number(run['decode_latency_s'])} s for each more",
+        f"{planned(plan)}, {plan['seconds']:.1f} s",
+        f"  simulated  {format_number(run['decode_tokens_per_s'])} tokens/s decoded, on average {prompt} s to the "
+        f"first token and {decode} s to each further token",
         "",
         facts["served_cluster"],
-        f"  planned    {number(served['flow_tokens_per_s'])} tokens/s, bound {number(served['bound_tokens_per_s'])}, "
-        f"gap {percent(served['gap'])}",
+        planned(served),
         f"  served     {facts['answers']} prompts answered",
         f"  {'':33}{'simulated':>10}{'measured':>10}",
     ]
