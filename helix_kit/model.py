@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.hf_config import read_sizes
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -104,8 +105,8 @@ class Model(BaseModel):
     def from_hf(cls, path: str | Path, *, name: str | None = None, dtype_bytes: int | None = None) -> Model:
         """Sizes from a Hugging Face ``config.json`` (the file, or the folder that holds it).
 
-        `dtype_bytes` defaults to the config's ``torch_dtype`` (2 where it says nothing). Raises InputError
-        naming the missing field when the config is not that of a decoder-only transformer.
+        `dtype_bytes` defaults to the config's ``torch_dtype`` (2 where it says nothing). The families of
+        `helix_kit.hf_config.FAMILIES` are read; anything else is an InputError that names the field.
         """
         path = Path(path)
         file = path / "config.json" if path.is_dir() else path
@@ -113,39 +114,8 @@ class Model(BaseModel):
         if not isinstance(config, dict):
             raise InputError("expected a JSON object", where=file)
 
-        def need(*keys: str) -> int:
-            for key in keys:
-                value = config.get(key)
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
-                if value is not None:
-                    raise InputError("expected a positive whole number", where=file, field=key, value=value)
-            raise InputError(f"missing field: expected {' or '.join(keys)}", where=file)
-
-        if str(config.get("model_type", "")).endswith("_moe") or config.get("num_experts"):
-            raise InputError(
-                "mixture-of-experts models are not supported: expected a dense decoder",
-                where=file,
-                field="model_type",
-                value=config.get("model_type"),
-            )
-        dtype_name = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
-        bytes_of = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
-        if dtype_bytes is None and dtype_name not in bytes_of:
-            expected = f"expected one of {', '.join(bytes_of)}"
-            raise InputError(expected, where=file, field="torch_dtype", value=dtype_name)
-        heads, hidden = need("num_attention_heads", "n_head"), need("hidden_size", "n_embd")
-        fields = {
-            "name": name or (path.name if path.is_dir() else path.parent.name) or "model",
-            "num_layers": need("num_hidden_layers", "n_layer"),
-            "hidden_size": hidden,
-            "num_heads": heads,
-            "num_kv_heads": need("num_key_value_heads") if config.get("num_key_value_heads") else heads,
-            "head_dim": need("head_dim") if config.get("head_dim") else hidden // heads,
-            "intermediate_size": need("intermediate_size", "n_inner"),
-            "vocab_size": need("vocab_size"),
-            "dtype_bytes": dtype_bytes or bytes_of[dtype_name],
-        }
+        fields = read_sizes(config, file, dtype_bytes)
+        fields["name"] = name or (path.resolve().name if path.is_dir() else path.resolve().parent.name) or "model"
         return _files.validate(cls, fields, file)
 
     @property

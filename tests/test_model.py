@@ -34,24 +34,6 @@ def test_published_sizes():
     assert Model.preset("smollm2-135m").name == "SmolLM2-135M"
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "olmo2", "phi3"])
-def test_layer_size_is_that_of_the_real_layer(family, tmp_path):
-    """Sizes derived from config.json against the parameters of transformers' own layer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    extra = {"pad_token_id": 0} if family == "phi3" else {}
-    sizes = {key: value for key, value in QWEN3.items() if key != "model_type"}
-    config = AutoConfig.for_model(family, **sizes, **extra)
-    with torch.device("meta"):
-        layer = AutoModelForCausalLM.from_config(config).model.layers[0]
-    real_bytes = 2 * sum(p.numel() for p in layer.parameters())
-    config.save_pretrained(tmp_path)
-    model = Model.from_hf(tmp_path)
-    # Biases and per-head norms differ between families by well under 2 % even at this tiny width.
-    assert model.layer_gb * 1e9 == pytest.approx(real_bytes, rel=0.02)
-
-
 def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
     model = Model.from_hf(write(tmp_path))
     assert model.head_dim == 32

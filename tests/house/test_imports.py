@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "helix_kit"
 FLOORS = [
     {"errors", "_deprecation", "typical_request"},
     {"_files"},
-    {"catalogue"},
+    {"catalogue", "hf_config"},
     {"cluster", "model"},
     {"profiles"},
     {"flow"},
