@@ -1,6 +1,6 @@
 """Writes ``docs/reproduction.md`` from the results in ``figures/``: pictures, agreement, and what did not agree.
 
-Seconds and machines stay out of it, so the same results give the same document.
+It contains no seconds and no names of machines, so the same results give the same document.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit.errors import InputError
 from helix_kit.experiments.figures.agreement import EVALUATIONS, TOLERANCE_PERCENT
 from helix_kit.experiments.figures.common.metrics import QUANTILES, SPEED
+from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
 from helix_kit.experiments.machinery.catalogue import experiments
 from helix_kit.experiments.machinery.files import load, measured_file
 from helix_kit.experiments.machinery.registry import Experiment
@@ -21,14 +22,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("gpu-catalogue", "problem-sizes", "solver-quality", "ablations", "modern-models")
-"""Experiments whose whole table goes into the document."""
+"""Experiments whose whole table is in the document."""
+SECTIONS = EVALUATIONS[:3]
+"""The experiments of sections 6.3 to 6.5, in which methods are compared as a whole."""
+BASELINES = ("swarm", "separate", "separate_plus")
+SOURCES = (SIMULATION, PROTOTYPE, OURS)
 METHODS = {"separate": "separate pipelines", "separate_plus": "separate pipelines+", "shortest_queue": "shortest queue"}
 
 
 def write_document(path: Path, folder: Path) -> None:
-    """Write the document, and beside it ``all-results.md``; pictures are linked relative to it.
+    """Write the document, with links to the pictures relative to it, and beside it ``all-results.md``.
 
-    Raises InputError where a result is missing.
+    Raises InputError if a result that it needs is missing.
     """
     done = {name: entry for name, entry in experiments().items() if (folder / f"{name}.csv").is_file()}
     for name in (*EVALUATIONS, "agreement"):
@@ -41,13 +46,13 @@ def write_document(path: Path, folder: Path) -> None:
 
 def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[str]:
     agreement = load("agreement", folder)
-    yield "# The paper's evaluation, again"
+    yield "# The paper's evaluation, reproduced"
     yield ""
     yield (
-        "Every figure and table of Helix's evaluation (Mei et al., ASPLOS'25), from the data in this repository, by "
-        "one command: `make figures`. This page is written by `helix-kit reproduce --all --document "
-        "docs/reproduction.md`; nothing on it is typed by hand. Beside each picture in `figures/` lie its numbers "
-        "(CSV) and its provenance (JSON: digests of code and data, seed, versions, seconds, machine)."
+        "`make figures` reproduces every figure and table of Helix's evaluation (Mei et al., ASPLOS'25) from the data "
+        "in this repository. `helix-kit reproduce --all --document docs/reproduction.md` writes this page; nothing on "
+        "it is typed by hand. Beside each picture in `figures/` are its numbers (CSV) and its provenance (JSON: "
+        "digests of code and data, seed, versions, seconds, machine)."
     )
     yield ""
     yield from _bytes(done)
@@ -62,10 +67,10 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
         yield ""
         more = measured_file(name, folder).name
         yield f"Numbers: [{name}.csv]({link}/{name}.csv)" + (
-            f"; measured on the machine that drew it: [{more}]({link}/{more})." if entry.timed else "."
+            f"; measurements of the machine that drew it: [{more}]({link}/{more})." if entry.timed else "."
         )
         if name == "all-results":
-            yield "The same as one page: [all-results.md](all-results.md)."
+            yield "All of them on one page: [all-results.md](all-results.md)."
         yield ""
         if name in TABLES:
             yield from _markdown(load(name, folder))
@@ -76,34 +81,34 @@ def _lines(done: dict[str, Experiment], folder: Path, beside: Path) -> Iterator[
 
 
 def _bytes(done: dict[str, Experiment]) -> Iterator[str]:
-    """What is the same at every run, and what is not."""
+    """Which files are the same at every run, and which are not."""
     timed = [f"`{name}`" for name, entry in done.items() if entry.timed]
     yield (
-        "The same seed gives the same bytes: every CSV, and every picture but the "
-        f"{len(timed)} that show what was measured on the machine that drew them ({', '.join(timed)}). Their "
-        "measurements lie in a table of their own, `NAME-measured.csv`; `NAME.csv` holds what every machine gets. "
-        "`helix-kit reproduce NAME` runs one of them again, `--redraw` only draws it from its tables."
+        f"The same seed gives the same bytes of every CSV, and of every picture except the {len(timed)} that show "
+        f"measurements of the machine that drew them ({', '.join(timed)}). These measurements are in a table of their "
+        "own, `NAME-measured.csv`; `NAME.csv` is the same on every machine. `helix-kit reproduce NAME` runs one "
+        "experiment, and `--redraw` only draws it from its tables."
     )
     yield ""
 
 
 def _summary(agreement: pd.DataFrame, folder: Path) -> Iterator[str]:
-    yield "## In short"
+    yield "## Summary"
     yield ""
-    for source in ("published simulation", "published prototype"):
+    for source in (SIMULATION, PROTOTYPE):
         part = agreement[agreement["source"] == source]
-        speed = part[part["metric"] == "decode_tokens_per_s"]["difference_percent"].abs()
-        late = part[part["metric"] != "decode_tokens_per_s"]["difference_percent"].abs()
+        speed = part[part["metric"] == SPEED]["difference_percent"].abs()
+        latency = part[part["metric"] != SPEED]["difference_percent"].abs()
         yield (
             f"- Against the {source}: throughput of {len(speed)} runs, mean difference {speed.mean():.1f} %, largest "
-            f"{speed.max():.1f} %; {len(late)} latencies, median difference {late.median():.1f} %, "
-            f"{(late <= TOLERANCE_PERCENT).mean():.0%} of them within {TOLERANCE_PERCENT:.0f} %."
+            f"{speed.max():.1f} %; {len(latency)} latencies, median difference {latency.median():.1f} %, "
+            f"{(latency <= TOLERANCE_PERCENT).mean():.0%} of them within {TOLERANCE_PERCENT:.0f} %."
         )
     yield ""
-    yield "Our plans over the published Helix plans (decode throughput, both in our simulator, at Helix's load):"
+    yield "Decode throughput of our plans over that of Helix's plans, both in our simulator at Helix's load:"
     yield ""
-    yield from _table(("setup", "model", "mode", "made for most flow", "made to serve"), own_against_helix(folder))
-    yield "Helix over the baselines (decode throughput):"
+    yield from _table(("setup", "model", "mode", "largest flow", "served"), own_against_helix(folder))
+    yield "Decode throughput of Helix over that of the baselines:"
     yield ""
     rows = [
         (*key, baseline, *(f"{ratio:.2f}" if ratio else "" for ratio in ratios))
@@ -113,46 +118,45 @@ def _summary(agreement: pd.DataFrame, folder: Path) -> Iterator[str]:
     yield from _table(head, rows)
 
 
-def headline_ratios(folder: Path) -> Iterator[tuple[tuple[str, str, str], str, list[float | None]]]:
-    """Helix's throughput over each baseline's, as published (simulation, prototype) and ours."""
-    for name in EVALUATIONS[:3]:
+def _throughputs(folder: Path, names: Iterable[str]) -> Iterator[tuple[tuple[str, ...], dict[tuple[str, str], float]]]:
+    """(section, setup, model, mode) and (method, source) -> decode tokens/s, for each case of the evaluations."""
+    for name in names:
         table = load(name, folder)
-        speed = table[table["metric"] == "decode_tokens_per_s"]
-        for key, part in speed.groupby(["setup", "model", "mode"], sort=False):
-            values = part.set_index(["method", "source"])["value"].to_dict()
-            for baseline in ("swarm", "separate", "separate_plus"):
-                if (baseline, "ours") in values:
-                    yield (
-                        (str(key[0]), str(key[1]), str(key[2])),
-                        METHODS.get(baseline, baseline.title()),
-                        [
-                            values["helix", s] / values[baseline, s] if (baseline, s) in values else None
-                            for s in ("published simulation", "published prototype", "ours")
-                        ],
-                    )
+        speed = table[table["metric"] == SPEED]
+        for key, rows in speed.groupby(["section", "setup", "model", "mode"], sort=False):
+            values = rows.set_index(["method", "source"])["value"].to_dict()
+            yield tuple(str(k) for k in key), {(str(k[0]), str(k[1])): float(v) for k, v in values.items()}
+
+
+def headline_ratios(folder: Path) -> Iterator[tuple[tuple[str, ...], str, list[float | None]]]:
+    """(setup, model, mode), baseline, and Helix's throughput over the baseline's in each of `SOURCES`."""
+    for (_, *key), values in _throughputs(folder, SECTIONS):
+        for baseline in BASELINES:
+            if (baseline, OURS) in values:
+                ratios = [
+                    values["helix", s] / values[baseline, s] if (baseline, s) in values else None for s in SOURCES
+                ]
+                yield tuple(key), METHODS.get(baseline, baseline.title()), ratios
 
 
 def own_against_helix(folder: Path) -> Iterator[tuple[str, ...]]:
     """Setup, model, mode, and our plans' throughput over that of the published Helix plan, both in our simulator."""
-    for name in EVALUATIONS[:3]:
-        table = load(name, folder)
-        speed = table[(table["metric"] == SPEED) & (table["source"] == "ours")]
-        for key, part in speed.groupby(["setup", "model", "mode"], sort=False):
-            values = part.set_index("method")["value"].to_dict()
-            ratios = (values[own] / values["helix"] if own in values else None for own in ("own flow", "own served"))
-            yield (*(str(k) for k in key), *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+    for (_, *key), values in _throughputs(folder, SECTIONS):
+        helix = values["helix", OURS]
+        ours = (values.get((own, OURS)) for own in ("own flow", "own served"))
+        yield (*key, *("" if speed is None else f"{speed / helix:.2f}" for speed in ours))
 
 
 def _equal_load(table: pd.DataFrame) -> Iterator[str]:
-    """Decode throughput by setup and rule, a column a method, with what was offered."""
-    wide = table[table["metric"].isin(["decode_tokens_per_s", "offered_tokens_per_s"])]
+    """Decode throughput and offered load by setup and rule, with one column for each method."""
+    wide = table[table["metric"].isin([SPEED, "offered_tokens_per_s"])]
     methods = list(dict.fromkeys(wide["method"]))
     rows = []
     for (setup, rule), part in wide.groupby(["setup", "source"], sort=False):
         values = part.set_index(["method", "metric"])["value"].to_dict()
-        cells = [f"{values[m, 'decode_tokens_per_s']:.0f} of {values[m, 'offered_tokens_per_s']:.0f}" for m in methods]
+        cells = [f"{values[m, SPEED]:.0f} of {values[m, 'offered_tokens_per_s']:.0f}" for m in methods]
         rows.append((str(setup), str(rule), *cells))
-    yield "Decode tokens/s served, of those offered:"
+    yield "Decode tokens/s that were served, of those offered:"
     yield ""
     yield from _table(("setup", "rule", *(METHODS.get(m, m) for m in methods)), rows)
 
@@ -160,34 +164,30 @@ def _equal_load(table: pd.DataFrame) -> Iterator[str]:
 def _all_throughputs(folder: Path) -> Iterator[str]:
     yield "## All throughputs"
     yield ""
-    yield "Decode tokens/s. Own plans are ours alone, so nothing is published for them."
+    yield "Decode tokens/s. Nothing is published for our own plans."
     yield ""
     rows = []
-    for name in EVALUATIONS:
-        table = load(name, folder)
-        speed = table[table["metric"] == "decode_tokens_per_s"]
-        keys = ["section", "setup", "model", "mode", "method"]
-        for found, part in speed.groupby(keys, sort=False):
-            key = [str(k) for k in found]
-            values = part.set_index("source")["value"].to_dict()
-            cells = [values.get(s) for s in ("published simulation", "published prototype", "ours")]
-            difference = f"{100 * (cells[2] / cells[0] - 1):+.1f} %" if cells[0] and cells[2] else ""
-            shown = ("" if c is None else f"{c:.1f}" for c in cells)
-            rows.append((*key[:4], METHODS.get(key[4], key[4]), *shown, difference))
+    for key, values in _throughputs(folder, EVALUATIONS):
+        for method in dict.fromkeys(method for method, _ in values):
+            published, prototype, ours = (values.get((method, source)) for source in SOURCES)
+            difference = f"{100 * (ours / published - 1):+.1f} %" if published and ours else ""
+            shown = ("" if value is None else f"{value:.1f}" for value in (published, prototype, ours))
+            rows.append((*key, METHODS.get(method, method), *shown, difference))
     head = ("section", "setup", "model", "mode", "method", "published simulation", "prototype", "ours", "to simulation")
     yield from _table(head, rows)
 
 
 def _all_results(folder: Path) -> Iterator[str]:
-    """Every run of the evaluation, published and ours: one table, a column a metric."""
+    """One table of every run of the evaluation, published and ours, with one column for each metric."""
     names = {SPEED: "decode tokens/s"}
     names |= {f"{p}_latency_{q}_s": f"{p} {q}" for p in ("prompt", "decode") for q in ("avg", *QUANTILES)}
     yield "# All results of the evaluation"
     yield ""
     yield (
         "Every metric of every run, published and ours, from `figures/all-results.csv`; written by `helix-kit "
-        "reproduce --document`. Latencies in seconds: average and percentiles. Empty: not published, or no request "
-        "has it. Prompt latency is the time to the first token, decode latency that to each further one."
+        "reproduce --document`. Latencies are in seconds: average and percentiles. A cell is empty if the value was "
+        "not published, or if no request has it. Prompt latency is the time to the first token, decode latency the "
+        "time to each further token."
     )
     yield ""
     keys = ["section", "setup", "model", "mode", "method", "source"]
@@ -205,30 +205,30 @@ def _disagreements(agreement: pd.DataFrame) -> Iterator[str]:
     off = agreement[agreement["difference_percent"].abs() > TOLERANCE_PERCENT]
     yield "## What did not agree"
     yield ""
-    simulated = (off["source"] == "published simulation").sum()
+    simulated = (off["source"] == SIMULATION).sum()
     yield (
-        f"Every published number of the evaluation that ours misses by more than {TOLERANCE_PERCENT:.0f} %: {len(off)} "
-        f"of {len(agreement)}. All but {simulated} of them are measurements of the "
-        "prototype: our simulator follows the published simulator's rules, so it inherits its distance from real "
-        "machines. Both leave out what the software around the layers takes: the coordinator's own work, packing and "
-        "copying of messages, steps of unequal length."
+        f"Our value differs by more than {TOLERANCE_PERCENT:.0f} % from {len(off)} of {len(agreement)} published "
+        f"numbers. All but {simulated} of these are measurements of the prototype. Our simulator follows the published "
+        "simulator's rules, so it differs from real machines as that simulator does. Both leave out the time of the "
+        "software around the layers: the coordinator's own work, packing and copying of messages, and steps of "
+        "unequal length."
     )
     yield ""
-    again = agreement[agreement["source"] == "published prototype"]
+    again = agreement[agreement["source"] == PROTOTYPE]
     again = again[(again["metric"] == SPEED) & (again["method"] == "helix") & (again["mode"] == "offline")]
     again = again[again["model"] == "llama2-70b"]
-    told = ", ".join(f"{r['published']:g} (section {r['section']})" for r in again.to_dict("records"))
+    values = ", ".join(f"{r['published']:g} (section {r['section']})" for r in again.to_dict("records"))
     yield (
-        "Real machines differ from run to run as well: for Helix with LLaMA-2 70B offline the prototype is reported "
-        f"at {told} tokens/s."
+        "Real machines also differ from run to run: for Helix with LLaMA-2 70B offline the paper reports the prototype "
+        f"at {values} tokens/s."
     )
     yield ""
-    for source in ("published simulation", "published prototype"):
+    for source in (SIMULATION, PROTOTYPE):
         part = off[off["source"] == source]
         yield f"### Against the {source}"
         yield ""
-        speed = part[part["metric"] == "decode_tokens_per_s"]
-        rest = part[part["metric"] != "decode_tokens_per_s"]
+        speed = part[part["metric"] == SPEED]
+        rest = part[part["metric"] != SPEED]
         head = ("section", "setup", "model", "mode", "method", "metric", "published", "ours", "difference", "reason")
         if len(speed):
             yield from _table(head, _rows(speed))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from helix_kit._files import data_dir
+from helix_kit.experiments.figures.common.metrics import SPEED
 from helix_kit.experiments.figures.common.published import PublishedRun, published_runs
 
 HASH_SEED_ROWS = {
@@ -22,7 +23,8 @@ HASH_SEED_ROWS = {
     ("hetero42", "helix", "online"): "",
     ("placement", "petals", "offline"): "66.6 to 68.3",
 }
-"""Rows whose published values change with PYTHONHASHSEED, through the flow split: the throughput's range over seeds."""
+"""(setup, method, mode) of runs whose published values depend on PYTHONHASHSEED, through the flow split, and the range
+of their throughput over seeds where it is known."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +43,23 @@ class Row:
 
     @property
     def decimals(self) -> int:
-        """How many decimals the value was published with."""
-        if self.metric == "decode_tokens_per_s":
-            return 1
-        return 2
+        """Decimals of the published value."""
+        return 1 if self.metric == SPEED else 2
 
     @property
     def error_beyond_rounding(self) -> float:
-        """Relative difference that the published rounding cannot explain."""
+        """Relative difference beyond what the published rounding explains."""
         half = 0.5 * 10**-self.decimals
         return max(0.0, abs(self.ours - self.published) - half * (1 + 1e-9)) / self.published
 
     @property
     def depends_on_hash_seed(self) -> bool:
-        """Whether the published value changes from one Python process to the next."""
+        """Whether the published value depends on the hash seed of the Python process."""
         return (self.run.setup, self.run.method, self.run.mode) in HASH_SEED_ROWS
 
     @property
     def range_over_seeds(self) -> str:
-        """What is known of that range, for the table."""
+        """The mark of such a run in the table, with the range if it is known."""
         known = HASH_SEED_ROWS.get((self.run.setup, self.run.method, self.run.mode))
         return "" if known is None else f" * ({known})" if known else " *"
 
@@ -73,8 +73,8 @@ def rows_of(run: PublishedRun, summary: dict[str, Any]) -> Iterator[Row]:
 
 
 def metric_of(summary: dict[str, Any], metric: str) -> float | None:
-    """Our value of a published metric, None for those that are not about serving."""
-    if metric == "decode_tokens_per_s":
+    """Our value of a published metric; None for metrics that a simulation does not have."""
+    if metric == SPEED:
         return float(summary[metric])
     if "_latency_" in metric:
         phase, _, quantile, _ = metric.split("_")
@@ -85,7 +85,7 @@ def metric_of(summary: dict[str, Any], metric: str) -> float | None:
 def report(summaries: list[tuple[PublishedRun, dict[str, Any]]]) -> str:
     """The whole of ``docs/fidelity.md``."""
     rows = [row for run, summary in summaries for row in rows_of(run, summary)]
-    throughput = [r for r in rows if r.metric == "decode_tokens_per_s"]
+    throughput = [r for r in rows if r.metric == SPEED]
     latency = [r for r in rows if "latency" in r.metric]
     plain = [r for r in rows if not r.depends_on_hash_seed]
     marked = {r.run.name for r in rows if r.depends_on_hash_seed}
@@ -151,21 +151,21 @@ def _prototype(summaries: list[tuple[PublishedRun, dict[str, Any]]]) -> list[str
         "| model | method | mode | prototype | published simulation | error | ours | error |",
         "|---|---|---|---:|---:|---:|---:|---:|",
     ]
-    theirs, mine = [], []
+    their_errors, our_errors = [], []
     for run, summary in summaries:
-        real = run.values("prototype").get("decode_tokens_per_s")
-        published = run.values("simulation").get("decode_tokens_per_s")
+        real = run.values("prototype").get(SPEED)
+        published = run.values("simulation").get(SPEED)
         if run.setup != "single" or real is None or published is None:
             continue
-        ours = summary["decode_tokens_per_s"]
-        theirs.append(abs(published / real - 1))
-        mine.append(abs(ours / real - 1))
+        ours = summary[SPEED]
+        their_errors.append(abs(published / real - 1))
+        our_errors.append(abs(ours / real - 1))
         lines.append(
             f"| {run.model} | {run.method} | {run.mode} | {real:.1f} | {published:.1f} | {published / real - 1:+.1%} | "
             f"{ours:.1f} | {ours / real - 1:+.1%} |"
         )
-    mean = math.fsum(theirs) / len(theirs), math.fsum(mine) / len(mine)
-    lines += ["", f"Mean absolute error over {len(mine)} pairs: published {mean[0]:.1%}, ours {mean[1]:.1%}."]
+    mean = math.fsum(their_errors) / len(their_errors), math.fsum(our_errors) / len(our_errors)
+    lines += ["", f"Mean absolute error over {len(our_errors)} pairs: published {mean[0]:.1%}, ours {mean[1]:.1%}."]
     return lines
 
 
@@ -185,10 +185,10 @@ def main() -> None:
     args = parser.parse_args()
     summaries = []
     for run in published_runs():
-        began = time.process_time()
+        started = time.process_time()
         summaries.append((run, run.run().summary()))
         if not args.quiet:
-            print(f"{run.name}: {time.process_time() - began:.1f} CPU-s", flush=True)
+            print(f"{run.name}: {time.process_time() - started:.1f} CPU-s", flush=True)
     args.output.write_text(report(summaries), encoding="utf-8")
     print(f"wrote {args.output}")
 

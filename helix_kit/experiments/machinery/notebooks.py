@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 Progress = Callable[[int, int, str], None]
-"""Called with (code cells done, of, heading above the next one)."""
+"""Called with (code cells done, code cells in total, heading above the next one)."""
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None) -> Any:
-    """Run a notebook top to bottom, save it with its outputs and return it.
+    """Run a notebook from top to bottom, save it with its outputs, and return it.
 
-    Widget state is left out, and widgets that carry a picture are kept as the picture alone: so it shows
-    everywhere, and the widget comes back when its cell is run. A cell that fails raises nbclient's
-    CellExecutionError and the file on disk stays as it was.
+    Widget state is not saved, and of a widget with a picture only the picture is. So the notebook shows its pictures
+    everywhere, and the widget appears again when its cell runs. If a cell fails, this raises nbclient's
+    CellExecutionError and the file on disk is unchanged.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -42,7 +42,7 @@ def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None)
     )
     client.execute()
     for cell in notebook.cells:
-        # Times and the kernel's own version would change the file at every run and say nothing.
+        # Times and the version of the kernel would change the file at every run without any use.
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
@@ -55,12 +55,12 @@ def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None)
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Pieces of one stream that follow each other as one output, in the order of first appearance."""
+    """The outputs with consecutive texts of one stream joined into one."""
     result: list[Any] = []
     for output in outputs:
-        before = result[-1] if result else {}
-        if output.output_type == "stream" == before.get("output_type") and output.name == before.get("name"):
-            before["text"] += output["text"]
+        last = result[-1] if result else {}
+        if output.output_type == "stream" == last.get("output_type") and output.name == last.get("name"):
+            last["text"] += output["text"]
         else:
             result.append(output)
     return result
@@ -68,18 +68,18 @@ def _joined(outputs: list[Any]) -> list[Any]:
 
 def _headings(cells: list[Any]) -> dict[int, str]:
     """Index of each code cell -> the last heading above it."""
-    found, heading = {}, ""
+    headings, heading = {}, ""
     for index, cell in enumerate(cells):
         if cell.cell_type == "code":
-            found[index] = heading
+            headings[index] = heading
         else:
             titles = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
             heading = titles[-1] if titles else heading
-    return found
+    return headings
 
 
 def main(names: list[str]) -> None:
-    """Execute the notebooks called `names` (all of them by default)."""
+    """Execute the notebooks of these names; without names, all of them."""
     folder = Path("notebooks")
     for path in sorted(folder.glob("*.ipynb")):
         if names and path.stem not in names and path.name not in names:
