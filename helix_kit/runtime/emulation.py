@@ -1,9 +1,10 @@
-"""A cluster of other machines on this one: its routing, batching, KV pages and traffic are real, its speed is declared.
+"""A cluster emulated on this machine: routing, batching, KV pages and messages are real; the speeds are declared.
 
-Every node of the plan becomes a worker that holds its layers of a stand-in model: as many layers as the real one, but
-only 16 wide. Each step is padded to the time that the node's profile gives the real model, and messages take the time
-that the real activations would need on the cluster's links. All times are stretched by one `time_scale`, so that this
-machine keeps up; steps that still come late are overruns, and a replay with more than 2 % of them is refused.
+Every node of the plan becomes a worker that holds its layers of a stand-in model, which has as many layers as the real
+one but is only 16 wide. Each step is padded to the time that the node's profile gives for the real model. Messages take
+the time that the real activations would need on the cluster's links. All times are multiplied by one `time_scale`, so
+that this machine can keep up. Steps that still take too long are counted as overruns; a replay with more than 2 % of
+them is refused.
 
 >>> import helix_kit as hk
 >>> from helix_kit.runtime.emulation import emulate
@@ -11,7 +12,7 @@ machine keeps up; steps that still come late are overruns, and a replay with mor
 >>> with emulate(plan, time_scale=8) as engine:                                               # doctest: +SKIP
 ...     run = engine.replay(hk.Workload.azure_conversation(rate_per_s=1.0, duration_s=60))
 
-Times in the run are those of the emulated cluster. Kernel and wire times are the profile's, and nothing else.
+Times in the run are those of the emulated cluster: computing takes what the profiles say, sending what the links say.
 """
 
 from __future__ import annotations
@@ -38,24 +39,36 @@ SIZES: dict[str, Any] = {
 
 
 def emulate(plan: Plan, *, time_scale: float = 5.0, **options: Any) -> Engine:
-    """Start a stand-in for `plan`'s model on workers paced to their profiles, over links shaped to the cluster's.
+    """Serve a stand-in for the plan's model at the speed of the plan's cluster.
 
-    `options` as in `serve`. The engine takes prompts of token ids below 64; its answers mean nothing.
+    Parameters
+    ----------
+    plan
+        Which node of the emulated cluster holds which layers.
+    time_scale
+        Factor on all times; a larger one gives this machine more time for each step.
+    options
+        As in `serve`.
+
+    Returns
+    -------
+    Engine
+        Takes prompts of token ids below 64. Its answers mean nothing.
     """
-    return serve(plan, stand_in(plan.model.num_layers), time_scale=time_scale, emulated=True, **options)
+    return serve(plan, stand_in_weights(plan.model.num_layers), time_scale=time_scale, emulated=True, **options)
 
 
-def stand_in(num_layers: int) -> Path:
-    """Folder with a random Llama of that many layers, 16 wide; made once and kept in the cache."""
+def stand_in_weights(num_layers: int) -> Path:
+    """Folder with a random Llama of that many layers, 16 wide; it is made once and kept in the cache."""
     from helix_kit.runtime.weights.tiny import tiny_checkpoint
 
     target = cache_dir() / f"stand-in-{num_layers}-layers-v1"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".stand-in-", dir=target.parent) as scratch:
-            made = tiny_checkpoint(Path(scratch) / "model", **SIZES, num_hidden_layers=num_layers)
+            folder = tiny_checkpoint(Path(scratch) / "model", **SIZES, num_hidden_layers=num_layers)
             try:
-                made.rename(target)
-            except OSError:  # another process was faster
-                shutil.rmtree(made, ignore_errors=True)
+                folder.rename(target)
+            except OSError:  # another process has made it meanwhile
+                shutil.rmtree(folder, ignore_errors=True)
     return target

@@ -1,11 +1,11 @@
-"""Measure how fast a device of this machine runs a model's layers: the table that planner and simulator read.
+"""Measure how fast a device of this machine runs a model's layers, and write the tables that the planner reads.
 
 >>> from helix_kit.runtime.profile import measure, write_tables               # doctest: +SKIP
 >>> result = measure("folder with weights", device="cuda:0", kind="L40S")     # doctest: +SKIP
 >>> write_tables([result], "my-profiles/my-model")                            # doctest: +SKIP
 
-A few layers are loaded and run as the worker runs them: prefill as one chunk of n tokens, decode as n requests of
-a given context. Each point is the median of several runs, and its spread (10th to 90th percentile) is kept.
+A few layers are loaded and run as a worker runs them: prefill as one chunk of n tokens, decode as n requests with a
+context of given length. Each point is the median of several runs; their 10th and 90th percentiles are kept, too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from helix_kit.cluster import Cluster, Coordinator, GpuSpec, Link, Network, Node
 from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.runtime.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from helix_kit.runtime.transport.link_measurement import LinkMeasurement
@@ -33,9 +34,11 @@ DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 USABLE_MEMORY = 0.85
 """Share of a device's memory that weights and KV cache may take together."""
 PREFILL_MAX_REQUESTS = 4
+MIN_TOKENS_PER_LAYER = 2048
+"""KV capacity below which a node is of no use: it could not hold one full-length request in each of its layers."""
 
 Progress = Callable[[str, float], None]
-"""Told what is being measured, and the share that is done."""
+"""Called with what is being measured, and the share that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,37 @@ class Point:
     high_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """How `measure` measures; its keywords.
+
+    >>> MeasureOptions(device="cuda:0", dtype="float16").layers
+    4
+    """
+
+    device: str = "cpu"
+    """Torch device."""
+    dtype: str = "float32"
+    """As in `helix_kit.serve`."""
+    attention: str = "sdpa"
+    """As in `helix_kit.serve`."""
+    layers: int = 4
+    """How many layers to time together; more give less noise and take more memory."""
+    threads: int | None = 1
+    """Torch threads on a CPU, as a worker has; None: torch's default."""
+    context_tokens: int = 128
+    """Context of each decoding request."""
+    repeats: int = 9
+    """Runs of each point, after one that is not timed."""
+    memory_gb: float | None = None
+    """Memory for weights and KV cache; None: the device's (for a CPU, half of the machine's)."""
+
+    def __post_init__(self) -> None:
+        for field_name, value in (("repeats", self.repeats), ("layers", self.layers)):
+            if value < 1:
+                raise InputError("expected at least 1", field=field_name, value=value)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What `measure` found for one kind of machine."""
@@ -57,7 +91,7 @@ class Measurement:
     model: Model
     points: tuple[Point, ...]
     head_ms: float
-    """Final norm and output projection of one row, which the last stage does once a step."""
+    """Time of the final norm and the output projection of one row, which the last stage does for each new token."""
     load_s_per_layer: float
     memory_bytes: float
     facts: dict[str, Any] = field(default_factory=dict)
@@ -68,8 +102,7 @@ class Measurement:
         usable = self.memory_bytes * USABLE_MEMORY - embedding_bytes(self.model)
         for k in range(1, self.model.num_layers + 1):
             tokens = int((usable - k * self.model.layer_gb * 1e9) / self.model.kv_bytes_per_token_layer)
-            # A node that cannot keep one full-length request per layer beside its weights is of no use.
-            if tokens < 2048 * k:
+            if tokens < MIN_TOKENS_PER_LAYER * k:
                 break
             rows.append((k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
         return rows
@@ -94,7 +127,7 @@ class Measurement:
         )
 
     def gpu(self) -> GpuSpec:
-        """The device as a cluster file describes one: what its times amount to, not what a datasheet promises."""
+        """The device as a cluster file describes one; its figures follow from the measured times, not a datasheet."""
         ms = {(p.phase, p.tokens): p.ms_per_layer for p in self.points}
         tokens = max(PREFILL_TOKENS)
         return GpuSpec(
@@ -104,7 +137,7 @@ class Measurement:
         )
 
     def starter_cluster(self, link: LinkMeasurement | None = None) -> Cluster:
-        """Two such machines in one region, to be edited: over the measured `link`, or over 10 gbps and 1 ms."""
+        """A cluster to start from: two such machines in one region, with the measured `link`, else 10 gbps and 1 ms."""
         within = Link(bandwidth_gbps=10, latency_ms=1)
         if link is not None:
             within = Link(bandwidth_gbps=_rounded(link.bandwidth_gbps[1]), latency_ms=_rounded(link.latency_ms[1]))
@@ -131,83 +164,89 @@ def measure(
     *,
     kind: str = "this-machine",
     model: Model | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    layers: int = 4,
-    threads: int | None = 1,
-    context_tokens: int = 128,
-    repeats: int = 9,
-    memory_gb: float | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Measurement:
     """Measure prefill and decode time per layer of the model in the folder `weights`.
 
     Parameters
     ----------
+    weights
+        Local Hugging Face folder (config.json, *.safetensors).
     kind
-        Name to give the machine in the table, as nodes of a cluster name it.
-    attention
-        As in `serve`.
-    layers
-        How many layers to time together (more: less noise and more memory).
-    threads
-        Torch threads on a CPU, as a worker has; None: torch's default.
-    context_tokens
-        Context of each decoding request.
-    repeats
-        Runs of each point, after one that warms up.
-    memory_gb
-        Memory for weights and KV; None: the device's (for a CPU, half of the machine's).
+        Name to give the machine in the tables, as the nodes of a cluster name it.
+    model
+        Its description; None: read from the folder.
+    progress
+        Called before each point.
+    options
+        The fields of `MeasureOptions`: device, dtype, attention, layers, threads, context_tokens, repeats, memory_gb.
 
-    Raises InputError when the weights are not there or of an unsupported family.
+    Returns
+    -------
+    Measurement
+        Times per layer in ms, and what fits into the memory.
+
+    Raises
+    ------
+    InputError
+        When the weights are not there or of an unsupported family, or an option is out of its range.
+
+    Examples
+    --------
+    >>> result = measure("folder with weights", device="cuda:0", kind="L40S")     # doctest: +SKIP
     """
+    return _measure(Checkpoint(weights), kind, model, progress or _no_progress, MeasureOptions(**options))
+
+
+def _no_progress(_what: str, _share: float) -> None:
+    pass
+
+
+def _measure(
+    checkpoint: Checkpoint, kind: str, model: Model | None, progress: Progress, options: MeasureOptions
+) -> Measurement:
     import torch
 
-    from helix_kit.runtime.weights.checkpoint import Checkpoint
     from helix_kit.runtime.worker.model_layers import ModelLayers
 
-    if repeats < 1 or layers < 1:
-        raise InputError("expected at least 1", field="repeats" if repeats < 1 else "layers", value=0)
-    checkpoint = Checkpoint(weights)
-    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(dtype, 4)
-    model = model or Model.from_hf(weights, dtype_bytes=size)
-    layers = min(layers, model.num_layers)
-    if device == "cpu" and threads is not None:
-        torch.set_num_threads(threads)
+    device = options.device
+    size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(options.dtype, 4)
+    model = model or Model.from_hf(checkpoint.folder, dtype_bytes=size)
+    layers = min(options.layers, model.num_layers)
+    if device == "cpu" and options.threads is not None:
+        torch.set_num_threads(options.threads)
     began = time.perf_counter()
-    # The last layers, so that the output projection is there to be timed; inputs are random anyway.
+    # The last layers, because the output projection is timed, too; the inputs are random anyway.
     span = (model.num_layers - layers, model.num_layers)
-    stage = ModelLayers(checkpoint, *span, dtype=dtype, device=device, attention_backend=attention)
+    stage = ModelLayers(checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention)
     load_s = (time.perf_counter() - began) / layers
     sizes = [*(("prefill", n) for n in PREFILL_TOKENS), *(("decode", n) for n in DECODE_REQUESTS)]
     points = []
     for done, (phase, tokens) in enumerate(sizes):
-        if progress is not None:
-            progress(f"{phase}, {tokens} tokens", done / len(sizes))
-        runs = _time_step(stage, phase, tokens, context_tokens, repeats)
-        low, middle, high = np.percentile(runs, [10, 50, 90]) * 1e3 / layers
+        progress(f"{phase}, {tokens} tokens", done / len(sizes))
+        runs_s = _time_step(stage, phase, tokens, options.context_tokens, options.repeats)
+        low, middle, high = np.percentile(runs_s, [10, 50, 90]) * 1e3 / layers
         points.append(Point(phase, tokens, float(middle), float(low), float(high)))
     row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
     with torch.inference_mode():
-        head = float(np.median(_time(lambda: stage.logits(row), stage, repeats))) * 1e3
-    if progress is not None:
-        progress("done", 1.0)
+        head_ms = float(np.median(_time(lambda: stage.logits(row), stage, options.repeats))) * 1e3
+    progress("done", 1.0)
     return Measurement(
         kind=kind,
         model=model,
         points=tuple(points),
-        head_ms=head,
+        head_ms=head_ms,
         load_s_per_layer=load_s,
-        memory_bytes=(memory_gb or device_memory_gb(device)) * 1e9,
+        memory_bytes=(options.memory_gb or device_memory_gb(device)) * 1e9,
         facts={
             "device": device_name(device),
-            "dtype": dtype,
+            "dtype": options.dtype,
             "attention": "sdpa" if stage.backend is None else "flashinfer",
-            "threads": threads if device == "cpu" else None,
+            "threads": options.threads if device == "cpu" else None,
             "torch": torch.__version__,
-            "context_tokens": context_tokens,
-            "repeats": repeats,
+            "context_tokens": options.context_tokens,
+            "repeats": options.repeats,
         },
     )
 
@@ -245,7 +284,7 @@ def _time(call: Callable[[], Any], stage: ModelLayers, repeats: int) -> list[flo
 
 
 def device_name(device: str) -> str:
-    """What the device calls itself."""
+    """The name that the device reports."""
     if device == "cpu":
         import platform
 
@@ -260,7 +299,7 @@ def device_name(device: str) -> str:
 
 
 def device_memory_gb(device: str) -> float:
-    """Memory of the device in GB; of a CPU, half of the machine's, since others need some too."""
+    """Memory of the device in GB; for a CPU, half of the machine's, since other programs need memory, too."""
     if device == "cpu":
         import os
 
@@ -271,7 +310,7 @@ def device_memory_gb(device: str) -> float:
 
 
 def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, int]) -> list[Measurement]:
-    """Slower kinds made of one measurement: every time multiplied by the kind's factor."""
+    """Slower kinds derived from one measurement: all times multiplied by the kind's factor, in ``speeds``."""
     kinds = []
     for kind, factor in speeds.items():
         points = tuple(

@@ -1,4 +1,4 @@
-"""What a worker is told when it starts; plain data, so that it can travel as JSON to another process or machine."""
+"""What a worker is told when it starts: plain data, which can be sent as JSON to another process or machine."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from helix_kit.profiles.profile import Profile
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("sdpa", "flashinfer", "auto")
 HEARTBEAT_S = 1.0
-"""How often a worker says that it lives; at batch 1 the coordinator spends a tenth of its time on two a second."""
+"""Seconds between two heartbeats of a worker. At batch 1, two a second would take a tenth of the coordinator's time."""
 
 
 def check_dtype(dtype: str) -> str:
-    """The name of a torch dtype that weights can be loaded in; InputError for any other."""
+    """`dtype` if weights can be loaded as it; raises InputError otherwise."""
     if dtype not in DTYPES:
         raise InputError(f"expected one of {', '.join(DTYPES)}", field="dtype", value=dtype)
     return dtype
 
 
 def check_attention(attention: str) -> str:
-    """The name of an attention backend, or ``auto``; InputError for any other."""
+    """`attention` if it names a backend or is ``auto``; raises InputError otherwise."""
     if attention not in ATTENTION:
         raise InputError(f"expected one of {', '.join(ATTENTION)}", field="attention", value=attention)
     return attention
 
 
 class WorkerSpec(BaseModel):
-    """One worker: a node of the plan, its layers and where to report."""
+    """One worker: its layers, its device, its KV pages, and where it reports."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -41,32 +41,42 @@ class WorkerSpec(BaseModel):
     generation: int = 0
     """Number of this start among all starts of workers. Late messages of an earlier process are recognised by it."""
     weights: str
+    """Folder of the checkpoint."""
     start: int
     end: int
+    """Its layers are [start, end)."""
     num_pages: int
+    """KV pages of its pool at most, 16 tokens of one layer each; fewer if its GPU has no memory for them."""
     coordinator: str
     """Endpoint of the coordinator."""
     key_hex: str
+    """The engine's key, part of every message."""
     curve_public: str | None = None
     curve_secret: str | None = None
+    """The key pair that encrypts the sockets; None: they are not encrypted."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     dtype: str = "float32"
     attention: str = "sdpa"
     """``sdpa``, ``flashinfer`` or ``auto``."""
     device: str = "cpu"
+    """Torch device."""
     memory_share: float | None = None
-    """Share of a GPU's memory this worker may take; None: no limit of ours."""
+    """Share of its GPU's memory that this worker may take; None: it is alone on the GPU."""
     threads: int = 1
+    """Torch threads on a CPU."""
     step_tokens: int = 512
+    """Tokens of a step at most."""
     step_decode_requests: int = 256
+    """Decoding requests of a step at most."""
     profile: Profile | None = None
-    """Steps are padded to this profile's times; None: as fast as the device goes."""
+    """Steps are padded to the times of this profile; None: they are as fast as the device."""
     time_scale: float = 1.0
+    """Factor on padded and emulated times."""
     links: dict[str, tuple[float, float]] | None = None
-    """Emulated links: next node or ``coordinator`` -> (bytes/s, latency in s); None: send at once."""
+    """Emulated links: next node or ``coordinator`` -> (bytes/s, latency in s). None: messages are sent at once."""
     card_bytes_per_s: float = math.inf
-    """Emulated network card, in each direction, that all links of the node share."""
+    """Bandwidth of the emulated network card in each direction, which all links of the node share."""
     bytes_per_token: float = 0.0
-    """Declared size of one token's activation on emulated links."""
+    """Size of one token's activations on emulated links: that of the emulated model."""
     heartbeat_s: float = HEARTBEAT_S

@@ -1,4 +1,4 @@
-"""Text to tokens and back, with the `tokenizers` library alone (no torch, no transformers in the user's process)."""
+"""Text to tokens and back, with the `tokenizers` library alone: the user's process needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class TextCodec:
-    """The tokenizer and chat template in a checkpoint's folder."""
+    """The tokenizer and the chat template of the checkpoint in `folder`."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -35,7 +35,7 @@ class TextCodec:
         return Tokenizer.from_file(str(path))
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of `text`; `special` adds what the tokenizer puts around a prompt (say, its BOS)."""
+        """Token ids of `text`; `special` adds the tokens that the tokenizer puts around a prompt, such as BOS."""
         return self.tokenizer.encode(text, add_special_tokens=special).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -49,7 +49,7 @@ class TextCodec:
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The Jinja source of the model's chat format, None when it has none."""
+        """The Jinja source of the model's chat template; None when it has none."""
         path = self.folder / "chat_template.jinja"
         if path.is_file():
             return _files.read_text(path)
@@ -59,7 +59,10 @@ class TextCodec:
         return template
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt that asks for the assistant's next message; raises InputError when the model has no template."""
+        """The prompt that asks for the assistant's next message.
+
+        Raises InputError when the model has no template, or the template refuses the messages.
+        """
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -85,56 +88,65 @@ class TextCodec:
 
 
 class TextStream:
-    """Text of a growing list of tokens, given out as soon as it can no longer change.
+    """Turns tokens into text one by one; text is returned as soon as it can no longer change.
 
-    Bytes of an unfinished character are held back, and so is what may be the beginning of a stop string.
+    Held back are the bytes of an unfinished character, and text that may be the beginning of a stop string.
+
+    Parameters
+    ----------
+    codec
+        Decodes tokens.
+    stop
+        Strings that end the text; they are not part of it.
     """
 
     def __init__(self, codec: TextCodec, stop: Sequence[str] = ()) -> None:
         self._codec, self._stop = codec, tuple(stop)
         self._window: list[int] = []
-        """Tokens whose text is not settled, after one settled token that gives them their context."""
+        """Tokens whose text may still change, preceded by one token whose text may not, as their context."""
         self._settled = 0
+        """How many tokens of the window precede them: 0 or 1."""
         self._held = ""
         self.text = ""
-        """All text given out."""
+        """All text returned so far."""
 
     @property
     def has_stops(self) -> bool:
-        """Whether text can end the request."""
+        """Whether there are stop strings, so that the text can end the request."""
         return bool(self._stop)
 
     def feed(self, token_id: int) -> tuple[str, bool]:
-        """Text that became certain with this token, and whether a stop string was met."""
+        """Add a token: returns the text that can no longer change, and whether a stop string was found."""
         self._window.append(token_id)
         before = self._codec.decode(self._window[: self._settled])
         whole = self._codec.decode(self._window)
         if whole.endswith(_REPLACEMENT):
             return "", False
         fresh = whole[len(before) :]
-        # Some tokenizers drop the space before a text's first word: one earlier token is kept as context.
+        # One earlier token is kept as context: some tokenizers drop the space before the first word of a text.
         self._window, self._settled = self._window[-1:], 1
-        return self._give(self._held + fresh)
+        return self._release(self._held + fresh)
 
     def flush(self) -> str:
-        """What was held back, when no more tokens come."""
+        """The text that was held back; called when no more tokens come."""
         before = self._codec.decode(self._window[: self._settled])
         rest = self._held + self._codec.decode(self._window)[len(before) :]
         self._window, self._settled, self._held = [], 0, ""
         self.text += rest
         return rest
 
-    def _give(self, text: str) -> tuple[str, bool]:
-        found = [at for s in self._stop if (at := text.find(s)) >= 0]
-        if found:
+    def _release(self, text: str) -> tuple[str, bool]:
+        """Return `text` up to the first stop string, or without an end that may be the beginning of one."""
+        positions = [at for s in self._stop if (at := text.find(s)) >= 0]
+        if positions:
             self._held, self._window, self._settled = "", [], 0
-            given = text[: min(found)]
-            self.text += given
-            return given, True
+            released = text[: min(positions)]
+            self.text += released
+            return released, True
         keep = max((_overlap(text, s) for s in self._stop), default=0)
-        given, self._held = text[: len(text) - keep], text[len(text) - keep :]
-        self.text += given
-        return given, False
+        released, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        self.text += released
+        return released, False
 
 
 def _overlap(text: str, stop: str) -> int:

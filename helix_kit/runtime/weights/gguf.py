@@ -1,7 +1,7 @@
-"""A GGUF file of a Llama model turned into a Hugging Face folder, without loading the model.
+"""Turns a GGUF file of a Llama model into a Hugging Face folder, without loading the model.
 
-Only what the demo needs: architecture ``llama`` with a byte-level BPE tokenizer. Block-quantised tensors are
-expanded to fp32, and the rows of the query and key projections go back from GGUF's interleaved rotary order to
+It covers what the demo needs: architecture ``llama`` with a byte-level BPE tokenizer. Block-quantised tensors are
+expanded to fp32. The rows of the query and key projections are put back from GGUF's interleaved rotary order into
 the half-split order of the Hugging Face code.
 """
 
@@ -61,7 +61,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows (head, i, pair) of a rotary projection put in the order (head, pair, i)."""
+    """The rows of a rotary projection in the order (head, half, i), which GGUF has as (head, i, half)."""
     import numpy as np
 
     rows, columns = weight.shape

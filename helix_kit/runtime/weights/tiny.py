@@ -1,10 +1,10 @@
-"""A tiny random model in the format of a real one, and plans for it: for tests, and to try the runtime anywhere.
+"""A tiny random model in the format of a real one, and plans for it: for tests, and to try the runtime on any machine.
 
 >>> from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 >>> folder = tiny_checkpoint("out/tiny")                                              # doctest: +SKIP
 >>> plan = tiny_plan(folder, {"first": (0, 4), "second": (2, 6)})                     # doctest: +SKIP
 
-Its words mean nothing; what it computes is as exact as with a large model.
+Its answers mean nothing, but they are computed as exactly as those of a large model.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def tiny_checkpoint(folder: str | Path, family: str = "llama", *, seed: int = 0,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        # Larger than the usual initialisation: the logits of neighbouring tokens are then far apart, and greedy
-        # answers do not fall into one repeated token at once.
+        # Larger than the usual initialisation, so that logits differ more, and greedy answers do not repeat one token
+        # from the beginning.
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.3 if "embed" in name or "lm_head" in name else 0.12)
     model.save_pretrained(folder)
-    # Words w0, w1, ... so that text is readable and each word is one token.
+    # Each token is a word, w3, w4, ..., so that text is readable.
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, config.vocab_size)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -68,15 +68,16 @@ def tiny_plan(
 ) -> Plan:
     """A plan with this placement for the model in `folder`, on one node of kind `gpu` per name.
 
-    `kv_tokens_per_layer` is each node's KV capacity per layer it holds, `step_ms` the profile's time of a layer step
-    whatever its size (only used when the engine paces).
+    `kv_tokens_per_layer` is the KV capacity of a node for each layer that it holds. `step_ms` is the time of a step per
+    layer in the profile, half of it for prefill and half for decode, whatever the step's size; it matters only when the
+    engine paces.
     """
     model = Model.from_hf(folder, dtype_bytes=4)
     cluster = Cluster.model_validate(
         {"name": "tiny", "nodes": [{"name": name, "gpu": gpu} for name in placement]},
     )
     layers = range(1, model.num_layers + 1)
-    # The rate only weighs the pipelines against each other; every layer counts the same.
+    # The throughputs only weigh the pipelines against each other: each layer costs the same.
     curve = Curve(x=(0.0, 1.0, 1e6), y=(0.0, max(step_ms / 2, 1e-3), max(step_ms / 2, 2e-3)))
     profile = Profile(
         kind=gpu,
