@@ -20,7 +20,8 @@ from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.model import Model
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
+from helix_kit.placement.pattern.pricing import StagePricing
+from helix_kit.placement.pattern.stages import PatternStage, uniform_stages
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
@@ -147,5 +148,5 @@ def _choose(
     return names, solution.bound or 0.0
 
 
-def _cost(stage: Stage, price: Sequence[float]) -> float:
+def _cost(stage: PatternStage, price: Sequence[float]) -> float:
     return sum(n * p for n, p in zip(stage.uses, price))

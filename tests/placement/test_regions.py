@@ -11,10 +11,10 @@ import helix_kit as hk
 from helix_kit.placement import Problem
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
-from helix_kit.placement.pattern import mixed_regions as spread
-from helix_kit.placement.pattern import regions
+from helix_kit.placement.pattern.mixed_regions import array_flows
+from helix_kit.placement.pattern.region_sets import RegionSets, partitions_of
 from helix_kit.placement.pattern.search import PatternSearch
-from helix_kit.placement.pattern.stages import Stage
+from helix_kit.placement.pattern.stages import PatternStage
 from helix_kit.placement.watch import Watch
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_five_regions(nodes, least):
         assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
     # Another algorithm, on another graph, which a thousand nodes do not slow down.
     names, spans = list(plan.placement), np.array(list(plan.placement.values()))
-    flow = spread.array_flows(plan.problem, names, True).tokens_per_s(np.arange(len(names)), *spans.T)
+    flow = array_flows(plan.problem, names, True).tokens_per_s(np.arange(len(names)), *spans.T)
     assert flow == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
 
 
@@ -81,7 +81,7 @@ def test_five_regions(nodes, least):
 def test_width_of_a_stage_is_the_level_its_lanes_are_filled_to(rates, flow, level):
     """By hand: 10 and 20 are full, so the lane of 90 carries 30 of 60."""
     groups = [Group(f"kind{i}", "east", (f"n{i}",), (float(rate),)) for i, rate in enumerate(rates)]
-    stage = Stage.of(1, [((g, 1),) for g in range(len(rates))], groups)
+    stage = PatternStage.of(1, [((g, 1),) for g in range(len(rates))], groups)
     assert stage.widest_share(groups, flow) == pytest.approx(level / flow)
 
 
@@ -93,11 +93,11 @@ def test_a_fast_machine_may_stand_at_a_crossing():
         for region in ("east", "west")
         for kind, (size, table) in sizes.items()
     ]
-    mixed = [Stage.of(1, [((g, 1),), *[((g + 1, 1),)] * 3], groups) for g in (0, 2)]
-    search = PatternSearch(groups, 2, Watch(20), crossing_cap=4.0, pool={s.lanes: s for s in mixed})
+    mixed = [PatternStage.of(1, [((g, 1),), *[((g + 1, 1),)] * 3], groups) for g in (0, 2)]
+    search = PatternSearch(groups, 2, Watch(20), crossing_tokens_per_s=4.0, stages={s.lanes: s for s in mixed})
     chain = search.attempt(40.0)
     assert chain is not None
-    assert sorted(groups[stage.region].region for part in chain for stage in part) == ["east", "west"]
+    assert sorted(groups[stage.any_group].region for part in chain for stage in part) == ["east", "west"]
 
 
 def test_thin_links_bound_the_plan():
@@ -145,57 +145,49 @@ def test_most_crossing_is_what_the_only_node_of_a_region_processes(outward):
 def test_partitions_of_many_regions_are_of_every_kind():
     """Ten regions have 115975 partitions: those tried split them into few sets as into many, with none favoured."""
     names = list("abcdefghij")
-    found = list(regions._partitions(names))
+    found = list(partitions_of(names))
     assert all(sorted(n for part in partition for n in part) == names for partition in found)
     assert len({frozenset(partition) for partition in found}) == len(found) > 2000
     for sets in range(2, 9):
         assert sum(len(partition) == sets for partition in found) > 40
     alone = [sum((n,) in partition for partition in found) for n in names]
     assert max(alone) < 1.2 * min(alone)
-    assert len(list(regions._partitions(names[:5]))) == 52
+    assert len(list(partitions_of(names[:5]))) == 52
 
 
 def test_sets_of_regions_are_bounded_on_demand():
     asked = []
 
-    def most(subset):
-        asked.append(subset)
-        return 10.0 * len(subset)
+    def upper_bound(regions):
+        asked.append(regions)
+        return 10.0 * len(regions)
 
-    partitions = list(regions._partitions(list("abcdefgh")))
-    assert regions._next_set(partitions, most, {}, 0.0, Watch(60)) == ("a",)
+    sets = RegionSets("abcdefgh", upper_bound)
+    assert sets.next_set(0.0, Watch(60)) == ("a",)
     assert set(asked) <= {(n,) for n in "abcdefgh"}
-    assert regions._next_set(partitions, most, {}, 0.0, Watch(60, stop=lambda: True)) is None
+    assert sets.next_set(0.0, Watch(60, stop=lambda: True)) is None
 
 
 def test_a_begun_partition_is_finished_first():
     """Once the regions alone are known, {a, b, c} makes {d, e} the next set, though {a, b, d} promises more."""
     value = {"a": 10.0, "b": 10.0, "c": 10.0, "d": 14.0, "e": 10.0}
 
-    def most(subset):
-        return sum(value[r] for r in subset) * (1 + 0.2 * (len(subset) - 1))
-
-    partitions = list(regions._partitions(list(value)))
-    known = {(r,): v for r, v in value.items()}
-    known["a", "b", "c"] = 40.0
-    anew = regions._next_set(partitions, most, known, 55.0, Watch(60))
-    assert regions._next_set(partitions, most, known, 55.0, Watch(60), ("a", "b", "c")) == ("d", "e") != anew
-    known["d", "e"] = 25.0
-    after = regions._next_set(partitions, most, known, 65.0, Watch(60), ("d", "e"))
-    assert after != ("a", "b", "c") and after not in known
+    sets = RegionSets(list(value), lambda s: sum(value[r] for r in s) * (1 + 0.2 * (len(s) - 1)))
+    sets.known = {(r,): v for r, v in value.items()} | {("a", "b", "c"): 40.0}
+    anew = sets.next_set(55.0, Watch(60))
+    assert sets.next_set(55.0, Watch(60), ("a", "b", "c")) == ("d", "e") != anew
+    sets.known["d", "e"] = 25.0
+    after = sets.next_set(65.0, Watch(60), ("d", "e"))
+    assert after is not None and after not in sets.known
 
 
 def test_what_a_set_needs_by_hand():
     """Of a, b, c, 13 to be beaten: {a, b} stands beside c alone (3); a beside {b, c} (9 at most) or b and c (4 + 3)."""
-    partitions = list(regions._partitions(list("abc")))
-    known = {("b",): 4.0, ("c",): 3.0}
-
-    def most(subset):
-        return {("b", "c"): 9.0}[subset]
-
-    assert regions._needed(("a", "b"), partitions, most, known, 13.0) == 10.0
-    assert regions._needed(("a",), partitions, most, known, 13.0) == 4.0
-    assert regions._needed(("a", "b", "c"), partitions, most, known, 13.0) == 13.0
+    sets = RegionSets("abc", {("b", "c"): 9.0}.__getitem__)
+    sets.known = {("b",): 4.0, ("c",): 3.0}
+    assert sets.required_flow(("a", "b"), 13.0) == 10.0
+    assert sets.required_flow(("a",), 13.0) == 4.0
+    assert sets.required_flow(("a", "b", "c"), 13.0) == 13.0
 
 
 def test_bounds_that_were_cut_short_are_valid_and_not_kept():

@@ -1,107 +1,164 @@
-"""The pattern program over several regions in a chain: requests pass each region once.
+"""The pattern program over several regions in a chain: requests pass the regions one after another, each once.
 
-The links between two regions are many but thin. If the exit block of one region spreads the flow over nodes none
-of which carries more than a share alpha, and the entry block of the next none more than beta, then links carry at
-most alpha beta F each; so it is enough to ask for wide blocks at the crossings: alpha beta F <= c. Which region
-comes first and last is left to the program, the order of the others to an exact max flow.
+Two regions are joined by many links, each of which may be thin. Suppose that the stage by which requests leave the one
+region spreads the flow F over its nodes so that none carries more than a share alpha, and that the stage by which they
+enter the next region does so with a share beta. A link between a node of the one and a node of the other then carries
+at most alpha beta F. So links of capacity c suffice if alpha beta F <= c. The program asks for such wide stages at the
+crossings. It also decides which region comes first and which last; the order of those between is left to the caller,
+which compares orders by their exact maximum flow.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import pyomo.environ as pyo
 
+from helix_kit.placement.groups import Group
 from helix_kit.placement.pattern.program import build
-from helix_kit.placement.pattern.stages import Stage
+from helix_kit.placement.pattern.stages import PatternStage
 from helix_kit.placement.solvers import SolverSettings, solve_model
 
-if TYPE_CHECKING:
-    from helix_kit.placement.pattern.search import PatternSearch
+
+@dataclass(frozen=True)
+class ChainTask:
+    """What the chain of stages must satisfy."""
+
+    groups: Sequence[Group]
+    region_of_group: Sequence[int]
+    """Index of each group's region, from 0."""
+    num_layers: int
+    flow: float
+    """F in tokens/s; every stage carries it."""
+    link_share: float
+    """The share of F that a link between regions carries at most: c / F, at most 1."""
+    max_depth: int | None = None
+
+    @property
+    def num_regions(self) -> int:
+        """Number of regions."""
+        return max(self.region_of_group) + 1
 
 
 def choose_chain(
-    search: PatternSearch,
-    stages: Sequence[Stage],
-    flow: float,
-    share: float,
-    settings: SolverSettings,
-    *,
-    max_depth: int | None = None,
-) -> list[list[Stage]] | None:
-    """Stages of each region in order of the chain, or None; `share` is the most of `flow` that one link carries."""
-    widths = [s.widest_share(search.groups, flow) for s in stages]
-    region_of = {g: r for r, members in enumerate(search.regions) for g in members}
-    regions = [region_of[s.region] for s in stages]
-    root = math.sqrt(share)
+    task: ChainTask, stages: Sequence[PatternStage], settings: SolverSettings
+) -> list[list[PatternStage]] | None:
+    """The stages of each region, in the order in which requests pass the regions; None when there are none.
+
+    With s = c / F, alpha beta <= s is asked for as alpha = beta = sqrt(s) first, then as alpha = 1, beta = s and as
+    alpha = s, beta = 1.
+    """
+    widths = [s.widest_share(task.groups, task.flow) for s in stages]
+    regions = [task.region_of_group[s.any_group] for s in stages]
+    share, root = task.link_share, math.sqrt(task.link_share)
     splits = [(root, root)] if share >= 1 else [(root, root), (1.0, share), (share, 1.0)]
+    supply = [g.size for g in task.groups]
     for exit_share, entry_share in splits:
         exits = [w <= exit_share * (1 + 1e-9) for w in widths]
         entries = [w <= entry_share * (1 + 1e-9) for w in widths]
-        model = build(stages, [g.size for g in search.groups], search.num_layers, exact=False, max_depth=max_depth)
-        define_chain_constraints(model, regions, exits, entries, len(search.regions))
+        model = build(stages, supply, task.num_layers, exact=False, max_depth=task.max_depth)
+        define_region_variables(model, task.num_regions)
+        define_first_and_last_constraints(model, regions)
+        define_crossing_constraints(model, regions, exits, entries)
+        define_only_region_constraints(model)
         solution = solve_model(model, settings)
         if solution.value is not None:
-            return _in_order(model, stages, regions, widths, len(search.regions))
+            return _in_order(model, stages, regions, widths)
         if settings.stop is not None and settings.stop():
             return None
     return None
 
 
-def define_chain_constraints(
-    model: pyo.ConcreteModel,
-    region_of: Sequence[int],
-    exits: Sequence[bool],
-    entries: Sequence[bool],
-    num_regions: int,
-) -> None:
-    """Every region in use has a block to enter by, unless it is the first, and one to leave by, unless the last.
+def define_region_variables(model: pyo.ConcreteModel, num_regions: int) -> None:
+    """Binary variables of each region: whether it is in use, first, last, has one stage, and is the only one in use."""
+    model.regions = pyo.RangeSet(0, num_regions - 1)
+    model.in_use = pyo.Var(model.regions, domain=pyo.Binary)
+    model.first = pyo.Var(model.regions, domain=pyo.Binary)
+    model.last = pyo.Var(model.regions, domain=pyo.Binary)
+    model.single_stage = pyo.Var(model.regions, domain=pyo.Binary)
+    model.only_region = pyo.Var(model.regions, domain=pyo.Binary)
 
-    The two are different blocks unless the region has a single one.
-    """
-    every = range(num_regions)
-    model.in_use = pyo.Var(every, domain=pyo.Binary)
-    model.first = pyo.Var(every, domain=pyo.Binary)
-    model.last = pyo.Var(every, domain=pyo.Binary)
-    model.single_block = pyo.Var(every, domain=pyo.Binary)
-    model.only_region = pyo.Var(every, domain=pyo.Binary)
-    most = max(200, len(region_of))
 
-    def blocks(m: pyo.ConcreteModel, r: int, which: Sequence[bool] | None = None) -> object:
-        chosen = [m.count[p] for p, at in enumerate(region_of) if at == r and (which is None or which[p])]
-        return sum(chosen) if chosen else 0.0 * m.in_use[r]
-
-    either = [a or b for a, b in zip(exits, entries)]
-    model.use = pyo.Constraint(every, rule=lambda m, r: blocks(m, r) <= most * m.in_use[r])
+def define_first_and_last_constraints(model: pyo.ConcreteModel, regions: Sequence[int]) -> None:
+    """One region in use is the first and one the last. Only regions in use have stages; `regions[p]` is stage p's."""
+    max_stages = _max_stages(regions)
+    model.stages_of_used = pyo.Constraint(
+        model.regions, rule=lambda m, r: _num_stages(m, regions, r) <= max_stages * m.in_use[r]
+    )
     model.one_first = pyo.Constraint(expr=sum(model.first.values()) == 1)
     model.one_last = pyo.Constraint(expr=sum(model.last.values()) == 1)
-    model.first_in_use = pyo.Constraint(every, rule=lambda m, r: m.first[r] <= m.in_use[r])
-    model.last_in_use = pyo.Constraint(every, rule=lambda m, r: m.last[r] <= m.in_use[r])
-    model.entry = pyo.Constraint(every, rule=lambda m, r: blocks(m, r, entries) >= m.in_use[r] - m.first[r])
-    model.exit = pyo.Constraint(every, rule=lambda m, r: blocks(m, r, exits) >= m.in_use[r] - m.last[r])
-    model.two_blocks = pyo.Constraint(
-        every,
-        rule=lambda m, r: blocks(m, r, either) >= 2 * m.in_use[r] - m.first[r] - m.last[r] - m.single_block[r],
+    model.first_in_use = pyo.Constraint(model.regions, rule=lambda m, r: m.first[r] <= m.in_use[r])
+    model.last_in_use = pyo.Constraint(model.regions, rule=lambda m, r: m.last[r] <= m.in_use[r])
+
+
+def define_crossing_constraints(
+    model: pyo.ConcreteModel, regions: Sequence[int], exits: Sequence[bool], entries: Sequence[bool]
+) -> None:
+    """Each region in use has a stage to enter by, unless it is the first, and one to leave by, unless it is the last.
+
+    The two are different stages unless the region has a single one. `exits[p]` and `entries[p]` tell whether stage p is
+    wide enough to leave or to enter by.
+    """
+    max_stages = _max_stages(regions)
+    either = [a or b for a, b in zip(exits, entries)]
+    model.entry = pyo.Constraint(
+        model.regions, rule=lambda m, r: _num_stages(m, regions, r, entries) >= m.in_use[r] - m.first[r]
     )
-    model.single = pyo.Constraint(every, rule=lambda m, r: blocks(m, r) <= most - (most - 1) * m.single_block[r])
-    model.alone = pyo.Constraint(every, rule=lambda m, r: m.first[r] + m.last[r] <= 1 + m.only_region[r])
+    model.exit = pyo.Constraint(
+        model.regions, rule=lambda m, r: _num_stages(m, regions, r, exits) >= m.in_use[r] - m.last[r]
+    )
+    model.two_stages = pyo.Constraint(
+        model.regions,
+        rule=lambda m, r: (
+            _num_stages(m, regions, r, either) >= 2 * m.in_use[r] - m.first[r] - m.last[r] - m.single_stage[r]
+        ),
+    )
+    model.one_stage = pyo.Constraint(
+        model.regions,
+        rule=lambda m, r: _num_stages(m, regions, r) <= max_stages - (max_stages - 1) * m.single_stage[r],
+    )
+
+
+def define_only_region_constraints(model: pyo.ConcreteModel) -> None:
+    """A region is first and last at once only if no other region is in use."""
+    num_regions = len(model.regions)
+    model.first_and_last = pyo.Constraint(
+        model.regions, rule=lambda m, r: m.first[r] + m.last[r] <= 1 + m.only_region[r]
+    )
     model.no_other = pyo.Constraint(
-        every,
-        rule=lambda m, r: sum(m.in_use[q] for q in every if q != r) <= num_regions * (1 - m.only_region[r]),
+        model.regions,
+        rule=lambda m, r: sum(m.in_use[q] for q in m.regions if q != r) <= num_regions * (1 - m.only_region[r]),
     )
+
+
+def _max_stages(regions: Sequence[int]) -> int:
+    """A number of stages that no region reaches, for constraints that a binary variable switches off."""
+    return max(200, len(regions))
+
+
+def _num_stages(
+    m: pyo.ConcreteModel, regions: Sequence[int], region: int, which: Sequence[bool] | None = None
+) -> object:
+    """Number of chosen stages of a region; with `which`, of those for which it is true."""
+    counts = [m.count[p] for p, r in enumerate(regions) if r == region and (which is None or which[p])]
+    return sum(counts) if counts else 0.0 * m.in_use[region]
 
 
 def _in_order(
-    model: pyo.ConcreteModel, stages: Sequence[Stage], regions: Sequence[int], widths: Sequence[float], count: int
-) -> list[list[Stage]]:
-    """The chosen stages of each region, wide ones at the ends; first region first, last region last."""
-    chosen: list[list[tuple[float, Stage]]] = [[] for _ in range(count)]
+    model: pyo.ConcreteModel, stages: Sequence[PatternStage], regions: Sequence[int], widths: Sequence[float]
+) -> list[list[PatternStage]]:
+    """The chosen stages of each region in use, from the first region to the last.
+
+    Within a region the widest stages come first and last, for the crossings; in the first region the widest comes last,
+    as nothing crosses into it.
+    """
+    chosen: dict[int, list[tuple[float, PatternStage]]] = {r: [] for r in model.regions}
     for p, stage in enumerate(stages):
         chosen[regions[p]] += [(widths[p], stage)] * round(model.count[p].value)
     order = sorted(
-        (r for r in range(count) if chosen[r]),
+        (r for r in chosen if chosen[r]),
         key=lambda r: (-round(model.first[r].value), round(model.last[r].value), r),
     )
     chain = []

@@ -6,98 +6,134 @@ import contextlib
 from collections.abc import Sequence
 
 from helix_kit.errors import InfeasibleError
-from helix_kit.flow import Edge, Placement
+from helix_kit.flow import Placement
 from helix_kit.placement.baselines import petals_placement, swarm_placement
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Placed, Task
-from helix_kit.placement.pattern import pins, regions
-from helix_kit.placement.pattern import small as coverage
-from helix_kit.placement.pattern.depth import flow_within
+from helix_kit.placement.pattern.depth import fewest_nodes, flow_within
+from helix_kit.placement.pattern.pins import check_pins, place_around_pins
+from helix_kit.placement.pattern.regions import place_in_regions
+from helix_kit.placement.pattern.small import is_small, solve_coverage
+from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.watch import Watch
 
-SMALL_SECONDS = 6.0
-BOUND_SECONDS, BOUND_SHARE = 10.0, 0.15
-"""Most of the time that B4 may take before the search begins."""
+SMALL_LIMIT_S = 6.0
+"""Seconds for the exact program on a small problem."""
+B4_LIMIT_S, B4_TIME_SHARE = 10.0, 0.15
+"""Seconds, and share of the time left, that B4 may take before the search begins; the smaller counts."""
 
 
 def place(task: Task) -> Placed:
-    """The best placement of the pattern program within the task's time, and the bounds found on the way."""
-    groups, problem, watch = task.groups, task.problem, task.watch
-    layers = problem.num_layers
-    first = bounds.b1(groups, layers)
-    watch.report(bound=first)
-    bound = bounds.b2(groups, layers, low=0.0, high=first, should_stop=watch.is_over)
-    watch.report(bound=bound)
-    proven = {"B1": first, "B2": bound}
-    cap = task.options.max_stages
-    if task.options.pins:
-        checked = pins.check_pins(problem, task.options.pins)
-        placement = pins.find(task, checked, bound)
-        return Placed(placement, _short_links(task, placement), bounds=proven, solver=task.options.solver)
-    check_depth(groups, layers, cap)
+    """Choose a placement with the pattern program.
+
+    The bounds come first: the search over targets starts at the least of them. Then stages are searched in one region
+    or several, or around pins. Problems of a few nodes are solved exactly at the end if a gap is left.
+
+    Parameters
+    ----------
+    task
+        The problem, its options (``max_stages`` and ``pins`` are of this method) and the watch that limits the search.
+
+    Returns
+    -------
+    Placed
+        The best placement found within the time, with the bounds proven on the way.
+
+    Raises
+    ------
+    InfeasibleError
+        When no placement keeps to ``max_stages`` or ``pins``, or none carries flow.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> from helix_kit.placement.problem import Problem
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
+    >>> model = Model.preset("llama2-70b").model_copy(update={"num_layers": 8})
+    >>> problem = Problem.of(cluster, model)
+    >>> place(Task(problem, Watch(10.0), groups_of(problem))).placement
+    {'L4-0': (0, 4), 'L4-1': (4, 8)}
+    """
+    groups, problem, watch, options = task.groups, task.problem, task.watch, task.options
+    proven: dict[str, float] = {}
+
+    def prove(name: str, bound: float) -> float:
+        proven[name] = bound
+        watch.report(bound=bound)
+        return bound
+
+    bound = prove("B1", bounds.b1(groups, problem.num_layers))
+    bound = prove("B2", bounds.b2(groups, problem.num_layers, low=0.0, high=bound, should_stop=watch.is_over))
+    if options.pins:
+        placement = place_around_pins(task, check_pins(problem, options.pins), bound)
+        links = None
+        if options.max_stages is not None:
+            # Pins may make some ways deeper than the cap: then only the links of the shorter ways are left.
+            links = flow_within(task, placement, options.max_stages, options.flow_split)[1]
+        return Placed(placement, links, bounds=proven, solver=options.solver)
+    check_depth(groups, problem.num_layers, options.max_stages)
     if len({g.region for g in groups}) > 1:
-        # Known before the search, they spare the targets that no network lets through.
-        proven["B5"] = bounds.b5(problem, groups, high=bound, should_stop=watch.is_over)
-        watch.report(bound=proven["B5"])
-        proven["B4"] = bounds.b4(
-            groups, layers, low=0.0, high=proven["B5"], widest_crossing=bounds.widest_crossing(problem, groups),
-            watch=Watch(min(BOUND_SECONDS, BOUND_SHARE * watch.left_s), stop=watch.stopped), solver=task.options.solver,
-        )  # fmt: skip
-        watch.report(bound=proven["B4"])
-    placement = regions.find(task, min(proven.values())) or _without_search(task)
-    if cap is None:
-        placement = _finish_small(task, placement, proven)
-    return Placed(placement, bounds=proven, solver=task.options.solver)
+        # B5 and B4 know the links between regions. Proven before the search, they spare it targets above them.
+        bound = prove("B5", bounds.b5(problem, groups, high=bound, should_stop=watch.is_over))
+        prove("B4", _b4(task, bound))
+    placement = place_in_regions(task, min(proven.values())) or _place_without_search(task)
+    if options.max_stages is None:
+        placement = _close_small_gap(task, placement, proven)
+    return Placed(placement, bounds=proven, solver=options.solver)
 
 
-def _short_links(task: Task, placement: Placement) -> set[Edge] | None:
-    """Links that keep requests within the cap on depth where pins stand in the way; None: all that fit."""
-    cap, options = task.options.max_stages, task.options
-    if cap is None:
-        return None
-    return flow_within(task, placement, cap, options.flow_split)[1]
-
-
-def _without_search(task: Task) -> Placement:
-    """The best plan that takes no search: what there is when time runs out before the program finds any."""
-    capped = task.options.max_stages is not None
-    found = [one_chain(task.groups, task.problem.num_layers, fewest=capped)]
-    if not capped:
-        found.append(petals_placement(task.problem, task.options.seed))
-        with contextlib.suppress(InfeasibleError):
-            found.append(swarm_placement(task.problem))
-    return max(found, key=lambda p: task.max_flow(p).tokens_per_s)
-
-
-def _finish_small(task: Task, placement: Placement, proven: dict[str, float]) -> Placement:
-    """Close what gap is left exactly, where the problem is small enough to try every position."""
-
-    def flow(layout: Placement) -> float:
-        return task.max_flow(layout).tokens_per_s
-
-    value, best = flow(placement), min(proven.values())
-    if value >= best * (1 - bounds.PRECISION) or not coverage.is_small(task.groups, task.problem.num_layers):
-        return placement
-    found = coverage.solve_coverage(
-        task.groups,
+def _b4(task: Task, high: float) -> float:
+    """Bound B4, within a share of the time."""
+    groups, watch = task.groups, task.watch
+    return bounds.b4(
+        groups,
         task.problem.num_layers,
-        cap=best,
+        low=0.0,
+        high=high,
+        widest_crossing=bounds.widest_crossing(task.problem, groups),
+        watch=Watch(min(B4_LIMIT_S, B4_TIME_SHARE * watch.left_s), stop=watch.stopped),
         solver=task.options.solver,
-        time_limit_s=min(SMALL_SECONDS, task.watch.left_s),
-        stop=task.watch.stopped,
-        seed=task.options.seed,
     )
+
+
+def _place_without_search(task: Task) -> Placement:
+    """The best placement that needs no search, for when time runs out before the pattern program gives one."""
+    capped = task.options.max_stages is not None
+    placements = [one_chain(task.groups, task.problem.num_layers, largest_first=capped)]
+    if not capped:
+        placements.append(petals_placement(task.problem, task.options.seed))
+        with contextlib.suppress(InfeasibleError):
+            placements.append(swarm_placement(task.problem))
+    return max(placements, key=lambda placement: task.max_flow(placement).tokens_per_s)
+
+
+def _close_small_gap(task: Task, placement: Placement, proven: dict[str, float]) -> Placement:
+    """The placement, or a better one of the exact program if there is a gap and the problem is small.
+
+    The program's bound is added to `proven`.
+    """
+    value, bound = task.max_flow(placement).tokens_per_s, min(proven.values())
+    if value >= bound * (1 - bounds.PRECISION) or not is_small(task.groups, task.problem.num_layers):
+        return placement
+    limit_s = min(SMALL_LIMIT_S, task.watch.left_s)
+    settings = SolverSettings(task.options.solver, limit_s, 1e-6, task.options.seed, task.watch.stopped)
+    found = solve_coverage(task.groups, task.problem.num_layers, cap_tokens_per_s=bound, settings=settings)
     if found.bound_tokens_per_s is not None:
+        # The solver proves its bound to a relative gap of 1e-6.
         proven["coverage"] = found.bound_tokens_per_s * (1 + 1e-6)
-    return found.placement if found.placement and flow(found.placement) > value else placement
+    if found.placement and task.max_flow(found.placement).tokens_per_s > value:
+        return found.placement
+    return placement
 
 
 def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None) -> None:
     """Raise InfeasibleError when even the largest nodes in a row are more than `max_depth`."""
     sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
-    least = next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= num_layers)
-    if max_depth is not None and max_depth < least:
+    least = fewest_nodes(sizes, num_layers)
+    if max_depth is not None and least is not None and max_depth < least:
         raise InfeasibleError(
             f"at most {max_depth} stages were asked for, but the {max_depth} largest nodes hold "
             f"{sum(sizes[:max_depth])} of {num_layers} layers",
@@ -105,10 +141,10 @@ def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None)
         )
 
 
-def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False) -> Placement:
-    """Nodes in a row, fastest (or with `fewest` largest) first, as many layers as each holds.
+def one_chain(groups: Sequence[Group], num_layers: int, *, largest_first: bool = False) -> Placement:
+    """Nodes in a row, the fastest (or largest) first, each with as many layers as it holds.
 
-    A plan whenever there is one.
+    Raises InfeasibleError when the nodes that carry flow do not hold the model together: then no placement carries any.
     """
     nodes = [(g.throughput[-1], name, g.max_layers) for g in groups for name in g.nodes if g.throughput[-1] > 0]
     if sum(size for _, _, size in nodes) < num_layers:
@@ -119,7 +155,7 @@ def one_chain(groups: Sequence[Group], num_layers: int, *, fewest: bool = False)
         )
     placement: dict[str, tuple[int, int]] = {}
     at = 0
-    for _, name, size in sorted(nodes, key=lambda n: (-n[2], n[1]) if fewest else (-n[0], n[1])):
+    for _, name, size in sorted(nodes, key=lambda n: (-n[2], n[1]) if largest_first else (-n[0], n[1])):
         if at < num_layers:
             placement[name] = (at, min(at + size, num_layers))
             at += size

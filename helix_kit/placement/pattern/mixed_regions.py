@@ -1,11 +1,14 @@
-"""Stages spread over several regions: the pattern program as if there were one, then nodes chosen for the links.
+"""Stages spread over several regions: stages are chosen as in one region, then nodes and order are fitted to the links.
 
-A chain of regions asks each stage to lie in one of them. That is more than the network asks: two stages may follow
-each other whatever the regions of their nodes, as long as no link is asked for more than it carries. So (1) machines
-of a kind are one group wherever they are, each carrying no more than sqrt(F c), c the fastest link between regions:
-two blocks of such nodes pass F between them; kinds that only one region has need not cross, and stay as they are.
-(2) Which node takes which place, and in what order the stages come, is then searched by swaps with the exact maximum
-flow as the judge: simulated annealing from a start that is good, with a fixed number of flows, so repeatable.
+A chain of regions asks each stage to lie in one region. The network does not ask for that: two stages may follow each
+other whatever the regions of their nodes, as long as no link is asked for more than it carries. So there are two steps.
+
+1. Nodes of a kind are made one group across regions, and each carries at most sqrt(F c), with c the capacity of the
+   fastest link between regions. Two stages of such nodes in a row put at most sqrt(c / F)^2 F = c on a link. Kinds that
+   only one region has need not cross, and keep their T(k).
+2. Which node fills which slot, and the order of the stages, are searched by simulated annealing. It swaps nodes, and
+   moves and swaps stages; each step is judged by its exact maximum flow. The number of steps is fixed, so the result is
+   the same at every run that is not cut short.
 """
 
 from __future__ import annotations
@@ -21,20 +24,24 @@ from helix_kit.flow import Placement
 from helix_kit.flow.arrays import ArrayFlows
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
-from helix_kit.placement.pattern.search import STEPS, PatternSearch
-from helix_kit.placement.pattern.stages import Stage
+from helix_kit.placement.pattern.search import STEPS, Candidate, PatternSearch
+from helix_kit.placement.pattern.stages import PatternStage, slots_in_a_row
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers.parts import Slot
 from helix_kit.placement.watch import Watch
 
-MOST_NODES = 64
-"""More are left to chains of regions: a flow takes longer, and swaps are too many to try."""
-FLOWS_A_NODE = 400
-"""Flows computed for one target, for each node; as many swaps are tried."""
-MOST_TRIES = 3
-"""Targets in a row that may end without a better plan."""
-HEAT = 0.04
-"""Share of the target that a step may lose at the start of the search, at which one in e is taken."""
+MAX_NODES = 64
+"""With more nodes this search is left out: each flow takes longer, and there are too many swaps to try."""
+FLOWS_PER_NODE = 400
+"""Steps of the annealing for one target, for each node."""
+MAX_FAILURES = 3
+"""Targets in a row without a better plan after which the search ends."""
+START_TEMPERATURE = 0.04
+"""Share of the target: a step that loses so much is accepted with probability 1 / e at the start."""
+STAGE_MOVE_SHARE = 0.25
+"""Share of the steps that move or swap stages; the others swap nodes."""
+
+_NodesByGroup = dict[int, list[int]]
+"""Index of a group -> numbers of its nodes, in the order in which they fill slots."""
 
 
 def array_flows(problem: Problem, names: Sequence[str], partial_inference: bool) -> ArrayFlows:
@@ -43,83 +50,104 @@ def array_flows(problem: Problem, names: Sequence[str], partial_inference: bool)
     return ArrayFlows(problem.cluster, problem.model, tables, partial_inference=partial_inference)
 
 
-def find(task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float) -> Placement | None:
-    """The best placement found on the nodes of `groups`, if it carries more than `low` tokens/s.
+def place_across_regions(
+    task: Task, groups: Sequence[Group], bound: float, low: float, fastest_crossing: float
+) -> Placement | None:
+    """The best placement found on the nodes of some groups that carries more than `low`; None if there is none.
 
-    `fastest_crossing` is the capacity, in tokens/s, of the fastest link between regions.
+    Parameters
+    ----------
+    task
+        Its watch limits the search.
+    groups
+        The groups whose nodes are placed. They lie in two regions or more, or nothing is tried.
+    bound
+        Tokens/s that no placement on these nodes exceeds.
+    low
+        Tokens/s to be beaten.
+    fastest_crossing
+        Tokens/s of the fastest link between regions.
     """
-    problem, watch = task.problem, task.watch
+    problem, watch, options = task.problem, task.watch, task.options
     names = [n for g in groups for n in g.nodes]
-    if len(names) > MOST_NODES or len({g.region for g in groups}) < 2 or task.options.max_stages is not None:
+    if len(names) > MAX_NODES or len({g.region for g in groups}) < 2 or options.max_stages is not None:
         return None
-    flows = array_flows(problem, names, task.options.partial_inference)
+    flows = array_flows(problem, names, options.partial_inference)
     best: Placement | None = None
-    failed = 0
+    failures = 0
     for step in STEPS:
         target = bound * (1 - step)
-        if watch.is_over() or target <= low or failed == MOST_TRIES:
+        if watch.is_over() or target <= low or failures == MAX_FAILURES:
             break
         merged = _merged(groups, math.sqrt(min(1.0, fastest_crossing / target)) * target)
-        search = PatternSearch(merged, problem.num_layers, watch, task.options.solver, task.options.seed)
+        search = PatternSearch(merged, problem.num_layers, watch, options.solver, options.seed)
         chain = search.attempt(target)
         if chain is None:
             continue
-        value, layout = assign(flows, merged, chain[0], target, random.Random(task.options.seed), watch)
-        failed = 0 if value > low else failed + 1
-        if value > low:
-            best, low = layout, value
+        found = fit_to_links(flows, merged, chain[0], target, random.Random(options.seed), watch)
+        failures = 0 if found.tokens_per_s > low else failures + 1
+        if found.tokens_per_s > low:
+            best, low = found.placement, found.tokens_per_s
     return best
 
 
-def _merged(groups: Sequence[Group], most: float) -> list[Group]:
-    """One group a kind; where it lies in several regions, with T cut down to `most`."""
-    found: dict[str, list[Group]] = {}
+def _merged(groups: Sequence[Group], cap_tokens_per_s: float) -> list[Group]:
+    """One group for each kind; T(k) of a kind that lies in several regions is cut down to the cap."""
+    by_kind: dict[str, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.kind, []).append(group)
+        by_kind.setdefault(group.kind, []).append(group)
     return [
         Group(
             kind,
             "",
-            tuple(n for g in members for n in g.nodes),
-            tuple(t if len(members) == 1 else min(t, most) for t in members[0].throughput),
+            tuple(n for g in same for n in g.nodes),
+            tuple(t if len(same) == 1 else min(t, cap_tokens_per_s) for t in same[0].throughput),
         )
-        for kind, members in found.items()
+        for kind, same in by_kind.items()
     ]
 
 
-def assign(
-    flows: ArrayFlows, groups: Sequence[Group], stages: Sequence[Stage], target: float, rng: random.Random, watch: Watch
-) -> tuple[float, Placement]:
-    """(tokens/s, placement): nodes of `groups` given to the places of `stages`, and these brought into an order."""
+def fit_to_links(
+    flows: ArrayFlows,
+    groups: Sequence[Group],
+    stages: Sequence[PatternStage],
+    target: float,
+    rng: random.Random,
+    watch: Watch,
+) -> Candidate:
+    """Nodes for the slots of `stages` and an order of the stages, by simulated annealing on the maximum flow.
+
+    The search ends once the flow reaches `target` (tokens/s) or the watch is over.
+    """
     order = list(stages)
     nodes = {g: [flows.index[n] for n in group.nodes] for g, group in enumerate(groups)}
 
-    def value(order: Sequence[Stage], nodes: dict[int, list[int]]) -> float:
-        return flows.tokens_per_s(*_arrays(_slots(order, flows.num_layers), nodes))
+    def flow(order: Sequence[PatternStage], nodes: _NodesByGroup) -> float:
+        return flows.tokens_per_s(*_arrays(order, flows.num_layers, nodes))
 
-    now = best = value(order, nodes)
+    now = best = flow(order, nodes)
     kept = list(order), nodes
-    movable = [g for g in nodes if len(nodes[g]) > 1]
-    rounds = FLOWS_A_NODE * len(flows.names)
+    swappable = [g for g in nodes if len(nodes[g]) > 1]
+    rounds = FLOWS_PER_NODE * len(flows.names)
     for count in range(rounds):
-        if best >= target or watch.is_over() or not (movable or len(order) > 1):
+        if best >= target or watch.is_over() or not (swappable or len(order) > 1):
             break
-        trial, given = _neighbour(order, nodes, movable, rng)
-        reached = value(trial, given)
-        heat = HEAT * target * (1 - count / rounds)
-        if reached >= now or rng.random() < math.exp((reached - now) / heat):
-            order, nodes, now = trial, given, reached
+        new_order, new_nodes = _neighbour(order, nodes, swappable, rng)
+        reached = flow(new_order, new_nodes)
+        temperature = START_TEMPERATURE * target * (1 - count / rounds)
+        if reached >= now or rng.random() < math.exp((reached - now) / temperature):
+            order, nodes, now = new_order, new_nodes, reached
             if now > best:
                 best, kept = now, (order, nodes)
-    chosen, starts, ends = _arrays(_slots(kept[0], flows.num_layers), kept[1])
-    return best, {flows.names[n]: (int(s), int(e)) for n, s, e in zip(chosen, starts, ends)}
+    chosen, starts, ends = _arrays(kept[0], flows.num_layers, kept[1])
+    return Candidate(best, {flows.names[n]: (int(s), int(e)) for n, s, e in zip(chosen, starts, ends)})
 
 
 def _neighbour(
-    order: list[Stage], nodes: dict[int, list[int]], movable: Sequence[int], rng: random.Random
-) -> tuple[list[Stage], dict[int, list[int]]]:
-    """A stage moved, two stages swapped, or two nodes of a kind swapped."""
-    if len(order) > 1 and (not movable or rng.random() < 0.25):
+    order: list[PatternStage], nodes: _NodesByGroup, swappable: Sequence[int], rng: random.Random
+) -> tuple[list[PatternStage], _NodesByGroup]:
+    """The same with a stage moved, two stages swapped, or two nodes of a group swapped."""
+    if len(order) > 1 and (not swappable or rng.random() < STAGE_MOVE_SHARE):
         order = list(order)
         i, j = rng.sample(range(len(order)), 2)
         if rng.random() < 0.5:
@@ -127,29 +155,19 @@ def _neighbour(
         else:
             order.insert(j, order.pop(i))
         return order, nodes
-    g = rng.choice(movable)
-    members = list(nodes[g])
-    i, j = rng.sample(range(len(members)), 2)
-    members[i], members[j] = members[j], members[i]
-    return order, {**nodes, g: members}
-
-
-def _slots(order: Sequence[Stage], num_layers: int) -> list[Slot]:
-    """Slots of all nodes of the stages in a row. What reaches past the last layer is cut off."""
-    found: list[Slot] = []
-    start = 0
-    for stage in order:
-        found += [Slot(g, s, min(e, num_layers)) for g, s, e in stage.slots(start) if s < num_layers]
-        start += stage.length
-    return found
+    g = rng.choice(swappable)
+    swapped = list(nodes[g])
+    i, j = rng.sample(range(len(swapped)), 2)
+    swapped[i], swapped[j] = swapped[j], swapped[i]
+    return order, {**nodes, g: swapped}
 
 
 def _arrays(
-    slots: Sequence[Slot], nodes: dict[int, list[int]]
+    order: Sequence[PatternStage], num_layers: int, nodes: _NodesByGroup
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    supply = {g: iter(members) for g, members in nodes.items()}
-    table = np.array([(next(supply[g]), start, end) for g, start, end in slots], np.int64)
+    """The placed nodes with the starts and ends of their ranges, for `ArrayFlows`."""
+    supply = {g: iter(numbers) for g, numbers in nodes.items()}
+    table = np.array(
+        [(next(supply[g]), s, e) for g, s, e in slots_in_a_row(order, num_layers) if s < num_layers], np.int64
+    )
     return table[:, 0], table[:, 1], table[:, 2]
-
-
-__all__ = ["array_flows", "assign", "find"]

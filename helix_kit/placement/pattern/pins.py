@@ -1,43 +1,45 @@
-"""Pins: nodes whose layer range is given. The pattern program fills the model around them.
-
-The pins' ends cut the model into segments; within one, the pinned nodes carry a fixed rate, and stages have to carry
-only what is missing to F. Every segment has a row for its layers; the nodes that are left are shared by all.
-"""
+"""Pins: nodes whose layer range is given. The pattern program fills the model around them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
-import pyomo.environ as pyo
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Placement
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.depth import fewest_steps, flow_within
-from helix_kit.placement.pattern.search import KEPT_LOSS, PRECISION, STEPS
-from helix_kit.placement.pattern.stages import Stage, StagePricing, uniform_stages
+from helix_kit.placement.pattern.pins_program import PinnedSearch, segments_of
+from helix_kit.placement.pattern.search import PRECISION, STEPS
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.solvers import SolverSettings, solve_model
-from helix_kit.placement.solvers.columns import Column, solve_columns
-from helix_kit.placement.solvers.parts import (
-    Slot,
-    assign_nodes,
-    chosen_columns,
-    define_depth_constraint,
-    define_node_supply_constraints,
-)
 
-Pins = Mapping[str, tuple[int, int]]
-MOST_COLUMNS = 300
+SMALL_TARGETS = (0.99, 0.999)
+"""Shares below the bound that are tried after those of STEPS: pins may cost nearly all of the flow."""
 
 
-def check_pins(problem: Problem, pins: Pins) -> Placement:
-    """The pins as a placement; InputError for an unknown node or range, InfeasibleError for more than it holds."""
+def check_pins(problem: Problem, pins: Placement) -> Placement:
+    """Check that pins name nodes of the cluster and ranges that the nodes can hold.
+
+    Parameters
+    ----------
+    problem
+        The cluster and the model.
+    pins
+        Node name -> layer range [start, end) that it must hold.
+
+    Returns
+    -------
+    Placement
+        The pins.
+
+    Raises
+    ------
+    InputError
+        When a node is unknown or a range does not lie within the model's layers.
+    InfeasibleError
+        When a range has more layers than the node holds at most.
+    """
     checked: dict[str, tuple[int, int]] = {}
     for name, span in pins.items():
         problem.cluster.node(name)
@@ -45,91 +47,53 @@ def check_pins(problem: Problem, pins: Pins) -> Placement:
         if not 0 <= start < end <= problem.num_layers:
             expected = f"expected 0 <= start < end <= {problem.num_layers}"
             raise InputError(expected, where="pins", field=name, value=f"{start}:{end}")
-        most = problem.max_layers(name)
-        if end - start > most:
+        limit = problem.max_layers(name)
+        if end - start > limit:
+            fix = f"pin {name} to at most {limit} layers, such as {start}:{start + limit}" if limit else f"unpin {name}"
             raise InfeasibleError(
-                f"pin {name} = {start}:{end} asks for {end - start} layers, but the node holds at most {most}",
-                fix=f"pin {name} to at most {most} layers, such as {start}:{start + most}" if most else f"unpin {name}",
+                f"pin {name} = {start}:{end} asks for {end - start} layers, but the node holds at most {limit}", fix=fix
             )
         checked[name] = (start, end)
     return checked
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Layers [start, end) with the tokens/s that pinned nodes carry there."""
+def place_around_pins(task: Task, pins: Placement, bound: float) -> Placement:
+    """The best placement found that keeps to the pins.
 
-    start: int
-    end: int
-    pinned: float
+    Parameters
+    ----------
+    task
+        Its watch limits the search. Its options may cap the number of nodes that a request passes.
+    pins
+        Checked pins, see `check_pins`.
+    bound
+        Tokens/s that no placement exceeds.
 
-    @property
-    def length(self) -> int:
-        """Number of layers."""
-        return self.end - self.start
-
-
-def segments_of(problem: Problem, pins: Placement) -> list[Segment]:
-    """The model cut at the pins' ends."""
-    cuts = sorted({0, problem.num_layers, *(cut for span in pins.values() for cut in span)})
-    speed = problem.node_throughput(pins)
-    found = []
-    for start, end in pairwise(cuts):
-        carried = sum(speed[n] for n, (s, e) in pins.items() if s <= start and end <= e)
-        found.append(Segment(start, end, carried))
-    return found
-
-
-def find(task: Task, pins: Placement, bound: float) -> Placement:
-    """The best placement around the pins; InfeasibleError when what is left cannot hold the other layers."""
-    problem, watch = task.problem, task.watch
+    Raises
+    ------
+    InfeasibleError
+        When the nodes that are not pinned cannot hold the other layers, or no placement that carries flow is found.
+    """
+    problem, max_depth = task.problem, task.options.max_stages
     segments = segments_of(problem, pins)
     groups = groups_of(problem, [n for n in problem.kind_of if n not in pins])
-    free = sum(s.length for s in segments if s.pinned <= 0)
-    room = sum(g.size * g.max_layers for g in groups)
-    if room < free:
+    unheld = sum(s.length for s in segments if s.pinned_tokens_per_s <= 0)
+    held_by_others = sum(g.size * g.max_layers for g in groups)
+    if held_by_others < unheld:
         raise InfeasibleError(
-            f"the pins leave {free} layers to the other nodes, which hold at most {room}",
+            f"the pins leave {unheld} layers to the other nodes, which hold at most {held_by_others}",
             fix="unpin a node, or spread the pinned ranges over more of the model",
         )
-    cap = task.options.max_stages
-    chain, needed = (None, None) if cap is None else _shallow(task, pins, groups, cap)
-    best: Placement = dict(pins)
-    value = 0.0
-
-    def consider(layout: Placement) -> float:
-        nonlocal best, value
-        reached = _flow(task, layout, cap)
-        watch.report(value=reached)
-        if reached > value:
-            best, value = layout, reached
-        return reached
-
-    consider(dict(pins))
-    if chain is not None:
-        consider(chain)
-    low, high = value, bound
-    targets = [bound * (1 - step) for step in (*STEPS, 0.99, 0.999)]
-    for target in targets:
-        if target <= low or watch.is_over():
-            break
-        layout = _attempt(task, pins, segments, groups, target)
-        reached = consider(layout) if layout is not None else 0.0
-        # Under a cap on depth, the links left may carry less than the stages do: a lower target may still pay.
-        if layout is not None and (cap is None or reached >= target * (1 - 1e-6)):
-            low = max(low, reached)
-            break
-        high = target
-    low = max(low, value)
-    while high - low > PRECISION * high and value > 0 and not watch.is_over():
-        target = (low + high) / 2
-        layout = _attempt(task, pins, segments, groups, target)
-        reached = consider(layout) if layout is not None else 0.0
-        low, high = (reached, high) if reached >= target * (1 - 1e-6) else (low, target)
-    if value <= 0 and cap is not None:
+    shallow = _Shallow(None, None) if max_depth is None else _shallow_chain(task, pins, groups, max_depth)
+    search = PinnedSearch(
+        pins, segments, groups, task.watch, task.options.solver, task.options.seed, max_depth=max_depth
+    )
+    starts = [dict(pins), *([] if shallow.placement is None else [shallow.placement])]
+    best, value = _search_targets(task, search, starts, bound)
+    if value <= 0 and max_depth is not None:
         raise InfeasibleError(
-            f"no plan was found that keeps to these pins and lets a request pass at most {cap} nodes",
-            fix="unpin a node" if needed is None else f"allow {needed} stages",
+            f"no plan was found that keeps to these pins and lets a request pass at most {max_depth} nodes",
+            fix="unpin a node" if shallow.num_nodes is None else f"allow {shallow.num_nodes} stages",
         )
     if value <= 0:
         raise InfeasibleError(
@@ -138,126 +102,81 @@ def find(task: Task, pins: Placement, bound: float) -> Placement:
     return best
 
 
-def _flow(task: Task, layout: Placement, cap: int | None) -> float:
-    """Tokens/s of a layout, within the cap on depth if there is one."""
-    if cap is None:
-        return task.max_flow(layout).tokens_per_s
-    flow, _ = flow_within(task, layout, cap, task.options.flow_split)
+def _search_targets(
+    task: Task, search: PinnedSearch, starts: Sequence[Placement], bound: float
+) -> tuple[Placement, float]:
+    """The best of `starts` and the placements for targets below `bound`, with its flow in tokens/s."""
+    watch, max_depth = task.watch, task.options.max_stages
+    best, value = starts[0], 0.0
+
+    def consider(placement: Placement | None) -> float:
+        nonlocal best, value
+        if placement is None:
+            return 0.0
+        reached = _flow(task, placement, max_depth)
+        watch.report(value=reached)
+        if reached > value:
+            best, value = placement, reached
+        return reached
+
+    for start in starts:
+        consider(start)
+    low, high = value, bound
+    for step in (*STEPS, *SMALL_TARGETS):
+        target = bound * (1 - step)
+        if target <= low or watch.is_over():
+            break
+        placement = search.attempt(target)
+        reached = consider(placement)
+        # Under a cap on depth, the links that are left may carry less than the stages do. A lower target may then give
+        # a placement that carries more.
+        if placement is not None and (max_depth is None or reached >= target * (1 - 1e-6)):
+            low = max(low, reached)
+            break
+        high = target
+    low = max(low, value)
+    while high - low > PRECISION * high and value > 0 and not watch.is_over():
+        target = (low + high) / 2
+        reached = consider(search.attempt(target))
+        low, high = (reached, high) if reached >= target * (1 - 1e-6) else (low, target)
+    return best, value
+
+
+def _flow(task: Task, placement: Placement, max_depth: int | None) -> float:
+    """Tokens/s of a placement, within the cap on depth if there is one."""
+    if max_depth is None:
+        return task.max_flow(placement).tokens_per_s
+    flow, _ = flow_within(task, placement, max_depth, task.options.flow_split)
     return 0.0 if flow is None else flow.tokens_per_s
 
 
-def _shallow(task: Task, pins: Placement, groups: Sequence[Group], cap: int) -> tuple[Placement | None, int | None]:
-    """The pins and a chain of as few nodes as possible; InfeasibleError when even nodes without end would be too many.
+class _Shallow(NamedTuple):
+    """The pins joined by as few other nodes as possible."""
 
-    With it, the nodes it passes; None for a chain deeper than the cap: another order may still make one that is not.
-    """
-    layers = task.problem.num_layers
-    free = sorted((-g.max_layers, n) for g in groups if g.throughput[-1] > 0 for n in g.nodes)
-    sizes = [-size for size, _ in free]
-    chain = fewest_steps(layers, pins, sizes, task.options.partial_inference)
-    least = fewest_steps(layers, pins, sizes[:1] * layers, task.options.partial_inference)
-    if least is None or len(least) > cap:
+    placement: Placement | None
+    """None when it passes more nodes than the cap on depth; another order of the nodes may still pass fewer."""
+    num_nodes: int | None
+    """Nodes that a request passes. None when the other nodes cannot join the pins."""
+
+
+def _shallow_chain(task: Task, pins: Placement, groups: Sequence[Group], max_depth: int) -> _Shallow:
+    """The pins joined by the largest other nodes; InfeasibleError when more nodes of the largest size would not do."""
+    num_layers, partial_inference = task.problem.num_layers, task.options.partial_inference
+    largest_first = sorted((-g.max_layers, n) for g in groups if g.throughput[-1] > 0 for n in g.nodes)
+    sizes = [-size for size, _ in largest_first]
+    chain = fewest_steps(num_layers, pins, sizes, partial_inference)
+    least = fewest_steps(num_layers, pins, sizes[:1] * num_layers, partial_inference)
+    if least is None or len(least) > max_depth:
         needed = "cannot cover the model" if least is None else f"make a request pass at least {len(least)} nodes"
         raise InfeasibleError(
-            f"at most {cap} stages were asked for, but these pins and the largest other node (up to "
+            f"at most {max_depth} stages were asked for, but these pins and the largest other node (up to "
             f"{max(sizes, default=0)} layers) {needed}",
             fix="unpin a node" if chain is None else f"allow {len(chain)} stages",
         )
-    if chain is None or len(chain) > cap:
-        return None, None if chain is None else len(chain)
-    names = iter(name for _, name in free)
-    return {**pins, **{next(names): (start, end) for start, end, pinned in chain if pinned is None}}, len(chain)
-
-
-def _attempt(
-    task: Task, pins: Placement, segments: Sequence[Segment], groups: Sequence[Group], target: float
-) -> Placement | None:
-    """A placement whose segments all carry `target`, or None."""
-    open_segments = [s for s in segments if s.pinned < target * (1 - 1e-9)]
-    if not open_segments:
-        return dict(pins)
-    if not groups:
-        return None
-    rows = len(groups)
-    supply = [float(g.size) for g in groups] + [float(s.length) for s in open_segments]
-    # A cap on depth is one more row: hops are a supply like nodes. Each run of layers that the pins carry takes one.
-    cap = task.options.max_stages
-    runs = sum(
-        1 for i, s in enumerate(segments) if s not in open_segments and (i == 0 or segments[i - 1] in open_segments)
-    )
-    hops = [] if cap is None else [float(cap - runs)]
-    if hops and hops[0] < 1:
-        return None
-    supply += hops
-    pool: list[tuple[int, Stage]] = []
-
-    def column(index: int, stage: Stage) -> Column:
-        where = [float(stage.length) if i == index else 0.0 for i in range(len(open_segments))]
-        return Column(float(stage.length), [*map(float, stage.uses), *where, *([float(stage.depth)] if hops else [])])
-
-    pricings = []
-    for index, segment in enumerate(open_segments):
-        need = target - segment.pinned
-        pool += [(index, s) for s in uniform_stages(groups, need) if s.length <= segment.length]
-        pricings.append((index, StagePricing(groups, need, segment.length)))
-        if hops:
-            # Where hops are dear, stages of single nodes side by side are wanted: one hop each.
-            pricings.append((index, StagePricing(groups, need, segment.length, link_cap=0.0)))
-
-    def price(duals: NDArray[np.float64]) -> list[Column]:
-        fresh = []
-        for index, pricing in pricings:
-            fresh += [(index, s) for s in pricing.cheapest(duals[:rows] + 1e-9) if s.length <= pricing.lengths]
-        pool.extend(fresh)
-        return [column(i, s) for i, s in fresh]
-
-    reach, duals, _ = solve_columns(supply, [column(i, s) for i, s in pool], price, should_stop=task.watch.is_over)
-    if reach < sum(s.length for s in open_segments) - 1e-6:
-        return None
-    hop = float(duals[-1]) if hops else 0.0
-    unique = {(i, s.lanes): s for i, s in pool}
-    ranked = sorted(
-        (
-            (s.length * (1 - duals[rows + i]) - float(np.dot(s.uses, duals[:rows])) - hop * s.depth, i, s)
-            for (i, _), s in unique.items()
-        ),
-        key=lambda t: (-t[0] / t[2].length, t[1], t[2].lanes),
-    )
-    kept = [(i, s) for r, i, s in ranked if r > -KEPT_LOSS * s.length][: MOST_COLUMNS * len(open_segments)]
-    settings = SolverSettings(
-        task.options.solver, min(4.0, task.watch.left_s), seed=task.options.seed, stop=task.watch.stopped
-    )
-    chosen = _choose(kept, groups, open_segments, settings, int(hops[0]) if hops else None)
-    return None if chosen is None else dict(pins) | assign_nodes(_slots(chosen, open_segments), groups)
-
-
-def _choose(
-    stages: Sequence[tuple[int, Stage]],
-    groups: Sequence[Group],
-    segments: Sequence[Segment],
-    settings: SolverSettings,
-    max_depth: int | None = None,
-) -> list[tuple[int, Stage]] | None:
-    """The stages chosen, with the index of their segment, such that every segment is filled exactly."""
-    model = pyo.ConcreteModel("pinned")
-    model.count = pyo.Var(range(len(stages)), domain=pyo.NonNegativeIntegers)
-    filled = [sum(s.length * model.count[p] for p, (i, s) in enumerate(stages) if i == j) for j in range(len(segments))]
-    if any(isinstance(f, int) for f in filled):
-        return None
-    model.layers = pyo.Objective(expr=sum(filled), sense=pyo.maximize)
-    model.fits = pyo.Constraint(range(len(segments)), rule=lambda _, j: filled[j] <= segments[j].length)
-    define_node_supply_constraints(model, [s.uses for _, s in stages], [group.size for group in groups])
-    if max_depth is not None:
-        define_depth_constraint(model, [s.depth for _, s in stages], max_depth)
-    solution = solve_model(model, settings)
-    if solution.value is None or solution.value < sum(s.length for s in segments) - 1e-6:
-        return None
-    return chosen_columns(model, stages)
-
-
-def _slots(chosen: Sequence[tuple[int, Stage]], segments: Sequence[Segment]) -> Iterator[Slot]:
-    """Slots of the chosen stages, laid one after another from the start of their segment."""
-    at = [s.start for s in segments]
-    for index, stage in chosen:
-        yield from stage.slots(at[index])
-        at[index] += stage.length
+    if chain is None:
+        return _Shallow(None, None)
+    if len(chain) > max_depth:
+        return _Shallow(None, len(chain))
+    names = iter(name for _, name in largest_first)
+    joined = {next(names): (step.start, step.end) for step in chain if step.pinned is None}
+    return _Shallow({**pins, **joined}, len(chain))

@@ -1,16 +1,19 @@
-"""Small problems, finished exactly: every position of every node, layers covered instead of links counted.
+"""Small problems, solved exactly: a program with a variable for every layer range of every group.
 
-With partial inference and links that do not bind, the maximum flow is the least, over layers, of the summed T of
-the nodes that hold it. Where links bind, or requests may not enter part-way, that is an upper bound still:
+With partial inference and links that do not bind, the maximum flow of a placement is the least, over layers, of the
+summed T of the nodes that hold the layer (coverage). Where links bind, or requests may not enter a range part-way,
+coverage is still an upper bound. The program maximises it over placements:
 
-    max F    s.t.  sum over (i, s, k) holding layer l of T_i(k) x_isk >= F,   sum over (s, k) of x_isk <= 1,  x binary.
+    max F    s.t.  sum over (g, s, k) that hold layer l of T_g(k) x_gsk >= F   for each layer l,
+                   sum over (s, k) of x_gsk <= n_g   for each group g,   x integer >= 0
 
-One variable a position makes it hopeless for clusters (the relaxation is weak), and exact for a handful of nodes.
+x_gsk counts the nodes of group g that hold k layers from layer s on. The program is hopeless for clusters, since its
+relaxation is weak, but it is exact for a handful of nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyomo.environ as pyo
@@ -19,67 +22,69 @@ from helix_kit.placement.groups import Group
 from helix_kit.placement.solvers import SolverSettings, solve_model
 from helix_kit.placement.solvers.parts import Slot, assign_nodes, chosen_columns, define_node_supply_constraints
 
-MOST_VARIABLES = 800
+MAX_VARIABLES = 800
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """The best placement found, if any, and a proven bound on the flow of every placement."""
+    """The best placement found, empty if there is none, and a proven bound on the flow of every placement."""
 
     placement: dict[str, tuple[int, int]]
     bound_tokens_per_s: float | None
 
 
-def is_small(groups: list[Group], num_layers: int) -> bool:
-    """Whether the program is worth trying."""
-    return sum(_positions(g, num_layers) for g in groups) <= MOST_VARIABLES
+def is_small(groups: Sequence[Group], num_layers: int) -> bool:
+    """Whether the program has few enough variables to be tried."""
+    return sum(num_layers - k + 1 for g in groups for k in range(1, g.max_layers + 1)) <= MAX_VARIABLES
 
 
-def _positions(group: Group, num_layers: int) -> int:
-    return sum(num_layers - k + 1 for k in range(1, group.max_layers + 1))
+def build(
+    groups: Sequence[Group], slots: Sequence[Slot], num_layers: int, cap_tokens_per_s: float
+) -> pyo.ConcreteModel:
+    """The program over the slots; T above the cap, a proven bound on the flow, is cut down to it."""
+    model = pyo.ConcreteModel("coverage")
+    model.count = pyo.Var(
+        range(len(slots)), domain=pyo.NonNegativeIntegers, bounds=lambda _, i: (0, groups[slots[i].group].size)
+    )
+    model.flow = pyo.Var(bounds=(0, cap_tokens_per_s))
+    model.coverage = pyo.Objective(expr=model.flow, sense=pyo.maximize)
+    uses = [[int(g == slot.group) for g in range(len(groups))] for slot in slots]
+    define_node_supply_constraints(model, uses, [group.size for group in groups])
+    define_coverage_constraints(model, groups, slots, num_layers, cap_tokens_per_s)
+    return model
+
+
+def define_coverage_constraints(
+    model: pyo.ConcreteModel, groups: Sequence[Group], slots: Sequence[Slot], num_layers: int, cap_tokens_per_s: float
+) -> None:
+    """The nodes that hold a layer carry F together."""
+
+    def rule(m: pyo.ConcreteModel, layer: int) -> object:
+        carried = (
+            min(groups[slot.group].throughput[slot.end - slot.start - 1], cap_tokens_per_s) * m.count[i]
+            for i, slot in enumerate(slots)
+            if slot.start <= layer < slot.end
+        )
+        return sum(carried) >= m.flow
+
+    model.layer_covered = pyo.Constraint(range(num_layers), rule=rule)
 
 
 def solve_coverage(
-    groups: list[Group],
-    num_layers: int,
-    *,
-    cap: float,
-    solver: str,
-    time_limit_s: float,
-    stop: Callable[[], bool],
-    seed: int = 0,
+    groups: Sequence[Group], num_layers: int, *, cap_tokens_per_s: float, settings: SolverSettings
 ) -> Coverage:
-    """Nodes of a group are interchangeable, so a variable counts how many of them stand in a position.
+    """The placement of the greatest coverage that the solver finds, and its bound.
 
-    `cap` is a proven bound on the flow: T above it is cut down to it.
+    `cap_tokens_per_s` is a proven bound on the flow.
     """
-    spots = [
-        (g, start, k)
+    slots = [
+        Slot(g, start, start + k)
         for g, group in enumerate(groups)
         for k in range(1, group.max_layers + 1)
         for start in range(num_layers - k + 1)
         if group.throughput[k - 1] > 0
     ]
-    model = pyo.ConcreteModel("coverage")
-    model.count = pyo.Var(
-        range(len(spots)), domain=pyo.NonNegativeIntegers, bounds=lambda _, i: (0, groups[spots[i][0]].size)
-    )
-    model.flow = pyo.Var(bounds=(0, cap))
-    model.most = pyo.Objective(expr=model.flow, sense=pyo.maximize)
-
-    def layer_covered(m: pyo.ConcreteModel, layer: int) -> object:
-        held = (
-            min(groups[g].throughput[k - 1], cap) * m.count[i]
-            for i, (g, start, k) in enumerate(spots)
-            if start <= layer < start + k
-        )
-        return sum(held) >= m.flow
-
-    uses = [[int(g == spot[0]) for g in range(len(groups))] for spot in spots]
-    define_node_supply_constraints(model, uses, [group.size for group in groups])
-    model.layer_covered = pyo.Constraint(range(num_layers), rule=layer_covered)
-    solution = solve_model(model, SolverSettings(solver, time_limit_s, 1e-6, seed, stop))
-    placement: dict[str, tuple[int, int]] = {}
-    if solution.value:
-        placement = assign_nodes((Slot(g, start, start + k) for g, start, k in chosen_columns(model, spots)), groups)
+    model = build(groups, slots, num_layers, cap_tokens_per_s)
+    solution = solve_model(model, settings)
+    placement = assign_nodes(chosen_columns(model, slots), groups) if solution.value else {}
     return Coverage(placement, solution.bound)
