@@ -1,4 +1,4 @@
-"""One worker on a GPU beside transformers' `generate`, with each attention backend, and what a hop off the GPU costs.
+"""One worker on a GPU beside transformers' `generate`, with each attention backend, and the cost of a hop off the GPU.
 
     python benchmarks/bench_gpu.py [--weights FOLDER] [--device cuda:0] [--dtypes float16,bfloat16] [-o FILE]
 
@@ -34,7 +34,7 @@ def prompts(count: int, vocabulary: int, seed: int) -> list[list[int]]:
 
 
 def wait_for(device: str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
@@ -142,7 +142,7 @@ def document(facts: dict[str, Any], results: dict[str, dict], hops: dict[str, di
 
 
 def attempt(label: str, call: Callable[[], dict]) -> dict | None:
-    """The result of a measurement; None, with the reason on standard error, where it cannot be made here."""
+    """The result of a measurement; None, with the reason on standard error, if it is not possible here."""
     from helix_kit.errors import HelixKitError
 
     try:

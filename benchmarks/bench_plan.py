@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
 import resource
 from pathlib import Path
 
 import helix_kit as hk
+from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
 
-MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
 PRESETS = [
     ("single24", "llama2-70b"), ("single24", "llama-30b"), ("geo24", "llama2-70b"), ("geo24", "llama-30b"),
     ("hetero42", "llama2-70b"), ("cluster10", "llama-30b"), ("8xL4", "llama-30b"),
@@ -35,24 +34,6 @@ SMALL = {
 def case(name: str) -> hk.Cluster:
     """A preset, or one of the small cases."""
     return hk.Cluster.model_validate(SMALL[name]) if name in SMALL else hk.Cluster.preset(name)
-
-
-def synthetic(nodes: int, regions: int, seed: int = 0) -> hk.Cluster:
-    """A cluster of `nodes` machines, kinds and regions drawn at random."""
-    rng = random.Random(seed)
-    kinds = rng.choices(list(MIX), weights=list(MIX.values()), k=nodes)
-    places = [f"region{i * regions // nodes}" for i in range(nodes)]
-    return hk.Cluster.model_validate(
-        {
-            "name": f"synthetic-{nodes}-{regions}",
-            "coordinator": {"region": "region0"},
-            "nodes": [{"gpu": gpu, "gpus_per_node": n, "region": region} for (gpu, n), region in zip(kinds, places)],
-            "network": {
-                "within_region": {"bandwidth_gbps": 10, "latency_ms": 1},
-                "between_regions": {"bandwidth_gbps": 0.1, "latency_ms": 50},
-            },
-        }
-    )
 
 
 def row(cluster: hk.Cluster, model: str, solver: str, time_limit_s: float) -> str:
@@ -98,7 +79,7 @@ def main() -> None:
         # Several regions make a hundred programs and more: one solver is enough to see the scaling.
         for regions in args.regions if solver == args.solvers[0] else [r for r in args.regions if r == 1]:
             for nodes in args.nodes:
-                add(synthetic(nodes, regions), "llama2-70b", solver)
+                add(synthetic_cluster(nodes, regions=regions), "llama2-70b", solver)
     if args.output:
         head = (
             "# Flow planning: value, bound, gap, seconds\n\n"

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [--rounds 3] [-o DOCUMENT] [--json FILE]
 
-Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of what
-computes, so that a busy machine changes little; what is to be read are the ratios. All take turns, several rounds of
-them, and medians are shown: a virtual machine may be a quarter slower in one minute than in the next. A pipeline of
-four workers is measured in the same way: its extra cost is what passing on costs.
+Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of the
+processes that compute, which a busy machine changes little; compare the ratios. All programs take turns in several
+rounds, and medians are shown, because a virtual machine may be a quarter slower in one minute than in the next. A
+pipeline of four workers is measured in the same way: its extra cost is the cost of passing data on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import statistics
 import threading
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from document import facts, write_section
+from document import facts, write_json, write_section
 
 if TYPE_CHECKING:
     from helix_kit.runtime.engine import Engine
@@ -58,7 +57,7 @@ def run_engine(engine: Engine, batch: int, new_tokens: int) -> dict[str, float]:
 
 
 def start_engine(stack: contextlib.ExitStack, weights: Path, cuts: list[int]) -> Engine:
-    """An engine with a worker for each part of the layers between `cuts`, ready and warm."""
+    """An engine with one worker for the layers between each two of `cuts`, started and warmed up."""
     from helix_kit.runtime import serve
     from helix_kit.runtime.weights.tiny import tiny_plan
 
@@ -92,7 +91,7 @@ def run_transformers(method: str, model: Any, batch: int, new_tokens: int) -> di
 
 
 def bench(weights: Path, batches: list[int], new_tokens: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians over `rounds`, in each of which all take their turn at every batch: a machine's mood meets all alike."""
+    """Medians over `rounds`. In each round all take turns at every batch, so a slow minute affects all alike."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -156,7 +155,7 @@ def bench_hop(count: int = 200) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, float]], batches: list[int]) -> list[str]:
-    """What was found, as a table in Markdown and a line on the transport."""
+    """The results as a table in Markdown, and a line on the transport."""
 
     def row(label: str, values: list[float], digits: int, unit: str = "") -> str:
         return f"| {label:34} |" + "".join(f" {v:8.{digits}f}{unit} |" for v in values)
@@ -204,8 +203,7 @@ def main() -> None:
             "turns; `generate_batch` sets up its cache in each call."
         )
         write_section(options.output, "Speed", "\n".join([about, "", *lines]))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ SETUPS = {"single24": "single", "geo24": "geo", "hetero42": "hetero42"}
 SEEDS = range(6)
 METRICS = ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s")
 MARGIN = 0.97
-"""Share of the published mean latencies that searches are told to stay under."""
+"""The latency limits of the searches, as a share of the published mean latencies."""
 TIME_LIMIT_S = {"single24": 150.0, "geo24": 150.0, "hetero42": 280.0}
-"""A search; that of 42 machines needs longer, and a plan may take five minutes."""
+"""Of a search; that of 42 machines needs longer."""
 RIVALS = ("swarm", "petals", "separate", "separate-plus", "proportional")
 SAMPLES = 10
 
@@ -124,7 +124,7 @@ def online_means(plan: Plan, setup: str, model: str) -> dict[str, float]:
 
 
 def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, theirs: dict[str, float]) -> Plan:
-    """The plan of a row; kept in the folder of plans, if there is one."""
+    """The plan of a row; saved in the folder of plans, if there is one."""
     kept = args.plans / f"{section}-{cluster}-{model}.json" if args.plans else None
     options: dict[str, Any] = {"flow_split": "any" if section == "any" else "balanced"}
     if section == "range":
@@ -150,11 +150,11 @@ def served_row(args: argparse.Namespace, section: str, cluster: str, model: str)
     theirs = published_means(setup, model, mode, execution)
     plan = plan_of(args, section, cluster, model, theirs)
     ours = online_means(plan, setup, model) if mode == "online" else offline_means(plan, execution, args.jobs)
-    told = plan.served or {}
+    served = plan.served or {}
     pairs = " | ".join(f"{theirs[k]:.2f} | {ours[k]:.2f}" for k in METRICS[1:])
     return (
         f"| {cluster} | {model} | {theirs[METRICS[0]]:.1f} | {ours[METRICS[0]]:.1f} | "
-        f"**{ours[METRICS[0]] / theirs[METRICS[0]]:.2f}** | {pairs} | {told['stages']} | {told['simulations']} | "
+        f"**{ours[METRICS[0]] / theirs[METRICS[0]]:.2f}** | {pairs} | {served['stages']} | {served['simulations']} | "
         f"{plan.seconds:.0f} |\n"
     )
 
@@ -201,7 +201,7 @@ HEAD = (
 
 
 def measured_row(args: argparse.Namespace, section: str, cluster: str, model: str) -> str:
-    """Today, and this machine."""
+    """The date and this machine, as a row."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"| {section} | {cluster} | {model} | {datetime.date.today()} | {platform.python_version()} | "
@@ -210,9 +210,9 @@ def measured_row(args: argparse.Namespace, section: str, cluster: str, model: st
 
 
 def rows_in(document: list[str], part: tuple[str, str]) -> range | None:
-    """Where the rows of a part's table stand among the lines of a document; None where it has no such part.
+    """The lines of a document with the rows of a part's table; None if it has no such part.
 
-    Raises ValueError where the part has a table of other columns.
+    Raises ValueError if the part has a table of other columns.
     """
     title, intro = part
     if f"## {title}" not in document:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 PUBLISHED = {"single": 297.0, "geo": 110.0, "hetero42": 846.0}
-"""CPU-seconds of the published simulator."""
+"""CPU-seconds of the published simulator (logs off, comparable cores)."""
 TARGETS = {"single": 2.0, "geo": 1.0, "hetero42": 5.0}
 TARGET_MB = 500
 GPUS_PER_LANE = 8

@@ -1,26 +1,25 @@
-"""How close the simulator comes to the runtime: measure, plan, simulate, then serve the same trace for real.
+"""How close the simulator is to the runtime: measure, plan, simulate, then serve the same requests for real.
 
     python benchmarks/closed_loop.py [--rate 0.8] [--duration 40] [--time-scale 1] [--shipped] [-o FILE] [--json FILE]
 
-This machine is measured with SmolLM2-135M and slowed down to the three kinds of the `laptop` preset (`--shipped` takes
-the tables that come with the package instead); the plan made from that is simulated and served, with the same requests
-at the same times. What is compared are throughput and median latencies. A real run whose steps often took longer than
-their profile (overruns) says little: the share is printed, and over 2 % the comparison is marked as disturbed. On a
-busy machine `--time-scale 4` makes every emulated step four times as long, and requests four times as rare.
+This machine is measured with SmolLM2-135M, and its profile is slowed down to the three kinds of the `laptop` preset
+(`--shipped` takes the tables of the package instead). The plan from these profiles is simulated and served, with the
+same requests at the same times; throughput and median latencies are compared. Steps that take longer than their profile
+(overruns) spoil the comparison: their share is printed, and a run with more than 2 % of them is marked as disturbed. On
+a busy machine `--time-scale 4` makes every emulated step four times as long, and requests four times as rare.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
-from document import facts, write_section
+from document import facts, latency_percentiles, ratio_table, write_json, write_section
 
 TOLERANCE = 0.10
-MOST_OVERRUNS = 0.02
+MAX_OVERRUN_SHARE = 0.02
 
 
 def measured_profiles(weights: Path) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def measured_profiles(weights: Path) -> dict[str, Any]:
     model = Model.preset("SmolLM2-135M")
     base = measure(weights, kind="CPU", model=model, layers=15, repeats=15, memory_gb=script.MEMORY_GB)
     kinds = emulated(base, script.FACTORS, script.MAX_LAYERS)
-    return {made.kind: made.profile() for made in kinds}
+    return {kind.kind: kind.profile() for kind in kinds}
 
 
 def stretched(profile: Any, scale: float) -> Any:
@@ -85,21 +84,14 @@ def main() -> int:
     share = real.facts["overrun_share"]
 
     pairs = {"output tokens/s": (output_tokens_per_s(simulated), output_tokens_per_s(real))}
-    both = simulated.summary(), real.summary()
-    for phase in ("prompt", "decode"):
-        for quantile in ("p50", "p95"):
-            sim, got = (summary[f"{phase}_latency_s"][quantile] for summary in both)
-            pairs[f"{phase} latency {quantile}, s"] = (sim, got)
-    lines = [
-        "| | simulated | real | real / simulated |",
-        "|---|---:|---:|---:|",
-        *(f"| {label} | {sim:.3f} | {got:.3f} | {got / sim:.3f} |" for label, (sim, got) in pairs.items()),
-    ]
+    expected, measured = (latency_percentiles(run.summary()) for run in (simulated, real))
+    pairs |= {label: (expected[label], measured[label]) for label in expected}
+    lines = ratio_table(pairs, "simulated", "real")
     print(f"{len(workload)} requests, plan {plan.flow_tokens_per_s:.0f} tokens/s, {plan.placement}")
     print("\n".join(lines))
     judged = ("output tokens/s", "prompt latency p50, s", "decode latency p50, s")
     close = all(abs(pairs[label][1] / pairs[label][0] - 1) <= TOLERANCE for label in judged)
-    disturbed = share > MOST_OVERRUNS
+    disturbed = share > MAX_OVERRUN_SHARE
     late = f"steps that took longer than their profile: {share:.1%} of {real.facts['steps']}"
     verdict = ("within 10 %" if close else "NOT within 10 %") + (" (disturbed run)" if disturbed else "")
     print(late)
@@ -111,11 +103,10 @@ def main() -> int:
             f"This machine measured with SmolLM2-135M, slowed to the kinds of the `laptop` preset, planned, simulated\n"
             f"and served: {len(workload)} requests at the same times, plan of {plan.flow_tokens_per_s:.0f} tokens/s."
         )
-        told = f"Throughput, median prompt and median decode latency: {verdict}; {late}."
-        write_section(options.output, "Simulated and real", "\n".join([about, "", *lines, "", told]))
-    if options.json:
-        found = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        verdict_line = f"Throughput, median prompt and median decode latency: {verdict}; {late}."
+        write_section(options.output, "Simulated and real", "\n".join([about, "", *lines, "", verdict_line]))
+    results = {"simulated and real": pairs, "overrun_share": share, "time_scale": scale, "close": close}
+    write_json(options.json, results)
     return 0 if close else 1
 
 

@@ -16,12 +16,13 @@ same `--seconds` of this machine. Where memory does not suffice for all machines
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from document import latency_percentiles, ratio_table, write_json
 
 import helix_kit as hk
 from helix_kit.experiments.figures.common.published import published_run
@@ -34,8 +35,8 @@ from helix_kit.workload.workload import Workload
 
 SETUP, MODEL, MODE = "single", "llama2-70b", "online"
 WORKER_GB, OWN_GB = 0.15, 1.0
-"""Memory that a worker takes beyond what all share, and what everything else here needs."""
-LARGEST_SCALE = 64.0
+"""Memory of a worker beyond what all share, and memory for everything else."""
+MAX_TIME_SCALE = 64.0
 
 
 def available_gb() -> float:
@@ -46,7 +47,7 @@ def available_gb() -> float:
 
 
 def plan_for(nodes: int | None) -> tuple[Plan, str]:
-    """The published plan, or one of ours for as many of its machines as are asked for or fit; and what it is."""
+    """The published plan, or our plan for as many of its machines as are asked for or fit, with a description of it."""
     published = published_run(SETUP, MODEL, "helix", MODE).plans()[0]
     every = [node.name for node in published.cluster.nodes]
     fitting = int((available_gb() - OWN_GB) / WORKER_GB)
@@ -60,7 +61,7 @@ def plan_for(nodes: int | None) -> tuple[Plan, str]:
 
 
 def spread(plan: Plan, count: int) -> list[str]:
-    """`count` machines, of every kind in proportion, those with most memory first where it does not divide."""
+    """`count` machines, of every kind in proportion; the remainder goes to the kinds with most memory."""
     by_kind: dict[str, list[str]] = {}
     for node in sorted(plan.cluster.nodes, key=lambda n: -plan.cluster.gpu(n.gpu).memory_gb):
         by_kind.setdefault(node.kind, []).append(node.name)
@@ -73,7 +74,7 @@ def spread(plan: Plan, count: int) -> list[str]:
 
 
 def workers_gb(pids: list[int]) -> float:
-    """Memory of the workers, with what they share counted once (their proportional set sizes)."""
+    """Memory of the workers, with shared pages counted once (their proportional set sizes)."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
@@ -94,39 +95,33 @@ def run_real(plan: Plan, requests: Workload, duration_s: float, scale: float, se
 
 
 def measures(run: hk.Run, duration_s: float) -> dict[str, float]:
-    """Tokens/s over the whole window and over its second half, when more requests are under way, and latencies."""
-    summary = run.summary()
+    """Tokens/s over the whole window and over its second half, which has more requests in flight, and latencies."""
     times = [t for record in run.records for t in record.token_times_s[1:] if t <= duration_s]
     late = [t for t in times if t > duration_s / 2]
-    found = {
+    return {
         "decode tokens/s": len(times) / duration_s,
         "decode tokens/s, second half": len(late) / (duration_s / 2),
+        **latency_percentiles(run.summary()),
     }
-    for phase in ("prompt", "decode"):
-        for quantile in ("p50", "p95"):
-            found[f"{phase} latency {quantile}, s"] = summary[f"{phase}_latency_s"][quantile]
-    return found
 
 
 def document(facts: dict[str, Any], pairs: dict[str, tuple[float, float]]) -> str:
-    rows = "\n".join(f"| {label} | {sim:.3f} | {real:.3f} | {real / sim:.3f} |" for label, (sim, real) in pairs.items())
+    table = "\n".join(ratio_table(pairs, "simulated (`range`)", "real processes"))
     f = facts
     took = f"{f['duration_s']:.0f} emulated seconds took {f['wall_s']:.0f} s on {f['machine']} ({f['cores']} cores)"
     stream_of = f"the first {f['duration_s']:.0f} s of the published stream (single cluster, online)"
     return f"""# The published cluster as real processes
-Written by `{f["command"]}`; see there for what is real and what is declared.
+Written by `{f["command"]}`; see that file for what is real and what is declared.
 
 - **Cluster**: {f["nodes"]}.
 - **Processes**: {f["workers"]} workers, over which requests took {f["used_pipelines"]} different pipelines.
 - **Model**: a stand-in for {MODEL} with its 80 layers, 16 wide.
 - **Requests**: {stream_of}: {f["requests"]} requests, of which {f["finished"]} finished in that time.
 - **Time scale**: {f["time_scale"]:g}: {took}.
-- **Late steps**: {f["overrun_share"]:.2%} of {f["steps"]} (2 % is the most that counts{f["refused"]}).
+- **Late steps**: {f["overrun_share"]:.2%} of {f["steps"]} (a run with over 2 % does not count{f["refused"]}).
 - **Memory of the workers**: {f["memory_gb"]:.1f} GB together; up after {f["start_s"]:.0f} s.
 
-| | simulated (`range`) | real processes | real / simulated |
-|---|---|---|---|
-{rows}
+{table}
 """
 
 
@@ -155,7 +150,7 @@ def main() -> None:
             print(error, flush=True)
             refused.append(f"{scale:g}")
             scale *= 2
-            if scale > LARGEST_SCALE:
+            if scale > MAX_TIME_SCALE:
                 raise
     simulated = simulate(
         plan, requests, execution="range", warmup_s=0.0, duration_s=duration_s, seed=options.seed, record_tokens=True
@@ -181,8 +176,7 @@ def main() -> None:
     print(text)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps({"facts": facts, "simulated and real": pairs}, indent=1) + "\n")
+    write_json(options.json, {"facts": facts, "simulated and real": pairs})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Serve at 80 % load for a long time: memory must stay flat, and no page and no request may get lost.
+"""Serve at 80 % load for a long time: memory must not grow, and no KV page and no request may be lost.
 
     python benchmarks/soak.py [--minutes 60] [--load 0.8] [--step-ms 3] [-o docs/runtime-bench.md]
 
-A tiny model on four paced workers, so that the machine is not the limit; arrivals are Poisson, at a share of the rate
-that the runtime reaches with a full queue (measured first). Longer steps (`--step-ms`) leave the processors to others
-and reach fewer requests. Exit code 1 when memory grows, pages are missing or
-requests are lost.
+A tiny model runs on four paced workers, so that the machine is not the limit. Arrivals are Poisson, at a share of the
+rate that the runtime reaches with a full queue, which is measured first. Longer steps (`--step-ms`) leave the
+processors to other programs and reach fewer requests. Exit code 1 if memory grows, or pages or requests are lost.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from document import facts, write_section
 
 INPUT_TOKENS, OUTPUT_TOKENS = 24, 24
 SAMPLE_S = 5.0
-MOST_AT_ONCE = 120
-"""Of the last stages' two workers together: about what their KV pages hold."""
+MAX_AT_ONCE = 120
+"""Requests at a time: about as many as the KV pages of the two workers of the last stages hold together."""
 WARM_UP_SHARE = 0.25
-MOST_GROWTH_MB_PER_HOUR = 20.0
-"""Of all processes together, over the part after the warm-up; less is not told from noise in five minutes."""
+MAX_GROWTH_MB_PER_HOUR = 20.0
+"""Of all processes together, after the warm-up. In five minutes a smaller growth cannot be told from noise."""
 
 
 def resident_mb(pids: list[int]) -> float:
     """Anonymous memory of the processes.
 
-    Memory that workers share with the fork server counts for each of them. So the sum stays the same when a shared page
-    becomes a worker's own, because a reference count in it was written; private memory would grow by that for hours.
+    Memory that workers share with the fork server counts for each of them. A reference count that is
+    written turns a shared page into a private one, so private memory alone would grow for hours.
     """
     total = 0
     for pid in pids:
@@ -67,7 +66,7 @@ def main() -> int:
                 return engine.submit(prompt, max_new_tokens=rng.randrange(1, 2 * OUTPUT_TOKENS), ignore_eos=True)
 
             # oneDNN makes a kernel for each number of rows that it first meets, and a worker keeps it (up to 0.5 MB).
-            for at_once in range(1, MOST_AT_ONCE + 1):
+            for at_once in range(1, MAX_AT_ONCE + 1):
                 engine.generate([[5, 6, 7]] * at_once, max_new_tokens=2, ignore_eos=True)
             began = time.monotonic()
             for handle in [submit() for _ in range(200)]:
@@ -120,7 +119,7 @@ def main() -> int:
     steps = sum(worker.steps for worker in status.workers.values())
     overruns = sum(worker.overruns for worker in status.workers.values())
     ok = outcomes == {"finished": issued} and used == 0 and status.pages_promised == 0
-    ok = ok and growth < MOST_GROWTH_MB_PER_HOUR and not status.losses
+    ok = ok and growth < MAX_GROWTH_MB_PER_HOUR and not status.losses
     lost = len(status.losses)
     lines = [
         f"{full:.1f} requests/s with a full queue; {rate:.1f} requests/s for {options.minutes:g} minutes "
@@ -133,11 +132,11 @@ def main() -> int:
     print("\n".join(lines[1:]))
     if options.output:
         command = f"python benchmarks/soak.py --minutes {options.minutes:g} --step-ms {options.step_ms:g}"
-        told = "\n".join(f"- {line}" for line in [*lines, "passed" if ok else "NOT passed"])
+        items = "\n".join(f"- {line}" for line in [*lines, "passed" if ok else "NOT passed"])
         about = (
             "Four paced workers with a tiny model and overlapping ranges, Poisson arrivals, 1 to 47 tokens each way."
         )
-        text = f"`{command}`; {facts('torch', 'pyzmq')}\n\n{about}\n\n{told}"
+        text = f"`{command}`; {facts('torch', 'pyzmq')}\n\n{about}\n\n{items}"
         write_section(options.output, "An hour under load", text)
     print("ok" if ok else "NOT ok")
     return 0 if ok else 1

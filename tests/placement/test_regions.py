@@ -1,6 +1,5 @@
 """Plans over several regions with thin links between them."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from independent_flow import independent_flow
 
 import helix_kit as hk
+from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
 from helix_kit.placement import Problem
 from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group, groups_of
@@ -47,10 +47,7 @@ def test_geo24_30b(solver):
 
 def five_regions(nodes):
     """The benchmark's clusters: seven kinds at random, 0.1 Gbit/s between regions."""
-    spec = importlib.util.spec_from_file_location("bench_plan", ROOT / "benchmarks" / "bench_plan.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.synthetic(nodes, 5)
+    return synthetic_cluster(nodes, regions=5)
 
 
 @pytest.mark.slow

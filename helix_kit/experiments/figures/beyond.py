@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pandas as pd
@@ -11,27 +10,15 @@ from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common.limits import AMPLE_S
 from helix_kit.experiments.figures.common.rows import flow_fields, method_rows
 from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, load_own_plans
+from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
 from helix_kit.experiments.figures.pictures.beyond import draw_modern, draw_robustness, draw_scaling
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.model import Model
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 
-MIX = {("T4", 1): 10, ("L4", 2): 4, ("L4", 1): 8, ("V100-16G", 1): 6, ("T4", 4): 4, ("A100-40G", 1): 4, ("T4", 2): 6}
-"""(GPU, GPUs per machine) -> number of machines in hetero42."""
 SIZES, FAST_SIZES = (24, 50, 100, 200, 500, 1000), (24, 100)
-
-
-def synthetic(nodes: int, seed: int = 0) -> Cluster:
-    """A cluster of one region, whose machines are drawn at random in the mix of hetero42."""
-    kinds = random.Random(seed).choices(list(MIX), weights=list(MIX.values()), k=nodes)
-    return Cluster.model_validate(
-        {
-            "name": f"synthetic-{nodes}",
-            "nodes": [{"gpu": gpu, "gpus_per_node": count} for gpu, count in kinds],
-            "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 1}},
-        }
-    )
+"""Numbers of machines."""
 
 
 @experiment(
@@ -50,7 +37,7 @@ def scaling(context: Context) -> pd.DataFrame:
     rows = []
     for nodes in FAST_SIZES if context.fast else SIZES:
         context.say(f"{nodes} nodes")
-        problem = Problem.of(synthetic(nodes, context.seed), Model.preset("llama2-70b"))
+        problem = Problem.of(synthetic_cluster(nodes, seed=context.seed), Model.preset("llama2-70b"))
         plan = plan_problem(problem, time_limit_s=AMPLE_S, seed=context.seed)
         context.measured[str(nodes)] = round(plan.seconds, 2)
         rows.append({"nodes": nodes, **flow_fields(plan)})

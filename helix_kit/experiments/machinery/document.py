@@ -124,8 +124,8 @@ def _throughputs(folder: Path, names: Iterable[str]) -> Iterator[tuple[tuple[str
         table = load(name, folder)
         speed = table[table["metric"] == SPEED]
         for key, rows in speed.groupby(["section", "setup", "model", "mode"], sort=False):
-            values = rows.set_index(["method", "source"])["value"].to_dict()
-            yield tuple(str(k) for k in key), {(str(k[0]), str(k[1])): float(v) for k, v in values.items()}
+            values: dict[Any, float] = rows.set_index(["method", "source"])["value"].to_dict()
+            yield tuple(str(k) for k in key), values
 
 
 def headline_ratios(folder: Path) -> Iterator[tuple[tuple[str, ...], str, list[float | None]]]:

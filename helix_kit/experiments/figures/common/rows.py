@@ -61,7 +61,10 @@ def method_rows(
     from helix_kit.placement.planner import plan_problem
     from helix_kit.placement.problem import Problem
 
-    problem = Problem.of(cluster, model)
+    try:
+        problem = Problem.of(cluster, model)
+    except InfeasibleError:
+        return  # the model does not fit, so no method finds a plan
     for label, options in methods:
         context.say(f"{' '.join(str(k) for k in keys.values())} {label}".strip())
         try:
