@@ -12,9 +12,8 @@ from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.placement import least_change
-from helix_kit.placement.bounds import bounds
-from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement import bounds, least_change
+from helix_kit.placement.groups import groups_of
 from helix_kit.placement.method import Placed, PlanOptions, Task
 from helix_kit.placement.methods import METHODS
 from helix_kit.placement.plan import Plan
@@ -170,41 +169,42 @@ def plan_problem(
     )
 
 
-def _wants_b4(groups: Sequence[Group], proven: Mapping[str, float]) -> bool:
-    return "B4" not in proven and len({g.region for g in groups}) > 1
-
-
 def _bounds(task: Task, value: float, placed: Placed) -> dict[str, float]:
-    """Every bound known for the problem; B2 and B3 are searched only as far as they can help."""
+    """Every bound known for the problem by its label. A bound is searched only where it may still lower the least.
+
+    `value` is the flow of the placement in tokens/s: nothing below it is tried.
+    """
     problem, watch, groups = task.problem, task.watch, task.groups
     if not problem.holds(placed.placement):
-        # Bounds for nodes within their maximum say nothing about such a plan: let all its kind hold as much.
+        # Bounds for nodes within their maximum do not hold for such a plan: all nodes of the kind may hold as much.
         groups = groups_of(problem, forced=placed.placement)
         placed.notes.append("some nodes hold more layers than their maximum: bounds allow all of their kind the same")
-    proven = {"compute": problem.compute_bound, "B1": bounds.b1(groups, problem.num_layers), **placed.bounds}
-    best = min(proven.values())
+    num_layers, several_regions = problem.num_layers, len({g.region for g in groups}) > 1
+    proven = {"compute": problem.compute_bound, "B1": bounds.spread_bound(groups, num_layers), **placed.bounds}
     if not task.options.prove:
         return proven
-    if value < best * (1 - bounds.PRECISION):
-        if "B2" not in proven:
-            proven["B2"] = bounds.b2(groups, problem.num_layers, low=value, high=best, should_stop=watch.stopped)
+
+    def gap_is_open() -> bool:
+        return value < min(proven.values()) * (1 - bounds.PRECISION)
+
+    effort = bounds.ProofEffort(watch, task.options.solver)
+    if gap_is_open() and "B2" not in proven:
         best = min(proven.values())
-    if value < best * (1 - bounds.PRECISION) and placed.solver is not None and not watch.is_over():
-        proven["B3"] = bounds.b3(
-            groups, problem.num_layers, low=value, high=best, solver=task.options.solver, watch=watch, time_limit_s=5.0
-        )
-    best = min(proven.values())
-    if value < best * (1 - bounds.PRECISION) and "B5" not in proven and len({g.region for g in groups}) > 1:
-        proven["B5"] = best = bounds.b5(problem, groups, high=best, should_stop=watch.is_over)
-    if value < best * (1 - bounds.PRECISION) and _wants_b4(groups, proven) and not watch.is_over():
-        proven["B4"] = bounds.b4(
+        proven["B2"] = bounds.cover_bound(groups, num_layers, low=value, high=best, should_stop=watch.stopped)
+    if gap_is_open() and placed.solver is not None and not watch.is_over():
+        best = min(proven.values())
+        proven["B3"] = bounds.whole_cover_bound(groups, num_layers, low=value, high=best, effort=effort)
+    if gap_is_open() and several_regions and "B5" not in proven:
+        best = min(proven.values())
+        proven["B5"] = bounds.region_bound(problem, groups, high=best, should_stop=watch.is_over)
+    if gap_is_open() and several_regions and "B4" not in proven and not watch.is_over():
+        proven["B4"] = bounds.pair_bound(
             groups,
-            problem.num_layers,
+            num_layers,
             low=value,
-            high=best,
-            widest_crossing=bounds.widest_crossing(problem, groups),
-            solver=task.options.solver,
-            watch=watch,
+            high=min(proven.values()),
+            fastest_crossing=bounds.fastest_crossing(problem, groups),
+            effort=effort,
         )
     # Flows are whole milli-tokens; a bound below the value by rounding alone is the value.
     return {name: max(b, value) if b > value * (1 - 1e-6) else b for name, b in proven.items()}

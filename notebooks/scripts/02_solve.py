@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.placement.bounds import bounds
+from helix_kit.placement import bounds
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.paper.program import build, size_of
 
@@ -167,7 +167,7 @@ for name in ("single24", "geo24", "hetero42"):
     p = hk.plan(problem.cluster, problem.model, time_limit_s=6 if FAST else 30)
     table[name] = {
         "compute bound": problem.compute_bound,
-        "B1": bounds.b1(groups_of(problem), problem.num_layers),
+        "B1": bounds.spread_bound(groups_of(problem), problem.num_layers),
         "best proven": p.bound_tokens_per_s,
         "plan": p.flow_tokens_per_s,
         "gap": f"{p.gap:.2%}",

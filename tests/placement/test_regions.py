@@ -8,9 +8,7 @@ from independent_flow import independent_flow
 
 import helix_kit as hk
 from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
-from helix_kit.placement import Problem
-from helix_kit.placement.bounds import bounds
-from helix_kit.placement.groups import Group, groups_of
+from helix_kit.placement.groups import Group
 from helix_kit.placement.pattern.mixed_regions import array_flows
 from helix_kit.placement.pattern.region_sets import RegionSets, partitions_of
 from helix_kit.placement.pattern.search import PatternSearch
@@ -97,48 +95,6 @@ def test_a_fast_machine_may_stand_at_a_crossing():
     assert sorted(groups[stage.any_group].region for part in chain for stage in part) == ["east", "west"]
 
 
-def test_thin_links_bound_the_plan():
-    """Each region serves alone, and next to nothing crosses: B5 knows it, bounds without the network do not."""
-    plan = hk.plan(two_regions(1e-4, count=8), "llama2-70b", time_limit_s=20)
-    assert plan.gap <= 0.01
-    assert plan.bounds["B5"] < 0.8 * plan.bounds["B2"]
-
-
-def test_most_crossing_by_hand():
-    """Two nodes east, twenty west: links carry 1 token/s, but three (10, 5 back; 40 back)."""
-    tokens = 16386 * 8 / 1e9
-    nodes = [{"gpu": "A100-40G", "count": 2, "region": "east"}, {"gpu": "L4", "count": 20, "region": "west"}]
-    links = [
-        {"source": a, "target": b, "bandwidth_gbps": t * tokens}
-        for a, b, t in [("A100-40G-0", "L4-0", 10), ("L4-0", "A100-40G-0", 5), ("L4-0", "A100-40G-1", 40)]
-    ]
-    network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": tokens}, "links": links}
-    cluster = hk.Cluster.model_validate(
-        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
-    )
-    problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
-    # The faster direction of each pair; by senders it is 10 + 19 + 20 + 45 + 38, by receivers 24 + 59 + 11 + 1 + 38.
-    assert bounds.most_crossing(problem, groups_of(problem)) == pytest.approx(10 + 40 + 38)
-
-
-@pytest.mark.parametrize("outward", [True, False])
-def test_most_crossing_is_what_the_only_node_of_a_region_processes(outward):
-    """One node east: 20 wide links leave it (senders are least) or reach it (receivers), 1 token/s the other way."""
-    tokens = 16386 * 8 / 1e9
-    nodes = [{"gpu": "T4", "count": 1, "region": "east"}, {"gpu": "L4", "count": 20, "region": "west"}]
-    ends = [("T4-0", f"L4-{i}") if outward else (f"L4-{i}", "T4-0") for i in range(20)]
-    links = [{"source": a, "target": b, "bandwidth_gbps": 5000 * tokens} for a, b in ends]
-    network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": tokens}, "links": links}
-    cluster = hk.Cluster.model_validate(
-        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
-    )
-    problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
-    one = problem.throughput("T4-0", 1)
-    # The other two sums: 20 x 5000 over pairs; and 20 + 20 L4 that process 5000 or more than one T4 does.
-    assert one + 20 < 20 + 20 * min(problem.throughput("L4-0", 1), 5000)
-    assert bounds.most_crossing(problem, groups_of(problem)) == pytest.approx(one + 20)
-
-
 def test_partitions_of_many_regions_are_of_every_kind():
     """Ten regions have 115975 partitions: those tried split them into few sets as into many, with none favoured."""
     names = list("abcdefghij")
@@ -187,17 +143,6 @@ def test_what_a_set_needs_by_hand():
     assert sets.required_flow(("a", "b", "c"), 13.0) == 13.0
 
 
-def test_bounds_that_were_cut_short_are_valid_and_not_kept():
-    problem = Problem.of(hk.Cluster.preset("geo24"), hk.Model.preset("llama-30b"))
-    groups = tuple(groups_of(problem))
-    bounds._kept.clear()
-    cut = bounds.of_nodes(groups, 60, lambda: True)
-    whole = bounds.of_nodes(groups, 60)
-    assert cut > 1.01 * whole
-    assert bounds.of_nodes(groups, 60, lambda: True) == whole
-    assert bounds.b5(problem, groups, high=1234.5, should_stop=lambda: True) == 1234.5
-
-
 def two_regions(gbps, count=4):
     nodes = [{"gpu": "A100-40G", "count": count, "region": r} for r in ("east", "west")]
     network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": gbps}}
@@ -216,15 +161,6 @@ def test_regions_serve_side_by_side_where_links_carry_nothing():
                     profiles=plan.profiles)  # fmt: skip
     assert {plan.cluster.region_of(n) for n in plan.placement} == {"east", "west"}
     assert plan.flow_tokens_per_s >= 1.9 * alone.flow_tokens_per_s
-
-
-def test_b4_is_above_every_plan_found():
-    for gbps in (0.02, 0.1):
-        plan = hk.plan(two_regions(gbps), "llama2-70b", time_limit_s=4)
-        groups = groups_of(plan.problem)
-        high = bounds.b1(groups, 80)
-        found = bounds.b4(groups, 80, low=0.0, high=high, widest_crossing=bounds.widest_crossing(plan.problem, groups))
-        assert plan.flow_tokens_per_s <= found * (1 + 1e-9) <= high * (1 + 1e-9)
 
 
 def test_slow_links_within_a_region_are_planned_for():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Placement
+from helix_kit.placement import bounds
 from helix_kit.placement.baselines import petals_placement, swarm_placement
-from helix_kit.placement.bounds import bounds
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.paper import program as paper_milp
 from helix_kit.placement.solvers import Solution, SolverSettings, solve_model, write_lp
@@ -20,7 +20,7 @@ def place(task: Task) -> Placed:
     """
     options, problem = task.options, task.problem
     degree, gap = options.degree, options.mip_gap
-    cap = bounds.b1(task.groups, problem.num_layers) if options.tighten else None
+    cap = bounds.spread_bound(task.groups, problem.num_layers) if options.tighten else None
     start = best_heuristic(task)
     notes = []
     model = paper_milp.build(problem, partial_inference=options.partial_inference, degree=degree, cap_tokens_per_s=cap)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Placement
+from helix_kit.placement import bounds
 from helix_kit.placement.baselines import petals_placement, swarm_placement
-from helix_kit.placement.bounds import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.pattern.depth import fewest_nodes, flow_within
@@ -65,8 +65,8 @@ def place(task: Task) -> Placed:
         watch.report(bound=bound)
         return bound
 
-    bound = prove("B1", bounds.b1(groups, problem.num_layers))
-    bound = prove("B2", bounds.b2(groups, problem.num_layers, low=0.0, high=bound, should_stop=watch.is_over))
+    bound = prove("B1", bounds.spread_bound(groups, problem.num_layers))
+    bound = prove("B2", bounds.cover_bound(groups, problem.num_layers, low=0.0, high=bound, should_stop=watch.is_over))
     if options.pins:
         placement = place_around_pins(task, check_pins(problem, options.pins), bound)
         links = None
@@ -77,7 +77,7 @@ def place(task: Task) -> Placed:
     check_depth(groups, problem.num_layers, options.max_stages)
     if len({g.region for g in groups}) > 1:
         # B5 and B4 know the links between regions. Proven before the search, they spare it targets above them.
-        bound = prove("B5", bounds.b5(problem, groups, high=bound, should_stop=watch.is_over))
+        bound = prove("B5", bounds.region_bound(problem, groups, high=bound, should_stop=watch.is_over))
         prove("B4", _b4(task, bound))
     placement = place_in_regions(task, min(proven.values())) or _place_without_search(task)
     if options.max_stages is None:
@@ -88,14 +88,14 @@ def place(task: Task) -> Placed:
 def _b4(task: Task, high: float) -> float:
     """Bound B4, within a share of the time."""
     groups, watch = task.groups, task.watch
-    return bounds.b4(
+    clock = Watch(min(B4_LIMIT_S, B4_TIME_SHARE * watch.left_s), stop=watch.stopped)
+    return bounds.pair_bound(
         groups,
         task.problem.num_layers,
         low=0.0,
         high=high,
-        widest_crossing=bounds.widest_crossing(task.problem, groups),
-        watch=Watch(min(B4_LIMIT_S, B4_TIME_SHARE * watch.left_s), stop=watch.stopped),
-        solver=task.options.solver,
+        fastest_crossing=bounds.fastest_crossing(task.problem, groups),
+        effort=bounds.ProofEffort(clock, task.options.solver),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, permutations
 
 from helix_kit.flow import Placement
-from helix_kit.placement.bounds import bounds
+from helix_kit.placement import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.mixed_regions import place_across_regions
@@ -43,7 +43,7 @@ def place_on_set(
     groups = [g for g in task.groups if g.region in regions]
     if sum(g.size * g.max_layers for g in groups) < num_layers:
         return None
-    bound = min(bound, bounds.of_nodes(tuple(groups), num_layers, task.watch.is_over))
+    bound = min(bound, bounds.cover_bound_of(tuple(groups), num_layers, task.watch.is_over))
     link_tokens_per_s = inner_link_capacity(task.problem, groups)
     best: Candidate | None = None
     for crossing_tokens_per_s in crossing_capacities(task.problem, groups):
@@ -67,7 +67,7 @@ def place_on_set(
     placement = None if best is None else best.placement
     reached = max(low, _value(best))
     if len(regions) > 1 and not task.watch.is_over() and reached < bound * (1 - PRECISION):
-        spread = place_across_regions(task, groups, bound, reached, bounds.widest_crossing(task.problem, groups))
+        spread = place_across_regions(task, groups, bound, reached, bounds.fastest_crossing(task.problem, groups))
         if spread is not None and task.max_flow(spread).tokens_per_s > reached:
             placement = spread
     return placement

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from helix_kit.flow import Placement
-from helix_kit.placement.bounds import bounds
+from helix_kit.placement import bounds
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.region_chain import place_on_set
 from helix_kit.placement.pattern.region_sets import FEW_REGIONS, MAX_REGIONS_FOR_ALL, RegionSet, RegionSets
@@ -109,4 +109,4 @@ def _upper_bound(task: Task, regions: Sequence[str]) -> float:
     groups = [g for g in task.groups if g.region in regions]
     if sum(g.size * g.max_layers for g in groups) < task.problem.num_layers:
         return 0.0
-    return bounds.b1(groups, task.problem.num_layers)
+    return bounds.spread_bound(groups, task.problem.num_layers)

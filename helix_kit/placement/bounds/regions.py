@@ -1,0 +1,149 @@
+"""Bound B5, regions: what each region carries alone, and what can cross between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from helix_kit.placement.bounds.covers import cover_bound_of, never
+from helix_kit.placement.groups import Group
+from helix_kit.placement.problem import Problem
+
+
+def region_bound(
+    problem: Problem, groups: Sequence[Group], *, high: float, should_stop: Callable[[], bool] = never
+) -> float:
+    """B5: the sum of B2 of each region alone and of what can cross between regions.
+
+    Decompose a flow of any placement into paths. The paths within region r are a flow of the same placement restricted
+    to r's nodes, so they carry at most what any placement of those nodes does. Each other path takes at least one link
+    between regions, so these paths carry at most what `max_crossing` says of all such links together. The bound is good
+    where links are thin for the flow that a region makes alone, and useless where many nodes share many links.
+
+    Parameters
+    ----------
+    problem
+        Cluster, model and throughputs.
+    groups
+        The nodes.
+    high
+        A known bound in tokens/s.
+    should_stop
+        Once it returns True, `high` is returned.
+
+    Returns
+    -------
+    float
+        Tokens/s that no placement exceeds; at most `high`.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> nodes = [{"gpu": "L4", "count": 6, "region": region} for region in ("east", "west")]
+    >>> network = {"between_regions": {"bandwidth_gbps": 1e-6}}
+    >>> cluster = Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    >>> problem = Problem.of(cluster, Model.preset("llama-30b"))
+    >>> alone = cover_bound_of(tuple(groups_of(problem)[:1]), problem.num_layers)
+    >>> round(region_bound(problem, groups_of(problem), high=5000.0) - 2 * alone, 2)
+    0.34
+    """
+    regions = sorted({g.region for g in groups})
+    total = max_crossing(problem, groups) if len(regions) > 1 else high
+    for region in regions:
+        alone = tuple(g for g in groups if g.region == region)
+        if total >= high or should_stop():
+            return high
+        if sum(g.size * g.max_layers for g in alone) >= problem.num_layers:
+            total += cover_bound_of(alone, problem.num_layers, should_stop)
+    return min(high, total)
+
+
+def max_crossing(problem: Problem, groups: Sequence[Group]) -> float:
+    """Tokens/s that paths which change regions carry at most, in any placement: the least of three sums.
+
+    - Over pairs of nodes of different regions: the faster direction of their link. Only one direction can be used,
+      because ends of layer ranges grow along a path.
+    - Over nodes as senders: the less of what the node processes at most and what its links to other regions carry.
+    - Over nodes as receivers: the same.
+
+    Parameters
+    ----------
+    problem
+        Cluster, model and throughputs.
+    groups
+        The nodes.
+
+    Returns
+    -------
+    float
+        Tokens/s.
+
+    Examples
+    --------
+    Twelve pairs of nodes, with links of 10^6 bit/s and tokens of 16386 bytes.
+
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> nodes = [{"gpu": "A100-40G", "count": 6, "region": "east"}, {"gpu": "T4", "count": 2, "region": "west"}]
+    >>> network = {"between_regions": {"bandwidth_gbps": 0.001}}
+    >>> cluster = Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    >>> problem = Problem.of(cluster, Model.preset("llama2-70b"))
+    >>> round(max_crossing(problem, groups_of(problem)) / (12 * 0.001e9 / 8 / 16386), 6)
+    1.0
+    """
+    region = {n: g.region for g in groups for n in g.nodes}
+    throughput = {n: max(g.throughput) for g in groups for n in g.nodes}
+    size = {r: sum(g.size for g in groups if g.region == r) for r in region.values()}
+    network, bytes_per_token = problem.cluster.network, problem.model.link_bytes_per_token
+    usual = network.between_regions.bytes_per_s / bytes_per_token if network.between_regions else 0.0
+    sent = {n: usual * (len(region) - size[r]) for n, r in region.items()}
+    received = dict(sent)
+    pairs = sum(sent.values()) / 2
+    for a, b in sorted({tuple(sorted(link.ends)) for link in network.links if _crosses(link.ends, region)}):
+        there, back = problem.link_capacity(a, b), problem.link_capacity(b, a)
+        for tokens, source, target in ((there, a, b), (back, b, a)):
+            sent[source] += tokens - usual
+            received[target] += tokens - usual
+        pairs += max(there, back) - usual
+    by_node = (sum(min(throughput[n], capacity[n]) for n in region) for capacity in (sent, received))
+    return min(pairs, *by_node)
+
+
+def fastest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
+    """Capacity of the fastest link between two nodes of different regions.
+
+    Parameters
+    ----------
+    problem
+        Cluster, model and throughputs.
+    groups
+        The nodes, of two regions or more.
+
+    Returns
+    -------
+    float
+        Tokens/s.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> problem = Problem.of(Cluster.preset("geo24"), Model.preset("llama2-70b"))
+    >>> round(fastest_crossing(problem, groups_of(problem)))
+    915
+    """
+    region = {n: g.region for g in groups for n in g.nodes}
+    network = problem.cluster.network
+    exceptions = [link.bytes_per_s for link in network.links if _crosses(link.ends, region)]
+    usual = [network.between_regions.bytes_per_s] if network.between_regions else []
+    return max([*usual, *exceptions]) / problem.model.link_bytes_per_token
+
+
+def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
+    return all(end in region for end in ends) and region[ends[0]] != region[ends[1]]
+
+
+__all__ = ["fastest_crossing", "max_crossing", "region_bound"]
