@@ -63,23 +63,6 @@ def test_five_regions(nodes, least):
     assert flow == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("rates", "flow", "level"),
-    [
-        ([40, 40, 40], 90, 30),
-        ([10, 90, 20], 60, 30),
-        ([100, 100], 20, 10),
-        ([10, 20, 30], 60, 30),
-        ([5, 5, 5, 50], 45, 30),
-    ],
-)
-def test_width_of_a_stage_is_the_level_its_lanes_are_filled_to(rates, flow, level):
-    """By hand: 10 and 20 are full, so the lane of 90 carries 30 of 60."""
-    groups = [Group(f"kind{i}", "east", (f"n{i}",), (float(rate),)) for i, rate in enumerate(rates)]
-    stage = PatternStage.of(1, [((g, 1),) for g in range(len(rates))], groups)
-    assert stage.widest_share(groups, flow) == pytest.approx(level / flow)
-
-
 def test_a_fast_machine_may_stand_at_a_crossing():
     """F is 40, a link carries 4: crossings take shares of sqrt(0.1). The lane of 20 keeps to it beside three of 10."""
     sizes = {"fast": (1, (20.0,)), "slow": (3, (10.0,))}

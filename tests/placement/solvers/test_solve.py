@@ -1,4 +1,4 @@
-"""The solvers behind one door: incumbents are kept at the limit and on Stop; a solver that is missing is named."""
+"""Models are solved alike by all solvers; incumbents are kept at the limit and on Stop; a missing solver is named."""
 
 import random
 import sys
@@ -11,7 +11,7 @@ import helix_kit as hk
 from helix_kit.errors import InputError
 from helix_kit.placement.solvers import SOLVERS, SolverSettings, check_solver, solve_model
 
-ITEMS, ROWS, ROOM = 150, 30, 3000
+ITEMS, ROWS, CAPACITY = 150, 30, 3000
 
 
 def knapsack():
@@ -19,19 +19,19 @@ def knapsack():
     rng = random.Random(1)
     model = pyo.ConcreteModel()
     model.take = pyo.Var(range(ITEMS), domain=pyo.Binary)
-    model.worth = pyo.Objective(expr=sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)), sense=pyo.maximize)
-    model.room = pyo.ConstraintList()
+    model.value = pyo.Objective(expr=sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)), sense=pyo.maximize)
+    model.capacity = pyo.ConstraintList()
     for _ in range(ROWS):
-        model.room.add(sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)) <= ROOM)
+        model.capacity.add(sum(rng.randint(10, 99) * model.take[i] for i in range(ITEMS)) <= CAPACITY)
     return model
 
 
 def is_kept(model, solution):
     """The incumbent is loaded, whole, feasible, and worth what the solver says."""
-    assert solution.value == pytest.approx(pyo.value(model.worth))
+    assert solution.value == pytest.approx(pyo.value(model.value))
     assert solution.value > 0
     assert {round(v.value, 9) for v in model.take.values()} <= {0, 1}
-    assert all(pyo.value(row.body) <= ROOM + 1e-6 for row in model.room.values())
+    assert all(pyo.value(row.body) <= CAPACITY + 1e-6 for row in model.capacity.values())
     return True
 
 
@@ -62,7 +62,7 @@ def test_incumbent_is_kept_when_stopped(solver):
     assert is_kept(model, solution)
 
 
-def test_missing_gurobi_is_refused_in_words(monkeypatch):
+def test_missing_gurobi_is_refused_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "gurobipy", None)
     with pytest.raises(InputError, match="pip install gurobipy") as error:
         hk.plan("single24", "llama2-70b", solver="gurobi")
@@ -76,6 +76,6 @@ def test_gurobi_agrees_where_it_is_licensed():
         pytest.skip(str(error))
     model = pyo.ConcreteModel()
     model.x = pyo.Var(domain=pyo.NonNegativeIntegers, bounds=(0, 9))
-    model.most = pyo.Objective(expr=3 * model.x, sense=pyo.maximize)
-    model.room = pyo.Constraint(expr=2 * model.x <= 7)
+    model.value = pyo.Objective(expr=3 * model.x, sense=pyo.maximize)
+    model.capacity = pyo.Constraint(expr=2 * model.x <= 7)
     assert {solve_model(model, SolverSettings(name)).value for name in SOLVERS} == {9.0}
