@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from helix_kit.runtime import RequestFailedError, serve
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
-from helix_kit.runtime.worker.loop import Worker
+from helix_kit.runtime.worker.worker import Worker
 
 PAGE = 16
 
@@ -24,7 +24,10 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
 
     def checked(self: Worker, *arguments: object) -> None:
         original(self, *arguments)  # type: ignore[arg-type]
-        expected = sum(-(-live.table.num_tokens // PAGE) * (live.end - live.start) for live in self._live.values())
+        expected = sum(
+            -(-request.table.num_tokens // PAGE) * (request.end - request.start)
+            for request in self._requests.in_order_of_arrival()
+        )
         seen.append(self._pool.used)
         assert self._pool.used == expected
 

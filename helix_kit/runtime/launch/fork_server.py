@@ -110,7 +110,7 @@ def _preload(model_type: str) -> None:
     importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: F401
 
-    from helix_kit.runtime.worker import loop as worker  # noqa: F401
+    from helix_kit.runtime.worker import worker  # noqa: F401
 
 
 def _run_child(spec: dict[str, Any], lifeline: int) -> None:
@@ -123,7 +123,7 @@ def _run_child(spec: dict[str, Any], lifeline: int) -> None:
         os.dup2(nothing, 0)
         threading.Thread(target=_end_with_server, args=(lifeline,), daemon=True).start()
         from helix_kit.runtime.spec import WorkerSpec
-        from helix_kit.runtime.worker.loop import run_worker
+        from helix_kit.runtime.worker.worker import run_worker
 
         run_worker(WorkerSpec.model_validate(spec))
         status = 0

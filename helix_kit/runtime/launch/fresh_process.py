@@ -17,7 +17,7 @@ def main() -> None:
     # Ctrl-C in a terminal reaches the whole process group; the user's process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from helix_kit.runtime.spec import WorkerSpec
-    from helix_kit.runtime.worker.loop import run_worker
+    from helix_kit.runtime.worker.worker import run_worker
 
     spec = WorkerSpec.model_validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()

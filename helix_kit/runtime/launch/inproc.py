@@ -17,7 +17,7 @@ class InprocWorker:
     """A worker in a thread."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        from helix_kit.runtime.worker.loop import Worker
+        from helix_kit.runtime.worker.worker import Worker
 
         self._worker = Worker(spec)
         self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.name}", daemon=True)

@@ -36,7 +36,7 @@ class _Actor:
         import os
 
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from helix_kit.runtime.worker.loop import run_worker
+        from helix_kit.runtime.worker.worker import run_worker
 
         worker_spec = WorkerSpec.model_validate(spec)
         run_worker(worker_spec.model_copy(update={"host": ray.util.get_node_ip_address()}))

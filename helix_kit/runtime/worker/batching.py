@@ -1,52 +1,74 @@
-"""Which waiting rows go into the next step: decodes first, then prefill chunks, at most one per request."""
+"""Which waiting rows go into the next step: decodes first, then prefill chunks, at most one chunk for each request."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 
 class HasTokens(Protocol):
-    """Waiting work: how many rows it brings."""
+    """A chunk of waiting rows."""
 
     @property
     def tokens(self) -> int:
-        """Rows."""
+        """Number of rows."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """Most that one step takes in."""
+    """Limits of one step: rows, and requests that decode."""
 
     tokens: int = 512
     decode_requests: int = 256
 
 
-W = TypeVar("W", bound=HasTokens)
+R = TypeVar("R", bound=Hashable)
+C = TypeVar("C", bound=HasTokens)
 
 
-def choose(waiting: Iterable[tuple[int, deque[W]]], limits: StepLimits) -> list[tuple[int, W]]:
-    """Take the next step's work out of the queues, which are given per request in order of arrival.
+def take_next_step(waiting: Iterable[tuple[R, deque[C]]], limits: StepLimits) -> list[tuple[R, C]]:
+    """Take the next step's chunks out of their queues.
 
-    Decodes go first, since each of them is a user waiting for one token. Prefill chunks fill what is left of the
-    token budget, in order of arrival; a chunk larger than the whole budget runs alone rather than never.
+    Decodes go first, since a user waits for each of their tokens. Prefill chunks fill the rest of the token budget in
+    the order of the requests. A chunk larger than the whole budget runs alone; otherwise it would never run.
+
+    Parameters
+    ----------
+    waiting
+        Each request with the queue of its chunks, the oldest request first. The chosen chunks are removed.
+    limits
+        Limits of the step.
+
+    Returns
+    -------
+    (request, chunk) pairs, the decodes first.
+
+    Examples
+    --------
+    >>> class Chunk(int):
+    ...     tokens = property(int)
+    >>> queues = {"a": deque([Chunk(300), Chunk(1)]), "b": deque([Chunk(1)]), "c": deque([Chunk(300)])}
+    >>> take_next_step(queues.items(), StepLimits(tokens=512))
+    [('b', 1), ('a', 300)]
+    >>> take_next_step(queues.items(), StepLimits(tokens=512))
+    [('a', 1), ('c', 300)]
     """
     queues = [(request, queue) for request, queue in waiting if queue]
-    chosen: list[tuple[int, W]] = []
+    chosen: list[tuple[R, C]] = []
     budget = limits.tokens
     for request, queue in queues:
         if queue[0].tokens == 1 and len(chosen) < limits.decode_requests and budget > 0:
             chosen.append((request, queue.popleft()))
             budget -= 1
-    taken = {request for request, _ in chosen}
+    decoding = {request for request, _ in chosen}
     for request, queue in queues:
-        if request in taken or not queue or queue[0].tokens == 1:
+        if request in decoding or not queue or queue[0].tokens == 1:
             continue
         if queue[0].tokens <= budget or not chosen:
-            work = queue.popleft()
-            chosen.append((request, work))
-            budget -= work.tokens
+            chunk = queue.popleft()
+            chosen.append((request, chunk))
+            budget -= chunk.tokens
     return chosen

@@ -1,47 +1,67 @@
-"""Keys and values of live requests in pages of 16 tokens of one layer.
+"""Keys and values of a worker's requests, in pages of 16 tokens of one layer.
 
-A page belongs to one layer of one request, so the count is exact also when a request uses only a part of the
-node's layers (partial inference), and a node's capacity in layer-tokens is its number of pages times 16.
+A page belongs to one layer of one request. So the count is exact even if a request uses only a part of the worker's
+layers (partial inference), and the capacity in layer-tokens is the number of pages times 16.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from helix_kit.errors import HelixKitError
+from helix_kit.scheduling.kv_budget import PAGE_TOKENS
 
 if TYPE_CHECKING:
     import torch
 
-PAGE_TOKENS = 16
+__all__ = ["PAGE_TOKENS", "BlockTable", "OutOfPagesError", "PagePool", "PagedRows", "pages_for"]
 
 
 class OutOfPagesError(HelixKitError):
-    """More pages were asked for than are free: admission has miscounted, which is a defect of ours."""
+    """More pages were asked for than are free. The coordinator admits requests so that this never happens."""
 
 
 def pages_for(tokens: int, num_layers: int) -> int:
-    """Pages that `tokens` of one request take in `num_layers` layers."""
+    """Pages that `tokens` tokens of one request take in `num_layers` layers.
+
+    >>> pages_for(tokens=17, num_layers=3)
+    6
+    """
     return -(-tokens // PAGE_TOKENS) * num_layers
 
 
 class PagePool:
-    """All pages of one worker: `keys` and `values` of shape (pages + 1, 16, kv heads, head dim)."""
+    """All pages of one worker.
+
+    `keys` and `values` have the shape (num_pages + 1, 16, kv heads, head dim). The last page is never given out; it
+    stays zero and pads block tables (`padding_page`).
+
+    Examples
+    --------
+    >>> import torch
+    >>> pool = PagePool(4, num_kv_heads=1, head_dim=8, dtype=torch.float32, device=torch.device("cpu"))
+    >>> table = BlockTable(num_layers=2)
+    >>> table.grow(pool, tokens=5)
+    >>> pool.used, table.pages.tolist()
+    (2, [[0], [1]])
+    >>> table.release(pool)
+    >>> pool.used
+    0
+    """
 
     def __init__(
         self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        # One page more than can be taken: it pads block tables, and stays zero.
         shape = (num_pages + 1, PAGE_TOKENS, num_kv_heads, head_dim)
         self.keys = _zeros(shape, dtype, device)
         self.values = _zeros(shape, dtype, device)
         self.num_pages = num_pages
-        # Returned pages are used again before fresh ones, so that touched memory stays small.
+        # Returned pages are used again before new ones, so that little memory is ever written.
         self._returned: list[int] = []
         self._fresh = 0
-        """Pages from here on have never been used."""
+        """Pages from this number on have never been used."""
 
     @property
     def used(self) -> int:
@@ -49,7 +69,7 @@ class PagePool:
         return self._fresh - len(self._returned)
 
     def take(self, count: int) -> list[int]:
-        """`count` free pages; raises OutOfPagesError and takes none when there are fewer."""
+        """Take `count` free pages. Raises OutOfPagesError, and takes none, if fewer are free."""
         free = self.num_pages - self.used
         if count > free:
             raise OutOfPagesError(f"{count} pages needed, {free} of {self.num_pages} free")
@@ -62,7 +82,7 @@ class PagePool:
         return [*taken, *range(first, self._fresh)]
 
     def _clear(self, pages: list[int]) -> None:
-        """Wipe what an earlier request left: attention multiplies what it must not see by 0, and 0 x NaN is NaN."""
+        """Set pages to zero: attention multiplies masked values by 0, and 0 x NaN of an earlier request is NaN."""
         import torch
 
         index = torch.tensor(pages, dtype=torch.long, device=self.keys.device)
@@ -80,7 +100,7 @@ class PagePool:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros; on a CPU in memory that is only taken when it is first written."""
+    """Zeros. On a CPU the memory is only taken when it is first written, as `numpy.zeros` does it."""
     import torch
 
     if device.type != "cpu":
@@ -91,14 +111,14 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 class BlockTable:
-    """The pages of one request on one worker: `pages` of shape (layers, pages per layer), filled as it grows."""
+    """The pages of one request on one worker: `pages` has the shape (layers, pages per layer)."""
 
     def __init__(self, num_layers: int) -> None:
         self.num_tokens = 0
         self.pages = np.empty((num_layers, 0), dtype=np.int64)
 
     def grow(self, pool: PagePool, tokens: int) -> None:
-        """Make room for `tokens` more in every layer, and count them."""
+        """Add `tokens` to the request, and take the pages that they need in every layer."""
         self.num_tokens += tokens
         num_layers, have = self.pages.shape
         more = -(-self.num_tokens // PAGE_TOKENS) - have
@@ -107,12 +127,23 @@ class BlockTable:
             self.pages = np.concatenate([self.pages, new], axis=1)
 
     def release(self, pool: PagePool) -> None:
-        """Give all pages back."""
+        """Return all pages to the pool."""
         pool.give_back(self.pages.ravel().tolist())
         self.pages = np.empty((len(self.pages), 0), dtype=np.int64)
         self.num_tokens = 0
 
     def slots(self, start: int, stop: int) -> np.ndarray:
-        """Flat slot of each token in [start, stop) in every layer: shape (layers, stop - start)."""
+        """Slots (page x 16 + place in the page) of the tokens [start, stop): shape (layers, stop - start)."""
         positions = np.arange(start, stop)
         return self.pages[:, positions // PAGE_TOKENS] * PAGE_TOKENS + positions % PAGE_TOKENS
+
+
+class PagedRows(NamedTuple):
+    """Rows of one request in one segment of a step's layers, and where their keys and values lie."""
+
+    table: BlockTable
+    layer_offset: int
+    """Index of the segment's first layer in `table`."""
+    position: int
+    """Position of the first row in the request."""
+    tokens: int

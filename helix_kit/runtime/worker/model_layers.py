@@ -1,29 +1,30 @@
-"""The layers [start, end) of a model, and nothing else of it, run on ragged batches.
+"""The layers [start, end) of a model, run on ragged batches. Nothing else of the model is loaded.
 
-The model's own Hugging Face code is built without memory (on the meta device), the layers of the range keep
-their global index and get their weights from the checkpoint, and the rest is dropped. The first range also holds
-the embedding, the last one the final norm and the output projection.
+The model's own Hugging Face code is built without memory (on the meta device). The layers of the range keep their index
+in the model and get their weights from the checkpoint; the other layers are dropped. The first range also holds the
+embedding, the last one the final norm and the output projection.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
-from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
 
-@dataclass
+@dataclass(slots=True)
 class RequestRows:
-    """What one request brings to a step: `hidden` (tokens, hidden size) at `position`, for layers [start, end)."""
+    """Rows of one request in a step: `hidden` (tokens, hidden size) from `position` on, for layers [start, end)."""
 
     table: BlockTable
     hidden: torch.Tensor
@@ -33,27 +34,32 @@ class RequestRows:
 
     @property
     def tokens(self) -> int:
-        """Rows of this request in the step."""
+        """Number of rows."""
         return len(self.hidden)
 
 
-Segment = tuple[int, int, list[int]]
-"""First layer, end, and which of a step's requests pass through these layers."""
+class LayerSegment(NamedTuple):
+    """Layers [start, end) of a step, all of which the same requests pass through."""
+
+    start: int
+    end: int
+    requests: list[int]
+    """Indices of these requests in the step."""
 
 
-def segments(ranges: list[tuple[int, int]]) -> list[Segment]:
-    """Split overlapping layer ranges at every boundary: (first layer, end, indices of the ranges that cover it).
+def layer_segments(ranges: Sequence[tuple[int, int]]) -> list[LayerSegment]:
+    """Split overlapping layer ranges [start, end) at every boundary.
 
-    >>> segments([(0, 8), (4, 8)])
-    [(0, 4, [0]), (4, 8, [0, 1])]
+    >>> layer_segments([(0, 8), (4, 8)])
+    [LayerSegment(start=0, end=4, requests=[0]), LayerSegment(start=4, end=8, requests=[0, 1])]
     """
-    bounds = sorted({bound for span in ranges for bound in span})
-    parts = []
-    for first, end in itertools.pairwise(bounds):
-        active = [i for i, (a, b) in enumerate(ranges) if a <= first and end <= b]
-        if active:
-            parts.append((first, end, active))
-    return parts
+    boundaries = sorted({boundary for layer_range in ranges for boundary in layer_range})
+    segments = []
+    for start, end in itertools.pairwise(boundaries):
+        requests = [i for i, (first, stop) in enumerate(ranges) if first <= start and end <= stop]
+        if requests:
+            segments.append(LayerSegment(start, end, requests))
+    return segments
 
 
 class ModelLayers:
@@ -98,9 +104,9 @@ class ModelLayers:
                 checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
             )
             cpu_linear.replace_linear_layers(layer)
-        # Built afresh: its tables are buffers without a checkpoint entry, and meta has none.
+        # Built again on the device: its tables are not in the checkpoint, and meta tensors hold no data.
         self._rotary = type(base.rotary_emb)(config).to(self.device)
-        # On a CPU as the file has it: rows are read where the file is mapped, which takes no memory of this process.
+        # On a CPU the embedding keeps the file's dtype: its rows are read from the mapped file, which takes no memory.
         raw = None if self.device.type == "cpu" else self.dtype
         self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if start == 0 else None
         self._norm: torch.nn.Module | None = None
@@ -146,36 +152,54 @@ class ModelLayers:
         return self._head(self._norm(hidden))
 
     @torch.inference_mode()
-    def run(self, pool: PagePool, batch: list[RequestRows], parts: list[Segment] | None = None) -> list[torch.Tensor]:
-        """Hidden states of each request after its last layer here, in batch order.
+    def run(
+        self, pool: PagePool, batch: Sequence[RequestRows], segments: Sequence[LayerSegment] | None = None
+    ) -> list[torch.Tensor]:
+        """Hidden states of each request after its last layer here, in the order of `batch`.
 
-        The requests may cover different parts of the range. Their block tables must already have room
-        (`BlockTable.grow`) for the rows. `parts` are the batch's `segments`, where the caller has them.
+        The requests may cover different parts of the layer range. Their block tables must already have room for the
+        rows (`BlockTable.grow`). `segments` are the `layer_segments` of `batch`, if the caller has computed them.
         """
         hidden = [rows.hidden for rows in batch]
-        for first, end, active in parts or segments([(rows.start, rows.end) for rows in batch]):
-            members = [batch[i] for i in active]
+        for segment in segments or layer_segments([(rows.start, rows.end) for rows in batch]):
+            present = [batch[i] for i in segment.requests]
             layout = attention.lay_out(
                 pool,
-                first,
-                end - first,
-                [(m.table, first - m.start, m.position, m.tokens) for m in members],
+                segment.start,
+                segment.end - segment.start,
+                [PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens) for rows in present],
                 self.backend,
             )
-            x = hidden[active[0]] if len(active) == 1 else torch.cat([hidden[i] for i in active])
-            x = self._run_layers(x.unsqueeze(0), first, end, members, layout)[0]
-            for i, part in zip(active, x.split([m.tokens for m in members])):
-                hidden[i] = part
+            inputs = [hidden[i] for i in segment.requests]
+            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+            x = self._run_layers(x.unsqueeze(0), segment, present, layout)[0]
+            for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
+                hidden[i] = rows
         return hidden
 
     def _run_layers(
-        self, x: torch.Tensor, first: int, end: int, members: list[RequestRows], layout: attention.StepLayout
+        self, x: torch.Tensor, segment: LayerSegment, present: Sequence[RequestRows], layout: attention.StepLayout
     ) -> torch.Tensor:
-        positions = torch.cat([torch.arange(m.position, m.position + m.tokens) for m in members])
+        positions = torch.cat([torch.arange(rows.position, rows.position + rows.tokens) for rows in present])
         positions = to_device(positions, self.device).unsqueeze(0)
         rotary = self._rotary(x, positions)
-        for index in range(first, end):
+        for index in range(segment.start, segment.end):
             x = self._layers[index - self.start](
                 x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
             )
         return x
+
+    @torch.inference_mode()
+    def warm_up(self, pool: PagePool) -> None:
+        """Run one prefill and one decode, so that the first request does not wait for one-time set-up.
+
+        A GPU loads its libraries then. FlashInfer compiles its kernels when they are first used, which takes minutes.
+        """
+        table = BlockTable(self.end - self.start)
+        for position, tokens in ((0, 2), (2, 1)):
+            hidden = torch.zeros(tokens, self.hidden_size, dtype=self.dtype, device=self.device)
+            table.grow(pool, tokens)
+            [result] = self.run(pool, [RequestRows(table, hidden, position, self.start, self.end)])
+            if self.end == self.num_layers:
+                self.logits(result[-1:])
+        table.release(pool)

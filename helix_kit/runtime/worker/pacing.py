@@ -1,57 +1,67 @@
-"""Making one machine behave as another: a step is padded to the time that the emulated kind's profile gives.
+"""Emulation of another machine's speed: each step is padded to the time that the emulated machine's profile gives.
 
-Arithmetic, batching and traffic are real; only the length of each step is the profile's (times `time_scale`). A step
-that takes longer than its profile cannot be padded: it is an overrun, and a run with many of them says little about
-the emulated machines.
+Arithmetic, batching and traffic are real. Only the length of each step is the profile's, times `time_scale`. A step
+that takes longer than its profile says cannot be padded; it is counted as an overrun. A run with many overruns says
+little about the emulated machine.
 """
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from helix_kit.profiles.profile import Profile
 
 TOLERANCE = 1.02
-"""A step within 2 % of its profile's time is on time."""
+"""A step is an overrun if it takes more than 1.02 times its profile's time."""
+MAX_PAUSE_S = 0.05
+"""A pause of the loop up to which the next step counts as following without a pause."""
+
+
+class SegmentLoad(NamedTuple):
+    """Work of a step in one segment of layers, through which the same requests pass."""
+
+    num_layers: int
+    prefill_tokens: int
+    decode_requests: int
 
 
 class Pacer:
-    """Pads steps of one worker; `profile` None lets steps take what they take."""
+    """Pads the steps of one worker and counts them. Without a `profile`, steps are counted but not padded."""
 
     def __init__(self, profile: Profile | None, time_scale: float = 1.0) -> None:
         self._profile, self._scale = profile, time_scale
-        self._due = 0.0
+        self._due_s = 0.0
+        """When the last step was due to end."""
         self.steps = self.overruns = 0
         self.busy_s = self.overrun_s = 0.0
 
     def begin(self, back_to_back: bool) -> float:
         """Start of the next step, in seconds of the monotonic clock.
 
-        A step that follows another without a pause starts when that one was due: the loop's own overhead (taking
-        messages in, sleeping a little too long) is then inside the padded time instead of on top of it.
+        A step that follows another without a pause starts when the other was due to end. The time that the loop itself
+        takes (to take messages in, or by sleeping a little too long) is then part of the padded time.
         """
-        now = time.monotonic()
-        return self._due if back_to_back and self._profile is not None and now - self._due < 0.05 else now
+        now_s = time.monotonic()
+        follows = back_to_back and self._profile is not None and now_s - self._due_s < MAX_PAUSE_S
+        return self._due_s if follows else now_s
 
-    def finish(self, began: float, segments: list[tuple[int, int, int]]) -> None:
-        """Wait until the step that `began` is due.
-
-        `segments` lists (layers, prefill tokens, decode requests) of each part of the step.
-        """
-        now = time.monotonic()
+    def finish(self, began_s: float, segments: list[SegmentLoad]) -> None:
+        """Wait until the step that began at `began_s` is due to end."""
+        now_s = time.monotonic()
         self.steps += 1
         if self._profile is None:
-            self.busy_s += now - began
-            self._due = now
+            self.busy_s += now_s - began_s
+            self._due_s = now_s
             return
         step_s = sum(n * self._profile.step_ms(prefill, decode) for n, prefill, decode in segments)
         step_s *= self._scale / 1e3
-        due = began + step_s
-        if now > began + step_s * TOLERANCE:
+        due_s = began_s + step_s
+        if now_s > began_s + step_s * TOLERANCE:
             self.overruns += 1
-            self.overrun_s += now - due
-            due = now
-        elif due > now:
-            time.sleep(due - now)
-        self.busy_s += due - began
-        self._due = due
+            self.overrun_s += now_s - due_s
+            due_s = now_s
+        elif due_s > now_s:
+            time.sleep(due_s - now_s)
+        self.busy_s += due_s - began_s
+        self._due_s = due_s

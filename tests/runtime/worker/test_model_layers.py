@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -15,7 +18,7 @@ from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import attention  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
-from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments  # noqa: E402
 
 TOLERANCE = 1e-4
 
@@ -209,3 +212,24 @@ def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> Non
 
     for broken_first in (True, False):
         assert (run_beside(broken_first) - theirs[-1:]).abs().max() <= TOLERANCE
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=8))
+def test_segments_cover_each_range_once(spans: list[tuple[int, int]]) -> None:
+    ranges = [(start, start + length) for start, length in spans]
+    seen: Counter[tuple[int, int]] = Counter()
+    last = 0
+    for first, end, active in layer_segments(ranges):
+        assert last <= first < end
+        last = end
+        seen.update((i, layer) for i in active for layer in range(first, end))
+    assert seen == Counter((i, layer) for i, (a, b) in enumerate(ranges) for layer in range(a, b))
+
+
+def test_warming_up_leaves_nothing(tiny_llama: Path) -> None:
+    """What workers on GPUs do before they report: all layers of the model, and layers in its middle."""
+    for start, end in ((0, 6), (2, 4)):
+        layers = ModelLayers(Checkpoint(tiny_llama), start, end)
+        pool = layers.new_pool(6)
+        layers.warm_up(pool)
+        assert pool.used == 0

@@ -6,11 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
 from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
-from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.worker.loop import Worker  # noqa: E402
-from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
 from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
@@ -38,17 +34,3 @@ def test_a_tensor_survives_the_wire(dtype) -> None:
     data, name = to_wire(rows)
     assert data.nbytes == rows.numel() * dtype.itemsize
     assert torch.equal(from_wire(RunMessage([WorkItem(1, 0, 0, 4, False)], name, (4, 3), data)), rows)
-
-
-def test_warming_up_leaves_nothing(tiny_llama) -> None:
-    """What workers on GPUs do before they report: both ends of the model, and a part between."""
-    checkpoint = Checkpoint(tiny_llama)
-    for start, end in ((0, 6), (2, 4)):
-        spec = WorkerSpec(
-            name="a", weights=str(tiny_llama), start=start, end=end, num_pages=6, coordinator="tcp://x", key_hex="00"
-        )
-        worker = Worker(spec)
-        worker._stage = ModelLayers(checkpoint, start, end)
-        worker._pool = worker._stage.new_pool(6)
-        worker._warm_up()
-        assert worker._pool.used == 0

@@ -1,0 +1,154 @@
+"""The requests that a worker knows, with the rows of theirs that wait for a step.
+
+A worker learns of a request from its first item, which says where the request comes from and where it goes next. It
+forgets a request when the coordinator frees it. Late items of an attempt that was freed are recognised by their epoch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+
+import msgspec
+import torch
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.runtime.transport.messages import RequestEpoch, WorkItem
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.worker.sampling import SamplingParams
+
+MAX_FREED_EPOCHS = 2048
+"""Freed requests whose epoch is remembered."""
+
+
+@dataclass(slots=True)
+class WaitingRows:
+    """Rows of one request that wait for a step: `item` describes them."""
+
+    item: WorkItem
+    rows: torch.Tensor
+    """Token ids (tokens,) or hidden states (tokens, hidden size), on the host."""
+    arrived_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Number of rows."""
+        return self.item.tokens
+
+
+@dataclass(slots=True, eq=False)
+class WorkerRequest:
+    """One attempt at a request, as a worker knows it: it runs layers [start, end) here."""
+
+    id: int
+    epoch: int
+    start: int
+    end: int
+    source: str
+    """Worker or coordinator that sends the request's rows."""
+    next_endpoint: str | None
+    """Endpoint of the next stage's worker; None if this is the last stage."""
+    next_worker: str
+    """Worker of the next stage, or the coordinator."""
+    sampling: SamplingParams
+    table: BlockTable
+    waiting: deque[WaitingRows] = field(default_factory=deque)
+    received: int = 0
+    """Rows that have arrived so far; the next item must start at this position."""
+
+    @property
+    def takes_token_ids(self) -> bool:
+        """Whether the rows arrive as token ids rather than hidden states."""
+        return self.start == 0
+
+
+class RequestTable:
+    """All requests of one worker.
+
+    Parameters
+    ----------
+    worker
+        Name of the worker, as routes spell it.
+    start, end
+        The worker's layers [start, end).
+    num_layers
+        Layers of the whole model.
+    pool
+        Pages of the worker. Those of a request return to it when the request is freed.
+    """
+
+    def __init__(self, worker: str, start: int, end: int, num_layers: int, pool: PagePool) -> None:
+        self._worker, self._start, self._end, self._num_layers = worker, start, end, num_layers
+        self._pool = pool
+        self._requests: dict[int, WorkerRequest] = {}
+        self._freed: OrderedDict[int, int] = OrderedDict()
+        """Request -> highest epoch that was freed."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def in_order_of_arrival(self) -> list[WorkerRequest]:
+        """All requests, the oldest first."""
+        return list(self._requests.values())
+
+    def has_waiting_rows(self) -> bool:
+        """Whether rows of any request wait for a step."""
+        return any(request.waiting for request in self._requests.values())
+
+    def accept(self, item: WorkItem, *, is_token_ids: bool) -> WorkerRequest | None:
+        """The request that `item` belongs to; a new one for the first item of an attempt.
+
+        Returns None for an item that cannot be used: it is late, it does not continue what has arrived, or its route
+        does not lead through this worker's layers.
+        """
+        if item.epoch <= self._freed.get(item.request, -1):
+            return None
+        request = self._requests.get(item.request)
+        if request is not None and request.epoch < item.epoch:
+            self._drop(request)
+            request = None
+        if request is None:
+            request = self._new_request(item)
+            if request is None or request.takes_token_ids != is_token_ids:
+                return None
+            self._requests[item.request] = request
+        continues = item.epoch == request.epoch and item.position == request.received
+        return request if continues and is_token_ids == request.takes_token_ids else None
+
+    def free(self, freed: RequestEpoch) -> None:
+        """Drop a request up to this epoch, return its pages, and ignore its items from now on."""
+        request = self._requests.get(freed.request)
+        if request is not None and request.epoch <= freed.epoch:
+            self._drop(request)
+        self._freed[freed.request] = max(freed.epoch, self._freed.get(freed.request, -1))
+        while len(self._freed) > MAX_FREED_EPOCHS:
+            self._freed.popitem(last=False)
+
+    def _drop(self, request: WorkerRequest) -> None:
+        request.table.release(self._pool)
+        del self._requests[request.id]
+
+    def _new_request(self, item: WorkItem) -> WorkerRequest | None:
+        if item.position != 0 or item.route is None or item.sampling is None:
+            return None
+        own_stages = [i for i, stage in enumerate(item.route) if stage.node == self._worker]
+        if len(own_stages) != 1:
+            return None
+        [index] = own_stages
+        stage = item.route[index]
+        following = item.route[index + 1] if index + 1 < len(item.route) else None
+        if not self._start <= stage.start < stage.end <= self._end:
+            return None
+        if (following is None) != (stage.end == self._num_layers):
+            return None
+        return WorkerRequest(
+            id=item.request,
+            epoch=item.epoch,
+            start=stage.start,
+            end=stage.end,
+            source=item.route[index - 1].node if index else COORDINATOR,
+            next_endpoint=following.endpoint if following else None,
+            next_worker=following.node if following else COORDINATOR,
+            sampling=SamplingParams(*msgspec.structs.astuple(item.sampling)),
+            table=BlockTable(stage.end - stage.start),
+        )

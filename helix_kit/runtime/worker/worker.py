@@ -1,0 +1,278 @@
+"""A worker: it holds the layers of one node, runs steps over the rows that have arrived, and passes the rows on.
+
+Its loop takes in all messages, chooses at most one chunk of each request within the step's budget, and runs the step.
+Then it sends hidden states to the next stage of each request; on the last stage it samples tokens and sends them to the
+coordinator. The class is the same under every launcher, as a process or as a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from typing import Any
+
+import zmq
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.runtime import device_memory
+from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.transport.messages import (
+    MAX_HOPS,
+    FailedMessage,
+    ForgetMessage,
+    FreedMessage,
+    FreeMessage,
+    HeartbeatMessage,
+    Message,
+    ReadyMessage,
+    RunMessage,
+    SampledToken,
+    StopMessage,
+    TokensMessage,
+    WorkerCounters,
+)
+from helix_kit.runtime.transport.shaping import CardInbox, Shaper
+from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
+from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.worker.batching import StepLimits, take_next_step
+from helix_kit.runtime.worker.model_layers import ModelLayers
+from helix_kit.runtime.worker.pacing import Pacer
+from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.step import (
+    NextStageMessage,
+    StepEntry,
+    load_entries,
+    messages_to_next_stages,
+    run_entries,
+    sample_tokens,
+)
+from helix_kit.runtime.worker.wire_tensors import from_wire
+
+IDLE_POLL_S = 0.1
+LINGER_SHARE = 0.05
+"""Share of the last step's time for which the next step waits for rows that are on their way back."""
+MAX_LINGER_S = 0.01
+TOKEN_BYTES = 8.0
+"""Declared size of one token on its way to the coordinator."""
+
+
+class Worker:
+    """The worker of one node, or one of several workers of a node.
+
+    Parameters
+    ----------
+    spec
+        Layers, weights, device, limits and the endpoint of the coordinator.
+    own_process
+        Whether the worker has a process of its own. Only then it changes settings of the whole process.
+    """
+
+    def __init__(self, spec: WorkerSpec, *, own_process: bool = False) -> None:
+        self.spec, self._own_process = spec, own_process
+        self._sender = (spec.name, spec.generation)
+        self._halt = threading.Event()
+        self._key = bytes.fromhex(spec.key_hex)
+        self._curve = None
+        if spec.curve_public and spec.curve_secret:
+            self._curve = CurveKeys(spec.curve_public.encode(), spec.curve_secret.encode())
+        self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
+        self._pacer = Pacer(spec.profile, spec.time_scale)
+        self._shaper: Shaper | None = None
+        self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
+        self._awaited: set[int] = set()
+        """Requests whose token went out with the last step and whose next row comes straight back to this worker."""
+        self._linger_until_s = 0.0
+        self._hops: dict[str, tuple[float, int]] = {}
+        """By sender, since the last heartbeat: seconds that chunks spent here, and the number of chunks."""
+
+    def halt(self) -> None:
+        """Make `run` return soon without telling the coordinator, as if the process had died."""
+        self._halt.set()
+
+    def run(self) -> None:
+        """Load the layers, report to the coordinator, and serve until a `StopMessage` arrives."""
+        spec = self.spec
+        context: zmq.Context[Any] = zmq.Context()
+        self._inbox = Inbox(context, self._key, host=spec.host, keys=self._curve)
+        self._outbox = Outbox(context, self._key, keys=self._curve)
+        self._arrivals: Inbox | CardInbox = self._inbox
+        if spec.links is not None:
+            make_outbox = functools.partial(Outbox, context, self._key, keys=self._curve)
+            self._shaper = Shaper(make_outbox, spec.links, spec.time_scale, spec.card_bytes_per_s)
+            self._arrivals = CardInbox(self._inbox, spec.card_bytes_per_s, spec.bytes_per_token, spec.time_scale)
+        beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
+        try:
+            device_memory.prepare(spec, own_process=self._own_process)
+            self._model = ModelLayers(
+                Checkpoint(spec.weights),
+                spec.start,
+                spec.end,
+                dtype=spec.dtype,
+                device=spec.device,
+                attention_backend=spec.attention,
+            )
+            self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
+            if self._model.device.type == "cuda":
+                self._model.warm_up(self._pool)
+            self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool)
+            self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
+            beating.start()
+            self._serve()
+        except Exception as error:
+            self._tell(FailedMessage(*self._sender, f"{type(error).__name__}: {error}"[:4000]))
+            raise
+        finally:
+            self._halt.set()
+            if beating.is_alive():
+                beating.join()
+            if self._shaper is not None:
+                self._shaper.close()
+            self._inbox.close()
+            self._outbox.flush_and_close()
+            context.term()
+
+    def _tell(self, message: Message) -> None:
+        # A coordinator whose queue is full is gone; then this worker has nothing to do any more.
+        with contextlib.suppress(PeerLostError):
+            self._outbox.send(self.spec.coordinator, message)
+
+    def _beat(self, context: zmq.Context[Any]) -> None:
+        """Send heartbeats. They come from a thread, since a step may take longer than the time between two of them."""
+        outbox = Outbox(context, self._key, keys=self._curve)
+        # All workers of a machine send at the same moments, so the coordinator wakes up once for all of them.
+        period_s = self.spec.heartbeat_s
+        while not self._halt.wait(period_s - time.monotonic() % period_s):
+            hops, self._hops = self._hops, {}
+            means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_HOPS]}
+            with contextlib.suppress(PeerLostError):
+                outbox.send(self.spec.coordinator, HeartbeatMessage(*self._sender, self._counters(), means_s))
+        outbox.flush_and_close(0)
+
+    def _counters(self) -> WorkerCounters:
+        pacer, dropped = self._pacer, self._inbox.dropped
+        return WorkerCounters(
+            pages_used=self._pool.used,
+            requests=len(self._requests),
+            steps=pacer.steps,
+            overruns=pacer.overruns,
+            overrun_s=pacer.overrun_s,
+            busy_s=pacer.busy_s,
+            prefill_tokens=self._prefill_tokens,
+            decode_tokens=self._decode_tokens,
+            pages_peak=self._pages_peak,
+            malformed=dropped.malformed,
+            foreign=dropped.foreign,
+            stale=dropped.stale,
+            cpu_s=time.process_time(),
+        )
+
+    def _serve(self) -> None:
+        back_to_back = False
+        while not self._halt.is_set():
+            idle = not self._requests.has_waiting_rows()
+            linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
+            for message in self._arrivals.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
+                if isinstance(message, StopMessage):
+                    return
+                self._take(message)
+            if self._awaited and time.monotonic() < self._linger_until_s:
+                continue
+            waiting = ((request, request.waiting) for request in self._requests.in_order_of_arrival())
+            chosen = take_next_step(waiting, self._limits)
+            if chosen:
+                self._step(chosen, back_to_back and not idle)
+            back_to_back = bool(chosen)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, RunMessage):
+            self._take_rows(message)
+        elif isinstance(message, FreeMessage):
+            for freed in message.requests:
+                self._awaited.discard(freed.request)
+                self._requests.free(freed)
+            self._tell(FreedMessage(*self._sender, message.requests))
+        elif isinstance(message, ForgetMessage):
+            self._outbox.forget(message.endpoint)
+            if self._shaper is not None:
+                self._shaper.forget(message.endpoint)
+        else:
+            self._inbox.dropped.malformed += 1
+
+    def _take_rows(self, message: RunMessage) -> None:
+        is_token_ids = message.dtype == "int32"
+        if message.shape[1:] != (() if is_token_ids else (self._model.hidden_size,)):
+            self._inbox.dropped.malformed += 1
+            return
+        rows, at, now_s = from_wire(message), 0, time.monotonic()
+        for item in message.items:
+            own_rows = rows[at : at + item.tokens]
+            at += item.tokens
+            request = self._requests.accept(item, is_token_ids=is_token_ids)
+            if request is None:
+                self._inbox.dropped.stale += 1
+                continue
+            self._awaited.discard(item.request)
+            request.received += item.tokens
+            request.waiting.append(WaitingRows(item, own_rows, now_s))
+
+    def _step(self, chosen: list[tuple[WorkerRequest, WaitingRows]], back_to_back: bool) -> None:
+        began_s = self._pacer.begin(back_to_back)
+        entries = load_entries(self._model, chosen)
+        loads = run_entries(self._model, self._pool, entries)
+        self._pages_peak = max(self._pages_peak, self._pool.used)
+        tokens = sample_tokens(self._model, entries)
+        outgoing = messages_to_next_stages(entries)
+        self._pacer.finish(began_s, loads)
+        self._count_rows(entries)
+        for to_next in outgoing:
+            self._send_rows(to_next)
+        if tokens:
+            self._send_tokens(tokens)
+            if self._shaper is None and self.spec.profile is None:
+                self._await_next_rows(began_s, tokens, entries)
+
+    def _count_rows(self, entries: list[StepEntry]) -> None:
+        now_s, hops = time.monotonic(), self._hops
+        for entry in entries:
+            tokens = entry.item.tokens
+            if tokens > 1:
+                self._prefill_tokens += tokens
+            else:
+                self._decode_tokens += 1
+            spent_s, count = hops.get(entry.request.source, (0.0, 0))
+            hops[entry.request.source] = (spent_s + now_s - entry.arrived_s, count + 1)
+
+    def _send_rows(self, to_next: NextStageMessage) -> None:
+        if self._shaper is not None:
+            size = to_next.message.shape[0] * self.spec.bytes_per_token
+            self._shaper.send(to_next.worker, size, to_next.endpoint, to_next.message)
+            return
+        # A peer whose queue is full is dead. The coordinator notices that and restarts its requests.
+        with contextlib.suppress(PeerLostError):
+            self._outbox.send(to_next.endpoint, to_next.message)
+
+    def _send_tokens(self, tokens: list[SampledToken]) -> None:
+        message = TokensMessage(*self._sender, tokens)
+        if self._shaper is not None:
+            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, message)
+        else:
+            self._tell(message)
+
+    def _await_next_rows(self, began_s: float, tokens: list[SampledToken], entries: list[StepEntry]) -> None:
+        """Let the next step wait a moment for rows that the coordinator sends straight back.
+
+        Without this the requests of a worker that holds all layers fall into two halves. Each half computes while the
+        tokens of the other are under way, so twice as many steps are run. A paced worker keeps to its profile instead.
+        """
+        whole = {entry.request.id for entry in entries if entry.request.takes_token_ids}
+        self._awaited = {token.request for token in tokens} & whole
+        now_s = time.monotonic()
+        self._linger_until_s = now_s + min(MAX_LINGER_S, LINGER_SHARE * (now_s - began_s))
+
+
+def run_worker(spec: WorkerSpec) -> None:
+    """Run a worker that has this process to itself, until it is told to stop."""
+    Worker(spec, own_process=True).run()
