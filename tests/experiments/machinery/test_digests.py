@@ -10,7 +10,7 @@ from helix_kit.experiments.machinery import catalogue, digests
 pytest.importorskip("matplotlib")
 
 
-def test_digest_follows_imports_by_room():
+def test_digest_follows_imports_by_folder():
     trace = {
         p.relative_to(digests.PACKAGE).as_posix()
         for p in digests.sources_of("helix_kit.experiments.figures.trace", False)
@@ -20,7 +20,7 @@ def test_digest_follows_imports_by_room():
         p.relative_to(digests.PACKAGE).as_posix()
         for p in digests.sources_of("helix_kit.experiments.figures.planning", False)
     }
-    # HiGHS is loaded by name at run time: the room counts as a whole.
+    # The solver is chosen at run time, so the folder counts as a whole.
     assert {"placement/solvers/highs.py", "flow/network.py", "profiles/throughput.py"} <= planning
     assert not any(p.startswith(("runtime/", "widgets/", "cli/", "plots/")) for p in planning)
     drawn = {
@@ -31,16 +31,16 @@ def test_digest_follows_imports_by_room():
     assert "placement/solvers/highs.py" not in drawn
 
 
-def _rooms(name):
-    """Top folders and modules of the package whose change runs the experiment again."""
+def _folders(name):
+    """Folders and modules of the package whose change makes the experiment stale."""
     sources = digests.sources_of(catalogue.experiment_named(name).compute.__module__, False)
     return {p.relative_to(digests.PACKAGE).parts[0].removesuffix(".py") for p in sources}
 
 
 @pytest.mark.parametrize(
-    ("name", "rooms"),
+    ("name", "folders"),
     [
-        # The planner loads the search by name, `helix_kit` and `simulator` their parts at first use.
+        # Imports inside functions count, and so do the modules that `helix_kit` and `simulator` load at first use.
         ("own-plans", {"search", "simulator", "scheduling", "placement", "workload", "profiles", "flow"}),
         ("runtime-and-simulation", {"runtime", "simulator", "scheduling", "placement", "workload", "profiles"}),
         ("single-cluster", {"simulator", "scheduling", "placement", "workload", "profiles", "report"}),
@@ -52,8 +52,8 @@ def _rooms(name):
         ("convergence", {"placement", "profiles", "flow"}),
     ],
 )
-def test_digest_covers_rooms_that_are_loaded_by_name(name, rooms):
-    assert rooms <= _rooms(name)
+def test_digest_covers_every_folder_that_the_experiment_uses(name, folders):
+    assert folders <= _folders(name)
 
 
 def test_a_change_of_the_search_makes_our_plans_stale(monkeypatch):
@@ -82,7 +82,7 @@ def test_what_a_run_loads_is_in_its_digest(name, tmp_path):
     call = [sys.executable, "-c", LOADED, compute.__module__, compute.__name__, str(tmp_path)]
     used = set(subprocess.run(call, capture_output=True, text=True, check=True).stdout.split())
     # Pictures have a digest of their own.
-    assert "placement" in used and used - {"experiments", "plots"} <= _rooms(name)
+    assert "placement" in used and used - {"experiments", "plots"} <= _folders(name)
 
 
 def test_digest_of_a_source_ignores_comments_and_docstrings(tmp_path):
