@@ -1,12 +1,17 @@
-"""Where the package's own data lies, and how user files are read (safely, with errors that name the file)."""
+"""Where the package's data lies, and how users' files are read: as plain data, with errors that name the file.
+
+YAML is read by the rules of YAML 1.2: ``no`` and ``1:30`` are text and ``010`` is ten. A key that stands twice in one
+mapping is an error, in YAML and in JSON, because readers that keep the last one lose what the first one said.
+"""
 
 from __future__ import annotations
 
 import difflib
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,62 +28,159 @@ def data_dir() -> Path:
 
 
 def read_text(path: str | Path) -> str:
-    """Text of `path`; raises InputError when it is missing, a folder or not UTF-8."""
+    """Text of `path` in UTF-8, without a byte order mark. A file that is missing or not text is an InputError."""
     path = Path(path)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError("no such file", where=path) from None
-    except (IsADirectoryError, UnicodeDecodeError, PermissionError) as error:
+    except UnicodeDecodeError as error:
+        hint = " (UTF-16?)" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise InputError(f"expected text in UTF-8{hint}: {error}", where=path) from None
+    except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot be read as text ({error})", where=path) from None
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Parsed YAML of `path` (safe loader: plain data only)."""
-    import yaml
+    """Parsed YAML of `path`: plain data only, no tags of programming languages."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    text = read_text(path)
     try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+        return YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1
+        raise InputError(f"expected every key once: {error.problem}", where=f"{path}:{line}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = path if mark is None else f"{path}:{mark.line + 1}"
+        raise InputError(f"not valid YAML: {error.problem}", where=where) from None
+    except (YAMLError, ValueError) as error:
         raise InputError(f"not valid YAML: {error}", where=path) from None
+
+
+def write_yaml(data: Any) -> str:
+    """`data` as YAML text, in its own order, with inner lists and mappings on one line each."""
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = None  # type: ignore[assignment]
+    writer.width = 160
+    writer.sort_base_mapping_type_on_output = False
+    buffer = io.StringIO()
+    writer.dump(data, buffer)
+    return buffer.getvalue()
 
 
 def read_json(path: str | Path) -> Any:
     """Parsed JSON of `path`."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise InputError("expected every key once", where=path, field=next(k for k in keys if keys.count(k) > 1))
+        return found
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error}", where=path) from None
+        raise InputError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
 
 
 def validate(model: type[M], data: Any, where: object) -> M:
-    """`model` built from plain data; a failure names the file, the field and the value."""
+    """`model` built from plain data. An InputError names the file, the field and the value."""
     if not isinstance(data, dict):
         raise InputError("expected a mapping of fields", where=where, value=data, field="content")
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InputError(describe(error), where=where) from None
+        raise InputError(describe(error, model), where=where) from None
 
 
-def describe(error: ValidationError) -> str:
-    """One line a problem: ``nodes[2].gpu = 'A1000': what was expected``."""
+PLAIN = {
+    "missing": "missing field",
+    "string_type": "expected text (in YAML, text that looks like something else needs quotes)",
+    "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', with a letter or digit first",
+    "float_parsing": "expected a number without a unit",
+    "float_type": "expected a number",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping of fields",
+    "model_type": "expected a mapping of fields",
+    "too_short": "expected at least one entry",
+    "finite_number": "expected a finite number",
+}
+"""Our words for the kinds of errors that pydantic reports."""
+
+
+def describe(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """All problems on one line, such as ``nodes[2].gpu = 'A1000': what was expected; ...``."""
+    return "; ".join(problems_of(error, model))
+
+
+def problems_of(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
+    """Field, value and what was expected of each problem.
+
+    `model` is the class that was validated: with it, unknown fields get the nearest known names.
+    """
     lines = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        place = problem["loc"]
+        # pydantic counts only valid entries: a list with a faulty one may count as empty, which is not a second fault.
+        inner = any(other["loc"][: len(place)] == place and other is not problem for other in problems)
+        if problem["type"] == "too_short" and inner:
+            continue
         field = ""
-        for part in problem["loc"]:
+        for part in place:
             field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
         shown = problem["input"]
         # A whole section as the offending value says nothing; only scalars are worth printing.
         value = "" if isinstance(shown, dict | list | tuple) else f" = {shown!r}"
-        text = problem["msg"].removeprefix("Value error, ")
+        text = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        text = text.replace("Input should be", "expected a value")
+        if problem["type"] == "extra_forbidden":
+            text = _unknown_field(str(place[-1]), _model_at(model, place[:-1]))
         lines.append(f"{field}{value}: {text}" if field else text)
-    return "; ".join(lines)
+    return lines
+
+
+def _unknown_field(name: str, model: type[BaseModel] | None) -> str:
+    known = list(model.model_fields) if model is not None else []
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    hint = f": did you mean {' or '.join(near)}?" if near else f": expected one of {', '.join(known)}" if known else ""
+    return f"unknown field{hint}"
+
+
+def _model_at(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The class whose fields stand at `place`, as far as annotations tell."""
+    for part in place:
+        if model is None or not isinstance(part, str):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            # The key of a mapping, such as the name of a GPU: its value was found with the field.
+            continue
+        model = _inner_model(field.annotation)
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _inner_model(a)) is not None), None)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Text for a name that is not in a catalogue, with the nearest names first."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    folded = {entry.casefold().replace(" ", ""): entry for entry in known}
+    same = folded.get(name.casefold().replace(" ", ""))
+    near = [same] if same else difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}Known: {', '.join(known)}"

@@ -25,6 +25,7 @@ Units are in the names: ``bandwidth_gbps`` is 10^9 bit/s in each direction, ``la
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -36,6 +37,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -47,7 +49,8 @@ from helix_kit.errors import InputError
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""
 
-Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -155,9 +158,9 @@ class Node(_Frozen):
 
     name: Name
     """Unique within the cluster."""
-    gpu: Name
+    gpu: Annotated[str, Field(min_length=1)]
     """A name of the GPU catalogue, or of the cluster's own `gpus`."""
-    gpus_per_node: Annotated[int, Field(ge=1, le=64)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     """Equal GPUs that hold the node's layers together."""
     region: Name = "local"
     """Decides which rule its links follow."""
@@ -247,11 +250,7 @@ class Cluster(_Frozen):
 
     def to_yaml(self) -> str:
         """The description as YAML, with one node on each line and every name written out."""
-        import yaml
-
-        return yaml.safe_dump(
-            self.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None, width=160
-        )
+        return _files.write_yaml(self.model_dump(mode="json", exclude_none=True))
 
     @model_validator(mode="before")
     @classmethod
@@ -263,6 +262,7 @@ class Cluster(_Frozen):
         default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
         regions_named = any(n.get("region") is not None for n in data["nodes"] if isinstance(n, dict))
         nodes: list[Any] = []
+        faults: list[str] = []
         seen: Counter[str] = Counter()
         for index, entry in enumerate(data["nodes"]):
             if not isinstance(entry, dict):
@@ -282,10 +282,21 @@ class Cluster(_Frozen):
                     fields["region"] = default_region
             per_node = fields.get("gpus_per_node", 1)
             kind = str(fields.get("gpu")) + (f"x{per_node}" if per_node != 1 else "")
+            # A fault in the GPU's name is one fault, not one more in each name that is made from it.
+            stem = kind if re.fullmatch(NAME_PATTERN, kind) else "node"
+            try:
+                Node.model_validate({"name": f"{stem}-0", **fields})
+            except ValidationError as error:
+                # Here the index is that of the file's entry: behind it, an entry with a count is several nodes.
+                faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, Node)]
             for _ in range(count):
-                nodes.append({"name": f"{kind}-{seen[kind]}", **fields})
-                seen[kind] += 1
+                nodes.append({"name": f"{stem}-{seen[stem]}", **fields})
+                seen[stem] += 1
+        if faults:
+            raise ValueError("; ".join(faults))
         region = next((n.get("region", "local") for n in nodes if isinstance(n, dict)), "local")
+        if not (isinstance(region, str) and re.fullmatch(NAME_PATTERN, region)):
+            region = "local"
         return {**data, "nodes": nodes, "coordinator": coordinator or {"region": region}}
 
     @model_validator(mode="after")
@@ -314,6 +325,15 @@ class Cluster(_Frozen):
             for end in link.ends:
                 if end not in names:
                     raise ValueError(f"network.links[{index}]: {_files.unknown('node', end, names)}")
+        given: dict[tuple[str, str], int] = {}
+        for index, link in enumerate(self.network.links):
+            for pair in [link.ends, link.ends[::-1]] if link.between is not None else [link.ends]:
+                if pair in given:
+                    both = " -> ".join(pair)
+                    raise ValueError(
+                        f"network.links[{index}]: the link {both} stands in links[{given[pair]}] too: expected it once"
+                    )
+                given[pair] = index
         if self.network.between_regions is None and len(self.regions) > 1:
             missing = next(((a, b) for a, b in self._pairs() if self._find_link(a, b) is None), None)
             if missing:

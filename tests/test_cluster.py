@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from helix_kit.cluster import COORDINATOR, Cluster, load_cluster, preset_names
 from helix_kit.errors import InputError
@@ -121,7 +121,7 @@ def test_every_expanded_node_has_its_own_name(entries):
     cluster = Cluster.model_validate({"name": "made", "nodes": nodes})
     names = [n.name for n in cluster.nodes]
     assert len(names) == len(set(names)) == sum(count for _, _, count in entries)
-    assert Cluster.model_validate(yaml.safe_load(cluster.to_yaml())) == cluster
+    assert Cluster.model_validate(YAML(typ="safe", pure=True).load(cluster.to_yaml())) == cluster
 
 
 def test_subset_keeps_links_among_what_is_left(tmp_path):
@@ -140,7 +140,7 @@ nodes: [{gpu: B200, count: 2}]
 """
     cluster = load(tmp_path, text)
     assert cluster.gpu("B200").memory_gb == 180 and cluster.gpu("T4").memory_gb == 16
-    assert Cluster.model_validate(yaml.safe_load(cluster.to_yaml())) == cluster
+    assert Cluster.model_validate(YAML(typ="safe", pure=True).load(cluster.to_yaml())) == cluster
     with pytest.raises(InputError, match=r"gpus\.B200\.memory_gb = -1"):
         load(tmp_path, text.replace("memory_gb: 180", "memory_gb: -1"))
     with pytest.raises(InputError, match=r"unknown GPU 'B300': did you mean B200.*describe it under `gpus:`"):

@@ -8,7 +8,7 @@ import sys
 import tomllib
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 
 def test_import_is_light_and_quick():
@@ -46,7 +46,7 @@ def test_environment_yml_names_the_same_packages_and_ranges(root):
         name, spec = bare(requirement)
         if name != "helix-kit":
             wanted.add((name, spec))
-    entries = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
+    entries = YAML(typ="safe", pure=True).load((root / "environment.yml").read_text())["dependencies"]
     found = {bare(e) for e in entries if isinstance(e, str) and e != "pip" and not e.startswith("python>")}
     assert found == wanted
     assert f"python{project['requires-python']}" in entries

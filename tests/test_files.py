@@ -1,0 +1,147 @@
+"""Files of users: what YAML and JSON mean, and what an error says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from helix_kit import Cluster, InputError, Plan
+from helix_kit._files import read_json, read_text, read_yaml, unknown, validate, write_yaml
+
+CLUSTER = """name: t
+coordinator: {region: us}
+nodes:
+  - {gpu: L4, count: 2, region: us}
+network:
+  within_region: {bandwidth_gbps: 10, latency_ms: 1}
+"""
+
+
+def load(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Cluster.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("010", 10), ("0o10", 8), ("1:30", "1:30"), ("1e3", 1000.0), ("no", "no"), ("on", "on"), ("y", "y"),
+        ("true", True), ("null", None), ("'1e3'", "1e3"),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(tmp_path, text, expected):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"a: {text}\n")
+    value = read_yaml(path)["a"]
+    assert value == expected and type(value) is type(expected)
+
+
+def test_written_yaml_reads_back(tmp_path):
+    data = {"z": 1, "no": "no", "t": "1:30", "o": "010", "nodes": [{"a": 1e-5, "b": None}, {"c": [1, 2]}], "e": "1e3"}
+    path = tmp_path / "a.yaml"
+    path.write_text(write_yaml(data))
+    back = read_yaml(path)
+    assert back == data and list(back) == list(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("network:", "nodes: []\nnetwork:"), r'c\.yaml:5: expected every key once.*"nodes"'),
+        (("count: 2", "count: 2, count: 4"), r'c\.yaml:4: expected every key once.*"count"'),
+        (("latency_ms: 1", "latency_ms: 1:30"), r"latency_ms = '1:30': expected a number without a unit$"),
+        (("bandwidth_gbps: 10", "bandwidth_gbps: 10Gbps"), r"bandwidth_gbps = '10Gbps': expected a number"),
+        (("gpu: L4", "gpu: RTX 4090"), r"nodes\[0\]\.gpu: unknown GPU 'RTX 4090': did you mean RTX4090\?"),
+        (("gpu: L4", "gpu: l4"), r"nodes\[0\]\.gpu: unknown GPU 'l4': did you mean L4\?"),
+        (("gpu: L4", "gpu: 4090"), r"nodes\[0\]\.gpu = 4090: expected text[^;]*$"),
+        (("count: 2", "gpu_per_node: 2"), r"gpu_per_node = 2: unknown field: did you mean gpus_per_node\?$"),
+        (("count: 2", "gpus_per_node: true"), r"gpus_per_node = True: expected a whole number$"),
+        (("count: 2", "name: rack1/0"), r"nodes\[0\]\.name = 'rack1/0': expected letters, digits[^;]*$"),
+        (("name: t\n", ""), r"c\.yaml: name: missing field$"),
+        (("- {gpu", "\t- {gpu"), r"c\.yaml:4: not valid YAML"),
+    ],
+)
+def test_one_fault_is_one_problem_with_file_field_and_value(tmp_path, change, expected):
+    assert change[0] in CLUSTER
+    with pytest.raises(InputError, match=expected):
+        load(tmp_path, CLUSTER.replace(*change, 1))
+
+
+def test_a_region_without_a_coordinator_is_one_problem(tmp_path):
+    text = CLUSTER.replace("coordinator: {region: us}\n", "").replace("region: us", "region: us east")
+    with pytest.raises(InputError, match=r"nodes\[0\]\.region = 'us east'[^;]*$"):
+        load(tmp_path, text.replace(", count: 2", ""))
+
+
+def test_empty_nodes_are_a_problem_of_their_own(tmp_path):
+    with pytest.raises(InputError, match=r"nodes: expected at least one entry$"):
+        load(tmp_path, CLUSTER.replace("  - {gpu: L4, count: 2, region: us}", "  []"))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        "[{between: [L4-0, L4-1], bandwidth_gbps: 1}, {between: [L4-1, L4-0], bandwidth_gbps: 2}]",
+        "[{between: [L4-0, L4-1], bandwidth_gbps: 1}, {source: L4-1, target: L4-0, bandwidth_gbps: 2}]",
+        "[{source: L4-1, target: L4-0, bandwidth_gbps: 2}, {source: L4-1, target: L4-0, bandwidth_gbps: 2}]",
+    ],
+)
+def test_a_link_stands_once(tmp_path, links):
+    with pytest.raises(InputError, match=r"network\.links\[1\]: the link L4-[01] -> L4-[01] stands in links\[0\] too"):
+        load(tmp_path, f"{CLUSTER}  links: {links}\n")
+
+
+def test_the_two_directions_of_a_link_may_differ(tmp_path):
+    links = "[{source: L4-1, target: L4-0, bandwidth_gbps: 2}, {source: L4-0, target: L4-1, bandwidth_gbps: 3}]"
+    cluster = load(tmp_path, f"{CLUSTER}  links: {links}\n")
+    assert cluster.link("L4-1", "L4-0").bandwidth_gbps == 2 and cluster.link("L4-0", "L4-1").bandwidth_gbps == 3
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
+    assert load(tmp_path, b"\xef\xbb\xbf" + CLUSTER.replace("\n", "\r\n").encode()) == load(tmp_path, CLUSTER)
+
+
+def test_utf_16_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"expected text in UTF-8 \(UTF-16\?\)"):
+        load(tmp_path, CLUSTER.encode("utf-16"))
+
+
+def test_tags_of_programming_languages_are_refused(tmp_path):
+    with pytest.raises(InputError, match="tag"):
+        load(tmp_path, "name: !!python/object/apply:os.system ['true']\n")
+
+
+def test_json_keys_stand_once_and_faults_have_a_line(tmp_path, overlapping_plan):
+    path = tmp_path / "plan.json"
+    path.write_text('{"a": 1, "b": {"c": 1, "c": 2}}')
+    with pytest.raises(InputError, match=r"plan\.json: c: expected every key once"):
+        read_json(path)
+    path.write_text('{"a": 1,\n "b": }')
+    with pytest.raises(InputError, match=r"plan\.json:2: not valid JSON"):
+        read_json(path)
+    text = overlapping_plan.to_json()
+    path.write_text(text.replace('"method":', '"method": "x", "method":', 1))
+    with pytest.raises(InputError, match="method: expected every key once"):
+        Plan.load(path)
+    assert json.loads(text) == json.loads(overlapping_plan.to_json())
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_text(tmp_path / "nothing.yaml")
+    with pytest.raises(InputError, match="cannot be read as text"):
+        read_text(tmp_path)
+
+
+def test_content_that_is_no_mapping_is_refused():
+    with pytest.raises(InputError, match=r"f\.yaml: content = 'x': expected a mapping"):
+        validate(Cluster, "x", "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("a100-40g", "did you mean A100-40G? "), ("L 4", "did you mean L4? "), ("zzzz", "")]
+)
+def test_near_misses_come_first(name, hint):
+    assert unknown("GPU", name, ["L4", "A100-40G"]) == f"unknown GPU {name!r}: {hint}Known: A100-40G, L4"
