@@ -27,7 +27,7 @@ class Loss(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class DroppedMessages:
+class DroppedCounts:
     """Messages that the coordinator has dropped.
 
     Attributes
@@ -74,7 +74,7 @@ class WorkerStatus:
     prefill_tokens, decode_tokens
         Tokens computed.
     malformed, foreign, stale
-        Messages that it has dropped, as in `DroppedMessages`.
+        Messages that it has dropped, as in `DroppedCounts`.
     cpu_s
         CPU time of its process in seconds.
 
@@ -131,7 +131,7 @@ class EngineStatus:
     Examples
     --------
     >>> up = WorkerStatus("up", pid=17, layers=(0, 6), pages=64, reason="", report_age_s=0.4, pages_used=12)
-    >>> status = EngineStatus({"a": up}, 0, 1, 24, 8, 0.01, (), 900.0, DroppedMessages(0, 0, 0))
+    >>> status = EngineStatus({"a": up}, 0, 1, 24, 8, 0.01, (), 900.0, DroppedCounts(0, 0, 0))
     >>> status.workers["a"].pages_used, status.running
     (12, 1)
     >>> status.to_dict()["workers"]["a"]["layers"]
@@ -146,7 +146,7 @@ class EngineStatus:
     coordinator_cpu_s: float
     losses: tuple[Loss, ...]
     flow_tokens_per_s: float
-    dropped_messages: DroppedMessages
+    dropped_messages: DroppedCounts
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data (dicts, lists, strings, numbers), as JSON has it."""

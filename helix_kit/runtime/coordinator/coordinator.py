@@ -28,7 +28,7 @@ from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of
 from helix_kit.runtime.options import ServeOptions
-from helix_kit.runtime.status import DroppedMessages, EngineStatus, WorkerStatus
+from helix_kit.runtime.status import DroppedCounts, EngineStatus, WorkerStatus
 from helix_kit.runtime.transport.messages import FreedMessage, HeartbeatMessage, Message, TokensMessage
 from helix_kit.runtime.transport.shaping import Shaper
 from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links, nic_bytes_per_s
@@ -261,5 +261,5 @@ class Coordinator:
             coordinator_cpu_s=time.thread_time(),
             losses=tuple(self.workers.losses),
             flow_tokens_per_s=self.requests.router.flow_tokens_per_s,
-            dropped_messages=DroppedMessages(dropped.malformed, dropped.foreign, dropped.stale),
+            dropped_messages=DroppedCounts(dropped.malformed, dropped.foreign, dropped.stale),
         )

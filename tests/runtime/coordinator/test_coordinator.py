@@ -1,4 +1,4 @@
-"""What workers measure of their hops reaches the policy (Swarm weighs its choices by it)."""
+"""The coordinator passes hop times on to the policy, and leaves the processor alone when there is nothing to do."""
 
 from __future__ import annotations
 
@@ -50,3 +50,12 @@ def test_swarm_hears_how_long_each_hop_takes(tiny_llama: Path) -> None:
     assert not any("hop" in name or name in ("a", COORDINATOR) for name in asdict(shown)), (
         "shown are the worker's own counters"
     )
+
+
+def test_the_coordinator_rests_after_a_request(tiny_llama: Path) -> None:
+    with serve(tiny_plan(tiny_llama, {"a": (0, 6)}), tiny_llama, launcher="inproc", pace=False) as engine:
+        engine.generate([5, 6, 7], max_new_tokens=2, ignore_eos=True)
+        before = engine.status().coordinator_cpu_s
+        time.sleep(1.0)
+        spent_s = engine.status().coordinator_cpu_s - before
+    assert spent_s < 0.1, "wake-ups that are not drained keep the loop turning: a third of a second was seen"

@@ -1,0 +1,56 @@
+"""What each worker of a plan is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from helix_kit.runtime import ServeOptions
+from helix_kit.runtime.launch.inproc import InprocLauncher
+from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.weights.tiny import tiny_plan
+from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links
+
+
+def specs_of(folder: Path, placement: dict[str, tuple[int, int]], **options: Any) -> dict[str, WorkerSpec]:
+    plan = tiny_plan(folder, placement, kv_tokens_per_layer=160)
+    factory = WorkerFactory(plan, ServeOptions(launcher=InprocLauncher(), **options), folder, "llama")
+    workers = [worker for of_node in factory.divide(plan).values() for worker in of_node]
+    specs = [factory.make_spec(plan, worker, 7, "tcp://here:1") for worker in workers]
+    return {spec.name: spec for spec in specs}
+
+
+def test_a_worker_for_each_device_with_its_layers_and_pages(tiny_llama: Path) -> None:
+    specs = specs_of(tiny_llama, {"a": (0, 4), "b": (1, 6)}, devices={"b": ["cpu", "cpu"]}, threads=3)
+    layers = {name: (spec.start, spec.end) for name, spec in specs.items()}
+    assert layers == {"a": (0, 4), "b/0": (1, 3), "b/1": (3, 6)}
+    # 160 tokens in each layer are ten pages of 16 tokens; b's fifty pages are divided like its layers.
+    assert {name: spec.num_pages for name, spec in specs.items()} == {"a": 40, "b/0": 20, "b/1": 30}
+    for spec in specs.values():
+        assert (spec.generation, spec.coordinator, spec.threads, spec.device) == (7, "tcp://here:1", 3, "cpu")
+        assert spec.curve_public is None and spec.host == "127.0.0.1"
+    assert len({spec.key_hex for spec in specs.values()}) == 1
+
+
+def test_options_reach_the_workers(tiny_llama: Path) -> None:
+    placement = {"a": (0, 6)}
+    assert specs_of(tiny_llama, placement)["a"].profile is not None  # CPU-fast is an emulated kind
+    assert specs_of(tiny_llama, placement, pace=False)["a"].profile is None
+    limited = specs_of(tiny_llama, placement, kv_pages=5, chunk_tokens=1000, dtype="bfloat16", encrypt=True)["a"]
+    assert (limited.num_pages, limited.step_tokens, limited.dtype) == (5, 2000, "bfloat16")
+    assert limited.curve_public and limited.curve_secret
+    assert limited.links is None
+
+
+def test_emulated_workers_have_the_links_of_the_cluster(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)})
+    specs = specs_of(tiny_llama, {"a": (0, 3), "b": (3, 6)}, emulated=True, pace=False, devices="any")
+    assert specs["a"].links is not None and set(specs["a"].links) == {"b", "coordinator"}
+    link = plan.cluster.link("a", "b")
+    assert specs["a"].links["b"] == (link.bandwidth_gbps / 8 * 1e9, link.latency_ms / 1e3)
+    assert specs["a"].profile is not None and specs["a"].device == "cpu"
+    assert set(emulated_links(plan, "coordinator")) == {"a", "b"}

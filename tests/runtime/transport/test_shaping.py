@@ -1,0 +1,105 @@
+"""Emulated links and network cards take the time that they are said to take."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+
+import zmq
+
+from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, WorkItem
+from helix_kit.runtime.transport.shaping import CardInbox, Shaper
+from helix_kit.runtime.transport.sockets import Inbox, Outbox
+
+KEY = b"k" * 16
+
+
+def test_messages_take_bandwidth_and_latency() -> None:
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    # 1 kB/s and 20 ms, stretched by 2; the other link is idle and must not wait for this one.
+    shaper = Shaper(lambda: Outbox(context, KEY), {"far": (1000.0, 0.02), "near": (1e9, 0.0)}, 2.0)
+    start = time.monotonic()
+    for number in range(3):
+        shaper.send("far", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(number, 0)]))
+    shaper.send("near", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(9, 0)]))
+    arrived: dict[int, float] = {}
+    while len(arrived) < 4:
+        for message in inbox.receive(0.01):
+            arrived[message.requests[0].request] = time.monotonic() - start
+        assert time.monotonic() - start < 5
+    assert list(arrived) == [9, 0, 1, 2]
+    for number in range(3):
+        expected = 0.1 * (number + 1) + 0.04
+        assert expected <= arrived[number]
+    assert shaper.bytes_sent == {"far": 150.0, "near": 50.0}
+    shaper.close()
+    inbox.close()
+    context.term()
+
+
+def timed_arrivals(start_s: float, shapers: list[Shaper], receive, expected: int) -> dict[int, float]:
+    """Seconds from `start_s` until the first row of each message, by its request."""
+    arrived: dict[int, float] = {}
+    while len(arrived) < expected:
+        for message in receive(0.01):
+            arrived[message.items[0].request] = time.monotonic() - start_s
+        assert time.monotonic() - start_s < 5
+    for shaper in shapers:
+        shaper.close()
+    return arrived
+
+
+def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
+    """Ten rows of 10 declared bytes each."""
+    item = WorkItem(request, 0, 0, 10, True)
+    shaper.send(target, 100.0, endpoint, RunMessage([item], "float32", (10, 2), memoryview(bytes(80))))
+
+
+NARROW, WIDE = 1000.0, 1e9
+"""A card as wide as one link, and one that links do not see. Both are used in one run: a busy machine delays either."""
+
+
+def test_links_of_one_machine_share_its_card() -> None:
+    """Two links at once, each as wide as the card: twice the time. With a wide card they do not see each other."""
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    links = {"x": (1000.0, 0.0), "y": (1000.0, 0.0)}
+    shapers = [Shaper(lambda: Outbox(context, KEY), links, 1.0, card) for card in (NARROW, WIDE)]
+    start_s = time.monotonic()
+    for which, shaper in enumerate(shapers):
+        for number, target in enumerate("xy"):
+            send_rows(shaper, target, inbox.endpoint, 10 * which + number)
+    arrived = timed_arrivals(start_s, shapers, inbox.receive, 4)
+    assert arrived[0] >= 0.1 and arrived[1] >= 0.2
+    assert min(arrived[10], arrived[11]) >= 0.1 and max(arrived[10], arrived[11]) < arrived[1]
+    inbox.close()
+    context.term()
+
+
+def test_senders_to_one_machine_share_its_card() -> None:
+    """Two machines send to a third at once; what arrives one after the other is not slowed down."""
+    context: zmq.Context = zmq.Context()
+    inboxes = [Inbox(context, KEY) for _ in range(2)]
+    behind = [CardInbox(inbox, card, 10.0, 1.0) for inbox, card in zip(inboxes, (NARROW, WIDE), strict=True)]
+    shapers = [Shaper(lambda: Outbox(context, KEY), {"z": (1000.0, 0.0)}, 1.0) for _ in range(4)]
+    start_s = time.monotonic()
+    for which, inbox in enumerate(inboxes):
+        for number in range(2):
+            send_rows(shapers[2 * which + number], "z", inbox.endpoint, 10 * which + number)
+        send_rows(shapers[2 * which], "z", inbox.endpoint, 10 * which + 2)  # on its link from 0.1 to 0.2 s
+
+    def receive(timeout_s: float) -> list:
+        return [message for card in behind for message in card.receive(timeout_s)]
+
+    arrived = timed_arrivals(start_s, shapers, receive, 6)
+    narrow, wide = (sorted(at for request, at in arrived.items() if request // 10 == which) for which in range(2))
+    assert all(due <= at for due, at in zip((0.1, 0.2, 0.3), narrow, strict=True))
+    assert all(due <= at for due, at in zip((0.1, 0.1, 0.2), wide, strict=True))
+    assert wide[1] < narrow[1] and wide[2] < narrow[2]
+    for inbox in inboxes:
+        inbox.close()
+    context.term()
