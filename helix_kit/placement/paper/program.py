@@ -1,7 +1,8 @@
-"""The paper's mixed-integer program (Helix, section 4.4), one function a family of constraints.
+"""The paper's mixed-integer program (Helix, section 4.4), with a function for each family of constraints.
 
-Variables: first layer s_i; b_ik, whether node i holds k layers; flow f_ij in tokens/s and use d_ij of each link.
-Numbers of rows and columns agree with the published solver logs (experiment `problem-sizes`).
+The variables are, for node i, its first layer s_i and whether it holds k layers (b_ik), and for each link (i, j) its
+flow f_ij in tokens/s and whether it is used (d_ij). Node i holds the layers [s_i, e_i) with e_i = s_i + sum_k k b_ik.
+The numbers of rows and columns are those of the published solver logs (experiment `problem-sizes`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from helix_kit.placement.problem import Problem
 
 @dataclass(frozen=True)
 class ProblemSize:
-    """Rows and columns of a program, as solver logs report them."""
+    """Numbers of rows and columns of a program, as solver logs report them."""
 
     constraints: int
     variables: int
     continuous: int
     integer: int
-    """Whole numbers that are not binary."""
+    """Integer variables that are not binary."""
     binary: int
 
 
@@ -36,17 +37,31 @@ def build(
     degree: int | None = None,
     cap_tokens_per_s: float | None = None,
 ) -> pyo.ConcreteModel:
-    """The paper's model.
+    """Build the paper's program.
 
     Parameters
     ----------
     partial_inference
         Whether a request may enter a node's range after its first layer.
     degree
-        Keep only links among the `degree` fastest of either end (the paper's pruning); None: all.
+        Keep only links that are among the `degree` fastest of either end (the paper's pruning). None: all links.
     cap_tokens_per_s
-        A proven bound on the flow: throughputs and link capacities above it are cut down to it, which makes the
+        A proven bound on the flow. Throughputs and link capacities above it are cut down to it. This makes the
         relaxation far tighter and changes no optimum. None: the paper's own coefficients.
+
+    Returns
+    -------
+    pyomo.environ.ConcreteModel
+        The program. `read_placement` reads its solution.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
+    >>> program = build(Problem.of(cluster, Model.preset("llama2-70b").model_copy(update={"num_layers": 8})))
+    >>> sorted(program.links)[:3]
+    [('L4-0', 'L4-1'), ('L4-0', 'coordinator'), ('L4-1', 'L4-0')]
     """
     model = pyo.ConcreteModel("helix")
     nodes = [n.name for n in problem.cluster.nodes if problem.max_layers(n.name) > 0]
@@ -69,14 +84,15 @@ def build(
 
 
 def usable_links(problem: Problem, nodes: list[str], degree: int | None = None) -> list[Edge]:
-    """All links between nodes and to and from the coordinator; with `degree`, the fastest of each end."""
+    """All links between nodes and to and from the coordinator; with `degree`, only the fastest of each end."""
     ends = [COORDINATOR, *nodes]
     pairs = [(a, b) for a in ends for b in ends if a != b]
     if degree is None:
         return pairs
     speed = {pair: problem.cluster.link(*pair).bandwidth_gbps for pair in pairs}
     kept: set[Edge] = set()
-    # Of links equally fast the later node's stay: with the earlier one's, geo24 has two links fewer than published.
+    # Among links of equal speed the later node's are kept. With the earlier node's, geo24 has two links fewer than
+    # published.
     backwards = pairs[::-1]
     for end in ends:
         outgoing = sorted((p for p in backwards if p[0] == end), key=lambda p: -speed[p])
@@ -90,7 +106,7 @@ def usable_links(problem: Problem, nodes: list[str], degree: int | None = None) 
 
 
 def define_variables(model: pyo.ConcreteModel) -> None:
-    """s, b, f and d of the paper's table 4."""
+    """The variables s, b, f and d of the paper's table 4, and the expression e_i for the end of a node's range."""
     model.start = pyo.Var(model.nodes, domain=pyo.NonNegativeIntegers, bounds=(0, model.num_layers - 1))
     model.holds = pyo.Var(model.sizes, domain=pyo.Binary)
     model.flow = pyo.Var(model.links, domain=pyo.NonNegativeReals)
@@ -103,7 +119,7 @@ def define_variables(model: pyo.ConcreteModel) -> None:
 
 
 def define_placement_constraints(model: pyo.ConcreteModel) -> None:
-    """Each node holds one range, within the model's layers (paper: constraint group 1)."""
+    """Each node holds one range within the model (constraint group 1): sum_k b_ik = 1 and e_i <= L."""
     sizes: dict[str, list[int]] = {}
     for node, k in model.sizes:
         sizes.setdefault(node, []).append(k)
@@ -112,7 +128,7 @@ def define_placement_constraints(model: pyo.ConcreteModel) -> None:
 
 
 def define_flow_conservation_constraints(model: pyo.ConcreteModel) -> None:
-    """What enters a node leaves it (paper: constraint group 2)."""
+    """What enters a node leaves it (constraint group 2): sum_j f_ji = sum_j f_ij."""
     into, out_of = _ends(model)
     model.conservation = pyo.Constraint(
         model.nodes,
@@ -121,7 +137,7 @@ def define_flow_conservation_constraints(model: pyo.ConcreteModel) -> None:
 
 
 def define_node_throughput_constraints(model: pyo.ConcreteModel, problem: Problem, cap: float) -> None:
-    """A node carries at most T(k) for the k layers it holds (paper: constraint group 3)."""
+    """A node carries at most T(k) with the k layers it holds (constraint group 3): sum_j f_ji <= sum_k T_i(k) b_ik."""
     into, _ = _ends(model)
     tables = {n: [min(problem.throughput(n, k), cap) for k in range(1, problem.max_layers(n) + 1)] for n in model.nodes}
     model.node_throughput = pyo.Constraint(
@@ -133,7 +149,11 @@ def define_node_throughput_constraints(model: pyo.ConcreteModel, problem: Proble
 
 
 def define_connection_validity_constraints(model: pyo.ConcreteModel) -> None:
-    """A link is used only where the receiver holds the next layer (paper: constraint group 4)."""
+    """A link is used only if the receiver holds the layer that comes next (constraint group 4).
+
+    For a link in use, s_j <= e_i < e_j with partial inference, or s_j = e_i without. For links from and to the
+    coordinator, s_j = 0 and e_i = L. For a link that is not in use, each row is relaxed by L or L + 1.
+    """
     layers, partial = model.num_layers, model.partial_inference
 
     def not_after(m: Any, i: str, j: str) -> Any:
@@ -153,7 +173,7 @@ def define_connection_validity_constraints(model: pyo.ConcreteModel) -> None:
 
 
 def define_link_capacity_constraints(model: pyo.ConcreteModel, problem: Problem, cap: float) -> None:
-    """A link in use carries at most its bandwidth, one out of use nothing (paper: constraint group 5)."""
+    """A link carries at most its capacity, and nothing unless it is used (constraint group 5): f_ij <= c_ij d_ij."""
     model.link_capacity = pyo.Constraint(
         model.links,
         rule=lambda m, i, j: m.flow[i, j] <= min(problem.link_capacity(i, j), cap) * m.used[i, j],
@@ -161,7 +181,7 @@ def define_link_capacity_constraints(model: pyo.ConcreteModel, problem: Problem,
 
 
 def define_objective(model: pyo.ConcreteModel, cap: float) -> None:
-    """Most tokens/s from the coordinator; a finite `cap` is one more row."""
+    """The objective, all flow from the coordinator. A finite `cap` on it is one more row."""
     total = sum(model.flow[e] for e in model.links if e[0] == COORDINATOR)
     model.total_flow = pyo.Objective(expr=total, sense=pyo.maximize)
     if cap < float("inf"):
@@ -169,6 +189,7 @@ def define_objective(model: pyo.ConcreteModel, cap: float) -> None:
 
 
 def _ends(model: pyo.ConcreteModel) -> tuple[dict[str, list[Edge]], dict[str, list[Edge]]]:
+    """The links into and out of each end."""
     into: dict[str, list[Edge]] = {}
     out_of: dict[str, list[Edge]] = {}
     for i, j in model.links:
@@ -178,7 +199,7 @@ def _ends(model: pyo.ConcreteModel) -> tuple[dict[str, list[Edge]], dict[str, li
 
 
 def set_initial_values(model: pyo.ConcreteModel, placement: Mapping[str, tuple[int, int]], flow: Flow) -> None:
-    """Offer a placement and its flow as the solver's first incumbent; unplaced nodes hold one layer, unused."""
+    """Set the variables to a placement and its flow, as the first incumbent. Nodes not placed hold layer 0, unused."""
     spans = {n: placement.get(n, (0, 1)) for n in model.nodes}
     for n in model.nodes:
         model.start[n] = spans[n][0]
@@ -194,6 +215,7 @@ def set_initial_values(model: pyo.ConcreteModel, placement: Mapping[str, tuple[i
 def _follows(
     spans: Mapping[str, tuple[int, int]], source: str, target: str, num_layers: int, partial_inference: bool
 ) -> bool:
+    """Whether the placement allows flow on a link."""
     if source == COORDINATOR:
         return spans[target][0] == 0
     if target == COORDINATOR:
@@ -202,7 +224,7 @@ def _follows(
 
 
 def read_placement(model: pyo.ConcreteModel) -> dict[str, tuple[int, int]]:
-    """The placement in the model's values: nodes that carry flow."""
+    """The placement of a solved program: the nodes that carry flow, with their ranges."""
     into, _ = _ends(model)
     placement = {}
     for n in model.nodes:
@@ -214,7 +236,7 @@ def read_placement(model: pyo.ConcreteModel) -> dict[str, tuple[int, int]]:
 
 
 def size_of(model: pyo.ConcreteModel) -> ProblemSize:
-    """Rows and columns of a model."""
+    """Numbers of rows and columns of a program."""
     variables = list(model.component_data_objects(pyo.Var))
     binary = sum(v.is_binary() for v in variables)
     integer = sum(v.is_integer() and not v.is_binary() for v in variables)

@@ -25,12 +25,12 @@ def test_geo24_30b(solver):
 
 
 def test_annealing_finds_the_nodes_that_the_links_join():
-    """Links between regions carry nothing to speak of, so each way must stay in one region.
+    """Links between regions carry 8 tokens/s, or all token ids: each way begins and ends anywhere, and must not cross.
 
     The group lists the nodes such that each stage has those of one region, so its flow needs a swap.
     """
     nodes = [{"gpu": "A100-40G", "count": 2, "region": r} for r in ("east", "west")]
-    network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": 1e-6}}
+    network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": 1e-3}}
     cluster = hk.Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
     model = hk.Model.preset("llama2-70b").model_copy(update={"num_layers": 8})
     problem = Problem.of(cluster, model)
@@ -40,7 +40,7 @@ def test_annealing_finds_the_nodes_that_the_links_join():
     stage = PatternStage.of(4, [((0, 4),)] * 2, groups)
     flows = array_flows(problem, names, partial_inference=True)
     found = fit_to_links(flows, groups, [stage, stage], 2 * speed, random.Random(0), Watch(20))
-    assert found.tokens_per_s == pytest.approx(2 * speed, rel=1e-5)
+    assert found.tokens_per_s == pytest.approx(2 * speed, rel=1e-3)
     assert flows.tokens_per_s(np.arange(4), np.array([0, 0, 4, 4]), np.array([4, 4, 8, 8])) < 0.01 * speed
     assert problem.max_flow(found.placement).tokens_per_s == pytest.approx(found.tokens_per_s, rel=1e-5)
     # Both stages have a node of each region.
