@@ -65,8 +65,8 @@ def write_yaml(data: Any) -> str:
     """`data` as YAML text, in its own order, with inner lists and mappings on one line each."""
     from ruamel.yaml import YAML
 
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = None  # type: ignore[assignment]
+    writer: Any = YAML(typ="safe", pure=True)
+    writer.default_flow_style = None
     writer.width = 160
     writer.sort_base_mapping_type_on_output = False
     buffer = io.StringIO()

@@ -325,4 +325,4 @@ def _dtype_bytes(config: Mapping[str, Any], where: str) -> int:
     return DTYPE_BYTES[name]
 
 
-__all__ = ["DTYPE_BYTES", "FAMILIES", "TEXT_MODELS", "Family", "read_sizes"]
+__all__ = ["FAMILIES", "TEXT_MODELS"]

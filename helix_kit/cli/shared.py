@@ -142,3 +142,5 @@ def print_run(summary: dict[str, Any], title: str) -> None:
         table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in shown))
     Console().print(table)
     typer.echo(f"Decode throughput: {summary['decode_tokens_per_s']:,.1f} tokens/s")
+    for note in summary["notes"]:
+        typer.echo(f"Note: {note}")

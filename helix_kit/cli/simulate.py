@@ -11,17 +11,29 @@ import typer
 from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_run
 from helix_kit.errors import InputError
 
+WARMUP_S, DURATION_S = 60.0, 600.0
+"""Defaults of a sampled workload and of offline runs."""
+
 
 @app.command("simulate")
 def simulate_command(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
-    trace: Annotated[Path | None, typer.Option(help="CSV of requests: ours, Azure, BurstGPT or Mooncake.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Trace file (CSV, JSON lines): ours, Azure, BurstGPT, ...")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of another trace: arrival=NAME,input=NAME,output=NAME.")
+    ] = None,
+    time_unit: Annotated[str | None, typer.Option(help="Unit of the trace's times: s, ms, us or ns.")] = None,
     workload: Annotated[str, typer.Option(help="Sampled workload, where there is no trace.")] = "azure-conversation",
     mode: Annotated[Mode, typer.Option(help="Arrivals over time, or KV caches kept full.")] = Mode.ONLINE,
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
     rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 75 % of the plan's flow.")] = None,
-    duration: Annotated[float, typer.Option(help="Simulated seconds that are measured.")] = 600.0,
-    warmup: Annotated[float, typer.Option(help="Simulated seconds before measuring starts.")] = 60.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(help="Simulated seconds that are measured. Default: 600; with --trace, all of it and 60 s more."),
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Simulated seconds before measuring starts. Default: 60; with --trace, 0.")
+    ] = None,
     execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
     seed: SeedOption = 0,
     records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
@@ -36,18 +48,28 @@ def simulate_command(
     for name, value in {"--duration": duration, "--rate": rate}.items():
         if value is not None and value <= 0:
             raise InputError("expected a positive number", field=name, value=value)
-    if warmup < 0:
+    if warmup is not None and warmup < 0:
         raise InputError("expected a number of at least 0", field="--warmup", value=warmup)
     check_writable(records=records, perfetto=perfetto)
     plan = Plan.load(plan_file)
+    # A trace is measured from its first to its last request unless the user says otherwise.
+    if trace is None or mode is Mode.OFFLINE:
+        warmup = WARMUP_S if warmup is None else warmup
+        duration = DURATION_S if duration is None else duration
     requests = make_workload(
         workload if trace is None else trace,
         plan,
         mode=mode.value,
         rate_per_s=rate,
-        duration_s=warmup + duration,
+        duration_s=(warmup or 0.0) + (duration or DURATION_S),
         seed=seed,
+        columns=_parse_columns(columns),
+        time_unit=time_unit,
     )
+    notes = list(requests.notes)
+    late = 0 if duration is None else sum(r.arrival_s > (warmup or 0.0) + duration for r in requests)
+    if late:
+        notes.append(f"{late} of {len(requests)} requests arrive after the simulated time and are left out")
     with Status("Simulating", as_json) as say:
         run = simulate(
             plan,
@@ -65,7 +87,19 @@ def simulate_command(
     if perfetto:
         run.to_perfetto(perfetto)
     summary = run.summary()
+    summary["notes"] = [*notes, *summary["notes"]]
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
+
+
+def _parse_columns(text: str | None) -> dict[str, str] | None:
+    """``arrival=ts,input=prompt`` as a mapping."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    for role, equals, name in pairs:
+        if not (role.strip() and equals and name.strip()):
+            raise InputError("expected arrival=NAME,input=NAME,output=NAME", field="--columns", value=text)
+    return {role.strip(): name.strip() for role, _, name in pairs}

@@ -1,18 +1,23 @@
-"""Readers of trace files: Azure LLM inference traces, BurstGPT, Mooncake and our own CSV, told apart by columns.
+"""Readers of trace files, told apart by their columns or fields.
 
-==========  =======================================  ==========================================
-format      columns or fields                        time
-==========  =======================================  ==========================================
-Azure       TIMESTAMP, ContextTokens,                date and time; seconds since the first row
-            GeneratedTokens
-BurstGPT    Timestamp, Model, Request tokens,        seconds
-            Response tokens, ...
-Mooncake    JSON lines with timestamp,               milliseconds
-            input_length, output_length
-ours        arrival_s, input_tokens, output_tokens   seconds
-==========  =======================================  ==========================================
+=============  ===============================================  ==================================================
+format         columns of a CSV file, or fields of JSON lines   time
+=============  ===============================================  ==================================================
+ours           arrival_s, input_tokens, output_tokens           seconds
+Azure          TIMESTAMP, ContextTokens, GeneratedTokens        date and time, UTC unless it names another offset
+BurstGPT       Timestamp, Request tokens, Response tokens       seconds
+vidur          arrived_at, num_prefill_tokens,                  seconds
+               num_decode_tokens
+splitwise-sim  arrival_timestamp, prompt_size, token_size       seconds
+Mooncake       timestamp, input_length, output_length           milliseconds
+Bailian        the same and chat_id                             seconds
+LLMServingSim  arrival_time_ns, input_toks, output_toks         nanoseconds
+=============  ===============================================  ==================================================
 
-Rows without output tokens, which are failed requests in BurstGPT and Azure, are left out.
+CSV files may have commas, semicolons or tabs between columns, quotes, blank lines, and comments before the header.
+JSON entries stand on a line each or in one list. Rows without output tokens, which are failed requests in BurstGPT and
+Azure, are left out and counted. Traces of Mooncake and Bailian are published both in seconds and in milliseconds:
+where a format's own unit gives an implausible rate and the other one does not, the other one is taken and said.
 """
 
 from __future__ import annotations
@@ -20,90 +25,277 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
-from datetime import datetime
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from helix_kit import _files
 from helix_kit.errors import InputError
 
-Row = tuple[float, int, int]
-"""Arrival in seconds, input tokens, output tokens."""
+SECONDS_IN = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+"""Units of time that a trace may have."""
+PLAUSIBLE_RATES_PER_S = (1e-3, 100.0)
+"""Mean rates that the published traces stay well within, in requests/s."""
+MAX_TOKENS = 10**9
+"""Longer prompts or answers are taken for faults of the file."""
+ROLES = ("arrival", "input", "output")
 
 
-def read_trace(path: str | Path) -> tuple[str, list[Row]]:
-    """The format's name and the rows of a trace file, in file order.
+class Row(NamedTuple):
+    """A request of a trace."""
 
-    A row that its format does not allow is an InputError that names file and line.
+    arrival_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass
+class Trace:
+    """The content of a trace file."""
+
+    format: str
+    rows: list[Row]
+    """In file order."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know: the unit of time, and the rows left out."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """Names of the three columns or fields, and the unit of the first. "" stands for date and time."""
+
+    name: str
+    columns: tuple[str, str, str]
+    unit: str
+    other_unit: str = ""
+    """A unit in which such traces are published as well."""
+
+
+CSV_FORMATS = (
+    Format("ours", ("arrival_s", "input_tokens", "output_tokens"), "s"),
+    Format("Azure", ("timestamp", "contexttokens", "generatedtokens"), ""),
+    Format("BurstGPT", ("timestamp", "request tokens", "response tokens"), "s"),
+    Format("vidur", ("arrived_at", "num_prefill_tokens", "num_decode_tokens"), "s"),
+    Format("splitwise-sim", ("arrival_timestamp", "prompt_size", "token_size"), "s"),
+)
+JSON_FORMATS = (
+    Format("Mooncake", ("timestamp", "input_length", "output_length"), "ms", "s"),
+    Format("LLMServingSim", ("arrival_time_ns", "input_toks", "output_toks"), "ns"),
+)
+BAILIAN = Format("Bailian", ("timestamp", "input_length", "output_length"), "s", "ms")
+"""Told from Mooncake by the field ``chat_id``."""
+
+
+def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_unit: str | None = None) -> Trace:
+    """Read a trace file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Names of the columns or fields "arrival", "input" and "output" for a format that is not known. Columns that are
+        left out keep the name of the known format.
+    time_unit
+        "s", "ms", "us" or "ns". None: the unit of the format, checked for plausibility where it is ambiguous.
+
+    Returns
+    -------
+    Trace
+        The requests in file order, and what should be known about them.
+
+    Raises
+    ------
+    InputError
+        The format is unknown, or a row is not as it demands. The message names file, line and column.
     """
     path = Path(path)
+    if time_unit is not None and time_unit not in SECONDS_IN:
+        raise InputError(f"expected one of {', '.join(SECONDS_IN)}", field="time_unit", value=time_unit)
+    for role in columns or {}:
+        if role not in ROLES:
+            raise InputError(f"expected one of {', '.join(ROLES)}", field="columns", value=role)
     text = _files.read_text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if first.lstrip().startswith("{"):
-        return "mooncake", list(_mooncake(path, text))
-    columns = {c.strip().casefold() for c in first.split(",")}
-    for name, needed, parse in _CSV_FORMATS:
-        if set(needed) <= columns:
-            return name, list(_csv_rows(path, text, needed, parse))
-    known = "; ".join(f"{name}: {', '.join(needed)}" for name, needed, _ in _CSV_FORMATS)
-    raise InputError(f"no known trace format: expected JSON lines (Mooncake) or a CSV with the columns of {known}",
-                     where=path, field="header", value=first[:80])  # fmt: skip
+    is_json = text.lstrip()[:1] in ("{", "[")
+    entries = _json_entries(path, text) if is_json else _csv_entries(path, text)
+    first = next(entries, None)
+    if first is None:
+        raise InputError("expected at least one request, the trace is empty", where=path)
+    known = _format_of(path, set(first.values), JSON_FORMATS if is_json else CSV_FORMATS, columns)
+    trace = Trace(known.name, [])
+    if isinstance(first, _Header):
+        twice = next((c for c in known.columns if first.names.count(c) > 1), None)
+        if twice is not None:
+            raise InputError("expected the column once", where=first.where, field=twice)
+        first = next(entries, None)
+    unit, parse = _time_reader(known, time_unit)
+    left_out = 0
+    for entry in [*([first] if first else []), *entries]:
+        row = _row(entry, known.columns, parse)
+        if known.name == "ours" and row.arrival_s < 0:
+            expected = "expected a time of at least 0"
+            raise InputError(expected, where=entry.where, field=known.columns[0], value=row.arrival_s)
+        if row.input_tokens > 0 and row.output_tokens > 0:
+            trace.rows.append(row)
+        else:
+            left_out += 1
+    if time_unit is None and known.other_unit:
+        trace.rows, unit = _plausible(trace, known, unit)
+    if unit and known.name != "ours":
+        trace.notes.append(f"times are in {unit}")
+    if left_out:
+        trace.notes.append(f"{left_out} rows without input or output tokens are left out")
+    return trace
 
 
-def _azure_time(text: str) -> float:
-    # Azure writes seven decimals of a second. Python reads at most six.
-    whole, _, fraction = text.replace("+00:00", "").partition(".")
-    return datetime.fromisoformat(whole).timestamp() + (float("0." + fraction) if fraction else 0.0)
+@dataclass(frozen=True)
+class _Entry:
+    """A row of CSV or an object of JSON: where it stands, and its values by column."""
+
+    where: str
+    values: Mapping[str, Any]
 
 
-_CSV_FORMATS: tuple[tuple[str, tuple[str, str, str], Callable[[str], float]], ...] = (
-    ("ours", ("arrival_s", "input_tokens", "output_tokens"), float),
-    ("azure", ("timestamp", "contexttokens", "generatedtokens"), _azure_time),
-    ("burstgpt", ("timestamp", "request tokens", "response tokens"), float),
-)
+@dataclass(frozen=True)
+class _Header(_Entry):
+    names: tuple[str, ...] = ()
 
 
-def _csv_rows(path: Path, text: str, needed: tuple[str, str, str], parse: Callable[[str], float]) -> Iterator[Row]:
-    reader = csv.reader(text.splitlines())
-    header = [c.strip().casefold() for c in next(reader)]
-    at = [header.index(column) for column in needed]
-    for row in reader:
-        if not row:
-            continue
-        if len(row) <= max(at):
-            raise InputError(f"expected {len(header)} columns", where=f"{path}:{reader.line_num}")
-        yield from _row(f"{path}:{reader.line_num}", needed, [row[i] for i in at], parse)
-
-
-def _mooncake(path: Path, text: str) -> Iterator[Row]:
-    fields = ("timestamp", "input_length", "output_length")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            entry = json.loads(line)
-            values = [str(entry[f]) for f in fields]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"expected a JSON object with {', '.join(fields)} ({error!r})", where=where) from None
-        yield from _row(where, fields, values, lambda value: float(value) / 1e3)
-
-
-def _row(where: str, names: tuple[str, str, str], values: list[str], parse: Callable[[str], float]) -> Iterator[Row]:
+def _csv_entries(path: Path, text: str) -> Iterator[_Entry]:
+    """The header, then the rows. Line numbers count from the file's first line."""
+    lines = text.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
+    if start is None:
+        return
+    delimiter = max(",;\t", key=lambda d: (lines[start].count(d), d == ","))
+    reader = csv.reader(lines[start:], delimiter=delimiter, strict=True)
     try:
-        time_s = parse(values[0])
-    except ValueError:
-        raise InputError("expected a time", where=where, field=names[0], value=values[0]) from None
-    lengths = []
-    for name, value in zip(names[1:], values[1:], strict=True):
+        names = tuple(name.strip().casefold() for name in next(reader))
+        yield _Header(f"{path}:{start + 1}", dict.fromkeys(names, ""), names)
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            where = f"{path}:{start + reader.line_num}"
+            if len(row) != len(names):
+                raise InputError(f"expected {len(names)} columns, not {len(row)}", where=where)
+            yield _Entry(where, dict(zip(names, (cell.strip() for cell in row), strict=True)))
+    except csv.Error as error:
+        raise InputError(f"not valid CSV: {error}", where=f"{path}:{start + reader.line_num}") from None
+
+
+def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
+    if text.lstrip().startswith("["):
+        entries = _files.read_json(path)
+        places = [(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
+    else:
+        places = [(f"{path}:{n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    for where, entry in places:
         try:
-            number = float(value)
+            value = json.loads(entry) if isinstance(entry, str) else entry
+        except json.JSONDecodeError as error:
+            raise InputError(f"not valid JSON: {error.msg}", where=where) from None
+        if not isinstance(value, dict):
+            raise InputError("expected a JSON object", where=where, value=entry, field="entry")
+        yield _Entry(where, value)
+
+
+def _format_of(path: Path, names: set[str], formats: tuple[Format, ...], columns: Mapping[str, str] | None) -> Format:
+    if formats is JSON_FORMATS and "chat_id" in names:
+        formats = (BAILIAN, *formats)
+    given = {
+        role: name if formats is not CSV_FORMATS else name.strip().casefold() for role, name in (columns or {}).items()
+    }
+    if len(given) == len(ROLES):
+        return Format("given columns", (given["arrival"], given["input"], given["output"]), "s")
+    for known in formats:
+        mapped = tuple(given.get(role, name) for role, name in zip(ROLES, known.columns, strict=True))
+        if set(mapped) <= names:
+            return Format(known.name, (mapped[0], mapped[1], mapped[2]), known.unit, known.other_unit)
+    listed = "; ".join(f"{f.name}: {', '.join(f.columns)}" for f in (*CSV_FORMATS, *JSON_FORMATS))
+    raise InputError(
+        f"no known trace format: expected the columns or fields of one of them ({listed}), or their names in `columns` "
+        "(--columns arrival=NAME,input=NAME,output=NAME)",
+        where=path, field="header", value=", ".join(sorted(names))[:100],
+    )  # fmt: skip
+
+
+def _time_reader(known: Format, time_unit: str | None) -> tuple[str, Callable[[str], float]]:
+    """The unit's name ("" for date and time), and a function from a cell to seconds."""
+    unit = time_unit or known.unit
+    if not unit:
+        return "", _seconds_of_date
+    # Division where it is exact: 61.1 s in ms must be the nearest double to 61.1.
+    per_second = round(1 / SECONDS_IN[unit])
+
+    def parse(text: str) -> float:
+        try:
+            return float(text) / per_second
         except ValueError:
-            number = math.nan
-        if not (number >= 0 and number == int(number)):
-            raise InputError("expected a whole number of tokens", where=where, field=name, value=value)
-        lengths.append(int(number))
-    if not math.isfinite(time_s):
-        raise InputError("expected a finite time", where=where, field=names[0], value=values[0])
-    if lengths[0] > 0 and lengths[1] > 0:
-        yield time_s, lengths[0], lengths[1]
+            if known.name == "given columns" and time_unit is None:
+                return _seconds_of_date(text)
+            raise
+
+    return unit, parse
+
+
+DATE = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(\.\d+)?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
+
+
+def _seconds_of_date(text: str) -> float:
+    """Seconds since 1970. A time without an offset is UTC, wherever the program runs."""
+    match = DATE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    whole, fraction, offset = match.groups()
+    # Azure writes seven decimals of a second. Python reads at most six, so they are added by hand.
+    moment = datetime.fromisoformat(whole + (offset or "").upper())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.timestamp() + (float("0" + fraction) if fraction else 0.0)
+
+
+def _row(entry: _Entry, columns: tuple[str, str, str], parse: Callable[[str], float]) -> Row:
+    missing = [column for column in columns if column not in entry.values]
+    if missing:
+        raise InputError(f"missing field: expected {', '.join(missing)}", where=entry.where)
+    time, *lengths = (entry.values[column] for column in columns)
+    try:
+        arrival_s = parse(str(time))
+    except ValueError:
+        expected = "expected seconds, or a date and time such as 2024-05-10T00:00:01.5Z"
+        raise InputError(expected, where=entry.where, field=columns[0], value=time) from None
+    if not math.isfinite(arrival_s):
+        raise InputError("expected a finite time", where=entry.where, field=columns[0], value=time)
+    tokens = [_tokens(entry.where, name, value) for name, value in zip(columns[1:], lengths, strict=True)]
+    return Row(arrival_s, tokens[0], tokens[1])
+
+
+def _tokens(where: str, name: str, value: Any) -> int:
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (0 <= number <= MAX_TOKENS and number == int(number)):
+        expected = f"expected a whole number of tokens from 0 to {MAX_TOKENS:,}"
+        raise InputError(expected, where=where, field=name, value=value)
+    return int(number)
+
+
+def _plausible(trace: Trace, known: Format, unit: str) -> tuple[list[Row], str]:
+    """The rows in the format's unit, or in its other one where only that gives a plausible rate."""
+    times = [row.arrival_s for row in trace.rows]
+    span_s = max(times) - min(times) if times else 0.0
+    if span_s <= 0:
+        return trace.rows, unit
+    rate = (len(times) - 1) / span_s
+    factor = SECONDS_IN[known.other_unit] / SECONDS_IN[unit]
+    low, high = PLAUSIBLE_RATES_PER_S
+    if low <= rate <= high or not low <= rate / factor <= high:
+        return trace.rows, unit
+    trace.notes.append(
+        f"in {unit}, as usual for {known.name}, there would be {rate:.3g} requests/s, so times are taken for "
+        f"{known.other_unit} ({rate / factor:.3g} requests/s); time_unit (--time-unit) decides otherwise"
+    )
+    return [row._replace(arrival_s=row.arrival_s * factor) for row in trace.rows], known.other_unit

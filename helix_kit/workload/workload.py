@@ -12,8 +12,8 @@ True
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -25,7 +25,7 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
-from helix_kit.workload.readers import read_trace
+from helix_kit.workload.readers import Row, read_trace
 from helix_kit.workload.request import Request
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Workload(Sequence[Request]):
     """In order of arrival."""
     source: str = "given"
     """Where the requests come from."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a reader should know: the unit of a trace's times, rows that were left out."""
 
     def __post_init__(self) -> None:
         for request in self.requests:
@@ -68,10 +70,10 @@ class Workload(Sequence[Request]):
                 )  # fmt: skip
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[float, int, int]], source: str = "given") -> Workload:
+    def of(cls, rows: Iterable[tuple[float, int, int]], source: str = "given", notes: tuple[str, ...] = ()) -> Workload:
         """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival."""
         ordered = sorted(rows, key=lambda row: row[0])
-        return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source)
+        return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source, notes)
 
     @classmethod
     @_OLD_NAMES
@@ -185,25 +187,32 @@ class Workload(Sequence[Request]):
     @classmethod
     def from_csv(cls, path: str | Path) -> Workload:
         """Requests from a CSV file with the columns arrival_s, input_tokens, output_tokens."""
-        name, rows = read_trace(path)
-        if name != "ours":
+        trace = read_trace(path)
+        if trace.format != "ours":
             raise InputError(f"expected the columns {', '.join(COLUMNS)}", where=path, field="header")
-        return cls._from_rows(path, rows)
+        return cls._from_rows(path, trace.rows, trace.notes)
 
     @classmethod
-    def from_trace(cls, path: str | Path) -> Workload:
-        """Requests from a trace of Azure, BurstGPT or Mooncake, or our own CSV. Time starts at the first request."""
-        name, rows = read_trace(path)
-        if name != "ours" and rows:
-            start = min(row[0] for row in rows)
-            rows = [(time - start, tokens_in, tokens_out) for time, tokens_in, tokens_out in rows]
-        return cls._from_rows(path, rows)
+    def from_trace(
+        cls, path: str | Path, *, columns: Mapping[str, str] | None = None, time_unit: str | None = None
+    ) -> Workload:
+        """Requests from a trace file; `helix_kit.workload.readers` lists the formats.
+
+        Time starts at the first request, but for our own CSV. `columns` names the columns "arrival", "input" and
+        "output" of other files, and `time_unit` ("s", "ms", "us", "ns") overrides the format's own unit.
+        """
+        trace = read_trace(path, columns, time_unit)
+        rows = trace.rows
+        if trace.format != "ours" and rows:
+            start = min(row.arrival_s for row in rows)
+            rows = [row._replace(arrival_s=row.arrival_s - start) for row in rows]
+        return cls._from_rows(path, rows, trace.notes)
 
     @classmethod
-    def _from_rows(cls, path: str | Path, rows: list[tuple[float, int, int]]) -> Workload:
+    def _from_rows(cls, path: str | Path, rows: list[Row], notes: list[str]) -> Workload:
         if not rows:
             raise InputError("expected at least one request, the trace is empty", where=path)
-        return cls.of(rows, Path(path).name)
+        return cls.of(rows, Path(path).name, tuple(notes))
 
     def to_csv(self, path: str | Path) -> None:
         """Write a CSV file from which `from_csv` makes an equal workload."""
@@ -219,7 +228,7 @@ class Workload(Sequence[Request]):
             for r in self.requests
             if r.input_tokens <= (max_input or r.input_tokens) and r.output_tokens <= (max_output or r.output_tokens)
         )
-        return Workload.of(rows, self.source)
+        return Workload.of(rows, self.source, self.notes)
 
     @_OLD_NAMES
     def scaled(self, rate_per_s: float) -> Workload:
@@ -230,7 +239,7 @@ class Workload(Sequence[Request]):
             )
         factor = self.rate_per_s / rate_per_s
         rows = ((r.arrival_s * factor, r.input_tokens, r.output_tokens) for r in self.requests)
-        return Workload.of(rows, f"{self.source}, scaled to {rate_per_s:g}/s")
+        return Workload.of(rows, f"{self.source}, scaled to {rate_per_s:g}/s", self.notes)
 
     @cached_property
     def duration_s(self) -> float:
@@ -251,7 +260,7 @@ class Workload(Sequence[Request]):
     def __getitem__(self, index: int | slice) -> Request | Workload:
         """A request, or a workload of the requests in a slice. They keep their ids."""
         if isinstance(index, slice):
-            return Workload(self.requests[index], self.source)
+            return Workload(self.requests[index], self.source, self.notes)
         return self.requests[index]
 
     def __len__(self) -> int:
@@ -276,6 +285,8 @@ def make_workload(
     rate_per_s: float | None = None,
     duration_s: float = 600.0,
     seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    time_unit: str | None = None,
 ) -> Workload:
     """The workload that the command line's ``--workload`` and ``--trace`` mean.
 
@@ -293,6 +304,8 @@ def make_workload(
         Arrivals of a name lie in [0, duration_s).
     seed
         The same seed gives the same requests.
+    columns, time_unit
+        Of a trace file, as for `Workload.from_trace`.
 
     Returns
     -------
@@ -323,7 +336,7 @@ def make_workload(
             Workload.constant(rate, duration_s) if name == "constant" else Workload.poisson(rate, duration_s, seed=seed)
         )
     elif Path(name).suffix in {".csv", ".jsonl", ".json"} or Path(name).exists():
-        workload = Workload.from_trace(name)
+        workload = Workload.from_trace(name, columns=columns, time_unit=time_unit)
         workload = workload.scaled(rate_per_s) if rate_per_s and mode == "online" else workload
     else:
         raise InputError(
@@ -331,5 +344,6 @@ def make_workload(
             field="workload",
         )
     if mode == "offline":
-        return Workload.of(((0.0, r.input_tokens, r.output_tokens) for r in workload), f"{workload.source}, offline")
+        rows = ((0.0, r.input_tokens, r.output_tokens) for r in workload)
+        return Workload.of(rows, f"{workload.source}, offline", workload.notes)
     return workload

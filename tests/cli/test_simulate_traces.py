@@ -1,0 +1,41 @@
+"""``helix-kit simulate --trace``: the defaults fit the trace, and what is left out is said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def plan_file(tmp_path, overlapping_plan):
+    path = tmp_path / "plan.json"
+    overlapping_plan.save(path)
+    return path
+
+
+def test_a_short_trace_is_measured_whole(helix_kit, tmp_path, plan_file):
+    trace = tmp_path / "short.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,50,20\n2,50,20\n5,50,20\n")
+    code, out, _ = helix_kit("simulate", plan_file, "--trace", trace, "--json")
+    summary = json.loads(out)
+    assert code == 0 and summary["finished"] == 3 and summary["decode_tokens_per_s"] > 0
+    assert summary["window_s"][0] == 0 and summary["prompt_latency_s"]["avg"] is not None
+
+
+def test_requests_beyond_the_duration_are_counted(helix_kit, tmp_path, plan_file):
+    trace = tmp_path / "long.csv"
+    rows = "".join(f"{10 * i},50,20\n" for i in range(40))
+    trace.write_text(f"arrival_s,input_tokens,output_tokens\n{rows}")
+    code, out, _ = helix_kit("simulate", plan_file, "--trace", trace, "--duration", 95)
+    assert code == 0 and "Note: 30 of 40 requests arrive after the simulated time and are left out" in out
+
+
+def test_columns_and_unit_of_another_trace(helix_kit, tmp_path, plan_file):
+    trace = tmp_path / "mine.csv"
+    trace.write_text("ts;prompt;gen\n1000;50;20\n3000;50;20\n4000;50;0\n")
+    command = ("simulate", plan_file, "--trace", trace, "--columns", "arrival=ts,input=prompt,output=gen")
+    code, out, _ = helix_kit(*command, "--time-unit", "ms")
+    assert code == 0 and "Note: times are in ms" in out and "Note: 1 rows without" in out
+    code, _, err = helix_kit(*command[:-1], "arrival:ts")
+    assert code == 2 and "--columns = 'arrival:ts': expected arrival=NAME" in err
