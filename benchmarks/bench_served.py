@@ -150,12 +150,12 @@ def served_row(args: argparse.Namespace, section: str, cluster: str, model: str)
     theirs = published_means(setup, model, mode, execution)
     plan = plan_of(args, section, cluster, model, theirs)
     ours = online_means(plan, setup, model) if mode == "online" else offline_means(plan, execution, args.jobs)
-    served = plan.served or {}
+    assert plan.served is not None, "a plan of objective served"
     pairs = " | ".join(f"{theirs[k]:.2f} | {ours[k]:.2f}" for k in METRICS[1:])
     return (
         f"| {cluster} | {model} | {theirs[METRICS[0]]:.1f} | {ours[METRICS[0]]:.1f} | "
-        f"**{ours[METRICS[0]] / theirs[METRICS[0]]:.2f}** | {pairs} | {served['stages']} | {served['simulations']} | "
-        f"{plan.seconds:.0f} |\n"
+        f"**{ours[METRICS[0]] / theirs[METRICS[0]]:.2f}** | {pairs} | {plan.served.stages} | "
+        f"{plan.served.simulations} | {plan.seconds:.0f} |\n"
     )
 
 

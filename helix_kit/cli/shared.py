@@ -111,17 +111,17 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
     }
-    if plan.served and "max_flow_tokens_per_s" in plan.served:
+    if plan.served and plan.served.max_flow_tokens_per_s is not None:
         lines["Most flow"] = (
-            f"{plan.served['max_flow_tokens_per_s']:,.1f} tokens/s, at most "
-            f"{plan.served['max_flow_bound_tokens_per_s']:,.1f} (gap {plan.served['max_flow_gap']:.2%}), proven in "
-            f"{plan.served['max_flow_seconds']:.1f} s; --objective flow gives that plan"
+            f"{plan.served.max_flow_tokens_per_s:,.1f} tokens/s, at most "
+            f"{plan.served.max_flow_bound_tokens_per_s:,.1f} (gap {plan.served.max_flow_gap:.2%}), proven in "
+            f"{plan.served.max_flow_seconds:.1f} s; --objective flow gives that plan"
         )
     if plan.served:
         lines["Served"] = (
-            f"{plan.served['decode_tokens_per_s']:,.1f} decode tokens/s, "
-            f"prompt {plan.served['prompt_latency_s']:.2f} s, "
-            f"decode {plan.served['decode_latency_s']:.2f} s (simulated, {plan.served['mode']})"
+            f"{plan.served.decode_tokens_per_s:,.1f} decode tokens/s, "
+            f"prompt {plan.served.prompt_latency_s:.2f} s, "
+            f"decode {plan.served.decode_latency_s:.2f} s (simulated, {plan.served.mode})"
         )
     if unused:
         lines["Not used"] = ", ".join(unused)

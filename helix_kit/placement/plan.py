@@ -15,6 +15,7 @@ from helix_kit.cluster import COORDINATOR, Cluster
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
 
 SCHEMA_VERSION = 1
@@ -49,7 +50,8 @@ class Plan(BaseModel):
     flow_split: Literal["balanced", "any"] = "balanced"
     """Which of the maximum flows `flow` is: the one that loads nodes evenly, or the first met."""
     progress: tuple[tuple[float, float, float], ...] = ()
-    served: dict[str, Any] | None = None
+    served: Served | None = None
+    """What the plan served in the simulator; None for objective ``flow``."""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
 

@@ -75,9 +75,8 @@ def plan_summary(plan: Plan) -> str:
     facts = [plan.method]
     if plan.flow_tokens_per_s > 0:
         facts.append(f"bound {format_number(plan.bound_tokens_per_s)} (gap {format_percent(plan.gap)})")
-    served = (plan.served or {}).get("decode_tokens_per_s")
-    if served:
-        facts.append(f"serves {format_number(served)} (simulated)")
+    if plan.served and plan.served.decode_tokens_per_s:
+        facts.append(f"serves {format_number(plan.served.decode_tokens_per_s)} (simulated)")
     carrying = {name for edge in plan.flow_edges for name in edge} & set(plan.placement)
     facts.append(f"{len(carrying)} of {len(plan.cluster.nodes)} machines carry flow")
     if plan.pipelines:

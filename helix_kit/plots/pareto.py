@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from helix_kit.placement.plan import Plan
+    from helix_kit.placement.served import Served
 
 SIZE_IN = (6.4, 4.2)
 MIN_CROWDED = 12
@@ -48,8 +49,7 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    rows = (plan.served or {}).get("pareto")
-    if not rows:
+    if plan.served is None or not plan.served.pareto:
         raise InputError(
             "expected a plan of objective served, which has a front",
             field="plan.objective",
@@ -57,12 +57,16 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
         )
     if axes is None:
         axes = Figure(figsize=SIZE_IN, layout="constrained").subplots()
-    table = pd.DataFrame(rows)[["decode_latency_s", "decode_tokens_per_s", "stages"]]
+    rows = plan.served.pareto
+    table = pd.DataFrame(
+        [(row.decode_latency_s, row.decode_tokens_per_s, row.stages) for row in rows],
+        columns=["decode_latency_s", "decode_tokens_per_s", "stages"],
+    )
     sns.scatterplot(
         table, x="decode_latency_s", y="decode_tokens_per_s", hue="stages", palette="viridis", s=55, legend=False,
         edgecolor="white", ax=axes, zorder=3,
     )  # fmt: skip
-    chosen = _chosen_row(plan, rows)
+    chosen = _chosen_row(plan, plan.served)
     if chosen is not None:
         x, y, stages = table.iloc[chosen]
         axes.scatter(x, y, s=190, facecolors="none", edgecolors=CUT_COLOUR, linewidths=1.8, zorder=4)
@@ -88,11 +92,9 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
     return figure
 
 
-def _chosen_row(plan: Plan, rows: list[dict[str, object]]) -> int | None:
+def _chosen_row(plan: Plan, served: Served) -> int | None:
     """The row of the plan itself; None if its latency limits made the search choose a plan off the front."""
-    placement = {node: list(span) for node, span in plan.placement.items()}
-    served = plan.served or {}
-    for index, row in enumerate(rows):
-        if row["placement"] == placement and row["decode_tokens_per_s"] == served["decode_tokens_per_s"]:
+    for index, row in enumerate(served.pareto):
+        if row.placement == plan.placement and row.decode_tokens_per_s == served.decode_tokens_per_s:
             return index
     return None

@@ -266,7 +266,7 @@ class ClusterEditor(PictureBox):
         self.solve_button.disabled, self.stop_button.disabled = False, True
         self.show(plan)
         figures = progress_text(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
-        served = (plan.served or {}).get("decode_tokens_per_s")
+        served = plan.served.decode_tokens_per_s if plan.served else None
         answers = f" With the KV cache full it decodes {format_number(served)} tokens/s (simulated)." if served else ""
         self.status.say(f"Done{stopped} in {figures}.{answers}", "good")
 

@@ -16,10 +16,10 @@ def served():
 def test_points_are_the_front_and_the_plan_is_marked(served, tmp_path):
     axes = plot_pareto(served).axes[0]
     drawn, ring = (collection.get_offsets().tolist() for collection in axes.collections)
-    rows = served.served["pareto"]
-    assert drawn == [[r["decode_latency_s"], r["decode_tokens_per_s"]] for r in rows]
-    assert ring == [[served.served["decode_latency_s"], served.served["decode_tokens_per_s"]]]
-    assert f"chosen, {served.served['stages']} stages" in [t.get_text() for t in axes.texts]
+    rows = served.served.pareto
+    assert drawn == [[r.decode_latency_s, r.decode_tokens_per_s] for r in rows]
+    assert ring == [[served.served.decode_latency_s, served.served.decode_tokens_per_s]]
+    assert f"chosen, {served.served.stages} stages" in [t.get_text() for t in axes.texts]
     served.pareto(tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes()[1:4] == b"PNG"
 

@@ -70,9 +70,9 @@ def own_plans(context: Context) -> pd.DataFrame:
             context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(plan.seconds, 1)
             values = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
             if plan.served:
-                values["decode_tokens_per_s"] = plan.served["decode_tokens_per_s"]
-                values["ease"] = json.dumps(plan.served["ease"])
-            as_simulated = own_plan(setting, objective, plan.placement, plan.served["ease"] if plan.served else {})
+                values["decode_tokens_per_s"] = plan.served.decode_tokens_per_s
+                values["ease"] = json.dumps(plan.served.ease)
+            as_simulated = own_plan(setting, objective, plan.placement, plan.served.ease if plan.served else {})
             values[OFFLINE] = offline(setting, as_simulated, context)
             rows += _rows(setting, objective, plan.placement, values)
     return pd.DataFrame(rows)
