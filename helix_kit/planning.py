@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from helix_kit.placement.planner import check_names, plan_problem, read_options
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
+from helix_kit.search.options import ServedOptions
 
 OBJECTIVES = ("flow", "served")
 
 
-@renamed_keywords(time_limit="time_limit_s")
+@renamed_keywords(time_limit="time_limit_s", rate="rate_per_s")
 def plan(
     cluster: Cluster | str | Path,
     model: Model | str | Path,
@@ -84,8 +84,8 @@ def plan(
     more
         Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``, and
         ``degree``, ``initial``, ``mip_gap``, ``tighten`` and ``write_lp`` of method ``paper-milp``. Objective
-        ``served``: ``mode``, ``rate``, ``execution``, ``latency_limit_s``, ``prompt_latency_limit_s``,
-        ``pareto_pick``, ``window_s``, ``max_simulations`` and ``jobs`` of `helix_kit.search.plan_served`.
+        ``served``: the fields of `helix_kit.search.ServedOptions`, such as ``mode``, ``rate_per_s`` and
+        ``max_simulations``.
 
     Returns
     -------
@@ -115,8 +115,11 @@ def plan(
         "base": base, "price_per_gb": price_per_gb,
     }  # fmt: skip
     options = read_options(given if objective == "served" else {**given, **more})
+    served = ServedOptions()
     if objective == "served":
         _check_served(options)
+        check_names(more, [f.name for f in fields(ServedOptions)], "of objective 'served'")
+        served = ServedOptions(**more)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     model = model if isinstance(model, Model) else load_model(model)
     problem = Problem.of(cluster, model, profiles)
@@ -125,15 +128,9 @@ def plan(
     # The simulator takes seconds to load: only this objective needs it.
     from helix_kit.search import plan_served
 
-    own = {f.name for f in fields(PlanOptions)}
-    known = [name for name in signature(plan_served).parameters if name not in own | {"problem", "watch"}]
-    check_names(more, known, "of objective 'served'")
     watch = Watch(options.time_limit_s, progress, stop)
     watch.report(bound=problem.compute_bound)
-    return plan_served(
-        problem, solver=options.solver, seed=options.seed, watch=watch, flow_split=options.flow_split,
-        partial_inference=options.partial_inference, pins=options.pins, max_stages=options.max_stages, **more,
-    )  # fmt: skip
+    return plan_served(problem, options, served, watch=watch)
 
 
 def _check_served(options: PlanOptions) -> None:

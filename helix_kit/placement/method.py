@@ -19,8 +19,6 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 
 FlowSplit = Literal["balanced", "any"]
-Layout = dict[str, tuple[int, int]]
-"""A placement that may be changed, for `helix_kit.search`. Elsewhere the type is `helix_kit.flow.Placement`."""
 
 
 @dataclass(frozen=True)
@@ -128,4 +126,4 @@ class Method:
     """Names of the fields of `PlanOptions` that this method takes and others do not."""
 
 
-__all__ = ["FlowSplit", "Layout", "Method", "Placed", "PlanOptions", "Task"]
+__all__ = ["FlowSplit", "Method", "Placed", "PlanOptions", "Task"]

@@ -70,6 +70,12 @@ class Problem:
         """K_i: most layers that `node` can hold."""
         return min(self.profiles[self.kind_of[node]].max_layers, self.num_layers)
 
+    @cached_property
+    def fewest_nodes(self) -> int:
+        """The smallest number of nodes that together can hold the model."""
+        sizes = sorted((self.max_layers(n.name) for n in self.cluster.nodes), reverse=True)
+        return next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= self.num_layers)
+
     def throughput(self, node: str, k: int) -> float:
         """T_i(k) in tokens/s; a node forced to hold more than its maximum is scaled down from it."""
         table = self.throughput_by_kind[self.kind_of[node]]

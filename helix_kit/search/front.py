@@ -3,70 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from helix_kit.search.evaluate import Candidate
+from helix_kit.search.candidate import Candidate
 from helix_kit.search.moves import key_of
+from helix_kit.search.options import ParetoPick
 
-PICKS = ("throughput", "prompt", "decode", "balanced")
-LEAST_SHARE = 0.8
-"""Share of the most throughput that a plan picked for its latency still has."""
-LONGEST = 20
-_MEASURED = ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s")
+MIN_SHARE = 0.8
+"""A plan picked for its latency has at least this share of the largest throughput."""
+MAX_ROWS = 20
 
 
-def of(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates that no other beats in throughput, both latencies and depth at once, most throughput first.
+class Point(NamedTuple):
+    """What plans are compared by; in each number less is better."""
 
-    Of plans that measure exactly the same one is kept.
+    minus_decode_tokens_per_s: float
+    prompt_latency_s: float
+    decode_latency_s: float
+    stages: float
+
+    def dominates(self, other: Point) -> bool:
+        """Whether this is as good as `other` in every number, and better in at least one."""
+        return self != other and all(mine <= theirs for mine, theirs in zip(self, other))
+
+
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates that no other dominates, the largest throughput first.
+
+    Candidates that have not been simulated are left out. Of several that measure exactly the same one is kept.
     """
-    points = {id(c): _point(c) for c in candidates if c.served}
-    kept: dict[tuple[float, ...], Candidate] = {}
+    points = {id(c): _point(c) for c in candidates if c.score is not None}
+    front: dict[Point, Candidate] = {}
     for c in candidates:
         mine = points.get(id(c))
-        if mine is not None and not any(_beats(other, mine) for other in points.values()):
-            kept.setdefault(mine, c)
-    return sorted(kept.values(), key=lambda c: (_point(c), key_of(c.placement)))[:LONGEST]
+        if mine is not None and not any(other.dominates(mine) for other in points.values()):
+            front.setdefault(mine, c)
+    return sorted(front.values(), key=lambda c: (_point(c), key_of(c.placement)))[:MAX_ROWS]
 
 
-def table(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The front as rows: what is served, stages, flow, and the placement itself."""
+def rows_of(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The front as JSON data: what each plan serves, its stages, its flow and its placement."""
     return [
         {
-            **{k: (c.served or {})[k] for k in _MEASURED},
+            "decode_tokens_per_s": c.measured.decode_tokens_per_s,
+            "prompt_latency_s": c.measured.prompt_latency_s,
+            "decode_latency_s": c.measured.decode_latency_s,
             "stages": c.depth,
             "flow_tokens_per_s": c.flow.tokens_per_s,
-            "ease": c.ease,
+            "ease": c.shares,
             "placement": {n: list(span) for n, span in c.placement.items()},
         }
-        for c in of(candidates)
+        for c in pareto_front(candidates)
     ]
 
 
-def pick(candidates: Sequence[Candidate], which: str) -> Candidate:
+def pick(candidates: Sequence[Candidate], which: ParetoPick) -> Candidate:
     """One plan of the front.
 
-    ``throughput`` has the most decode tokens/s; ``prompt`` and ``decode`` the least mean latency of that kind among
-    those with at least 80 % of the most throughput; ``balanced`` the largest throughput / sqrt(prompt x decode).
+    ``throughput`` has the most decode tokens/s. ``prompt`` and ``decode`` have the least mean latency of that kind
+    among the plans with at least 80 % of the largest throughput. ``balanced`` has the largest
+    throughput / sqrt(prompt latency x decode latency).
     """
-    few = of(candidates)
-    most = -_point(few[0])[0]
-    quick = [c for c in few if -_point(c)[0] >= LEAST_SHARE * most]
+    front = pareto_front(candidates)
+    largest = front[0].measured.decode_tokens_per_s
+    high = [c for c in front if c.measured.decode_tokens_per_s >= MIN_SHARE * largest]
     if which == "prompt":
-        return min(quick, key=lambda c: _point(c)[1])
+        return min(high, key=lambda c: c.measured.prompt_latency_s)
     if which == "decode":
-        return min(quick, key=lambda c: _point(c)[2])
+        return min(high, key=lambda c: c.measured.decode_latency_s)
     if which == "balanced":
-        return max(few, key=lambda c: -_point(c)[0] / max(1e-9, _point(c)[1] * _point(c)[2]) ** 0.5)
-    return few[0]
+        return max(front, key=_throughput_per_latency)
+    return front[0]
 
 
-def _point(candidate: Candidate) -> tuple[float, ...]:
-    """What counts, less is better in each."""
-    served = candidate.served or {}
-    throughput, prompt, decode = (served[k] for k in _MEASURED)
-    return (-throughput, prompt, decode, float(candidate.depth))
+def _throughput_per_latency(candidate: Candidate) -> float:
+    measured = candidate.measured
+    return measured.decode_tokens_per_s / max(1e-9, measured.prompt_latency_s * measured.decode_latency_s) ** 0.5
 
 
-def _beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a != b and all(x <= y for x, y in zip(a, b))
+def _point(candidate: Candidate) -> Point:
+    measured = candidate.measured
+    return Point(
+        -measured.decode_tokens_per_s, measured.prompt_latency_s, measured.decode_latency_s, float(candidate.depth)
+    )

@@ -1,23 +1,24 @@
-"""Small changes to a placement: what local search tries next.
+"""Small changes to a placement, which local search tries next.
 
-Every function takes (problem, placement, generator) and returns a new placement, or None when the change does not
-apply. A change may break a plan (a layer that nobody holds): the flow, which is then zero, says so.
+Every move takes (problem, placement, generator) and returns a new placement, or None when it does not apply. A move may
+leave a layer that no node holds. The flow of such a placement is zero, so the search drops it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 
-Layout = dict[str, tuple[int, int]]
-Move = Callable[[Problem, Layout, np.random.Generator], Layout | None]
+Move = Callable[[Problem, Placement, np.random.Generator], Placement | None]
 
 
-def shift_boundary(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Move a layer between neighbouring stages: all ranges that end or start at one boundary."""
+def shift_boundary(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Move one or two layers between neighbouring stages: every range that ends or starts at one boundary changes."""
     cuts = sorted({e for _, e in placement.values() if e < problem.num_layers})
     if not cuts:
         return None
@@ -25,8 +26,8 @@ def shift_boundary(problem: Problem, placement: Layout, rng: np.random.Generator
     return {n: (s + by if s == cut else s, e + by if e == cut else e) for n, (s, e) in placement.items()}
 
 
-def shift_run(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Give a layer of one stage to another: all boundaries between the two move by one."""
+def shift_run(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Give a layer of one stage to another: all boundaries between the two move by one layer."""
     cuts = sorted({e for _, e in placement.values() if e < problem.num_layers})
     if len(cuts) < 2:
         return None
@@ -36,15 +37,15 @@ def shift_run(problem: Problem, placement: Layout, rng: np.random.Generator) -> 
     return {n: (moved.get(s, s), moved.get(e, e)) for n, (s, e) in placement.items()}
 
 
-def move_node(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """One node leaves its stage and joins another, as much of it as it holds."""
+def move_node(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Move a node to another stage, with as many of that stage's layers as it can hold."""
     names = sorted(placement)
     node, other = names[rng.integers(len(names))], names[rng.integers(len(names))]
     return _join(problem, placement, node, placement[other], rng)
 
 
-def add_node(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """A node that is out of the plan joins a stage."""
+def add_node(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Put a node that is not used into a stage."""
     free = [n.name for n in problem.cluster.nodes if n.name not in placement and problem.max_layers(n.name) > 0]
     if not free:
         return None
@@ -53,25 +54,26 @@ def add_node(problem: Problem, placement: Layout, rng: np.random.Generator) -> L
 
 
 def _join(
-    problem: Problem, placement: Layout, node: str, span: tuple[int, int], rng: np.random.Generator
-) -> Layout | None:
+    problem: Problem, placement: Placement, node: str, span: tuple[int, int], rng: np.random.Generator
+) -> Placement | None:
+    """The placement with `node` in the stage `span`; None when it is there already or can hold no layer."""
     size = min(span[1] - span[0], problem.max_layers(node))
     if size < 1 or placement.get(node) == span:
         return None
-    # What does not fit hangs over at the front or the back: the rest is entered part-way.
+    # A smaller node holds the first or the last layers of the stage; requests enter or leave it part-way.
     start = span[0] if rng.random() < 0.5 else span[1] - size
     return {**placement, node: (start, start + size)}
 
 
-def drop_node(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """One node leaves the plan."""
+def drop_node(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Take a node out of the plan."""
     names = sorted(placement)
-    gone = names[rng.integers(len(names))]
-    return {n: span for n, span in placement.items() if n != gone}
+    dropped = names[rng.integers(len(names))]
+    return {n: span for n, span in placement.items() if n != dropped}
 
 
-def resize_node(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """One end of one range moves by a layer."""
+def resize_node(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Move one end of one node's range by a layer."""
     names = sorted(placement)
     node = names[rng.integers(len(names))]
     start, end = placement[node]
@@ -79,8 +81,8 @@ def resize_node(problem: Problem, placement: Layout, rng: np.random.Generator) -
     return {**placement, node: (start + by, end) if rng.random() < 0.5 else (start, end + by)}
 
 
-def swap_nodes(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Two nodes of different kind or region change places."""
+def swap_nodes(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Exchange the ranges of two nodes of different kind or region."""
     names = sorted(placement)
     a, b = names[rng.integers(len(names))], names[rng.integers(len(names))]
     same = problem.kind_of[a] == problem.kind_of[b] and problem.cluster.region_of(a) == problem.cluster.region_of(b)
@@ -89,8 +91,8 @@ def swap_nodes(problem: Problem, placement: Layout, rng: np.random.Generator) ->
     return {**placement, a: placement[b], b: placement[a]}
 
 
-def swap_alike(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Two equal nodes change places."""
+def swap_alike(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Exchange the ranges of two nodes of the same kind and region."""
     names = sorted(placement)
     a = names[rng.integers(len(names))]
     alike = [
@@ -105,30 +107,30 @@ def swap_alike(problem: Problem, placement: Layout, rng: np.random.Generator) ->
     return {**placement, a: placement[b], b: placement[a]}
 
 
-def swap_stages(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Two stages of a plan change places, and what lies between them moves along."""
+def swap_stages(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Exchange two stages; the stages between them shift by the difference in length."""
     stages = stages_of(placement)
     if len(stages) < 2:
         return None
     order = list(range(len(stages)))
     a, b = rng.choice(len(stages), 2, replace=False)
     order[a], order[b] = order[b], order[a]
-    return _lay(stages, order)
+    return _in_order(stages, order)
 
 
-def move_stage(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """One stage is taken out and put in elsewhere."""
+def move_stage(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Move one stage to another position."""
     stages = stages_of(placement)
     if len(stages) < 3:
         return None
     order = list(range(len(stages)))
     taken = order.pop(int(rng.integers(len(order))))
     order.insert(int(rng.integers(len(order) + 1)), taken)
-    return _lay(stages, order)
+    return _in_order(stages, order)
 
 
-def merge_stages(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """Two neighbouring stages become one whose nodes hold the layers of both."""
+def merge_stages(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Merge two neighbouring stages into one whose nodes hold the layers of both."""
     cuts = sorted({e for _, e in placement.values() if e < problem.num_layers})
     if not cuts:
         return None
@@ -139,46 +141,55 @@ def merge_stages(problem: Problem, placement: Layout, rng: np.random.Generator) 
         return None
     start, end = min(s for s, _ in left), max(e for _, e in right)
     merged = {n: (start, end) if cut in span and span in (*left, *right) else span for n, span in placement.items()}
-    # Small nodes hold what they can, at the end where they were.
+    # A node that cannot hold all of them keeps the end of the merged stage at which it was.
     for n, (s, e) in merged.items():
-        most = problem.max_layers(n)
-        if e - s > most:
-            merged[n] = (s, s + most) if placement[n][1] == cut else (e - most, e)
+        limit = problem.max_layers(n)
+        if e - s > limit:
+            merged[n] = (s, s + limit) if placement[n][1] == cut else (e - limit, e)
     return merged
 
 
-def split_stage(problem: Problem, placement: Layout, rng: np.random.Generator) -> Layout | None:
-    """The replicas of one stage become two stages of half its length."""
+def split_stage(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
+    """Split a stage of several nodes into two stages of half its length."""
     spans = [span for span in sorted(set(placement.values())) if span[1] - span[0] > 1]
     spans = [span for span in spans if sum(other == span for other in placement.values()) > 1]
     if not spans:
         return None
     start, end = spans[rng.integers(len(spans))]
-    members = sorted(n for n, span in placement.items() if span == (start, end))
-    rng.shuffle(members)
-    middle, half = (start + end) // 2, (len(members) + 1) // 2
+    replicas = sorted(n for n, span in placement.items() if span == (start, end))
+    rng.shuffle(replicas)
+    middle, half = (start + end) // 2, (len(replicas) + 1) // 2
     return {
         **placement,
-        **dict.fromkeys(members[:half], (start, middle)),
-        **dict.fromkeys(members[half:], (middle, end)),
+        **dict.fromkeys(replicas[:half], (start, middle)),
+        **dict.fromkeys(replicas[half:], (middle, end)),
     }
 
 
-def stages_of(placement: Layout) -> list[list[tuple[str, int, int]]]:
-    """The plan cut where no range crosses: each part as (node, start, end) from the part's first layer."""
-    parts: list[list[tuple[str, int, int]]] = []
-    reach = 0
+class Span(NamedTuple):
+    """A node of a stage, with its layer range counted from the stage's first layer."""
+
+    node: str
+    start: int
+    end: int
+
+
+def stages_of(placement: Placement) -> list[list[Span]]:
+    """The stages of a placement: it is cut at every layer boundary that no range crosses."""
+    stages: list[list[Span]] = []
+    first = reach = 0
     for name, (start, end) in sorted(placement.items(), key=lambda item: (item[1], item[0])):
-        if not parts or start >= reach:
-            parts.append([])
-            begin = start
-        parts[-1].append((name, start - begin, end - begin))
+        if not stages or start >= reach:
+            stages.append([])
+            first = start
+        stages[-1].append(Span(name, start - first, end - first))
         reach = max(reach, end)
-    return parts
+    return stages
 
 
-def _lay(stages: list[list[tuple[str, int, int]]], order: list[int]) -> Layout:
-    placement: Layout = {}
+def _in_order(stages: list[list[Span]], order: list[int]) -> Placement:
+    """The placement with the stages one after another, in the order of their indices."""
+    placement: dict[str, tuple[int, int]] = {}
     at = 0
     for index in order:
         placement |= {n: (at + s, at + e) for n, s, e in stages[index]}
@@ -190,31 +201,29 @@ MOVES: tuple[Move, ...] = (
     shift_boundary, shift_run, shift_run, move_node, move_node, add_node, drop_node, resize_node, swap_nodes,
     swap_stages, move_stage, merge_stages, split_stage,
 )  # fmt: skip
-"""Those that stand twice are tried twice as often."""
-MOVES_OF_ANY: tuple[Move, ...] = (*MOVES, swap_alike, swap_alike)
-"""Where the split is the first maximum flow met, it depends on which of two equal machines stands where."""
+"""A move that is listed twice is tried twice as often."""
+MOVES_ALIKE: tuple[Move, ...] = (*MOVES, swap_alike, swap_alike)
+"""Moves for the flow split "any", where the flow also depends on which of two equal machines holds which range."""
 
 
 def neighbours(
-    problem: Problem, placement: Layout, rng: np.random.Generator, count: int, moves: Sequence[Move] = MOVES
-) -> Iterator[Layout]:
-    """Up to `count` different placements, one or two moves away."""
+    problem: Problem, placement: Placement, rng: np.random.Generator, count: int, moves: Sequence[Move] = MOVES
+) -> Iterator[Placement]:
+    """Up to `count` different placements that are one or two moves away and that the nodes can hold."""
     seen = {key_of(placement)}
-    made = 0
     for _ in range(20 * count):
-        candidate: Layout | None = placement
+        candidate: Placement | None = placement
         for _ in range(1 if rng.random() < 0.6 else 2):
             if candidate is not None:
                 candidate = moves[int(rng.integers(len(moves)))](problem, candidate, rng)
         if candidate is None or not problem.holds(candidate) or key_of(candidate) in seen:
             continue
         seen.add(key_of(candidate))
-        made += 1
         yield candidate
-        if made >= count:
+        if len(seen) > count:
             return
 
 
-def key_of(placement: Layout) -> tuple[tuple[str, tuple[int, int]], ...]:
+def key_of(placement: Placement) -> tuple[tuple[str, tuple[int, int]], ...]:
     """A placement as a value that can be compared and hashed."""
     return tuple(sorted(placement.items()))

@@ -1,115 +1,135 @@
-"""Candidates of many shapes for the served objective: what local search starts from."""
+"""Placements of many shapes for the served objective: what screening and local search start from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import NamedTuple
 
 from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Placement
 from helix_kit.placement import baselines
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.watch import Watch
-from helix_kit.search import parallel, stage_program
-from helix_kit.search.evaluate import Evaluator, Rules
-from helix_kit.search.moves import Layout
+from helix_kit.search import stage_program
+from helix_kit.search.candidate import Requirements
+from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.predictor import Predictor
-from helix_kit.search.stage_program import CAUTION, Block
+from helix_kit.search.side_by_side import Proposal, side_by_side
+from helix_kit.search.stage_program import CAUTION, MAX_PROGRAMS, Block, Solving
 
 OTHER_CAUTIONS = (1.0, 12.0)
-MOST_UNIFORM = 60
+"""Weights of waiting that are tried beside the default, see `stage_program.CAUTION`."""
+MAX_UNIFORM = 60
 SIDE_BY_SIDE = ("parallel", "apart")
-"""Families of placements whose parts each hold the model: there the flow may spare slow kinds."""
+"""Families in which several parts of the cluster each hold the whole model. There the flow may use less than the
+capacity of slow kinds."""
 EVEN_SHARES = (0.6, 0.52, 0.68, 0.76, 0.45, 0.86)
-"""Flows, as shares of the most, that stages are filled to where the split is any."""
-EVEN_STEPS = 8
+"""With the flow split "any": flows to which stages are filled, as shares of the maximum flow."""
+EVEN_PROGRAMS = 8
+DEPTH_FACTORS = (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)
+"""Caps on depth, as multiples of the fewest nodes that hold the model."""
+
+BASELINES: tuple[tuple[str, Callable[[Problem], Placement]], ...] = (
+    ("baseline", baselines.petals_placement),
+    ("baseline", baselines.swarm_placement),
+    ("baseline", baselines.proportional_placement),
+    ("baseline", baselines.parallax_placement),
+    ("apart", lambda problem: baselines.separate_pipelines(problem)[0]),
+    ("apart", lambda problem: baselines.separate_pipelines(problem, plus=True)[0]),
+)
 
 
-def candidates(
-    problem: Problem, evaluator: Evaluator, first: Sequence[Layout], watch: Watch, solver: str, seed: int
-) -> Iterator[tuple[str, Layout]]:
-    """Placements, each with the family that it is of: what is known already, heuristics, uniform stages, parts side by
-    side, the stage program, the same for flows that nobody balances, and flow plans of capped depth."""
-    groups, predictor, rules = groups_of(problem), evaluator.predictor, evaluator.rules
-    yield from (("known", placement) for placement in first)
-    makers = (
-        baselines.petals_placement, baselines.swarm_placement, baselines.proportional_placement,
-        baselines.parallax_placement,
-    )  # fmt: skip
-    separate = (lambda p: baselines.separate_pipelines(p)[0], lambda p: baselines.separate_pipelines(p, plus=True)[0])
-    named = [*(("baseline", make) for make in makers), *(("apart", make) for make in separate)]
-    for family, make in named:
+def propose(problem: Problem, evaluator: Evaluator, known: Sequence[Placement], solving: Solving) -> Iterator[Proposal]:
+    """Placements from every source, the most promising sources first, until the time is over.
+
+    The sources are: placements that are `known` already, the baselines, uniform stages, the stage program, the same for
+    flows that are not balanced (flow split "any"), parts that each hold the model, and flow plans of capped depth. The
+    order matters on slow machines, where the time may be over before the last source.
+    """
+    groups, predictor, requirements = groups_of(problem), evaluator.predictor, evaluator.requirements
+    yield from (Proposal("known", placement) for placement in known)
+    for family, place in BASELINES:
         try:
-            made = make(problem)
+            placement = place(problem)
         except InfeasibleError:
             continue
-        # Separate pipelines may put more on a node than it holds: such a plan is no start for a search.
-        if problem.holds(made):
-            yield family, dict(made)
-    yield from (("uniform", placement) for placement in uniform(groups, predictor))
-    solving: dict[str, Any] = {"solver": solver, "over": watch.is_over, "left": lambda: watch.left_s, "seed": seed}
+        # Separate pipelines may put more layers on a node than it holds: a search cannot start from such a placement.
+        if problem.holds(placement):
+            yield Proposal(family, placement)
+    yield from (Proposal("uniform", placement) for placement in uniform(groups, predictor))
 
-    def laid(name: str, **options: Any) -> Iterator[tuple[str, Layout]]:
-        for _, chosen in stage_program.programs(groups, predictor, **solving, **options):
-            for order in stage_program.orders(chosen, groups):
-                yield name, stage_program.lay_out(order, groups)
+    def from_program(
+        family: str, caution: float = CAUTION, flow: float | None = None, max_programs: int = MAX_PROGRAMS
+    ) -> Iterator[Proposal]:
+        chains = stage_program.programs(
+            groups, predictor, solving, caution=caution, flow=flow, max_programs=max_programs
+        )
+        for chain in chains:
+            for order in stage_program.orders(chain.blocks, groups):
+                yield Proposal(family, stage_program.lay_out(order, groups))
 
-    # What is worth most comes first: on a slow machine the time may be over before the rest.
-    several = len({g.region for g in groups}) > 1
-    if several:
-        yield from laid("program", caution=CAUTION)
-    if rules.flow_split == "any":
-        most = max((evaluator.problem.max_flow(p).tokens_per_s for p in first), default=0.0)
+    several_regions = len({g.region for g in groups}) > 1
+    if several_regions:
+        yield from from_program("program")
+    if requirements.flow_split == "any":
+        largest = max((evaluator.problem.max_flow(p).tokens_per_s for p in known), default=0.0)
         for share in EVEN_SHARES:
-            yield from laid("even", caution=CAUTION, flow=share * most, steps=EVEN_STEPS)
-    yield from parallel.side_by_side(groups, predictor, **solving)
-    if not several:
-        yield from laid("program", caution=CAUTION)
-    yield from (("capped", placement) for placement in depth_capped(problem, groups, rules, watch, solver, seed))
+            yield from from_program("even", flow=share * largest, max_programs=EVEN_PROGRAMS)
+    yield from side_by_side(groups, predictor, solving)
+    if not several_regions:
+        yield from from_program("program")
+    yield from (Proposal("capped", placement) for placement in depth_capped(problem, requirements, solving))
     for caution in OTHER_CAUTIONS:
-        yield from laid("program", caution=caution)
+        yield from from_program("program", caution)
 
 
-def depth_capped(
-    problem: Problem, groups: Sequence[Group], rules: Rules, watch: Watch, solver: str, seed: int
-) -> Iterator[Layout]:
-    """The most flow with at most D stages, for D from few to many."""
-    sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
-    least = next((n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= problem.num_layers), 0)
-    caps = [round(least * factor) for factor in (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)]
-    for cap in dict.fromkeys(caps):
-        if watch.is_over():
+def depth_capped(problem: Problem, requirements: Requirements, solving: Solving) -> Iterator[Placement]:
+    """Placements with the maximum flow among those of at most D stages, for D from few to many."""
+    for cap in dict.fromkeys(round(problem.fewest_nodes * factor) for factor in DEPTH_FACTORS):
+        if solving.watch.is_over():
             return
-        if rules.max_stages is not None and cap > rules.max_stages:
+        if requirements.max_stages is not None and cap > requirements.max_stages:
             continue
-        # One solve must not take the time of all the others.
-        limit = max(1.0, watch.left_s / 3)
+        # A third of what is left, so that one solve does not take the time of all the others.
+        time_limit_s = max(1.0, solving.watch.left_s / 3)
         try:
-            made = plan_problem(
-                problem, solver=solver, seed=seed, max_stages=cap, time_limit_s=limit, stop=watch.stopped, prove=False,
-                flow_split="any", partial_inference=rules.partial_inference,
+            plan = plan_problem(
+                problem, solver=solving.solver, seed=solving.seed, max_stages=cap, time_limit_s=time_limit_s,
+                stop=solving.watch.stopped, prove=False, flow_split="any",
+                partial_inference=requirements.partial_inference,
             )  # fmt: skip
         except InfeasibleError:
             continue
-        yield made.placement
+        yield plan.placement
 
 
-def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Layout]:
-    """Every group in equal stages of its own, r nodes side by side with k layers each: the best by round trip."""
+class _Uniform(NamedTuple):
+    """A number of equal blocks in a row; no block where a group is left out."""
+
+    stages: int
+    block: Block | None
+
+
+def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Placement]:
+    """Placements in which each group forms equal stages of its own, r nodes side by side with k layers each.
+
+    All numbers r and k are tried for up to four groups of one region, and those with the least round trip are returned.
+    """
     if len({g.region for g in groups}) > 1 or len(groups) > 4:
         return []
     layers, output = predictor.problem.num_layers, predictor.lengths.output_tokens
-    known = {(b.length, b.counts): b for b in stage_program.blocks(groups, predictor)}
-    options: list[list[tuple[int, Block | None]]] = []
+    blocks = {(b.length, b.counts): b for b in stage_program.blocks(groups, predictor)}
+    options: list[list[_Uniform]] = []
     for index, group in enumerate(groups):
-        mine: list[tuple[int, Block | None]] = [(0, None)]
+        of_group = [_Uniform(0, None)]
         for replicas in range(1, group.size + 1):
             counts = tuple(replicas if i == index else 0 for i in range(len(groups)))
             stages = group.size // replicas
-            mine += [(stages, known[k, counts]) for k in range(1, group.max_layers + 1) if (k, counts) in known]
-        options.append(mine)
+            lengths = [k for k in range(1, group.max_layers + 1) if (k, counts) in blocks]
+            of_group += [_Uniform(stages, blocks[k, counts]) for k in lengths]
+        options.append(of_group)
     ranked: list[tuple[float, list[Block]]] = []
     for choice in product(*options):
         if sum(n * b.length for n, b in choice if b) != layers:
@@ -117,11 +137,12 @@ def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Layout]:
         used = [(n, b) for n, b in choice if b]
         in_flight = min(b.in_flight for _, b in used)
         rate = in_flight
+        # The round trip depends on the rate and the rate on the round trip: three rounds settle both.
         for _ in range(3):
-            rate = in_flight / sum(n * b.cost(rate / output, output, caution=CAUTION) for n, b in used)
+            rate = in_flight / sum(n * b.cost(rate / output, output, CAUTION) for n, b in used)
         ranked.append((rate, [b for n, b in used for _ in range(n)]))
     ranked.sort(key=lambda pair: (-pair[0], [(b.length, b.counts) for b in pair[1]]))
     return [
         stage_program.lay_out(sorted(chosen, key=lambda b: (-b.length, b.counts)), groups)
-        for _, chosen in ranked[:MOST_UNIFORM]
+        for _, chosen in ranked[:MAX_UNIFORM]
     ]

@@ -1,23 +1,24 @@
-"""A cheap estimate of what a plan serves, milliseconds a plan: it ranks candidates, the simulator chooses.
+"""A cheap estimate of what a plan serves. It ranks candidates in milliseconds each; the simulator chooses among them.
 
-Little's law: X = N O / (R_p + O R_d), with O output tokens a request, N requests in flight, R_p and R_d the round
-trips of a prefill and of a decode step.
+By Little's law a plan serves X = N O / (R_p + O R_d) decode tokens/s, with O output tokens a request, N requests in
+flight, and R_p and R_d the round trips of a prefill and of a decode step.
 
-- N is capped by the keys and values of the tightest layer and node.
-- R_p is latency, and work that queues behind other prefills.
-- R_d is latency, the time of a batch through every stage, and waiting behind prefills that cannot be overtaken:
-  where a stretch of the path has no second replica, everything behind a prefill moves at its pace.
+- N is limited by the KV cache of the tightest layer and of the tightest node.
+- R_p consists of latencies, of prefill work, and of waiting for other prefills.
+- R_d consists of latencies, of the time of a batch on every stage, and of waiting behind prefills. A decode step cannot
+  overtake a prefill where a stretch of the path has no second replica: there all requests move at the prefill's pace.
 
-The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 in the published
-execution model. `LINK_WAIT` and `FILL_HORIZON_S` came later and were set by hand. None is set anew for
-other clusters: a test holds the rank correlation with the simulator on single24 above 0.75, and above that of
-the maximum flow; `helix_kit.search.held_out` measures it elsewhere.
+The seven constants from `KV_MEAN_SHARE` to `BLOCKING` were fitted once, on random plans of single24 under the published
+simulator rules. `LINK_WAIT` and `FILL_HORIZON_S` were added later and set by hand. None is fitted again for another
+cluster. A test holds the rank correlation with the simulator on single24 above 0.75 and above that of the maximum flow;
+`helix_kit.search.held_out` measures it on other clusters.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,29 +28,34 @@ from helix_kit.placement.problem import Problem
 from helix_kit.typical_request import PREDICTOR_PROMPTS, TRACE_OUTPUT_TOKENS
 
 KV_MEAN_SHARE, KV_WORST_SHARE = 0.712, 0.85
-"""Share of a layer's KV, and of the fullest node's, in use when the scheduler stops admitting."""
+"""Shares of a layer's KV cache, and of the fullest node's, that are in use when the scheduler stops admitting."""
 PREFILL_WORK, PREFILL_QUEUE = 1.3, 0.67
 DECODE_WORK, DECODE_STUCK = 2.46, 1.78
+"""A prefill or decode step takes its work times these, and waits in a queue of prefills, or behind prefills that it
+cannot overtake, times these."""
 BLOCKING = 0.35
+"""How fast waiting behind prefills grows with their rate."""
 LINK_WAIT = 0.9
-"""Waiting for a link with load rho, in times that a mean prompt takes on it: this times rho / (1 - rho).
+"""Factor of the waiting time for a link of load rho: it waits this times rho / (1 - rho) times the mean time that a
+prompt takes on the link.
 
-By queueing alone it is the mean square of prompt lengths over twice their squared mean, 0.67 in the conversation trace.
-0.9 was set by hand; no fit is on record, and nothing derives the third above."""
+Queueing theory alone (Pollaczek-Khinchine) gives 0.67 for the conversation trace: the mean square of the prompt lengths
+over twice their squared mean. The value 0.9 was set by hand; neither a fit nor a derivation of it is on record."""
 FILL_HORIZON_S = 400.0
-"""Of a run of about ten minutes, how much is lost to its beginning: the time to fill the KV caches, over this.
+"""A run of about ten minutes loses a fraction of its decode tokens to its beginning: the seconds that prompts take to
+fill the KV caches, over this number.
 
-Set by hand, on geo24. No arithmetic gives 400: it brings down plans whose prompts keep a narrow link busy until the KV
-caches are full, which are ranked far too high without it."""
+It was set by hand, on geo24, and no arithmetic gives 400. Without it, plans whose prompts keep a narrow link busy until
+the KV caches are full are ranked far too high."""
 TYPICAL_DECODE_BATCH = 12
-"""Requests of the batch whose time stands for a decode step: step times are nearly flat in it. Not fitted."""
+"""Batch whose time is used for a decode step: step times hardly depend on the batch. Not fitted."""
 HOP_OVERHEAD_S = 2e-4
 """Added to each link's latency. Not fitted."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """What requests look like on average, and the prompt lengths to average prefill times over."""
+    """Prompt lengths over which prefill times are averaged, and the mean output of a request."""
 
     prompts: tuple[int, ...] = PREDICTOR_PROMPTS
     output_tokens: float = float(TRACE_OUTPUT_TOKENS)
@@ -67,7 +73,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a plan is expected to serve when as many requests are in flight as its KV admits."""
+    """What a plan is expected to serve when as many requests are in flight as its KV caches admit."""
 
     decode_tokens_per_s: float
     prompt_latency_s: float
@@ -75,8 +81,15 @@ class Prediction:
     in_flight: float
 
 
+class RoundTrips(NamedTuple):
+    """R_p and R_d: seconds of a prefill and of a decode step through the whole model."""
+
+    prefill_s: float
+    decode_s: float
+
+
 class Predictor:
-    """Predictions for placements of one problem; times a layer are looked up once a kind."""
+    """Predicts placements of one problem; the times of a layer are looked up once for each kind of machine."""
 
     def __init__(self, problem: Problem, lengths: Lengths | None = None) -> None:
         self.problem, self.lengths = problem, lengths or Lengths()
@@ -89,11 +102,15 @@ class Predictor:
                 self.decode_s[kind] = profile.decode_ms_per_layer(TYPICAL_DECODE_BATCH) / 1e3
 
     def __call__(self, placement: Placement, flow: Flow, requests_per_s: float | None = None) -> Prediction:
-        """Prediction for a placement whose requests follow `flow`, at full load, or at a rate that is less."""
+        """The prediction for a placement whose requests follow `flow`.
+
+        Without `requests_per_s` the plan is at full load. With it, at this rate or at full load, whichever is less.
+        """
         if flow.tokens_per_s <= 0:
             return Prediction(0.0, math.inf, math.inf, 0.0)
         path = _Path(self, placement, flow)
         output = self.lengths.output_tokens
+        # Bisection of X: more tokens/s mean longer round trips, and these must not need more than N requests.
         low, high = 0.0, path.in_flight / (path.latency_s + path.decode_work_s)
         for _ in range(40):
             rate = (low + high) / 2
@@ -104,7 +121,7 @@ class Predictor:
                 high = rate
         served = low
         if requests_per_s is None:
-            # From an empty cluster prompts come as fast as the narrowest place lets them through, and decodes wait.
+            # A run starts with an empty cluster: the busiest node or link lets prompts in, and decodes wait for them.
             fill_s = path.in_flight * float(path.rho.max())
             served = low * max(0.1, 1 - fill_s / FILL_HORIZON_S)
         else:
@@ -114,7 +131,7 @@ class Predictor:
 
 
 class _Path:
-    """A placement and its flow as seen by one mean request."""
+    """The loads and times that a mean request meets on a placement with its flow."""
 
     def __init__(self, predictor: Predictor, placement: Placement, flow: Flow) -> None:
         problem, total = predictor.problem, flow.tokens_per_s
@@ -128,7 +145,7 @@ class _Path:
                 layers[b] = layers.get(b, 0.0) + f * (placement[b][1] - done)
         used = sorted(into, key=lambda n: (-placement[n][1], n))
         share = {n: into[n] / total for n in used}
-        run = {n: layers[n] / into[n] for n in used}  # layers that a request runs here, on average
+        run = {n: layers[n] / into[n] for n in used}  # mean layers that a request runs on the node
         prefill = {n: run[n] * predictor.prefill_s[kinds[n]] for n in used}
         decode = {n: run[n] * predictor.decode_s[kinds[n]] for n in used}
         size = problem.model.link_bytes_per_token * predictor.lengths.input_tokens
@@ -145,7 +162,8 @@ class _Path:
             [share[n] * prefill[n] for n in used] + [f / total * send[e] for e, f in flow.edges.items()]
         )
         self.links = slice(len(used), None)
-        # V: work that a prefill leaves on the way from a node on, on stretches that all requests share.
+        # V of a node: the work that a prefill leaves there and further on, weighted by the chance (the squared share of
+        # the flow) that a following request takes the same way.
         own = {n: max(0.0, prefill[n] - decode[n]) for n in used}
         ahead: dict[str, float] = {}
         leaving: dict[str, list[tuple[str, float]]] = {n: [] for n in used}
@@ -159,18 +177,19 @@ class _Path:
             t = send[a, b]
             self.second_moment += (f / total) ** 2 * t * (2 * ahead.get(b, 0.0) + t)
 
-    def round_trips(self, prefills_per_s: float) -> tuple[float, float]:
-        """(R_p, R_d) in seconds at a rate of new requests; infinite where something is more than full."""
+    def round_trips(self, prefills_per_s: float) -> RoundTrips:
+        """Round trips at a rate of new requests; infinite where a node or link cannot carry the rate."""
         rho = prefills_per_s * self.rho
         if (rho >= 0.999).any():
-            return math.inf, math.inf
+            return RoundTrips(math.inf, math.inf)
         prefill = self.latency_s + float((self.rho * (PREFILL_WORK + PREFILL_QUEUE * rho / (1 - rho))).sum())
         delta = max(1e-9, prefill - self.decode_work_s - self.latency_s)
         x = BLOCKING * prefills_per_s * self.second_moment / delta
         stuck = delta * (1 - (1 - math.exp(-x)) / x) if x > 1e-9 else 0.0
-        # On a link decodes wait for the prompts before them (Pollaczek-Khinchine), however wide the stages beside it.
+        # On a link decodes wait for the prompts before them (Pollaczek-Khinchine), also between stages with replicas.
         on_links = LINK_WAIT * float((self.rho * rho / (1 - rho))[self.links].sum())
-        return prefill + on_links, DECODE_WORK * self.decode_work_s + DECODE_STUCK * stuck + on_links + self.latency_s
+        decode = DECODE_WORK * self.decode_work_s + DECODE_STUCK * stuck + on_links + self.latency_s
+        return RoundTrips(prefill + on_links, decode)
 
 
 def _in_flight(problem: Problem, placement: Placement, share: dict[str, float], tokens: float) -> float:

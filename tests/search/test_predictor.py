@@ -5,7 +5,8 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem
-from helix_kit.search.evaluate import Setting, score_one
+from helix_kit.search.candidate import Trial
+from helix_kit.search.evaluate import simulated
 from helix_kit.search.held_out import rank_correlation
 from helix_kit.search.moves import neighbours
 from helix_kit.search.predictor import Predictor
@@ -33,8 +34,8 @@ def candidates(problem, count):
 
 def test_ranks_as_the_simulator_does_and_better_than_flow(problem):
     pool = candidates(problem, 20)
-    predictor, setting = Predictor(problem), Setting(duration=40, warmup=60)
-    measured = [score_one(problem, c, setting)["decode_tokens_per_s"] for c in pool]
+    predictor, trial = Predictor(problem), Trial(duration_s=40, warmup_s=60)
+    measured = [simulated(problem, *c, trial).decode_tokens_per_s for c in pool]
     predicted = [predictor(*c).decode_tokens_per_s for c in pool]
     ours, surrogate = (
         rank_correlation(predicted, measured),

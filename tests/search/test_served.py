@@ -1,16 +1,8 @@
 """Objective served: what comes out beats the flow's optimum in the simulator, and is the same for the same seed."""
 
-import time
-
 import pytest
 
 import helix_kit as hk
-from helix_kit.flow import Flow
-from helix_kit.placement import Problem
-from helix_kit.placement.watch import Watch
-from helix_kit.search.evaluate import Candidate, Evaluator, Rules, Setting
-from helix_kit.search.scorer import Scorer, Step
-from helix_kit.search.served import Search
 from helix_kit.simulator import score
 
 OPTIONS = {"objective": "served", "max_simulations": 6, "jobs": 1, "window_s": 25.0, "time_limit_s": 120}
@@ -59,33 +51,6 @@ def test_same_seed_same_plan(served):
     assert again.served["decode_tokens_per_s"] == served.served["decode_tokens_per_s"]
 
 
-def test_workers_answer_as_this_process_does():
-    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
-    setting = Setting(duration=10, warmup=10)
-    here = Evaluator(problem, Rules())
-    plans = [here.candidate(hk.plan(problem.cluster, problem.model, max_stages=d).placement) for d in (10, 14)]
-    steps = [Step(plans[0].placement, seed, 1) for seed in (1, 2)]
-    with Scorer(problem, 2) as workers, Scorer(problem, 1) as alone:
-        found = [[(c.placement, c.served) for c in s.simulate(plans, setting)] for s in (workers, alone)]
-        near = [[(c.placement, c.served) for c in s.explore(steps, setting, [])] for s in (workers, alone)]
-    assert found[0] == found[1]
-    assert near[0] == near[1]
-    assert len(near[0]) == 2
-
-
-def test_polishing_ends_with_its_time_wherever_it_runs():
-    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
-    start = hk.plan(problem.cluster, problem.model, max_stages=12).placement
-    rules = Rules(flow_split="any")
-    with Scorer(problem, 2, rules) as workers, Scorer(problem, 1, rules) as alone:
-        for scorer in (workers, alone):
-            none, some = (scorer.polish([start], seed=1, rounds=2, seconds=s) for s in (0.0, 60.0))
-            assert [c.placement for c in none] == [start]
-            assert some[0].predicted > none[0].predicted
-        stopped = alone.polish([start], seed=1, rounds=2, seconds=60.0, stop=lambda: True)
-        assert [c.placement for c in stopped] == [start]
-
-
 def test_pins_and_depth_cap_are_kept():
     pins = {"L4-0": (0, 4), "A100-40G-1": (60, 72)}
     plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=14, **OPTIONS)
@@ -124,67 +89,11 @@ def test_stop_keeps_the_best():
     assert plan.served["decode_tokens_per_s"] > 0
 
 
-def test_stop_does_not_wait_for_workers():
-    """Told to stop, workers end in the middle of a simulation, and what is asked of them later finds nothing."""
-    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
-    candidate = Evaluator(problem, Rules()).candidate(hk.plan("single24", "llama2-70b", max_stages=12).placement)
-    with Scorer(problem, 2) as scorer:
-        assert len(scorer.simulate([candidate], Setting(duration=1.0))) == 1
-        assert scorer.simulate([candidate] * 3, Setting(duration=3600.0), lambda: True) == []
-        assert scorer.simulate([candidate], Setting(duration=1.0)) == []
-
-
-def test_stop_while_polishing_leaves_a_plan(monkeypatch):
-    """Then nothing has been simulated yet, and the workers that polish are ended."""
-    begun, polished = [], Search.polished
-
-    def watched(*args):
-        begun.append(time.monotonic())
-        return polished(*args)
-
-    monkeypatch.setattr(Search, "polished", watched)
-    plan = hk.plan(
-        "single24", "llama2-70b", objective="served", flow_split="any", jobs=2, window_s=10.0, time_limit_s=20,
-        stop=lambda: bool(begun) and time.monotonic() > begun[0] + 0.5,
-    )  # fmt: skip
-    assert plan.served["decode_tokens_per_s"] > 0
-    assert plan.served["simulations"] == 1
-
-
-def test_runs_that_ended_early_are_never_chosen():
-    """Shorter runs look better here: they stay known, and neither parents, rivals nor the front are made of them."""
-    problem = Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
-    setting = Setting(duration=40)
-    search = Search(
-        problem, Watch(60, stop=lambda: True), Scorer(problem, 1), setting, limits={}, max_simulations=None, seed=0
-    )
-
-    def ran(start, tokens_per_s, window_s):
-        served = {
-            "decode_tokens_per_s": tokens_per_s, "prompt_latency_s": 30 / tokens_per_s, "decode_latency_s": 0.5,
-            "quarter_tokens_per_s": tokens_per_s, "half_tokens_per_s": tokens_per_s * (window_s >= 20),
-            "window_s": window_s,
-        }  # fmt: skip
-        return Candidate({"L4-0": (start, start + 2)}, Flow(1.0, {}, {}, ()), 1.0, served)
-
-    short = [ran(2 * i, 200.0 + i, 10.0) for i in range(4)]
-    search.keep(short)
-    assert len(search.best()) == 4  # there is nothing else
-    whole = [ran(20 + 2 * i, 100.0 + i, 40.0) for i in range(4)]
-    search.keep(whole)
-    assert len(search.archive) == 8
-    assert search.best() == whole[::-1]
-    assert search.racing().at_least == pytest.approx((70.0, 85.0))
-    measured, seeds = search.decide()
-    assert seeds == [setting.seed]
-    assert [id(c) for c in measured] == [id(whole[3])]
-
-
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"mode": "online"}, "rate"),
-        ({"rate": 2.0}, "rate"),
+        ({"mode": "online"}, "rate_per_s"),
+        ({"rate_per_s": 2.0}, "rate_per_s"),
         ({"mode": "later"}, "mode"),
         ({"pareto_pick": "best"}, "pareto_pick"),
         ({"execution": "foo"}, "execution"),

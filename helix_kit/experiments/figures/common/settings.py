@@ -68,10 +68,10 @@ def load_own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
 def own_plan(setting: Setting, objective: str, placement: Placement, ease: Mapping[str, float]) -> Plan:
     """A plan of ours as the figures simulate it: requests follow the balanced flow, with kinds spared as in `ease`."""
     from helix_kit.placement.plan import Plan
-    from helix_kit.search.ease import eased_flow
+    from helix_kit.search.capacity_shares import flow_with_shares
 
     problem = setting.problem()
-    flow = eased_flow(problem, placement, ease)
+    flow = flow_with_shares(problem, placement, ease)
     return Plan.from_placement(problem, dict(placement), method=f"own {objective}", flow=flow)
 
 

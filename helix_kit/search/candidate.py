@@ -1,0 +1,145 @@
+"""The records of a search: what plans must keep to, how they are simulated, and what became of each.
+
+Everything here is frozen, so that it can be sent to worker processes and compared by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+import numpy as np
+
+from helix_kit.flow import Flow, Placement, longest_path
+from helix_kit.placement.method import FlowSplit
+from helix_kit.search.capacity_shares import CapacityShares
+from helix_kit.search.moves import key_of
+from helix_kit.search.options import Execution, Mode
+from helix_kit.simulator.scoring import Score
+
+PENALTY_POWER = 4
+"""A plan whose latency is above its limit is marked down by this power of limit / latency."""
+DECODES_A_PROMPT = 20
+"""In online mode a prompt latency counts as much as a decode latency of one twentieth: it is paid once a request."""
+
+
+@dataclass(frozen=True)
+class LatencyLimits:
+    """Mean latencies above which a plan is marked down; None: no limit."""
+
+    decode_s: float | None = None
+    prompt_s: float | None = None
+
+    def widened(self, factor: float) -> LatencyLimits:
+        """The same limits, each times `factor`."""
+        return LatencyLimits(
+            None if self.decode_s is None else factor * self.decode_s,
+            None if self.prompt_s is None else factor * self.prompt_s,
+        )
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What every candidate must keep to."""
+
+    flow_split: FlowSplit = "balanced"
+    partial_inference: bool = True
+    pins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Node -> layer range that it must hold."""
+    max_stages: int | None = None
+    """The largest number of nodes that a request may pass."""
+    limits: LatencyLimits = LatencyLimits()
+    rate_per_s: float | None = None
+    """Requests/s that arrive in online mode; None: offline mode."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The conditions of a simulation: traffic, rules, window and seed."""
+
+    mode: Mode = "offline"
+    execution: Execution = "layerwise"
+    rate_per_s: float | None = None
+    """Requests/s that arrive in online mode."""
+    duration_s: float = 600.0
+    warmup_s: float = 60.0
+    seed: int = 0
+    at_least: tuple[float, float] | None = None
+    """Tokens/s after a quarter and after half of the window below which the simulation ends early; see `score`."""
+
+
+class Measured(Protocol):
+    """Mean results of serving, predicted or simulated."""
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Decode tokens/s."""
+
+    @property
+    def prompt_latency_s(self) -> float:
+        """Mean seconds from a request's arrival to its first token."""
+
+    @property
+    def decode_latency_s(self) -> float:
+        """Mean seconds between a request's tokens."""
+
+
+def value_of(measured: Measured, limits: LatencyLimits, *, online: bool) -> float:
+    """What the search maximises: decode tokens/s, less for each mean latency above its limit.
+
+    Online all plans serve about what arrives, so throughput alone would not tell them apart. There the tokens/s are
+    divided by 1 s + decode latency + prompt latency / 20.
+    """
+    value = measured.decode_tokens_per_s
+    decode_s, prompt_s = measured.decode_latency_s, measured.prompt_latency_s
+    for latency_s, limit_s in ((decode_s, limits.decode_s), (prompt_s, limits.prompt_s)):
+        if limit_s is not None and latency_s > limit_s:
+            value *= (limit_s / latency_s) ** PENALTY_POWER
+    if online:
+        value /= 1 + decode_s + prompt_s / DECODES_A_PROMPT
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A placement with its flow, what the predictor expects, and what the simulator measured.
+
+    Candidates compare by identity: two of equal contents are still different entries of the search.
+    """
+
+    placement: Placement
+    flow: Flow
+    predicted_value: float
+    """`value_of` the prediction: decode tokens/s, marked down."""
+    score: Score | None = None
+    """What the simulator measured; None before it has."""
+    value: float = 0.0
+    """`value_of` the score: what the search maximises."""
+    shares: CapacityShares = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        """The largest number of nodes that a request passes."""
+        return longest_path(self.flow, self.placement)
+
+    @property
+    def measured(self) -> Score:
+        """The score of a candidate that has been simulated."""
+        assert self.score is not None, "the candidate has not been simulated"
+        return self.score
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of each number over several simulations of one plan."""
+    return Score(**{f.name: float(np.mean([s.to_dict()[f.name] for s in scores])) for f in fields(Score)})
+
+
+def by_prediction(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates with the largest predicted value first; ties are ordered by placement."""
+    return sorted(candidates, key=lambda c: (-c.predicted_value, key_of(c.placement)))
+
+
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates in their order, each object once."""
+    return list({id(c): c for c in candidates}.values())

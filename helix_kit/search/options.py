@@ -1,0 +1,93 @@
+"""The options that objective ``served`` takes beside those of every plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from helix_kit.errors import InputError
+
+Mode = Literal["offline", "online"]
+Execution = Literal["layerwise", "range"]
+ParetoPick = Literal["throughput", "prompt", "decode", "balanced"]
+
+
+@dataclass(frozen=True)
+class ServedOptions:
+    """What the search for a served plan maximises, how it simulates, and when it ends.
+
+    Parameters
+    ----------
+    mode
+        Traffic that plans are judged by: ``offline`` (a backlog; decode tokens/s count) or ``online`` (requests arrive
+        over time; latency counts).
+    rate_per_s
+        Requests/s, for mode ``online`` alone.
+    execution
+        Rules that plans are judged by: ``layerwise`` (as published) or ``range`` (as our runtime works).
+    latency_limit_s
+        Mean decode latency in s; a plan above it is marked down.
+    prompt_latency_limit_s
+        Mean prompt latency in s; a plan above it is marked down.
+    pareto_pick
+        Plan of the Pareto front that is returned: ``throughput``, ``prompt``, ``decode`` or ``balanced``.
+    window_s
+        Simulated seconds over which plans are compared. None: 600, and fewer (down to 200) where the plans serve more
+        than 1000 tokens/s, so that about as many tokens are counted.
+    max_simulations
+        Simulations after which the search ends. With it results do not depend on the speed of the machine; the last
+        comparison of the finalists is not counted.
+    jobs
+        Worker processes that simulate. None: two, or as many as there are cores.
+
+    Raises
+    ------
+    InputError
+        For a value that is not among those above.
+
+    Examples
+    --------
+    >>> ServedOptions(mode="online", rate_per_s=2.0).execution
+    'layerwise'
+    >>> ServedOptions(rate_per_s=2.0)
+    Traceback (most recent call last):
+    ...
+    helix_kit.errors.InputError: rate_per_s = 2.0: expected only with mode online
+    """
+
+    mode: Mode = "offline"
+    rate_per_s: float | None = None
+    execution: Execution = "layerwise"
+    latency_limit_s: float | None = None
+    prompt_latency_limit_s: float | None = None
+    pareto_pick: ParetoPick = "throughput"
+    window_s: float | None = None
+    max_simulations: int | None = None
+    jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        choices = {
+            "mode": (self.mode, get_args(Mode)),
+            "execution": (self.execution, get_args(Execution)),
+            "pareto_pick": (self.pareto_pick, get_args(ParetoPick)),
+        }
+        for name, (value, known) in choices.items():
+            if value not in known:
+                expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+                raise InputError(f"expected {expected}", field=name, value=value)
+        if self.mode == "online" and not (self.rate_per_s and self.rate_per_s > 0):
+            expected = "online mode needs the requests/s it is planned for"
+            raise InputError(expected, field="rate_per_s", value=self.rate_per_s)
+        if self.mode == "offline" and self.rate_per_s is not None:
+            raise InputError("expected only with mode online", field="rate_per_s", value=self.rate_per_s)
+        seconds = {
+            "latency_limit_s": self.latency_limit_s,
+            "prompt_latency_limit_s": self.prompt_latency_limit_s,
+            "window_s": self.window_s,
+        }
+        for name, given_s in seconds.items():
+            if given_s is not None and not given_s > 0:
+                raise InputError("expected a number of seconds above 0", field=name, value=given_s)
+        for name, count in {"max_simulations": self.max_simulations, "jobs": self.jobs}.items():
+            if count is not None and count < 1:
+                raise InputError("expected at least 1", field=name, value=count)

@@ -1,0 +1,248 @@
+"""The phases of a search: screening of proposed placements, local search, and a last comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Placement
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
+from helix_kit.search.archive import MAX_ELITES, Archive
+from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, mean_score
+from helix_kit.search.capacity_shares import effective_shares, first_shares
+from helix_kit.search.evaluate import Exploration
+from helix_kit.search.front import pareto_front
+from helix_kit.search.messages import Explore, Polish, Simulate
+from helix_kit.search.options import ServedOptions
+from helix_kit.search.pool import SIDE_BY_SIDE, propose
+from helix_kit.search.scorer import Scorer
+from helix_kit.search.stage_program import Solving
+
+POOL_SHARE = 0.15
+"""Share of the time limit for proposing placements."""
+WINDOW_S, MIN_WINDOW_S, ENOUGH_TOKENS_PER_S = 600.0, 200.0, 1000.0
+"""Simulated seconds that plans are compared over: 600, and fewer (at least 200) where more than 1000 tokens/s are
+expected. Shorter windows mislead, since requests live for minutes: in the first of them prompts fill the KV caches, and
+other plans serve most then than over ten minutes (on hetero42 one plan served 353 and 964 tokens/s, another 759 and
+684)."""
+POLISHED, POLISH_ROUNDS, POLISH_SHARE = 8, 120, 0.25
+"""With the flow split "any": placements that are improved by the predictor alone, rounds of thirty neighbours for each,
+and the largest share of the time limit that this takes."""
+SCREENED = 24
+MIN_PREDICTED_SHARE = 0.6
+"""Candidates with a smaller share of the best predicted value are not among the first to be simulated."""
+BEST_OF_FAMILY = 2
+STEPS, PICKS = 2, 2
+"""Steps of local search in a round, and simulations in a step. They do not depend on `jobs`, so that the number of
+worker processes changes no result."""
+IDLE_ROUNDS = 25
+"""Rounds in a row without a new placement after which local search ends."""
+FINALISTS = 10
+FINAL_SEEDS = 2
+"""Request streams of the last comparison. The search itself uses none of them: a plan may have been chosen because the
+search's own stream happens to suit it."""
+
+
+class Decision(NamedTuple):
+    """The result of the last comparison."""
+
+    measured: list[Candidate]
+    seeds: list[int]
+    """Seeds of the request streams that the scores are means over."""
+
+
+class Search:
+    """A search in progress: the archive of simulated candidates, and the phases that fill it."""
+
+    def __init__(self, scorer: Scorer, watch: Watch, options: ServedOptions, trial: Trial, solver: str) -> None:
+        self.scorer, self.watch, self.options, self.trial, self.solver = scorer, watch, options, trial, solver
+        self.evaluator = scorer.evaluator
+        self.archive = Archive(self.evaluator)
+        self.max_simulations: float = options.max_simulations or np.inf
+        self.simulations = 0
+        self.rng = np.random.default_rng(trial.seed)
+        self.history: list[tuple[float, float]] = []
+        """[seconds, decode tokens/s of the best plan] whenever the best plan changed."""
+
+    def keep(self, simulated: Sequence[Candidate]) -> None:
+        """Put simulated candidates into the archive, and report the best."""
+        self.simulations += len(simulated)
+        self.archive.add(simulated)
+        if not len(self.archive):
+            return
+        best = self.ranked()[0].measured.decode_tokens_per_s
+        if not self.history or self.history[-1][1] != best:
+            self.history.append((self.watch.seconds, best))
+        # The values of progress reports are flows: what is served goes into the message.
+        self.watch.report(message=f"{best:.1f} tokens/s served ({self.simulations} simulated)")
+
+    def ranked(self) -> list[Candidate]:
+        """The archive's candidates, the largest value first."""
+        return self.archive.ranked(self.trial.duration_s)
+
+    def elites(self) -> list[Candidate]:
+        """The candidates that local search starts from."""
+        return self.archive.elites(self.trial.duration_s)
+
+    def race(self) -> Trial:
+        """The trial in which a plan that is far behind the best ends early; offline only."""
+        if self.options.mode == "online":
+            return self.trial
+        return replace(self.trial, at_least=self.archive.race_limits(self.trial.duration_s))
+
+    def should_stop(self) -> bool:
+        """Whether to stop now: when told to, but not before there is a plan to return."""
+        return len(self.archive) > 0 and self.watch.stopped()
+
+    def is_over(self, until_s: float) -> bool:
+        """Whether a phase has used its time, or the search its simulations."""
+        return self.watch.seconds >= until_s or self.watch.stopped() or self.simulations >= self.max_simulations
+
+    def screen(self, known: Sequence[Placement], until_s: float) -> None:
+        """Propose placements, and simulate those with the best predictions and some of every shape and depth."""
+        order, others = self._screening_order(self._proposed(known))
+        if self.evaluator.requirements.flow_split == "any":
+            # With a limit on simulations the clock must not decide how far polishing comes.
+            share = POLISH_SHARE if self.options.max_simulations is None else 1.0
+            polish_s = share * self.watch.time_limit_s
+            order = [*self._polished(distinct(order), self.watch.seconds + polish_s), *order]
+            until_s += polish_s
+        if self.options.window_s is None:
+            expected = max(c.predicted_value for c in order)
+            window_s = max(MIN_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / expected))
+            self.trial = replace(self.trial, duration_s=float(round(window_s)))
+        order = distinct([*order, *others])
+        for start in range(0, min(SCREENED, len(order)), STEPS):
+            if start and self.is_over(until_s):
+                break
+            count = int(min(STEPS, self.max_simulations - self.simulations))
+            self.keep(self._simulate(order[start : start + count], self.race(), self.should_stop))
+        if not len(self.archive):
+            # Stopped while polishing: the workers are killed, and the search still has to return a plan.
+            self.keep([self.evaluator.simulate(order[0], self.trial)])
+
+    def _proposed(self, known: Sequence[Placement]) -> dict[str, list[Candidate]]:
+        """Candidates by family, each identity once; raises InfeasibleError when there are none."""
+        evaluator, problem = self.evaluator, self.evaluator.problem
+        pins = evaluator.requirements.pins
+        solving = Solving(
+            self.solver,
+            self.trial.seed,
+            Watch(self.watch.time_limit_s * POOL_SHARE, stop=self.watch.stopped),
+        )
+        guess = {}
+        if evaluator.may_share:
+            guess = first_shares(evaluator.predictor.decode_s, evaluator.predictor.prefill_s)
+        seen: set[str] = set()
+        families: dict[str, list[Candidate]] = {}
+        for family, placement in propose(problem_without(problem, pins), evaluator, known, solving):
+            pinned = {**placement, **pins}
+            shares = effective_shares(problem, pinned, guess) if family in SIDE_BY_SIDE else {}
+            for tried in ({}, shares) if shares else ({},):
+                name = evaluator.identity(pinned, tried)
+                candidate = None if name in seen else evaluator.candidate(pinned, tried)
+                if candidate is not None:
+                    seen.add(name)
+                    families.setdefault(f"{family}, shares" if tried else family, []).append(candidate)
+        if not families:
+            raise InfeasibleError(
+                f"no placement of {problem.model.name} on cluster {problem.cluster.name} "
+                "carries any flow under these pins and this depth cap",
+                fix="drop a pin, or allow more stages",
+            )
+        return families
+
+    def _screening_order(self, families: dict[str, list[Candidate]]) -> tuple[list[Candidate], list[Candidate]]:
+        """(candidates to simulate first, all candidates), the best predicted first in each.
+
+        The predictor ranks well within a family of shapes and less well between families. So the best of each family
+        and of each depth go first, unless their predictions are far below the best.
+        """
+        ranked = by_prediction([c for family in families.values() for c in family])
+        best_of_families = [c for family in families.values() for c in by_prediction(family)[:BEST_OF_FAMILY]]
+        best_by_depth = {c.depth: c for c in reversed(ranked)}
+        order = [*by_prediction(best_of_families), *by_prediction(list(best_by_depth.values()))]
+        return [c for c in order if c.predicted_value >= ranked[0].predicted_value * MIN_PREDICTED_SHARE], ranked
+
+    def _simulate(self, candidates: Sequence[Candidate], trial: Trial, stop: Callable[[], bool]) -> list[Candidate]:
+        return self.scorer.run([Simulate(c, trial) for c in candidates], stop)
+
+    def _polished(self, starts: Sequence[Candidate], until_s: float) -> list[Candidate]:
+        """Candidates that polishing makes of the first few of `starts`, the best predicted first."""
+        polished: list[Candidate] = []
+        parents = [c.placement for c in starts[:POLISHED]]
+        for at in range(0, len(parents), STEPS):
+            if not self.is_over(until_s):
+                deadline_s = time.monotonic() + until_s - self.watch.seconds
+                seed = self.trial.seed + at
+                tasks = [Polish(parent, seed, POLISH_ROUNDS, deadline_s) for parent in parents[at : at + STEPS]]
+                polished += self.scorer.run(tasks, self.watch.stopped)
+        return by_prediction(polished)
+
+    def improve(self, until_s: float) -> None:
+        """Local search from the elites, the better ones more often; the simulator decides what is kept."""
+        idle_rounds = 0
+        while not self.is_over(until_s) and idle_rounds < IDLE_ROUNDS:
+            elites = self.elites()
+            weights = np.array([1 / (rank + 1) for rank in range(len(elites))])
+            parents = self.rng.choice(len(elites), STEPS, p=weights / weights.sum())
+            seeds = self.rng.integers(2**31, size=STEPS)
+            left = self.max_simulations - self.simulations
+            steps = [
+                Exploration(elites[p].placement, int(seed), int(min(PICKS, left - i * PICKS)), elites[p].shares)
+                for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
+                if left > i * PICKS
+            ]
+            trial, known = self.race(), set(self.archive.identities)
+            simulated = self.scorer.run([Explore(step, trial, known) for step in steps], self.should_stop)
+            idle_rounds = 0 if simulated else idle_rounds + 1
+            if simulated:
+                self.keep(simulated)
+
+    def decide(self) -> Decision:
+        """Compare the best candidates and those of the front on request streams that the search has not used.
+
+        These simulations come on top of `max_simulations`. Without time, or with one finalist, the scores of the search
+        are returned as they are.
+        """
+        ranked = self.ranked()
+        front = pareto_front(ranked)
+        undecided = Decision(front, [self.trial.seed])
+        finalists = distinct([*ranked[: MAX_ELITES // 2], *self.elites(), *front])[:FINALISTS]
+        trials = [replace(self.trial, seed=self.trial.seed + 1 + i) for i in range(FINAL_SEEDS)]
+        if self.watch.stopped() or len(finalists) < 2:
+            return undecided
+        measured: list[Candidate] = []
+        for start in range(0, len(finalists), STEPS):
+            if start and self.watch.is_over():
+                break
+            some = finalists[start : start + STEPS]
+            runs = [self._simulate(some, trial, self.should_stop) for trial in trials]
+            if self.should_stop():
+                break
+            for candidate, *same in zip(some, *runs, strict=True):
+                score = mean_score([run.measured for run in same])
+                measured.append(self.evaluator.scored(candidate, score, self.trial))
+        return Decision(measured, [trial.seed for trial in trials]) if measured else undecided
+
+
+def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
+    """The problem without its pinned nodes, so that proposals do not place them elsewhere.
+
+    Where the other nodes cannot hold the model, the problem itself is returned.
+    """
+    free = [n for n in problem.cluster.nodes if n.name not in pins]
+    if not pins or sum(problem.max_layers(n.name) for n in free) < problem.num_layers:
+        return problem
+    network = problem.cluster.network
+    links = tuple(link for link in network.links if not set(pins) & set(link.ends))
+    cluster = problem.cluster.model_copy(
+        update={"nodes": tuple(free), "network": network.model_copy(update={"links": links})}
+    )
+    return Problem(cluster, problem.model, problem.profiles, problem.throughput_by_kind)
