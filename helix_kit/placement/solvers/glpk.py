@@ -21,7 +21,7 @@ from pathlib import Path
 from helix_kit.errors import InputError
 from helix_kit.placement.solvers.job import Job, MipProgress, Solution, environment
 
-_MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip|>>>>>) = +(not found yet|\S+) +[<>]= +(\S+)")
+_MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip =|>>>>>) +(not found yet|\S+) +[<>]= +(\S+)")
 _FOUND_LINE = re.compile(r"^Solution found by heuristic: (\S+)")
 _GRACE_S = 5.0
 _POLL_S = 0.05
@@ -137,18 +137,17 @@ def _read_solution(solution_path: Path, names_path: Path) -> tuple[float | None,
     """(objective, values by name) of the incumbent in glpsol's files; (None, {}) when there is none."""
     if not solution_path.is_file() or not names_path.is_file():
         return None, {}
-    status, objective, columns, complete = "", None, [], False
-    for fields in _fields(solution_path):
-        if fields[0] == "s":
-            # "s mip rows cols status objective", or "s bas rows cols primal dual objective".
-            status, objective = fields[4], float(fields[-1])
-        elif fields[0] == "j":
-            columns.append((int(fields[1]), float(fields[2] if len(fields) == 3 else fields[3])))
-        complete = fields == ["e", "o", "f"]
-    # Status "o" is optimal and "f" feasible. A relaxation's point, written when the tree search never began, has
-    # another one. A process that was killed while it wrote leaves a file without the last line.
-    if status not in {"o", "f"} or not complete:
+    lines = list(_fields(solution_path))
+    # A process that was killed while it wrote leaves a file without the last line, perhaps cut off within one.
+    if not lines or lines[-1] != ["e", "o", "f"]:
         return None, {}
+    # "s mip rows cols status objective", or "s bas rows cols primal dual objective".
+    status, objective = next((fields[4], float(fields[-1])) for fields in lines if fields[0] == "s")
+    # Status "o" is optimal and "f" feasible. A relaxation's point, which is written when the tree search never began,
+    # has another one.
+    if status not in {"o", "f"}:
+        return None, {}
+    columns = [(int(f[1]), float(f[2] if len(f) == 3 else f[3])) for f in lines if f[0] == "j"]
     names = {int(f[2]): f[3] for f in _fields(names_path) if f[0] == "n" and f[1] == "j"}
     return objective, {names[index]: value for index, value in columns}
 
