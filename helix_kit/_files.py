@@ -27,6 +27,13 @@ def data_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "data"
 
 
+def notebook_path(name: str) -> Path:
+    """A notebook that the package runs: inside an installed wheel, or in `notebooks/` of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "notebooks" / name
+    return installed if installed.is_file() else package.parent / "notebooks" / name
+
+
 def read_text(path: str | Path) -> str:
     """Text of `path` in UTF-8, without a byte order mark. A file that is missing or not text is an InputError."""
     path = Path(path)

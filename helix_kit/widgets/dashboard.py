@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from helix_kit._files import notebook_path
+
 SHARE = Path(__file__).parent / "share"
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_explore.ipynb"
+NOTEBOOK = notebook_path("06_explore.ipynb")
 
 
 def command(notebook: Path, options: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:

@@ -1,11 +1,13 @@
-"""The demo behind `make demo`: executes notebooks/00_quickstart.ipynb in place and prints a summary of its results."""
+"""The demo behind `make demo`: executes the quickstart notebook and prints a summary of its results."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helix_kit._files import notebook_path
 from helix_kit.experiments.figures.common.rows import flow_fields
 from helix_kit.experiments.machinery.files import CHECKOUT
 from helix_kit.plots.formatting import format_number, format_percent
@@ -105,17 +107,25 @@ def summary_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def runnable_notebook() -> Path:
+    """The quickstart: in a checkout the file itself; from an installed wheel a copy in the current folder."""
+    path = CHECKOUT / NOTEBOOK
+    if path.is_file():
+        return path
+    copy = Path(path.name).resolve()
+    if not copy.is_file():
+        copy.write_bytes(notebook_path(path.name).read_bytes())
+    return copy
+
+
 def main() -> int:
     """Execute the quickstart with progress on standard error; the exit status is 1 when a cell failed."""
     from nbclient.exceptions import CellExecutionError
 
     from helix_kit.experiments.machinery.notebooks import execute
 
-    path = CHECKOUT / NOTEBOOK
-    if not path.is_file():
-        print(f"{path} does not exist: run the demo in a checkout of the repository", file=sys.stderr)
-        return 1
-    print(f"Executing {NOTEBOOK} ...", flush=True)
+    path = runnable_notebook()
+    print(f"Executing {path} ...", flush=True)
     started = time.perf_counter()
 
     def progress(done: int, total: int, heading: str) -> None:
@@ -126,7 +136,7 @@ def main() -> int:
     try:
         notebook = execute(path, progress=progress)
     except CellExecutionError as error:
-        print(f"\nA cell of {NOTEBOOK} failed; the file is unchanged.\n\n{error}", file=sys.stderr)
+        print(f"\nA cell of {path} failed; the file is unchanged.\n\n{error}", file=sys.stderr)
         return 1
     print(summary_text(facts_of(notebook)))
     print(

@@ -36,6 +36,11 @@ def test_a_failing_cell_leaves_the_file_unchanged(tmp_path, monkeypatch, capsys)
     assert "ZeroDivisionError" in capsys.readouterr().err and path.read_bytes() == before
 
 
-def test_outside_a_checkout_the_demo_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "CHECKOUT", tmp_path)
-    assert demo.main() == 1 and "checkout" in capsys.readouterr().err
+def test_outside_a_checkout_the_demo_runs_a_copy_in_the_current_folder(tmp_path, monkeypatch, root):
+    monkeypatch.setattr(demo, "CHECKOUT", tmp_path / "no-checkout")
+    monkeypatch.chdir(tmp_path)
+    copy = demo.runnable_notebook()
+    assert copy == tmp_path / "00_quickstart.ipynb"
+    assert copy.read_bytes() == (root / demo.NOTEBOOK).read_bytes()
+    copy.write_text("edited")
+    assert demo.runnable_notebook().read_text() == "edited"
