@@ -1,7 +1,7 @@
 """The code of the pages works: files are written, commands are run, and Python examples give what they show.
 
 A page is one session in an empty folder. A block that begins with ``# file: NAME`` is written to that file, ``$`` lines
-of console blocks are run, and ``>>>`` examples are doctests. ``sh`` blocks need a GPU, a network or a terminal: not run.
+of console blocks are run, and ``>>>`` examples are doctests. ``sh`` blocks need a GPU or a network: not run.
 """
 
 from __future__ import annotations

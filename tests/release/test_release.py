@@ -85,7 +85,7 @@ def test_sdist_holds_tests_and_documentation(packages):
         names = {name.partition("/")[2] for name in files.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "data/README.md", "docs/conf.py",
             "tests/conftest.py", "notebooks/00_quickstart.ipynb", "Makefile", "constraints.txt"} <= names  # fmt: skip
-    assert not [n for n in names if n.startswith(("docs/_build", "docs/notebooks", "docs/reference", ".venv"))]
+    assert not [n for n in names if n.startswith(("docs/_build", "docs/notebooks/", "docs/reference/", ".venv"))]
 
 
 def test_installed_wheel_plans_and_simulates_with_its_own_data(wheel, tmp_path):
