@@ -46,7 +46,7 @@ def serve(
     plan
         Which node holds which layers.
     weights
-        Local Hugging Face folder (config.json, *.safetensors, tokenizer.json). None: the weights of SmolLM2-135M, which
+        Local Hugging Face folder (config.json, safetensors, tokenizer.json). None: the weights of SmolLM2-135M, which
         are fetched on first use; the plan must be for that model.
     launcher
         ``process`` (one process for each GPU or CPU node of this machine), ``inproc`` (threads) or ``ray`` (several
