@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +28,13 @@ def check_attention(attention: str) -> str:
     if attention not in ATTENTION:
         raise InputError(f"expected one of {', '.join(ATTENTION)}", field="attention", value=attention)
     return attention
+
+
+class LinkQuality(NamedTuple):
+    """Bandwidth and latency of an emulated link, before `time_scale` stretches them."""
+
+    bytes_per_s: float
+    latency_s: float
 
 
 class WorkerSpec(BaseModel):
@@ -73,8 +81,8 @@ class WorkerSpec(BaseModel):
     """Steps are padded to the times of this profile; None: they are as fast as the device."""
     time_scale: float = 1.0
     """Factor on padded and emulated times."""
-    links: dict[str, tuple[float, float]] | None = None
-    """Emulated links: next node or ``coordinator`` -> (bytes/s, latency in s). None: messages are sent at once."""
+    links: dict[str, LinkQuality] | None = None
+    """Emulated links, by the node at the other end or ``coordinator``. None: messages are sent at once."""
     card_bytes_per_s: float = math.inf
     """Bandwidth of the emulated network card in each direction, which all links of the node share."""
     bytes_per_token: float = 0.0

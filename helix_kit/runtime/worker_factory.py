@@ -15,8 +15,7 @@ from helix_kit.runtime.launch import make_launcher
 from helix_kit.runtime.launch.launcher import Launcher
 from helix_kit.runtime.node_workers import NodeWorker, divide_node, pages_per_worker
 from helix_kit.runtime.options import ServeOptions
-from helix_kit.runtime.spec import WorkerSpec
-from helix_kit.runtime.transport.shaping import LinkQuality
+from helix_kit.runtime.spec import LinkQuality, WorkerSpec
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 
 STEP_TOKENS = 512
@@ -119,7 +118,7 @@ def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:
     """Bandwidth in bytes/s and latency in s of every link of the plan's cluster that starts at `source`."""
     ends = [node.name for node in plan.cluster.nodes] + [COORDINATOR]
     links = {end: plan.cluster.link(source, end) for end in ends if end != source}
-    return {end: (link.bytes_per_s, link.latency_s) for end, link in links.items()}
+    return {end: LinkQuality(link.bytes_per_s, link.latency_s) for end, link in links.items()}
 
 
 def nic_bytes_per_s(plan: Plan) -> float:

@@ -1,11 +1,12 @@
-"""Measure what a link between two workers carries: two processes and the runtime's own sockets, nothing declared.
+"""Measure bandwidth and latency between two processes, over the runtime's own sockets.
 
 >>> from helix_kit.runtime.transport.link_measurement import measure_link
 >>> found = measure_link()                                                    # doctest: +SKIP
 >>> cluster = cluster.model_copy(update={"network": found.network()})         # doctest: +SKIP
 
-The other process answers every message with a small one. Latency is half a round trip of one row, bandwidth is what a
-large message adds to that. Both are of this machine's loopback, as the workers of one machine use it.
+The other process answers every message with a small one. The latency is half a round trip of one row. The bandwidth
+follows from the time that a large message takes beyond that. Both are of this machine's loopback, which the workers of
+one machine use.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ ANSWER_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasurement:
-    """Medians, and 10th and 90th percentile, of one-way latency in ms and of bandwidth in gbps (10^9 bit/s)."""
+    """One-way latency and bandwidth of a link, each as (10th percentile, median, 90th percentile)."""
 
     latency_ms: tuple[float, float, float]
-    """(10 %, median, 90 %)."""
     bandwidth_gbps: tuple[float, float, float]
+    """10^9 bit/s."""
     repeats: int
 
     def network(self) -> Network:
@@ -46,8 +47,29 @@ class LinkMeasurement:
 def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | None = None) -> LinkMeasurement:
     """Time messages between this process and another one.
 
-    `progress` is told what is measured and the share that is done. Raises InputError for fewer than one repeat,
-    HelixKitError when the other process does not answer.
+    Parameters
+    ----------
+    repeats
+        Messages of each size.
+    progress
+        Called with the name of the current measurement and the share that is done, 0 to 1.
+
+    Returns
+    -------
+    LinkMeasurement
+        Percentiles of latency and bandwidth.
+
+    Raises
+    ------
+    InputError
+        `repeats` is less than 1.
+    HelixKitError
+        The other process does not answer.
+
+    Examples
+    --------
+    >>> measure_link(repeats=20).latency_ms[1] < 10                               # doctest: +SKIP
+    True
     """
     if repeats < 1:
         raise InputError("expected at least 1", field="repeats", value=repeats)
@@ -88,7 +110,7 @@ def measure_link(*, repeats: int = 50, progress: Callable[[str, float], None] | 
         inbox.close()
         context.term()
     small = np.array(trips[1])
-    # What the large message takes beyond a small one is the time of its additional bytes.
+    # The large message takes longer than a small one by the time of its additional bytes.
     beyond_s = np.maximum(np.array(trips[LARGE_ROWS]) - np.median(small), 1e-9)
     gbps = 8e-9 * (LARGE_ROWS - 1) * ROW_VALUES * 4 / beyond_s
     latency, bandwidth = (np.percentile(v, [10, 50, 90]).tolist() for v in (small / 2 * 1e3, gbps))
@@ -100,7 +122,7 @@ def _echo(endpoint: str, key: bytes) -> None:
     context = zmq.Context()
     inbox, outbox = Inbox(context, key), Outbox(context, key)
     print(inbox.endpoint, flush=True)
-    while messages := inbox.receive(ANSWER_S):  # silence: whoever measured is gone
+    while messages := inbox.receive(ANSWER_S):  # nothing arrived: the measuring process has ended
         for message in messages:
             if isinstance(message, StopMessage):
                 return

@@ -18,18 +18,18 @@ from helix_kit.runtime.transport import messages
 from helix_kit.runtime.transport.messages import ForeignError, MalformedError, Message
 
 HIGH_WATER_MARK = 100_000
-"""Messages queued for one peer. It is never near: requests in flight bound it; beyond it the peer counts as lost."""
+"""Messages queued for one peer. Requests in flight keep the queue far below it; a peer that reaches it is lost."""
 
 
-# Plain numbers: combining flags of an enumeration for every frame takes longer than the call that they are for.
+# Plain numbers: combining flags of an enumeration for every frame takes longer than the call itself.
 _AT_ONCE, _MORE, _READABLE, _HAS_MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN), int(zmq.RCVMORE)
 
-LOOK_FOR_REFUSED_S = 0.2
-"""How often an encrypted inbox looks whether peers were turned away."""
+REFUSALS_PERIOD_S = 0.2
+"""Time between two looks of an encrypted inbox for connections that were refused."""
 
 
 class PeerLostError(HelixKitError):
-    """A peer does not take messages any more."""
+    """The queue of a peer is full: it does not take messages any more."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ def _secure(socket: zmq.Socket[bytes], keys: CurveKeys | None, *, server: bool) 
 
 
 class Inbox:
-    """The receiving end of one process: binds a free port of `host`."""
+    """The receiving end of one process. It listens on a free port of `host`; `endpoint` is its address."""
 
     def __init__(
         self, context: zmq.Context[Any], key: bytes, *, host: str = "127.0.0.1", keys: CurveKeys | None = None
@@ -80,7 +80,7 @@ class Inbox:
         self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
         _secure(self.socket, keys, server=True)
         self._wanted = [(self.socket, _READABLE)]
-        # libzmq turns a peer without the keys away by itself, before any message: its events tell how often.
+        # libzmq refuses a peer without the keys by itself, before any message. Its events say how often.
         self._refusals: Any = None
         self._looked_s = 0.0
         if keys is not None:
@@ -90,19 +90,19 @@ class Inbox:
         self.endpoint = f"tcp://{host}:{port}"
 
     def fileno(self) -> int:
-        """Becomes readable when something arrives; then `receive` takes all of it, and until then it may stay quiet."""
+        """A file descriptor that becomes readable when messages arrive; `receive` must then take all of them."""
         return int(self.socket.getsockopt(zmq.FD))
 
     def receive(self, timeout_s: float = 0.0) -> list[Message]:
-        """All messages that have arrived; waits up to `timeout_s` for the first. Bad ones are dropped and counted."""
+        """All messages that have arrived; waits up to `timeout_s` for the first. `dropped` counts invalid ones."""
         found: list[Message] = []
         if self._refusals is not None:
             self._count_refused()
         socket, wait_ms = self.socket, (int(timeout_s * 1000) or 1) if timeout_s > 0 else 0
-        # The bare call: what pyzmq builds around it (pollers, options by enumeration) takes several times as long.
+        # The plain call: pyzmq's poller and its options by enumeration take several times as long.
         while zmq.zmq_poll(self._wanted, wait_ms):
             wait_ms = 0
-            # A header is short: copying it takes less than what keeps track of a frame. A large tensor stays in place.
+            # Copying a short header takes less time than a frame object does. A large tensor is not copied.
             frames: list[Any] = [socket.recv(_AT_ONCE)]
             while socket.getsockopt(_HAS_MORE):
                 frames.append(socket.recv(_AT_ONCE, copy=False).buffer)
@@ -118,7 +118,7 @@ class Inbox:
     def _count_refused(self) -> None:
         """Count connections that failed the CURVE handshake as foreign; a peer that tries again counts again."""
         now = time.monotonic()
-        if now - self._looked_s < LOOK_FOR_REFUSED_S:
+        if now - self._looked_s < REFUSALS_PERIOD_S:
             return
         self._looked_s = now
         with contextlib.suppress(zmq.Again):
@@ -135,7 +135,7 @@ class Inbox:
 
 
 class Outbox:
-    """The sending end of one process: connects to a peer when it first has something for it."""
+    """The sending end of one process. It connects to a peer when it first sends to it."""
 
     def __init__(self, context: zmq.Context[Any], key: bytes, *, keys: CurveKeys | None = None) -> None:
         self._context, self._key, self._keys = context, key, keys
@@ -156,19 +156,19 @@ class Outbox:
             if not tensor:
                 socket.send(header, _AT_ONCE)
                 return
-            # A queue takes a message whole: where the first frame went in, the second one does.
+            # A queue takes whole messages: if it has taken the first frame, it takes the second one.
             socket.send(header, _AT_ONCE | _MORE)
             socket.send(tensor[0], _AT_ONCE, copy=False)
         except zmq.Again:
             raise PeerLostError(f"{endpoint} takes no more messages") from None
 
     def forget(self, endpoint: str) -> None:
-        """Drop a dead peer and what is queued for it."""
+        """Close the connection to a peer that is gone, and drop what is queued for it."""
         if socket := self._sockets.pop(endpoint, None):
             socket.close(0)
 
     def flush_and_close(self, linger_ms: int = 500) -> None:
-        """Close all sockets; what is queued gets `linger_ms` to leave."""
+        """Close all sockets; queued messages get `linger_ms` to be sent."""
         for socket in self._sockets.values():
             socket.close(linger_ms)
         self._sockets.clear()

@@ -1,36 +1,42 @@
 """Attention of a ragged batch over paged keys and values, called from unchanged Hugging Face layers.
 
-One step holds rows (tokens) of several requests side by side. Rows of requests that decode are attended in one
-batch over their gathered pages; each prefill chunk is attended by itself, causally, over what its request has
-so far. `register` makes transformers call `attend`, which finds the step's bookkeeping in the keyword `step`. With a
-backend of `helix_kit.runtime.worker.flashinfer`, `attend` writes keys and values and leaves the rest to FlashInfer.
+One step holds rows (tokens) of several requests side by side. The rows of requests that decode are attended in one
+batch, over pages gathered for all of them. Each prefill chunk is attended by itself: causally, over all tokens of its
+request so far. `register` makes transformers call `attend`, which gets the step's bookkeeping as its keyword `step`.
+With a backend of `helix_kit.runtime.worker.flashinfer`, `attend` writes keys and values, and FlashInfer attends.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from helix_kit.runtime.worker.flashinfer import FlashInfer, PagedStep
-from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
 IMPLEMENTATION = "helix_kit_paged"
 GATHER_BYTES = 256 << 20
-"""Of keys and values, padding included, that decodes gather at once on a GPU; one long request may take more."""
+"""Bytes of keys and values, with padding, that decodes gather at once on a GPU. One long request may take more."""
 
 
-OneRow = tuple[int, int, np.ndarray]
-"""A decode: its row in the batch, its position, its pages (layers, pages)."""
+class DecodeRow(NamedTuple):
+    """The one row of a request that decodes."""
+
+    row: int
+    """Its place among the rows of the step."""
+    position: int
+    pages: np.ndarray
+    """(layers, pages)."""
 
 
 @dataclass
-class Chunk:
-    """Rows [row, row + tokens) of the batch: `tokens` positions of one request from `position` on."""
+class PrefillChunk:
+    """Rows [row, row + tokens) of the step: `tokens` tokens of one request, from `position` on."""
 
     row: int
     tokens: int
@@ -40,49 +46,48 @@ class Chunk:
 
 
 @dataclass
-class Decodes:
-    """Requests of one row each that are attended in one batch."""
+class DecodeBatch:
+    """Requests of one row each that are attended together."""
 
     rows: torch.Tensor
     pages: torch.Tensor
     """(layers, requests, pages), padded with the padding page."""
     positions: torch.Tensor
-    """(requests, 1): position of each row, which is the last one it may see."""
+    """(requests, 1): position of each row. It sees the tokens up to this position."""
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    """By sliding window; made in the first layer that needs it."""
 
 
 @dataclass
 class StepLayout:
-    """Where the rows of one segment of a step find their keys and values; layers count from `first_layer`."""
+    """Where the keys and values of a step's rows lie, for one segment of layers, which starts at `first_layer`."""
 
     pool: PagePool
     first_layer: int
     slots: torch.Tensor
-    """(layers, rows): where each row's key and value are written."""
-    decodes: list[Decodes]
-    """One in batch order, or several by length."""
-    chunks: list[Chunk]
+    """(layers, rows): the slot that each row's key and value are written to."""
+    decodes: list[DecodeBatch]
+    """One batch in the order of the rows, or several batches by length."""
+    chunks: list[PrefillChunk]
     paged: PagedStep | None = None
-    """FlashInfer's bookkeeping, which takes the place of all the above but the slots."""
+    """FlashInfer's bookkeeping; `decodes` and `chunks` are then empty."""
 
 
 def lay_out(
     pool: PagePool,
     first_layer: int,
     num_layers: int,
-    rows: list[tuple[BlockTable, int, int, int]],
+    rows: list[PagedRows],
     backend: FlashInfer | None = None,
 ) -> StepLayout:
-    """Bookkeeping of one segment of layers.
-
-    `rows` lists per request, in batch order: its block table, the index of the segment's first layer in that
-    table, the position of its first token in this step, and how many tokens it has there.
-    """
+    """Bookkeeping of one segment of layers; `rows` are those of each request, in the order of the step's rows."""
     device = pool.keys.device
     if backend is not None:
-        spans = [(table.slots(at, at + tokens), offset) for table, offset, at, tokens in rows]
-        slots_of = np.concatenate([found[offset : offset + num_layers] for found, offset in spans], axis=1)
-        on_device = to_device(torch.from_numpy(slots_of), device)
+        slots_of = [
+            table.slots(position, position + tokens)[offset : offset + num_layers]
+            for table, offset, position, tokens in rows
+        ]
+        on_device = to_device(torch.from_numpy(np.concatenate(slots_of, axis=1)), device)
         return StepLayout(pool, first_layer, on_device, [], [], paged=backend.lay_out(pool, num_layers, rows))
     slots, decode, chunks, row = [], [], [], 0
     for table, offset, position, tokens in rows:
@@ -90,53 +95,54 @@ def lay_out(
         slots.append(table.slots(position, position + tokens)[layers])
         pages = table.pages[layers, : -(-(position + tokens) // PAGE_TOKENS)]
         if tokens == 1:
-            decode.append((row, position, pages))
+            decode.append(DecodeRow(row, position, pages))
         else:
-            chunks.append(Chunk(row, tokens, position, to_device(torch.from_numpy(pages), device)))
+            chunks.append(PrefillChunk(row, tokens, position, to_device(torch.from_numpy(pages), device)))
         row += tokens
     groups = _by_length(decode, _pages_at_once(pool)) if decode else []
     return StepLayout(
         pool=pool,
         first_layer=first_layer,
         slots=to_device(torch.from_numpy(np.concatenate(slots, axis=1)), device),
-        decodes=[_decodes(pool, num_layers, group) for group in groups],
+        decodes=[_decode_batch(pool, num_layers, group) for group in groups],
         chunks=chunks,
     )
 
 
 def _pages_at_once(pool: PagePool) -> int | None:
-    """Most pages of a layer that decodes may gather together; None: any number, as in a CPU's memory."""
+    """Pages of a layer that decodes may gather together; None on a CPU, where the number is not limited."""
     if pool.keys.device.type == "cpu":
         return None
     return GATHER_BYTES // (2 * pool.keys[0].nbytes)
 
 
-def _by_length(decode: list[OneRow], at_once: int | None) -> list[list[OneRow]]:
-    """Split the decodes where a batch padded to its longest would gather more than `at_once` pages.
+def _by_length(decode: list[DecodeRow], at_once: int | None) -> list[list[DecodeRow]]:
+    """Split the decodes into groups, each of which gathers at most `at_once` pages when padded to its longest request.
 
-    The longest come first, so that a group's first member says how far it is padded. Batch order where one group does.
+    If one group is enough, it keeps the order of the rows. Else the longest come first, so that the first decode of a
+    group says how far the group is padded.
     """
-    longest = max(pages.shape[1] for _, _, pages in decode)
+    longest = max(one.pages.shape[1] for one in decode)
     if at_once is None or longest * len(decode) <= at_once:
         return [decode]
-    groups: list[list[OneRow]] = []
-    for one in sorted(decode, key=lambda d: -d[2].shape[1]):
-        if groups and (len(groups[-1]) + 1) * groups[-1][0][2].shape[1] <= at_once:
+    groups: list[list[DecodeRow]] = []
+    for one in sorted(decode, key=lambda d: -d.pages.shape[1]):
+        if groups and (len(groups[-1]) + 1) * groups[-1][0].pages.shape[1] <= at_once:
             groups[-1].append(one)
         else:
             groups.append([one])
     return groups
 
 
-def _decodes(pool: PagePool, num_layers: int, group: list[OneRow]) -> Decodes:
-    device, longest = pool.keys.device, max(pages.shape[1] for _, _, pages in group)
+def _decode_batch(pool: PagePool, num_layers: int, group: list[DecodeRow]) -> DecodeBatch:
+    device, longest = pool.keys.device, max(one.pages.shape[1] for one in group)
     table = np.full((num_layers, len(group), longest), pool.padding_page, dtype=np.int64)
-    for index, (_, _, pages) in enumerate(group):
-        table[:, index, : pages.shape[1]] = pages
-    return Decodes(
-        rows=to_device(torch.tensor([row for row, _, _ in group], dtype=torch.long), device),
+    for index, one in enumerate(group):
+        table[:, index, : one.pages.shape[1]] = one.pages
+    return DecodeBatch(
+        rows=to_device(torch.tensor([one.row for one in group], dtype=torch.long), device),
         pages=to_device(torch.from_numpy(table), device),
-        positions=to_device(torch.tensor([[position] for _, position, _ in group], dtype=torch.long), device),
+        positions=to_device(torch.tensor([[one.position] for one in group], dtype=torch.long), device),
     )
 
 
@@ -152,10 +158,26 @@ def attend(
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Write this step's keys and values, then attend; the signature that transformers expects.
+    """Write this step's keys and values to their pages, then attend. transformers expects this signature.
 
-    `query` is (1, heads, rows, head dim), `key` and `value` (1, kv heads, rows, head dim); the result is
-    (1, rows, heads, head dim).
+    Parameters
+    ----------
+    module
+        The attention layer; its `layer_idx` is the layer's index in the model.
+    query, key, value
+        Of shape (1, heads, rows, head dim), and (1, kv heads, rows, head dim) for key and value.
+    attention_mask
+        Not used: the masks follow from `step`.
+    step
+        Bookkeeping of the step, from `lay_out`.
+    scaling
+        Factor of the scores; None: 1 / sqrt(head dim).
+    sliding_window
+        Number of last tokens that a row sees, itself included; None: all of them.
+
+    Returns
+    -------
+    The attention of all rows, of shape (1, rows, heads, head dim), and None for the weights.
     """
     layer = int(module.layer_idx) - step.first_layer  # type: ignore[arg-type]
     pool, (_, heads, rows, dim) = step.pool, query.shape
@@ -164,7 +186,7 @@ def attend(
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
     if step.paged is not None:
         return step.paged.attend(layer, query[0], scaling, sliding_window).unsqueeze(0), None
-    if not step.chunks and len(step.decodes) == 1:  # the usual step: nothing but decodes, in batch order
+    if not step.chunks and len(step.decodes) == 1:  # the usual step: only decodes, in the order of the rows
         return _decode(pool, step.decodes[0], layer, query[0], scaling, sliding_window).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
     for group in step.decodes:
@@ -177,7 +199,7 @@ def attend(
 
 
 def _decode(
-    pool: PagePool, group: Decodes, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
+    pool: PagePool, group: DecodeBatch, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
 ) -> torch.Tensor:
     """Attention of one row per request: `query` (heads, requests, dim) -> (requests, heads, dim)."""
     heads, requests, dim = query.shape
@@ -190,7 +212,7 @@ def _decode(
             mask &= visible > group.positions - window
         group.masks[window] = mask[:, None, None]
     kv_heads = keys.shape[1]
-    # The heads that share a key head become the query rows of that head: nothing is copied per query head.
+    # Query heads that share a key head become rows of that head: keys and values are not copied for each of them.
     grouped = query.transpose(0, 1).reshape(requests, kv_heads, heads // kv_heads, dim)
     out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.masks[window], scale=scaling)
     return out.reshape(requests, heads, dim)
@@ -199,7 +221,7 @@ def _decode(
 def _prefill(
     step: StepLayout,
     layer: int,
-    chunk: Chunk,
+    chunk: PrefillChunk,
     query: torch.Tensor,
     fresh: tuple[torch.Tensor, torch.Tensor],
     scaling: float | None,
@@ -234,7 +256,7 @@ def _gather(pool: PagePool, pages: torch.Tensor, requests: int) -> tuple[torch.T
 
 
 def register() -> str:
-    """Make `attend` known to transformers and return the name to ask for."""
+    """Make `attend` known to transformers. Returns the name by which a model asks for it."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attend)

@@ -1,4 +1,4 @@
-"""Attention by FlashInfer's kernels, which read keys and values where they lie in our pages instead of gathering them.
+"""Attention by FlashInfer's kernels, which read keys and values from the pages instead of gathering them first.
 
 An optional extra for CUDA devices (``pip install 'helix-kit[flashinfer]'``); `helix_kit.runtime.worker.attention`
 computes the same with torch alone. Our pools are what FlashInfer calls a paged KV cache in layout NHD: (pages, 16,
@@ -6,12 +6,12 @@ kv heads, head dim), with keys apart from values. Its page table is CSR:
 request r owns ``indices[indptr[r] : indptr[r + 1]]``, and its last page
 holds ``last_page_len[r]`` tokens.
 
-A page of ours belongs to one layer, so every layer has other indices, while lengths and queries are the same in all
-layers of a step. `plan`, which balances the work over the GPU and is not free, depends on those lengths alone: it is
-called once for a step's segment, and before each layer that layer's indices are copied into the tensor that was planned
-with. (FlashInfer keeps a tensor that is on the right device as it is; where it does not, each layer is planned.)
+A page belongs to one layer, so each layer has its own indices, while the lengths are the same in all layers of a step.
+FlashInfer's `plan` balances the work over the GPU. It takes time, and it depends on the lengths only. So it is called
+once for a segment of layers; before each layer, that layer's indices are copied into the tensor that `plan` was given.
+This works because FlashInfer keeps using that very tensor if it is on the right device; else each layer is planned.
 
-Read in the source of FlashInfer 0.7.2 and its documentation (docs.flashinfer.ai); see the README for where it was run.
+Source: code of FlashInfer 0.7.2 and its documentation (docs.flashinfer.ai). The README says on which GPUs it was run.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ import torch
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_attention
-from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
 WORKSPACE_BYTES = 128 << 20
-"""What FlashInfer's documentation recommends for intermediate results."""
+"""Size of the buffer for intermediate results that FlashInfer's documentation recommends."""
 HEAD_DIMS = (64, 128, 256)
-OLDEST, OLDEST_BFLOAT16 = (7, 5), (8, 0)
-"""Compute capabilities: Turing, and Ampere for bfloat16."""
-FEW_SHARE = (1, 2, 3)
-"""Query heads per key head up to which decoding does not go through tensor cores."""
+MIN_CAPABILITY, MIN_CAPABILITY_BFLOAT16 = (7, 5), (8, 0)
+"""Lowest compute capabilities: Turing, and Ampere for bfloat16."""
+CUDA_CORE_RATIOS = (1, 2, 3)
+"""Query heads per key head for which decoding runs on CUDA cores; with more of them tensor cores are used."""
 
 
 def why_unavailable(dtype: torch.dtype, device: torch.device, head_dim: int) -> str | None:
-    """Why FlashInfer cannot be used here, in words; None when it can."""
+    """The reason why FlashInfer cannot be used here; None if it can."""
     if device.type != "cuda":
         return f"it needs a CUDA device, and this worker computes on {device.type}"
     if dtype not in (torch.float16, torch.bfloat16):
         return f"its kernels compute in float16 and bfloat16, not {str(dtype).removeprefix('torch.')}"
     if head_dim not in HEAD_DIMS:
         return f"its kernels have heads of {', '.join(map(str, HEAD_DIMS))} values, the model's have {head_dim}"
-    capability, needed = torch.cuda.get_device_capability(device), OLDEST
+    capability, needed = torch.cuda.get_device_capability(device), MIN_CAPABILITY
     if dtype == torch.bfloat16:
-        needed = OLDEST_BFLOAT16
+        needed = MIN_CAPABILITY_BFLOAT16
     if capability < needed:
         name = torch.cuda.get_device_name(device)
         need, has = (".".join(map(str, pair)) for pair in (needed, capability))
@@ -62,9 +62,9 @@ def why_unavailable(dtype: torch.dtype, device: torch.device, head_dim: int) -> 
 def make_backend(
     attention: str, dtype: torch.dtype, device: torch.device, *, num_heads: int, num_kv_heads: int, head_dim: int
 ) -> FlashInfer | None:
-    """What `attention` asks for: None is torch's SDPA; ``auto`` takes FlashInfer wherever it can be used.
+    """The backend that `attention` asks for; None stands for torch's SDPA.
 
-    Raises InputError for ``flashinfer`` where it cannot.
+    ``auto`` takes FlashInfer wherever it can be used. ``flashinfer`` raises InputError where it cannot.
     """
     if check_attention(attention) == "sdpa":
         return None
@@ -78,27 +78,22 @@ def make_backend(
 
 @dataclass(frozen=True)
 class PageArrays:
-    """One group of a step's requests as FlashInfer wants it; all int32, on the host."""
+    """The decodes or the prefill chunks of a step in FlashInfer's arrays: int32, on the host."""
 
     rows: np.ndarray
-    """(rows,): which rows of the step are the group's, in order."""
+    """(rows,): the places of these rows among all rows of the step, in order."""
     qo_indptr: np.ndarray
-    """(requests + 1,): request r has the group's rows [qo_indptr[r], qo_indptr[r + 1])."""
+    """(requests + 1,): request r has the rows [qo_indptr[r], qo_indptr[r + 1]) of these."""
     kv_indptr: np.ndarray
-    """(requests + 1,): and the pages [kv_indptr[r], kv_indptr[r + 1]) of each layer's `indices`."""
+    """(requests + 1,): request r has the pages [kv_indptr[r], kv_indptr[r + 1]) of each layer's `indices`."""
     indices: np.ndarray
     """(layers, pages)."""
     last_page_len: np.ndarray
-    """(requests,): 1 to 16."""
+    """(requests,): tokens in the last page of each request, 1 to 16."""
 
 
-def page_arrays(
-    num_layers: int, rows: Sequence[tuple[BlockTable, int, int, int]], *, decode: bool
-) -> PageArrays | None:
-    """The requests of a step that decode (one row each), or those that prefill; None when there are none.
-
-    `rows` as in `attention.lay_out`: block table, index of the first layer in it, position of the first row, rows.
-    """
+def page_arrays(num_layers: int, rows: Sequence[PagedRows], *, decode: bool) -> PageArrays | None:
+    """Arrays of the requests that decode (one row each), or of those that prefill; None if there are none."""
     picked, pages, lengths, tokens_of, row = [], [], [], [], 0
     for table, offset, position, tokens in rows:
         if (tokens == 1) == decode:
@@ -120,36 +115,36 @@ def page_arrays(
 
 
 @dataclass
-class Group:
-    """The decodes or the prefill chunks of a step's segment, on the device."""
+class RowGroup:
+    """The decodes or the prefill chunks of a step's segment, with their page indices on the device."""
 
     arrays: PageArrays
     decode: bool
     rows: torch.Tensor | None
-    """None: the group is the whole step, in order."""
+    """Places of these rows in the step; None: they are the whole step, in order."""
     indices: torch.Tensor
     """(layers, pages)."""
-    planned: dict[tuple[int, float | None], Planned] = field(default_factory=dict)
-    """By window and scale, which layers of one model may have of their own."""
+    planned: dict[tuple[int, float | None], PlannedWrapper] = field(default_factory=dict)
+    """By window and scale: layers of one model may differ in them."""
 
 
 @dataclass
-class Planned:
-    """A wrapper that knows the step's lengths, and the tensor that it reads page indices from."""
+class PlannedWrapper:
+    """A wrapper that was given the step's lengths, and the tensor of page indices that it was given with them."""
 
     wrapper: Any
     indices: torch.Tensor
-    follows: bool
-    """Whether the wrapper reads that very tensor (else each layer must be planned)."""
+    reads_indices: bool
+    """Whether the wrapper reads that very tensor when it runs. Otherwise each layer must be planned."""
 
 
 @dataclass
 class PagedStep:
-    """What `attend` needs for one segment of a step."""
+    """A segment of a step, laid out for FlashInfer."""
 
     backend: FlashInfer
     pool: PagePool
-    groups: list[Group]
+    groups: list[RowGroup]
 
     def attend(self, layer: int, query: torch.Tensor, scaling: float | None, window: int | None) -> torch.Tensor:
         """Attention of all rows: `query` (heads, rows, dim) -> (rows, heads, dim); keys and values are in the pool."""
@@ -163,7 +158,7 @@ class PagedStep:
 
 
 class FlashInfer:
-    """FlashInfer's wrappers for one worker; `library` is the module (or one that behaves like it)."""
+    """FlashInfer's wrappers for one worker. `library` is the module `flashinfer`, or a stand-in in tests."""
 
     def __init__(
         self,
@@ -180,14 +175,14 @@ class FlashInfer:
         self._workspace = torch.empty(WORKSPACE_BYTES if device.type == "cuda" else 1, dtype=torch.uint8, device=device)
         self._wrappers: dict[tuple[bool, int, float | None], Any] = {}
         self._copied: dict[tuple[bool, int, float | None], torch.cuda.Event] = {}
-        """When a wrapper's last plan had left its pinned buffer, which the next plan writes again."""
+        """By wrapper: when its last `plan` has read its pinned buffer, which the next `plan` writes again."""
 
-    def lay_out(self, pool: PagePool, num_layers: int, rows: Sequence[tuple[BlockTable, int, int, int]]) -> PagedStep:
-        """The groups of one segment of a step; arguments as in `attention.lay_out`."""
+    def lay_out(self, pool: PagePool, num_layers: int, rows: Sequence[PagedRows]) -> PagedStep:
+        """Decodes and prefill chunks of one segment of a step; arguments as in `attention.lay_out`."""
         arrays = [(decode, page_arrays(num_layers, rows, decode=decode)) for decode in (True, False)]
         there = [(decode, found) for decode, found in arrays if found is not None]
         groups = [
-            Group(
+            RowGroup(
                 found,
                 decode,
                 None if len(there) == 1 else self._upload(found.rows.astype(np.int64)),
@@ -198,21 +193,27 @@ class FlashInfer:
         return PagedStep(self, pool, groups)
 
     def run(
-        self, group: Group, pool: PagePool, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
+        self,
+        group: RowGroup,
+        pool: PagePool,
+        layer: int,
+        query: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
     ) -> torch.Tensor:
         """Attention of the group's rows (rows, heads, dim) in one layer."""
-        # Inclusive on FlashInfer's side: the token itself and `window_left` before it.
+        # FlashInfer counts the tokens before the row itself.
         key = (-1 if window is None else window - 1, scaling)
         planned = group.planned.get(key)
         if planned is None:
             planned = group.planned[key] = self._plan(group, *key, group.indices[layer].clone())
-        elif planned.follows:
+        elif planned.reads_indices:
             planned.indices.copy_(group.indices[layer])
         else:
             planned = self._plan(group, *key, group.indices[layer].clone())
         return planned.wrapper.run(query, (pool.keys, pool.values))
 
-    def _plan(self, group: Group, window_left: int, scaling: float | None, indices: torch.Tensor) -> Planned:
+    def _plan(self, group: RowGroup, window_left: int, scaling: float | None, indices: torch.Tensor) -> PlannedWrapper:
         name = (group.decode, window_left, scaling)
         wrapper = self._wrappers.get(name)
         if wrapper is None:
@@ -236,13 +237,13 @@ class FlashInfer:
             event = self._copied[name] = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self._device))
         kept = getattr(wrapper, "_paged_kv_indices_buf", None)
-        return Planned(wrapper, indices, kept is not None and kept.data_ptr() == indices.data_ptr())
+        return PlannedWrapper(wrapper, indices, kept is not None and kept.data_ptr() == indices.data_ptr())
 
     def _new_wrapper(self, decode: bool) -> Any:
-        # fa2 is the backend of all devices from Turing on, and the one that reads page indices when it runs.
+        # The backend fa2 runs on all devices from Turing on, and reads the page indices when it runs.
         if not decode:
             return self._library.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend="fa2")
-        tensor_cores = self._heads // self._kv_heads not in FEW_SHARE
+        tensor_cores = self._heads // self._kv_heads not in CUDA_CORE_RATIOS
         return self._library.BatchDecodeWithPagedKVCacheWrapper(
             self._workspace, "NHD", use_tensor_cores=tensor_cores, backend="fa2"
         )

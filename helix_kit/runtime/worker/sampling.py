@@ -1,7 +1,7 @@
 """How the next token is chosen: greedily, or at random with a generator keyed by (seed, position).
 
-The key makes a request repeat itself: the same seed gives the same tokens whatever else is in the batch, whichever
-pipeline it takes, and after a restart in the middle.
+So a request with the same seed gets the same tokens whatever else is in the batch, whichever pipeline it takes, and
+also after a restart in the middle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """`temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave the distribution whole."""
+    """How the tokens of a request are chosen.
+
+    Parameters
+    ----------
+    temperature
+        0 takes the most likely token. Higher values, up to 100, flatten the distribution.
+    top_k
+        Only the `top_k` most likely tokens are drawn; 0: all of them.
+    top_p
+        Only the fewest most likely tokens whose probabilities add up to `top_p` are drawn; 1: all of them.
+    seed
+        Of the draws; 0 to 2^63 - 1.
+
+    Raises
+    ------
+    InputError
+        A value is out of these bounds.
+
+    Examples
+    --------
+    >>> SamplingParams(temperature=0.7, top_p=0.9)
+    SamplingParams(temperature=0.7, top_k=0, top_p=0.9, seed=0)
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -38,12 +60,12 @@ class SamplingParams:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on seed and position alone (Philox, counter-based)."""
+    """A number in [0, 1) that depends on seed and position alone (Philox, a counter-based generator)."""
     return float(np.random.Generator(np.random.Philox(key=np.array([seed, position], dtype=np.uint64))).random())
 
 
 def sample(logits: torch.Tensor, params: list[SamplingParams], positions: list[int]) -> list[int]:
-    """Next token of each row of `logits` (rows, vocabulary), for the tokens at `positions`."""
+    """The next token of each row of `logits` (rows, vocabulary). `positions`: the tokens' places in their requests."""
     import torch
 
     chosen = torch.argmax(logits, dim=-1).tolist()
@@ -54,7 +76,7 @@ def sample(logits: torch.Tensor, params: list[SamplingParams], positions: list[i
         if param.top_k:
             scores, tokens = scores[: param.top_k], tokens[: param.top_k]
         mass = torch.cumsum(torch.softmax(scores, dim=-1, dtype=torch.float64), dim=-1)
-        # The fewest tokens whose mass reaches top_p; the first is always kept.
+        # The fewest tokens whose probabilities reach top_p. The first one is always kept.
         kept = 1 + int((mass[:-1] < param.top_p).sum())
         draw = uniform(param.seed, position) * float(mass[kept - 1])
         index = int(torch.searchsorted(mass[:kept], draw, right=True))

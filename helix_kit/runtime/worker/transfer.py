@@ -1,7 +1,8 @@
-"""Copies between the host and a device. Those to a GPU go through pinned memory, and the host does not wait for them.
+"""Copies between the host and a device.
 
-torch keeps a pinned block until the stream has read it, however early its tensor is dropped. Copies to the host must be
-waited for before they are read; `to_host` does.
+Copies to a GPU go through pinned memory, and the host does not wait for them. torch keeps a pinned block until the GPU
+has read it, even if its tensor is dropped earlier. Copies from a GPU must be complete before they are read, so
+`to_host` waits for them.
 """
 
 from __future__ import annotations
@@ -12,30 +13,30 @@ import torch
 
 
 def to_device(host: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host tensor on `device`; the tensor itself where that is the host."""
+    """A host tensor on `device`; the tensor itself if the device is the CPU."""
     if device.type != "cuda":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
 
 
-def joined_on_device(parts: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Host tensors end to end on `device`: gathered in one pinned block, which is one copy to the GPU."""
-    if len(parts) == 1:
-        return to_device(parts[0], device)
+def joined_on_device(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Host tensors joined along their first dimension, on `device`. For a GPU they are joined in pinned memory."""
+    if len(tensors) == 1:
+        return to_device(tensors[0], device)
     if device.type != "cuda":
-        return torch.cat(list(parts)).to(device)
-    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
-    pinned = torch.empty(shape, dtype=parts[0].dtype, pin_memory=True)
-    torch.cat(list(parts), out=pinned)
+        return torch.cat(list(tensors)).to(device)
+    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
+    pinned = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=True)
+    torch.cat(list(tensors), out=pinned)
     return pinned.to(device, non_blocking=True)
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy on the host (the tensor itself where it is one): one pinned copy, waited for."""
-    there = tensor.detach().contiguous()
-    if there.device.type != "cuda":
-        return there
-    pinned = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
-    pinned.copy_(there, non_blocking=True)
-    torch.cuda.current_stream(there.device).synchronize()
+    """A contiguous tensor on the host; the tensor itself if it is one already."""
+    contiguous = tensor.detach().contiguous()
+    if contiguous.device.type != "cuda":
+        return contiguous
+    pinned = torch.empty(contiguous.shape, dtype=contiguous.dtype, pin_memory=True)
+    pinned.copy_(contiguous, non_blocking=True)
+    torch.cuda.current_stream(contiguous.device).synchronize()
     return pinned

@@ -1,4 +1,4 @@
-"""Tensors to and from raw bytes, for the data plane."""
+"""Tensors to and from the raw bytes of a message."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
 def to_wire(tensor: torch.Tensor) -> tuple[memoryview, DtypeName]:
-    """Bytes of a tensor (one copy to the host if it is on a GPU) and the name of its dtype."""
+    """The bytes of a tensor and the name of its dtype. A tensor on a GPU is copied to the host."""
     host = to_host(tensor)
-    # numpy knows no bfloat16: bytes are taken instead.
+    # numpy has no bfloat16, so the tensor is viewed as bytes.
     data: Any = host.view(torch.uint8).numpy()
     return memoryview(data).cast("B"), _NAMES[tensor.dtype]
 
 
 def from_wire(message: RunMessage) -> torch.Tensor:
-    """The tensor of a checked message, on the host. It shares the message's memory and is only read."""
+    """The tensor of a checked message, on the host. It shares the memory of the message and must not be written."""
     with warnings.catch_warnings():
-        # torch warns that the received buffer is read-only; nothing writes into it.
+        # torch warns that the received buffer is read-only. Nothing writes into it.
         warnings.simplefilter("ignore", UserWarning)
         return torch.frombuffer(message.tensor, dtype=_TORCH[message.dtype]).view(message.shape)

@@ -1,4 +1,4 @@
-"""Emulated links and network cards take the time that they are said to take."""
+"""Emulated links and network cards delay messages by as much as their bandwidth and latency say."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import time
 
 import pytest
 
-pytest.importorskip("torch")
+zmq = pytest.importorskip("zmq")
 
-import zmq
-
-from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, WorkItem
-from helix_kit.runtime.transport.shaping import CardInbox, Shaper
-from helix_kit.runtime.transport.sockets import Inbox, Outbox
+from helix_kit.runtime.spec import LinkQuality  # noqa: E402
+from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, WorkItem  # noqa: E402
+from helix_kit.runtime.transport.shaping import CardInbox, Shaper  # noqa: E402
+from helix_kit.runtime.transport.sockets import Inbox, Outbox  # noqa: E402
 
 KEY = b"k" * 16
 
@@ -21,7 +20,9 @@ def test_messages_take_bandwidth_and_latency() -> None:
     context: zmq.Context = zmq.Context()
     inbox = Inbox(context, KEY)
     # 1 kB/s and 20 ms, stretched by 2; the other link is idle and must not wait for this one.
-    shaper = Shaper(lambda: Outbox(context, KEY), {"far": (1000.0, 0.02), "near": (1e9, 0.0)}, 2.0)
+    shaper = Shaper(
+        lambda: Outbox(context, KEY), {"far": LinkQuality(1000.0, 0.02), "near": LinkQuality(1e9, 0.0)}, 2.0
+    )
     start = time.monotonic()
     for number in range(3):
         shaper.send("far", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(number, 0)]))
@@ -60,14 +61,14 @@ def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
 
 
 NARROW, WIDE = 1000.0, 1e9
-"""A card as wide as one link, and one that links do not see. Both are used in one run: a busy machine delays either."""
+"""Bandwidth of a card as wide as one link, and of a card so wide that links do not notice it."""
 
 
 def test_links_of_one_machine_share_its_card() -> None:
-    """Two links at once, each as wide as the card: twice the time. With a wide card they do not see each other."""
+    """Two links at once, each as wide as the card: twice the time. With a wide card they do not slow each other down."""
     context: zmq.Context = zmq.Context()
     inbox = Inbox(context, KEY)
-    links = {"x": (1000.0, 0.0), "y": (1000.0, 0.0)}
+    links = {"x": LinkQuality(1000.0, 0.0), "y": LinkQuality(1000.0, 0.0)}
     shapers = [Shaper(lambda: Outbox(context, KEY), links, 1.0, card) for card in (NARROW, WIDE)]
     start_s = time.monotonic()
     for which, shaper in enumerate(shapers):
@@ -85,7 +86,7 @@ def test_senders_to_one_machine_share_its_card() -> None:
     context: zmq.Context = zmq.Context()
     inboxes = [Inbox(context, KEY) for _ in range(2)]
     behind = [CardInbox(inbox, card, 10.0, 1.0) for inbox, card in zip(inboxes, (NARROW, WIDE), strict=True)]
-    shapers = [Shaper(lambda: Outbox(context, KEY), {"z": (1000.0, 0.0)}, 1.0) for _ in range(4)]
+    shapers = [Shaper(lambda: Outbox(context, KEY), {"z": LinkQuality(1000.0, 0.0)}, 1.0) for _ in range(4)]
     start_s = time.monotonic()
     for which, inbox in enumerate(inboxes):
         for number in range(2):

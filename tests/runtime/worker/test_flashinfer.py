@@ -19,7 +19,7 @@ from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
 from helix_kit.runtime.worker import flashinfer  # noqa: E402
 from helix_kit.runtime.worker.flashinfer import FlashInfer, make_backend, page_arrays  # noqa: E402
-from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagedRows, PagePool  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 
 
@@ -132,7 +132,7 @@ def test_arrays_by_hand() -> None:
     b.grow(pool, 17)  # pages 2 to 7: two in each layer
     c.grow(pool, 1)  # pages 8, 9
     # Layers 1 and 2 of b's three; b has 16 tokens from before, c and a bring chunks.
-    rows = [(a, 0, 13, 3), (b, 1, 16, 1), (c, 0, 0, 1)]
+    rows = [PagedRows(a, 0, 13, 3), PagedRows(b, 1, 16, 1), PagedRows(c, 0, 0, 1)]
     decode = page_arrays(2, rows, decode=True)
     assert decode.rows.tolist() == [3, 4] and decode.kv_indptr.tolist() == [0, 2, 3]
     assert decode.indices.tolist() == [[4, 5, 8], [6, 7, 9]] and decode.last_page_len.tolist() == [1, 1]

@@ -6,9 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
 from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
-from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -26,11 +24,3 @@ def test_nothing_is_copied_on_the_host() -> None:
     assert joined_on_device([rows], CPU).data_ptr() == rows.data_ptr()
     turned = rows.t()
     assert torch.equal(to_host(turned), turned) and to_host(turned).is_contiguous()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int32])
-def test_a_tensor_survives_the_wire(dtype) -> None:
-    rows = torch.arange(12).view(4, 3).to(dtype)
-    data, name = to_wire(rows)
-    assert data.nbytes == rows.numel() * dtype.itemsize
-    assert torch.equal(from_wire(RunMessage([WorkItem(1, 0, 0, 4, False)], name, (4, 3), data)), rows)

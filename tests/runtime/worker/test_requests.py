@@ -1,0 +1,93 @@
+"""A worker accepts the items that continue an attempt, and refuses late ones and those that do not lead through it."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.cluster import COORDINATOR  # noqa: E402
+from helix_kit.runtime.transport.messages import RequestEpoch, RouteStage, SamplingFields, WorkItem  # noqa: E402
+from helix_kit.runtime.worker import requests  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import PagePool  # noqa: E402
+from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
+
+ROUTE = [RouteStage("a", 0, 3, "tcp://a"), RouteStage("b", 3, 5, "tcp://b"), RouteStage("c", 5, 6, "tcp://c")]
+SAMPLING = SamplingFields(0.5, 7, 0.9, 3)
+
+
+def first(epoch: int = 0, route: list[RouteStage] = ROUTE) -> WorkItem:
+    return WorkItem(1, epoch, 0, 4, False, route, SAMPLING)
+
+
+@pytest.fixture
+def pool() -> PagePool:
+    return PagePool(40, 1, 2, torch.float32, torch.device("cpu"))
+
+
+def table_of(worker: str, start: int, end: int, pool: PagePool) -> RequestTable:
+    return RequestTable(worker, start, end, 6, pool)
+
+
+def test_a_route_says_where_rows_come_from_and_go(pool: PagePool) -> None:
+    a = table_of("a", 0, 4, pool).accept(first(), is_token_ids=True)
+    b = table_of("b", 3, 6, pool).accept(first(), is_token_ids=False)
+    c = table_of("c", 4, 6, pool).accept(first(), is_token_ids=False)
+    ways = [(r.start, r.end, r.source, r.next_worker, r.next_endpoint) for r in (a, b, c)]
+    assert ways == [(0, 3, COORDINATOR, "b", "tcp://b"), (3, 5, "a", "c", "tcp://c"), (5, 6, "b", COORDINATOR, None)]
+    assert (b.sampling.temperature, b.sampling.top_k, b.sampling.top_p, b.sampling.seed) == (0.5, 7, 0.9, 3)
+    assert b.table.pages.shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("worker", "start", "end", "is_token_ids"),
+    [
+        ("a", 0, 4, False),  # hidden states for the first layers
+        ("b", 3, 6, True),  # token ids for later layers
+        ("b", 4, 6, False),  # the route needs layer 3, which the worker lacks
+        ("b", 3, 4, False),
+        ("d", 3, 5, False),  # not on the route
+    ],
+)
+def test_items_that_do_not_suit_the_worker_are_refused(pool, worker, start, end, is_token_ids) -> None:
+    table = table_of(worker, start, end, pool)
+    assert table.accept(first(), is_token_ids=is_token_ids) is None
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize("route", [ROUTE[:2], [*ROUTE[:2], RouteStage("b", 5, 6, "tcp://b")]])
+def test_routes_that_end_early_or_come_twice_are_refused(pool: PagePool, route: list[RouteStage]) -> None:
+    assert table_of("b", 3, 6, pool).accept(first(route=route), is_token_ids=False) is None
+
+
+def test_an_attempt_starts_with_its_route_and_goes_on_without_gaps(pool: PagePool) -> None:
+    table = table_of("a", 0, 4, pool)
+    assert table.accept(WorkItem(1, 0, 0, 4, False), is_token_ids=True) is None
+    request = table.accept(first(), is_token_ids=True)
+    request.received += 4
+    assert table.accept(WorkItem(1, 0, 4, 1, True), is_token_ids=True) is request
+    for position, is_token_ids in ((3, True), (5, True), (4, False)):
+        assert table.accept(WorkItem(1, 0, position, 1, True), is_token_ids=is_token_ids) is None
+
+
+def test_a_new_attempt_replaces_the_old_one(pool: PagePool) -> None:
+    table = table_of("a", 0, 4, pool)
+    old = table.accept(first(), is_token_ids=True)
+    old.table.grow(pool, 4)
+    new = table.accept(first(epoch=1), is_token_ids=True)
+    assert new is not old and pool.used == 0 and table.in_order_of_arrival() == [new]
+    assert table.accept(WorkItem(1, 0, 0, 1, True), is_token_ids=True) is None
+
+
+def test_late_items_of_a_freed_attempt_take_no_pages(pool: PagePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_FREED_EPOCHS", 2)
+    table = table_of("a", 0, 4, pool)
+    table.accept(first(epoch=1), is_token_ids=True).table.grow(pool, 4)
+    table.free(RequestEpoch(1, 0))
+    assert len(table) == 1 and pool.used == 3  # only an earlier attempt was freed
+    table.free(RequestEpoch(1, 1))
+    assert len(table) == 0 and pool.used == 0
+    assert table.accept(first(epoch=1), is_token_ids=True) is None
+    for other in (7, 8):  # after two more, the epoch of the first is forgotten
+        table.free(RequestEpoch(other, 0))
+    assert table.accept(first(epoch=1), is_token_ids=True) is not None
