@@ -21,30 +21,6 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-__all__ = [
-    "FailedMessage",
-    "ForeignError",
-    "ForgetMessage",
-    "FreeMessage",
-    "FreedMessage",
-    "FromWorker",
-    "HeartbeatMessage",
-    "MalformedError",
-    "Message",
-    "ReadyMessage",
-    "RequestEpoch",
-    "RouteStage",
-    "RunMessage",
-    "SampledToken",
-    "SamplingFields",
-    "StopMessage",
-    "TokensMessage",
-    "WorkItem",
-    "WorkerCounters",
-    "decode",
-    "encode",
-]
-
 MAX_HEADER_BYTES = 4 << 20
 MAX_TENSOR_BYTES = 512 << 20
 MAX_ITEMS = 65536

@@ -16,8 +16,6 @@ from helix_kit.scheduling.kv_budget import PAGE_TOKENS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PAGE_TOKENS", "BlockTable", "OutOfPagesError", "PagePool", "PagedRows", "pages_for"]
-
 
 class OutOfPagesError(HelixKitError):
     """More pages were asked for than are free. The coordinator admits requests so that this never happens."""

@@ -65,7 +65,7 @@ NARROW, WIDE = 1000.0, 1e9
 
 
 def test_links_of_one_machine_share_its_card() -> None:
-    """Two links at once, each as wide as the card: twice the time. With a wide card they do not slow each other down."""
+    """Two links at once, each as wide as the card: twice the time. With a wide card neither slows the other."""
     context: zmq.Context = zmq.Context()
     inbox = Inbox(context, KEY)
     links = {"x": LinkQuality(1000.0, 0.0), "y": LinkQuality(1000.0, 0.0)}
