@@ -1,9 +1,8 @@
-"""How many nodes a request passes: the fewest that hold the model, the fewest around pins, and flows within a cap."""
+"""How many nodes a request passes: the fewest around pins, and flows within a cap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from helix_kit.flow import Edge, Flow, Placement, can_follow, longest_path, short_path_links
@@ -17,20 +16,6 @@ class Step(NamedTuple):
     end: int
     pinned: str | None
     """Name of the pinned node; None for the next of the other nodes."""
-
-
-def fewest_nodes(sizes: Iterable[int], num_layers: int) -> int | None:
-    """The least number of nodes that hold `num_layers` layers together; None when all of them do not.
-
-    `sizes` are the layers that each node holds at most, in any order.
-
-    Examples
-    --------
-    >>> fewest_nodes([3, 1, 5], 7), fewest_nodes([3, 1, 5], 10)
-    (2, None)
-    """
-    largest_first = accumulate(sorted(sizes, reverse=True))
-    return next((count for count, held in enumerate(largest_first, 1) if held >= num_layers), None)
 
 
 def fewest_steps(num_layers: int, pins: Placement, sizes: Sequence[int], partial_inference: bool) -> list[Step] | None:

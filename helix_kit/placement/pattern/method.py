@@ -11,10 +11,11 @@ from helix_kit.placement import bounds
 from helix_kit.placement.baselines import petals_placement, swarm_placement
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Placed, Task
-from helix_kit.placement.pattern.depth import fewest_nodes, flow_within
+from helix_kit.placement.pattern.depth import flow_within
 from helix_kit.placement.pattern.pins import check_pins, place_around_pins
 from helix_kit.placement.pattern.regions import place_in_regions
 from helix_kit.placement.pattern.small import is_small, solve_coverage
+from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.watch import Watch
 
@@ -50,7 +51,6 @@ def place(task: Task) -> Placed:
     >>> from helix_kit.cluster import Cluster
     >>> from helix_kit.model import Model
     >>> from helix_kit.placement.groups import groups_of
-    >>> from helix_kit.placement.problem import Problem
     >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
     >>> model = Model.preset("llama2-70b").model_copy(update={"num_layers": 8})
     >>> problem = Problem.of(cluster, model)
@@ -74,7 +74,7 @@ def place(task: Task) -> Placed:
             # Pins may make some ways deeper than the cap: then only the links of the shorter ways are left.
             links = flow_within(task, placement, options.max_stages, options.flow_split)[1]
         return Placed(placement, links, bounds=proven, solver=options.solver)
-    check_depth(groups, problem.num_layers, options.max_stages)
+    check_depth(problem, options.max_stages)
     if len({g.region for g in groups}) > 1:
         # B5 and B4 know the links between regions. Proven before the search, they spare it targets above them.
         bound = prove("B5", bounds.region_bound(problem, groups, high=bound, should_stop=watch.is_over))
@@ -129,15 +129,14 @@ def _close_small_gap(task: Task, placement: Placement, proven: dict[str, float])
     return placement
 
 
-def check_depth(groups: Sequence[Group], num_layers: int, max_depth: int | None) -> None:
+def check_depth(problem: Problem, max_depth: int | None) -> None:
     """Raise InfeasibleError when even the largest nodes in a row are more than `max_depth`."""
-    sizes = sorted((g.max_layers for g in groups for _ in g.nodes), reverse=True)
-    least = fewest_nodes(sizes, num_layers)
-    if max_depth is not None and least is not None and max_depth < least:
+    if max_depth is not None and max_depth < problem.fewest_nodes:
+        sizes = sorted((problem.max_layers(n.name) for n in problem.cluster.nodes), reverse=True)
         raise InfeasibleError(
             f"at most {max_depth} stages were asked for, but the {max_depth} largest nodes hold "
-            f"{sum(sizes[:max_depth])} of {num_layers} layers",
-            fix=f"allow {least} stages",
+            f"{sum(sizes[:max_depth])} of {problem.num_layers} layers",
+            fix=f"allow {problem.fewest_nodes} stages",
         )
 
 

@@ -11,20 +11,10 @@ from helix_kit.flow import can_follow, longest_path
 from helix_kit.placement import Problem
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.method import Task
-from helix_kit.placement.pattern.depth import fewest_nodes, fewest_steps, flow_within
+from helix_kit.placement.pattern.depth import fewest_steps, flow_within
 from helix_kit.placement.watch import Watch
 
 LAYERS = 7
-
-
-@given(st.lists(st.integers(1, 5), max_size=6), st.integers(1, 12))
-def test_fewest_nodes_are_those_of_the_smallest_choice(sizes, num_layers):
-    counts = [
-        count
-        for count in range(1, len(sizes) + 1)
-        if any(sum(chosen) >= num_layers for chosen in itertools.combinations(sizes, count))
-    ]
-    assert fewest_nodes(sizes, num_layers) == min(counts, default=None)
 
 
 def all_ways(pins, sizes, partial_inference, at=0, used=0):

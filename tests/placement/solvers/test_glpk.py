@@ -66,7 +66,7 @@ def test_incumbents_and_bounds_are_read_from_the_log():
             "+    55: mip =     not found yet <=              +inf        (1; 0)\n"
             "+    60: mip =     not found yet <=   1.050000000e+01        (1; 0)\n"
             "Solution found by heuristic: 7\n"
-            "+    63: >>>>>   9.000000000e+00 <=   1.000000000e+01  11.1% (2; 0)\n"
+            "+    63: mip =   9.000000000e+00 <=   1.000000000e+01  11.1% (2; 0)\n"
         )
     )
     assert seen == [(None, None), (None, 10.5), (7.0, 10.5), (9.0, 10.0)]
