@@ -91,7 +91,7 @@ class Engine:
         self._next_id = 0
         self._lock = threading.Lock()
         """Guards `_next_id`."""
-        self._eos_ids = frozenset(_eos_ids(checkpoint))
+        self._eos_ids = checkpoint.eos_ids
         # Ends the processes also when the engine is garbage-collected without having been closed.
         self._finalizer = weakref.finalize(self, coordinator.close)
 
@@ -472,13 +472,3 @@ class Engine:
             if type(token) is not int or not 0 <= token < vocabulary:
                 raise InputError(f"expected token ids from 0 to {vocabulary - 1}", field="prompt", value=token)
         return ids
-
-
-def _eos_ids(checkpoint: Checkpoint) -> list[int]:
-    path = checkpoint.folder / "generation_config.json"
-    found = _files.read_json(path).get("eos_token_id") if path.is_file() else None
-    if found is None:
-        found = checkpoint.config.get("eos_token_id")
-    if found is None:
-        return []
-    return list(found) if isinstance(found, list) else [found]

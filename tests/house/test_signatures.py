@@ -26,6 +26,7 @@ VERBS = {
     "placement.planner.plan_problem": "public verb: `plan` for a problem that is built already",
     "simulator.api.simulate": "public verb",
     "runtime.serving.serve": "public verb",
+    "runtime.engine.Engine.submit": "public verb: a prompt and the options of its answer",
     "report.Run.__init__": "a record of what a run is made of",
 }
 """Functions that may take more parameters, with the reason."""

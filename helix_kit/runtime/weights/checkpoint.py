@@ -57,6 +57,17 @@ class Checkpoint:
         return by_tensor
 
     @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end an answer; empty when neither generation_config.json nor config.json names any."""
+        path = self.folder / "generation_config.json"
+        given = _files.read_json(path).get("eos_token_id") if path.is_file() else None
+        if given is None:
+            given = self.config.get("eos_token_id")
+        if given is None:
+            return frozenset()
+        return frozenset(given if isinstance(given, list) else [given])
+
+    @property
     def ties_embeddings(self) -> bool:
         """Whether the output projection is the embedding table."""
         return bool(self.config.get("tie_word_embeddings")) or "lm_head.weight" not in self._files_by_tensor
