@@ -1,0 +1,153 @@
+"""The worker's loop by hand: what it answers to each message, what it counts, and when it waits for rows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.cluster import COORDINATOR  # noqa: E402
+from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
+from helix_kit.runtime.transport.messages import (  # noqa: E402
+    ForgetMessage,
+    FreedMessage,
+    FreeMessage,
+    Message,
+    RequestEpoch,
+    RouteStage,
+    RunMessage,
+    SamplingFields,
+    StopMessage,
+    TokensMessage,
+    WorkItem,
+)
+from helix_kit.runtime.transport.sockets import DroppedMessages  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.worker import worker as worker_module  # noqa: E402
+from helix_kit.runtime.worker.batching import take_next_step  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
+from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
+from helix_kit.runtime.worker.worker import Worker  # noqa: E402
+
+GREEDY = SamplingFields(0.0, 0, 1.0, 0)
+
+
+class FakeOutbox:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Message]] = []
+        self.forgotten: list[str] = []
+
+    def send(self, endpoint: str, message: Message) -> None:
+        self.sent.append((endpoint, message))
+
+    def forget(self, endpoint: str) -> None:
+        self.forgotten.append(endpoint)
+
+
+class FakeInbox:
+    """Hands out what it is given, one batch of messages for each call."""
+
+    def __init__(self, *batches: list[Message]) -> None:
+        self.dropped, self.batches = DroppedMessages(), list(batches)
+
+    def receive(self, timeout_s: float = 0.0) -> list[Message]:
+        return self.batches.pop(0)
+
+
+def make_worker(tiny_llama: Path, start: int, end: int) -> Worker:
+    """A worker with loaded layers and without sockets."""
+    spec = WorkerSpec(
+        name="a", generation=3, weights=str(tiny_llama), start=start, end=end, num_pages=40,
+        coordinator="tcp://coordinator", key_hex="00",
+    )  # fmt: skip
+    worker = Worker(spec)
+    worker._inbox = worker._arrivals = FakeInbox()  # type: ignore[assignment]
+    worker._outbox = FakeOutbox()  # type: ignore[assignment]
+    worker._model = ModelLayers(Checkpoint(tiny_llama), start, end)
+    worker._pool = worker._model.new_pool(40)
+    worker._requests = RequestTable("a", start, end, worker._model.num_layers, worker._pool)
+    return worker
+
+
+def prompt(request: int, ids: list[int], route: list[RouteStage]) -> RunMessage:
+    return RunMessage.of_token_ids([WorkItem(request, 0, 0, len(ids), True, route, GREEDY)], ids)
+
+
+def step(worker: Worker) -> None:
+    waiting = [(request, request.waiting) for request in worker._requests.in_order_of_arrival()]
+    worker._step(take_next_step(waiting, worker._limits), back_to_back=False)
+
+
+def test_rows_go_to_the_next_stage_and_are_counted(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 4)
+    route = [RouteStage("a", 0, 4, "tcp://a"), RouteStage("b", 4, 6, "tcp://b")]
+    worker._take(prompt(1, [5, 6, 7], route))
+    worker._take(prompt(2, [9], route))
+    step(worker)
+    [(endpoint, message)] = worker._outbox.sent
+    assert endpoint == "tcp://b" and message.shape == (4, 64)
+    assert [item.request for item in message.items] == [2, 1]  # the request of one row first, as a decode
+    assert all(item.route == route for item in message.items)
+    counters = worker._counters()
+    assert (counters.requests, counters.steps, counters.prefill_tokens, counters.decode_tokens) == (2, 1, 3, 1)
+    assert counters.pages_used == counters.pages_peak == 8
+    [(sender, (spent_s, chunks))] = worker._hops.items()
+    assert sender == COORDINATOR and chunks == 2 and spent_s > 0
+    assert not worker._awaited
+
+
+def test_the_last_stage_sends_tokens_and_waits_for_the_next_rows(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 6)
+    route = [RouteStage("a", 0, 6, "tcp://a")]
+    worker._take(prompt(1, [5, 6, 7], route))
+    step(worker)
+    [(endpoint, message)] = worker._outbox.sent
+    assert endpoint == "tcp://coordinator" and isinstance(message, TokensMessage)
+    assert (message.node, message.generation) == ("a", 3)
+    [token] = message.tokens
+    assert (token.request, token.epoch, token.position) == (1, 0, 3)
+    assert worker._awaited == {1}
+    assert worker._linger_until_s <= time.monotonic() + worker_module.MAX_LINGER_S
+    worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [token.token]))
+    assert not worker._awaited
+
+
+def test_a_freed_request_is_answered_and_its_late_rows_are_stale(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 6)
+    worker._take(prompt(1, [5, 6, 7], [RouteStage("a", 0, 6, "tcp://a")]))
+    step(worker)
+    worker._outbox.sent.clear()
+    worker._take(FreeMessage([RequestEpoch(1, 0), RequestEpoch(8, 2)]))  # of request 8 nothing has arrived yet
+    assert worker._outbox.sent == [
+        ("tcp://coordinator", FreedMessage("a", 3, [RequestEpoch(1, 0), RequestEpoch(8, 2)]))
+    ]
+    assert worker._pool.used == 0 and not worker._awaited
+    worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [5]))
+    worker._take(prompt(8, [5, 6], [RouteStage("a", 0, 6, "tcp://a")]))
+    assert worker._counters().stale == 2 and worker._counters().requests == 0
+
+
+def test_messages_that_do_not_suit_a_worker_are_dropped(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 6)
+    item = WorkItem(1, 0, 0, 2, True, [RouteStage("a", 0, 6, "tcp://a")], GREEDY)
+    too_narrow = RunMessage([item], "float32", (2, 3), memoryview(bytes(24)))
+    two_dimensional_ids = RunMessage([item], "int32", (2, 64), memoryview(bytes(512)))
+    for message in (too_narrow, two_dimensional_ids, FreedMessage("a", 0, [])):
+        worker._take(message)
+    assert worker._counters().malformed == 3 and worker._counters().requests == 0
+    worker._take(ForgetMessage("tcp://b"))
+    assert worker._outbox.forgotten == ["tcp://b"]
+
+
+def test_the_loop_runs_until_it_is_told_to_stop(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 6)
+    route = [RouteStage("a", 0, 6, "tcp://a")]
+    worker._arrivals = FakeInbox([prompt(1, [5, 6, 7], route)], [], [prompt(2, [9], route), StopMessage()])  # type: ignore[assignment]
+    worker._serve()
+    assert [len(message.tokens) for _, message in worker._outbox.sent] == [1]
+    assert worker._requests.has_waiting_rows()  # the rows that came with the stop were not run
