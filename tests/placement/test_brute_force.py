@@ -1,4 +1,4 @@
-"""Small random clusters against every placement there is: values never above, bounds never below, usually equal."""
+"""Small random clusters against all their placements: no value is above the best, no bound below it."""
 
 import dataclasses
 import itertools
@@ -203,8 +203,8 @@ def check_paper_milp(problem, solver, partial_inference):
 
 @settings(max_examples=10)
 @given(problems(mixes=SMALL))
-def test_brute_force_is_brute(problem):
-    """Against all placements by name, none left out."""
+def test_brute_force_leaves_out_no_better_placement(problem):
+    """The search that leaves placements out finds what the full list of placements by name gives."""
     names = [n.name for n in problem.cluster.nodes]
     spans = [
         [None, *((s, s + k) for k in range(1, problem.max_layers(n) + 1) for s in range(problem.num_layers - k + 1))]

@@ -9,7 +9,7 @@ from helix_kit.placement.pattern.region_chain import crossing_capacities, inner_
 
 
 def test_slow_links_within_a_region_are_planned_for():
-    """Links of 763 tokens/s: whoever plans single-node stages cannot pass more than that."""
+    """Links carry 763 tokens/s, so stages of a single node pass no more: a plan made for fast links loses much here."""
     nodes = [{"gpu": "L4", "count": 24}]
     slow = hk.Cluster.model_validate(
         {"name": "slow", "nodes": nodes, "network": {"within_region": {"bandwidth_gbps": 0.02}}}

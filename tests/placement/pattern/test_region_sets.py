@@ -7,7 +7,7 @@ from helix_kit.placement.watch import Watch
 
 
 def test_partitions_of_many_regions_are_of_every_kind():
-    """Ten regions have 115975 partitions: those tried split them into few sets as into many, with none favoured."""
+    """Ten regions have 115975 partitions. Those drawn have few sets as often as many, and no region is favoured."""
     names = list("abcdefghij")
     found = list(partitions_of(names))
     assert all(sorted(n for part in partition for n in part) == names for partition in found)
@@ -33,7 +33,7 @@ def test_sets_of_regions_are_bounded_on_demand():
 
 
 def test_a_begun_partition_is_finished_first():
-    """Once the regions alone are known, {a, b, c} makes {d, e} the next set, though {a, b, d} promises more."""
+    """With the regions alone searched, {a, b, c} makes {d, e} the next set, though another set promises more."""
     value = {"a": 10.0, "b": 10.0, "c": 10.0, "d": 14.0, "e": 10.0}
 
     sets = RegionSets(list(value), lambda s: sum(value[r] for r in s) * (1 + 0.2 * (len(s) - 1)))
@@ -46,7 +46,7 @@ def test_a_begun_partition_is_finished_first():
 
 
 def test_what_a_set_needs_by_hand():
-    """Of a, b, c, 13 to be beaten: {a, b} stands beside c alone (3); a beside {b, c} (9 at most) or b and c (4 + 3)."""
+    """13 are to be beaten. Beside {a, b} there is c (3); beside a there is {b, c} (at most 9) or b and c (7)."""
     sets = RegionSets("abc", {("b", "c"): 9.0}.__getitem__)
     sets.known = {("b",): 4.0, ("c",): 3.0}
     assert sets.required_flow(("a", "b"), 13.0) == 10.0

@@ -38,7 +38,7 @@ def test_five_regions(nodes, least):
     assert plan.flow_tokens_per_s <= min(plan.bounds.values())
     if nodes < 1000:
         assert independent_flow(plan) == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)
-    # Another algorithm, on another graph, which a thousand nodes do not slow down.
+    # A second check by another algorithm on arrays, which is quick for a thousand nodes as well.
     names, spans = list(plan.placement), np.array(list(plan.placement.values()))
     flow = array_flows(plan.problem, names, True).tokens_per_s(np.arange(len(names)), *spans.T)
     assert flow == pytest.approx(plan.flow_tokens_per_s, rel=1e-6)

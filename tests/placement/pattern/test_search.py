@@ -9,7 +9,10 @@ from helix_kit.placement.watch import Watch
 
 
 def test_a_fast_machine_may_stand_at_a_crossing():
-    """F is 40, a link carries 4: crossings take shares of sqrt(0.1). The lane of 20 keeps to it beside three of 10."""
+    """F is 40 and a link carries 4, so shares at crossings are at most sqrt(0.1) = 0.32.
+
+    A lane of 20 tokens/s beside three of 10 need not carry more than 10, a share of 0.25.
+    """
     sizes = {"fast": (1, (20.0,)), "slow": (3, (10.0,))}
     groups = [
         Group(kind, region, tuple(f"{kind}-{region}-{i}" for i in range(size)), table)
