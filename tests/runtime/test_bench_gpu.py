@@ -1,4 +1,4 @@
-"""The GPU benchmark as far as a CPU goes: its parts run and count right; without CUDA it says so and ends with 2."""
+"""The GPU benchmark, as far as it runs on a CPU: its functions measure and count. Without CUDA it exits with code 2."""
 
 from __future__ import annotations
 

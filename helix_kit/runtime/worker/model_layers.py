@@ -138,7 +138,7 @@ class ModelLayers:
         return 2 * PAGE_TOKENS * self.num_kv_heads * self.head_dim * self.dtype.itemsize
 
     def new_pool(self, num_pages: int) -> PagePool:
-        """A page pool of this stage's shape."""
+        """A page pool with this model's heads and dtype, on its device."""
         return PagePool(num_pages, self.num_kv_heads, self.head_dim, self.dtype, self.device)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Products laid out for few rows give what the plain ones give, and take the place of their weights."""
+"""Linear layers laid out for few rows give the results of the plain ones, and hold the only copy of the weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_only_wide_matrices_are_packed_and_so_kept_twice() -> None:
     assert wide._packed is not None
     assert narrow._packed is None
     half = cpu_linear.CpuLinear(linear(INSIDE, WIDE, bias=False, dtype=torch.bfloat16).weight, None)
-    assert half._packed is None  # packed only where it was measured
+    assert half._packed is None  # only float32 was measured to be faster
 
 
 def test_what_has_more_columns_in_than_out_stays_as_the_file_has_it() -> None:

@@ -1,6 +1,6 @@
-"""Our steps in the arrays of FlashInfer, without it: its documented semantics, written down in numpy, stand in for it.
+"""Steps in the arrays of FlashInfer. A stand-in in numpy computes what FlashInfer's documentation says.
 
-What its kernels compute is tested on a GPU (test_gpu.py).
+The kernels themselves are tested on a GPU (test_gpu.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # no
 
 
 class Wrapper:
-    """Both wrappers in numpy: `plan` keeps what it is given, `run` walks the page table of each request."""
+    """Both wrappers in numpy: `plan` keeps its arguments, `run` follows the page table of each request."""
 
     prefill = False
     keeps = True
-    """Whether indices on the right device are kept as they are, as the library does today."""
+    """Whether `run` reads the very tensor of indices that `plan` was given, as the library does today."""
 
     def __init__(
         self, workspace, kv_layout: str = "NHD", use_tensor_cores: bool = False, backend: str = "auto"
