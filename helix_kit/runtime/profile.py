@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -83,6 +83,15 @@ class MeasureOptions:
                 raise InputError("expected at least 1", field=field_name, value=value)
 
 
+class LayerLimits(NamedTuple):
+    """What a machine that holds `num_layers` layers has room for: a row of limits.csv."""
+
+    num_layers: int
+    kv_capacity_layer_tokens: int
+    prefill_max_requests: int
+    decode_max_requests: int
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What `measure` found for one kind of machine."""
@@ -96,15 +105,15 @@ class Measurement:
     memory_bytes: float
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def limits(self) -> list[tuple[int, int, int, int]]:
-        """(layers, KV capacity in layer-tokens, prefill limit, decode limit) for every number of layers that fits."""
+    def limits(self) -> list[LayerLimits]:
+        """The limits for every number of layers that fits."""
         rows = []
         usable = self.memory_bytes * USABLE_MEMORY - embedding_bytes(self.model)
         for k in range(1, self.model.num_layers + 1):
             tokens = int((usable - k * self.model.layer_gb * 1e9) / self.model.kv_bytes_per_token_layer)
             if tokens < MIN_TOKENS_PER_LAYER * k:
                 break
-            rows.append((k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
+            rows.append(LayerLimits(k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
         return rows
 
     def profile(self) -> Profile:
@@ -121,9 +130,9 @@ class Measurement:
             source=f"measured on {self.facts.get('device', 'this machine')}",
             prefill_ms_per_layer=curve("prefill"),
             decode_ms_per_layer=curve("decode"),
-            kv_capacity_layer_tokens=tuple(row[1] for row in limits),
-            prefill_max_requests=tuple(row[2] for row in limits),
-            decode_max_requests=tuple(row[3] for row in limits),
+            kv_capacity_layer_tokens=tuple(row.kv_capacity_layer_tokens for row in limits),
+            prefill_max_requests=tuple(row.prefill_max_requests for row in limits),
+            decode_max_requests=tuple(row.decode_max_requests for row in limits),
         )
 
     def gpu(self) -> GpuSpec:
@@ -338,9 +347,7 @@ def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> Non
                 writer.writerow([m.kind, p.phase, p.tokens, *times])
     with (folder / "limits.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["kind", "num_layers", "kv_capacity_layer_tokens", "prefill_max_requests", "decode_max_requests"]
-        )
+        writer.writerow(["kind", *LayerLimits._fields])
         for m in measurements:
-            rows: Sequence[tuple[int, ...]] = m.limits()[: m.facts.get("max_layers")]
+            rows = m.limits()[: m.facts.get("max_layers")]
             writer.writerows([m.kind, *row] for row in rows)

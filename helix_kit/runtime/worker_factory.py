@@ -93,7 +93,7 @@ class WorkerFactory:
             profile=profile if paced or options.emulated else None,
             time_scale=options.time_scale,
             links=emulated_links(plan, worker.node) if options.emulated else None,
-            card_bytes_per_s=nic_bytes_per_s(plan),
+            card_bytes_per_s=plan.cluster.network.nic_bytes_per_s,
             bytes_per_token=plan.model.link_bytes_per_token,
         )
 
@@ -119,8 +119,3 @@ def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:
     ends = [node.name for node in plan.cluster.nodes] + [COORDINATOR]
     links = {end: plan.cluster.link(source, end) for end in ends if end != source}
     return {end: LinkQuality(link.bytes_per_s, link.latency_s) for end, link in links.items()}
-
-
-def nic_bytes_per_s(plan: Plan) -> float:
-    """Bandwidth of one machine's network card in bytes/s."""
-    return plan.cluster.network.nic_bytes_per_s

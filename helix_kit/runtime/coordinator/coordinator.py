@@ -31,7 +31,7 @@ from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.status import DroppedCounts, EngineStatus, WorkerStatus
 from helix_kit.runtime.transport.messages import FreedMessage, HeartbeatMessage, Message, TokensMessage
 from helix_kit.runtime.transport.shaping import Shaper
-from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links, nic_bytes_per_s
+from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Coordinator:
                 lambda: connection.open_outbox(self._context),
                 emulated_links(plan, COORDINATOR),
                 options.time_scale,
-                nic_bytes_per_s(plan),
+                plan.cluster.network.nic_bytes_per_s,
             )
         self._sender = TokenSender(
             self.workers,
