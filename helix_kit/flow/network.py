@@ -34,7 +34,14 @@ MILLI = 1000
 
 
 class Stage(NamedTuple):
-    """A node and the layers [start, end) that it runs for one request.
+    """A node and the layers that it runs for one request.
+
+    Attributes
+    ----------
+    node
+        Name of the node.
+    start, end
+        It runs layers [start, end).
 
     Examples
     --------
@@ -52,7 +59,13 @@ Pipeline = tuple[Stage, ...]
 
 
 class CardCapacity(NamedTuple):
-    """Tokens/s that a node's network card carries in each direction."""
+    """Tokens/s that a node's network card carries in each direction.
+
+    Examples
+    --------
+    >>> CardCapacity(activations=610.0, token_ids=5000000.0).activations
+    610.0
+    """
 
     activations: float
     """When each token is sent with its activations."""

@@ -14,18 +14,31 @@ from helix_kit.profiles.roofline import estimate
 
 @dataclass(frozen=True)
 class Shortfall:
-    """How much a cluster lacks to hold a model."""
+    """How much a cluster lacks to hold a model.
+
+    Attributes
+    ----------
+    layers_held, layers_needed
+        Layers that all nodes hold together, and layers of the model.
+    by_kind
+        Kind -> (nodes, largest number of layers of each).
+    remedies
+        (GPU, nodes to add, USD per hour for them or None): the fewest nodes first, then the cheapest.
+
+    Examples
+    --------
+    >>> Shortfall(60, 80, {"T4": (15, 4)}, (("L4", 3, 2.1),)).smallest
+    '3 more L4 (about $2.10 per hour)'
+    """
 
     layers_held: int
     layers_needed: int
     by_kind: dict[str, tuple[int, int]]
-    """Kind -> (machines, most layers of each)."""
     remedies: tuple[tuple[str, int, float | None], ...]
-    """(GPU, machines to add, dollars per hour for them), the fewest machines first, then the cheapest."""
 
     @property
     def smallest(self) -> str | None:
-        """The remedy with the fewest machines, in words."""
+        """The remedy with the fewest nodes as text; None when there is none."""
         if not self.remedies:
             return None
         gpu, count, price = self.remedies[0]
@@ -33,9 +46,10 @@ class Shortfall:
 
     @property
     def words(self) -> str:
-        """The shortfall and its smallest remedy, one sentence a line."""
+        """The shortfall, its smallest remedy and its cheapest one, a sentence a line."""
         held = ", ".join(
-            f"{count} x {kind} with at most {most} layers each" for kind, (count, most) in self.by_kind.items()
+            f"{count} x {kind} with at most {max_layers} layers each"
+            for kind, (count, max_layers) in self.by_kind.items()
         )
         if self.layers_held >= self.layers_needed:
             return f"All {self.layers_needed} layers fit: {held}."
@@ -52,22 +66,38 @@ class Shortfall:
 def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Shortfall:
     """Whether the cluster's memory holds the model beside its KV caches; if not, what is missing.
 
-    `profiles` by kind of machine go before the shipped tables.
+    Parameters
+    ----------
+    cluster, model
+        The descriptions.
+    profiles
+        Measured profiles by kind of node, which are used in place of the shipped tables.
+
+    Returns
+    -------
+    Shortfall
+        Layers held and needed, and remedies: none where the model fits.
+
+    Examples
+    --------
+    >>> found = shortfall(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    >>> found.layers_held, found.layers_needed, found.remedies
+    (152, 80, ())
     """
     profiles = profiles_for(cluster, model, profiles)
     by_kind = {kind: (count, profiles[kind].max_layers) for kind, count in cluster.kind_counts.items()}
-    held = sum(count * min(most, model.num_layers) for count, most in by_kind.values())
+    held = sum(count * min(max_layers, model.num_layers) for count, max_layers in by_kind.values())
     missing = model.num_layers - held
     remedies = []
     if missing > 0:
         node, shipped = cluster.nodes[0], shipped_profiles(model.name)
         for gpu in gpus().values():
             if gpu.name.startswith(EMULATED_PREFIX):
-                continue  # emulated workers are nothing one can buy
+                continue  # an emulated GPU cannot be bought
             one = node.model_copy(update={"name": "new", "gpu": gpu.name, "gpus_per_node": 1})
-            most = (shipped[gpu.name] if gpu.name in shipped else estimate(one, model)).max_layers
-            if most > 0:
-                count = -(-missing // most)
+            max_layers = (shipped[gpu.name] if gpu.name in shipped else estimate(one, model)).max_layers
+            if max_layers > 0:
+                count = -(-missing // max_layers)
                 price = gpu.price_usd_per_hour
                 remedies.append((gpu.name, count, None if price is None else price * count))
         remedies.sort(key=lambda r: (r[1], r[2] is None, r[2] or 0.0))

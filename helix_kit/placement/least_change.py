@@ -1,85 +1,143 @@
-"""Minimal change: a better plan, where every GB of weights that a node has to load anew has its price.
+"""Least change: a better plan, where each GB of weights that a node loads anew has a price.
 
-Maximises flow - price x GB moved. A new optimum is turned until it lies as near to the old plan as it can (nodes of a
-group are interchangeable), nodes go back to their old ranges where that costs less flow than it saves, and the old
-plan is improved node by node; the best of these counts.
+The value of a placement is its flow - price x GB moved. Three placements compete: the new optimum with its ranges given
+to interchangeable nodes such that little moves; the same with nodes put back to their old ranges where that saves more
+than it costs; and the old placement improved node by node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from helix_kit.flow import Placement
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
 
-SWEEPS = 4
+MAX_SWEEPS = 4
+"""Passes over all nodes in which a placement is improved."""
 
 
-def moved_gb(problem: Problem, old: Mapping[str, tuple[int, int]], new: Mapping[str, tuple[int, int]]) -> float:
-    """GB of weights that nodes hold in `new` and not in `old`."""
-    layers = sum(
+def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
+    """GB of weights that nodes hold in one placement and not in another.
+
+    Parameters
+    ----------
+    problem
+        Cluster and model.
+    old, new
+        Node name -> layer range [start, end).
+
+    Returns
+    -------
+    float
+        GB that nodes have to load to come from `old` to `new`.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> problem = Problem.of(Cluster.preset("single24"), Model.preset("llama-30b"))
+    >>> moved_gb(problem, {"T4-0": (0, 6)}, {"T4-0": (2, 7)}) == problem.model.layer_gb
+    True
+    """
+    num_layers = sum(
         len(set(range(*span)) - set(range(*old[name])) if name in old else range(*span)) for name, span in new.items()
     )
-    return layers * problem.model.layer_gb
+    return num_layers * problem.model.layer_gb
 
 
-def find(task: Task, old: Placement, price: float, fresh: Placement) -> Placement:
-    """The plan with the best flow - price x GB moved, from `old` and a new optimum `fresh`."""
-    problem = task.problem
+def least_change(task: Task, old: Placement, optimum: Placement) -> Placement:
+    """The placement with the largest flow - price x GB moved that is found from two starts.
 
-    def net(layout: Placement) -> float:
-        flow = task.max_flow(layout).tokens_per_s
-        return flow - price * moved_gb(problem, old, layout) if flow > 0 else float("-inf")
+    Parameters
+    ----------
+    task
+        The problem, the clock, and ``options.price_per_gb`` in tokens/s.
+    old
+        The placement in use.
+    optimum
+        The placement that a method found without regard to `old`.
 
-    def climb(layout: Placement, spans: list[tuple[int, int]]) -> Placement:
-        """Give nodes, one by one, their old range, none, or one of `spans`, while it pays."""
-        value = net(layout)
-        for _ in range(SWEEPS):
-            before = value
+    Returns
+    -------
+    Placement
+        Node name -> layer range [start, end).
+
+    Examples
+    --------
+    >>> least_change(task, plan_in_use.placement, placed.placement)                  # doctest: +SKIP
+    """
+    problem, price = task.problem, task.options.price_per_gb
+
+    def net(placement: Placement) -> float:
+        flow = task.max_flow(placement).tokens_per_s
+        return flow - price * moved_gb(problem, old, placement) if flow > 0 else float("-inf")
+
+    def improve(placement: Placement, ranges: list[tuple[int, int]]) -> Placement:
+        """Give each node in turn its old range, none, or one of `ranges`, as long as the value grows."""
+        value = net(placement)
+        for _ in range(MAX_SWEEPS):
+            value_before = value
             for name in [n.name for n in problem.cluster.nodes]:
-                for span in dict.fromkeys([old.get(name), None, *spans]):
+                for span in dict.fromkeys([old.get(name), None, *ranges]):
                     if task.watch.is_over():
-                        return layout
-                    if span == layout.get(name) or (span and span[1] - span[0] > problem.max_layers(name)):
+                        return placement
+                    if span == placement.get(name) or (span and span[1] - span[0] > problem.max_layers(name)):
                         continue
-                    rest = {n: s for n, s in layout.items() if n != name}
-                    trial = rest if span is None else {**rest, name: span}
-                    # What layers are held for is a bound on the flow, far quicker than the flow itself.
+                    others = {n: s for n, s in placement.items() if n != name}
+                    trial = others if span is None else {**others, name: span}
+                    # Coverage is a bound on the flow, and far quicker to compute.
                     if _coverage(problem, trial) - price * moved_gb(problem, old, trial) <= value + 1e-6:
                         continue
-                    reached = net(trial)
-                    if reached > value + 1e-6:
-                        layout, value = trial, reached
-            if value <= before:
+                    trial_value = net(trial)
+                    if trial_value > value + 1e-6:
+                        placement, value = trial, trial_value
+            if value <= value_before:
                 break
-        return layout
+        return placement
 
-    near = align(fresh, old, task.groups)
-    results = [climb(near, []), climb(dict(old), sorted(set(old.values())))] if old else [near]
-    return max([*results, near, dict(old)], key=net)
+    near = align(optimum, old, task.groups)
+    improved = [improve(near, []), improve(dict(old), sorted(set(old.values())))] if old else [near]
+    return max([*improved, near, dict(old)], key=net)
 
 
-def align(new: Placement, old: Placement, groups: list[Group]) -> Placement:
-    """`new` with the ranges of each group handed to its nodes so that they overlap most with `old` (greedy)."""
+def align(new: Placement, old: Placement, groups: Sequence[Group]) -> Placement:
+    """`new` with each group's ranges given to its nodes so that they overlap with `old`, by a greedy.
+
+    Parameters
+    ----------
+    new, old
+        Node name -> layer range [start, end).
+    groups
+        The interchangeable nodes.
+
+    Returns
+    -------
+    Placement
+        The same ranges for each group as `new`, so the same flow.
+
+    Examples
+    --------
+    >>> group = Group("T4", "local", ("a", "b"), (1.0, 1.0))
+    >>> align({"a": (2, 4), "b": (0, 2)}, {"a": (0, 2)}, [group])
+    {'a': (0, 2), 'b': (2, 4)}
+    """
     aligned: dict[str, tuple[int, int]] = {}
     for group in groups:
         spans = [new[n] for n in group.nodes if n in new]
         pairs = sorted(
-            (
-                (-_overlap(span, old.get(node)), index, place)
-                for index, span in enumerate(spans)
-                for place, node in enumerate(group.nodes)
-            ),
+            (-_overlap(span, old.get(node)), span_index, node_index)
+            for span_index, span in enumerate(spans)
+            for node_index, node in enumerate(group.nodes)
         )
         taken_spans: set[int] = set()
         taken_nodes: set[int] = set()
-        for _, index, place in pairs:
-            if index not in taken_spans and place not in taken_nodes:
-                taken_spans.add(index)
-                taken_nodes.add(place)
-                aligned[group.nodes[place]] = spans[index]
+        for _, span_index, node_index in pairs:
+            if span_index not in taken_spans and node_index not in taken_nodes:
+                taken_spans.add(span_index)
+                taken_nodes.add(node_index)
+                aligned[group.nodes[node_index]] = spans[span_index]
     return aligned
 
 
@@ -88,9 +146,13 @@ def _overlap(a: tuple[int, int], b: tuple[int, int] | None) -> int:
 
 
 def _coverage(problem: Problem, placement: Placement) -> float:
+    """The least, over layers, of the summed T of the nodes that hold it, in tokens/s."""
     held = [0.0] * problem.num_layers
     for name, (start, end) in placement.items():
-        speed = problem.throughput(name, end - start)
+        throughput = problem.throughput(name, end - start)
         for layer in range(start, end):
-            held[layer] += speed
+            held[layer] += throughput
     return min(held)
+
+
+__all__ = ["align", "least_change", "moved_gb"]

@@ -86,27 +86,49 @@ class PlanOptions:
 
 @dataclass
 class Placed:
-    """What a method returns: a placement, and what it knows about it."""
+    """What a method returns: a placement, and what it knows about it.
+
+    Examples
+    --------
+    >>> Placed({"T4-0": (0, 4), "T4-1": (4, 8)}).bounds
+    {}
+    """
 
     placement: Placement
+    """Node name -> layer range [start, end)."""
     links: set[Edge] | None = None
     """Links that requests may take; None: every link between layer ranges that follow each other."""
     bounds: dict[str, float] = field(default_factory=dict)
     """Name -> proven upper bound on the flow of any placement, in tokens/s."""
     notes: list[str] = field(default_factory=list)
+    """Sentences for `Plan.notes`."""
     solver: str | None = None
     """The solver that was used; None when the method used none."""
 
 
 @dataclass
 class Task:
-    """What a method is given."""
+    """What a method is given.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> problem = Problem.of(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    >>> task = Task(problem, Watch(10.0), groups_of(problem))
+    >>> task.options.seed, [group.size for group in task.groups]
+    (0, [8, 12, 4])
+    """
 
     problem: Problem
+    """Cluster, model and throughputs."""
     watch: Watch
+    """The clock. A method returns what it has once ``watch.is_over()``."""
     groups: list[Group]
     """The problem's interchangeable nodes."""
     options: PlanOptions = field(default_factory=PlanOptions)
+    """The options, checked."""
 
     def max_flow(
         self, placement: Mapping[str, tuple[int, int]], links: set[Edge] | None = None, split: FlowSplit = "any"
@@ -119,9 +141,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Method:
-    """An entry in the table of methods."""
+    """An entry in the table of methods.
+
+    Examples
+    --------
+    >>> Method(lambda task: Placed({}), ("max_stages",)).options
+    ('max_stages',)
+    """
 
     place: Callable[[Task], Placed]
+    """The method itself."""
     options: tuple[str, ...] = ()
     """Names of the fields of `PlanOptions` that this method takes and others do not."""
 

@@ -24,8 +24,45 @@ SCHEMA_VERSION = 1
 class Plan(BaseModel):
     """The result of planning, complete in itself: it carries cluster, model and profiles.
 
-    `gap` is (bound - flow) / flow, so 0 means proven optimal. `flow` lists [from, to, tokens/s] for each link
-    in use, and `progress` [seconds, best value, bound] over the solve.
+    Attributes
+    ----------
+    schema_version
+        Version of the file format.
+    cluster, model, profiles
+        The problem: the descriptions, and the profile of each kind of node.
+    method, objective, solver
+        How the plan was made; `solver` is None where none was used.
+    placement
+        Node name -> layer range [start, end).
+    partial_inference
+        Whether a request may enter a node's range after its first layer.
+    flow_tokens_per_s, bound_tokens_per_s
+        The maximum flow, and the least proven bound on the flow of any placement.
+    bounds
+        Every proven bound by its label, in tokens/s: see `helix_kit.placement.bounds`.
+    gap
+        (bound - flow) / flow. 0 means proven optimal.
+    seconds, seed
+        How long it took, and the seed.
+    node_throughput_tokens_per_s
+        T of each placed node with the layers it holds.
+    flow
+        (source, target, tokens/s) of each link in use.
+    progress
+        (seconds, best value, bound) over the solve, in tokens/s.
+    notes
+        Remarks of the method, in sentences.
+    versions
+        Versions of the packages that matter.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "H100-80G", "count": 2}]})
+    >>> problem = Problem.of(cluster, Model.preset("llama-30b"))
+    >>> plan = Plan.from_placement(problem, {"H100-80G-0": (0, 30), "H100-80G-1": (30, 60)}, method="hand")
+    >>> [stage.node for stage in plan.pipelines[0][0]]
+    ['H100-80G-0', 'H100-80G-1']
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
@@ -86,9 +123,27 @@ class Plan(BaseModel):
         flow: Flow | None = None,
         **fields: Any,
     ) -> Plan:
-        """A plan for a placement made by hand or by a method; the flow is computed unless given.
+        """A plan for a placement made by hand or by a method.
 
-        `fields` are the plan's other fields, such as `partial_inference` or ``flow_split="any"``.
+        Parameters
+        ----------
+        problem
+            Cluster, model and throughputs.
+        placement
+            Node name -> layer range [start, end).
+        method
+            Name of what made the placement.
+        bound_tokens_per_s
+            A proven bound on the flow. None: the published compute bound.
+        flow
+            The flow of the placement. None: it is computed.
+        fields
+            The plan's other fields, such as `partial_inference` or ``flow_split="any"``.
+
+        Raises
+        ------
+        InputError
+            When the placement names an unknown node or a range outside the model.
         """
         problem.check_placement(placement)
         placed = {n.name: placement[n.name] for n in problem.cluster.nodes if n.name in placement}
@@ -123,8 +178,19 @@ class Plan(BaseModel):
         method: str | None = None,
         bound_tokens_per_s: float | None = None,
     ) -> Plan:
-        """Another placement (or the cluster of another problem) by this plan's rules: whether requests may enter
-        part-way, how flow is split, the seed."""
+        """A plan of another placement by this plan's rules: partial inference, split of the flow, and seed.
+
+        Parameters
+        ----------
+        placement
+            Node name -> layer range [start, end).
+        problem
+            Another cluster or model. None: this plan's.
+        method
+            Name of what made the placement. None: this plan's method.
+        bound_tokens_per_s
+            A proven bound on the flow. None: the published compute bound.
+        """
         return Plan.from_placement(
             problem or self.problem,
             placement,
@@ -224,3 +290,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+__all__ = ["SCHEMA_VERSION", "Plan"]

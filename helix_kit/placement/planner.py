@@ -12,8 +12,9 @@ from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InfeasibleError, InputError
-from helix_kit.placement import bounds, least_change
+from helix_kit.placement import bounds
 from helix_kit.placement.groups import groups_of
+from helix_kit.placement.least_change import least_change, moved_gb
 from helix_kit.placement.method import Placed, PlanOptions, Task
 from helix_kit.placement.methods import METHODS
 from helix_kit.placement.plan import Plan
@@ -34,6 +35,20 @@ def read_options(keywords: Mapping[str, Any]) -> PlanOptions:
     ------
     InputError
         For an unknown name, a wrong value, or an option that the chosen method does not take.
+
+    Returns
+    -------
+    PlanOptions
+        The options, with defaults for those not given.
+
+    Examples
+    --------
+    >>> read_options({"method": "petals", "seed": 3}).solver
+    'highs'
+    >>> read_options({"max_stage": 9})
+    Traceback (most recent call last):
+    ...
+    helix_kit.errors.InputError: max_stage = 9: unknown option of method 'pattern': did you mean 'max_stages'?
     """
     method = keywords.get("method", PlanOptions.method)
     if method not in METHODS:
@@ -51,7 +66,21 @@ def read_options(keywords: Mapping[str, Any]) -> PlanOptions:
 
 
 def check_names(keywords: Mapping[str, Any], known: Sequence[str], of_what: str) -> None:
-    """Raise InputError for the first keyword that is not in `known`, with the nearest name."""
+    """Raise InputError for the first keyword that is not known, with the nearest known name.
+
+    Parameters
+    ----------
+    keywords
+        Names and values that a user gave.
+    known
+        Names that are accepted.
+    of_what
+        What the options belong to, for the message.
+
+    Examples
+    --------
+    >>> check_names({"seed": 1}, ["seed"], "of method 'petals'")
+    """
     for name, value in keywords.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -60,7 +89,17 @@ def check_names(keywords: Mapping[str, Any], known: Sequence[str], of_what: str)
 
 
 def check_options(options: PlanOptions) -> None:
-    """Raise InputError for a wrong value, or an option that the chosen method does not take."""
+    """Raise InputError for a wrong value, or an option that the chosen method does not take.
+
+    Parameters
+    ----------
+    options
+        The options as a record.
+
+    Examples
+    --------
+    >>> check_options(PlanOptions(method="pattern", max_stages=12))
+    """
     if options.method not in METHODS:
         raise InputError(f"expected one of {', '.join(METHODS)}", field="method", value=options.method)
     if options.flow_split not in ("balanced", "any"):
@@ -137,10 +176,9 @@ def plan_problem(
     placed = METHODS[options.method].place(task)
     if options.base is not None:
         old = {n: span for n, span in options.base.placement.items() if n in problem.kind_of}
-        placed.placement = least_change.find(task, old, options.price_per_gb, placed.placement)
+        placed.placement = least_change(task, old, placed.placement)
         placed.links = None
-        moved_gb = least_change.moved_gb(problem, old, placed.placement)
-        placed.notes.append(f"{moved_gb:.1f} GB of weights to load anew")
+        placed.notes.append(f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew")
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)
     watch.report(value=flow.tokens_per_s)
     proven = _bounds(task, flow.tokens_per_s, placed)

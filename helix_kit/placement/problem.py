@@ -24,20 +24,44 @@ from helix_kit.profiles import Profile, profiles_for, throughput_tables
 
 @dataclass(frozen=True)
 class Problem:
-    """What to place where: build it with `Problem.of`."""
+    """What to place where. Build it with `Problem.of`.
+
+    Attributes
+    ----------
+    cluster, model
+        The descriptions.
+    profiles
+        Profile of each kind of node.
+
+    Examples
+    --------
+    >>> from helix_kit.model import Model
+    >>> problem = Problem.of(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    >>> problem.holds({"A100-40G-0": (0, 12)}), problem.holds({"T4-0": (0, 12)})
+    (True, False)
+    """
 
     cluster: Cluster
     model: Model
     profiles: dict[str, Profile]
-    """By kind of machine."""
     throughput_by_kind: dict[str, tuple[float, ...]]
     """T(k) in tokens/s for k = 1.. of each kind (index k - 1)."""
 
     @classmethod
     def of(cls, cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Problem:
-        """The problem of placing `model` on `cluster`; `profiles` are measured ones that go before our tables.
+        """The problem of placing a model on a cluster.
 
-        Raises InfeasibleError when the cluster cannot hold the model, whatever the placement.
+        Parameters
+        ----------
+        cluster, model
+            The descriptions.
+        profiles
+            Measured profiles by kind of node, which are used in place of the shipped tables.
+
+        Raises
+        ------
+        InfeasibleError
+            When the cluster cannot hold the model, whatever the placement.
         """
         found = profiles_for(cluster, model, profiles)
         problem = cls(cluster, model, found, throughput_tables(cluster.kind_counts, model, found))
@@ -67,7 +91,7 @@ class Problem:
         return {n.name: n.kind for n in self.cluster.nodes}
 
     def max_layers(self, node: str) -> int:
-        """K_i: most layers that `node` can hold."""
+        """K_i: the largest number of layers that `node` can hold."""
         return min(self.profiles[self.kind_of[node]].max_layers, self.num_layers)
 
     @cached_property
@@ -77,7 +101,10 @@ class Problem:
         return next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= self.num_layers)
 
     def throughput(self, node: str, k: int) -> float:
-        """T_i(k) in tokens/s; a node forced to hold more than its maximum is scaled down from it."""
+        """T_i(k): tokens/s of `node` with k layers.
+
+        Beyond the node's maximum K, tokens/s are T(K) K / k.
+        """
         table = self.throughput_by_kind[self.kind_of[node]]
         return table[k - 1] if k <= len(table) else table[-1] * len(table) / k
 
@@ -95,7 +122,7 @@ class Problem:
 
     @cached_property
     def compute_bound(self) -> float:
-        """The published upper bound: sum over nodes of max_k k T(k) / L, in tokens/s."""
+        """The published upper bound in tokens/s: sum over nodes of max_k k T(k) / L (Helix, section 4.4)."""
         best = {
             kind: max((k * t for k, t in enumerate(ts, 1)), default=0.0) for kind, ts in self.throughput_by_kind.items()
         }
@@ -110,9 +137,25 @@ class Problem:
         split: Literal["any", "balanced"] = "any",
         capacity_tokens_per_s: Mapping[str, float] | None = None,
     ) -> Flow:
-        """A maximum flow of `placement`, by networkx; ``split="balanced"`` is the one that loads nodes evenly.
+        """A maximum flow of a placement.
 
-        `capacity_tokens_per_s` of each placed node stands in place of `node_throughput`.
+        Parameters
+        ----------
+        placement
+            Node name -> layer range [start, end).
+        partial_inference
+            Whether a request may enter a node's range after its first layer.
+        links
+            Links that may be used. None: every link between ranges that follow each other.
+        split
+            ``balanced`` is the maximum flow that loads nodes evenly, ``any`` the first found.
+        capacity_tokens_per_s
+            Tokens/s of each placed node, in place of `node_throughput`.
+
+        Returns
+        -------
+        Flow
+            In tokens/s, exact to the milli-token.
         """
         graph = build_flow_graph(
             self.cluster,
@@ -139,7 +182,10 @@ class Problem:
         )
 
     def check_placement(self, placement: Placement, where: str = "placement") -> None:
-        """Raise InputError when `placement` names unknown nodes, leaves [0, L) or exceeds a node's memory."""
+        """Raise InputError when `placement` names an unknown node or a range outside [0, L).
+
+        A node may hold more layers than its memory allows, as in published plans: see `holds`.
+        """
         for name, (start, end) in placement.items():
             self.cluster.node(name)
             if not 0 <= start < end <= self.num_layers:

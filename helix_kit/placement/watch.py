@@ -1,4 +1,4 @@
-"""The clock of a solve: time limit, Stop, progress reports, and the record of value and bound over time."""
+"""The clock of a solve: its time limit, the user's stop, progress reports, and value and bound over time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,29 @@ from collections.abc import Callable
 Progress = Callable[[float, float, float, str], None]
 """Called with (seconds, best value, bound, message); values in tokens/s, whatever the method maximises."""
 Stop = Callable[[], bool] | threading.Event
-"""Asked often; the solve ends soon after it says yes, and keeps the best plan found."""
+"""Asked often. Once it says yes, the solve ends soon and keeps the best plan found."""
 
 
 class Watch:
-    """Best value and bound so far; every change is recorded and reported."""
+    """The clock, and the best value and bound so far. Every change is recorded and reported.
+
+    Parameters
+    ----------
+    time_limit_s
+        Seconds from now until it is over.
+    progress
+        Called with each change.
+    stop
+        Ends it early.
+
+    Examples
+    --------
+    >>> watch = Watch(60.0)
+    >>> watch.report(value=3.0, bound=9.0)
+    >>> watch.report(value=2.0)
+    >>> watch.value, watch.bound, len(watch.history), watch.is_over()
+    (3.0, 9.0, 1, False)
+    """
 
     def __init__(self, time_limit_s: float = 60.0, progress: Progress | None = None, stop: Stop | None = None) -> None:
         self.started = time.perf_counter()
@@ -33,17 +51,17 @@ class Watch:
         return max(0.0, self.time_limit_s - self.seconds)
 
     def stopped(self) -> bool:
-        """Whether Stop was pressed."""
+        """Whether the user asked to stop."""
         if self._stop is None:
             return False
         return self._stop.is_set() if isinstance(self._stop, threading.Event) else bool(self._stop())
 
     def is_over(self) -> bool:
-        """Whether to end now: Stop, or no time left."""
+        """Whether to end now: the user asked to stop, or no time is left."""
         return self.left_s <= 0 or self.stopped()
 
     def report(self, value: float | None = None, bound: float | None = None, message: str = "") -> None:
-        """Record an incumbent or a bound (kept if better than the last) and tell the callback."""
+        """Record the value of an incumbent, or a bound, if it is better than the last, and call the callback."""
         better = False
         if value is not None and value > self.value:
             self.value, better = value, True
@@ -55,3 +73,6 @@ class Watch:
             self.history.append((now, self.value, self.bound))
         if self._progress is not None and (better or message):
             self._progress(now, self.value, self.bound, message)
+
+
+__all__ = ["Progress", "Stop", "Watch"]
