@@ -1,6 +1,6 @@
-"""What came out of a run, simulated or real: records of requests, and from them throughput and latency.
+"""The result of a run, simulated or real: records of requests, and from them throughput and latency.
 
-The simulator and the runtime both return a `Run`; the same numbers are computed in the same way for both.
+The simulator and the runtime both return a `Run`, so the same numbers are computed in the same way for both.
 
 >>> from helix_kit.workload.request import Request, RequestRecord
 >>> record = RequestRecord(Request(0, 1.0, 10, 3), outcome="finished", first_token_s=1.5, finished_s=2.1,
@@ -29,48 +29,88 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 @dataclass(frozen=True)
 class NodeUse:
-    """Where a node's time went within the window, as shares of it.
+    """Use of a node within the window of a run.
 
-    busy: a batch runs. blocked: no batch, and outputs wait for a link. starved: neither.
+    Examples
+    --------
+    >>> use = NodeUse(busy=0.5, blocked=0.2, starved=0.3, steps=10, prefill_tokens=100, decode_tokens=50)
+    >>> use.busy + use.blocked + use.starved
+    1.0
     """
 
     busy: float
+    """Share of the time in which a batch runs."""
     blocked: float
+    """Share of the time in which no batch runs and outputs wait for a link."""
     starved: float
+    """Share of the time in which there is neither a batch nor an output."""
     steps: int
+    """Batches run."""
     prefill_tokens: int
+    """Prompt tokens run."""
     decode_tokens: int
+    """Decode tokens run."""
     kv_capacity: int = 0
-    """In the run's `kv_unit`."""
+    """KV cache in `kv_unit` of the run."""
     kv_peak: int = 0
+    """Largest use of the KV cache."""
     kv_mean: float = 0.0
+    """Mean use of the KV cache over time."""
 
 
 @dataclass(frozen=True)
 class LinkUse:
-    """What a link carried within the window; `busy` is the share of time that it was sending."""
+    """Use of a link within the window of a run.
+
+    Examples
+    --------
+    >>> LinkUse("a", "b", busy=0.25, bytes_sent=1e6, messages=10).busy
+    0.25
+    """
 
     source: str
+    """Node that sends, or ``coordinator``."""
     target: str
+    """Node that receives, or ``coordinator``."""
     busy: float
+    """Share of the time in which it sends."""
     bytes_sent: float
+    """Bytes on the link."""
     messages: int
+    """Messages on the link."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of a node: what ran from `start_s` to `end_s`."""
+    """One step of a node.
+
+    Examples
+    --------
+    >>> Batch("a", start_s=1.0, end_s=1.5, prefill_tokens=100, decode_requests=4).node
+    'a'
+    """
 
     node: str
+    """Name of the node."""
     start_s: float
+    """Start on the run's clock."""
     end_s: float
+    """End on the run's clock."""
     prefill_tokens: int
+    """Prompt tokens in the batch."""
     decode_requests: int
+    """Requests that decode a token in the batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenTimes:
-    """When each token was there: flat arrays of equal length, in order of time within each request."""
+    """The time of each token: flat arrays of equal length, in order of time within each request.
+
+    Examples
+    --------
+    >>> TokenTimes(np.array([0, 0, 1]), np.array([1.0, 1.5, 1.2])).time_s.shape
+    (3,)
+    """
 
     request: np.ndarray
     """Position of the request in the run's records, shape (tokens,)."""
@@ -91,22 +131,35 @@ class Run:
     Parameters
     ----------
     records
-        One for each request issued (invariant 1): finished, rejected with a reason, in flight, ...
+        One for each request issued, whatever its outcome (invariant 1).
     window
         (start, end) in s on the run's clock: throughput and latencies count what ended within. None: from 0 to the
-        last thing that happened.
+        last event.
     tokens
         Token times where the records do not carry them themselves.
     nodes, links
         Use within the window, where known.
     batches
-        Every step of every node, if recorded; what `to_perfetto` draws.
+        Every step of every node, if recorded. `to_perfetto` needs them.
     kv_samples
         Node -> array of (time s, KV in use), shape (samples, 2), in `kv_unit`.
+    kv_unit
+        What KV use is counted in: pages or layer-tokens.
     partial
-        The run was stopped before its end.
+        Whether the run was stopped before its end.
+    notes
+        What a reader should know about the run.
     facts
-        Provenance: plan, policy, seed, versions and the like; goes into the summary as it is.
+        Provenance such as plan, policy, seed and versions. The summary contains it unchanged.
+
+    Examples
+    --------
+    >>> from helix_kit.workload.request import Request, RequestRecord
+    >>> record = RequestRecord(Request(0, 1.0, 10, 3), outcome="finished", first_token_s=1.5, finished_s=2.1,
+    ...                        tokens_generated=3, token_times_s=[1.5, 1.7, 2.1])
+    >>> run = Run([record], window=(0.0, 4.0))
+    >>> run.summary()["finished"], run.latencies("prompt").tolist()
+    (1, [0.5])
     """
 
     def __init__(
@@ -248,7 +301,24 @@ class Run:
 
 
 def describe(values: np.ndarray) -> dict[str, float | None]:
-    """Mean and percentiles; a percentile is the value at position int(n q) of the sorted list (the published rule)."""
+    """Mean and percentiles, by the rule of the published simulator.
+
+    Parameters
+    ----------
+    values
+        Any numbers, shape (n,).
+
+    Returns
+    -------
+    dict of str to float or None
+        avg, p5, p25, p50, p75 and p95; None for an empty array. Percentile q is the value at position int(n q / 100)
+        of the sorted values.
+
+    Examples
+    --------
+    >>> describe(np.array([4.0, 1.0, 2.0, 3.0]))["p50"]
+    3.0
+    """
     if len(values) == 0:
         return {"avg": None, **{f"p{q}": None for q in QUANTILES}}
     ordered = np.sort(values)
@@ -257,9 +327,24 @@ def describe(values: np.ndarray) -> dict[str, float | None]:
 
 
 def merge(runs: Sequence[Run]) -> Run:
-    """Runs of parts of a cluster as one: throughputs add up and latencies are pooled (separate pipelines).
+    """Runs of parts of a cluster as one: throughputs add up and latencies are pooled.
 
-    All runs must have the same window.
+    Parameters
+    ----------
+    runs
+        Runs with the same window, for example one for each separate pipeline.
+
+    Returns
+    -------
+    Run
+        All records, tokens, nodes and links; provenance and KV unit of the first run.
+
+    Examples
+    --------
+    >>> from helix_kit.workload.request import Request, RequestRecord
+    >>> parts = [Run([RequestRecord(Request(i, 0.0, 5, 5))], window=(0.0, 1.0)) for i in range(2)]
+    >>> len(merge(parts).records)
+    2
     """
     records: list[RequestRecord] = []
     requests, times = [], []

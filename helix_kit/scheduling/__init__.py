@@ -1,6 +1,6 @@
-"""Which pipeline a request takes: Helix's scheduler, the baselines, and the interface to write your own.
+"""Scheduling: policies that choose the pipeline of each request, and the interface to write your own.
 
-The simulator and the runtime use the same policies; this room imports neither.
+The simulator and the runtime use the same policies.
 """
 
 from __future__ import annotations
@@ -32,10 +32,42 @@ def make_policy(
     links: Iterable[Edge] | None = None,
     **options: Any,
 ) -> Policy:
-    """The policy called `name` for a plan; a `Policy` object is returned as it is.
+    """The policy of a name, for a plan.
 
-    Helix and fixed routes use the plan's flow, the baselines every link between ranges that fit unless `links`
-    says otherwise. `options` go to the policy's constructor. Raises InputError for an unknown name.
+    Parameters
+    ----------
+    name
+        helix, swarm, random, shortest_queue or fixed. A `Policy` is returned as it is.
+    plan
+        The plan whose nodes and links the policy uses.
+    seed
+        Seed of the random choices.
+    kv_capacity
+        Node -> layer-tokens, in place of the profile's KV capacity.
+    links
+        Links that may be used, in the order that decides ties. None: those with flow for helix, and for the baselines
+        all links between layer ranges that follow each other.
+    options
+        Passed to the policy's constructor.
+
+    Returns
+    -------
+    Policy
+        Ready for its first request.
+
+    Raises
+    ------
+    InputError
+        There is no policy of this name.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, Plan, Problem
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4", "count": 2}]})
+    >>> problem = Problem.of(cluster, Model.preset("SmolLM2-135M"))
+    >>> plan = Plan.from_placement(problem, {"L4-0": (0, 30), "L4-1": (0, 30)}, method="hand")
+    >>> make_policy("shortest-queue", plan).name
+    'shortest_queue'
     """
     if isinstance(name, Policy):
         return name

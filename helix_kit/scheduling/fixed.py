@@ -1,4 +1,4 @@
-"""Fixed routes: separate pipelines, each request given to one of them in proportion to what it can serve."""
+"""Fixed routes: every request takes one of a few given pipelines, in proportion to their throughput."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from helix_kit.workload.request import Request
 
 
 class FixedRoutes(Policy):
-    """Round robin over given pipelines, weighted by tokens/s; pipelines with a dead or full node are skipped."""
+    """Interleaved weighted round robin over given pipelines. Pipelines with a dead or full node are skipped.
+
+    Parameters
+    ----------
+    pipelines
+        Pipelines with their weights in tokens/s.
+
+    Examples
+    --------
+    >>> from helix_kit.flow import Stage
+    >>> policy = FixedRoutes([((Stage("a", 0, 2),), 3.0), ((Stage("b", 0, 2),), 1.0)])
+    >>> policy.name
+    'fixed'
+    """
 
     name = "fixed"
 

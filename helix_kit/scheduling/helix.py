@@ -1,9 +1,9 @@
-"""The Helix scheduler (paper section 5): follow the plan's flow by weighted round robin, skip nodes that are full.
+"""The Helix scheduler (Helix, section 5): follow the plan's flow by interleaved weighted round robin.
 
-Hop by hop from the coordinator, a request goes to the candidate with the least load, where a link's load is the
-tokens sent over it divided by its flow. Left out are links with under 5 % of the node's outgoing flow (unless most
-of it goes over such links, as in clusters of hundreds of nodes), dead nodes, and nodes without room for the
-request's keys and values.
+Hop by hop from the coordinator, a request goes to the candidate with the smallest load. The load of a link is the
+number of tokens sent over it, divided by its flow. Dead nodes and nodes without memory for the request's KV cache are
+left out. So are links with less than 5 % of a node's outgoing flow, unless they carry most of it together, as in
+clusters of hundreds of nodes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,34 @@ from helix_kit.scheduling.kv_budget import ExpectedKV
 from helix_kit.scheduling.policy import Policy, Topology, View
 from helix_kit.workload.request import Request
 
-LEAST_FLOW_SHARE = 0.05
+MIN_FLOW_SHARE = 0.05
 
 
 class Helix(Policy):
-    """IWRR over the flow with KV masking.
+    """Interleaved weighted round robin over the flow; nodes short of KV cache are left out.
 
     Parameters
     ----------
+    topology
+        Nodes and links of the plan.
     kv
-        ``pages``: ask the view for free pages (the runtime, and `execution="range"`); ``expectation``: the
-        published estimate, with `high_water` and `output_ratio` (0.9, 0.6 online; 0.85, 1 offline).
+        ``pages``: the view is asked for free pages, as in the runtime and with `execution="range"`. ``expectation``:
+        the published estimate (Helix, section 5.2), see `ExpectedKV`.
+    high_water
+        Share of a node's KV cache that expected use may fill. Published: 0.9 online, 0.85 offline.
+    output_ratio
+        Expected output, as a share of 240 tokens. Published: 0.6 online, 1 offline.
     max_prompt_tokens
-        Longest prompt that each node batches; None: any, since prefill is chunked.
+        Node -> longest prompt that it batches. None: any, since prefill is chunked.
+
+    Examples
+    --------
+    >>> from helix_kit.scheduling import Topology
+    >>> topology = Topology(2, {"a": (0, 2), "b": (0, 2)},
+    ...                     {"coordinator": (("a", 3.0), ("b", 1.0)), "a": (("coordinator", 3.0),),
+    ...                      "b": (("coordinator", 1.0),)}, {"a": 4000, "b": 4000})
+    >>> Helix(topology).name
+    'helix'
     """
 
     name = "helix"
@@ -56,16 +71,16 @@ class Helix(Policy):
         index = 0
         for source, hops in topology.next_hops.items():
             total = sum(f for _, f in hops)
-            wide = [i for i, (_, f) in enumerate(hops) if f > 0 and not f < LEAST_FLOW_SHARE * total]
+            wide = [i for i, (_, f) in enumerate(hops) if f > 0 and not f < MIN_FLOW_SHARE * total]
             if sum(hops[i][1] for i in wide) < 0.5 * total:
-                # Many narrow links that carry the flow together: leaving them out would cut the node off.
+                # Many narrow links carry the flow together: without them the node would be cut off.
                 wide = [i for i, (_, f) in enumerate(hops) if f > 0]
             self._hops[source] = [(index + i, hops[i][0]) for i in wide]
             index += len(hops)
         self._links_of: dict[int, tuple[list[int], Pipeline]] = {}
 
     def route(self, request: Request, view: View) -> Pipeline | None:
-        """The pipeline by least load; None, with all loads as before, when a hop has no candidate left."""
+        """The pipeline with the smallest loads. None, with all loads unchanged, when a hop has no candidate."""
         taken: list[int] = []
         path: list[str] = []
         here, done = COORDINATOR, 0
@@ -109,7 +124,7 @@ class Helix(Policy):
         self.expected.release(request)
 
     def on_finished(self, request: Request) -> None:
-        """Return the request's share of the expected KV use."""
+        """Release the request's share of the expected KV use."""
         self._links_of.pop(request.id, None)
         self.expected.release(request)
 
@@ -119,5 +134,5 @@ class Helix(Policy):
             self._add(self._links_of[request.id][0], 1)
 
     def token_loads(self) -> tuple[np.ndarray, np.ndarray]:
-        """The loads and flows themselves, so that the simulator counts decode tokens in compiled code."""
+        """The arrays of loads and flows: the simulator counts decode tokens in compiled code."""
         return self._loads, self._flow

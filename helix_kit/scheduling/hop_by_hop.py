@@ -1,4 +1,4 @@
-"""What the baselines share: a pipeline made of one choice after another, without a look ahead.
+"""Base of the baselines: a pipeline made hop by hop, without looking ahead.
 
 The published baselines choose the next hop when a prompt is about to leave a node. A coordinator that fixes
 the whole pipeline at admission makes the same choices in the same order, from what it knows then.
@@ -13,7 +13,7 @@ from helix_kit.workload.request import Request
 
 
 class HopByHop(Policy):
-    """Override `choose`, which picks one of a node's live links."""
+    """A policy that chooses one live link after another. Subclasses define `choose`."""
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -25,11 +25,11 @@ class HopByHop(Policy):
         self._dead_ends: dict[frozenset[str], frozenset[str]] = {}
 
     def choose(self, source: str, candidates: list[tuple[int, str]], request: Request, view: View) -> int:
-        """Position in `candidates`, which are (link index, next node)."""
+        """Position of the chosen link in `candidates`, which are (link index, next node)."""
         raise NotImplementedError
 
     def route(self, request: Request, view: View) -> Pipeline | None:
-        """One choice after another; None when no live path reaches the last layer."""
+        """The chosen pipeline, or None when no live path reaches the last layer."""
         dead = frozenset(n for n in self.topology.placement if not view.is_alive(n))
         useless = self._useless(dead)
         path: list[str] = []
@@ -44,7 +44,7 @@ class HopByHop(Policy):
             path.append(here)
 
     def _useless(self, dead: frozenset[str]) -> frozenset[str]:
-        """Nodes that are dead, or from which only dead ones follow."""
+        """Nodes that are dead, or whose links all lead to such nodes."""
         if dead not in self._dead_ends:
             useless = set(dead)
             for node in sorted(self.topology.placement, key=lambda n: -self.topology.placement[n][1]):

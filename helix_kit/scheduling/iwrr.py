@@ -1,7 +1,7 @@
-"""Interleaved weighted round robin (paper section 5.1): spread work over candidates in proportion to weights.
+"""Interleaved weighted round robin (Helix, section 5.1): spread work over candidates in proportion to weights.
 
-Each candidate carries a load, the work given to it divided by its weight; the next piece of work goes where
-the load would be smallest afterwards.
+The load of a candidate is the work given to it, divided by its weight. The next work goes to the candidate whose load
+would be smallest afterwards.
 
 >>> wheel = Iwrr([3.0, 1.0])
 >>> [wheel.choose(1.0) for _ in range(8)]
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def choose(loads: Weights, weights: Weights, work: float, allowed: Iterable[int]) -> int:
-    """The candidate among `allowed` whose load is smallest after `work`; ties go to the first, -1 if none."""
+    """The candidate in `allowed` with the smallest load after `work`: of equal ones the first; -1 if there is none."""
     best, best_load = -1, float("inf")
     for index in allowed:
         after = loads[index] + work / weights[index]
@@ -30,19 +30,19 @@ def choose(loads: Weights, weights: Weights, work: float, allowed: Iterable[int]
 
 
 class Iwrr:
-    """A wheel of its own, for a fixed set of candidates."""
+    """Weighted round robin over a fixed set of candidates."""
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = list(weights)
         self.loads = [0.0] * len(self.weights)
 
     def choose(self, work: float, allowed: Iterable[int] | None = None) -> int:
-        """Index of the candidate that gets `work`, or -1 when none of `allowed` is left."""
+        """Index of the candidate that gets `work`, or -1 when `allowed` is empty."""
         index = choose(self.loads, self.weights, work, range(len(self.weights)) if allowed is None else allowed)
         if index >= 0:
             self.add(index, work)
         return index
 
     def add(self, index: int, work: float) -> None:
-        """Count `work` (negative to take it back) for a candidate without choosing."""
+        """Add `work` to the load of a candidate. Negative work takes it back."""
         self.loads[index] += work / self.weights[index]

@@ -1,4 +1,4 @@
-"""How much KV cache is spoken for: by expectation, as the paper's scheduler counts, or by pages, as ours does.
+"""KV cache reserved by requests: by expectation, as in the paper's scheduler, or in pages, as in our runtime.
 
 A node's KV capacity is given in layer-tokens: tokens of context summed over the layers it holds.
 """
@@ -17,10 +17,30 @@ PAGE_TOKENS = 16
 
 
 class ExpectedKV:
-    """The published estimate (section 5.2 of the paper): E = int(input + 240 r) tokens a request and layer.
+    """The published estimate of KV use (Helix, section 5.2).
 
-    A node is full when holding the request in all its layers would leave less than (1 - high_water) of its
-    capacity free. What is subtracted on admission are only the layers that the pipeline uses.
+    A request is expected to need E = int(input + 240 r) tokens in each layer, with r = `output_ratio`. A node has room
+    when holding the request in all its layers leaves at least 1 - `high_water` of its capacity free. An admitted
+    request reserves only the layers that its pipeline uses.
+
+    Parameters
+    ----------
+    topology
+        Nodes and their KV capacities.
+    high_water
+        Share of a node's capacity that may be reserved.
+    output_ratio
+        r.
+
+    Examples
+    --------
+    >>> from helix_kit.scheduling import Topology
+    >>> topology = Topology(2, {"a": (0, 2), "b": (0, 2)},
+    ...                     {"coordinator": (("a", 3.0), ("b", 1.0)), "a": (("coordinator", 3.0),),
+    ...                      "b": (("coordinator", 1.0),)}, {"a": 4000, "b": 4000})
+    >>> from helix_kit.workload.request import Request
+    >>> ExpectedKV(topology, output_ratio=0.5).expected_tokens(Request(0, 0.0, 100, 50))
+    220
     """
 
     def __init__(self, topology: Topology, *, high_water: float = 0.9, output_ratio: float = 0.6) -> None:
@@ -47,12 +67,12 @@ class ExpectedKV:
         self._held[request.id] = held
 
     def release(self, request: Request) -> None:
-        """Give back what the request holds; nothing happens if it holds nothing."""
+        """Release what the request has reserved, if anything."""
         for node, amount in self._held.pop(request.id, ()):
             self.free[node] += amount
 
     def bottleneck_use(self) -> float:
-        """Largest share of KV cache spoken for in any layer, over the nodes that hold it."""
+        """Reserved share of the KV cache of the fullest layer, over all nodes that hold it."""
         capacity, placement = self.topology.kv_capacity_layer_tokens, self.topology.placement
         free = [0.0] * self.topology.num_layers
         total = [0.0] * self.topology.num_layers
@@ -65,9 +85,22 @@ class ExpectedKV:
 
 
 class PagedKV:
-    """Exact accounting in pages: a request sets aside the pages of its whole context on every stage.
+    """Exact accounting in pages: a request reserves the pages of its whole context on every stage.
 
-    Workers then never run dry, so nothing is evicted or recomputed for want of memory.
+    So workers never run out of pages, and no request is evicted.
+
+    Parameters
+    ----------
+    capacity_layer_tokens
+        Node -> tokens of KV cache, summed over its layers.
+    page_tokens
+        Tokens of one layer in a page.
+
+    Examples
+    --------
+    >>> kv = PagedKV({"a": 320})
+    >>> kv.pages(tokens=17, num_layers=2), kv.has_room("a", tokens=100, num_layers=2)
+    (4, True)
     """
 
     def __init__(self, capacity_layer_tokens: Mapping[str, int], *, page_tokens: int = PAGE_TOKENS) -> None:
@@ -84,12 +117,8 @@ class PagedKV:
         """Whether the node's free pages hold `tokens` of context in `num_layers` layers."""
         return self.pages(tokens, num_layers) <= self.free[node]
 
-    def could_ever_hold(self, pipeline: Pipeline, tokens: int) -> bool:
-        """Whether an otherwise empty cluster has the pages."""
-        return all(self.pages(tokens, s.end - s.start) <= self.capacity[s.node] for s in pipeline)
-
     def reserve(self, request: Request, pipeline: Pipeline) -> bool:
-        """Set aside the pages of the whole context on every stage; False, and nothing changes, if some lack."""
+        """Reserve the pages of the whole context on every stage, or none and return False where some are missing."""
         tokens = request.input_tokens + request.output_tokens
         need = [(stage.node, self.pages(tokens, stage.end - stage.start)) for stage in pipeline]
         if any(pages > self.free[node] for node, pages in need):
@@ -100,10 +129,10 @@ class PagedKV:
         return True
 
     def release(self, request: Request) -> None:
-        """Free the request's pages; nothing happens if it holds none."""
+        """Release the request's pages, if it has any."""
         for node, pages in self._held.pop(request.id, ()):
             self.free[node] += pages
 
     def used(self, node: str) -> int:
-        """Pages of `node` that are set aside."""
+        """Reserved pages of `node`."""
         return self.capacity[node] - self.free[node]

@@ -1,8 +1,8 @@
-"""What decides the pipeline of a request: the interface that the simulator and the runtime share.
+"""The interface of scheduling policies, which choose the pipeline of each request.
 
-A policy knows the routes of a plan (`Topology`), may look at the cluster as it is (`View`), and answers with a
-pipeline, or None when no node has room now. Policies are plain Python objects: write your own by
-subclassing `Policy`.
+A policy knows the nodes and links of a plan (`Topology`) and may ask for the present state of the cluster (`View`). It
+answers with a pipeline, or with None when the request has to wait. The simulator and the runtime use the same
+policies. To write your own, subclass `Policy` and define `route`.
 
 >>> from helix_kit.scheduling.policy import Policy
 >>> class Always(Policy):
@@ -30,13 +30,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Topology:
-    """What a policy knows of a plan: ranges, links with their share of the flow, KV capacity of each node."""
+    """What a policy knows of a plan.
+
+    Examples
+    --------
+    >>> from helix_kit.scheduling import Topology
+    >>> topology = Topology(2, {"a": (0, 2), "b": (0, 2)},
+    ...                     {"coordinator": (("a", 3.0), ("b", 1.0)), "a": (("coordinator", 3.0),),
+    ...                      "b": (("coordinator", 1.0),)}, {"a": 4000, "b": 4000})
+    >>> topology.links[:2]
+    (('coordinator', 'a'), ('coordinator', 'b'))
+    """
 
     num_layers: int
+    """Layers of the model."""
     placement: Mapping[str, tuple[int, int]]
+    """Node -> layer range [start, end)."""
     next_hops: Mapping[str, tuple[tuple[str, float], ...]]
     """Node or coordinator -> (next node or coordinator, flow in tokens/s), in link order."""
     kv_capacity_layer_tokens: Mapping[str, int]
+    """Node -> tokens of KV cache, summed over its layers."""
 
     @classmethod
     def of(
@@ -74,17 +87,9 @@ class Topology:
         """All links, grouped by sender, in the order of `next_hops`."""
         return tuple((source, target) for source, hops in self.next_hops.items() for target, _ in hops)
 
-    @cached_property
-    def held_by(self) -> tuple[tuple[str, ...], ...]:
-        """For each layer, the nodes that hold it."""
-        return tuple(
-            tuple(n for n, (start, end) in self.placement.items() if start <= layer < end)
-            for layer in range(self.num_layers)
-        )
-
 
 def valid_links(plan: Plan) -> list[Edge]:
-    """Every link that a request may take under the plan's placement, in cluster order of sender, then receiver."""
+    """All links between layer ranges that follow each other, in cluster order of sender, then of receiver."""
     spans = plan.placement
     edges = [(COORDINATOR, name) for name, span in spans.items() if span[0] == 0]
     for name, (_, end) in spans.items():
@@ -95,14 +100,14 @@ def valid_links(plan: Plan) -> list[Edge]:
 
 
 class View(Protocol):
-    """The cluster as it is now, as far as the coordinator can know it."""
+    """The present state of the cluster, as far as the coordinator knows it."""
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""
         ...
 
     def queue_length(self, node: str) -> int:
-        """Requests that wait in front of the node's first layer."""
+        """Number of requests that wait at the node."""
         ...
 
     def now_s(self) -> float:
@@ -115,37 +120,46 @@ class View(Protocol):
 
 
 class Policy:
-    """Base of all policies: override `route`; the other hooks are optional.
+    """Base of all policies. Subclasses define `route`; the other methods are optional.
 
-    The caller (simulator or coordinator) reserves the KV pages of the pipeline returned; if they are not
-    free it asks again later, as it does after None.
+    The caller, which is the simulator or the coordinator, reserves the KV pages of the pipeline that `route` returns.
+    If they are not free, it calls `on_refused` and asks again later, as it does after None.
+
+    Examples
+    --------
+    >>> from helix_kit.flow import Stage
+    >>> class OnlyA(Policy):
+    ...     def route(self, request, view):
+    ...         return (Stage("a", 0, 2),) if view.is_alive("a") else None
+    >>> OnlyA().name
+    'policy'
     """
 
     name = "policy"
 
     def route(self, request: Request, view: View) -> Pipeline | None:
-        """The pipeline that `request` takes, or None when no node has room now; called once per attempt."""
+        """The pipeline of `request`, or None when it has to wait. Called once for each attempt."""
         raise NotImplementedError
 
     def on_admitted(self, request: Request, pipeline: Pipeline) -> None:
-        """`request` starts on `pipeline`: set aside what it will need."""
+        """`request` starts on `pipeline`."""
 
     def on_refused(self, request: Request, pipeline: Pipeline) -> None:
-        """The pipeline returned by `route` was not taken, for want of KV pages: undo what `route` counted."""
+        """The KV pages of the returned pipeline are not free: undo what `route` counted."""
 
     def on_finished(self, request: Request) -> None:
-        """`request` has left (finished, cancelled or failed): give back what was set aside for it."""
+        """`request` has finished, was cancelled or failed: release what it reserved."""
 
     def on_token(self, request: Request) -> None:
-        """One decode step of `request` was started along its pipeline; told at the latest before the next `route`."""
+        """A decode step of `request` has started. Called at the latest before the next `route`."""
 
     def on_hop_time(self, source: str, target: str, seconds: float) -> None:
-        """A request took `seconds` from the start of its transfer source -> target until it left the target."""
+        """A request took `seconds` from the start of its transfer to `target` until it left `target`."""
 
     def token_loads(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(load, flow) of each link in the topology's order, shape (links,), or None.
 
-        A policy that only adds 1/flow to the load of each link of a decode's pipeline in `on_token` may hand
-        out its arrays: the simulator then does that itself, in compiled code, and does not call `on_token`.
+        If `on_token` of a policy only adds 1/flow to the load of each link of the request's pipeline, the policy may
+        return its arrays: the simulator then adds in compiled code and does not call `on_token`.
         """
         return None

@@ -1,4 +1,4 @@
-"""Random routing: every hop a uniform choice among the links (the paper's weakest scheduler)."""
+"""Random scheduling: every hop is a uniform choice among the links (a baseline of Helix, section 6.7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ from helix_kit.workload.request import Request
 
 
 class Random(HopByHop):
-    """Uniform over the live links of each node; the same seed gives the same choices."""
+    """A uniform choice among the live links of each node.
+
+    Parameters
+    ----------
+    topology
+        Nodes and links of the plan.
+    seed
+        The same seed gives the same choices.
+
+    Examples
+    --------
+    >>> from helix_kit.scheduling import Topology
+    >>> topology = Topology(2, {"a": (0, 2), "b": (0, 2)},
+    ...                     {"coordinator": (("a", 3.0), ("b", 1.0)), "a": (("coordinator", 3.0),),
+    ...                      "b": (("coordinator", 1.0),)}, {"a": 4000, "b": 4000})
+    >>> Random(topology, seed=1).name
+    'random'
+    """
 
     name = "random"
 
@@ -19,5 +36,5 @@ class Random(HopByHop):
         self._random = random.Random(seed)
 
     def choose(self, source: str, candidates: list[tuple[int, str]], request: Request, view: View) -> int:
-        """Any of the candidates."""
+        """A random position in `candidates`."""
         return self._random.randrange(len(candidates))

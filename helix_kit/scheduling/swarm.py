@@ -1,7 +1,7 @@
-"""Swarm's scheduler (Ryabinin et al., ICML'23, appendix C): round robin weighted by how fast each hop answered.
+"""Swarm's scheduler (Ryabinin et al., ICML'23, appendix C): round robin weighted by the measured time of each hop.
 
-A node keeps a priority for each outgoing link. A prompt takes the smallest and adds to it the moving average of
-the time that requests spent on the way over that link and on the node behind it.
+A node keeps a priority for each outgoing link. A prompt takes the link with the smallest priority and adds to it the
+moving average of the hop time: the time on the link and on the node behind it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,22 @@ SMOOTHING = 0.8
 
 
 class Swarm(HopByHop):
-    """IWRR on measured hop times; `on_hop_time` feeds it."""
+    """Round robin by measured hop times, which `on_hop_time` receives.
+
+    Parameters
+    ----------
+    topology
+        Nodes and links of the plan.
+
+    Examples
+    --------
+    >>> from helix_kit.scheduling import Topology
+    >>> topology = Topology(2, {"a": (0, 2), "b": (0, 2)},
+    ...                     {"coordinator": (("a", 3.0), ("b", 1.0)), "a": (("coordinator", 3.0),),
+    ...                      "b": (("coordinator", 1.0),)}, {"a": 4000, "b": 4000})
+    >>> policy = Swarm(topology)
+    >>> policy.on_hop_time("coordinator", "a", 0.5)
+    """
 
     name = "swarm"
 
@@ -29,17 +44,17 @@ class Swarm(HopByHop):
         self._index = {edge: i for i, edge in enumerate(topology.links)}
 
     def choose(self, source: str, candidates: list[tuple[int, str]], request: Request, view: View) -> int:
-        """The smallest priority, ties to the first link."""
+        """Position of the link with the smallest priority in `candidates`; of equal ones the first."""
         best = min(range(len(candidates)), key=lambda c: (self._priority[candidates[c][0]], c))
         link = candidates[best][0]
         self._priority[link] += self._average_s[link]
         return best
 
     def on_hop_time(self, source: str, target: str, seconds: float) -> None:
-        """Move the link's average towards what was just measured."""
+        """Move the average of a link towards the time just measured."""
         link = self._index[source, target]
         self._average_s[link] = SMOOTHING * seconds + (1 - SMOOTHING) * self._average_s[link]
 
     def hop_averages(self) -> tuple[np.ndarray, float]:
-        """The averages themselves and the smoothing, so that the simulator keeps them in compiled code."""
+        """The array of averages and the smoothing factor: the simulator updates them in compiled code."""
         return self._average_s, SMOOTHING

@@ -158,11 +158,12 @@ def complaints(name: str, value: Any, *, method: bool = False) -> list[str]:
 
 
 def methods(cls: type) -> dict[str, Any]:
-    """Public methods that the class defines itself."""
+    """Public methods that the class defines itself. A method that overrides another one has its description."""
     found = {}
     for name, member in vars(cls).items():
         function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-        if not name.startswith("_") and inspect.isfunction(function):
+        inherited = any(hasattr(base, name) for base in cls.__mro__[1:])
+        if not name.startswith("_") and not inherited and inspect.isfunction(function):
             found[name] = function
     return found
 
