@@ -1,4 +1,4 @@
-"""Why a plan is as good as it is, and what would make it better: in words and in ranked tables.
+"""Why a plan is as good as it is, and what would make it better, as sentences and as ranked tables.
 
 >>> from helix_kit.analysis import explain, what_if
 >>> print(explain(plan))                     # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The bottleneck of a plan in words: its min cut, the layers behind it, and the room for KV caches."""
+"""The bottleneck of a plan as sentences: its min cut, the layers behind it, and the room for KV caches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from helix_kit.placement.plan import Plan
 from helix_kit.typical_request import KV_TOKENS
 
 ALMOST = 0.999
-"""Layers whose holders are used to this share count as saturated."""
+"""Layers count as saturated when the nodes that hold them are used to at least this share."""
 
 
 @dataclass(frozen=True)
 class LayerRange:
-    """Layers [start, end) that the same nodes hold, with what these can serve together."""
+    """Layers [start, end) that the same nodes hold, and the capacity of these nodes together."""
 
     start: int
     end: int
@@ -31,9 +31,20 @@ class LayerRange:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What limits a plan's flow."""
+    """What limits a plan's flow.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> limit = bottleneck(six)
+    >>> limit.idle, len(limit.layers)
+    ((), 6)
+    """
 
     flow_tokens_per_s: float
+    """The plan's flow."""
     nodes: tuple[str, ...]
     """Machines of the min cut."""
     links: tuple[Edge, ...]
@@ -41,14 +52,15 @@ class Bottleneck:
     layers: tuple[LayerRange, ...]
     """Layers whose holders have no capacity left."""
     missing: tuple[LayerRange, ...]
-    """Layers that nobody holds."""
+    """Layers that no machine holds."""
     idle: tuple[str, ...]
     """Machines that carry no flow, in cluster order."""
     requests: int
-    """Requests whose KV caches fit at once at the tightest layers."""
+    """Requests whose KV caches fit at once into the layers with the least room."""
     kv_layers: LayerRange
     """The layers with the least room for KV caches; capacity in tokens, not tokens/s."""
     mean_tokens: int
+    """Tokens of context that each of these requests is taken to have."""
 
 
 def layer_ranges(plan: Plan) -> list[LayerRange]:
@@ -63,7 +75,28 @@ def layer_ranges(plan: Plan) -> list[LayerRange]:
 
 
 def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
-    """The bottleneck of `plan`; `mean_tokens` is the KV cache of a request (default: Azure conversation, 763 + 232)."""
+    """The bottleneck of a plan: its min cut, saturated and missing layers, idle machines and KV caches.
+
+    Parameters
+    ----------
+    plan
+        The plan; it may carry no flow.
+    mean_tokens
+        Context of a request in tokens. The default is the mean of Azure's conversation trace, 763 + 232.
+
+    Returns
+    -------
+    Bottleneck
+        The min cut is that of the maximum flow (Helix, section 4.3); without flow it is empty.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> bottleneck(six).requests > 0
+    True
+    """
     ranges = layer_ranges(plan)
     flow = plan.flow_tokens_per_s
     cut = plan.max_flow.min_cut
@@ -93,7 +126,28 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
 
 
 def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
-    """The bottleneck of `plan` as sentences, one a line, the most important first."""
+    """The bottleneck of a plan as sentences, the most important first.
+
+    Parameters
+    ----------
+    plan
+        The plan; it may carry no flow.
+    mean_tokens
+        Context of a request in tokens, by which the requests that fit into the KV caches are counted.
+
+    Returns
+    -------
+    str
+        One sentence a line.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> print(explain(six).splitlines()[1])
+    Layers 0-9 are served only by L4-0, 253 tokens/s: all of it is used.
+    """
     found = bottleneck(plan, mean_tokens=mean_tokens)
     if found.flow_tokens_per_s <= 0:
         return "\n".join(_no_flow(plan, found))
@@ -152,13 +206,13 @@ def _no_flow(plan: Plan, found: Bottleneck) -> list[str]:
     lines = ["No pipeline covers all layers, so nothing can be served."]
     for layers in found.missing:
         verb = "is" if layers.end - layers.start == 1 else "are"
-        lines.append(f"{layers.words.capitalize()} {verb} held by nobody.")
+        lines.append(f"{layers.words.capitalize()} {verb} held by no machine.")
     if not found.missing:
         ends = {end for _, end in plan.placement.values()}
         stuck = sorted(
             e for e in ends if e < plan.model.num_layers and not any(s <= e < t for s, t in plan.placement.values())
         )
-        lines += [f"No machine goes on at layer {layer}." for layer in stuck]
+        lines += [f"No machine continues at layer {layer}." for layer in stuck]
         if not plan.partial_inference:
             lines.append("Partial inference is off, so a range must begin exactly where another ends.")
     return lines

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from helix_kit.model import Model
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, of, what is next)."""
+"""Called with (runs done, runs in all, name of the next run)."""
 METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
 
 
@@ -41,26 +41,51 @@ def compare(
     Parameters
     ----------
     plans
-        Plans, or methods of `helix_kit.plan` for which `cluster` and `model` are given.
+        Plans, or names of methods of `helix_kit.plan`; names need `cluster` and `model`.
     workloads
-        Name -> workload.
+        Name -> workload, or one workload.
+    cluster, model
+        What plans are made for where `plans` names a method.
+    policies
+        Names of scheduling policies.
     duration_s, warmup_s
-        Measured seconds after the seconds left out, as in `helix_kit.simulate`; None: the whole workload.
+        Measured seconds, after the seconds left out, as in `helix_kit.simulate`. None: the whole workload.
+    time_limit_s
+        Seconds for each plan that is made here.
+    seed
+        Seed of planning and simulation.
+    progress
+        Called with (runs done, runs in all, name of the next run).
     options
         Further options of `helix_kit.simulate`.
 
     Returns
     -------
-    One row a run: plan, policy, workload, flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s
-    (average latencies in s), prompt_p95_s, decode_p95_s, finished, of; and `problem` where a method has no plan (then
-    the numbers are empty).
+    pandas.DataFrame
+        One row a run: plan, policy, workload, flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s
+        (mean latencies in s), prompt_p95_s, decode_p95_s, finished, of (all requests), and problem. A method without a
+        plan has its reason in `problem` and no numbers.
+
+    Raises
+    ------
+    InputError
+        When there is nothing to compare, or a method is named without `cluster` and `model`.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, Workload
+    >>> six = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> load = Workload.constant(rate_per_s=0.5, duration_s=4, input_tokens=50, output_tokens=4)
+    >>> table = compare(["proportional"], load, cluster=six, model=Model.preset("llama-30b"), duration_s=30)
+    >>> table["finished"].tolist()
+    [2]
     """
     import pandas as pd
 
     from helix_kit.simulator import simulate
 
     named = {"workload": workloads} if isinstance(workloads, Workload) else dict(workloads)
-    made = [(_name(p), _made(p, cluster, model, time_limit_s, seed)) for p in plans]
+    made = [(_name(p), _planned(p, cluster, model, time_limit_s, seed)) for p in plans]
     if not made or not named or not policies:
         raise InputError("expected at least one plan, one policy and one workload", where="compare")
     labels = _unique([name for name, _ in made])
@@ -113,7 +138,9 @@ def _unique(names: list[str]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
 
 
-def _made(plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit_s: float, seed: int) -> Plan | str:
+def _planned(
+    plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit_s: float, seed: int
+) -> Plan | str:
     """The plan, or the reason why a method has none."""
     if isinstance(plan, Plan):
         return plan

@@ -1,9 +1,8 @@
 """Complete a placement around nodes that are pinned: the placement editor's "fix the rest".
 
-Two ways, and the better result is kept. The planner with pins proves a bound, where it can. Hill climbing answers in
-a fraction of a second and also knows nodes that must stay empty: without binding links and with partial inference
-the flow is the least, over layers, of what the layer's holders serve together. Every candidate is scored by an exact
-maximum flow.
+Two ways are tried, and the better result is kept. The planner with pins also proves a bound where it can. Hill climbing
+takes a fraction of a second and can also keep nodes empty. It maximises the smallest capacity of any layer, which is
+the flow where no link is full and requests may enter ranges part-way. Each result's flow is an exact maximum flow.
 """
 
 from __future__ import annotations
@@ -26,9 +25,37 @@ from helix_kit.placement.watch import Stop
 
 @renamed_keywords(time_limit="time_limit_s")
 def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0, stop: Stop | None = None) -> Plan:
-    """The best plan found in which the nodes `pinned` keep their layers (or stay empty) and all others may move.
+    """The best plan found in which some nodes keep their layers and all others may move.
 
-    Raises InfeasibleError when the other nodes cannot cover what is left.
+    Parameters
+    ----------
+    plan
+        The plan to complete; it may carry no flow.
+    pinned
+        Nodes that keep their layers. A node that is not in the plan stays without layers.
+    time_limit_s
+        Seconds for the planner; hill climbing ends at the same time.
+    stop
+        A `threading.Event` or callable that ends the planner early.
+
+    Returns
+    -------
+    Plan
+        The plan with the larger flow of the two ways described above, with the smallest bound that was proven.
+
+    Raises
+    ------
+    InfeasibleError
+        When the other nodes cannot hold the layers that the pinned ones leave open.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> fixed = fix_the_rest(six, ["L4-0"], time_limit_s=2.0)
+    >>> fixed.placement["L4-0"] == six.placement["L4-0"], fixed.method
+    (True, 'proportional + edits')
     """
     names = list(pinned)
     fixed = {name: plan.placement[name] for name in names if name in plan.placement}
@@ -36,7 +63,7 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0
     deadline = time.perf_counter() + time_limit_s
     found = [_climbed(plan, start, frozenset(names), deadline) for start in _starts(plan, fixed, off)]
     if not off and plan.partial_inference:
-        with contextlib.suppress(HelixKitError):  # climbing may still have found something
+        with contextlib.suppress(HelixKitError):  # hill climbing may still have a result
             options = PlanOptions(time_limit_s=time_limit_s, seed=plan.seed, flow_split=plan.flow_split, pins=fixed)
             found.append(plan_problem(plan.problem, options, stop=stop))
     best = max(found, key=lambda p: p.flow_tokens_per_s)
@@ -55,13 +82,13 @@ def _climbed(plan: Plan, start: Placement, kept: frozenset[str], deadline: float
 
 
 def _starts(plan: Plan, fixed: Mapping[str, tuple[int, int]], off: set[str]) -> list[dict[str, tuple[int, int]]]:
-    """Where climbing begins: the plan as it is, and the pinned nodes alone."""
+    """Placements from which hill climbing starts: the plan as it is, and the pinned nodes alone."""
     as_it_is = {n: span for n, span in plan.placement.items() if n not in off} | dict(fixed)
     return [as_it_is, dict(fixed)]
 
 
 def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: float) -> dict[str, tuple[int, int]]:
-    """Move one node at a time to where the least served layers gain most, until no move helps."""
+    """Move one node at a time to where the layers with the least capacity gain most, until no move helps."""
     layers = problem.num_layers
     placement = dict(start)
     served = np.zeros(layers)
@@ -73,16 +100,16 @@ def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: f
     improved = True
     while improved and time.perf_counter() < deadline:
         improved = False
-        # First those that hold nothing, then all in turn: the order of the cluster decides, never chance.
+        # Nodes without layers come first, then all others in cluster order, so that the result is always the same.
         for name in sorted(free, key=lambda n: n in placement):
             spans, adds = options[problem.kind_of[name]]
             without = served.copy()
             if name in placement:
                 s, e = placement[name]
                 without[s:e] -= problem.throughput(name, e - s)
-            values = _worth(without + adds, scale)
+            values = _soft_minimum(without + adds, scale)
             index = int(np.argmax(values))
-            now = _worth(served[None, :], scale)[0]
+            now = _soft_minimum(served[None, :], scale)[0]
             if name not in placement or values[index] > now + 1e-9 * abs(now):
                 placement[name] = spans[index]
                 served = without + adds[index]
@@ -100,6 +127,6 @@ def _options(problem: Problem, name: str) -> tuple[list[tuple[int, int]], np.nda
     return spans, adds
 
 
-def _worth(served: np.ndarray, scale: float) -> np.ndarray:
-    """A soft minimum over layers, so that a move which helps one of several worst layers counts as progress."""
+def _soft_minimum(served: np.ndarray, scale: float) -> np.ndarray:
+    """A soft minimum over layers: a move that helps one of several worst layers raises it, the minimum it would not."""
     return -np.log(np.sum(np.exp(-30.0 * np.maximum(served, 0.0) / scale), axis=1))

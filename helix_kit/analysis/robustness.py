@@ -31,19 +31,50 @@ def robustness(
     measure: Literal["flow", "served"] = "flow",
     duration_s: float = 600.0,
 ) -> pd.DataFrame:
-    """The plan's flow, and that of heuristics, in worlds where each kind of machine is faster or slower than thought.
+    """Flows of a plan and of rival placements when machines are faster or slower than the profiles say.
 
-    In each sample the times of each kind are scaled by a factor drawn from [1 - error, 1 + error] (independently
-    by kind); all placements were made before with the profiles as given, and only their flow is computed anew.
-    With ``measure="served"`` they are simulated instead (offline, the published rules, `duration_s` seconds): requests
-    follow the flow as it was planned, since nobody knows that the profiles are off, and decode tokens/s are compared.
-    Left out are then heuristics that put more layers on a node than it has room for (separate pipelines may), which
-    could not be served.
+    In each sample the times of each kind of machine are multiplied by a factor drawn from [1 - error, 1 + error],
+    independently by kind. The placements were made before, with the profiles as given.
+
+    Parameters
+    ----------
+    plan
+        The plan to test.
+    error
+        Largest relative error of the times, above 0 and below 1.
+    samples
+        Number of draws.
+    seed
+        Seed of the draws.
+    against
+        Methods that make the rivals; one that has no plan here is left out.
+    measure
+        ``flow`` computes the maximum flow anew in each sample. ``served`` simulates instead (offline, the published
+        rules), and compares decode tokens/s. Requests then follow the flow as it was planned, since the scheduler does
+        not know that the profiles are wrong. Rivals that hold more layers on a node than fit, as separate pipelines
+        may, are left out then.
+    duration_s
+        Simulated seconds with ``measure="served"``.
 
     Returns
     -------
-    One row a placement (the plan first): method, as_planned_tokens_per_s, mean, p5 and worst flow over the samples (or
-    what is served) in tokens/s, and `beaten_by_plan_percent`, the share of samples in which the plan carries more.
+    pandas.DataFrame
+        One row a placement, the plan first: method, as_planned_tokens_per_s, the mean, p5 and worst tokens/s over the
+        samples, and beaten_by_plan_percent, the share of the samples in which the plan has more.
+
+    Raises
+    ------
+    InputError
+        For a wrong `error`, `samples` or `measure`.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> table = robustness(six, samples=2, against=["swarm"])
+    >>> table["method"].tolist(), bool((table["worst"] <= table["mean"]).all())
+    (['proportional', 'swarm'], True)
     """
     import pandas as pd
 
@@ -53,13 +84,13 @@ def robustness(
         raise InputError("expected at least 1", field="samples", value=samples)
     if measure not in ("flow", "served"):
         raise InputError("expected flow or served", field="measure", value=measure)
-    worth = _flow_in if measure == "flow" else partial(_served_in, duration_s=duration_s)
+    measured = _flow_in if measure == "flow" else partial(_served_in, duration_s=duration_s)
     rivals = [plan]
     for method in against:
         try:
             rivals.append(solve(plan.cluster, plan.model, method=method, profiles=plan.profiles, seed=plan.seed))
         except HelixKitError:
-            continue  # a heuristic that finds nothing here has nothing to be compared with
+            continue  # a method without a plan here is left out
         if measure == "served" and not plan.problem.holds(rivals[-1].placement):
             rivals.pop()
     rng = np.random.default_rng(seed)
@@ -67,12 +98,12 @@ def robustness(
     for row in flows:
         factors = {kind: float(rng.uniform(1 - error, 1 + error)) for kind in plan.profiles}
         world = Problem.of(plan.cluster, plan.model, scaled(plan.profiles, factors))
-        row[:] = [worth(world, rival) for rival in rivals]
+        row[:] = [measured(world, rival) for rival in rivals]
     return pd.DataFrame(
         {
             "method": [rival.method for rival in rivals],
             "as_planned_tokens_per_s": [
-                rival.flow_tokens_per_s if measure == "flow" else worth(plan.problem, rival) for rival in rivals
+                rival.flow_tokens_per_s if measure == "flow" else measured(plan.problem, rival) for rival in rivals
             ],
             "mean": flows.mean(axis=0),
             "p5": np.quantile(flows, 0.05, axis=0),
@@ -83,7 +114,7 @@ def robustness(
 
 
 def _flow_in(world: Problem, rival: Plan) -> float:
-    # Separate pipelines never exchange requests; all others may use every link that fits.
+    # Requests do not change between separate pipelines; in all other plans they may use every link.
     links = list(rival.flow_edges) if rival.method.startswith("separate") else None
     return world.max_flow(rival.placement, partial_inference=rival.partial_inference, links=links).tokens_per_s
 

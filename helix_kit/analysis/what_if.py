@@ -1,7 +1,7 @@
 """What a change of the cluster would bring: one more machine of a kind, a wider link, the loss of a machine.
 
-Every change is a new Cluster that is planned again from scratch; so the numbers are what you would get, not a
-linear guess from the present plan.
+Every change is a new cluster, which is planned from scratch. So the numbers are those of real plans, not a linear
+estimate from the present one.
 """
 
 from __future__ import annotations
@@ -20,25 +20,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int, int, str], None]
-"""Called with (done, of, name of the change)."""
+"""Called with (changes done, changes in all, name of the next change)."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A changed cluster: what was done to it, and what that costs more per hour (None: unknown)."""
+    """A changed cluster.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster
+    >>> smaller = Cluster.model_validate({"name": "five", "nodes": [{"gpu": "L4", "count": 5}]})
+    >>> Change("one L4 less", "lose", smaller, usd_per_hour=-0.7).kind
+    'lose'
+    """
 
     name: str
+    """What was done, as the tables say it."""
     kind: str
     """``add``, ``lose`` or ``widen``."""
     cluster: Cluster
+    """The cluster after the change."""
     usd_per_hour: float | None = None
+    """Additional cost in dollars per hour; None: not known."""
 
 
 def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0, lose: bool = True) -> list[Change]:
-    """The changes worth asking about.
+    """The changes that `what_if` tries by default.
 
     Parameters
     ----------
+    plan
+        The plan whose cluster is changed.
     add
         GPUs of the catalogue of which one machine is added in each region; None: the kinds that the cluster has,
         each in the regions where it has them.
@@ -46,6 +59,19 @@ def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0,
         Factor on the bandwidth of all links between regions (within, when there is one region).
     lose
         Whether to take away one machine of each kind in each region.
+
+    Returns
+    -------
+    list of Change
+        Machines added, links widened, machines lost, in this order.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> [change.name for change in changes(six)]
+    ['one more L4', 'links within the region 2x as wide', 'one L4 less']
     """
     cluster = plan.cluster
     found: list[Change] = []
@@ -85,23 +111,37 @@ def what_if(
     progress: Progress | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Plan each change anew and rank them by what they gain.
+    """Plan each changed cluster, and rank the changes by the tokens/s that they gain.
 
     Parameters
     ----------
+    plan
+        The plan to improve on.
     asked
-        None: `changes(plan)`.
+        The changes; None: `changes(plan)`.
     time_limit_s
-        Seconds of solving for each.
+        Seconds of solving for each change.
+    progress
+        Called with (changes done, changes in all, name of the next change).
     options
         Further options of `helix_kit.plan`; the method is the default one.
 
     Returns
     -------
-    One row a change, the best first: change, kind, flow_tokens_per_s, gain_tokens_per_s, gain_percent, gap (empty:
-    no plan exists), usd_per_hour (more per hour) and gain_per_usd (tokens/s for each dollar per hour; of a loss, what
-    is given up for each dollar saved). The gain is against a new plan of the unchanged cluster with the same options,
-    or `plan` itself if that is better.
+    pandas.DataFrame
+        One row a change, the largest gain first: change, kind, flow_tokens_per_s, gain_tokens_per_s, gain_percent, gap
+        (empty where no plan exists), usd_per_hour (additional cost) and gain_per_usd (tokens/s for each dollar per
+        hour; for a loss, the tokens/s given up for each dollar saved). The gain is against a new plan of the unchanged
+        cluster with the same options, or against `plan` where that is better.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> table = what_if(six, time_limit_s=2.0)
+    >>> table["kind"].tolist()[-1]
+    'lose'
     """
     import pandas as pd
 
@@ -135,7 +175,26 @@ def what_if(
 
 
 def losses(plan: Plan) -> pd.DataFrame:
-    """What is left of the flow when a machine fails and nothing is planned anew: one row a machine, the worst first."""
+    """The flow that is left when one machine fails and the placement stays as it is.
+
+    Parameters
+    ----------
+    plan
+        The plan whose machines fail, one at a time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a machine, the largest loss first: node, flow_tokens_per_s, loss_tokens_per_s and loss_percent.
+
+    Examples
+    --------
+    >>> from helix_kit import Cluster, Model, plan
+    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
+    >>> losses(six)["loss_percent"].tolist()[0]
+    100.0
+    """
     import pandas as pd
 
     rows = []

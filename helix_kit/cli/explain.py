@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 def explain_command(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
     what_if: Annotated[
-        bool, typer.Option("--what-if", help="Also plan anew with one machine more, one less, wider links; rank them.")
+        bool,
+        typer.Option("--what-if", help="Also plan with a machine more or less, or wider links; rank the gains."),
     ] = False,
-    losses: Annotated[bool, typer.Option("--losses", help="Also rank machines by what their loss would cost.")] = False,
+    losses: Annotated[
+        bool, typer.Option("--losses", help="Also rank machines by the flow lost when they fail.")
+    ] = False,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of solving for each change.")] = 10.0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -32,7 +35,7 @@ def explain_command(
     from helix_kit.placement.plan import Plan
 
     plan = Plan.load(plan_file)
-    words = analysis.explain(plan)
+    sentences = analysis.explain(plan)
     tables: dict[str, pd.DataFrame] = {}
     if what_if:
         with Status("Planning each change", as_json) as say:
@@ -43,9 +46,9 @@ def explain_command(
         tables["losses"] = analysis.losses(plan)
     if as_json:
         content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        typer.echo(json.dumps({"explanation": words.splitlines(), **content}))
+        typer.echo(json.dumps({"explanation": sentences.splitlines(), **content}))
         return
-    typer.echo(words)
+    typer.echo(sentences)
     for table in tables.values():
         brief = table.drop(columns=["kind", "gap", "gain_percent"], errors="ignore")
         first, *rest = (column.replace("_", " ") for column in brief.columns)

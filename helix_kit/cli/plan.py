@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_plan, write
+from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, help_of, print_plan, write
 from helix_kit.errors import InfeasibleError, InputError
+from helix_kit.placement.method import PlanOptions
+from helix_kit.search.options import ServedOptions
 
 PICTURES = (".png", ".pdf", ".svg")
-"""Kinds of picture, by the end of the file's name."""
+"""Endings of the names of picture files."""
+SERVED = "Objective served: "
 
 
 @app.command("plan")
@@ -29,46 +32,41 @@ def plan_command(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="served: tokens/s in the simulator, searched for until the time limit. flow: the paper's, proven in "
-            "seconds. Default: served; flow with a --method other than pattern."
+            help="served: the most tokens/s in the simulator, searched for until the time limit. flow: the "
+            "paper's maximum flow, proven in seconds. Default: served; with another --method than pattern, --from-plan or "
+            "--reach: flow."
         ),
     ] = None,
-    solver: Annotated[str, typer.Option(help="Solver of the mixed-integer programs: highs, glpk or gurobi.")] = "highs",
-    time_limit: Annotated[float, typer.Option(help="Seconds after which the best plan so far is returned.")] = 60.0,
-    partial_inference: Annotated[bool, typer.Option(help="Let requests enter a node's layers part-way.")] = True,
-    mode: Annotated[
-        Mode | None, typer.Option(help="Traffic that objective served is judged by. Default: offline.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Requests/s, for objective served with --mode online.")] = None,
+    solver: Annotated[str, typer.Option(help=help_of(PlanOptions, "solver"))] = "highs",
+    time_limit: Annotated[float, typer.Option(help=help_of(PlanOptions, "time_limit_s"))] = 60.0,
+    partial_inference: Annotated[bool, typer.Option(help=help_of(PlanOptions, "partial_inference"))] = True,
+    mode: Annotated[Mode | None, typer.Option(help=SERVED + help_of(ServedOptions, "mode"))] = None,
+    rate: Annotated[float | None, typer.Option(help=SERVED + help_of(ServedOptions, "rate_per_s"))] = None,
     latency_limit: Annotated[
-        float | None, typer.Option(help="Mean decode latency in s that objective served should keep.")
+        float | None, typer.Option(help=SERVED + help_of(ServedOptions, "latency_limit_s"))
     ] = None,
     prompt_latency_limit: Annotated[
-        float | None, typer.Option(help="Mean prompt latency in s that objective served should keep.")
+        float | None, typer.Option(help=SERVED + help_of(ServedOptions, "prompt_latency_limit_s"))
     ] = None,
     pareto_pick: Annotated[
         str | None,
-        typer.Option(
-            help="Plan of the Pareto front that objective served returns: throughput, prompt, decode, balanced."
-        ),
+        typer.Option(help=SERVED + help_of(ServedOptions, "pareto_pick")),
     ] = None,
-    execution: Annotated[
-        str | None, typer.Option(help="Rules that objective served is judged by: layerwise or range.")
-    ] = None,
-    max_stages: Annotated[int | None, typer.Option(min=1, help="Most nodes that a request may pass.")] = None,
+    execution: Annotated[str | None, typer.Option(help=SERVED + help_of(ServedOptions, "execution"))] = None,
+    max_stages: Annotated[int | None, typer.Option(min=1, help=help_of(PlanOptions, "max_stages"))] = None,
     pin: Annotated[
         list[str] | None, typer.Option(metavar="NODE=START:END", help="Layers a node must hold; may be repeated.")
     ] = None,
     from_plan: Annotated[
         Path | None,
-        typer.Option(metavar="PLAN", help="A plan.json in use, to change as little as pays (see --price-per-gb)."),
+        typer.Option(metavar="PLAN", help="A plan.json in use, changed only where that pays (see --price-per-gb)."),
     ] = None,
     price_per_gb: Annotated[
         float | None,
         typer.Option(
             metavar="X",
             help="With --from-plan: tokens/s of flow that a GB of weights must bring before a node loads it anew. "
-            "0: any gain pays; the higher, the less is moved.",
+            "0: any gain pays. A higher value moves fewer layers.",
         ),
     ] = None,
     reach: Annotated[
@@ -81,16 +79,14 @@ def plan_command(
     write_lp: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --method paper-milp: write the program as an LP file.")
     ] = None,
-    flow_split: Annotated[
-        str, typer.Option(help="Among the maximum flows: balanced over the nodes, or any.")
-    ] = "balanced",
-    profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles that go before ours.")] = None,
+    flow_split: Annotated[str, typer.Option(help=help_of(PlanOptions, "flow_split"))] = "balanced",
+    profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles to use in place of ours.")] = None,
     seed: SeedOption = 0,
     pareto_png: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw what the plans of the search serve, throughput against latency (objective served).",
+            help=SERVED + "draw throughput against latency of the plans that the search found.",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this JSON file.")] = None,
@@ -111,7 +107,7 @@ def plan_command(
         raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field="--pareto-png",
                          value=str(pareto_png))  # fmt: skip
     pins = parse_pins(pin or [])
-    # A method, a plan to change and a flow to reach are about flow; else users ask for the number that they will see.
+    # --method, --from-plan and --reach choose by flow. Otherwise the default is what a user will see served.
     about_flow = method != "pattern" or from_plan is not None or reach is not None
     objective = objective or ("flow" if about_flow else "served")
     if price_per_gb is not None and (from_plan is None or price_per_gb < 0):
@@ -119,12 +115,12 @@ def plan_command(
     if write_lp is not None and method != "paper-milp":
         raise InputError("expected only with --method paper-milp", field="--write-lp", value=str(write_lp))
     given = {
-        "mode": mode and mode.value, "rate": rate, "latency_limit_s": latency_limit,
+        "mode": mode and mode.value, "rate_per_s": rate, "latency_limit_s": latency_limit,
         "prompt_latency_limit_s": prompt_latency_limit, "pareto_pick": pareto_pick, "execution": execution,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if options and objective != "served":
-        names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in options)
+        names = ", ".join(f"--{name.removesuffix('_s').removesuffix('_per').replace('_', '-')}" for name in options)
         raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
     if pareto_png is not None and objective != "served":
         raise InputError("expected only with --objective served", field="--pareto-png", value=str(pareto_png))
@@ -203,7 +199,7 @@ def parse_pin(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def parse_pins(texts: list[str]) -> dict[str, tuple[int, int]]:
-    """Every ``NODE=START:END`` by node; a node holds one range, so two different ones contradict each other."""
+    """Node -> layer range for every ``NODE=START:END``; two different ranges for one node are an InfeasibleError."""
     pins: dict[str, tuple[int, int]] = {}
     for text in texts:
         node, span = parse_pin(text)
@@ -218,7 +214,7 @@ def parse_pins(texts: list[str]) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that the best plan so far is kept; the second interrupts as usual."""
+    """An event that the first Ctrl-C sets, so that the best plan so far is kept. A second Ctrl-C ends the program."""
     stop = threading.Event()
 
     def first(*_: object) -> None:

@@ -14,8 +14,8 @@ from rich.table import Table
 from helix_kit.cli.shared import JsonFlag, Status, app, write
 
 CLUSTER_HEAD = """\
-# Two of the machine that was measured: edit number, regions and links, and add other kinds.
-# The figures under gpus are what the measured times amount to; with --profiles DIR the times themselves count.
+# A cluster of two machines like the measured one. Edit the number, regions and links, and add other kinds.
+# The figures under gpus are estimated from the measured times; with --profiles DIR the times themselves are used.
 """
 
 

@@ -24,7 +24,7 @@ def reproduce_command(
     fast: Annotated[
         bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers, in figures/fast.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is already up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run experiments again that are up to date.")] = False,
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Draw the pictures again from the tables that are there; compute nothing.")
     ] = False,
@@ -39,7 +39,7 @@ def reproduce_command(
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Regenerate figures and tables; what is finished and up to date is not run again. Without names: list them."""
+    """Regenerate figures and tables, but for those that are up to date. Without names: list all experiments."""
     from helix_kit.experiments import experiments, run_all
     from helix_kit.experiments.machinery.files import FAST_FIGURES, FIGURES
 

@@ -31,12 +31,15 @@ def serve_command(
         str, typer.Option(help="On GPUs: sdpa (torch's own), flashinfer (an extra), or auto.")
     ] = "sdpa",
     devices: Annotated[
-        str, typer.Option(help="GPUs: those that the plan names (plan), whatever is there (any), or none (cpu).")
+        str,
+        typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu)."),
     ] = "plan",
     http: Annotated[
         int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OpenAI's HTTP API until Ctrl-C.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address of the HTTP API; loopback unless told.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address of the HTTP API; the default is this machine alone.")
+    ] = "127.0.0.1",
     api_key: Annotated[
         str | None, typer.Option(envvar="HELIX_KIT_API_KEY", help="Key that HTTP clients must send.")
     ] = None,

@@ -1,11 +1,13 @@
-"""What the commands share: the application, options, the progress line and the tables."""
+"""The parts that several commands use: the application, common options, the progress line and the tables."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +35,14 @@ LINE_EVERY_S = 10.0
 """Seconds between lines of progress where there is no terminal, such as in a log file."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same bytes out.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same output, byte for byte.")]
+
+
+def help_of(record: type, option: str) -> str:
+    """The text for ``--help`` that the docstring of an option record has under the option's name."""
+    lines = inspect.cleandoc(record.__doc__ or "").splitlines()
+    text = takewhile(lambda line: line.startswith("    "), lines[lines.index(option) + 1 :])
+    return " ".join(line.strip() for line in text).replace("``", "")
 
 
 class Mode(StrEnum):
@@ -44,7 +53,7 @@ class Mode(StrEnum):
 
 
 class Status:
-    """What long work is doing, on stderr: a spinner in a terminal, else a line now and then; silent with --json."""
+    """Progress of long work on stderr: a spinner on a terminal, else a line every ten seconds; with --json none."""
 
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
@@ -69,7 +78,10 @@ class Status:
 
 
 def check_writable(**outputs: Path | None) -> None:
-    """Raise InputError for a file that cannot be written, by its option: before long work, so that none is lost."""
+    """Raise InputError for an output file that cannot be written, named by its option.
+
+    Commands call this before long work, so that no result is lost.
+    """
     for option, path in outputs.items():
         if path is None:
             continue
@@ -90,7 +102,7 @@ def write(path: Path, text: str) -> None:
 
 
 def print_plan(plan: Plan, output: Path | None) -> None:
-    """A table of who holds what, then value, bound and provenance."""
+    """Print the layers of each node, then the plan's value and bound, and how it was made."""
     problem, flow = plan.problem, plan.max_flow
     cut = set(flow.min_cut)
     table = Table("Node", "Layers", "Flow tokens/s", "of capacity", title=f"{plan.model.name} on {plan.cluster.name}")
@@ -134,7 +146,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
 
 
 def print_run(summary: dict[str, Any], title: str) -> None:
-    """A table of latencies and the throughput of a simulated or real run."""
+    """Print the latencies and the throughput of a simulated or real run."""
     table = Table("", "average", "p5", "p25", "p50", "p75", "p95", title=title)
     for name, key in (("Prompt latency, s", "prompt_latency_s"), ("Decode latency, s", "decode_latency_s")):
         values = summary[key]

@@ -23,7 +23,7 @@ def simulate_command(
         str | None, typer.Option(help="Columns of another trace: arrival=NAME,input=NAME,output=NAME.")
     ] = None,
     time_unit: Annotated[str | None, typer.Option(help="Unit of the trace's times: s, ms, us or ns.")] = None,
-    workload: Annotated[str, typer.Option(help="Sampled workload, where there is no trace.")] = "azure-conversation",
+    workload: Annotated[str, typer.Option(help="Sampled workload, used without --trace.")] = "azure-conversation",
     mode: Annotated[Mode, typer.Option(help="Arrivals over time, or KV caches kept full.")] = Mode.ONLINE,
     policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
     rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 75 % of the plan's flow.")] = None,

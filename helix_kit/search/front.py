@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from helix_kit.placement.served import ServedRow
 from helix_kit.search.candidate import Candidate
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import ParetoPick
@@ -41,18 +42,18 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(front.values(), key=lambda c: (_point(c), key_of(c.placement)))[:MAX_ROWS]
 
 
-def rows_of(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The front as JSON data: what each plan serves, its stages, its flow and its placement."""
+def rows_of(candidates: Sequence[Candidate]) -> list[ServedRow]:
+    """The front as a plan's file lists it: what each candidate serves, its stages, its flow and its placement."""
     return [
-        {
-            "decode_tokens_per_s": c.measured.decode_tokens_per_s,
-            "prompt_latency_s": c.measured.prompt_latency_s,
-            "decode_latency_s": c.measured.decode_latency_s,
-            "stages": c.depth,
-            "flow_tokens_per_s": c.flow.tokens_per_s,
-            "ease": c.shares,
-            "placement": {n: list(span) for n, span in c.placement.items()},
-        }
+        ServedRow(
+            decode_tokens_per_s=c.measured.decode_tokens_per_s,
+            prompt_latency_s=c.measured.prompt_latency_s,
+            decode_latency_s=c.measured.decode_latency_s,
+            stages=c.depth,
+            flow_tokens_per_s=c.flow.tokens_per_s,
+            ease=c.shares,
+            placement=dict(c.placement),
+        )
         for c in pareto_front(candidates)
     ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.pattern.pins import check_pins
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.served import Served
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial
@@ -62,7 +62,7 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
     >>> problem = Problem.of(cluster, Model.preset("llama-30b"))
     >>> options = PlanOptions(time_limit_s=20.0)
     >>> plan = plan_served(problem, options, ServedOptions(max_simulations=2, window_s=20.0))  # doctest: +SKIP
-    >>> plan.served["decode_tokens_per_s"] > 0                                                 # doctest: +SKIP
+    >>> plan.served.decode_tokens_per_s > 0                                                    # doctest: +SKIP
     True
     """
     watch = watch or Watch(options.time_limit_s)
@@ -121,27 +121,27 @@ def _chosen(decision: Decision, pareto_pick: ParetoPick) -> Candidate:
     return front.pick(decision.measured, pareto_pick)
 
 
-def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan: Plan) -> dict[str, Any]:
-    """What the plan's JSON says about the search: the field `served`."""
+def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan: Plan) -> Served:
+    """What the plan says about the search."""
     trial = search.trial
-    return {
+    return Served(
         **chosen.measured.to_dict(),
-        "mode": trial.mode,
-        "execution": trial.execution,
-        "duration_s": trial.duration_s,
-        "warmup_s": trial.warmup_s,
-        "seeds": decision.seeds,
-        "simulations": search.simulations,
-        "compared": len(decision.measured) if decision.seeds != [trial.seed] else 0,
-        "stages": chosen.depth,
-        "max_flow_tokens_per_s": max_flow_plan.flow_tokens_per_s,
-        "max_flow_bound_tokens_per_s": max_flow_plan.bound_tokens_per_s,
-        "max_flow_gap": max_flow_plan.gap,
-        "max_flow_seconds": max_flow_plan.seconds,
-        "progress": search.history,
-        "pareto": front.rows_of(decision.measured),
-        "ease": chosen.shares,
-    }
+        mode=trial.mode,
+        execution=trial.execution,
+        duration_s=trial.duration_s,
+        warmup_s=trial.warmup_s,
+        seeds=tuple(decision.seeds),
+        simulations=search.simulations,
+        compared=len(decision.measured) if decision.seeds != [trial.seed] else 0,
+        stages=chosen.depth,
+        max_flow_tokens_per_s=max_flow_plan.flow_tokens_per_s,
+        max_flow_bound_tokens_per_s=max_flow_plan.bound_tokens_per_s,
+        max_flow_gap=max_flow_plan.gap,
+        max_flow_seconds=max_flow_plan.seconds,
+        progress=tuple(search.history),
+        pareto=tuple(front.rows_of(decision.measured)),
+        ease=chosen.shares,
+    )
 
 
 def _notes(chosen: Candidate) -> list[str]:

@@ -64,12 +64,12 @@ def test_a_full_link_is_named_with_its_bandwidth(thin_link):
 def test_layers_that_nobody_holds_and_dead_ends_are_named(overlapping_plan):
     problem = overlapping_plan.problem
     hole = Plan.from_placement(problem, {"V100-16G-0": (0, 10), "A10G-0": (11, 30)}, method="hand")
-    assert "Layer 10 is held by nobody." in explain(hole) and bottleneck(hole).nodes == ()
+    assert "Layer 10 is held by no machine." in explain(hole) and bottleneck(hole).nodes == ()
     whole_only = Plan.from_placement(
         problem, {"V100-16G-0": (0, 18), "A10G-0": (12, 30)}, method="hand", partial_inference=False
     )
     words = explain(whole_only)
-    assert "begin exactly where another ends" in words and "held by nobody" not in words
+    assert "begin exactly where another ends" in words and "held by no machine" not in words
 
 
 def test_idle_machines_are_named(overlapping_plan):

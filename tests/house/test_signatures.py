@@ -27,6 +27,7 @@ VERBS = {
     "simulator.api.simulate": "public verb",
     "runtime.serving.serve": "public verb",
     "runtime.engine.Engine.submit": "public verb: a prompt and the options of its answer",
+    "analysis.compare.compare": "public verb: takes keywords of `plan` and of `simulate`",
     "report.Run.__init__": "a record of what a run is made of",
 }
 """Functions that may take more parameters, with the reason."""

@@ -53,9 +53,9 @@ def test_layers_that_nobody_holds_are_named(editor):
     editor.set_range("T4-1", 0, 11)
     editor.set_range("A10G-0", 12, 30)
     assert "No machine holds layer 11." in editor.verdict.text
-    assert editor.plan.flow_tokens_per_s == 0 and "Layer 11 is held by nobody." in editor.why.text
+    assert editor.plan.flow_tokens_per_s == 0 and "Layer 11 is held by no machine." in editor.why.text
     editor.undo()
-    assert "held by nobody" not in editor.verdict.text
+    assert "held by no machine" not in editor.verdict.text
 
 
 def test_exceeded_memory_is_named_in_gb():

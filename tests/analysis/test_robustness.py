@@ -1,11 +1,11 @@
-"""Plans under wrong profiles, and models that do not fit."""
+"""Plans under wrong profiles."""
 
 from __future__ import annotations
 
 import pytest
 
-from helix_kit import Cluster, InfeasibleError, InputError, Model, Problem, plan
-from helix_kit.analysis import robustness, shortfall
+from helix_kit import Cluster, InputError, Model, Problem, plan
+from helix_kit.analysis import robustness
 from helix_kit.analysis.robustness import scaled
 from helix_kit.simulator import score
 
@@ -70,26 +70,3 @@ def test_served_measure_is_the_simulators(mixed_plan):
     assert own["as_planned_tokens_per_s"] == pytest.approx(own["mean"], rel=0.02)
     with pytest.raises(InputError, match="measure"):
         robustness(mixed_plan, measure="speed")
-
-
-def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
-    cluster = Cluster.model_validate({"name": "few", "nodes": [{"gpu": "T4", "count": 3}]})
-    model = Model.preset("llama2-70b")
-    found = shortfall(cluster, model)
-    each = found.by_kind["T4"][1]
-    assert found.layers_held == 3 * each < found.layers_needed == 80
-    gpu, count, _ = next(r for r in found.remedies if r[0] == "A100-40G")
-
-    def with_more(number: int) -> Cluster:
-        nodes = [{"gpu": "T4", "count": 3}] + ([{"gpu": gpu, "count": number}] if number else [])
-        return Cluster.model_validate({"name": "more", "nodes": nodes})
-
-    assert Problem.of(with_more(count), model)
-    with pytest.raises(InfeasibleError):
-        Problem.of(with_more(count - 1), model)
-    assert "Smallest change" in found.words and not any(r[0].startswith("CPU-") for r in found.remedies)
-
-
-def test_a_model_that_fits_lacks_nothing():
-    found = shortfall(Cluster.preset("single24"), Model.preset("llama2-70b"))
-    assert found.remedies == () and found.words.startswith("All 80 layers fit")

@@ -1,0 +1,26 @@
+"""Help texts come from the docstrings of the option records; outputs are checked before the work."""
+
+import pytest
+
+from helix_kit.cli.shared import check_writable, help_of
+from helix_kit.errors import InputError
+from helix_kit.search import ServedOptions
+
+
+def test_help_is_the_text_under_the_options_name():
+    assert help_of(ServedOptions, "rate_per_s") == "Requests/s, for mode online alone."
+    assert help_of(ServedOptions, "execution").startswith("Rules that plans are judged by: layerwise (as published)")
+
+
+def test_plan_help_shows_the_records_texts(helix_kit):
+    code, out, _ = helix_kit("plan", "--help")
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0 and "Objective served: Mean decode latency in s; a plan above it is marked down." in words
+
+
+def test_an_output_that_cannot_be_written_is_named_by_its_option(tmp_path):
+    with pytest.raises(InputError, match="folder"):
+        check_writable(write_lp=tmp_path)
+    with pytest.raises(InputError, match="--pareto-png"):
+        check_writable(pareto_png=tmp_path / "absent" / "x.png")
+    check_writable(output=tmp_path / "new.json", records=None)

@@ -1,0 +1,31 @@
+"""Models that do not fit: what is missing, and the smallest remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from helix_kit import Cluster, InfeasibleError, Model, Problem
+from helix_kit.placement.feasibility import shortfall
+
+
+def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
+    cluster = Cluster.model_validate({"name": "few", "nodes": [{"gpu": "T4", "count": 3}]})
+    model = Model.preset("llama2-70b")
+    found = shortfall(cluster, model)
+    each = found.by_kind["T4"][1]
+    assert found.layers_held == 3 * each < found.layers_needed == 80
+    gpu, count, _ = next(r for r in found.remedies if r[0] == "A100-40G")
+
+    def with_more(number: int) -> Cluster:
+        nodes = [{"gpu": "T4", "count": 3}] + ([{"gpu": gpu, "count": number}] if number else [])
+        return Cluster.model_validate({"name": "more", "nodes": nodes})
+
+    assert Problem.of(with_more(count), model)
+    with pytest.raises(InfeasibleError):
+        Problem.of(with_more(count - 1), model)
+    assert "Smallest change" in found.words and not any(r[0].startswith("CPU-") for r in found.remedies)
+
+
+def test_a_model_that_fits_lacks_nothing():
+    found = shortfall(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    assert found.remedies == () and found.words.startswith("All 80 layers fit")
