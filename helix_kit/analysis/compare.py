@@ -85,13 +85,13 @@ def compare(
     from helix_kit.simulator import simulate
 
     named = {"workload": workloads} if isinstance(workloads, Workload) else dict(workloads)
-    made = [(_name(p), _planned(p, cluster, model, time_limit_s, seed)) for p in plans]
-    if not made or not named or not policies:
+    planned = [(_name(p), _planned(p, cluster, model, time_limit_s, seed)) for p in plans]
+    if not planned or not named or not policies:
         raise InputError("expected at least one plan, one policy and one workload", where="compare")
-    labels = _unique([name for name, _ in made])
+    labels = _unique([name for name, _ in planned])
     rows: list[dict[str, Any]] = []
-    total = len(made) * len(policies) * len(named)
-    for label, (_, plan) in zip(labels, made, strict=True):
+    total = len(planned) * len(policies) * len(named)
+    for label, (_, plan) in zip(labels, planned, strict=True):
         for policy in policies:
             for what, workload in named.items():
                 if progress:

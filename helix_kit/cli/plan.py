@@ -33,8 +33,8 @@ def plan_command(
         str | None,
         typer.Option(
             help="served: the most tokens/s in the simulator, searched for until the time limit. flow: the "
-            "paper's maximum flow, proven in seconds. Default: served; with another --method than pattern, --from-plan or "
-            "--reach: flow."
+            "paper's maximum flow, proven in seconds. Default: served; flow with --from-plan, "
+            "--reach or a --method other than pattern."
         ),
     ] = None,
     solver: Annotated[str, typer.Option(help=help_of(PlanOptions, "solver"))] = "highs",

@@ -60,7 +60,7 @@ class Archive:
         return list(elites.values())
 
     def race_limits(self, duration_s: float) -> tuple[float, float] | None:
-        """Tokens/s after a quarter and half of the window below which a simulation is not worth going on with.
+        """Tokens/s after a quarter and half of the window below which a simulation ends early.
 
         All simulations see the same requests, so the same seconds are compared. A plan that is marked down for its
         latency counts here with its tokens/s marked down by the same factor. None while there are fewer than four
