@@ -1,14 +1,14 @@
 """The balanced maximum flow: of all maximum flows, the one that loads nodes most evenly.
 
-A maximum flow is seldom unique: where a stage has slack, one may run a replica at its limit and leave another
-idle, or share the work. Solvers return whichever they meet; in the simulator the shared one serves 11 to 22 % more
-on staged plans. Here the flow minimises
+A maximum flow is seldom unique. Where a stage has slack, one flow runs a node at its limit and leaves another idle,
+while another flow shares the work. Solvers return whichever they find first. In the simulator the shared one serves 11
+to 22 % more on staged plans. The balanced flow minimises
 
-    sum over nodes f_i^2 / (2 T_i)  +  a little of the same over links,
+    sum over nodes f_i^2 / (2 T_i)  +  a little of the same over links.
 
-which makes utilisations as equal as conservation allows, splits evenly over equal links, keeps to wide ones where
-nodes are no worse loaded for it, and is unique: the same on every machine. A small convex program, solved by an
-interior-point method on the node-split graph.
+This makes utilisations as equal as conservation allows, splits evenly over equal links, and prefers wide links where
+nodes are no worse loaded for it. The minimum is unique, so the flow is the same on every machine. It is a small convex
+program, solved by an interior-point method (Mehrotra 1992) on the network with split nodes.
 """
 
 from __future__ import annotations
@@ -25,20 +25,46 @@ from helix_kit.flow.maximum import Flow, max_flow
 from helix_kit.flow.network import MILLI, SINK, SOURCE
 
 LINK_WEIGHT = 1e-3
-"""Cost of link flow relative to node flow: enough to make it unique, too little to unbalance nodes."""
+"""Cost of link flow relative to node flow. It makes the flow unique, and is too small to unbalance nodes."""
 NARROW_WEIGHT = 0.003
-"""Cost of a link by what the flow would take of it. Without it, pipelines of equal cuts in different regions mix at
-every cut, and a prompt waits for a narrow link each time: the published pipelines of geo24 (30B) serve 168, not 218
-tokens/s."""
-ITERATIONS = 60
+"""Cost of a link by the share of it that the whole flow would take. Without this cost, pipelines in different regions
+with the same cuts mix at every cut, and a prompt waits for a narrow link each time: the published pipelines of geo24
+(30B) then serve 168 in place of 218 tokens/s."""
+MAX_ITERATIONS = 60
 TOLERANCE = 1e-7
 WIDENINGS = (1e-4, 1e-3, 1e-2, 0.1, np.inf)
-"""How far above the balanced flow, relative to F, whole-number capacities may lie when it is made exact."""
+"""To make the flow exact, links are narrowed to the balanced flow and this share of F more. The shares are tried in
+turn until the maximum flow fits."""
 Array = NDArray[np.float64]
 
 
 def balanced_flow(graph: nx.DiGraph, maximum: Flow | None = None) -> Flow:
-    """The balanced maximum flow of a graph from `build_flow_graph`, exact to the milli-token and conserved."""
+    """The balanced maximum flow, exact to the milli-token and conserved.
+
+    Parameters
+    ----------
+    graph
+        A network from `build_flow_graph`.
+    maximum
+        A maximum flow of it, if it is known already.
+
+    Returns
+    -------
+    Flow
+        In tokens/s, with the value, capacities and minimum cut of a maximum flow.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.flow.network import build_flow_graph
+    >>> from helix_kit.model import Model
+    >>> cluster = Cluster.model_validate({"name": "trio", "nodes": [{"gpu": "T4", "count": 3}]})
+    >>> spans = {"T4-0": (0, 40), "T4-1": (40, 80), "T4-2": (40, 80)}
+    >>> graph = build_flow_graph(cluster, Model.preset("llama2-70b"), spans, dict.fromkeys(spans, 10.0))
+    >>> flow = balanced_flow(graph)
+    >>> round(flow.through("T4-1"), 1), round(flow.through("T4-2"), 1)
+    (5.0, 5.0)
+    """
     maximum = maximum or max_flow(graph)
     if maximum.tokens_per_s <= 0:
         return maximum
@@ -58,7 +84,7 @@ def balanced_flow(graph: nx.DiGraph, maximum: Flow | None = None) -> Flow:
 
 def _balance(graph: nx.DiGraph, value: float) -> list[float]:
     """Balanced flow on each edge of `graph`, in its order, in tokens/s."""
-    # Edges on no path from source to sink carry nothing, and would make the system singular.
+    # Edges on no path from source to sink carry nothing and would make the linear system singular.
     alive = _between(graph)
     edges = [(a, b, d) for a, b, d in graph.edges(data=True) if a in alive and b in alive]
     index = {v: i for i, v in enumerate(v for v in graph.nodes if v in alive and v != SINK)}
@@ -77,6 +103,7 @@ def _balance(graph: nx.DiGraph, value: float) -> list[float]:
 
 
 def _between(graph: nx.DiGraph) -> set[object]:
+    """Vertices on a path from source to sink."""
     return (nx.descendants(graph, SOURCE) | {SOURCE}) & (nx.ancestors(graph, SINK) | {SINK})
 
 
@@ -88,7 +115,8 @@ def _interior_point(
     Vertices are numbered from 0; a head of -1 is the sink, whose balance follows from the others.
     """
     count, rows = len(weight), len(supply)
-    # The maximum flow has no slack on its cut: let the limits breathe a little, the caller makes it exact.
+    # On its minimum cut a maximum flow has no slack, which an interior point needs: limits are raised a little, and the
+    # caller makes the flow exact.
     upper = upper * (1 + 1e-6) + 1e-9
     inner = heads >= 0
 
@@ -107,7 +135,7 @@ def _interior_point(
     )
     x, y = upper / 2, np.zeros(rows)
     low, high = np.ones(count), np.ones(count)  # multipliers of x >= 0 and x <= upper
-    for _ in range(ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         gap = upper - x
         dual = weight * x - pull(y) - low + high
         primal = supply - balance(x)
@@ -120,7 +148,7 @@ def _interior_point(
         diagonal = np.bincount(tails, inverse, rows) + np.bincount(heads[inner], linked, rows)
         diagonal += 1e-14 * diagonal.max()
         values = np.concatenate([-linked, -linked, diagonal])
-        # Links are few beside pairs of vertices: with a thousand machines a dense matrix takes minutes.
+        # Few pairs of vertices have a link: a dense matrix takes minutes with a thousand nodes, a sparse one seconds.
         factor = splu(csc_array((values, places), shape=(rows, rows)), permc_spec="MMD_AT_PLUS_A")
 
         def step(
@@ -153,3 +181,6 @@ def _reach(value: Array, step: Array) -> float:
     """The largest share of `step`, at most 1, that keeps `value` positive."""
     falling = step < 0
     return min(1.0, float((-value[falling] / step[falling]).min())) if falling.any() else 1.0
+
+
+__all__ = ["balanced_flow"]
