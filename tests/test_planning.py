@@ -1,4 +1,4 @@
-"""Wrong options of `plan` are refused by name."""
+"""The verb `plan`: wrong options are refused by name, for each objective and method."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_wrong_options_name_the_field(options, field):
         ({"objective": "served", "degree": 4}, "unknown option of objective 'served'"),
     ],
 )
-def test_options_that_nobody_knows_are_refused(options, text):
+def test_unknown_options_are_refused(options, text):
     with pytest.raises(InputError) as error:
         hk.plan("single24", "llama2-70b", **options)
     assert text in str(error.value)
