@@ -181,7 +181,7 @@ class Engine:
             max_new_tokens,
             sampling,
             stop_ids=frozenset() if ignore_eos else self._eos_ids,
-            text=TextStream(self.codec, stops),
+            text=TextStream(self.codec, stops, ids),
             queue_timeout_s=queue_timeout_s,
         )
 

@@ -30,7 +30,7 @@ def test_record_and_completion(engine: Engine) -> None:
     answer = engine.generate("w5 w6 w7", max_new_tokens=6, ignore_eos=True)
     record = answer.record
     assert (answer.prompt_tokens, len(answer.token_ids), answer.finish_reason) == (3, 6, "length")
-    assert answer.text == engine.codec.decode(answer.token_ids)
+    assert "w5 w6 w7" + answer.text == engine.codec.decode([5, 6, 7, *answer.token_ids])
     assert record.outcome == "finished" and record.tokens_generated == 6
     times = [record.request.arrival_s, record.started_s, *record.token_times_s, record.finished_s]
     assert times == sorted(times)
