@@ -56,7 +56,23 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def bytes_per_s(gbps: float) -> float:
-    """Bytes/s of a bandwidth in gbps (10^9 bit/s), 8 bits a byte."""
+    """Bytes/s of a bandwidth in Gbit/s (10^9 bit/s).
+
+    Parameters
+    ----------
+    gbps
+        Bandwidth in Gbit/s.
+
+    Returns
+    -------
+    float
+        Bytes/s: 10^9 bit/s are 125 million bytes/s.
+
+    Examples
+    --------
+    >>> bytes_per_s(10)
+    1250000000.0
+    """
     return gbps * 1e9 / 8
 
 
@@ -470,6 +486,7 @@ __all__ = [
     "LinkException",
     "Network",
     "Node",
+    "bytes_per_s",
     "load_cluster",
     "preset_names",
 ]

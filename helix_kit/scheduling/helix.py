@@ -51,6 +51,7 @@ class Helix(Policy):
     """
 
     name = "helix"
+    topology: Topology
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ from helix_kit.workload.request import Request
 class HopByHop(Policy):
     """A policy that chooses one live link after another. Subclasses define `choose`."""
 
+    topology: Topology
+
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self._hops: dict[str, list[tuple[int, str]]] = {}

@@ -136,6 +136,8 @@ class Policy:
     """
 
     name = "policy"
+    topology: Topology | None = None
+    """The plan as the policy knows it; needed by policies that hand out `token_loads` or `hop_averages`."""
 
     def route(self, request: Request, view: View) -> Pipeline | None:
         """The pipeline of `request`, or None when it has to wait. Called once for each attempt."""
@@ -161,5 +163,13 @@ class Policy:
 
         If `on_token` of a policy only adds 1/flow to the load of each link of the request's pipeline, the policy may
         return its arrays: the simulator then adds in compiled code and does not call `on_token`.
+        """
+        return None
+
+    def hop_averages(self) -> tuple[np.ndarray, float] | None:
+        """(moving average of the hop time in s of each link in the topology's order, weight of a new time), or None.
+
+        A policy that only averages hop times in `on_hop_time` may hand out its array: the simulator then averages in
+        compiled code. It calls `on_hop_time` of no policy.
         """
         return None

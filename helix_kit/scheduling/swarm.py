@@ -12,8 +12,10 @@ from helix_kit.scheduling.hop_by_hop import HopByHop
 from helix_kit.scheduling.policy import Topology, View
 from helix_kit.workload.request import Request
 
-FIRST_GUESS_S = 0.05
+FIRST_HOP_TIME_S = 0.05
+"""Hop time that is assumed before the first measurement, as published."""
 SMOOTHING = 0.8
+"""Weight of the newest time in the moving average, as published."""
 
 
 class Swarm(HopByHop):
@@ -39,8 +41,8 @@ class Swarm(HopByHop):
     def __init__(self, topology: Topology) -> None:
         super().__init__(topology)
         count = len(topology.links)
-        self._average_s = np.full(count, FIRST_GUESS_S)
-        self._priority = np.full(count, FIRST_GUESS_S)
+        self._average_s = np.full(count, FIRST_HOP_TIME_S)
+        self._priority = np.full(count, FIRST_HOP_TIME_S)
         self._index = {edge: i for i, edge in enumerate(topology.links)}
 
     def choose(self, source: str, candidates: list[tuple[int, str]], request: Request, view: View) -> int:

@@ -8,35 +8,56 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from helix_kit.simulator.api import simulate
+    from helix_kit.simulator.engine import Engine, make_engine
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
-    from helix_kit.simulator.layerwise.driver import Feed
-    from helix_kit.simulator.ranged.driver import Options
+    from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
     from helix_kit.simulator.scoring import Score, score
 
-__all__ = ["Feed", "LinkDegrades", "NodeDies", "NodeSlows", "Options", "PlanSwap", "Score", "score", "simulate"]
+__all__ = [
+    "BatchingOptions",
+    "Engine",
+    "Feed",
+    "LinkDegrades",
+    "NodeDies",
+    "NodeSlows",
+    "PlanSwap",
+    "Score",
+    "SimulationOptions",
+    "make_engine",
+    "score",
+    "simulate",
+]
 
 _HOMES = {
-    "Feed": "helix_kit.simulator.layerwise.driver",
-    "LinkDegrades": "helix_kit.simulator.faults",
-    "NodeDies": "helix_kit.simulator.faults",
-    "NodeSlows": "helix_kit.simulator.faults",
-    "Options": "helix_kit.simulator.ranged.driver",
-    "PlanSwap": "helix_kit.simulator.faults",
-    "Score": "helix_kit.simulator.scoring",
-    "score": "helix_kit.simulator.scoring",
-    "simulate": "helix_kit.simulator.api",
+    "BatchingOptions": "options",
+    "Engine": "engine",
+    "Feed": "options",
+    "LinkDegrades": "faults",
+    "NodeDies": "faults",
+    "NodeSlows": "faults",
+    "PlanSwap": "faults",
+    "Score": "scoring",
+    "SimulationOptions": "options",
+    "make_engine": "engine",
+    "score": "scoring",
+    "simulate": "api",
 }
+"""Name -> module of this folder."""
 
 
 def __getattr__(name: str) -> Any:
     # numba is imported with the first simulation, not with the package.
+    if name == "Options":
+        warnings.warn("Options is now called BatchingOptions", DeprecationWarning, stacklevel=2)
+        name = "BatchingOptions"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

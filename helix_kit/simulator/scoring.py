@@ -22,9 +22,8 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
-from helix_kit.simulator.api import make_engine
-from helix_kit.simulator.layerwise.driver import Layerwise
-from helix_kit.simulator.ranged.driver import Serving
+from helix_kit.simulator.engine import Engine, make_engine
+from helix_kit.simulator.options import SimulationOptions
 from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
@@ -98,25 +97,26 @@ def score(
         return Score()
     if workload is None and mode == "online":
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
+    options = SimulationOptions(
+        mode=mode, policy=policy, execution=execution, duration_s=duration_s, warmup_s=warmup_s, seed=seed,
+        links=links, kv_capacity=kv_capacity,
+    )  # fmt: skip
     # No plan has served more tokens than its flow; many serve an eighth.
     likely = plan.flow_tokens_per_s / 8 * (warmup_s + duration_s) / TRACE_OUTPUT_TOKENS
     least = max(0, math.ceil(math.log2(likely / BACKLOG)))
     for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog)
-        engine = make_engine(
-            plan, requests, mode=mode, policy=policy, execution=execution, warmup_s=warmup_s, duration_s=duration_s,
-            seed=seed, links=links, kv_capacity=kv_capacity,
-        )  # fmt: skip
+        engine = make_engine(plan, requests, options)
         race = _Race(engine, warmup_s, duration_s, at_least)
         # Marks count from zero, so that windows of every length are looked at alike.
         with suppress(_BehindError):
             engine.run(warmup_s + duration_s, race, duration_s / 8)
         # A backlog that came to its end is none: again, with twice as many, unless all of them are turned away.
-        if workload is not None or not engine.all_let_in or len(engine.rejected) == backlog:
+        if workload is not None or not engine.all_admitted or len(engine.log.rejected) == backlog:
             break
     duration_s = race.window_s
     tokens = int(engine.clock[0]["tokens"])
-    request, time = engine.token_request[:tokens], engine.token_time[:tokens] - engine.start_s
+    request, time = engine.log.arrays.token_request[:tokens], engine.log.arrays.token_time[:tokens] - engine.start_s
     order = np.argsort(request, kind="stable")
     request, time = request[order], time[order]
     first = np.ones(tokens, dtype=bool)
@@ -144,7 +144,7 @@ class _Race:
     """Looks at a running engine at a quarter and at half of its window."""
 
     def __init__(
-        self, engine: Layerwise | Serving, warmup_s: float, duration_s: float, at_least: tuple[float, float] | None
+        self, engine: Engine, warmup_s: float, duration_s: float, at_least: tuple[float, float] | None
     ) -> None:
         self._engine, self._warmup_s = engine, warmup_s
         self._marks = [
@@ -158,7 +158,7 @@ class _Race:
         elapsed = now_s - self._warmup_s
         while self._marks and elapsed >= self._marks[0][0]:
             _, name, least = self._marks.pop(0)
-            times = self._engine.token_time[: self._engine.clock[0]["tokens"]]
+            times = self._engine.log.arrays.token_time[: self._engine.clock[0]["tokens"]]
             before = np.searchsorted(times, self._engine.start_s + now_s - elapsed / 2)
             self.rates[name] = float(len(times) - before) / (elapsed / 2)
             if self.rates[name] < least:

@@ -1,9 +1,9 @@
-"""From a plan to the arrays that the compiled engine runs over."""
+"""From a plan to the arrays that compiled code runs over."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,36 +15,46 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.simulator.events import EVENT, FIFO_ROOM
-from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, STARVED, filled
+from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, REQUEST, STARVED, Curves, filled
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
+from helix_kit.workload.request import Request
 
 PROMPT_TOKENS_A_REQUEST = 2048
 """Published batch limits count these for each prompt, and `ROUND_CONTEXT_TOKENS` for each decode, that a node may
 batch."""
 DISK_GB_PER_S = 1.0
-COPY_GB_PER_S = (4.0, 5.0)
+"""Speed at which a node reads its layers (published rule)."""
 
 
 @dataclass
 class Setup:
-    """A plan as arrays; `link_index` finds a link by its ends."""
+    """A plan as arrays; records are described in `helix_kit.simulator.state`."""
 
     plan: Plan
     names: list[str]
+    """Nodes, in the order of their numbers."""
     edges: list[Edge]
+    """Links by their ends, in the order of their numbers."""
     link_index: dict[Edge, int]
+    """Ends of a link -> its number."""
     nodes: np.ndarray
+    """`NODE` records: the nodes, then the coordinator's two endpoints."""
     links: np.ndarray
     queues: np.ndarray
+    """An empty queue for each layer of each node."""
     into: np.ndarray
     """Link numbers ordered by receiver; a node's are the `intos` from `first_into` on."""
-    curves: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-    """x and y of all curves end to end (y in s), then first point and number of points by (kind, phase)."""
+    curves: Curves
 
     @property
     def num_nodes(self) -> int:
         """Compute nodes, without the coordinator's two endpoints."""
         return len(self.names)
+
+    @property
+    def compute_nodes(self) -> np.ndarray:
+        """Records of the nodes, without the coordinator's two endpoints."""
+        return self.nodes[: self.num_nodes]
 
     @cached_property
     def number_of(self) -> dict[str, int]:
@@ -59,23 +69,17 @@ class Setup:
 
 def load_seconds(plan: Plan) -> float:
     """When the published simulator starts to serve: after the fullest node has read its layers from disk."""
-    most = max(end - start for start, end in plan.placement.values())
-    return math.ceil(most * plan.model.layer_gb / DISK_GB_PER_S) + 1.0
+    fullest = max(end - start for start, end in plan.placement.values())
+    return math.ceil(fullest * plan.model.layer_gb / DISK_GB_PER_S) + 1.0
 
 
-def build(
-    plan: Plan,
-    links: Iterable[Edge],
-    *,
-    kv_capacity: Mapping[str, int] | None = None,
-    nic_bytes_per_s: float | None = None,
-) -> Setup:
+def build_setup(plan: Plan, links: Iterable[Edge], *, kv_capacity: Mapping[str, int] | None = None) -> Setup:
     """The arrays for a plan and the links that may be used, in the order that decides ties."""
     names = list(plan.placement)
     ids = {name: i for i, name in enumerate(names)}
     n = len(names)
-    nic = nic_bytes_per_s or plan.cluster.network.nic_bytes_per_s
-    nodes = filled(NODE, n + 2, ("out_head", "out_tail", "new_head", "new_tail", "batch_head", "batch_tail"))
+    nic = plan.cluster.network.nic_bytes_per_s
+    nodes = filled(NODE, n + 2, ("out_head", "out_tail", "new_head", "batch_head", "batch_tail"))
     nodes["nic"], nodes["send_free"], nodes["receive_free"] = nic, nic, nic
     nodes["state"], nodes["alive"], nodes["slowdown"] = STARVED, 1, 1.0
     kind_of = plan.problem.kind_of
@@ -110,6 +114,29 @@ def build(
     )
 
 
+def longest_path(setup: Setup) -> int:
+    """The largest number of hops that a request can take.
+
+    Nodes are visited in the order of their last layers; each is one hop further than the furthest node before it.
+    """
+    ends = setup.nodes["start"] + setup.nodes["layers"]
+    n = setup.num_nodes
+    longest = np.zeros(n + 2, dtype=int)
+    order = [n, *sorted(range(n), key=lambda i: ends[i]), n + 1]
+    rank = {endpoint: r for r, endpoint in enumerate(order)}
+    for link in sorted(setup.links, key=lambda link: rank[link["source"]]):
+        longest[link["target"]] = max(longest[link["target"]], longest[link["source"]] + 1)
+    return int(longest[n + 1])
+
+
+def request_records(requests: Sequence[Request], chains: tuple[str, ...]) -> np.ndarray:
+    """A `REQUEST` record for each request, with its lengths."""
+    records = filled(REQUEST, len(requests), chains)
+    records["input"] = [r.input_tokens for r in requests]
+    records["output"] = [r.output_tokens for r in requests]
+    return records
+
+
 def _links(plan: Plan, wanted: list[Edge], ids: dict[str, int], nodes: np.ndarray) -> tuple[list[Edge], np.ndarray]:
     n = len(ids)
     by_source: dict[str, list[Edge]] = {}
@@ -141,25 +168,8 @@ def _round_off(bytes_per_s: float) -> float:
     return round(bytes_per_s, 3)
 
 
-def grant(setup: Setup) -> None:
-    """Give each link the bandwidth that Helix's scheduler grants (published rule).
-
-    It is the least of the link's bandwidth and its share, by bytes, of the sender's and of the receiver's card.
-    """
-    flow = setup.plan.flow_edges
-    weight = np.array([flow.get(e, 0.0) for e in setup.edges]) * setup.links["bytes_per_token"]
-    sent = np.bincount(setup.links["source"], weight, minlength=len(setup.nodes))
-    received = np.bincount(setup.links["target"], weight, minlength=len(setup.nodes))
-    for i, link in enumerate(setup.links):
-        if weight[i] > 0:
-            sender, receiver = setup.nodes[link["source"]], setup.nodes[link["target"]]
-            out_share = sender["nic"] * (weight[i] / sent[link["source"]])
-            in_share = receiver["nic"] * (weight[i] / received[link["target"]])
-            # A share of exactly one must not lose a byte to rounding.
-            link["granted"] = math.floor(min(link["bandwidth"], out_share, in_share) + 1e-6)
-
-
-def _curves(plan: Plan, kinds: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _curves(plan: Plan, kinds: list[str]) -> Curves:
+    """The step times of each kind of node, end to end."""
     x: list[float] = []
     y: list[float] = []
     first = np.zeros((len(kinds), 2), dtype=np.int64)
@@ -170,7 +180,7 @@ def _curves(plan: Plan, kinds: list[str]) -> tuple[np.ndarray, np.ndarray, np.nd
             first[i, phase], count[i, phase] = len(x), len(curve.x)
             x += curve.x
             y += [ms * 0.001 for ms in curve.y]
-    return np.array(x), np.array(y), first, count
+    return Curves(np.array(x), np.array(y), first, count)
 
 
 def new_clock() -> np.ndarray:

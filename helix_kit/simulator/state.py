@@ -1,15 +1,70 @@
-"""The simulation's state in flat record arrays, so that compiled code runs over it and Python can look at it.
+"""The simulation's state in flat record arrays: compiled code runs over them and Python can look at them.
 
-Endpoints are numbered: nodes 0..n-1 in plan order, then the coordinator's sending side n, and its receiving side
-n + 1. Lists (a layer's queue, a link's queue, a batch) are chains through the `next` fields, -1 at the end.
+Endpoints are numbered: nodes 0..n-1 in plan order, then the coordinator's sending side n, then its receiving side
+n + 1. Lists (a layer's queue, a link's queue, a batch) are chains through the `next` fields, which are -1 at the end.
+Times are in s, rates in bytes/s, and sizes in bytes, unless a field's name says otherwise.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+# The endpoint functions are compiled code: numba infers the types.
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba import njit
 
 NONE = -1
 BUSY, BLOCKED, STARVED = 0, 1, 2
+SENDING_SIDE, RECEIVING_SIDE = -2, -1
+"""Places of the coordinator's two endpoints, counted from the end of the node records."""
+
+
+@njit(cache=True, inline="always")
+def sending_side(nodes):
+    """Number of the coordinator's sending endpoint."""
+    return len(nodes) + SENDING_SIDE
+
+
+@njit(cache=True, inline="always")
+def receiving_side(nodes):
+    """Number of the coordinator's receiving endpoint."""
+    return len(nodes) + RECEIVING_SIDE
+
+
+class Curves(NamedTuple):
+    """Step times of all kinds of node, their points end to end."""
+
+    x: np.ndarray
+    """Tokens (prefill) or requests (decode)."""
+    y: np.ndarray
+    """Seconds for one layer."""
+    first: np.ndarray
+    """First point by (kind, phase), phase 0 for prefill and 1 for decode; shape (kinds, 2)."""
+    points: np.ndarray
+    """Number of points by (kind, phase); shape (kinds, 2)."""
+
+
+class LinkLoads(NamedTuple):
+    """The policy's count of decode tokens, kept in compiled code; all empty where the policy keeps none."""
+
+    load: np.ndarray
+    """Tokens / flow of each of the policy's links."""
+    flow: np.ndarray
+    """Tokens/s of each of the policy's links."""
+    of_link: np.ndarray
+    """Simulated link -> the policy's link, -1 where the policy does not know it."""
+
+
+class LogArrays(NamedTuple):
+    """What compiled code writes down: every token that came back, and every batch where batches are recorded."""
+
+    token_request: np.ndarray
+    """Request that the token belongs to; the clock's `tokens` says how many entries are filled."""
+    token_time: np.ndarray
+    batches: np.ndarray
+    """`BATCH` records; the clock's `batches` says how many are filled."""
+
 
 NODE = np.dtype(
     [
@@ -40,16 +95,15 @@ NODE = np.dtype(
         ("batch_decodes", "i8"),
         ("batch_start", "f8"),
         ("unread_tokens", "i8"),
-        # What waits to leave: all of it in order of arrival, and what the policy has not seen yet.
+        # Requests that wait to leave, in order of arrival; `new_head` is the first that the policy has not seen yet.
         ("out_head", "i8"),
         ("out_tail", "i8"),
         ("out_count", "i8"),
         ("out_prompts", "i8"),
         ("new_head", "i8"),
-        ("new_tail", "i8"),
         ("send_free", "f8"),
         ("receive_free", "f8"),
-        # Books.
+        # Statistics.
         ("kv_used", "i8"),
         ("kv_peak", "i8"),
         ("state", "i8"),
@@ -85,7 +139,7 @@ LINK = np.dtype(
         ("messages", "i8"),
     ]
 )
-QUERY = np.dtype(
+REQUEST = np.dtype(
     [
         ("input", "i8"),
         ("output", "i8"),
@@ -126,8 +180,8 @@ CLOCK = np.dtype(
         ("policy", "i8"),
         ("record_batches", "i8"),
         ("step_tokens", "i8"),
-        ("free_piece", "i8"),
-        ("free_pieces", "i8"),
+        ("free_chunk", "i8"),
+        ("free_chunks", "i8"),
         ("free_message", "i8"),
         ("free_messages", "i8"),
         ("stalled", "i8"),
@@ -135,12 +189,17 @@ CLOCK = np.dtype(
         ("last_draft", "i8"),
         ("finished", "i8"),
         ("continued", "i8"),
+        ("ask_tokens", "i8"),
+        ("smoothing", "f8"),
     ]
 )
-"""`copy_bytes`: copied between host and GPU for each token that a node has received since its last first-layer step."""
-PIECE = np.dtype(
+"""Time, counters and settings of a run, one record.
+
+`copy_bytes` are copied between host and GPU for each token that a node has received since its last first-layer step.
+`ask_tokens` says that the policy hears of each decode token; `smoothing` is the weight of a new hop time."""
+CHUNK = np.dtype(
     [
-        ("query", "i8"),
+        ("request", "i8"),
         ("epoch", "i8"),
         ("tokens", "i8"),
         ("decode", "i8"),
@@ -151,8 +210,9 @@ PIECE = np.dtype(
         ("next", "i8"),
     ]
 )
-"""A prefill chunk or a decode token on its way (range execution)."""
+"""A prefill chunk, or one decode token as a chunk of one, on its way (range execution)."""
 MESSAGE = np.dtype([("head", "i8"), ("link", "i8"), ("size", "f8"), ("next", "i8")])
+"""Chunks that travel over a link together (range execution)."""
 BATCH = np.dtype([("node", "i8"), ("start", "f8"), ("end", "f8"), ("prefill", "i8"), ("decodes", "i8")])
 
 

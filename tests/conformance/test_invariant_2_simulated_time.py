@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from simulated import cases
 
-from helix_kit.simulator import simulate
-from helix_kit.simulator.api import make_engine
+from helix_kit.simulator import SimulationOptions, make_engine, simulate
 
 
 @settings(max_examples=60)
@@ -15,15 +14,25 @@ from helix_kit.simulator.api import make_engine
 def test_tokens_batches_and_the_clock_move_forward(case):
     for execution in ("range", "layerwise"):
         engine = make_engine(
-            case.plan, case.workload, mode=case.mode, policy=case.policy, execution=execution, warmup_s=0.0,
-            duration_s=200.0, seed=case.seed, record_batches=True, faults=case.faults if execution == "range" else (),
-        )  # fmt: skip
+            case.plan,
+            case.workload,
+            SimulationOptions(
+                mode=case.mode,
+                policy=case.policy,
+                execution=execution,
+                warmup_s=0.0,
+                duration_s=200.0,
+                seed=case.seed,
+                record_batches=True,
+                faults=case.faults if execution == "range" else (),
+            ),
+        )
         seen = []
         engine.run(200.0, seen.append, 1.0)
         assert seen == sorted(seen)
-        times = engine.token_time[: engine.clock[0]["tokens"]]
+        times = engine.log.arrays.token_time[: engine.clock[0]["tokens"]]
         assert (np.diff(times) >= 0).all()
-        batches = engine.batches[: engine.clock[0]["batches"]]
+        batches = engine.log.arrays.batches[: engine.clock[0]["batches"]]
         assert (np.diff(batches["end"]) >= 0).all()
         for node in range(len(engine.setup.names)):
             own = batches[batches["node"] == node]

@@ -5,20 +5,29 @@ from __future__ import annotations
 from hypothesis import given, settings
 from simulated import cases
 
-from helix_kit.simulator.api import make_engine
+from helix_kit.simulator import SimulationOptions, make_engine
 
 
 @settings(max_examples=80)
 @given(cases())
 def test_pages_at_every_second(case):
     engine = make_engine(
-        case.plan, case.workload, mode=case.mode, policy=case.policy, execution="range", warmup_s=0.0, duration_s=300.0,
-        seed=case.seed, faults=case.faults,
-    )  # fmt: skip
+        case.plan,
+        case.workload,
+        SimulationOptions(
+            mode=case.mode,
+            policy=case.policy,
+            execution="range",
+            warmup_s=0.0,
+            duration_s=300.0,
+            seed=case.seed,
+            faults=case.faults,
+        ),
+    )
 
     def count(now_s):
         expected = dict.fromkeys(engine.setup.names, 0)
-        for at in engine._live:
+        for at in engine.live:
             request = case.workload[at]
             for stage in engine.pipelines[at]:
                 pages = -(-(request.input_tokens + request.output_tokens) // 16)
@@ -28,7 +37,7 @@ def test_pages_at_every_second(case):
 
     engine.run(300.0, count, 0.25)
     count(300.0)
-    if not engine._live:
+    if not engine.live:
         assert engine.kv.free == engine.kv.capacity
 
 
@@ -36,11 +45,14 @@ def test_pages_at_every_second(case):
 @given(cases(faults=False))
 def test_published_rules_leave_nothing_behind(case):
     engine = make_engine(
-        case.plan, case.workload, mode="online", policy=case.policy, execution="layerwise", warmup_s=0.0,
-        duration_s=3000.0, seed=case.seed,
-    )  # fmt: skip
+        case.plan,
+        case.workload,
+        SimulationOptions(
+            mode="online", policy=case.policy, execution="layerwise", warmup_s=0.0, duration_s=3000.0, seed=case.seed
+        ),
+    )
     engine.run(3000.0, lambda now_s: None, 1e9)
-    assert len(engine.finished) + len(engine.rejected) == len(case.workload)
+    assert len(engine.log.finished_s) + len(engine.log.rejected) == len(case.workload)
     assert (engine.setup.nodes["kv_used"] == 0).all()
-    if engine.finished:
+    if engine.log.finished_s:
         assert engine.setup.nodes["kv_peak"].max() > 0

@@ -6,8 +6,7 @@ import pytest
 
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
-from helix_kit.simulator import LinkDegrades, NodeDies, NodeSlows, PlanSwap, simulate
-from helix_kit.simulator.api import make_engine
+from helix_kit.simulator import LinkDegrades, NodeDies, NodeSlows, PlanSwap, SimulationOptions, make_engine, simulate
 from helix_kit.workload import Workload
 
 WORKLOAD = Workload.azure_conversation(rate_per_s=0.7, duration_s=120, seed=5)
@@ -46,10 +45,18 @@ def test_the_flow_after_a_loss_is_split_as_the_plans(plan):
     assert wanted["balanced"] != wanted["any"]
     for split, edges in wanted.items():
         engine = make_engine(
-            Plan.from_placement(plan.problem, plan.placement, method="hand", flow_split=split), WORKLOAD,
-            mode="online", policy="helix", execution="range", warmup_s=0.0, duration_s=5.0, seed=0,
-            faults=[NodeDies("A100-40G-1", at_s=1.0, detection_s=1.0)],
-        )  # fmt: skip
+            Plan.from_placement(plan.problem, plan.placement, method="hand", flow_split=split),
+            WORKLOAD,
+            SimulationOptions(
+                mode="online",
+                policy="helix",
+                execution="range",
+                warmup_s=0.0,
+                duration_s=5.0,
+                seed=0,
+                faults=[NodeDies("A100-40G-1", at_s=1.0, detection_s=1.0)],
+            ),
+        )
         engine.run(5.0, lambda now_s: None, 1.0)
         hops = engine.policy.topology.next_hops
         assert {(a, b): f for a, after in hops.items() for b, f in after} == edges

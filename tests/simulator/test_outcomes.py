@@ -8,8 +8,7 @@ import pytest
 
 from helix_kit.errors import InputError
 from helix_kit.scheduling import Policy, make_policy
-from helix_kit.simulator import Feed, Options, score, scoring, simulate
-from helix_kit.simulator.api import make_engine
+from helix_kit.simulator import BatchingOptions, Feed, SimulationOptions, make_engine, score, scoring, simulate
 from helix_kit.workload import Workload
 from helix_kit.workload.request import Request
 
@@ -133,7 +132,7 @@ def test_chunked_prefill_spares_decodes(plan):
     """The point of chunks: with whole prompts in one step, decode latency's tail is longer."""
     workload = Workload.azure_conversation(rate_per_s=1.5, duration_s=200, seed=2)
     chunked = simulate(plan, workload).summary()
-    whole = simulate(plan, workload, options=Options(step_tokens=4096, chunk_tokens=4096)).summary()
+    whole = simulate(plan, workload, options=BatchingOptions(step_tokens=4096, chunk_tokens=4096)).summary()
     assert chunked["decode_latency_s"]["p95"] < whole["decode_latency_s"]["p95"]
 
 
@@ -168,7 +167,7 @@ def test_offline_feeds(plan):
         peak = max(peak, level)
     assert peak <= 7
     assert fixed.summary()["in_flight"] <= 7
-    limited = simulate(plan, backlog, mode="offline", options=Options(max_in_flight=3), duration_s=100)
+    limited = simulate(plan, backlog, mode="offline", options=BatchingOptions(max_in_flight=3), duration_s=100)
     assert sum(r.started_s is not None and r.finished_s is None for r in limited.records) <= 3
 
 
@@ -208,11 +207,15 @@ def test_engines_say_when_nobody_waits(plan, execution):
     long = Workload.of([(0.0, 3000, 10**7)] * 3)
     for workload, said in ((Workload.offline(5, seed=0), True), (Workload.offline(4000, seed=0), False), (long, True)):
         engine = make_engine(
-            plan, workload, mode="offline", policy="helix", execution=execution, warmup_s=0.0, duration_s=30.0, seed=0
+            plan,
+            workload,
+            SimulationOptions(
+                mode="offline", policy="helix", execution=execution, warmup_s=0.0, duration_s=30.0, seed=0
+            ),
         )
         engine.run(30.0, lambda now_s: None, 10.0)
-        assert engine.all_let_in is said
-        waiting = len(workload) - len(engine.started.keys() | engine.rejected.keys())
+        assert engine.all_admitted is said
+        waiting = len(workload) - len(engine.log.started_s.keys() | engine.log.rejected.keys())
         assert (waiting == 0) is said
 
 

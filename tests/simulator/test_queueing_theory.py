@@ -7,11 +7,11 @@ import pytest
 from queue_servers import servers
 from scipy import stats
 
-from helix_kit.simulator import Options, simulate
+from helix_kit.simulator import BatchingOptions, simulate
 from helix_kit.workload import Workload
 
 REQUESTS, BATCHES = 60_000, 30
-ONE_AT_A_TIME = Options(step_tokens=1, chunk_tokens=10**9)
+ONE_AT_A_TIME = BatchingOptions(step_tokens=1, chunk_tokens=10**9)
 
 
 def sojourn_interval(plan, arrivals, tokens, execution):

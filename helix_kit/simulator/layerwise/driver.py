@@ -5,91 +5,109 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
-from helix_kit.report import Batch
-from helix_kit.scheduling import Helix, Policy
-from helix_kit.simulator import mersenne, setup
-from helix_kit.simulator.layerwise import network
-from helix_kit.simulator.layerwise import rules as layerwise
-from helix_kit.simulator.setup import Setup
-from helix_kit.simulator.state import BATCH, QUERY, filled
+from helix_kit.placement.plan import Plan
+from helix_kit.scheduling import Helix, Policy, make_policy
+from helix_kit.scheduling.policy import valid_links
+from helix_kit.scheduling.swarm import FIRST_HOP_TIME_S
+from helix_kit.simulator import mersenne
+from helix_kit.simulator.layerwise import network, published, rules
+from helix_kit.simulator.layerwise.state import State
+from helix_kit.simulator.link_loads import link_loads
+from helix_kit.simulator.log import KVSample, RunLog
+from helix_kit.simulator.options import Feed, SimulationOptions
+from helix_kit.simulator.setup import (
+    Setup,
+    build_setup,
+    load_seconds,
+    longest_path,
+    new_clock,
+    new_heap,
+    request_records,
+)
 from helix_kit.workload.request import Request
 
 FEED_GAP_S = 0.1
 HOP_BY_HOP = {"random": network.RANDOM, "shortest_queue": network.SHORTEST, "swarm": network.SWARM}
+"""Policies that choose the next link in compiled code when a request leaves a node."""
 
 
-@dataclass(frozen=True)
-class Feed:
-    """How offline requests are issued: `initial` ones 0.1 s apart, then more.
+def layerwise_engine(plan: Plan, workload: Sequence[Request], options: SimulationOptions) -> LayerwiseEngine:
+    """An engine under the published rules, ready to run."""
+    if options.faults:
+        raise InputError("faults need execution='range': the published rules have none", where="simulate")
+    name, links = options.policy_name, options.links
+    if links is None:
+        links = list(plan.flow_edges) if name in {"helix", "fixed"} else valid_links(plan)
+    setup = build_setup(plan, list(links), kv_capacity=options.kv_capacity)
+    constants: dict[str, Any] = {}
+    if options.is_published("helix"):
+        published.grant_bandwidth(setup)
+        constants = published.helix_options(setup, options)
+    policy: Policy | str = name
+    if not any(options.is_published(n) for n in HOP_BY_HOP):
+        policy = make_policy(options.policy, plan, seed=options.seed, kv_capacity=options.kv_capacity, **constants)
+    feed = None
+    if options.is_offline:
+        feed = options.feed or published.offline_feed(setup, name)
+    return LayerwiseEngine(setup, list(workload), policy, options, feed)
 
-    With a `kv_mark`, one more whenever a prompt or a request finishes and the expected KV use of the tightest layer
-    is at most the mark; without, one for each that finishes. `shared_draws`: the policy's generator also draws a
-    number below this for each request, as the published sampler of lengths does.
+
+class LayerwiseEngine:
+    """One simulation under the published rules; requests are known by their place in the workload.
+
+    `policy` is the name of a policy in `HOP_BY_HOP`, or a policy that gives each request a pipeline. With a `feed` all
+    requests wait and are issued by it.
     """
 
-    initial: int = 20
-    kv_mark: float | None = 0.8
-    shared_draws: int | None = None
-
-
-class Layerwise:
-    """One simulation under the published rules."""
+    kv_unit = "layer-tokens"
 
     def __init__(
         self,
-        made: Setup,
+        setup: Setup,
         requests: Sequence[Request],
         policy: Policy | str,
-        *,
+        options: SimulationOptions,
         feed: Feed | None,
-        start_s: float,
-        window: tuple[float, float],
-        seed: int,
-        record_batches: bool,
     ) -> None:
-        self.setup, self.requests, self.feed, self.start_s = made, requests, feed, start_s
+        self.setup, self.requests, self.feed = setup, requests, feed
         self.policy = policy if isinstance(policy, Policy) else None
-        self.rejected: dict[int, str] = {}
-        self.started: dict[int, float] = {}
-        self.restarts: dict[int, int] = {}
-        self.finished: dict[int, float] = {}
+        self.start_s = load_seconds(setup.plan)
+        self.log = RunLog.for_requests(len(requests), record_batches=options.record_batches)
         self._waiting: deque[int] = deque()
         self._issued = 0
-        self.kv_samples: list[tuple[float, list[str], np.ndarray]] = []
-        self.batches_before: list[Batch] = []
-        count = len(requests)
-        self.queries = filled(QUERY, count, ("next", "out_next", "out_previous"))
-        self.queries["input"] = [r.input_tokens for r in requests]
-        self.queries["output"] = [r.output_tokens for r in requests]
-        longest = longest_path(made)
-        self.routes = np.zeros((count, longest + 1), dtype=np.int32)
-        self.clock = setup.new_clock()
+        self._random = random.Random(options.seed)
+        self.clock = new_clock()
         clock = self.clock[0]
-        clock["window_start"], clock["window_end"] = (start_s + w for w in window)
-        clock["copy_bytes"] = made.plan.model.activation_bytes_per_token
-        clock["record_batches"] = record_batches
+        clock["window_start"], clock["window_end"] = (self.start_s + w for w in options.window_s)
+        clock["copy_bytes"] = setup.plan.model.activation_bytes_per_token
+        clock["record_batches"] = options.record_batches
         if self.policy is None:
             clock["policy"] = HOP_BY_HOP[str(policy)]
         else:
             clock["policy"] = network.GRANTED if isinstance(self.policy, Helix) else network.ROUTED
-        self._random = random.Random(seed)
-        self.state = (
-            made.nodes, made.links, self.queries, self.routes, made.queues, clock,
-            *setup.new_heap(count + len(made.nodes) + 16), np.zeros(mersenne.SIZE + 1, dtype=np.int64),
-            np.zeros(len(made.links) + 1, dtype=np.int64),
-        )  # fmt: skip
-        made.links["priority"] = made.links["average"] = 0.05
-        room = 1 << 14
-        self.token_request = np.zeros(room + count, dtype=np.int32)
-        self.token_time = np.zeros(room + count)
-        self.batches = np.zeros(room if record_batches else 2, dtype=BATCH)
-        self._loads = token_loads(self.policy, made)
+        setup.links["priority"] = setup.links["average"] = FIRST_HOP_TIME_S
+        heap, fifo = new_heap(len(requests) + len(setup.nodes) + 16)
+        self.state = State(
+            nodes=setup.nodes,
+            links=setup.links,
+            requests=request_records(requests, ("next", "out_next", "out_previous")),
+            routes=np.zeros((len(requests), longest_path(setup) + 1), dtype=np.int32),
+            queues=setup.queues,
+            clock=clock,
+            heap=heap,
+            fifo=fifo,
+            curves=setup.curves,
+            loads=link_loads(self.policy, setup),
+            log=self.log.arrays,
+            generator=np.zeros(mersenne.SIZE + 1, dtype=np.int64),
+            scratch=np.zeros(len(setup.links) + 1, dtype=np.int64),
+        )
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
@@ -99,15 +117,15 @@ class Layerwise:
                 self._issue(self.start_s + FEED_GAP_S * i)
         mark = self.start_s
         if self.policy is None:
-            self.state[8][:] = mersenne.state_of(self._random)
+            self.state.generator[:] = mersenne.state_of(self._random)
         while True:
             arrival = self._next_arrival() if self.feed is None else np.inf
             until = min(end, arrival, mark)
             self._advance(until)
             if until == mark and mark < end:
                 watch(mark - self.start_s)
-                used = self.setup.nodes["kv_used"][:-2].copy()
-                self.kv_samples.append((mark - self.start_s, self.setup.names, used))
+                used = self.setup.compute_nodes["kv_used"].copy()
+                self.log.kv_samples.append(KVSample(mark - self.start_s, self.setup.names, used))
                 mark += every_s
             elif until >= end:
                 break
@@ -121,24 +139,25 @@ class Layerwise:
         return self.start_s + self.requests[self._issued].arrival_s
 
     def _issue(self, time: float) -> None:
+        """Issue the next request of the workload, if there is one, at `time` on the engine's clock."""
         if self._issued >= len(self.requests):
             return
         if self.feed is not None and self.feed.shared_draws and self.policy is None:
             if self.clock[0]["events"] == 0:
                 self._random.randrange(self.feed.shared_draws)
             else:
-                mersenne.below(self.state[8], self.feed.shared_draws)
+                mersenne.below(self.state.generator, self.feed.shared_draws)
         at = self._issued
         self._issued += 1
-        self.started[at] = time - self.start_s
+        self.log.started_s[at] = time - self.start_s
         too_long = self._why_too_long(self.requests[at])
         if too_long:
-            self.rejected[at] = too_long
+            self.log.rejected[at] = too_long
             return
-        layerwise.announce(self.state, at, time)
+        rules.announce(self.state, at, time)
 
     def _why_too_long(self, request: Request) -> str | None:
-        nodes = self.setup.nodes[:-2]
+        nodes = self.setup.compute_nodes
         if request.input_tokens > nodes["prefill_tokens_max"].max():
             return "prompt longer than any node batches"
         if (request.input_tokens + request.output_tokens) > (nodes["kv_capacity"] // nodes["layers"]).max():
@@ -147,39 +166,40 @@ class Layerwise:
 
     def _advance(self, until: float) -> None:
         while True:
-            why, at = layerwise.advance(
-                self.state, self.setup.curves, self.token_request, self.token_time, self.batches, *self._loads, until
-            )
-            if why == layerwise.REACHED:
+            why, at = rules.advance(self.state, until)
+            if why == rules.REACHED:
                 return
-            if why == layerwise.ROUTE:
+            if why == rules.ROUTE:
                 self._route(at)
-            elif why == layerwise.FULL:
-                self._grow()
+            elif why == rules.FULL:
+                self.log.grow()
+                self.state = self.state._replace(log=self.log.arrays)
             else:
-                self._settle(at, why == layerwise.REQUEST_DONE)
+                self._settle(at, why == rules.REQUEST_DONE)
 
     def _route(self, at: int) -> None:
+        """Give a request a pipeline and send it out; without one it waits (online) or is dropped (offline)."""
         if self.policy is None:
-            layerwise.set_out(self.state, at)
+            rules.set_out(self.state, at)
             return
         pipeline = self.policy.route(self.requests[at], self)
         if pipeline is None:
             if self.feed is not None:
-                self.rejected[at] = "no route with room (offline requests are dropped, as published)"
+                self.log.rejected[at] = "no route with room (offline requests are dropped, as published)"
             else:
                 self._waiting.append(at)
             return
         self.policy.on_admitted(self.requests[at], pipeline)
         route = self.setup.route_of(pipeline)
-        self.routes[at, : len(route)] = route
-        self.queries[at]["hops"] = len(route)
-        layerwise.set_out(self.state, at)
+        self.state.routes[at, : len(route)] = route
+        self.state.requests[at]["hops"] = len(route)
+        rules.set_out(self.state, at)
 
-    def _settle(self, at: int, over: bool) -> None:
+    def _settle(self, at: int, is_finished: bool) -> None:
+        """A prompt or a whole request has come back: waiting requests are tried again, and the feed may issue one."""
         now = self.clock[0]["now"]
-        if over:
-            self.finished[at] = now - self.start_s
+        if is_finished:
+            self.log.finished_s[at] = now - self.start_s
             if self.policy is not None:
                 self.policy.on_finished(self.requests[at])
             while self._waiting:
@@ -192,20 +212,11 @@ class Layerwise:
         if self.feed is None:
             return
         if self.feed.kv_mark is None or not isinstance(self.policy, Helix):
-            more = over
+            issues_more = is_finished
         else:
-            more = self.policy.expected.bottleneck_use() <= self.feed.kv_mark
-        if more:
+            issues_more = self.policy.expected.bottleneck_use() <= self.feed.kv_mark
+        if issues_more:
             self._issue(now + FEED_GAP_S)
-
-    def _grow(self) -> None:
-        for name in ("token_request", "token_time"):
-            old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
-        if len(self.batches) > 2:
-            self.batches = np.concatenate([self.batches, np.zeros_like(self.batches)])
-
-    kv_unit = "layer-tokens"
 
     @property
     def issued(self) -> int:
@@ -213,13 +224,13 @@ class Layerwise:
         return self._issued
 
     @property
-    def all_let_in(self) -> bool:
-        """Whether every request of the workload was let in or turned away, so that none waits."""
+    def all_admitted(self) -> bool:
+        """Whether every request of the workload was admitted or rejected, so that none waits."""
         return self._issued == len(self.requests) and not self._waiting
 
     def arrived_s(self, at: int) -> float:
-        """When the request was issued: its arrival, or when the offline feed took it up."""
-        return self.started[at]
+        """When the request was issued: its arrival, or when the offline feed issued it."""
+        return self.log.started_s[at]
 
     def generated(self, tokens: int) -> int:
         """A published request takes its prompt and then as many decode steps as it has output tokens."""
@@ -227,12 +238,12 @@ class Layerwise:
 
     def notes(self) -> list[str]:
         """What a reader of the report should know."""
-        over = [n for i, n in enumerate(self.setup.names) if self._over(i)]
-        return (
-            [f"KV cache overflowed on {', '.join(over)} (the published simulator would have stopped)"] if over else []
-        )
+        overfull = [name for i, name in enumerate(self.setup.names) if self._is_overfull(i)]
+        if not overfull:
+            return []
+        return [f"KV cache overflowed on {', '.join(overfull)} (the published simulator would have stopped)"]
 
-    def _over(self, index: int) -> bool:
+    def _is_overfull(self, index: int) -> bool:
         node = self.setup.nodes[index]
         return bool(node["kv_peak"] > node["kv_capacity"])
 
@@ -255,10 +266,10 @@ class Layerwise:
         return bool(record["kv_used"] + tokens * num_layers <= record["kv_capacity"])
 
     def pipeline_of(self, at: int) -> Pipeline | None:
-        """The stages that a request was given, as far as they are known."""
+        """The stages that a request was given, None until its last one is known."""
         stages: list[Stage] = []
         done = 0
-        for link in self.routes[at, : self.queries[at]["hops"]]:
+        for link in self.state.routes[at, : self.state.requests[at]["hops"]]:
             target = self.setup.links[link]["target"]
             if target >= self.setup.num_nodes:
                 return tuple(stages)
@@ -269,39 +280,4 @@ class Layerwise:
         return None
 
 
-def finished_batches(engine: Any) -> list[Batch]:
-    """The batches recorded so far, for the report."""
-    names, start_s = engine.setup.names, engine.start_s
-    return [
-        Batch(
-            names[b["node"]],
-            float(b["start"]) - start_s,
-            float(b["end"]) - start_s,
-            int(b["prefill"]),
-            int(b["decodes"]),
-        )
-        for b in engine.batches[: engine.clock[0]["batches"]]
-    ]
-
-
-def longest_path(made: Setup) -> int:
-    """Most hops that a request can take: nodes in order of their last layer, each one more than what leads to it."""
-    ends = made.nodes["start"] + made.nodes["layers"]
-    n = made.num_nodes
-    longest = np.zeros(n + 2, dtype=int)
-    order = [n, *sorted(range(n), key=lambda i: ends[i]), n + 1]
-    rank = {endpoint: r for r, endpoint in enumerate(order)}
-    for link in sorted(made.links, key=lambda link: rank[link["source"]]):
-        longest[link["target"]] = max(longest[link["target"]], longest[link["source"]] + 1)
-    return int(longest[n + 1])
-
-
-def token_loads(policy: Policy | None, made: Setup, always: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The policy's loads and flows, and which of the policy's links each link is (-1: none of them)."""
-    given = policy.token_loads() if policy is not None else None
-    topology = getattr(policy, "topology", None)
-    if topology is None or (given is None and not always):
-        return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
-    index = {edge: i for i, edge in enumerate(topology.links)}
-    loads, flows = given or (np.zeros(0), np.zeros(0))
-    return loads, flows, np.array([index.get(edge, -1) for edge in made.edges], dtype=np.int64)
+__all__ = ["LayerwiseEngine", "layerwise_engine"]

@@ -1,6 +1,7 @@
-"""Messages of our runtime in compiled code: pieces of work bundled by next hop, one message at a time on a link.
+"""Messages of our runtime in compiled code: chunks bundled by next hop, one message at a time on a link.
 
-A piece is a prefill chunk or one decode token on its way along its request's pipeline.
+A chunk is a part of a prompt, or one decode token, on its way along its request's pipeline. In the functions `here` is
+the number of an endpoint, `index` that of a link, `number` that of a message and `at` that of a chunk.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -10,58 +11,59 @@ from __future__ import annotations
 from numba import njit
 
 from helix_kit.simulator import events
-from helix_kit.simulator.node import keep_books
+from helix_kit.simulator.node import account_time
+from helix_kit.simulator.state import receiving_side
 
 START_STEP, STEP_DONE, SENT, RECEIVED = range(4)
 """Kinds of events."""
-LEAST_SHARE = 0.1
+MIN_BANDWIDTH_SHARE = 0.1
 """A message waits rather than starting at less than this share of its link's bandwidth."""
-SINK_BYTES = 8
-"""What the last stage returns for each request: a token and its id."""
+TOKEN_MESSAGE_BYTES = 8
+"""The last stage returns this much for each request: a token and the request's number."""
 
 
 @njit(cache=True)
-def take_piece(pieces, clock):
-    """A free piece."""
-    at = clock.free_piece
-    clock.free_piece = pieces[at].next
-    clock.free_pieces -= 1
-    pieces[at].next = -1
+def take_chunk(chunks, clock):
+    """Number of a free chunk, which is then in use."""
+    at = clock.free_chunk
+    clock.free_chunk = chunks[at].next
+    clock.free_chunks -= 1
+    chunks[at].next = -1
     return at
 
 
 @njit(cache=True, inline="always")
-def drop_piece(pieces, clock, at):
-    """Return a piece to the free ones."""
-    pieces[at].next = clock.free_piece
-    clock.free_piece = at
-    clock.free_pieces += 1
+def drop_chunk(chunks, clock, at):
+    """Return a chunk to the free ones."""
+    chunks[at].next = clock.free_chunk
+    clock.free_chunk = at
+    clock.free_chunks += 1
 
 
 @njit(cache=True, inline="always")
-def append(box, pieces, at):
-    """Put a piece at the end of a chain (a record with head, tail and count)."""
-    pieces[at].next = -1
-    if box.count == 0:
-        box.head = at
+def append(inbox, chunks, at):
+    """Put a chunk at the end of a chain (a record with head, tail and count)."""
+    chunks[at].next = -1
+    if inbox.count == 0:
+        inbox.head = at
     else:
-        pieces[box.tail].next = at
-    box.tail = at
-    box.count += 1
+        chunks[inbox.tail].next = at
+    inbox.tail = at
+    inbox.count += 1
 
 
 @njit(cache=True, inline="always")
-def is_stale(pieces, queries, at):
-    """Whether the piece belongs to an earlier attempt of its request."""
-    return pieces[at].epoch != queries[pieces[at].query].epoch
+def is_stale(chunks, requests, at):
+    """Whether the chunk belongs to an earlier attempt of its request."""
+    return chunks[at].epoch != requests[chunks[at].request].epoch
 
 
 @njit(cache=True, inline="always")
 def post(state, index, at):
-    """Add a piece to the message that is being written for a link."""
-    links, pieces, clock = state[1], state[4], state[7]
+    """Add a chunk to the message that is being written for a link."""
+    links, chunks, clock = state.links, state.chunks, state.clock
     link = links[index]
-    pieces[at].next = -1
+    chunks[at].next = -1
     if link.draft_head < 0:
         link.draft_head = at
         link.draft_next = -1
@@ -71,20 +73,20 @@ def post(state, index, at):
             links[clock.last_draft].draft_next = index
         clock.last_draft = index
     else:
-        pieces[link.draft_tail].next = at
+        chunks[link.draft_tail].next = at
     link.draft_tail = at
 
 
 @njit(cache=True, inline="always")
-def mail(state, index):
-    """Close the message written for a link and hand it to the network."""
-    nodes, links, _, _, pieces, messages, _, clock = state[:8]
+def close_message(state, index):
+    """Close the message that is being written for a link and put it into the link's queue."""
+    nodes, links, chunks, messages, clock = state.nodes, state.links, state.chunks, state.messages, state.clock
     link = links[index]
-    bare = link.target == len(nodes) - 1
+    bare = link.target == receiving_side(nodes)
     size, at = 0.0, link.draft_head
     while at >= 0:
-        size += SINK_BYTES if bare else pieces[at].tokens * link.bytes_per_token
-        at = pieces[at].next
+        size += TOKEN_MESSAGE_BYTES if bare else chunks[at].tokens * link.bytes_per_token
+        at = chunks[at].next
     number = clock.free_message
     message = messages[number]
     clock.free_message = message.next
@@ -99,19 +101,19 @@ def mail(state, index):
     sender = nodes[link.source]
     sender.out_count += 1
     if not start_message(state, index) and sender.out_count == 1:
-        keep_books(sender, clock)
+        account_time(sender, clock)
 
 
 @njit(cache=True)
 def start_message(state, index):
     """Send the first message of a link's queue, if the link is idle and both network cards have room."""
-    nodes, links, _, _, pieces, messages, _, clock, heap = state[:9]
+    nodes, links, chunks, messages, clock = state.nodes, state.links, state.chunks, state.messages, state.clock
     link = links[index]
     if link.sending or link.head < 0:
         return False
     sender, receiver = nodes[link.source], nodes[link.target]
     rate = min(link.bandwidth, sender.send_free, receiver.receive_free)
-    if rate < LEAST_SHARE * link.bandwidth:
+    if rate < MIN_BANDWIDTH_SHARE * link.bandwidth:
         if not link.taken:
             link.taken = 1
             clock.stalled += 1
@@ -129,19 +131,19 @@ def start_message(state, index):
     receiver.receive_free -= rate
     sender.out_count -= 1
     if sender.out_count == 0:
-        keep_books(sender, clock)
+        account_time(sender, clock)
     at = message.head
     while at >= 0:
-        pieces[at].sent_at = clock.now
-        at = pieces[at].next
-    events.push(heap, state[10], clock, clock.now + message.size / rate, SENT, number)
+        chunks[at].sent_at = clock.now
+        at = chunks[at].next
+    events.push(state.heap, state.fifo, clock, clock.now + message.size / rate, SENT, number)
     return True
 
 
 @njit(cache=True, inline="always")
 def wake(state, sender, receiver):
-    """Network cards have room again: start what stalled at this sender or in front of this receiver."""
-    nodes, links, into = state[0], state[1], state[11]
+    """Two network cards have room again: start the messages that stalled at this sender or this receiver."""
+    nodes, links, into = state.nodes, state.links, state.into
     first = nodes[sender].first_link
     for index in range(first, first + nodes[sender].links):
         if links[index].taken:
@@ -154,9 +156,9 @@ def wake(state, sender, receiver):
 @njit(cache=True, inline="always")
 def sent(state, number):
     """The last byte of a message has left."""
-    nodes, links, _, _, _, messages, _, clock, heap = state[:9]
-    message = messages[number]
-    link = links[message.link]
+    nodes, clock = state.nodes, state.clock
+    message = state.messages[number]
+    link = state.links[message.link]
     link.sending = 0
     nodes[link.source].send_free += link.granted
     nodes[link.target].receive_free += link.granted
@@ -165,19 +167,19 @@ def sent(state, number):
         link.busy += end - begin
         link.bytes += link.granted * (end - begin)
         link.messages += 1
-    events.push(heap, state[10], clock, clock.now + link.latency, RECEIVED, number)
+    events.push(state.heap, state.fifo, clock, clock.now + link.latency, RECEIVED, number)
     start_message(state, message.link)
     if clock.stalled > 0:
         wake(state, link.source, link.target)
 
 
 @njit(cache=True)
-def mail_all(state):
-    """Close and send every message that is being written, in the order in which they were begun."""
-    links, clock = state[1], state[7]
+def close_all_messages(state):
+    """Close every message that is being written, in the order in which they were begun."""
+    links, clock = state.links, state.clock
     index = clock.drafts
     clock.drafts = -1
     while index >= 0:
         following = links[index].draft_next
-        mail(state, index)
+        close_message(state, index)
         index = following

@@ -1,8 +1,10 @@
-"""Our runtime's rules in compiled code: a step runs a whole layer range, prefill comes in chunks, messages in bundles.
+"""Our runtime's rules in compiled code: a step runs a node's whole layer range over prefill chunks and decode tokens.
 
-A piece is a prefill chunk or one decode token on its way along its request's pipeline. A step takes decodes first, then
-prefill chunks, within a budget of tokens and at most one piece of a request; pieces that enter in the middle of the
-node's range take part from their first layer on. What a step leaves for one next hop travels as one message.
+A step takes decodes first, then prefill chunks, within a budget of tokens and at most one chunk of a request. Chunks
+that enter in the middle of the node's range take part from their first layer on. The chunks of a step that have the
+same next hop travel as one message.
+
+In the functions `here` is the number of an endpoint, `number` that of a message or request and `at` that of a chunk.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -12,38 +14,39 @@ from __future__ import annotations
 from numba import njit
 
 from helix_kit.simulator import events
-from helix_kit.simulator.node import curve_at, end_step, keep_books
+from helix_kit.simulator.node import TO_GPU_BYTES_PER_S, TO_HOST_BYTES_PER_S, account_time, curve_at, end_step
 from helix_kit.simulator.ranged.messages import (
     SENT,
     START_STEP,
     STEP_DONE,
     append,
-    drop_piece,
+    close_all_messages,
+    drop_chunk,
     is_stale,
-    mail_all,
     post,
     sent,
-    take_piece,
+    take_chunk,
 )
+from helix_kit.simulator.state import receiving_side
 
 REACHED, DONE, TOKENS, FULL = range(4)
-"""Why `advance` returned; DONE and TOKENS come with chains of requests in `finished` and `continued`."""
+"""Why `advance` returned; DONE comes with requests in `finished`, TOKENS with requests in `continued`."""
 
 
 @njit(cache=True, inline="always")
 def choose_step(state, node, here):
-    """Move the pieces of the next step from the node's two queues to its batch."""
-    queries, pieces, boxes, clock = state[2], state[4], state[6], state[7]
+    """Move the chunks of the next step from the node's two queues to its batch."""
+    requests, chunks, inboxes, clock = state.requests, state.chunks, state.inboxes, state.clock
     node.step_id += 1
     node.batch_head, node.batch_tail, node.batch_prefill, node.batch_decodes = -1, -1, 0, 0
     budget = clock.step_tokens
     for phase in range(2):
-        box = boxes[2 * here + phase]
-        previous, at = -1, box.head
+        inbox = inboxes[2 * here + phase]
+        previous, at = -1, inbox.head
         while at >= 0 and budget > 0:
-            piece = pieces[at]
-            following = piece.next
-            stale = is_stale(pieces, queries, at)
+            chunk = chunks[at]
+            following = chunk.next
+            stale = is_stale(chunks, requests, at)
             takes = False
             if not stale:
                 if phase == 0:
@@ -51,68 +54,67 @@ def choose_step(state, node, here):
                     if not takes:
                         break
                 else:
-                    fits = piece.tokens <= budget or node.batch_head < 0
-                    takes = fits and queries[piece.query].step_id != node.step_id * len(boxes) + here
+                    fits = chunk.tokens <= budget or node.batch_head < 0
+                    takes = fits and requests[chunk.request].step_id != node.step_id * len(inboxes) + here
             if not stale and not takes:
                 previous = at
                 at = following
                 continue
             if previous < 0:
-                box.head = following
+                inbox.head = following
             else:
-                pieces[previous].next = following
-            if box.tail == at:
-                box.tail = previous
-            box.count -= 1
+                chunks[previous].next = following
+            if inbox.tail == at:
+                inbox.tail = previous
+            inbox.count -= 1
             if stale:
-                drop_piece(pieces, clock, at)
+                drop_chunk(chunks, clock, at)
             else:
-                queries[piece.query].step_id = node.step_id * len(boxes) + here
-                budget -= piece.tokens
+                requests[chunk.request].step_id = node.step_id * len(inboxes) + here
+                budget -= chunk.tokens
                 if phase == 0:
                     node.batch_decodes += 1
                 else:
-                    node.batch_prefill += piece.tokens
-                piece.next = -1
+                    node.batch_prefill += chunk.tokens
+                chunk.next = -1
                 if node.batch_head < 0:
                     node.batch_head = at
                 else:
-                    pieces[node.batch_tail].next = at
+                    chunks[node.batch_tail].next = at
                 node.batch_tail = at
             at = following
 
 
 @njit(cache=True, inline="always")
-def step_seconds(state, node, curves):
-    """Time of the batch: layer by layer, with the pieces that have entered by then."""
-    pieces, clock, entering = state[4], state[7], state[9]
+def step_seconds(state, node):
+    """Time of the batch: layer by layer, with the chunks that have entered by then."""
+    chunks, entering, curves = state.chunks, state.entering, state.curves
     for layer in range(node.layers):
         entering[layer, 0] = 0
         entering[layer, 1] = 0
     at = node.batch_head
     while at >= 0:
-        piece = pieces[at]
-        entering[piece.layer - node.start, piece.decode] += piece.tokens
-        at = piece.next
-    x, y, low, count = curves
-    c = node.curve
+        chunk = chunks[at]
+        entering[chunk.layer - node.start, chunk.decode] += chunk.tokens
+        at = chunk.next
+    kind = node.curve
     seconds, per_layer = 0.0, 0.0
     prefill, decodes = 0, 0
     for layer in range(node.layers):
         if entering[layer, 0] > 0 or entering[layer, 1] > 0:
             prefill += entering[layer, 0]
             decodes += entering[layer, 1]
-            per_layer = curve_at(x, y, low[c, 0], count[c, 0], float(prefill))
-            per_layer += curve_at(x, y, low[c, 1], count[c, 1], float(decodes))
+            per_layer = curve_at(curves.x, curves.y, curves.first[kind, 0], curves.points[kind, 0], float(prefill))
+            per_layer += curve_at(curves.x, curves.y, curves.first[kind, 1], curves.points[kind, 1], float(decodes))
         seconds += per_layer
-    copied = (prefill + decodes) * clock.copy_bytes
-    return (seconds + copied / 4e9 + copied / 5e9) * node.slowdown
+    copied = (prefill + decodes) * state.clock.copy_bytes
+    return (seconds + copied / TO_GPU_BYTES_PER_S + copied / TO_HOST_BYTES_PER_S) * node.slowdown
 
 
 @njit(cache=True, inline="always")
-def start_step(state, here, curves):
+def start_step(state, here):
     """Begin a step if the node is idle, alive and something waits."""
-    nodes, clock, heap = state[0], state[7], state[8]
+    nodes, clock = state.nodes, state.clock
     node = nodes[here]
     if node.running or not node.alive:
         return
@@ -121,159 +123,158 @@ def start_step(state, here, curves):
         return
     node.running = 1
     node.batch_start = clock.now
-    keep_books(node, clock)
-    end = clock.now + step_seconds(state, node, curves)
+    account_time(node, clock)
+    end = clock.now + step_seconds(state, node)
     code = node.step_id * len(nodes) + here
-    events.push(heap, state[10], clock, end, STEP_DONE, code)
+    events.push(state.heap, state.fifo, clock, end, STEP_DONE, code)
 
 
 @njit(cache=True, inline="always")
-def step_done(state, here, batches, averages, smoothing, load_of):
-    """End a step: pieces go on to their next hop, a message a hop."""
-    nodes, links, queries, routes, pieces, _, _, clock, heap = state[:9]
+def step_done(state, here):
+    """End a step: its chunks go on, one message for each next hop."""
+    nodes, links, requests, routes = state.nodes, state.links, state.requests, state.routes
+    chunks, clock, averages = state.chunks, state.clock, state.hop_averages
     node = nodes[here]
-    end_step(node, here, batches, clock)
+    end_step(node, here, state.log.batches, clock)
     at = node.batch_head
     node.batch_head = -1
     while at >= 0:
-        piece = pieces[at]
-        following = piece.next
-        if is_stale(pieces, queries, at):
-            drop_piece(pieces, clock, at)
+        chunk = chunks[at]
+        following = chunk.next
+        if is_stale(chunks, requests, at):
+            drop_chunk(chunks, clock, at)
         else:
             if len(averages) > 0:
-                came_by = load_of[routes[piece.query, piece.hop]]
+                came_by = state.loads.of_link[routes[chunk.request, chunk.hop]]
                 if came_by >= 0:
-                    spent = clock.now - piece.sent_at
-                    averages[came_by] = smoothing * spent + (1 - smoothing) * averages[came_by]
-            piece.hop += 1
-            piece.layer = node.start + node.layers
-            index = routes[piece.query, piece.hop]
-            if links[index].target == len(nodes) - 1 and not piece.last:
-                drop_piece(pieces, clock, at)
+                    spent = clock.now - chunk.sent_at
+                    averages[came_by] = clock.smoothing * spent + (1 - clock.smoothing) * averages[came_by]
+            chunk.hop += 1
+            chunk.layer = node.start + node.layers
+            index = routes[chunk.request, chunk.hop]
+            if links[index].target == receiving_side(nodes) and not chunk.last:
+                drop_chunk(chunks, clock, at)
             else:
                 post(state, index, at)
         at = following
-    mail_all(state)
-    events.push(heap, state[10], clock, clock.now, START_STEP, here)
+    close_all_messages(state)
+    events.push(state.heap, state.fifo, clock, clock.now, START_STEP, here)
 
 
 @njit(cache=True, inline="always")
-def received(state, number, token_request, token_time, finished, continued, loads, flows, load_of):
-    """A message arrives: at a node its pieces wait for the next step, at the coordinator its tokens are noted."""
-    nodes, links, queries, routes, pieces, messages, boxes, clock, heap = state[:9]
-    message = messages[number]
-    here = links[message.link].target
+def received(state, number):
+    """A message arrives: at a node its chunks wait for the next step, at the coordinator its tokens are noted."""
+    nodes, requests, routes, chunks, clock = state.nodes, state.requests, state.routes, state.chunks, state.clock
+    loads, log = state.loads, state.log
+    message = state.messages[number]
+    here = state.links[message.link].target
     at = message.head
     message.next = clock.free_message
     clock.free_message = number
     clock.free_messages += 1
-    at_coordinator = here == len(nodes) - 1
+    at_coordinator = here == receiving_side(nodes)
     while at >= 0:
-        piece = pieces[at]
-        following = piece.next
-        if is_stale(pieces, queries, at) or (not at_coordinator and not nodes[here].alive):
-            drop_piece(pieces, clock, at)
+        chunk = chunks[at]
+        following = chunk.next
+        if is_stale(chunks, requests, at) or (not at_coordinator and not nodes[here].alive):
+            drop_chunk(chunks, clock, at)
         elif not at_coordinator:
-            append(boxes[2 * here + (0 if piece.decode else 1)], pieces, at)
+            append(state.inboxes[2 * here + (0 if chunk.decode else 1)], chunks, at)
         else:
-            query = queries[piece.query]
-            query.done += 1
-            token_request[clock.tokens] = piece.query
-            token_time[clock.tokens] = clock.now
+            request = requests[chunk.request]
+            request.done += 1
+            log.token_request[clock.tokens] = chunk.request
+            log.token_time[clock.tokens] = clock.now
             clock.tokens += 1
-            if query.done >= query.output:
-                finished[clock.finished] = piece.query
+            if request.done >= request.output:
+                state.finished[clock.finished] = chunk.request
                 clock.finished += 1
-                drop_piece(pieces, clock, at)
+                drop_chunk(chunks, clock, at)
             else:
-                continued[clock.continued] = piece.query
+                state.continued[clock.continued] = chunk.request
                 clock.continued += 1
-                for hop in range(query.hops):
-                    if len(loads) > 0:
-                        link = load_of[routes[piece.query, hop]]
+                for hop in range(request.hops):
+                    if len(loads.load) > 0:
+                        link = loads.of_link[routes[chunk.request, hop]]
                         if link >= 0:
-                            loads[link] += 1.0 / flows[link]
-                piece.decode, piece.last, piece.tokens, piece.hop, piece.layer = 1, 1, 1, 0, 0
-                post(state, routes[piece.query, 0], at)
+                            loads.load[link] += 1.0 / loads.flow[link]
+                chunk.decode, chunk.last, chunk.tokens, chunk.hop, chunk.layer = 1, 1, 1, 0, 0
+                post(state, routes[chunk.request, 0], at)
         at = following
     if at_coordinator:
-        mail_all(state)
+        close_all_messages(state)
     else:
-        events.push(heap, state[10], clock, clock.now, START_STEP, here)
+        events.push(state.heap, state.fifo, clock, clock.now, START_STEP, here)
 
 
 @njit(cache=True)
 def launch(state, number, chunk_tokens):
     """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks."""
-    _, _, queries, routes, pieces, _, _, clock = state[:8]
-    query = queries[number]
-    left = query.input + query.done
+    routes, chunks, clock = state.routes, state.chunks, state.clock
+    request = state.requests[number]
+    left = request.input + request.done
     while left > 0:
-        at = take_piece(pieces, clock)
-        piece = pieces[at]
-        piece.query, piece.epoch, piece.tokens = number, query.epoch, min(chunk_tokens, left)
-        left -= piece.tokens
-        piece.decode, piece.last, piece.hop, piece.layer = 0, 1 if left == 0 else 0, 0, 0
+        at = take_chunk(chunks, clock)
+        chunk = chunks[at]
+        chunk.request, chunk.epoch, chunk.tokens = number, request.epoch, min(chunk_tokens, left)
+        left -= chunk.tokens
+        chunk.decode, chunk.last, chunk.hop, chunk.layer = 0, 1 if left == 0 else 0, 0, 0
         post(state, routes[number, 0], at)
-    mail_all(state)
+    close_all_messages(state)
 
 
 @njit(cache=True)
 def kill(state, here):
-    """A node is gone: what it ran and what waited there is lost."""
-    nodes, _, _, _, pieces, _, boxes, clock = state[:8]
-    node = nodes[here]
+    """A node is gone: the chunks that it ran and those that waited there are lost."""
+    chunks, clock = state.chunks, state.clock
+    node = state.nodes[here]
     node.alive, node.running = 0, 0
     node.step_id += 1
-    keep_books(node, clock)
+    account_time(node, clock)
     at = node.batch_head
     node.batch_head = -1
     while at >= 0:
-        following = pieces[at].next
-        drop_piece(pieces, clock, at)
+        following = chunks[at].next
+        drop_chunk(chunks, clock, at)
         at = following
     for phase in range(2):
-        box = boxes[2 * here + phase]
-        at = box.head
+        inbox = state.inboxes[2 * here + phase]
+        at = inbox.head
         while at >= 0:
-            following = pieces[at].next
-            drop_piece(pieces, clock, at)
+            following = chunks[at].next
+            drop_chunk(chunks, clock, at)
             at = following
-        box.head, box.tail, box.count = -1, -1, 0
+        inbox.head, inbox.tail, inbox.count = -1, -1, 0
 
 
 @njit(cache=True)
-def advance(
-    state, curves, token_request, token_time, batches, finished, continued, loads, flows, load_of, averages, smoothing,
-    ask_tokens, until,
-):  # fmt: skip
+def advance(state, until):
     """Handle every event before `until`; returns why it stopped."""
-    nodes, links, queries, clock, heap = state[0], state[1], state[2], state[7], state[8]
+    nodes, clock, heap, log = state.nodes, state.clock, state.heap, state.log
     clock.finished = clock.continued = 0
     while events.next_time(heap, clock) < until:
         if (
-            clock.tokens + len(queries) >= len(token_time)
-            or clock.batches + 1 >= len(batches)
-            or clock.free_messages < 2 * len(links)
+            clock.tokens + len(state.requests) >= len(log.token_time)
+            or clock.batches + 1 >= len(log.batches)
+            or clock.free_messages < 2 * len(state.links)
         ):
             return FULL
-        code = events.pop(heap, state[10], clock)
+        code = events.pop(heap, state.fifo, clock)
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_STEP:
-            start_step(state, argument, curves)
+            start_step(state, argument)
         elif kind == STEP_DONE:
             here = argument % len(nodes)
             if nodes[here].running and nodes[here].step_id == argument // len(nodes):
-                step_done(state, here, batches, averages, smoothing, load_of)
+                step_done(state, here)
         elif kind == SENT:
             sent(state, argument)
         else:
-            received(state, argument, token_request, token_time, finished, continued, loads, flows, load_of)
+            received(state, argument)
             if clock.finished > 0:
                 return DONE
-            if ask_tokens and clock.continued > 0:
+            if clock.ask_tokens and clock.continued > 0:
                 return TOKENS
             clock.continued = 0
     return REACHED

@@ -1,0 +1,31 @@
+"""State of a simulation under the published rules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from helix_kit.simulator.state import Curves, LinkLoads, LogArrays
+
+
+class State(NamedTuple):
+    """Everything that compiled code reads and writes; records are described in `helix_kit.simulator.state`."""
+
+    nodes: np.ndarray
+    links: np.ndarray
+    requests: np.ndarray
+    routes: np.ndarray
+    """Link numbers of each request's path, shape (requests, most hops + 1)."""
+    queues: np.ndarray
+    """One queue of requests for each layer of each node."""
+    clock: np.void
+    heap: np.ndarray
+    fifo: np.ndarray
+    curves: Curves
+    loads: LinkLoads
+    log: LogArrays
+    generator: np.ndarray
+    """State of the policy's random generator, see `helix_kit.simulator.mersenne`."""
+    scratch: np.ndarray
+    """Room for the link numbers that are shuffled."""
