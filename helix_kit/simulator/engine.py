@@ -74,10 +74,29 @@ class Engine(Protocol):
 def make_engine(plan: Plan, workload: Sequence[Request], options: SimulationOptions) -> Engine:
     """An engine that is ready to run, under the rules of `options.execution`.
 
+    Parameters
+    ----------
+    plan
+        The plan; it must carry flow.
+    workload
+        Requests in order of arrival.
+    options
+        How they are simulated.
+
+    Returns
+    -------
+    Engine
+        Not yet run: call its `run`.
+
     Raises
     ------
     InputError
         Links or faults that do not fit the plan, or an unknown policy.
+
+    Examples
+    --------
+    >>> engine = make_engine(plan, workload, SimulationOptions(duration_s=60.0))    # doctest: +SKIP
+    >>> engine.run(60.0, print, 1.0)                                                # doctest: +SKIP
     """
     options = options.with_window(workload)
     if options.execution == "range":

@@ -1,4 +1,4 @@
-"""A plan's worth in the simulator, for planners that ask often: no records, no samples, no report.
+"""Mean throughput and latencies of a plan in the simulator, for planners that ask often.
 
 >>> from helix_kit.simulator import score
 >>> score(plan).decode_tokens_per_s                             # doctest: +SKIP
@@ -35,9 +35,16 @@ CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 @dataclass(frozen=True)
 class Score:
-    """What a short simulation of a plan gives; all zero where the plan carries no flow."""
+    """What `score` measured; all zero where the plan carries no flow.
+
+    Examples
+    --------
+    >>> Score().to_dict()["window_s"]
+    0.0
+    """
 
     decode_tokens_per_s: float = 0.0
+    """Tokens/s after a request's first, within the window."""
     prompt_latency_s: float = 0.0
     """Mean seconds from a request's arrival to its first token."""
     decode_latency_s: float = 0.0
@@ -49,8 +56,9 @@ class Score:
     window_s: float = 0.0
     """Seconds over which the means are taken: `duration_s`, or less where the run was stopped early."""
     quarter_tokens_per_s: float = 0.0
+    """All tokens/s until about a quarter of the window, in the later half of that time."""
     half_tokens_per_s: float = 0.0
-    """All tokens that came back until a quarter (half) of the window, in the later half of that time."""
+    """All tokens/s until about half of the window, in the later half of that time."""
 
     def to_dict(self) -> dict[str, float]:
         """The fields by name, for JSON."""
@@ -80,15 +88,37 @@ def score(
     kv_capacity: Mapping[str, int] | None = None,
     at_least: tuple[float, float] | None = None,
 ) -> Score:
-    """decode_tokens_per_s, prompt_latency_s and decode_latency_s (means), prompts and decode steps counted.
+    """Simulate a plan only for its mean throughput and latencies: no records, samples or report.
 
-    `quarter_tokens_per_s` and `half_tokens_per_s` are all tokens that came back until about a quarter and half of the
-    window (looks are an eighth of it apart), in the later half of that time: a run begins with prompts, and says little
-    of what comes. With `at_least` a run that is below the first or second number ends there: its means are of the
-    `window_s` seconds that it lasted.
+    Parameters
+    ----------
+    plan
+        A plan, or (problem, placement, flow); flow None for the maximum flow.
+    workload
+        Requests; None (offline only): a backlog that does not end, with lengths as in the conversation trace.
+    execution, mode, policy, links, kv_capacity
+        As in `helix_kit.simulate`.
+    duration_s, warmup_s
+        Seconds that are measured, and seconds before.
+    seed
+        Seed of the policy, and of the backlog's lengths.
+    at_least
+        All tokens/s after a quarter and after half of the window, each counted over the later half of that time, since
+        a run begins with prompts. A run below the first or second number ends there.
 
-    `plan` may be (problem, placement, flow), flow None for the maximum flow. Without a workload a backlog with
-    lengths of the conversation trace is served (`seed`). All zero where the flow is.
+    Returns
+    -------
+    Score
+        Means over the `window_s` seconds that the run lasted; all zero where the plan carries no flow.
+
+    Raises
+    ------
+    InputError
+        Online mode without a workload.
+
+    Examples
+    --------
+    >>> score(plan, duration_s=60.0).decode_tokens_per_s            # doctest: +SKIP
     """
     if not isinstance(plan, Plan):
         problem, placement, flow = plan

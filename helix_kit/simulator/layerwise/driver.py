@@ -278,6 +278,3 @@ class LayerwiseEngine:
             stages.append(Stage(self.setup.names[target], done, end))
             done = end
         return None
-
-
-__all__ = ["LayerwiseEngine", "layerwise_engine"]

@@ -396,6 +396,3 @@ def _longest_context_tokens(setup: Setup, kv: PagedKV) -> int:
                 room = min(room, kv.capacity[name] // layers * kv.page_tokens)
             widest[name] = max(widest[name], room)
     return widest[COORDINATOR]
-
-
-__all__ = ["RangedEngine", "ranged_engine"]
