@@ -25,6 +25,7 @@ VERBS = {
     "planning.plan": "public verb",
     "placement.planner.plan_problem": "public verb: `plan` for a problem that is built already",
     "simulator.api.simulate": "public verb",
+    "simulator.scoring.score": "public, with the keywords of `simulate`",
     "runtime.serving.serve": "public verb",
     "runtime.engine.Engine.submit": "public verb: a prompt and the options of its answer",
     "analysis.compare.compare": "public verb: takes keywords of `plan` and of `simulate`",
