@@ -14,7 +14,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime import serve
 from helix_kit.runtime.weights.tiny import tiny_plan
 from helix_kit.scheduling import Topology
-from helix_kit.scheduling.swarm import FIRST_GUESS_S, Swarm
+from helix_kit.scheduling.swarm import FIRST_HOP_TIME_S, Swarm
 
 LAYER_MS = 20.0
 """Of one layer's decode: far above what a tiny model really takes."""
@@ -46,7 +46,7 @@ def test_swarm_hears_how_long_each_hop_takes(tiny_llama: Path) -> None:
     assert policy.heard[COORDINATOR, "a"] >= 0.9 * 4 * LAYER_MS / 1e3
     assert 0.9 * 2 * LAYER_MS / 1e3 <= policy.heard["a", "b"] < policy.heard[COORDINATOR, "a"]
     averages, _ = policy.hop_averages()
-    assert averages[0] > FIRST_GUESS_S  # four layers of 20 ms are more than was guessed
+    assert averages[0] > FIRST_HOP_TIME_S  # four layers of 20 ms are more than was guessed
     assert not any("hop" in name or name in ("a", COORDINATOR) for name in asdict(shown)), (
         "shown are the worker's own counters"
     )
