@@ -103,8 +103,8 @@ def plan(
     --------
     >>> from helix_kit.cluster import Cluster
     >>> from helix_kit.model import Model
-    >>> made = plan(Cluster.preset("single24"), Model.preset("llama2-70b"), time_limit_s=30)
-    >>> round(made.flow_tokens_per_s, 1), made.gap < 0.001
+    >>> result = plan(Cluster.preset("single24"), Model.preset("llama2-70b"), time_limit_s=30)
+    >>> round(result.flow_tokens_per_s, 1), result.gap < 0.001
     (2045.6, True)
     """
     if objective not in OBJECTIVES:
