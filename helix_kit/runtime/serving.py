@@ -137,6 +137,7 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
     checkpoint = Checkpoint(_weights_folder(plan, weights))
     if not options.emulated:
         checkpoint.check_matches(plan.model)
+    checkpoint.check_tensors()
     make_policy(options.policy, plan, seed=options.seed)  # refuses an unknown name before any process starts
     factory = WorkerFactory(plan, options, checkpoint.folder, checkpoint.config["model_type"])
     coordinator = Coordinator(plan, factory, options)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.model import Model
+from helix_kit.runtime.weights.expected_tensors import ROTARY_TABLE, check_names, expected_tensors
+from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,8 @@ FAMILIES = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
 _ROPE_TYPES = {"default", "linear", "llama3", "yarn"}
 """Rotary variants whose table depends on the position alone. The tables of the others (dynamic, longrope) depend on the
 longest sequence of the batch, so that one request would change another's tokens."""
+_DTYPES = ("F64", "F32", "BF16", "F16")
+"""Types of tensors whose numbers are the weights themselves; those of quantised checkpoints need scales."""
 
 
 class Checkpoint:
@@ -42,19 +46,7 @@ class Checkpoint:
 
     @cached_property
     def _files_by_tensor(self) -> dict[str, Path]:
-        index = self.folder / "model.safetensors.index.json"
-        if index.is_file():
-            return {name: self.folder / file for name, file in _files.read_json(index)["weight_map"].items()}
-        from safetensors import SafetensorError, safe_open
-
-        by_tensor = {}
-        for path in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safe_open(path, framework="numpy") as file:
-                    by_tensor.update(dict.fromkeys(file.keys(), path))
-            except SafetensorError as error:
-                raise InputError(f"not a safetensors file: {error}", where=path) from None
-        return by_tensor
+        return files_by_tensor(self.folder)
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -70,7 +62,7 @@ class Checkpoint:
     @property
     def ties_embeddings(self) -> bool:
         """Whether the output projection is the embedding table."""
-        return bool(self.config.get("tie_word_embeddings")) or "lm_head.weight" not in self._files_by_tensor
+        return bool(self.config.get("tie_word_embeddings"))
 
     def check_matches(self, model: Model) -> None:
         """Raise InputError when the weights are not those of `model` (layers, hidden size, heads)."""
@@ -83,6 +75,30 @@ class Checkpoint:
                     field=field,
                     value=getattr(found, field),
                 )
+
+    def check_tensors(self) -> None:
+        """Raise InputError unless the files hold the config's tensors: names, shapes, and numbers that are no codes.
+
+        Only the headers of the files are read.
+        """
+        model = Model.from_hf(self.folder)
+        expected = expected_tensors(self.config, model)
+        by_tensor = self._files_by_tensor
+        check_names(expected, set(by_tensor), self.folder)
+        headers = {path: read_header(path) for path in sorted(set(by_tensor.values()))}
+        for name, shape in expected.items():
+            path = by_tensor[name]
+            header = headers[path].get(name)
+            if header is None:
+                raise InputError(f"tensor {name!r} is missing: {INDEX} says that it is there", where=path)
+            if header.dtype not in _DTYPES:
+                numbers = f"tensor {name!r} holds {header.dtype}: expected one of {', '.join(_DTYPES)}"
+                raise InputError(f"{numbers}; quantised weights are not supported", where=path)
+            if header.shape != shape:
+                raise InputError(f"tensor {name!r} is {_by(header.shape)}: expected {_by(shape)}", where=path)
+            twice = next((other for other, held in headers.items() if other != path and name in held), None)
+            if twice is not None:
+                raise InputError(f"tensor {name!r} stands in {path.name} and in {twice.name}", where=self.folder)
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None, device: torch.device) -> dict[str, torch.Tensor]:
         """The tensors called `names`, as `dtype` (None: as they are stored). No other part of the files is read."""
@@ -104,8 +120,12 @@ class Checkpoint:
         """All tensors whose names begin with `prefix`, by the rest of their names."""
         names = [name for name in self._files_by_tensor if name.startswith(prefix)]
         # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
-        names = [name for name in names if not name.endswith("rotary_emb.inv_freq")]
+        names = [name for name in names if not name.endswith(ROTARY_TABLE)]
         return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
 
 
 def check_family(config: Any, where: object) -> None:
@@ -113,6 +133,15 @@ def check_family(config: Any, where: object) -> None:
     family = config.get("model_type") if isinstance(config, dict) else None
     if family not in FAMILIES:
         raise InputError(f"expected one of {', '.join(FAMILIES)}", where=where, field="model_type", value=family)
+    for kind in config.get("architectures") or ():
+        if "For" in kind and not kind.endswith("ForCausalLM"):
+            raise InputError("expected a causal language model", where=where, field="architectures", value=kind)
+    if config.get("is_causal") is False:
+        raise InputError("expected a causal language model", where=where, field="is_causal", value=False)
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        expected = "quantised weights are not supported"
+        raise InputError(expected, where=where, field="quantization_config", value=method)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in _ROPE_TYPES:

@@ -1,15 +1,21 @@
-"""Folders that are no checkpoints, and model families that are refused."""
+"""Folders that are no checkpoints, model families that are refused, and tensors that do not fit the config."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from helix_kit.errors import InputError
-from helix_kit.runtime.weights.checkpoint import Checkpoint, check_family
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from helix_kit.errors import InputError  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint, check_family  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
@@ -31,3 +37,124 @@ def test_rope_that_looks_at_the_whole_batch_is_refused() -> None:
     check_family({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}, "config.json")
     with pytest.raises(InputError, match="rope_type = 'longrope'"):
         check_family({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "config.json")
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], **sizes: Any) -> Path:
+    """A tiny checkpoint in `folder` after `change` of its tensors and its config."""
+    tiny_checkpoint(folder, num_hidden_layers=2, **sizes)
+    tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    change(tensors, config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def classify(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    del tensors["lm_head.weight"]
+    tensors["score.weight"] = torch.zeros(1, 64)
+
+
+def classify_by_name(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    classify(tensors, config)
+    config["architectures"] = ["LlamaForSequenceClassification"]
+
+
+def lose_head(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    del tensors["lm_head.weight"]
+
+
+def body_alone(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    del tensors["lm_head.weight"]
+    for name in list(tensors):
+        tensors[name.removeprefix("model.")] = tensors.pop(name)
+    config["architectures"] = ["LlamaModel"]
+
+
+def add_bias(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    tensors["model.layers.1.self_attn.q_proj.bias"] = torch.zeros(64)
+
+
+def announce_bias(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    config["attention_bias"] = True
+
+
+def shorten(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(95, 64)
+
+
+def cut_vocabulary(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    tensors["model.embed_tokens.weight"] = torch.zeros(250, 64)
+
+
+def to_fp8(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+
+
+def to_gptq(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    tensors["model.layers.0.mlp.up_proj.qweight"] = torch.zeros(8, 96, dtype=torch.int32)
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (classify, "'score.weight' is the head of a classifier"),
+        (classify_by_name, "architectures = 'LlamaForSequenceClassification': expected a causal language model"),
+        (lose_head, "'lm_head.weight' is missing: expected it, or tie_word_embeddings"),
+        (body_alone, "without the prefix 'model.'"),
+        (add_bias, "'model.layers.1.self_attn.q_proj.bias' is not part of the layer"),
+        (announce_bias, "'model.layers.0.self_attn.q_proj.bias' is missing, and 7 more"),
+        (shorten, "'model.layers.0.mlp.up_proj.weight' is 95 x 64: expected 96 x 64"),
+        (cut_vocabulary, "'model.embed_tokens.weight' is 250 x 64: expected 256 x 64"),
+        (to_fp8, "'model.layers.0.mlp.up_proj.weight' holds F8_E4M3: expected"),
+        (to_gptq, "quantization_config = 'gptq'"),
+    ],
+)
+def test_tensors_that_are_not_the_configs_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    folder = changed(tmp_path, change)
+    with pytest.raises(InputError, match=message) as caught:
+        Checkpoint(folder).check_tensors()
+    assert caught.value.exit_code == 2
+
+
+def test_tensors_that_do_no_harm_are_left_alone(tmp_path: Path) -> None:
+    def add(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+        tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(8)
+        tensors["model.layers.2.mlp.up_proj.weight"] = torch.zeros(4, 4)
+
+    Checkpoint(changed(tmp_path / "a", add)).check_tensors()
+    Checkpoint(changed(tmp_path / "b", lambda tensors, _: None, tie_word_embeddings=True)).check_tensors()
+
+
+def test_a_classifier_with_tied_embeddings_is_refused(tmp_path: Path) -> None:
+    def add(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+        tensors["score.weight"] = torch.zeros(1, 64)
+
+    with pytest.raises(InputError, match=r"'score.weight' is the head of a classifier"):
+        Checkpoint(changed(tmp_path, add, tie_word_embeddings=True)).check_tensors()
+
+
+def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path, num_hidden_layers=2)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+    index = {"weight_map": {name: file for file, half in halves.items() for name in half}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for file, half in halves.items():
+        save_file({name: tensors[name] for name in half}, tmp_path / file)
+    Checkpoint(tmp_path).check_tensors()
+    save_file({name: tensors[name] for name in names[8:]}, tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match=rf"'{names[8]}' stands in a.safetensors and in b.safetensors"):
+        Checkpoint(tmp_path).check_tensors()
+    save_file({name: tensors[name] for name in names[10:]}, tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match=rf"b.safetensors: tensor '{names[9]}' is missing"):
+        Checkpoint(tmp_path).check_tensors()
+
+
+def test_a_model_that_looks_both_ways_is_refused() -> None:
+    with pytest.raises(InputError, match="is_causal = False: expected a causal language model"):
+        check_family({"model_type": "qwen2", "is_causal": False}, "config.json")
