@@ -205,7 +205,9 @@ def measure(
     --------
     >>> result = measure("folder with weights", device="cuda:0", kind="L40S")     # doctest: +SKIP
     """
-    return _measure(Checkpoint(weights), kind, model, progress or _no_progress, MeasureOptions(**options))
+    checkpoint = Checkpoint(weights)
+    checkpoint.check_tensors()
+    return _measure(checkpoint, kind, model, progress or _no_progress, MeasureOptions(**options))
 
 
 def _no_progress(_what: str, _share: float) -> None:

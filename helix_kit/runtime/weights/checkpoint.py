@@ -6,6 +6,7 @@ whose code looks the same can give wrong results silently (Granite scales its re
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.model import Model
-from helix_kit.runtime.weights.expected_tensors import ROTARY_TABLE, check_names, expected_tensors
+from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ class Checkpoint:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError("expected a folder with config.json and *.safetensors", where=self.folder)
-        self.config = _files.read_json(self.folder / "config.json")
-        check_family(self.config, self.folder / "config.json")
+        config = self.folder / "config.json"
+        self.config = _files.read_json(config)
+        if config.read_bytes().startswith(codecs.BOM_UTF8):
+            # The workers read it with transformers, which takes the mark for a part of the text.
+            raise InputError("begins with a byte order mark: expected UTF-8 without one", where=config)
+        check_family(self.config, config)
         if not self._files_by_tensor:
             raise InputError("no *.safetensors file: expected weights in that format", where=self.folder)
 
@@ -61,8 +66,11 @@ class Checkpoint:
 
     @property
     def ties_embeddings(self) -> bool:
-        """Whether the output projection is the embedding table."""
-        return bool(self.config.get("tie_word_embeddings"))
+        """Whether the output projection is the embedding table.
+
+        An output projection that is stored wins over the config's word, as in transformers: the two may differ.
+        """
+        return bool(self.config.get("tie_word_embeddings")) and HEAD not in self._files_by_tensor
 
     def check_matches(self, model: Model) -> None:
         """Raise InputError when the weights are not those of `model` (layers, hidden size, heads)."""
@@ -82,7 +90,7 @@ class Checkpoint:
         Only the headers of the files are read.
         """
         model = Model.from_hf(self.folder)
-        expected = expected_tensors(self.config, model)
+        expected = expected_tensors(self.config, model, with_head=not self.ties_embeddings)
         by_tensor = self._files_by_tensor
         check_names(expected, set(by_tensor), self.folder)
         headers = {path: read_header(path) for path in sorted(set(by_tensor.values()))}

@@ -13,16 +13,21 @@ from helix_kit.errors import InputError
 from helix_kit.model import Model
 
 Shapes = dict[str, tuple[int, ...]]
+HEAD = "lm_head.weight"
+"""The output projection."""
 ROTARY_TABLE = "rotary_emb.inv_freq"
 """End of the names of tables that old checkpoints store and that transformers computes today."""
 
 
-def expected_tensors(config: Mapping[str, Any], model: Model) -> Shapes:
-    """Shape of each tensor: `model` has the sizes, `config` the family and its switches."""
+def expected_tensors(config: Mapping[str, Any], model: Model, *, with_head: bool) -> Shapes:
+    """Shape of each tensor, with the output projection or without it.
+
+    `model` has the sizes, `config` the family and its switches.
+    """
     hidden = model.hidden_size
     shapes: Shapes = {"model.embed_tokens.weight": (model.vocab_size, hidden), "model.norm.weight": (hidden,)}
-    if not config.get("tie_word_embeddings"):
-        shapes["lm_head.weight"] = (model.vocab_size, hidden)
+    if with_head:
+        shapes[HEAD] = (model.vocab_size, hidden)
     layer = _layer(config, model)
     for index in range(model.num_layers):
         shapes.update({f"model.layers.{index}.{name}": shape for name, shape in layer.items()})
@@ -70,7 +75,7 @@ def check_names(expected: Shapes, found: set[str], where: object) -> None:
     if missing:
         rest = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = ""
-        if missing == ["lm_head.weight"]:
+        if missing == [HEAD]:
             hint = ": expected it, or tie_word_embeddings in config.json"
         raise InputError(f"tensor {missing[0]!r} is missing{rest}{hint}", where=where)
     layers = {".".join(name.split(".")[:3]) + "." for name in expected if name.startswith("model.layers.")}

@@ -158,3 +158,10 @@ def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
 def test_a_model_that_looks_both_ways_is_refused() -> None:
     with pytest.raises(InputError, match="is_causal = False: expected a causal language model"):
         check_family({"model_type": "qwen2", "is_causal": False}, "config.json")
+
+
+def test_a_config_with_a_byte_order_mark_is_refused(tmp_path: Path) -> None:
+    config = tiny_checkpoint(tmp_path, num_hidden_layers=2) / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    with pytest.raises(InputError, match=r"config.json: begins with a byte order mark"):
+        Checkpoint(tmp_path)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
@@ -126,6 +127,18 @@ def test_families_with_tied_and_untied_embeddings(family: str, tied: bool, tmp_p
     folder = tiny_checkpoint(tmp_path / family, family, seed=4, **settings)
     checkpoint = Checkpoint(folder)
     assert checkpoint.ties_embeddings == tied
+    for ours, theirs in run_mixed(folder):
+        assert (ours - theirs).abs().max() <= TOLERANCE
+
+
+def test_a_stored_head_wins_over_a_config_that_ties_it(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, seed=4, tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = torch.randn(256, 64, generator=torch.Generator().manual_seed(1))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = Checkpoint(folder)
+    checkpoint.check_tensors()
+    assert not checkpoint.ties_embeddings
     for ours, theirs in run_mixed(folder):
         assert (ours - theirs).abs().max() <= TOLERANCE
 
