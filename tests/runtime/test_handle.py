@@ -46,6 +46,12 @@ class Letters:
     def decode(self, ids) -> str:
         return "".join(map(chr, ids))
 
+    def has_text(self, token_id: int) -> bool:
+        return True
+
+    def is_byte(self, token_id: int) -> bool:
+        return False
+
 
 def finished(token_ids: list[int]) -> tuple[RequestRecord, Completion]:
     record = RequestRecord(Request(0, 0.0, 1, len(token_ids)), outcome="finished")
