@@ -51,6 +51,26 @@ class EngineError(HelixKitError):
     """
 
 
+class ContextLengthError(InputError):
+    """Prompt and answer have more tokens together than the model's context.
+
+    Examples
+    --------
+    >>> error = ContextLengthError(limit=512, prompt_tokens=500, new_tokens=50)
+    >>> print(error)
+    max_new_tokens = 50: the model's maximum context length is 512 tokens, and the prompt has 500: expected at most 12
+    """
+
+    def __init__(self, *, limit: int, prompt_tokens: int, new_tokens: int) -> None:
+        self.limit, self.prompt_tokens = limit, prompt_tokens
+        super().__init__(
+            f"the model's maximum context length is {limit} tokens, and the prompt has {prompt_tokens}: expected at "
+            f"most {max(0, limit - prompt_tokens)}",
+            field="max_new_tokens",
+            value=new_tokens,
+        )
+
+
 class Engine:
     """A running plan; made by `serve`. Close it, or use it as a context manager.
 
@@ -161,17 +181,12 @@ class Engine:
         >>> for piece in handle:                                                         # doctest: +SKIP
         ...     print(piece.text, end="", flush=True)
         """
-        ids = self._prompt_ids(prompt)
+        ids = self.prompt_ids(prompt)
         if max_new_tokens < 1:
             raise InputError("expected at least 1", field="max_new_tokens", value=max_new_tokens)
         limit = self.max_context_tokens
         if len(ids) + max_new_tokens > limit:
-            raise InputError(
-                f"the model's context is {limit} tokens, and the prompt has {len(ids)}: expected at most "
-                f"{max(0, limit - len(ids))}",
-                field="max_new_tokens",
-                value=max_new_tokens,
-            )
+            raise ContextLengthError(limit=limit, prompt_tokens=len(ids), new_tokens=max_new_tokens)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         if not all(stops):
             raise InputError("expected strings that are not empty", field="stop", value=list(stops))
@@ -332,6 +347,13 @@ class Engine:
         """How many tokens prompt and answer may have together."""
         return int(self.checkpoint.config.get("max_position_embeddings") or 1 << 20)
 
+    def max_request_tokens(self) -> int:
+        """Tokens that prompt and answer of one request can have: the context, or fewer if KV pages limit it."""
+        if self.closed:
+            raise EngineError("the engine is closed")
+        limit = self.max_context_tokens
+        return int(self._coordinator.call(lambda: self._coordinator.requests.max_request_tokens(limit)))
+
     def replay(
         self,
         workload: Workload,
@@ -463,7 +485,10 @@ class Engine:
         self._coordinator.swap(plan, timeout_s)
         self.plan = plan
 
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; raises InputError for one that is empty, or that the model cannot read."""
+        if isinstance(prompt, str) and any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise InputError("expected text of whole characters; it has half a surrogate pair", field="prompt")
         ids = self.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise InputError("expected at least one token", field="prompt", value=prompt)

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, EngineError, RequestFailedError, serve  # noqa: E402
+from helix_kit.runtime.engine import ContextLengthError  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 
 
@@ -98,3 +99,27 @@ def test_closing_fails_what_is_unfinished(tiny_llama: Path) -> None:
     with pytest.raises(EngineError):
         engine.submit([5])
     assert set(threading.enumerate()) <= others
+
+
+def test_the_largest_request_is_that_of_the_context_or_of_the_kv_pages(engine: Engine, tiny_llama: Path) -> None:
+    assert engine.max_request_tokens() == engine.max_context_tokens == 512
+    plan = tiny_plan(tiny_llama, {"a": (0, 4), "b": (4, 6)})
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, kv_pages=23) as small:
+        limit = small.max_request_tokens()
+        assert len(small.generate([5], max_new_tokens=limit - 1, ignore_eos=True).token_ids) == limit - 1
+        with pytest.raises(RequestFailedError) as refused:
+            small.generate([5], max_new_tokens=limit)
+        assert refused.value.code == "too_large"
+    with pytest.raises(EngineError):
+        small.max_request_tokens()
+
+
+def test_half_a_character_is_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        engine.submit("w5 \ud83d")
+
+
+def test_a_request_over_the_context_says_what_is_left(engine: Engine) -> None:
+    with pytest.raises(ContextLengthError, match="expected at most 12") as refused:
+        engine.submit([5] * 500, max_new_tokens=13)
+    assert (refused.value.prompt_tokens, refused.value.limit) == (500, 512)

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 
 import helix_kit
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.runtime.api import errors
+from helix_kit.runtime.api.conversation import prompt_ids
+from helix_kit.runtime.api.fields import INVALID
 from helix_kit.runtime.api.guard import Guard
 from helix_kit.runtime.api.metrics import ApiMetrics
-from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
-from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.api.schema import ChatRequest, Common, CompletionRequest
+from helix_kit.runtime.engine import ContextLengthError, Engine, EngineError
 from helix_kit.runtime.handle import Completion, Handle, RequestFailedError
 
 DISCONNECT_POLL_S = 0.5
@@ -51,14 +52,12 @@ class Limits:
 
     body_bytes: int = 1 << 20
     """Largest body."""
-    new_tokens: int = 4096
-    """Most tokens of an answer."""
+    new_tokens: int | None = None
+    """Most tokens of an answer; None: the model's context alone limits it."""
     seconds: float = 600.0
     """Longest time from arrival to the last token."""
     default_new_tokens: int = 16
-    """Most tokens of a completion that does not say how many, as in OpenAI's API."""
-    default_chat_tokens: int = 512
-    """Most tokens of a chat answer that does not say how many."""
+    """Most tokens of a completion that does not say how many, as in OpenAI's API. A chat may take all that fit."""
 
 
 def create_app(
@@ -99,27 +98,14 @@ def create_app(
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue one or several prompts."""
         service.check_model(body.model)
-        wanted = service.new_tokens(body.max_tokens, limits.default_new_tokens)
-        handles = service.submit_all(
-            [
-                (prompt, {"max_new_tokens": wanted, **body.sampling(1.0, choice)})
-                for prompt in body.prompts
-                for choice in range(body.n or 1)
-            ]
-        )
+        handles = service.submit_all(body.prompts, body, "prompt", limits.default_new_tokens)
         return await service.answer(handles, request, _Shape("text_completion", name), body)
 
     @app.post("/v1/chat/completions", responses=RESPONSES)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The assistant's next message."""
         service.check_model(body.model)
-        ids = engine.chat_ids([message.plain() for message in body.messages])
-        left = max(1, engine.max_context_tokens - len(ids))
-        asked = body.max_completion_tokens or body.max_tokens
-        wanted = service.new_tokens(asked, min(limits.default_chat_tokens, left))
-        handles = service.submit_all(
-            [(ids, {"max_new_tokens": wanted, **body.sampling(1.0, choice)}) for choice in range(body.n or 1)]
-        )
+        handles = service.submit_all([prompt_ids(engine, body.messages)], body, "messages", None)
         return await service.answer(handles, request, _Shape("chat.completion", name), body)
 
     card = {"id": name, "object": "model", "created": created, "owned_by": "helix_kit"}
@@ -210,25 +196,44 @@ class _Service:
     def check_model(self, asked: str | None) -> None:
         """Answer 404 when another model is asked for than the one that is served."""
         if asked is not None and asked != self.name:
-            raise HTTPException(404, f"no model {asked!r}: this engine serves {self.name!r}")
+            message = f"no model {asked!r}: this engine serves {self.name!r}"
+            raise errors.RefusedError(message, status=404, code="model_not_found", param="model")
 
-    def new_tokens(self, asked: int | None, default: int) -> int:
-        """How many tokens to generate at most. Answers 400 when more are asked for than the limit."""
-        if asked is not None and asked > self.limits.new_tokens:
-            raise InputError(f"expected at most {self.limits.new_tokens}", field="max_tokens", value=asked)
-        return asked or min(default, self.limits.new_tokens)
+    def submit_all(
+        self, prompts: Sequence[str | list[int]], body: Common, prompt_field: str, default_tokens: int | None
+    ) -> list[Handle]:
+        """Submit all choices of all prompts; when one is refused, cancel the others.
 
-    def submit_all(self, work: list[tuple[Any, dict[str, Any]]]) -> list[Handle]:
-        """Submit all prompts, each with its options; when one is refused, cancel the others."""
+        `default_tokens` limits an answer whose request does not say how many tokens it may have; None: all that fit.
+        """
+        limit_field, asked = body.asked_tokens
+        limit = self.limits.new_tokens
+        if asked is not None and limit is not None and asked > limit:
+            message = f"{limit_field} = {asked}: expected at most {limit}"
+            raise errors.RefusedError(message, code=INVALID, param=limit_field)
         handles: list[Handle] = []
         try:
-            for prompt, options in work:
-                handles.append(self.engine.submit(prompt, queue_timeout_s=self.limits.seconds, **options))
-        except HelixKitError:
+            for prompt in prompts:
+                ids = self.engine.prompt_ids(prompt)
+                wanted = asked or self._tokens_that_fit(len(ids), default_tokens)
+                for choice in range(body.n or 1):
+                    options = {**body.sampling(1.0, choice), "queue_timeout_s": self.limits.seconds}
+                    handles.append(self.engine.submit(ids, max_new_tokens=wanted, **options))
+        except HelixKitError as error:
             for handle in handles:
                 handle.cancel()
+            if isinstance(error, ContextLengthError):
+                field = prompt_field if error.prompt_tokens >= error.limit else limit_field
+                raise errors.RefusedError(str(error), code=errors.CONTEXT_EXCEEDED, param=field) from None
+            if isinstance(error, InputError) and error.field == "prompt":
+                raise errors.RefusedError(str(error), code=INVALID, param=prompt_field) from None
             raise
         return handles
+
+    def _tokens_that_fit(self, prompt_tokens: int, default: int | None) -> int:
+        """How many tokens an answer may have that was not limited by the request."""
+        fit = self.engine.max_request_tokens() - prompt_tokens
+        return max(1, min([fit, *(n for n in (default, self.limits.new_tokens) if n is not None)]))
 
     async def answer(self, handles: list[Handle], request: Request, shape: _Shape, body: Any) -> Response:
         """The response, whole or as a stream; the requests are cancelled when the client no longer waits."""
@@ -249,7 +254,7 @@ class _Service:
             for handle in handles:
                 handle.cancel()
             raise
-        wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        wants_usage = bool(body.stream_options and body.stream_options.include_usage)
         stream = self._stream(first, events, handles, shape, (body.n or 1) if wants_usage else 0)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 

@@ -9,19 +9,32 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
+from helix_kit.runtime.api.fields import INVALID, UNKNOWN, UNSUPPORTED
 from helix_kit.runtime.engine import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 
 STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}
 """HTTP status for a request that the engine did not finish, by `RequestFailedError.code`."""
 RETRY_AFTER_S = "1"
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""The code by which clients notice that they should shorten a conversation."""
 _TYPES = {401: "authentication_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
+
+
+class RefusedError(HelixKitError):
+    """A request that is answered with an error of OpenAI's form: its status, code and field."""
+
+    def __init__(self, message: str, *, status: int = 400, code: str, param: str) -> None:
+        self.status, self.code, self.param = status, code, param
+        super().__init__(message)
 
 
 def body(status: int, message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The JSON of an error, as OpenAI's API has it."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    # A message may quote what cannot be written as UTF-8.
+    message = message.encode("utf-8", "backslashreplace").decode()
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -46,16 +59,37 @@ def install(app: FastAPI) -> None:
     async def refused(_: Request, error: InputError) -> JSONResponse:
         return response(400, str(error), "invalid_value", error.field)
 
+    @app.exception_handler(RefusedError)
+    async def not_served(_: Request, error: RefusedError) -> JSONResponse:
+        return response(error.status, str(error), error.code, error.param)
+
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = []
-        for problem in error.errors()[:5]:
-            place = ".".join(str(part) for part in problem["loc"] if part != "body")
-            problems.append(f"{place}: {problem['msg']}" if place else problem["msg"])
-        return response(400, "; ".join(problems), "invalid_request")
+        problems = error.errors()[:5]
+        first = problems[0]
+        code = first["type"] if first["type"] in {UNKNOWN, UNSUPPORTED, INVALID} else "invalid_request"
+        return response(400, "; ".join(_say(problem) for problem in problems), code, _field(first))
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, error: Exception) -> JSONResponse:
+        return response(500, f"internal error: {type(error).__name__}", "internal_error")
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> JSONResponse:
         answer = response(error.status_code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer
+
+
+def _say(problem: dict[str, Any]) -> str:
+    """Place and message of what pydantic found."""
+    place = ".".join(str(part) for part in problem["loc"] if part != "body")
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _field(problem: dict[str, Any]) -> str | None:
+    """The field of the request in which pydantic found it; None for a body that is no JSON."""
+    name = problem.get("ctx", {}).get("name")
+    if name is None:
+        name = next((part for part in problem["loc"] if part != "body"), None)
+    return name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else None

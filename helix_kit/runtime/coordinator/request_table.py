@@ -6,6 +6,7 @@ request is started again because a worker was lost, so that late messages about 
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -128,12 +129,20 @@ class RequestTable:
         self.router.policy_admitted(active.request, pipeline)
         self._sender.add_prompt(active)
 
+    def max_request_tokens(self, limit: int) -> int:
+        """The most tokens, up to `limit`, that a request can have on some pipeline; `limit` if that is not known."""
+        if self._workers.is_starting or not self._fits_when_empty(1):
+            return limit
+        return bisect.bisect_left(range(1, limit + 1), True, key=lambda tokens: not self._fits_when_empty(tokens))
+
     def _can_never_fit(self, active: ActiveRequest) -> bool:
         # How many pages a worker will have is not known while it comes up: the request waits.
-        if self._workers.is_starting:
-            return False
+        return not self._workers.is_starting and not self._fits_when_empty(active.max_context_tokens)
+
+    def _fits_when_empty(self, tokens: int) -> bool:
+        """Whether some pipeline could hold one request of `tokens` if it held no other."""
         holds = functools.partial(self._workers.has_pages, when_empty=True)
-        return not can_ever_fit(active.max_context_tokens, self.router.links, self.router.placement, holds)
+        return can_ever_fit(tokens, self.router.links, self.router.placement, holds)
 
     def reject_overdue(self) -> None:
         """Reject requests that have waited past their time limit."""

@@ -61,6 +61,59 @@ def test_streams_say_the_same(client) -> None:
     assert chunks[-1].usage == chat.usage
 
 
+def texts(answer) -> list[str]:
+    return [c.message.content if hasattr(c, "message") else c.text for c in answer.choices]
+
+
+def ask(client, endpoint: str, **options):
+    """An answer of six tokens from either endpoint."""
+    options = {"model": "tiny", "max_tokens": 6, "temperature": 1, **options}
+    if endpoint == "chat":
+        return client.chat.completions.create(messages=[{"role": "user", "content": "w31"}], **options)
+    return client.completions.create(prompt="w5 w6", **options)
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_choices_and_requests_differ_unless_they_have_a_seed(client, endpoint: str) -> None:
+    assert len(set(texts(ask(client, endpoint, n=4)))) == 4
+    assert len({texts(ask(client, endpoint))[0] for _ in range(3)}) == 3
+    seeded = texts(ask(client, endpoint, n=4, seed=7))
+    assert len(set(seeded)) == 4
+    assert texts(ask(client, endpoint, n=4, seed=7)) == seeded
+    assert texts(ask(client, endpoint, seed=7)) == seeded[:1]
+    assert texts(ask(client, endpoint, seed=8))[0] not in seeded
+    assert len(set(texts(ask(client, endpoint, n=3, temperature=0)))) == 1
+
+
+def test_the_seed_is_the_engines(client, engine: Engine) -> None:
+    expected = engine.generate("w5 w6", max_new_tokens=6, temperature=1.0, seed=7).text
+    assert texts(ask(client, "completions", seed=7)) == [expected]
+
+
+def test_without_a_limit_an_answer_takes_what_fits(client, engine: Engine) -> None:
+    # 120 pages of 16 tokens of one layer, and 4 layers: fewer tokens than the context of 512.
+    assert engine.max_request_tokens() == 480
+    more = {"ignore_eos": True}
+    short = client.completions.create(model="tiny", prompt=[5] * 472, extra_body=more)
+    assert (short.usage.completion_tokens, short.choices[0].finish_reason) == (8, "length")
+    assert client.completions.create(model="tiny", prompt=[5, 6], extra_body=more).usage.completion_tokens == 16
+    # The template adds two tokens; the test's server allows answers of 400 tokens.
+    for prompt, answer in ((468, 10), (20, 400)):
+        messages = [{"role": "user", "content": "w5 " * prompt}]
+        chat = client.chat.completions.create(model="tiny", messages=messages, extra_body=more)
+        assert chat.usage.prompt_tokens == prompt + 2
+        assert chat.usage.completion_tokens == answer
+
+
+def test_max_completion_tokens(client) -> None:
+    messages = [{"role": "user", "content": "w5"}]
+    options = {"model": "tiny", "messages": messages, "extra_body": {"ignore_eos": True}}
+    assert client.chat.completions.create(max_completion_tokens=3, **options).usage.completion_tokens == 3
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(max_completion_tokens=3, max_tokens=4, **options)
+    assert refused.value.param == "max_completion_tokens"
+
+
 def test_stop_strings(client, engine: Engine) -> None:
     words = engine.generate("w5 w6", max_new_tokens=12, ignore_eos=True).text.split()
     stop = next(w for w in words[2:] if w not in words[:2])
@@ -114,7 +167,7 @@ def test_fuzz_against_the_description(engine: Engine) -> None:
 
     from helix_kit.runtime.api import create_app
 
-    app = create_app(engine, model_name="tiny", limits=Limits(new_tokens=20, default_chat_tokens=8))
+    app = create_app(engine, model_name="tiny", limits=Limits(new_tokens=20))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     seen: set[tuple[str, int]] = set()
 
@@ -133,3 +186,16 @@ def test_fuzz_against_the_description(engine: Engine) -> None:
     assert {path for path, _ in seen} >= {"/v1/completions", "/v1/chat/completions", "/v1/models", "/health"}
     assert ("/v1/completions", 400) in seen
     assert threading.active_count() < 200
+
+
+def test_tool_messages_are_never_dropped(http) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "tool", "tool_call_id": "1", "content": "w6"}
+    for content in (None, ""):
+        asked = {"role": "assistant", "content": content, "tool_calls": [call]}
+        answer = http.post("/v1/chat/completions", json={"messages": [asked, said], "max_tokens": 2})
+        # The template of these tests writes roles and texts alone.
+        assert answer.status_code == 400
+        assert "messages[0].tool_calls" in answer.json()["error"]["message"]
+    answer = http.post("/v1/chat/completions", json={"messages": [said], "max_tokens": 2, "temperature": 0})
+    assert answer.json()["usage"]["prompt_tokens"] == 3

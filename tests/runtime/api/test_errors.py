@@ -37,7 +37,7 @@ def idle(engine: Engine, timeout_s: float) -> bool:
         ({"model": "tiny"}, 400, "prompt"),
         ({"prompt": "w5", "max_tokens": 0}, 400, "max_tokens"),
         ({"prompt": "w5", "max_tokens": 401}, 400, "at most 400"),
-        ({"prompt": [3] * 500, "max_tokens": 50}, 400, "context is 512 tokens"),
+        ({"prompt": [3] * 500, "max_tokens": 50}, 400, "context length is 512 tokens"),
         ({"prompt": [300]}, 400, "from 0 to 255"),
         ({"prompt": ""}, 400, "at least one token"),
         ({"prompt": "w5", "temperature": 3}, 400, "temperature"),
@@ -64,6 +64,118 @@ def test_other_wrong_requests(http) -> None:
             yield b" " * 1000
 
     assert http.post("/v1/completions", content=endless()).status_code == 413
+
+
+USER = {"role": "user", "content": "w5"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "param"),
+    [
+        (
+            "completions",
+            {"prompt": "w5", "max_tokens": 400, "logit_bias": {"5": 1}},
+            "unsupported_parameter",
+            "logit_bias",
+        ),
+        ("completions", {"prompt": "w5", "messages": [USER]}, "unknown_parameter", "messages"),
+        ("completions", {"prompt": "w5", "max_tokens": 401}, "invalid_value", "max_tokens"),
+        ("completions", {"prompt": [5] * 200, "max_tokens": 399}, "context_length_exceeded", "max_tokens"),
+        ("completions", {"prompt": [5] * 512}, "context_length_exceeded", "prompt"),
+        ("completions", {"prompt": [[5], [5] * 600], "max_tokens": 1}, "context_length_exceeded", "prompt"),
+        ("completions", {"prompt": [300]}, "invalid_value", "prompt"),
+        ("completions", {"prompt": "w5", "temperature": "hot"}, "invalid_request", "temperature"),
+        ("completions", {"prompt": [5, None]}, "invalid_request", "prompt"),
+        ("completions", {"prompt": None}, "invalid_request", "prompt"),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "w5 " * 600}]},
+            "context_length_exceeded",
+            "messages",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "w5 " * 200}], "max_completion_tokens": 399},
+            "context_length_exceeded",
+            "max_completion_tokens",
+        ),
+        ("chat/completions", {"messages": [None]}, "invalid_request", "messages"),
+        ("chat/completions", {"messages": [{"role": "user", "content": None}]}, "invalid_value", "messages"),
+        ("chat/completions", {"messages": [USER], "tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+        ("chat/completions", {"messages": [USER], "stream_options": {"a": 1}}, "invalid_request", "stream_options"),
+    ],
+)
+def test_errors_name_their_field(http, path: str, body: dict, code: str, param: str) -> None:
+    answer = http.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"prompt": "\ud83d"}',
+        r'{"prompt": ["w5", "\udc00"]}',
+        r'{"prompt": "w5", "model": "\ud83d"}',
+        r'{"prompt": "w5", "stop": ["\ud83d"]}',
+        r'{"prompt": "w5", "\ud83d": 1}',
+        r'{"prompt": "w5", "user": {"\ud83d": 1}}',
+        '{"prompt": "w5", "temperature": NaN}',
+        '{"prompt": "w5", "temperature": 1e400}',
+        '{"prompt": "w5", "metadata": {"a": -Infinity}}',
+        '{"prompt": "w5", "temperature": 1' + "0" * 400 + "}",
+        '{"prompt": "w5", "seed": 1' + "0" * 400 + "}",
+        '{"prompt": "w5", "seed": 1' + "0" * 5000 + "}",
+        '{"prompt": "w5", "seed": 9223372036854775808}',
+        '{"prompt": "w5", "max_tokens": 1e30}',
+        '{"prompt": [1' + "0" * 30 + "]}",
+        '{"prompt": "w5", "n": 1e400}',
+        "[" * 9000,
+        '{"prompt": "w5", "metadata": ' + "[" * 900 + "]" * 900 + ', "logit_bias": 1}',
+        '{"prompt": "w5", "user": ' + "[" * 9000 + "]" * 9000 + "}",
+        "null",
+        "[]",
+        '"w5"',
+        "",
+        b"\xff\xfe",
+        b'{"prompt": "\xed\xa0\xbd"}',
+    ],
+)
+def test_odd_bodies_are_400_in_openais_form(http, body: str | bytes) -> None:
+    for path in ("completions", "chat/completions"):
+        answer = http.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, answer.text
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_half_a_character_in_a_message_is_400(http) -> None:
+    body = r'{"messages": [{"role": "user", "content": "a\ud83d"}]}'
+    answer = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+
+
+def test_another_model_is_404_with_its_code(http) -> None:
+    error = http.post("/v1/completions", json={"prompt": "w5", "model": "gpt-4"}).json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+def test_a_defect_is_500_in_openais_form() -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from helix_kit.runtime.api import errors
+
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/")
+    def fails() -> None:
+        raise RuntimeError("secret")
+
+    answer = TestClient(app, raise_server_exceptions=False).get("/")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
 
 
 def test_a_full_queue_is_429(http, engine: Engine) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 pytest.importorskip("fastapi")
 
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
+from helix_kit.runtime.worker.sampling import SamplingParams
 
 
 @pytest.mark.parametrize(
@@ -25,26 +26,33 @@ def test_stop_strings(stop: Any, stops: tuple[str, ...]) -> None:
     assert CompletionRequest(prompt="w5", stop=stop).stops == stops
 
 
-@pytest.mark.parametrize(
-    "field",
-    [{"logprobs": 0}, {"logprobs": True}, {"best_of": 2}, {"suffix": "x"}, {"tools": [{}]}, {"logit_bias": {"5": 1}}],
-)
-def test_what_would_change_the_answer_is_refused(field: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=f"{next(iter(field))} is not supported"):
-        CompletionRequest(prompt="w5", **field)
-
-
-@pytest.mark.parametrize("field", [{"logprobs": None}, {"logprobs": False}, {"best_of": 1}, {"presence_penalty": 0.0}])
-def test_what_changes_nothing_is_accepted(field: dict[str, Any]) -> None:
-    assert CompletionRequest(prompt="w5", **field).prompts == ["w5"]
-
-
-def test_each_choice_has_a_seed_of_its_own() -> None:
-    body = CompletionRequest(prompt="w5", seed=-7, temperature=0.5, top_k=3, n=2)
-    assert [body.sampling(1.0, choice)["seed"] for choice in range(2)] == [7, 8]
+def test_a_request_with_a_seed_has_a_seed_for_each_choice() -> None:
+    body = CompletionRequest(prompt="w5", seed=7, temperature=0.5, top_k=3, n=16)
+    seeds = [body.sampling(1.0, choice)["seed"] for choice in range(16)]
+    assert seeds == [body.sampling(1.0, choice)["seed"] for choice in range(16)]
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 16
+    assert not set(seeds) & {
+        CompletionRequest(prompt="w5", seed=seed).sampling(1.0, 0)["seed"] for seed in range(8, 99)
+    }
     assert (body.sampling(1.0, 0)["temperature"], body.sampling(1.0, 0)["top_k"]) == (0.5, 3)
-    unsaid = CompletionRequest(prompt="w5").sampling(1.0, 0)
-    assert unsaid == {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "stop": (), "ignore_eos": False}
+
+
+def test_every_seed_of_64_bits_is_one_of_the_engine() -> None:
+    for seed in (-(1 << 63), -7, 0, (1 << 63) - 1):
+        for choice in range(3):
+            options = CompletionRequest(prompt="w5", seed=seed).sampling(1.0, choice)
+            assert 0 <= SamplingParams(seed=options["seed"]).seed < 1 << 63
+    minus, plus = (CompletionRequest(prompt="w5", seed=seed).sampling(1.0, 0) for seed in (-7, 7))
+    assert minus != plus
+
+
+def test_without_a_seed_each_choice_of_each_request_is_random() -> None:
+    body = CompletionRequest(prompt="w5")
+    options = [body.sampling(1.0, 0) for _ in range(100)]
+    assert len({option.pop("seed") for option in options}) == 100
+    assert options[0] == {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "stop": (), "ignore_eos": False}
+    assert CompletionRequest(prompt="w5", top_k=-1).sampling(1.0, 0)["top_k"] == 0
 
 
 def test_messages_become_role_and_text() -> None:
@@ -54,3 +62,61 @@ def test_messages_become_role_and_text() -> None:
         {"role": "system", "content": "be kind"},
         {"role": "user", "content": "a b"},
     ]
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1]}'}}
+
+
+def test_tool_messages_are_passed_on_whole() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "w6"}
+    called, said = (m.plain() for m in ChatRequest(messages=[call, result]).messages)
+    function = {"name": "f", "arguments": {"x": [1]}}
+    assert called == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "1", "type": "function", "function": function}],
+    }
+    assert said == result
+
+
+def test_an_answer_can_be_sent_back_as_the_client_has_it() -> None:
+    from openai.types.chat import ChatCompletionMessage
+
+    answer = ChatCompletionMessage(role="assistant", content="w5", annotations=[]).model_dump()
+    assert ChatRequest(messages=[answer]).messages[0].plain() == {"role": "assistant", "content": "w5"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": None},
+        {"role": "user"},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "user", "content": "w5", "tool_calls": [CALL]},
+        {"role": "tool", "content": "w5"},
+        {"role": "user", "content": "w5", "tool_call_id": "1"},
+        {"role": "tool", "tool_call_id": "1", "content": None},
+        {"role": "assistant", "content": "w5", "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "assistant", "content": "w5", "refusal": "no"},
+        {"role": "assistant", "content": "w5", "audio": {"id": "1"}},
+        {"role": "function", "name": "f", "content": "w5"},
+        {"role": "user", "content": "w5", "unknown": 1},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+        {"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]},
+        {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "[1]"}}]},
+        {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": "{"}}]},
+    ],
+)
+def test_what_a_message_cannot_say_here_is_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest(messages=[message])
+
+
+def test_one_limit_of_an_answer() -> None:
+    messages = [{"role": "user", "content": "w5"}]
+    assert ChatRequest(messages=messages, max_tokens=4).asked_tokens == ("max_tokens", 4)
+    assert ChatRequest(messages=messages, max_completion_tokens=4, max_tokens=4).asked_tokens[1] == 4
+    with pytest.raises(ValidationError, match="max_completion_tokens"):
+        ChatRequest(messages=messages, max_completion_tokens=4, max_tokens=5)
