@@ -63,9 +63,10 @@ class ContextLengthError(InputError):
 
     def __init__(self, *, limit: int, prompt_tokens: int, new_tokens: int) -> None:
         self.limit, self.prompt_tokens = limit, prompt_tokens
+        left = limit - prompt_tokens
+        room = f"expected at most {left}" if left > 0 else "no token is left for the answer"
         super().__init__(
-            f"the model's maximum context length is {limit} tokens, and the prompt has {prompt_tokens}: expected at "
-            f"most {max(0, limit - prompt_tokens)}",
+            f"the model's maximum context length is {limit} tokens, and the prompt has {prompt_tokens}: {room}",
             field="max_new_tokens",
             value=new_tokens,
         )

@@ -224,7 +224,8 @@ class _Service:
                 handle.cancel()
             if isinstance(error, ContextLengthError):
                 field = prompt_field if error.prompt_tokens >= error.limit else limit_field
-                raise errors.RefusedError(str(error), code=errors.CONTEXT_EXCEEDED, param=field) from None
+                message = f"{field}: {error.expected}"
+                raise errors.RefusedError(message, code=errors.CONTEXT_EXCEEDED, param=field) from None
             if isinstance(error, InputError) and error.field == "prompt":
                 raise errors.RefusedError(str(error), code=INVALID, param=prompt_field) from None
             raise

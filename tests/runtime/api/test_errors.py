@@ -110,6 +110,8 @@ def test_errors_name_their_field(http, path: str, body: dict, code: str, param: 
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert (error["code"], error["param"], error["type"]) == (code, param, "invalid_request_error")
+    assert param in error["message"]
+    assert "max_new_tokens" not in error["message"]
 
 
 @pytest.mark.parametrize(
