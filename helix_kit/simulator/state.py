@@ -216,6 +216,15 @@ MESSAGE = np.dtype([("head", "i8"), ("link", "i8"), ("size", "f8"), ("next", "i8
 BATCH = np.dtype([("node", "i8"), ("start", "f8"), ("end", "f8"), ("prefill", "i8"), ("decodes", "i8")])
 
 
+def packed(state: NamedTuple) -> tuple:
+    """A state as a plain tuple of arrays and plain tuples, for a call of compiled code from Python.
+
+    numba recognises a plain tuple quickly. A named tuple is examined anew at every call, which took a third of a
+    simulation's time. Compiled code makes the named tuple again from the plain one.
+    """
+    return tuple(tuple(entry) if isinstance(entry, tuple) else entry for entry in state)
+
+
 def filled(dtype: np.dtype, count: int, links: tuple[str, ...] = ()) -> np.ndarray:
     """Zeroed records whose chain fields `links` say 'none'."""
     records = np.zeros(count, dtype=dtype)

@@ -23,7 +23,6 @@ PACKAGE = Path(helix_kit.__file__).resolve().parent
 MAX_PARAMETERS = 8
 VERBS = {
     "planning.plan": "public verb",
-    "placement.planner.plan_problem": "public verb: `plan` for a problem that is built already",
     "simulator.api.simulate": "public verb",
     "simulator.scoring.score": "public, with the keywords of `simulate`",
     "runtime.serving.serve": "public verb",

@@ -30,6 +30,7 @@ from helix_kit.simulator.setup import (
     new_heap,
     request_records,
 )
+from helix_kit.simulator.state import packed
 from helix_kit.workload.request import Request
 
 FEED_GAP_S = 0.1
@@ -109,6 +110,15 @@ class LayerwiseEngine:
             scratch=np.zeros(len(setup.links) + 1, dtype=np.int64),
         )
 
+    @property
+    def state(self) -> State:
+        """Everything that compiled code reads and writes."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state, self._packed = state, packed(state)
+
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
         end = self.start_s + duration_s
@@ -154,7 +164,7 @@ class LayerwiseEngine:
         if too_long:
             self.log.rejected[at] = too_long
             return
-        rules.announce(self.state, at, time)
+        rules.announce(self._packed, at, time)
 
     def _why_too_long(self, request: Request) -> str | None:
         nodes = self.setup.compute_nodes
@@ -166,7 +176,7 @@ class LayerwiseEngine:
 
     def _advance(self, until: float) -> None:
         while True:
-            why, at = rules.advance(self.state, until)
+            why, at = rules.advance(self._packed, until)
             if why == rules.REACHED:
                 return
             if why == rules.ROUTE:
@@ -180,7 +190,7 @@ class LayerwiseEngine:
     def _route(self, at: int) -> None:
         """Give a request a pipeline and send it out; without one it waits (online) or is dropped (offline)."""
         if self.policy is None:
-            rules.set_out(self.state, at)
+            rules.send_prompt(self._packed, at)
             return
         pipeline = self.policy.route(self.requests[at], self)
         if pipeline is None:
@@ -193,7 +203,7 @@ class LayerwiseEngine:
         route = self.setup.route_of(pipeline)
         self.state.routes[at, : len(route)] = route
         self.state.requests[at]["hops"] = len(route)
-        rules.set_out(self.state, at)
+        rules.send_prompt(self._packed, at)
 
     def _settle(self, at: int, is_finished: bool) -> None:
         """A prompt or a whole request has come back: waiting requests are tried again, and the feed may issue one."""

@@ -28,10 +28,9 @@ TAKEN, FREE = -2, -1
 
 
 @njit(cache=True, inline="always")
-def leave_node(state, here, at):
+def leave_node(here, nodes, links, requests, routes, clock, at):
     """A request is done at an endpoint and waits to be sent."""
-    requests, clock = state.requests, state.clock
-    endpoint, request = state.nodes[here], requests[at]
+    endpoint, request = nodes[here], requests[at]
     request.order = clock.order
     clock.order += 1
     if endpoint.out_count == 0:
@@ -40,7 +39,7 @@ def leave_node(state, here, at):
     else:
         endpoint.out_count += 1
     if clock.policy == GRANTED:
-        enqueue(state.links[state.routes[at, request.hop]], requests, at)
+        enqueue(links[routes[at, request.hop]], requests, at)
         return
     request.out_previous = endpoint.out_tail
     request.out_next = -1
@@ -126,11 +125,10 @@ def send(state, index, rate, kind, at):
 
 
 @njit(cache=True, inline="always")
-def stop_sending(state, at):
+def stop_sending(nodes, links, requests, clock, at):
     """The last byte has left: free what the transfer held; returns the link's number."""
-    nodes, clock = state.nodes, state.clock
-    request = state.requests[at]
-    link = state.links[request.send_link]
+    request = requests[at]
+    link = links[request.send_link]
     nodes[link.source].send_free += request.send_rate
     link.free += request.send_rate
     nodes[link.target].receive_free += request.send_rate

@@ -82,11 +82,11 @@ def take_batch(node, queues, requests):
 
 
 @njit(cache=True)
-def layer_seconds(node, curves, copy_bytes):
+def layer_seconds(node, x, y, first, points, copy_bytes):
     """How long the node's batch takes for one layer; a single decode counts double, as published."""
     kind = node.curve
-    seconds = curve_at(curves.x, curves.y, curves.first[kind, 0], curves.points[kind, 0], float(node.batch_prefill))
-    decode = curve_at(curves.x, curves.y, curves.first[kind, 1], curves.points[kind, 1], float(node.batch_decodes))
+    seconds = curve_at(x, y, first[kind, 0], points[kind, 0], float(node.batch_prefill))
+    decode = curve_at(x, y, first[kind, 1], points[kind, 1], float(node.batch_decodes))
     if node.batch_decodes == 1:
         decode *= 2
     seconds += decode

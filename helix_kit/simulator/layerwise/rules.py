@@ -4,6 +4,8 @@
 request has finished, an array is full, or the time asked for is reached. Requests of the same moment are handled
 in the order in which their events were made; the published results depend on this order.
 
+Python calls `advance`, `announce` and `send_prompt`, with the state as a plain tuple.
+
 In the functions `here` is the number of an endpoint and `at` that of a request.
 """
 
@@ -17,6 +19,7 @@ from numba import njit
 from helix_kit.simulator import events
 from helix_kit.simulator.layerwise import network
 from helix_kit.simulator.layerwise import node as compute
+from helix_kit.simulator.layerwise.state import unpacked
 from helix_kit.simulator.node import account_time, end_step
 from helix_kit.simulator.state import receiving_side, sending_side
 
@@ -37,7 +40,7 @@ def start_sending(state, here):
 
 
 @njit(cache=True, inline="always")
-def start_layer(state, here):
+def start_layer(state, here, curves):
     """Begin the next layer step of a node, if it is idle and something waits."""
     queues, clock = state.queues, state.clock
     node = state.nodes[here]
@@ -50,7 +53,7 @@ def start_layer(state, here):
     compute.take_batch(node, queues, state.requests)
     if node.batch_head < 0:
         return
-    seconds = compute.layer_seconds(node, state.curves, clock.copy_bytes)
+    seconds = compute.layer_seconds(node, curves.x, curves.y, curves.first, curves.points, clock.copy_bytes)
     node.running = 1
     node.batch_start = clock.now
     account_time(node, clock)
@@ -58,11 +61,12 @@ def start_layer(state, here):
 
 
 @njit(cache=True, inline="always")
-def layer_done(state, here):
+def layer_done(state, here, batches):
     """End a layer step: its requests move on to the next layer, or leave after the last."""
-    requests, queues, clock, heap, fifo = state.requests, state.queues, state.clock, state.heap, state.fifo
-    node = state.nodes[here]
-    end_step(node, here, state.log.batches, clock)
+    nodes, links, requests, routes, queues = state.nodes, state.links, state.requests, state.routes, state.queues
+    clock, heap, fifo = state.clock, state.heap, state.fifo
+    node = nodes[here]
+    end_step(node, here, batches, clock)
     node.kv_used += node.batch_prefill + node.batch_decodes
     node.kv_peak = max(node.kv_peak, node.kv_used)
     at = node.batch_head
@@ -72,7 +76,7 @@ def layer_done(state, here):
         following = request.next
         if last:
             request.layer = node.start + node.layers
-            network.leave_node(state, here, at)
+            network.leave_node(here, nodes, links, requests, routes, clock, at)
         else:
             compute.append(queues, node.first_queue + node.layer + 1, requests, at)
         at = following
@@ -104,18 +108,18 @@ def received(state, at):
     events.push(heap, fifo, clock, clock.now, START_LAYER, here)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def set_out(state, at):
-    """A prompt has its pipeline (or chooses hop by hop): it leaves the coordinator now."""
-    coordinator = sending_side(state.nodes)
-    network.leave_node(state, coordinator, at)
-    events.push(state.heap, state.fifo, state.clock, state.clock.now, START_SENDING, coordinator)
+    """A request leaves the coordinator now."""
+    nodes, clock = state.nodes, state.clock
+    coordinator = sending_side(nodes)
+    network.leave_node(coordinator, nodes, state.links, state.requests, state.routes, clock, at)
+    events.push(state.heap, state.fifo, clock, clock.now, START_SENDING, coordinator)
 
 
 @njit(cache=True, inline="always")
-def begin_decode(state, at):
+def begin_decode(state, at, loads):
     """A decode step sets out from the coordinator; the policy's loads count it."""
-    loads = state.loads
     request = state.requests[at]
     request.hop = 0
     request.layer = 0
@@ -128,7 +132,7 @@ def begin_decode(state, at):
 
 
 @njit(cache=True, inline="always")
-def gather(state):
+def gather(state, log):
     """Take the next request that has come back; (why Python is wanted or REACHED, request)."""
     nodes, links, requests, routes, clock = state.nodes, state.links, state.requests, state.routes, state.clock
     while clock.sink_head >= 0:
@@ -137,8 +141,8 @@ def gather(state):
         clock.sink_head = request.next
         if clock.sink_head < 0:
             clock.sink_tail = -1
-        state.log.token_request[clock.tokens] = at
-        state.log.token_time[clock.tokens] = clock.now
+        log.token_request[clock.tokens] = at
+        log.token_time[clock.tokens] = clock.now
         clock.tokens += 1
         was_prompt = not request.decoding
         if was_prompt:
@@ -163,44 +167,55 @@ def gather(state):
 
 
 @njit(cache=True)
-def advance(state, until):
+def send_prompt(plain, at):
+    """A prompt that has its pipeline, or chooses hop by hop, leaves the coordinator now."""
+    state, _, _, _ = unpacked(plain)
+    set_out(state, at)
+
+
+@njit(cache=True)
+def advance(plain, until):
     """Handle every event before `until`; returns (why it stopped, request or -1)."""
-    requests, clock, heap, fifo, log = state.requests, state.clock, state.heap, state.fifo, state.log
+    state, curves, loads, log = unpacked(plain)
+    nodes, links, requests = state.nodes, state.links, state.requests
+    clock, heap, fifo = state.clock, state.heap, state.fifo
+    token_time, batches = log.token_time, log.batches
     if clock.gathering:
-        why, at = gather(state)
+        why, at = gather(state, log)
         if why != REACHED:
             return why, at
     while events.next_time(heap, clock) < until:
-        if clock.tokens + len(requests) >= len(log.token_time) or clock.batches + 1 >= len(log.batches):
+        if clock.tokens + len(requests) >= len(token_time) or clock.batches + 1 >= len(batches):
             return FULL, np.int64(-1)
         code = events.pop(heap, fifo, clock)
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_LAYER:
-            start_layer(state, argument)
+            start_layer(state, argument, curves)
         elif kind == LAYER_DONE:
-            layer_done(state, argument)
+            layer_done(state, argument, batches)
         elif kind == START_SENDING:
             start_sending(state, argument)
         elif kind == SENT:
-            link = state.links[network.stop_sending(state, argument)]
+            link = links[network.stop_sending(nodes, links, requests, clock, argument)]
             events.push(heap, fifo, clock, clock.now, START_SENDING, link.source)
             arrival = clock.now + link.latency
             events.push(heap, fifo, clock, arrival, RECEIVED, argument)
         elif kind == RECEIVED:
             received(state, argument)
         elif kind == GATHER:
-            why, at = gather(state)
+            why, at = gather(state, log)
             if why != REACHED:
                 return why, at
         elif requests[argument].decoding:
-            begin_decode(state, argument)
+            begin_decode(state, argument, loads)
         else:
             return ROUTE, argument
     return REACHED, np.int64(-1)
 
 
 @njit(cache=True)
-def announce(state, at, time):
+def announce(plain, at, time):
     """A request will arrive at `time`."""
+    state, _, _, _ = unpacked(plain)
     events.push(state.heap, state.fifo, state.clock, time, NEW, at)

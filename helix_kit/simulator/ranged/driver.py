@@ -32,7 +32,7 @@ from helix_kit.simulator.setup import (
     new_heap,
     request_records,
 )
-from helix_kit.simulator.state import CHUNK, MESSAGE, QUEUE, filled, pool
+from helix_kit.simulator.state import CHUNK, MESSAGE, QUEUE, filled, packed, pool
 from helix_kit.workload.request import Request
 
 GROWING = 1.25
@@ -149,6 +149,15 @@ class RangedEngine:
         self.clock[0]["ask_tokens"], self.clock[0]["smoothing"] = self._ask_tokens, smoothing
         self.state = self.state._replace(loads=loads, hop_averages=averages)
 
+    @property
+    def state(self) -> State:
+        """Everything that compiled code reads and writes."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state, self._packed = state, packed(state)
+
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
         mark = 0.0
@@ -237,7 +246,7 @@ class RangedEngine:
         if self.clock[0]["free_chunks"] < needed:
             chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", needed)
             self.state = self.state._replace(chunks=chunks)
-        rules.launch(self.state, at, self.batching.chunk_tokens)
+        rules.launch(self._packed, at, self.batching.chunk_tokens)
 
     def _extended(self, records: np.ndarray, head: str, count: str, needed: int) -> np.ndarray:
         """The pool with at least `needed` more free records; `head` and `count` are its fields of the clock."""
@@ -254,7 +263,7 @@ class RangedEngine:
             needed = clock["heap"] + 4 * len(self.setup.nodes) + len(self.state.messages)
             if needed >= len(self.state.heap):
                 self.state = self.state._replace(heap=np.resize(self.state.heap, 2 * needed))
-            why = rules.advance(self.state, until)
+            why = rules.advance(self._packed, until)
             if why == rules.REACHED:
                 return
             if why == rules.FULL:
@@ -290,7 +299,7 @@ class RangedEngine:
 
     def node_dies(self, node: str) -> None:
         """The node stops."""
-        rules.kill(self.state, self.setup.number_of[node])
+        rules.kill(self._packed, self.setup.number_of[node])
 
     def node_is_missed(self, node: str) -> None:
         """The coordinator notices: new flow over the survivors, and every request that used the node starts again."""

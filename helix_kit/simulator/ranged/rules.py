@@ -4,6 +4,8 @@ A step takes decodes first, then prefill chunks, within a budget of tokens and a
 that enter in the middle of the node's range take part from their first layer on. The chunks of a step that have the
 same next hop travel as one message.
 
+Python calls `advance`, `launch` and `kill`, with the state as a plain tuple.
+
 In the functions `here` is the number of an endpoint, `number` that of a message or request and `at` that of a chunk.
 """
 
@@ -27,6 +29,7 @@ from helix_kit.simulator.ranged.messages import (
     sent,
     take_chunk,
 )
+from helix_kit.simulator.ranged.state import unpacked
 from helix_kit.simulator.state import receiving_side
 
 REACHED, DONE, TOKENS, FULL = range(4)
@@ -86,9 +89,9 @@ def choose_step(state, node, here):
 
 
 @njit(cache=True, inline="always")
-def step_seconds(state, node):
+def step_seconds(state, node, curves):
     """Time of the batch: layer by layer, with the chunks that have entered by then."""
-    chunks, entering, curves = state.chunks, state.entering, state.curves
+    chunks, entering = state.chunks, state.entering
     for layer in range(node.layers):
         entering[layer, 0] = 0
         entering[layer, 1] = 0
@@ -112,7 +115,7 @@ def step_seconds(state, node):
 
 
 @njit(cache=True, inline="always")
-def start_step(state, here):
+def start_step(state, here, curves):
     """Begin a step if the node is idle, alive and something waits."""
     nodes, clock = state.nodes, state.clock
     node = nodes[here]
@@ -124,18 +127,18 @@ def start_step(state, here):
     node.running = 1
     node.batch_start = clock.now
     account_time(node, clock)
-    end = clock.now + step_seconds(state, node)
+    end = clock.now + step_seconds(state, node, curves)
     code = node.step_id * len(nodes) + here
     events.push(state.heap, state.fifo, clock, end, STEP_DONE, code)
 
 
 @njit(cache=True, inline="always")
-def step_done(state, here):
+def step_done(state, here, batches, of_link, averages):
     """End a step: its chunks go on, one message for each next hop."""
     nodes, links, requests, routes = state.nodes, state.links, state.requests, state.routes
-    chunks, clock, averages = state.chunks, state.clock, state.hop_averages
+    chunks, clock = state.chunks, state.clock
     node = nodes[here]
-    end_step(node, here, state.log.batches, clock)
+    end_step(node, here, batches, clock)
     at = node.batch_head
     node.batch_head = -1
     while at >= 0:
@@ -145,7 +148,7 @@ def step_done(state, here):
             drop_chunk(chunks, clock, at)
         else:
             if len(averages) > 0:
-                came_by = state.loads.of_link[routes[chunk.request, chunk.hop]]
+                came_by = of_link[routes[chunk.request, chunk.hop]]
                 if came_by >= 0:
                     spent = clock.now - chunk.sent_at
                     averages[came_by] = clock.smoothing * spent + (1 - clock.smoothing) * averages[came_by]
@@ -162,10 +165,9 @@ def step_done(state, here):
 
 
 @njit(cache=True, inline="always")
-def received(state, number):
+def received(state, number, loads, log, returned):
     """A message arrives: at a node its chunks wait for the next step, at the coordinator its tokens are noted."""
     nodes, requests, routes, chunks, clock = state.nodes, state.requests, state.routes, state.chunks, state.clock
-    loads, log = state.loads, state.log
     message = state.messages[number]
     here = state.links[message.link].target
     at = message.head
@@ -187,11 +189,11 @@ def received(state, number):
             log.token_time[clock.tokens] = clock.now
             clock.tokens += 1
             if request.done >= request.output:
-                state.finished[clock.finished] = chunk.request
+                returned.finished[clock.finished] = chunk.request
                 clock.finished += 1
                 drop_chunk(chunks, clock, at)
             else:
-                state.continued[clock.continued] = chunk.request
+                returned.continued[clock.continued] = chunk.request
                 clock.continued += 1
                 for hop in range(request.hops):
                     if len(loads.load) > 0:
@@ -208,8 +210,9 @@ def received(state, number):
 
 
 @njit(cache=True)
-def launch(state, number, chunk_tokens):
+def launch(plain, number, chunk_tokens):
     """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks."""
+    state, _, _, _, _, _ = unpacked(plain)
     routes, chunks, clock = state.routes, state.chunks, state.clock
     request = state.requests[number]
     left = request.input + request.done
@@ -224,8 +227,9 @@ def launch(state, number, chunk_tokens):
 
 
 @njit(cache=True)
-def kill(state, here):
+def kill(plain, here):
     """A node is gone: the chunks that it ran and those that waited there are lost."""
+    state, _, _, _, _, _ = unpacked(plain)
     chunks, clock = state.chunks, state.clock
     node = state.nodes[here]
     node.alive, node.running = 0, 0
@@ -248,30 +252,33 @@ def kill(state, here):
 
 
 @njit(cache=True)
-def advance(state, until):
+def advance(plain, until):
     """Handle every event before `until`; returns why it stopped."""
-    nodes, clock, heap, log = state.nodes, state.clock, state.heap, state.log
+    state, curves, loads, log, averages, returned = unpacked(plain)
+    nodes, links, requests = state.nodes, state.links, state.requests
+    clock, heap, fifo = state.clock, state.heap, state.fifo
+    token_time, batches, of_link = log.token_time, log.batches, loads.of_link
     clock.finished = clock.continued = 0
     while events.next_time(heap, clock) < until:
         if (
-            clock.tokens + len(state.requests) >= len(log.token_time)
-            or clock.batches + 1 >= len(log.batches)
-            or clock.free_messages < 2 * len(state.links)
+            clock.tokens + len(requests) >= len(token_time)
+            or clock.batches + 1 >= len(batches)
+            or clock.free_messages < 2 * len(links)
         ):
             return FULL
-        code = events.pop(heap, state.fifo, clock)
+        code = events.pop(heap, fifo, clock)
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_STEP:
-            start_step(state, argument)
+            start_step(state, argument, curves)
         elif kind == STEP_DONE:
             here = argument % len(nodes)
             if nodes[here].running and nodes[here].step_id == argument // len(nodes):
-                step_done(state, here)
+                step_done(state, here, batches, of_link, averages)
         elif kind == SENT:
             sent(state, argument)
         else:
-            received(state, argument)
+            received(state, argument, loads, log, returned)
             if clock.finished > 0:
                 return DONE
             if clock.ask_tokens and clock.continued > 0:
