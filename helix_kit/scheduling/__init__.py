@@ -81,8 +81,7 @@ def make_policy(
     topology = Topology.of(plan, links="all" if links is None else links, kv_capacity=kv_capacity)
     if key == "swarm":
         return Swarm(topology, **options)
-    chosen = Random if key == "random" else ShortestQueue
-    return chosen(topology, seed=seed, **options)
+    return {"random": Random, "shortest_queue": ShortestQueue}[key](topology, seed=seed, **options)
 
 
 __all__ = [

@@ -150,7 +150,7 @@ class Policy:
         """The KV pages of the returned pipeline are not free: undo what `route` counted."""
 
     def on_finished(self, request: Request) -> None:
-        """`request` has finished, was cancelled or failed: release what it reserved."""
+        """`request` has ended, or has lost a node and will be routed again: release what it reserved."""
 
     def on_token(self, request: Request) -> None:
         """A decode step of `request` has started. Called at the latest before the next `route`."""
