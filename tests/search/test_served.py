@@ -67,14 +67,14 @@ def test_proven_maximum_flow_is_told(served):
     assert served.flow_tokens_per_s <= told["max_flow_tokens_per_s"]
 
 
-def test_picks_take_what_they_name(served):
-    rows = served.served.pareto
-    picked = {
-        which: hk.plan("single24", "llama2-70b", pareto_pick=which, **OPTIONS).served for which in ("decode", "prompt")
-    }
-    quick = [r for r in rows if r["decode_tokens_per_s"] >= 0.8 * rows[0]["decode_tokens_per_s"]]
-    for which, got in picked.items():
-        assert got[f"{which}_latency_s"] == min(r[f"{which}_latency_s"] for r in quick)
+@pytest.mark.parametrize("pick", ["decode", "prompt"])
+def test_a_pick_takes_what_it_names(pick):
+    """Of the plans that serve at least 80 % of the best, the one with the lowest latency of the name."""
+    served = hk.plan("single24", "llama2-70b", pareto_pick=pick, **OPTIONS).served
+    rows = served.pareto
+    most = max(r["decode_tokens_per_s"] for r in rows)
+    quick = [r for r in rows if r["decode_tokens_per_s"] >= 0.8 * most]
+    assert served[f"{pick}_latency_s"] == min(r[f"{pick}_latency_s"] for r in quick)
 
 
 def test_stop_keeps_the_best():
