@@ -28,7 +28,7 @@ Partition = list[RegionSet]
 
 
 class RegionSets:
-    """The sets of regions that partitions consist of, with what is known of each.
+    """The sets of regions in all partitions, with the tokens/s that searched sets reached and a bound for each set.
 
     Parameters
     ----------

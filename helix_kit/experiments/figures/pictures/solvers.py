@@ -166,7 +166,7 @@ SOLVERS = {
     "pattern program (ours)": ("our pattern program, HiGHS", KIND_COLOURS[2], "o"),
 }
 EARLIEST_S = 0.01
-"""The logarithmic axis starts here; what is known earlier is drawn here."""
+"""Start of the logarithmic axis. Earlier values and bounds are drawn at this time."""
 
 
 def draw_convergence(table: pd.DataFrame) -> Figure:
