@@ -43,6 +43,7 @@ from pydantic import (
 )
 
 from helix_kit import _files
+from helix_kit._summary import Summarised, counted, number
 from helix_kit.catalogue import Gpu, gpus
 from helix_kit.errors import InputError
 
@@ -219,7 +220,7 @@ class Coordinator(_Frozen):
     """Region whose links it uses."""
 
 
-class Cluster(_Frozen):
+class Cluster(Summarised, _Frozen):
     """Nodes, the coordinator and the network between them.
 
     Raises
@@ -383,6 +384,23 @@ class Cluster(_Frozen):
             return exception
         same = self.region_of(source) == self.region_of(target)
         return self.network.within_region if same else self.network.between_regions
+
+    def _title(self) -> str:
+        return self.name
+
+    def _facts(self) -> dict[str, str]:
+        def quality(link: Link) -> str:
+            return f"{number(link.bandwidth_gbps)} Gbit/s and {number(link.latency_ms)} ms"
+
+        facts = {"nodes": f"{len(self.nodes)} ({counted(self.kind_counts)})"}
+        if len(self.regions) > 1:
+            facts["regions"] = counted(dict(Counter(n.region for n in self.nodes)))
+        facts["links"] = quality(self.network.within_region)
+        if len(self.regions) > 1 and self.network.between_regions is not None:
+            facts["links between regions"] = quality(self.network.between_regions)
+        if self.network.links:
+            facts["other links"] = str(len(self.network.links))
+        return facts
 
     def node(self, name: str) -> Node:
         """The node called `name`. An unknown name is an InputError that lists similar names."""

@@ -17,13 +17,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helix_kit import _files
+from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.hf_config import read_sizes
 
 Count = Annotated[int, Field(gt=0)]
 
 
-class Model(BaseModel):
+class Model(Summarised, BaseModel):
     """Sizes of a decoder-only transformer.
 
     `layer_gb` and `activation_bytes_per_token` follow from the other fields unless they are given, as in the presets
@@ -117,6 +118,17 @@ class Model(BaseModel):
         fields = read_sizes(config, file, dtype_bytes)
         fields["name"] = name or (path.resolve().name if path.is_dir() else path.resolve().parent.name) or "model"
         return _files.validate(cls, fields, file)
+
+    def _title(self) -> str:
+        return self.name
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "layers": f"{self.num_layers} of {number(self.layer_gb)} GB",
+            "hidden size": str(self.hidden_size),
+            "heads": f"{self.num_heads} ({self.num_kv_heads} key-value) of {self.head_dim}",
+            "bytes a weight": str(self.dtype_bytes),
+        }
 
     @property
     def kv_bytes_per_token_layer(self) -> int:

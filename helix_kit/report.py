@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from helix_kit import _export
+from helix_kit._summary import Summarised, number
 from helix_kit.workload.request import RequestRecord
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -125,7 +126,7 @@ class TokenTimes:
         return cls(np.repeat(np.arange(len(records)), counts), times)
 
 
-class Run:
+class Run(Summarised):
     """The outcome of a simulation or of a real run.
 
     Parameters
@@ -291,13 +292,24 @@ class Run:
 
         return plot_run(self)
 
-    def __repr__(self) -> str:
+    def _title(self) -> str:
+        places = [str(self.facts[key]) for key in ("model", "cluster") if key in self.facts]
+        return " on ".join(places) + (" (stopped early)" if self.partial else "")
+
+    def _facts(self) -> dict[str, str]:
         summary = self.summary()
-        mark = ", partial" if self.partial else ""
-        return (
-            f"<Run {len(self.records)} requests, {summary['finished']} finished, "
-            f"{summary['decode_tokens_per_s']:.1f} decode tokens/s{mark}>"
-        )
+        facts = {
+            "requests": f"{summary['requests']:,}",
+            "finished": f"{summary['finished']:,}",
+            "decodes": f"{number(summary['decode_tokens_per_s'])} tokens/s",
+        }
+        for phase in ("prompt", "decode"):
+            mean_s = summary[f"{phase}_latency_s"]["avg"]
+            if mean_s is not None:
+                facts[f"{phase} latency"] = f"{number(mean_s)} s"
+        if "policy" in self.facts:
+            facts["policy"] = str(self.facts["policy"])
+        return facts
 
 
 def describe(values: np.ndarray) -> dict[str, float | None]:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from helix_kit._summary import MAX_LISTED, Summarised, number
 from helix_kit.flow.network import MILLI, SINK, SOURCE, Edge
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, repr=False)
+class Flow(Summarised):
     """A maximum flow in tokens/s.
 
     Attributes
@@ -47,6 +48,14 @@ class Flow:
     edges: dict[Edge, float]
     capacities: dict[Edge, float]
     min_cut: tuple[Edge, ...]
+
+    def _title(self) -> str:
+        return f"{number(self.tokens_per_s)} tokens/s"
+
+    def _facts(self) -> dict[str, str]:
+        cut = [source if source == target else f"{source} -> {target}" for source, target in self.min_cut[:MAX_LISTED]]
+        rest = [f"{len(self.min_cut) - MAX_LISTED} more"] if len(self.min_cut) > MAX_LISTED else []
+        return {"links in use": str(len(self.edges)), "limited by": " + ".join([*cut, *rest]) or "nothing"}
 
     def through(self, node: str) -> float:
         """Flow through a node.

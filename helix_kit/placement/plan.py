@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helix_kit import _files
+from helix_kit._summary import Summarised, number, percent
 from helix_kit.cluster import COORDINATOR, Cluster
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
@@ -21,7 +22,7 @@ from helix_kit.profiles import Profile
 SCHEMA_VERSION = 1
 
 
-class Plan(BaseModel):
+class Plan(Summarised, BaseModel):
     """The result of planning, complete in itself: it carries cluster, model and profiles.
 
     Attributes
@@ -272,13 +273,21 @@ class Plan(BaseModel):
             figure.savefig(path, dpi=150)
         return figure
 
-    def _repr_png_(self) -> bytes:
-        return self.to_png()
+    def _title(self) -> str:
+        return f"{self.model.name} on {self.cluster.name}"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        from helix_kit.plots import flow_graph
-
-        return flow_graph(self)._repr_mimebundle_()
+    def _facts(self) -> dict[str, str]:
+        served = {}
+        if self.served is not None and self.served.decode_tokens_per_s:
+            served = {"serves": f"{number(self.served.decode_tokens_per_s)} tokens/s ({self.served.mode})"}
+        return {
+            "flow": f"{number(self.flow_tokens_per_s)} tokens/s",
+            "bound": f"{number(self.bound_tokens_per_s)} tokens/s",
+            "gap": percent(self.gap),
+            **served,
+            "nodes": f"{len(self.placement)} of {len(self.cluster.nodes)}",
+            "method": self.method,
+        }
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from helix_kit._summary import Summarised, number
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
@@ -22,8 +23,8 @@ from helix_kit.placement.feasibility import shortfall
 from helix_kit.profiles import Profile, profiles_for, throughput_tables
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Summarised):
     """What to place where. Build it with `Problem.of`.
 
     Attributes
@@ -79,6 +80,16 @@ class Problem:
             f"{lack.layers_held} layers (per node: {detail})",
             fix=lack.smallest or "more or larger GPUs, or a smaller model",
         )
+
+    def _title(self) -> str:
+        return f"{self.model.name} on {self.cluster.name}"
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "layers": str(self.num_layers),
+            "nodes": f"{len(self.cluster.nodes)}, at least {self.fewest_nodes} of them in use",
+            "compute bound": f"{number(self.compute_bound)} tokens/s",
+        }
 
     @property
     def num_layers(self) -> int:

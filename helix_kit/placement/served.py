@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from helix_kit._summary import Summarised, number
 
-class _Fields(BaseModel):
+
+class _Fields(Summarised, BaseModel):
     """A record whose JSON holds the fields that were given, in order, and no others.
 
     Values can also be read by name: ``served["decode_tokens_per_s"]``, as in the JSON.
@@ -39,6 +41,14 @@ class _Fields(BaseModel):
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a field by name, `default` if it was not given."""
         return getattr(self, name) if name in self.keys() else default
+
+    def _title(self) -> str:
+        return " ".join(str(self[name]) for name in ("mode", "execution") if name in self)
+
+    def _facts(self) -> dict[str, str]:
+        units = {"decode_tokens_per_s": ("decodes", "tokens/s"), "prompt_latency_s": ("prompt latency", "s"),
+                 "decode_latency_s": ("decode latency", "s"), "stages": ("stages", "")}  # fmt: skip
+        return {text: f"{number(self[name])} {unit}".strip() for name, (text, unit) in units.items() if name in self}
 
 
 class ServedRow(_Fields):

@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from helix_kit._summary import Summarised
+
 Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -48,7 +50,7 @@ class Curve(BaseModel):
         return y[left] + (y[right] - y[left]) * (at - x[left]) / (x[right] - x[left])
 
 
-class Profile(BaseModel):
+class Profile(Summarised, BaseModel):
     """Speed and limits of one kind of machine for one model.
 
     The tuples are indexed by k - 1 for k = 1..`max_layers`. A machine that is made to hold more layers keeps the batch
@@ -97,6 +99,12 @@ class Profile(BaseModel):
         if any(v < 0 for v in self.kv_capacity_layer_tokens):
             raise ValueError("expected KV capacities of at least 0")
         return self
+
+    def _title(self) -> str:
+        return f"{self.kind} with {self.model}"
+
+    def _facts(self) -> dict[str, str]:
+        return {"holds": f"up to {self.max_layers} layers", "source": self.source}
 
     @property
     def max_layers(self) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from helix_kit import _files
+from helix_kit._summary import Summarised
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
@@ -72,7 +73,7 @@ class ContextLengthError(InputError):
         )
 
 
-class Engine:
+class Engine(Summarised):
     """A running plan; made by `serve`. Close it, or use it as a context manager.
 
     Its methods may be called from any thread.
@@ -121,6 +122,17 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _title(self) -> str:
+        return f"{self.plan.model.name} on {self.plan.cluster.name}"
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "state": "closed" if self.closed else "running",
+            "nodes": str(len(self.plan.placement)),
+            "policy": self.policy_name,
+            "dtype": self.dtype,
+        }
 
     def close(self) -> None:
         """Fail what is unfinished and end all workers; no process is left behind. May be called twice."""

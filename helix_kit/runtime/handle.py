@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from helix_kit._summary import Summarised, number
 from helix_kit.errors import HelixKitError
 from helix_kit.flow import Pipeline
 from helix_kit.runtime.text import TextStream
 from helix_kit.workload.request import RequestRecord
 
+MAX_SHOWN_CHARACTERS = 60
+"""Of an answer, in the line that shows it."""
 FinishReason = Literal["stop", "length", "cancelled"]
 FailureCode = Literal["queue_full", "too_large", "timeout", "no_pipeline", "closed", "failed"]
 
@@ -61,8 +64,8 @@ class Piece:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+@dataclass(frozen=True, slots=True, repr=False)
+class Completion(Summarised):
     """The answer to one prompt.
 
     Attributes
@@ -96,6 +99,20 @@ class Completion:
     finish_reason: FinishReason
     pipeline: Pipeline
     record: RequestRecord
+
+    def _title(self) -> str:
+        start = self.text[:MAX_SHOWN_CHARACTERS]
+        return repr(start + "..." if len(self.text) > len(start) else start)
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "tokens": str(len(self.token_ids)),
+            "prompt tokens": str(self.prompt_tokens),
+            "ended by": self.finish_reason,
+            "prompt latency": f"{number(self.prompt_latency_s)} s",
+            "decode latency": f"{number(self.decode_latency_s)} s",
+            "nodes": " -> ".join(stage.node for stage in self.pipeline),
+        }
 
     @property
     def prompt_latency_s(self) -> float:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
+
+from helix_kit._summary import Summarised, counted, number
 
 
 class Loss(NamedTuple):
@@ -105,8 +108,8 @@ class WorkerStatus:
     cpu_s: float = 0
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
+@dataclass(frozen=True, slots=True, repr=False)
+class EngineStatus(Summarised):
     """The state of an engine at one moment.
 
     Attributes
@@ -147,6 +150,19 @@ class EngineStatus:
     losses: tuple[Loss, ...]
     flow_tokens_per_s: float
     dropped_messages: DroppedCounts
+
+    def _title(self) -> str:
+        return ""
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "workers": counted(dict(Counter(worker.state for worker in self.workers.values()))) or "none",
+            "requests": f"{self.running} running and {self.waiting} waiting",
+            "KV pages promised": f"{self.pages_promised:,}",
+            "tokens out": f"{self.tokens_out:,}",
+            "flow": f"{number(self.flow_tokens_per_s)} tokens/s",
+            "losses": str(len(self.losses)),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data (dicts, lists, strings, numbers), as JSON has it."""

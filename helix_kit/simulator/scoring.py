@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from helix_kit._deprecation import renamed_keywords
+from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
@@ -33,8 +34,8 @@ BACKLOG = 4000
 CHECKS = ("quarter_tokens_per_s", "half_tokens_per_s")
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, repr=False)
+class Score(Summarised):
     """What `score` measured; all zero where the plan carries no flow.
 
     Examples
@@ -59,6 +60,17 @@ class Score:
     """All tokens/s until about a quarter of the window, in the later half of that time."""
     half_tokens_per_s: float = 0.0
     """All tokens/s until about half of the window, in the later half of that time."""
+
+    def _title(self) -> str:
+        return ""
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "decodes": f"{number(self.decode_tokens_per_s)} tokens/s",
+            "prompt latency": f"{number(self.prompt_latency_s)} s",
+            "decode latency": f"{number(self.decode_latency_s)} s",
+            "window": f"{number(self.window_s)} s",
+        }
 
     def to_dict(self) -> dict[str, float]:
         """The fields by name, for JSON."""

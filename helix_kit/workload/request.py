@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from helix_kit._summary import Summarised, number
 from helix_kit.flow import Pipeline
 
 Outcome = Literal["finished", "rejected", "in_flight", "cancelled", "failed"]
@@ -30,8 +31,8 @@ class Request:
     """Tokens to generate."""
 
 
-@dataclass(slots=True)
-class RequestRecord:
+@dataclass(slots=True, repr=False)
+class RequestRecord(Summarised):
     """Outcome and times of a request. Times are seconds on the run's clock, or None for what has not happened.
 
     Examples
@@ -61,3 +62,19 @@ class RequestRecord:
     """Time of each token. The first one ends the prompt phase; each further one is a decode step."""
     restarts: int = 0
     """Number of new prefills after a worker was lost."""
+
+    def _title(self) -> str:
+        return str(self.request.id)
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"outcome": self.outcome + (f" ({self.reason})" if self.reason else "")}
+        facts["tokens"] = (
+            f"{self.request.input_tokens:,} in and {self.tokens_generated:,} of {self.request.output_tokens:,} out"
+        )
+        facts["arrived at"] = f"{number(self.request.arrival_s)} s"
+        for name, time_s in (("first token", self.first_token_s), ("finished", self.finished_s)):
+            if time_s is not None:
+                facts[name] = f"{number(time_s)} s"
+        if self.pipeline:
+            facts["stages"] = str(len(self.pipeline))
+        return facts

@@ -22,6 +22,7 @@ import numpy as np
 
 from helix_kit import _files
 from helix_kit._deprecation import renamed_keywords
+from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
@@ -38,8 +39,8 @@ MEAN_SECONDS_A_REQUEST = 0.05
 _OLD_NAMES = renamed_keywords(rate="rate_per_s", duration="duration_s")
 
 
-@dataclass(frozen=True)
-class Workload(Sequence[Request]):
+@dataclass(frozen=True, repr=False)
+class Workload(Summarised, Sequence[Request]):
     """Requests in order of arrival. A slice of a workload is a workload.
 
     Raises
@@ -240,6 +241,20 @@ class Workload(Sequence[Request]):
         factor = self.rate_per_s / rate_per_s
         rows = ((r.arrival_s * factor, r.input_tokens, r.output_tokens) for r in self.requests)
         return Workload.of(rows, f"{self.source}, scaled to {rate_per_s:g}/s", self.notes)
+
+    def _title(self) -> str:
+        return self.source
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"requests": f"{len(self):,}"}
+        if not self.requests:
+            return facts
+        facts["arrivals"] = "all at once"
+        if self.duration_s > 0:
+            facts["arrivals"] = f"{number(self.rate_per_s)} a second for {number(self.duration_s)} s"
+        facts["mean input"] = f"{number(sum(r.input_tokens for r in self) / len(self))} tokens"
+        facts["mean output"] = f"{number(sum(r.output_tokens for r in self) / len(self))} tokens"
+        return facts
 
     @cached_property
     def duration_s(self) -> float:

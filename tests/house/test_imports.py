@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "helix_kit"
 
 FLOORS = [
-    {"errors", "_deprecation", "typical_request"},
+    {"errors", "_deprecation", "_summary", "typical_request"},
     {"_files"},
     {"catalogue", "hf_config"},
     {"cluster", "model"},
