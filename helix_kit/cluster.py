@@ -53,6 +53,8 @@ COORDINATOR = "coordinator"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bandwidth = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+"""In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -90,7 +92,7 @@ class Link(_Frozen):
     1000000000.0
     """
 
-    bandwidth_gbps: Positive
+    bandwidth_gbps: Bandwidth
     """10^9 bit/s."""
     latency_ms: NonNegative = 0.0
     """One way."""
@@ -155,7 +157,7 @@ class Network(_Frozen):
     """Every link between two regions. Required where there are several regions."""
     links: tuple[LinkException, ...] = ()
     """Links that differ, by the names of their ends."""
-    nic_gbps: Positive = 80.0
+    nic_gbps: Bandwidth = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
 
     @property

@@ -47,6 +47,13 @@ def serve_command(
         int | None,
         typer.Option(min=1, help="Requests that may wait; more are refused (429 over HTTP). Default: any number."),
     ] = None,
+    kv_pages: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Limit to each worker's KV pages (16 tokens of one layer each). Default: as the plan, if they fit.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -68,7 +75,7 @@ def serve_command(
         say(f"starting {len(plan.placement)} workers")
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
-            max_queue=max_queue, seed=seed,
+            max_queue=max_queue, kv_pages=kv_pages, seed=seed,
         )  # fmt: skip
         with started as engine:
             if http is not None:

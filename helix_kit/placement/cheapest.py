@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyomo.environ as pyo
 
 from helix_kit._deprecation import renamed_keywords
-from helix_kit.catalogue import gpus
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.model import Model
@@ -101,7 +101,7 @@ def cheapest(
     >>> len(plan.cluster.nodes) < 10, plan.flow_tokens_per_s >= 250.0
     (True, True)
     """
-    if not tokens_per_s > 0:
+    if not 0 < tokens_per_s < inf:
         raise InputError("expected a positive number of tokens/s", field="tokens_per_s", value=tokens_per_s)
     check_names(keywords, ("solver", "seed"), "of `cheapest`")
     options = read_options({**keywords, "time_limit_s": time_limit_s})
@@ -147,10 +147,11 @@ def _price(kind: str, prices: Mapping[str, float] | None, cluster: Cluster) -> f
             raise InputError("expected a price for every kind of node", field="prices", value=kind)
         return prices[kind]
     node = next(n for n in cluster.nodes if n.kind == kind)
-    known = gpus()
-    if node.gpu not in known or not getattr(known[node.gpu], "price_usd_per_hour", None):
-        raise InputError("the catalogue has no price for it: expected `prices`", field="gpu", value=node.gpu)
-    return float(known[node.gpu].price_usd_per_hour or 0.0) * node.gpus_per_node
+    price = cluster.gpu(node.gpu).price_usd_per_hour
+    if price is None:
+        expected = "no price is known for it: expected `price_usd_per_hour` under the cluster's `gpus`, or `prices`"
+        raise InputError(expected, where=f"cluster {cluster.name}", field="gpu", value=node.gpu)
+    return price * node.gpus_per_node
 
 
 class Chosen(NamedTuple):
@@ -180,6 +181,8 @@ def _choose(
             for stage in pricing.cheapest(duals):
                 pool.setdefault(stage.lanes, stage)
     stages = list(pool.values())
+    if not stages:  # No stage of all these nodes carries as much.
+        return None
     model = pyo.ConcreteModel("cheapest")
     model.count = pyo.Var(range(len(stages)), domain=pyo.NonNegativeIntegers)
     model.price = pyo.Objective(expr=sum(_cost(s, price) * model.count[p] for p, s in enumerate(stages)))

@@ -1,4 +1,4 @@
-"""What a worker does with its device before its first step: threads, its share of a GPU's memory, its KV pages."""
+"""What a worker does with its device before its first step: threads, its share of the memory, its KV pages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from helix_kit.errors import HelixKitError
+from helix_kit.runtime.host_memory import available_bytes
 from helix_kit.runtime.spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -20,18 +21,22 @@ STEP_SHARE = 0.05
 """Share of its part of a GPU's memory that a worker leaves free for the intermediate values of a step."""
 CONTEXT_BYTES = 0.5e9
 """Memory of a GPU that CUDA itself takes for one process."""
+CPU_SHARE = 0.8
+"""Share of the memory available on a machine for the KV pages of all workers on its CPU together."""
 
 
 def memory_share(devices_of: Mapping[str, Sequence[str]], device: str) -> float | None:
-    """Share of the memory of GPU `device` for each of the workers that share it; None when only one worker is on it.
+    """Share of the memory of `device` for each of the workers that share it; None when only one worker is on it.
 
     `devices_of` is node -> devices, for all nodes of the plan.
 
     >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0")
     0.475
+    >>> memory_share({"a": ["cpu"], "b": ["cpu"]}, "cpu")
+    0.4
     """
     sharing = sum(other == device for devices in devices_of.values() for other in devices)
-    return None if device == "cpu" or sharing < 2 else GPU_SHARE / sharing
+    return None if sharing < 2 else (CPU_SHARE if device == "cpu" else GPU_SHARE) / sharing
 
 
 def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
@@ -57,12 +62,19 @@ def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
 
 
 def num_pages(spec: WorkerSpec, stage: ModelLayers) -> int:
-    """KV pages of a worker whose weights are loaded: `spec.num_pages`, or fewer if its GPU has no memory for them.
+    """KV pages of a worker whose weights are loaded: `spec.num_pages`, or fewer if its device has no memory for them.
+
+    A plan may name machines with more memory than the one that serves it, as when a plan for GPUs is tried on a CPU.
 
     Raises HelixKitError when not even one page of each layer fits.
     """
     if stage.device.type != "cuda":
-        return spec.num_pages
+        available = available_bytes()
+        if available is None:
+            return spec.num_pages
+        # The pages of an emulated machine stand for its own memory. Nearly all stay unwritten, and so take none here.
+        share = CPU_SHARE if spec.links is not None or spec.memory_share is None else spec.memory_share
+        return pages_within(spec, share * available, stage.page_bytes)
     import torch
 
     torch.cuda.empty_cache()
@@ -96,8 +108,11 @@ def pages_within(spec: WorkerSpec, room_bytes: float, page_bytes: int) -> int:
         raise HelixKitError(
             f"{spec.device} has {max(0.0, room_bytes) / 1e9:.2f} GB left for keys and values beside the weights of "
             f"{layers} layers in {spec.dtype}, and one page of each layer takes {layers * page_bytes / 1e9:.2f} GB: "
-            "expected fewer layers, a narrower dtype, or fewer workers on this GPU"
+            "expected fewer layers, a narrower dtype, or fewer workers on this device"
         )
     if fitting < spec.num_pages:
-        log.warning("%s: %d of %d KV pages fit on %s", spec.name, fitting, spec.num_pages, spec.device)
+        log.warning(
+            "%s: %d of the plan's %d KV pages fit on %s, which has %.2f GB for them (--kv-pages sets a lower limit)",
+            *(spec.name, fitting, spec.num_pages, spec.device, room_bytes / 1e9),
+        )
     return min(spec.num_pages, fitting)

@@ -22,6 +22,7 @@ from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.coordinator import Coordinator
 from helix_kit.runtime.handle import Completion, Handle
 from helix_kit.runtime.options import ServeOptions
+from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, token_ids
 from helix_kit.runtime.replay import replay
 from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from helix_kit.report import Run
     from helix_kit.workload.workload import Workload
 
-Prompt = str | Sequence[int]
 FRESH_POLL_S = 0.02
 REPORT_TRAVEL_S = 0.05
 """A report that arrives this soon after it was asked for may have been written before."""
@@ -161,7 +161,7 @@ class Engine(Summarised):
         Parameters
         ----------
         prompt
-            Text, or token ids.
+            Text, or token ids: a list, or an array of numpy or a tensor of torch with one dimension.
         max_new_tokens
             How many tokens to generate at most.
         temperature, top_k, top_p
@@ -292,7 +292,8 @@ class Engine(Summarised):
         Parameters
         ----------
         prompt
-            Text or token ids, or a list of them.
+            Text or token ids (as `submit`), or a list of them. An array or tensor of two dimensions is a list of
+            prompts.
         options
             As `submit`.
 
@@ -313,9 +314,9 @@ class Engine(Summarised):
         >>> engine.generate("The capital of France is", max_new_tokens=3).text           # doctest: +SKIP
         ' Paris. The'
         """
-        if isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int)):
+        if not is_batch(prompt):
             return self.submit(prompt, **options).result()
-        handles = [self.submit(p, **options) for p in prompt]
+        handles = [self.submit(one, **options) for one in prompts_of(prompt)]
         return [handle.result() for handle in handles]
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Completion:
@@ -502,11 +503,11 @@ class Engine(Summarised):
         """Token ids of a prompt; raises InputError for one that is empty, or that the model cannot read."""
         if isinstance(prompt, str) and any("\ud800" <= character <= "\udfff" for character in prompt):
             raise InputError("expected text of whole characters; it has half a surrogate pair", field="prompt")
-        ids = self.codec.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = self.codec.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
         if not ids:
-            raise InputError("expected at least one token", field="prompt", value=prompt)
+            raise InputError("expected at least one token", field="prompt", value=prompt if prompt == "" else ids)
         vocabulary = self.vocab_size
         for token in ids:
-            if type(token) is not int or not 0 <= token < vocabulary:
+            if not 0 <= token < vocabulary:
                 raise InputError(f"expected token ids from 0 to {vocabulary - 1}", field="prompt", value=token)
         return ids

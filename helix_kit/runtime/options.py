@@ -45,7 +45,7 @@ class ServeOptions:
     Raises
     ------
     InputError
-        For an unknown `dtype`, `attention` or `devices`, or a `time_scale` that is not positive.
+        For an unknown `dtype`, `attention` or `devices`, a `time_scale` that is not positive, or a limit below 1.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class ServeOptions:
     threads: int | None = None
     """Torch threads of each worker on a CPU; None: the cores divided among the workers."""
     kv_pages: int | None = None
-    """Limit to a worker's KV pages; None: as many as the node's profile says."""
+    """Limit to a worker's KV pages; None: as many as the node's profile says and the device has memory for."""
     max_queue: int | None = None
     """How many requests may wait; None: any number."""
     restart_workers: bool = False
@@ -97,8 +97,17 @@ class ServeOptions:
         check_dtype(self.dtype)
         check_attention(self.attention)
         check_devices(self.devices)
-        if self.time_scale <= 0:
+        if not self.time_scale > 0:
             raise InputError("expected more than 0", field="time_scale", value=self.time_scale)
+        limits = {
+            "chunk_tokens": self.chunk_tokens,
+            "threads": self.threads,
+            "kv_pages": self.kv_pages,
+            "max_queue": self.max_queue,
+        }
+        for name, value in limits.items():
+            if value is not None and value < 1:
+                raise InputError("expected at least 1", field=name, value=value)
 
     @property
     def policy_name(self) -> str:

@@ -75,7 +75,8 @@ def serve(
     threads
         Torch threads of each worker on a CPU. None: the machine's cores, divided among the workers.
     kv_pages
-        Limit to the KV pages (16 tokens of one layer each) of a worker. None: as many as the node's profile says.
+        Limit to the KV pages (16 tokens of one layer each) of a worker. None: as many as the node's profile says, or
+        fewer where the device has no memory for them.
     max_queue
         How many requests may wait; further ones are rejected. None: any number.
     restart_workers

@@ -54,7 +54,7 @@ class WorkerSpec(BaseModel):
     end: int
     """Its layers are [start, end)."""
     num_pages: int
-    """KV pages of its pool at most, 16 tokens of one layer each; fewer if its GPU has no memory for them."""
+    """KV pages of its pool at most, 16 tokens of one layer each; fewer if its device has no memory for them."""
     coordinator: str
     """Endpoint of the coordinator."""
     key_hex: str
@@ -70,7 +70,7 @@ class WorkerSpec(BaseModel):
     device: str = "cpu"
     """Torch device."""
     memory_share: float | None = None
-    """Share of its GPU's memory that this worker may take; None: it is alone on the GPU."""
+    """Share of its device's memory that this worker may take; None: it is alone on the device."""
     threads: int = 1
     """Torch threads on a CPU."""
     step_tokens: int = 512

@@ -111,7 +111,7 @@ class WorkerFactory:
                 pages_per_layer=None if "cpu" in devices else pages_per_layer,
                 devices=len(devices),
             )[worker.index]
-        return max(1, min(pages, self._options.kv_pages or pages))
+        return max(1, pages if self._options.kv_pages is None else min(pages, self._options.kv_pages))
 
 
 def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:

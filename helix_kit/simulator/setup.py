@@ -164,8 +164,11 @@ def _links(plan: Plan, wanted: list[Edge], ids: dict[str, int], nodes: np.ndarra
 
 
 def _round_off(bytes_per_s: float) -> float:
-    """Bandwidths are kept in Gbit/s; a conversion error of 1e-7 bytes/s would show in the order of events."""
-    return round(bytes_per_s, 3)
+    """Bandwidths are kept in Gbit/s; a conversion error of 1e-7 bytes/s would show in the order of events.
+
+    Next to no bandwidth stays as it is: rounded to zero, no message would ever end.
+    """
+    return round(bytes_per_s, 3) or bytes_per_s
 
 
 def _curves(plan: Plan, kinds: list[str]) -> Curves:

@@ -135,6 +135,6 @@ def test_modules_are_loaded_by_name_only_for_light_imports(name):
     """Loading by a string hides a dependency: only package faces do it, for names that they declare."""
     allowed = {"helix_kit", "helix_kit.experiments", "helix_kit.simulator", "helix_kit.widgets",
                "helix_kit.placement.solvers.solve",
-               "helix_kit.runtime.launch.fork_server", "helix_kit.runtime.worker.flashinfer"}  # fmt: skip
+               "helix_kit.runtime.launch.preload", "helix_kit.runtime.worker.flashinfer"}  # fmt: skip
     users = {module for module, path in MODULES.items() if f"{name}(" in path.read_text(encoding="utf-8")}
     assert users <= allowed

@@ -32,3 +32,32 @@ def test_more_than_all_nodes_reach():
     assert "2045" in error.value.fix
     with pytest.raises(InputError, match="prices"):
         cheapest(hk.Cluster.preset(SINGLE), hk.Model.preset(MODEL), 500, prices={"L4": 1.0})
+
+
+@pytest.mark.parametrize("wanted", [2045.7, 1e4, 1e7, 1e9, 1e300])
+def test_however_far_out_of_reach_the_most_is_named(wanted):
+    """Far enough above, no stage of all the nodes carries the flow, and there is nothing to choose from."""
+    cluster = hk.Cluster.model_validate({"name": "few", "nodes": [{"gpu": "L4", "count": 6}]})
+    with pytest.raises(InfeasibleError, match=r"all of cluster few reaches \d+\.\d tokens/s \(at most \d+") as error:
+        cheapest(cluster, hk.Model.preset("llama-30b"), wanted)
+    assert error.value.fix.startswith("ask for at most ")
+
+
+@pytest.mark.parametrize("wanted", [0, -1, float("nan"), float("inf")])
+def test_what_is_no_flow_is_refused(wanted):
+    with pytest.raises(InputError, match="positive number of tokens/s"):
+        cheapest(hk.Cluster.preset(SINGLE), hk.Model.preset(MODEL), wanted)
+
+
+def test_the_clusters_own_prices_count():
+    own = {"memory_gb": 24, "memory_bandwidth_gb_per_s": 300, "fp16_tflops": 121}
+    nodes = [{"gpu": "dear", "count": 6}, {"gpu": "cheap", "count": 6}]
+
+    def cluster(**prices):
+        gpus = {name: {**own, **({"price_usd_per_hour": price} if price else {})} for name, price in prices.items()}
+        return hk.Cluster.model_validate({"name": "own", "nodes": nodes, "gpus": gpus})
+
+    plan = cheapest(cluster(dear=9.0, cheap=0.5), hk.Model.preset("llama-30b"), 100.0)
+    assert set(plan.cluster.kind_counts) == {"cheap"}
+    with pytest.raises(InputError, match=r"cluster own: gpu = 'dear': no price is known for it"):
+        cheapest(cluster(dear=None, cheap=0.5), hk.Model.preset("llama-30b"), 100.0)

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.errors import HelixKitError
-from helix_kit.runtime import EngineError, serve
-from helix_kit.runtime.device_memory import GPU_SHARE, pages_within, room_bytes
+from helix_kit.runtime import EngineError, device_memory, serve
+from helix_kit.runtime.device_memory import CPU_SHARE, GPU_SHARE, num_pages, pages_within, room_bytes
 from helix_kit.runtime.weights.tiny import tiny_plan
 
 
@@ -37,3 +37,33 @@ def test_a_gpu_that_is_not_there_ends_the_start_with_words(tiny_llama: Path) -> 
     plan = tiny_plan(tiny_llama, {"a": (0, 6)})
     with pytest.raises(EngineError, match=r"worker a: HelixKitError: cuda:63 is not here: torch .* sees \d+ GPUs"):
         serve(plan, tiny_llama, devices={"a": "cuda:63"})
+
+
+def test_a_cpu_takes_the_pages_that_fit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A plan for GPUs asks for pages of their memory, which this machine may not have."""
+    stage = SimpleNamespace(device=SimpleNamespace(type="cpu"), page_bytes=1 << 20)
+
+    def pages(wanted: int, **fields: object) -> int:
+        fields = {"device": "cpu", "start": 0, "end": 10, "dtype": "float32", "name": "a", "links": None} | fields
+        return num_pages(SimpleNamespace(num_pages=wanted, **fields), stage)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(device_memory, "available_bytes", lambda: 1000 * 2.0**20)
+    assert pages(300, memory_share=None) == 300 and not caplog.records
+    assert pages(31_000, memory_share=None) == 1000 * CPU_SHARE
+    assert pages(31_000, memory_share=CPU_SHARE / 4) == 200
+    assert "a: 200 of the plan's 31000 KV pages fit on cpu" in caplog.text and "--kv-pages" in caplog.text
+    # The pages of an emulated machine stand for its memory; hardly any of them is ever written.
+    assert pages(800, memory_share=CPU_SHARE / 4, links={}) == 800
+    with pytest.raises(
+        HelixKitError, match=r"cpu has 0.01 GB left for keys and values beside the weights of 100 layers"
+    ):
+        pages(31_000, memory_share=0.01, end=100)
+    monkeypatch.setattr(device_memory, "available_bytes", lambda: None)
+    assert pages(31_000, memory_share=None) == 31_000
+
+
+def test_a_plan_with_far_more_pages_than_this_machine_holds_is_served(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 6), "b": (0, 6)}, kv_tokens_per_layer=10**12)
+    with serve(plan, tiny_llama, launcher="inproc", pace=False) as engine:
+        assert engine.generate("w5 w6", max_new_tokens=3).finish_reason == "length"
+        assert all(0 < worker.pages < 10**11 for worker in engine.status(fresh=True).workers.values())

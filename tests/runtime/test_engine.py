@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from greedy_tokens import greedy
 
@@ -123,3 +124,15 @@ def test_a_request_over_the_context_says_what_is_left(engine: Engine) -> None:
     with pytest.raises(ContextLengthError, match="expected at most 12") as refused:
         engine.submit([5] * 500, max_new_tokens=13)
     assert (refused.value.prompt_tokens, refused.value.limit) == (500, 512)
+
+
+def test_arrays_and_tensors_are_answered_as_lists_are(engine: Engine) -> None:
+    ids = engine.prompt_ids("w5 w6 w7")
+    expected = engine.generate(ids, max_new_tokens=4).token_ids
+    for prompt in (np.array(ids), torch.tensor(ids), tuple(ids), [np.int32(token) for token in ids]):
+        assert engine.generate(prompt, max_new_tokens=4).token_ids == expected
+        assert engine.submit(prompt, max_new_tokens=4).result().token_ids == expected
+    for batch in (np.array([ids, ids]), torch.tensor([ids, ids]), [np.array(ids), "w5 w6 w7"]):
+        assert [answer.token_ids for answer in engine.generate(batch, max_new_tokens=4)] == [expected] * 2
+    with pytest.raises(InputError, match="prompt = -1: expected token ids from 0"):
+        engine.generate(np.array([-1]))

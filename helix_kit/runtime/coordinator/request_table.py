@@ -110,7 +110,10 @@ class RequestTable:
                 self._start(active, pipeline, worker_pipeline)
             elif self._can_never_fit(active):
                 self.waiting.popleft()
-                reason = f"{active.max_context_tokens} tokens of context fit into the KV pages of no pipeline"
+                reason = (
+                    f"{active.max_context_tokens} tokens of context fit into the KV pages of no pipeline: expected a "
+                    "shorter prompt, fewer new tokens, or workers with more KV pages (memory, and `kv_pages` if given)"
+                )
                 self._reject(active, reason, "too_large")
             else:
                 self.may_admit = False

@@ -20,6 +20,8 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from helix_kit.runtime.launch.preload import preload
+
 
 def main() -> None:
     """Start workers until the input ends."""
@@ -28,7 +30,7 @@ def main() -> None:
     os.dup2(2, 1)
     # Ctrl-C in a terminal reaches the whole process group; the user's process decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _preload(sys.argv[1])
+    preload(sys.argv[1])
     # A garbage collection in a worker would write to the header of every inherited object, and so copy all their memory
     # pages (97 MB in each worker, in one jump, after some ten thousand requests). Frozen objects are passed over.
     gc.collect()
@@ -100,17 +102,6 @@ class _ForkServer:
         for pid in self._children:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-
-
-def _preload(model_type: str) -> None:
-    import importlib
-
-    import torch  # noqa: F401
-
-    importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: F401
-
-    from helix_kit.runtime.worker import worker  # noqa: F401
 
 
 def _run_child(spec: dict[str, Any], lifeline: int) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from helix_kit.runtime.launch.preload import preload
 from helix_kit.runtime.spec import WorkerSpec
+from helix_kit.runtime.weights.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class InprocLauncher:
         self._workers: list[InprocWorker] = []
 
     def start(self, spec: WorkerSpec) -> InprocWorker:
-        """Start a worker and return at once."""
+        """Start a worker and return at once. The first start of a model family loads its code."""
+        preload(Checkpoint(spec.weights).config["model_type"])
         self._workers.append(InprocWorker(spec))
         return self._workers[-1]
 

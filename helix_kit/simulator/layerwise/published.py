@@ -29,8 +29,10 @@ def grant_bandwidth(setup: Setup) -> None:
             sender, receiver = setup.nodes[link["source"]], setup.nodes[link["target"]]
             out_share = sender["nic"] * (weight[i] / sent[link["source"]])
             in_share = receiver["nic"] * (weight[i] / received[link["target"]])
-            # A share of exactly one must not lose a byte to rounding.
-            link["granted"] = math.floor(min(link["bandwidth"], out_share, in_share) + 1e-6)
+            granted = min(link["bandwidth"], out_share, in_share)
+            # A share of exactly one must not lose a byte to rounding. Less than a byte/s is granted as it is: with a
+            # grant of zero no message would ever end.
+            link["granted"] = math.floor(granted + 1e-6) or granted
 
 
 def helix_options(setup: Setup, options: SimulationOptions) -> dict[str, Any]:

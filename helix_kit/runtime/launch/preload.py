@@ -1,0 +1,24 @@
+"""Load the code that workers need, before workers that share a process start.
+
+While `transformers` is imported, it puts another module in its own place. A second thread that imports it meanwhile may
+keep the first module, which lacks the classes: "cannot import name 'AutoConfig'". So one thread loads all of it before
+others begin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+
+_LOCK = threading.Lock()
+
+
+def preload(model_type: str) -> None:
+    """Import torch, the worker, and the code of the model family that a config.json calls `model_type`."""
+    with _LOCK:
+        import torch  # noqa: F401
+
+        importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+        from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM  # noqa: F401
+
+        from helix_kit.runtime.worker import worker  # noqa: F401
