@@ -85,8 +85,8 @@ bench-sim: $(DEV) ## Simulator: CPU-seconds and memory for ten simulated minutes
 bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and generate_batch
 	$(BIN)/python benchmarks/bench_runtime.py -o docs/runtime-bench.md
 
-bench-gpu: $(DEV) ## One worker on a CUDA device beside generate, attention backends, hops: writes docs/gpu-bench.md
-	$(BIN)/python benchmarks/bench_gpu.py
+bench-gpu: $(DEV) ## What only a GPU can show, in under six minutes: right, fast, simulated; writes docs/gpu-bench.md
+	$(BIN)/python benchmarks/gpu_check.py
 
 emulate: $(DEV) ## The published 24 machines as real processes beside the simulator: writes docs/emulation.md (5 minutes)
 	$(BIN)/python benchmarks/emulate24.py --seconds 240 --time-scale 4 -o docs/emulation.md
