@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from helix_kit.runtime.coordinator.worker_manager import SwapError
 from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle, Piece, RequestFailedError
+from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.options import ServeOptions, Timeouts
 from helix_kit.runtime.serving import serve
 from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.weights.demo import demo_weights
-from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.runtime.worker.sampling_params import SamplingParams
 
 __all__ = [
     "Completion",
     "Engine",
     "EngineError",
     "EngineStatus",
+    "GenerationOptions",
     "Handle",
     "Piece",
     "RequestFailedError",
@@ -27,6 +30,7 @@ __all__ = [
     "ServeOptions",
     "SwapError",
     "Timeouts",
+    "TokenLogprobs",
     "WorkerStatus",
     "demo_weights",
     "serve",

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from helix_kit import _files
@@ -20,6 +21,7 @@ from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.coordinator import Coordinator
+from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, token_ids
@@ -27,7 +29,7 @@ from helix_kit.runtime.replay import replay
 from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
 from helix_kit.runtime.weights.checkpoint import Checkpoint
-from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 
 if TYPE_CHECKING:
@@ -143,38 +145,20 @@ class Engine(Summarised):
         """Whether `close` has been called."""
         return not self._finalizer.alive
 
-    def submit(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        stop: str | Sequence[str] = (),
-        seed: int | None = None,
-        ignore_eos: bool = False,
-        queue_timeout_s: float | None = None,
-    ) -> Handle:
+    def submit(self, prompt: Prompt, options: GenerationOptions | None = None, **keywords: Any) -> Handle:
         """Hand in a prompt and return at once.
 
         Parameters
         ----------
         prompt
             Text, or token ids: a list, or an array of numpy or a tensor of torch with one dimension.
-        max_new_tokens
-            How many tokens to generate at most.
-        temperature, top_k, top_p
-            How tokens are drawn. Temperature 0 takes the likeliest token; `top_k` 0 and `top_p` 1 leave the
-            distribution whole.
-        stop
-            Strings that end the answer; they are not part of it.
-        seed
-            Seed of the sampling; None: the engine's. The same seed gives the same tokens.
-        ignore_eos
-            Whether to go on after the model's end-of-text token, so that exactly `max_new_tokens` are generated.
-        queue_timeout_s
-            Seconds after which the request is rejected if it has not been started; None: it waits without limit.
+        options
+            How the answer is generated.
+        keywords
+            Fields of `GenerationOptions`, in place of `options` or as changes to it: ``max_new_tokens``,
+            ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``presence_penalty``, ``frequency_penalty``,
+            ``repetition_penalty``, ``logit_bias``, ``min_tokens``, ``stop``, ``stop_token_ids``, ``seed``,
+            ``ignore_eos``, ``logprobs``, ``prompt_logprobs``, ``queue_timeout_s``.
 
         Returns
         -------
@@ -194,23 +178,24 @@ class Engine(Summarised):
         >>> for piece in handle:                                                         # doctest: +SKIP
         ...     print(piece.text, end="", flush=True)
         """
+        options = replace(options or GenerationOptions(), **keywords)
         ids = self.prompt_ids(prompt)
-        if max_new_tokens < 1:
-            raise InputError("expected at least 1", field="max_new_tokens", value=max_new_tokens)
+        options.check_tokens(self.vocab_size)
+        max_new_tokens = options.max_new_tokens
+        if max_new_tokens is None:
+            max_new_tokens = max(1, self.max_request_tokens() - len(ids))
         limit = self.max_context_tokens
         if len(ids) + max_new_tokens > limit:
             raise ContextLengthError(limit=limit, prompt_tokens=len(ids), new_tokens=max_new_tokens)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not all(stops):
-            raise InputError("expected strings that are not empty", field="stop", value=list(stops))
-        sampling = SamplingParams(temperature, top_k, top_p, self._seed if seed is None else seed)
+        stop_ids = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else self._eos_ids)
+        end_ids = frozenset(token for token in stop_ids if token < self.vocab_size)
         return self._submit(
             ids,
             max_new_tokens,
-            sampling,
-            stop_ids=frozenset() if ignore_eos else self._eos_ids,
-            text=TextStream(self.codec, stops, ids),
-            queue_timeout_s=queue_timeout_s,
+            options.sampling(self._seed, end_ids, len(ids)),
+            stop_ids=stop_ids,
+            text=TextStream(self.codec, options.stops, ids, min_tokens=options.min_tokens),
+            queue_timeout_s=options.queue_timeout_s,
         )
 
     def submit_tokens(self, token_ids: list[int], new_tokens: int, *, arrival_s: float) -> Handle:
@@ -319,13 +304,25 @@ class Engine(Summarised):
         handles = [self.submit(one, **options) for one in prompts_of(prompt)]
         return [handle.result() for handle in handles]
 
-    def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Completion:
         """The assistant's next message.
 
         Parameters
         ----------
         messages
             The conversation so far: ``{"role": "user", "content": "..."}`` and so on.
+        tools
+            Functions that the model may call, as JSON schemas, for templates that read them. A call is part of the
+            answer's text.
+        documents
+            Texts to answer from, for templates that read them: mappings with ``title`` and ``text``.
         options
             As `submit`.
 
@@ -345,11 +342,41 @@ class Engine(Summarised):
         --------
         >>> engine.chat([{"role": "user", "content": "Name a prime."}]).text             # doctest: +SKIP
         """
-        return self.submit(self.chat_ids(messages), **options).result()
+        return self.submit(self.chat_ids(messages, tools=tools, documents=documents), **options).result()
 
-    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a conversation in the model's chat format."""
-        return self.codec.encode(self.codec.render_chat(messages), special=False)
+    def chat_ids(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Token ids of a conversation in the model's chat format.
+
+        Parameters
+        ----------
+        messages, tools, documents
+            As `chat`.
+        variables
+            Further names that the template may read, such as ``enable_thinking``.
+
+        Returns
+        -------
+        list of int
+            The prompt for `submit`.
+
+        Raises
+        ------
+        InputError
+            When the model has no chat template, or its template refuses the messages.
+
+        Examples
+        --------
+        >>> engine.chat_ids([{"role": "user", "content": "Name a prime."}])              # doctest: +SKIP
+        """
+        text = self.codec.render_chat(messages, tools=tools, documents=documents, variables=variables)
+        return self.codec.encode(text, special=False)
 
     @property
     def vocab_size(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import HelixKitError
 from helix_kit.flow import Pipeline
+from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.text import TextStream
 from helix_kit.workload.request import RequestRecord
 
@@ -53,6 +54,8 @@ class Piece:
         The token; None for the last text, which no token adds.
     text
         The text that can no longer change since this token: often one word, sometimes nothing.
+    logprobs
+        Log-probabilities of the token, if the request asked for them.
 
     Examples
     --------
@@ -62,6 +65,7 @@ class Piece:
 
     token_id: int | None
     text: str
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,6 +85,9 @@ class Completion(Summarised):
     record
         The same record as the simulator writes: times of arrival, first token and last token on the engine's clock,
         and how often the request was started again after a worker was lost.
+    logprobs, prompt_logprobs
+        Log-probabilities of each token of the answer and of the prompt (None for its first token); None where the
+        request did not ask for them.
 
     Examples
     --------
@@ -99,6 +106,8 @@ class Completion(Summarised):
     finish_reason: FinishReason
     pipeline: Pipeline
     record: RequestRecord
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
 
     def _title(self) -> str:
         start = self.text[:MAX_SHOWN_CHARACTERS]
@@ -152,7 +161,7 @@ class Handle:
     def __init__(self, cancel: Callable[[Handle], None], text: TextStream | None = None) -> None:
         self._cancel = cancel
         self._text = text
-        self._tokens_without_text: list[int] = []
+        self._tokens_without_text: list[tuple[int, TokenLogprobs | None]] = []
         """Tokens that are not pieces yet: their text is made when the caller reads it, at the latest at the end."""
         self._lock = threading.RLock()
         """An RLock: the garbage collector may close an iterator in a thread that already holds the lock."""
@@ -164,6 +173,7 @@ class Handle:
         """Whether the completion has its text."""
         self._error: RequestFailedError | None = None
         self._record: RequestRecord | None = None
+        self._prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
         self._listeners: tuple[Callable[[], None], ...] = ()
         """Called after each change."""
 
@@ -178,6 +188,11 @@ class Handle:
         self._ended.wait()
         assert self._record is not None, "set before the event"
         return self._record
+
+    @property
+    def prompt_logprobs(self) -> tuple[TokenLogprobs | None, ...] | None:
+        """Those of the prompt's tokens, from the first piece on; None before, and where they were not asked for."""
+        return self._prompt_logprobs
 
     def result(self, timeout_s: float | None = None) -> Completion:
         """Wait for the answer.
@@ -263,11 +278,15 @@ class Handle:
             self._pieces.append(piece)
         self._notify()
 
-    def add_token(self, token_id: int) -> None:
+    def add_token(self, token_id: int, logprobs: TokenLogprobs | None = None) -> None:
         """Add a token whose text cannot end the request."""
         with self._lock:
-            self._tokens_without_text.append(token_id)
+            self._tokens_without_text.append((token_id, logprobs))
         self._notify()
+
+    def set_prompt_logprobs(self, logprobs: Sequence[TokenLogprobs | None]) -> None:
+        """Add what the request asked to know of its prompt; called before the first token is added."""
+        self._prompt_logprobs = tuple(logprobs)
 
     def finish(self, record: RequestRecord, outcome: Completion | RequestFailedError) -> None:
         """The request is done. A completion needs no text: it is filled in when the caller asks for it."""
@@ -303,8 +322,8 @@ class Handle:
 
     def _make_text(self) -> None:
         """Turn the new tokens into pieces; at the end, add the text that was held back. Needs the lock."""
-        for token_id in self._tokens_without_text:
-            self._pieces.append(Piece(token_id, self._text.feed(token_id)[0] if self._text else ""))
+        for token_id, logprobs in self._tokens_without_text:
+            self._pieces.append(Piece(token_id, self._text.feed(token_id)[0] if self._text else "", logprobs))
         self._tokens_without_text.clear()
         if self._completion is not None and self._text is not None and not self._has_text:
             self._has_text = True

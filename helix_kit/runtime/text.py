@@ -142,10 +142,16 @@ class TextStream:
     prompt_ids
         The prompt, as the context of the first tokens: after a prompt, many tokenizers begin a word with a space that
         they drop at the beginning of a text.
+    min_tokens
+        Stop strings are looked for in the text of the tokens after this many.
     """
 
-    def __init__(self, codec: TextCodec, stop: Sequence[str] = (), prompt_ids: Sequence[int] = ()) -> None:
-        self._codec, self._stop = codec, tuple(stop)
+    def __init__(
+        self, codec: TextCodec, stop: Sequence[str] = (), prompt_ids: Sequence[int] = (), *, min_tokens: int = 0
+    ) -> None:
+        self._codec = codec
+        self._all_stops, self._stop = tuple(stop), tuple(stop) if min_tokens == 0 else ()
+        self._tokens_without_stop = min_tokens
         self._prompt_ids: Sequence[int] | None = prompt_ids
         """None once the context has been taken from it: a request without text needs no tokenizer."""
         self._window: list[int] = []
@@ -160,12 +166,16 @@ class TextStream:
     @property
     def has_stops(self) -> bool:
         """Whether there are stop strings, so that the text can end the request."""
-        return bool(self._stop)
+        return bool(self._all_stops)
 
     def feed(self, token_id: int) -> tuple[str, bool]:
         """Add a token: returns the text that can no longer change, and whether a stop string was found."""
         if self._prompt_ids is not None:
             self._set_context(self._prompt_ids)
+        if self._tokens_without_stop:
+            self._tokens_without_stop -= 1
+        else:
+            self._stop = self._all_stops
         if not self._codec.has_text(token_id):
             return "", False
         self._window.append(token_id)

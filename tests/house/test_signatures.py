@@ -26,7 +26,6 @@ VERBS = {
     "simulator.api.simulate": "public verb",
     "simulator.scoring.score": "public, with the keywords of `simulate`",
     "runtime.serving.serve": "public verb",
-    "runtime.engine.Engine.submit": "public verb: a prompt and the options of its answer",
     "analysis.compare.compare": "public verb: takes keywords of `plan` and of `simulate`",
     "report.Run.__init__": "a record of what a run is made of",
 }

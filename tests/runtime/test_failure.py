@@ -26,7 +26,7 @@ from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 # Every layer is held twice; b and d may be entered in the middle.
 PLACEMENT = {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}
 STEP_MS = 3.0
-SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 11}
+SAMPLED = {"temperature": 0.8, "top_p": 0.9, "seed": 11, "repetition_penalty": 1.2, "frequency_penalty": 0.3}
 
 
 @pytest.fixture(scope="module")

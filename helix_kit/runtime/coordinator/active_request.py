@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from helix_kit.flow import Pipeline
 from helix_kit.runtime.handle import Handle
+from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.text import TextStream
-from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 
 
@@ -37,6 +38,13 @@ class ActiveRequest:
     """The workers that carry `pipeline` out: more stages than nodes where a node has several GPUs."""
     generated: list[int] = field(default_factory=list)
     """Token ids of the answer so far."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Those of `generated`; empty where the request does not ask for them."""
+    prompt_logprobs: list[TokenLogprobs | None] = field(init=False)
+    """Those of `prompt`, as far as they have come; empty where the request does not ask for them."""
+
+    def __post_init__(self) -> None:
+        self.prompt_logprobs = [] if self.sampling.prompt_logprobs is None else [None] * len(self.prompt)
 
     @property
     def context(self) -> list[int]:

@@ -18,6 +18,7 @@ from helix_kit.runtime.coordinator.routing import Router
 from helix_kit.runtime.coordinator.token_sender import TokenSender
 from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.handle import Completion, FailureCode, FinishReason, Handle, Piece, RequestFailedError
+from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.node_workers import to_workers
 from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, SampledToken
 from helix_kit.workload.request import Outcome
@@ -168,34 +169,47 @@ class RequestTable:
     def add_token(self, sampled: SampledToken) -> None:
         """The last stage has sampled a token. Ignored when it is not the next one of the request's current epoch."""
         active, position, token = self.running.get(sampled.request), sampled.position, sampled.token
-        if active is None or active.epoch != sampled.epoch or position != len(active.prompt) + len(active.generated):
+        if active is None or active.epoch != sampled.epoch:
+            return
+        logprobs = _logprobs(sampled)
+        if position < len(active.prompt_logprobs):
+            active.prompt_logprobs[position] = logprobs
+            return
+        if position != len(active.prompt) + len(active.generated):
+            return
+        if active.prompt_logprobs and not active.generated:
+            active.handle.set_prompt_logprobs(active.prompt_logprobs)
+        if active.request.output_tokens == 0:
+            self._complete(active, "length")
             return
         now, record = self._now_s(), active.record
         active.generated.append(token)
+        if logprobs is not None:
+            active.logprobs.append(logprobs)
         record.tokens_generated += 1
         record.token_times_s.append(now)
         if record.first_token_s is None:
             record.first_token_s = now
         self.tokens_out += 1
-        reason = self._hand_out(active, token)
+        reason = self._hand_out(active, token, logprobs)
         if reason is not None:
             self._complete(active, reason)
             return
         self.router.policy_token(active.request)
         self._sender.add_token(active, position, token)
 
-    def _hand_out(self, active: ActiveRequest, token: int) -> FinishReason | None:
+    def _hand_out(self, active: ActiveRequest, token: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         """Give the token to the handle; returns why it ends the request, None when it does not."""
-        if token in active.stop_ids:
-            active.handle.add_piece(Piece(token, ""))
+        if token in active.stop_ids and len(active.generated) > active.sampling.min_tokens:
+            active.handle.add_piece(Piece(token, "", logprobs))
             return "stop"
         if active.text is not None and active.text.has_stops:
             text, met_stop = active.text.feed(token)
-            active.handle.add_piece(Piece(token, text))
+            active.handle.add_piece(Piece(token, text, logprobs))
             if met_stop:
                 return "stop"
         else:
-            active.handle.add_token(token)
+            active.handle.add_token(token, logprobs)
         return "length" if len(active.generated) >= active.request.output_tokens else None
 
     # ---- ends ----------------------------------------------------------------------------------------------------
@@ -242,6 +256,8 @@ class RequestTable:
             finish_reason=reason,
             pipeline=active.pipeline or (),
             record=active.record,
+            logprobs=tuple(active.logprobs) if active.sampling.logprobs is not None else None,
+            prompt_logprobs=tuple(active.prompt_logprobs) if active.sampling.prompt_logprobs is not None else None,
         )
         self._end(active, completion, "cancelled" if reason == "cancelled" else "finished")
 
@@ -259,3 +275,11 @@ class RequestTable:
             record.reason = str(result)
         self._by_handle.pop(active.handle, None)
         active.handle.finish(record, result)
+
+
+def _logprobs(sampled: SampledToken) -> TokenLogprobs | None:
+    """Log-probabilities of a token as callers get them."""
+    fields = sampled.logprobs
+    if fields is None:
+        return None
+    return TokenLogprobs(sampled.token, fields.logprob, fields.rank, tuple(fields.top))

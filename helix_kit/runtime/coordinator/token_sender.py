@@ -5,12 +5,27 @@ They are collected during one round of the coordinator's loop, and sent at its e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import array
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.transport.messages import RouteStage, RunMessage, SamplingFields, WorkItem
 from helix_kit.runtime.transport.shaping import Shaper
+from helix_kit.runtime.worker.sampling_params import SamplingParams
+
+MAX_SCORED_CHUNK = 2048
+"""Longest chunk of a prompt whose log-probabilities are wanted: those of one step go into one message."""
+
+
+def sampling_fields(params: SamplingParams) -> SamplingFields:
+    """The parameters in the form in which they travel."""
+    return SamplingFields(*(value for field, value in asdict(params).items() if field != "is_plain_greedy"))
+
+
+def _int32(token_ids: Sequence[int]) -> bytes:
+    return array.array("i", token_ids).tobytes()
 
 
 @dataclass(slots=True)
@@ -59,29 +74,39 @@ class TokenSender:
     def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
         """Add the token that the next decode step of the request starts from."""
         batch = self._batch_of(active)
-        batch.items.append(WorkItem(active.request.id, active.epoch, position, 1, True))
+        known = _int32([token]) if active.sampling.has_penalties else None
+        batch.items.append(WorkItem(active.request.id, active.epoch, position, 1, True, None, None, known))
         batch.token_ids.append(token)
 
     def add_prompt(self, active: ActiveRequest) -> None:
         """Add the whole context of the request.
 
         The chunks are sent at once, one behind the other, so that the stages overlap. The first chunk carries the route
-        and the sampling parameters.
+        and the sampling parameters. Every chunk carries its token ids where sampling depends on them.
         """
         batch = self._batch_of(active)
         records, sampling = self._workers.records, active.sampling
+        if active.generated:
+            # The tokens of the prompt were scored before the first token came.
+            sampling = replace(sampling, prompt_logprobs=None)
         route: list[RouteStage] | None = [
             RouteStage(stage.node, stage.start, stage.end, records[stage.node].endpoint)
             for stage in active.worker_pipeline
         ]
-        fields: SamplingFields | None = SamplingFields(
-            sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed
-        )
-        tokens = active.context
-        for position in range(0, len(tokens), self._chunk_tokens):
-            chunk = tokens[position : position + self._chunk_tokens]
-            is_last = position + len(chunk) == len(tokens)
-            item = WorkItem(active.request.id, active.epoch, position, len(chunk), is_last, route, fields)
+        fields: SamplingFields | None = sampling_fields(sampling)
+        tokens, prompt_tokens = active.context, len(active.prompt)
+        size = self._chunk_tokens
+        if sampling.prompt_logprobs is not None:
+            size = min(size, MAX_SCORED_CHUNK)
+        for position in range(0, len(tokens), size):
+            chunk = tokens[position : position + size]
+            end = position + len(chunk)
+            known = None
+            if sampling.needs_token_ids:
+                # The next token of the prompt is what the chunk's last row is to predict.
+                known = _int32(tokens[position : end + 1] if end < prompt_tokens else chunk)
+            is_last = end == len(tokens)
+            item = WorkItem(active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known)
             batch.items.append(item)
             batch.token_ids.extend(chunk)
             route = fields = None

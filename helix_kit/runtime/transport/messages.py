@@ -29,6 +29,9 @@ MAX_POSITION = 1 << 24
 MAX_TEXT = 8192
 MAX_INT = 1 << 62
 MAX_HOPS = 64
+MAX_BIASES = 1024
+MAX_END_IDS = 4096
+MAX_TOP = 20
 INLINE_BYTES = 1 << 14
 """A tensor of up to this size travels in the header. Copying it takes less time than a frame of its own."""
 
@@ -37,6 +40,9 @@ _ITEM_BYTES: dict[str, int] = {"int32": 4, "float32": 4, "bfloat16": 2, "float16
 
 DtypeName: TypeAlias = Literal["int32", "float32", "bfloat16", "float16"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INT)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
+TopCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TOP)]
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
 Endpoint: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern="^tcp://")]
 
@@ -63,19 +69,32 @@ class RouteStage(_Fields):
 
 
 class SamplingFields(_Fields):
-    """How a request's tokens are sampled; the fields of `helix_kit.runtime.SamplingParams`."""
+    """How a request's tokens are sampled; the fields of `helix_kit.runtime.SamplingParams`, in the same order."""
 
     temperature: Annotated[float, Meta(ge=0, le=100)]
     top_k: Count
     top_p: Annotated[float, Meta(gt=0, le=1)]
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] = 1.0
+    logit_bias: Annotated[
+        tuple[tuple[TokenId, Annotated[float, Meta(ge=-100, le=100)]], ...], Meta(max_length=MAX_BIASES)
+    ] = ()
+    min_tokens: Count = 0
+    end_ids: Annotated[tuple[TokenId, ...], Meta(max_length=MAX_END_IDS)] = ()
+    logprobs: TopCount | None = None
+    prompt_logprobs: TopCount | None = None
+    prompt_tokens: Count = 0
 
 
 class WorkItem(_Fields):
     """One request's rows in a `RunMessage`: `tokens` rows, the first of which is at `position` of the request.
 
     `wants_token` says that a token is to be sampled after the last of these rows. `route` and `sampling` come with the
-    first rows of an epoch only.
+    first rows of an epoch only. `token_ids` (int32) are the tokens of the rows, for requests whose sampling depends on
+    them; one more is the token after the last row, where its log-probability is wanted.
     """
 
     request: Count
@@ -85,6 +104,7 @@ class WorkItem(_Fields):
     wants_token: bool
     route: Annotated[list[RouteStage], Meta(min_length=1, max_length=MAX_STAGES)] | None = None
     sampling: SamplingFields | None = None
+    token_ids: bytes | None = None
 
 
 class RequestEpoch(_Fields):
@@ -94,13 +114,25 @@ class RequestEpoch(_Fields):
     epoch: Count
 
 
+class LogprobFields(_Fields):
+    """Log-probability and rank of a token, and the likeliest alternatives with theirs."""
+
+    logprob: float
+    rank: Count
+    top: Annotated[list[tuple[TokenId, float]], Meta(max_length=MAX_TOP)]
+
+
 class SampledToken(_Fields):
-    """The token that was sampled for `position` of a request."""
+    """The token that was sampled for `position` of a request.
+
+    Where log-probabilities of the prompt are wanted, its tokens come as such messages, too.
+    """
 
     request: Count
     epoch: Count
     position: Count
     token: Count
+    logprobs: LogprobFields | None = None
 
 
 class WorkerCounters(_Fields):
@@ -314,6 +346,8 @@ def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
         rows += item.tokens
         if item.route is not None:
             _check_route(item.route)
+        if item.token_ids is not None and len(item.token_ids) not in (4 * item.tokens, 4 * item.tokens + 4):
+            raise MalformedError("expected the token of each row, and at most one more")
     if message.shape[0] != rows:
         raise MalformedError("expected one row for each token")
     if message.tensor.nbytes != math.prod(message.shape) * _ITEM_BYTES[message.dtype] or not message.tensor.nbytes:

@@ -6,6 +6,7 @@ forgets a request when the coordinator frees it. Late items of an attempt that w
 
 from __future__ import annotations
 
+import array
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
@@ -15,7 +16,8 @@ import torch
 from helix_kit.cluster import COORDINATOR
 from helix_kit.runtime.transport.messages import RequestEpoch, WorkItem
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
-from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.runtime.worker.sampling_params import SamplingParams
+from helix_kit.runtime.worker.token_counts import TokenCounts
 
 MAX_FREED_EPOCHS = 2048
 """Freed requests whose epoch is remembered."""
@@ -52,6 +54,8 @@ class WorkerRequest:
     """Worker of the next stage, or the coordinator."""
     sampling: SamplingParams
     table: BlockTable
+    counts: TokenCounts | None = None
+    """The request's tokens so far, on its last stage; None where sampling does not depend on them."""
     waiting: deque[WaitingRows] = field(default_factory=deque)
     received: int = 0
     """Rows that have arrived so far; the next item must start at this position."""
@@ -60,6 +64,11 @@ class WorkerRequest:
     def takes_token_ids(self) -> bool:
         """Whether the rows arrive as token ids rather than hidden states."""
         return self.start == 0
+
+
+def known_tokens(item: WorkItem) -> list[int]:
+    """The token ids that came with an item's rows; none where sampling does not depend on them."""
+    return array.array("i", item.token_ids).tolist() if item.token_ids else []
 
 
 class RequestTable:
@@ -113,7 +122,13 @@ class RequestTable:
                 return None
             self._requests[item.request] = request
         continues = item.epoch == request.epoch and item.position == request.received
-        return request if continues and is_token_ids == request.takes_token_ids else None
+        if not continues or is_token_ids != request.takes_token_ids:
+            return None
+        if request.counts is not None:
+            if item.token_ids is None:
+                return None
+            request.counts.add(known_tokens(item)[: item.tokens])
+        return request
 
     def free(self, freed: RequestEpoch) -> None:
         """Drop a request up to this epoch, return its pages, and ignore its items from now on."""
@@ -141,6 +156,7 @@ class RequestTable:
             return None
         if (following is None) != (stage.end == self._num_layers):
             return None
+        sampling = SamplingParams(*msgspec.structs.astuple(item.sampling))
         return WorkerRequest(
             id=item.request,
             epoch=item.epoch,
@@ -149,6 +165,7 @@ class RequestTable:
             source=item.route[index - 1].node if index else COORDINATOR,
             next_endpoint=following.endpoint if following else None,
             next_worker=following.node if following else COORDINATOR,
-            sampling=SamplingParams(*msgspec.structs.astuple(item.sampling)),
+            sampling=sampling,
             table=BlockTable(stage.end - stage.start),
+            counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,
         )

@@ -14,9 +14,10 @@ import torch
 
 from helix_kit.runtime.transport.messages import RunMessage, SampledToken, WorkItem
 from helix_kit.runtime.worker.kv_cache import PagePool
+from helix_kit.runtime.worker.logprobs import logprobs_of_known
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments
 from helix_kit.runtime.worker.pacing import SegmentLoad
-from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest, known_tokens
 from helix_kit.runtime.worker.sampling import sample
 from helix_kit.runtime.worker.transfer import joined_on_device
 from helix_kit.runtime.worker.wire_tensors import to_wire
@@ -76,16 +77,42 @@ def run_entries(model: ModelLayers, pool: PagePool, entries: list[StepEntry]) ->
 
 @torch.inference_mode()
 def sample_tokens(model: ModelLayers, entries: list[StepEntry]) -> list[SampledToken]:
-    """The next token of each request whose last stage is here and whose rows so far are complete."""
-    ends = [entry for entry in entries if entry.request.next_endpoint is None and entry.item.wants_token]
+    """The next token of each request whose last stage is here and whose rows so far are complete.
+
+    Tokens of prompts whose log-probabilities are wanted come first, so that they reach the coordinator before the
+    request's first token.
+    """
+    last = [entry for entry in entries if entry.request.next_endpoint is None]
+    scored = _score_prompts(model, [entry for entry in last if entry.request.sampling.prompt_logprobs is not None])
+    ends = [entry for entry in last if entry.item.wants_token]
     if not ends:
-        return []
+        return scored
     logits = model.logits(torch.stack([entry.hidden[-1] for entry in ends]))
     positions = [entry.item.position + entry.item.tokens for entry in ends]
-    tokens = sample(logits, [entry.request.sampling for entry in ends], positions)
+    counts = [entry.request.counts for entry in ends]
+    sampled = sample(logits, [entry.request.sampling for entry in ends], positions, counts)
+    return scored + [
+        SampledToken(entry.request.id, entry.request.epoch, position, token, logprobs)
+        for entry, position, token, logprobs in zip(ends, positions, *sampled)
+    ]
+
+
+def _score_prompts(model: ModelLayers, entries: list[StepEntry]) -> list[SampledToken]:
+    """The tokens after the rows, as far as they came with them, with their log-probabilities."""
+    following = [known_tokens(entry.item)[1:] for entry in entries]
+    asking = [(entry, tokens) for entry, tokens in zip(entries, following) if tokens]
+    if not asking:
+        return []
+    found = logprobs_of_known(
+        model.logits,
+        [entry.hidden[: len(tokens)] for entry, tokens in asking],
+        [tokens for _, tokens in asking],
+        [entry.request.sampling.prompt_logprobs or 0 for entry, _ in asking],
+    )
     return [
-        SampledToken(entry.request.id, entry.request.epoch, position, token)
-        for entry, position, token in zip(ends, positions, tokens)
+        SampledToken(entry.request.id, entry.request.epoch, position, token, logprobs)
+        for (entry, tokens), fields in zip(asking, found)
+        for position, (token, logprobs) in enumerate(zip(tokens, fields), entry.item.position + 1)
     ]
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 pytest.importorskip("fastapi")
 
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
-from helix_kit.runtime.worker.sampling import SamplingParams
+from helix_kit.runtime.worker.sampling_params import SamplingParams
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 from helix_kit.flow import Stage
 from helix_kit.runtime import SamplingParams
+from helix_kit.runtime.coordinator import token_sender
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.token_sender import TokenSender
 from helix_kit.runtime.handle import Handle
@@ -82,3 +83,31 @@ def test_what_is_discarded_is_not_sent(scene) -> None:
     found = sent(scene)
     assert set(found) == {"a"} and found["a"][1] == [5, 6, 7, 71]
     assert {item.request for item in found["a"][0]} == {1}
+
+
+@pytest.mark.parametrize("generated", [[], [18, 19]])
+def test_tokens_travel_with_the_items_where_sampling_depends_on_them(scene, generated: list[int]) -> None:
+    sender = TokenSender(scene.manager, chunk_tokens=3)
+    request = active(5, [11, 12, 13, 14], Stage("a", 0, 4), Stage("b", 4, 6))
+    request.sampling = SamplingParams(presence_penalty=1.0, prompt_logprobs=2, logit_bias=((5, 1.0),), prompt_tokens=4)
+    request.generated = generated
+    sender.add_prompt(request)
+    sender.add_token(request, 4 + len(generated), 70)
+    sender.flush()
+    items, _ = sent(scene)["a"]
+    known = [np.frombuffer(item.token_ids, np.int32).tolist() for item in items]
+    # A chunk of the prompt brings one token more: the one that its last row is to predict.
+    assert known == [[11, 12, 13, 14], [14, *generated], [70]]
+    fields = items[0].sampling
+    assert (fields.presence_penalty, fields.logit_bias, fields.prompt_tokens) == (1.0, ((5, 1.0),), 4)
+    assert fields.prompt_logprobs == (None if generated else 2)
+
+
+def test_chunks_that_are_scored_are_short(scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_sender, "MAX_SCORED_CHUNK", 2)
+    sender = TokenSender(scene.manager, chunk_tokens=100)
+    request = active(5, [11, 12, 13], Stage("c", 0, 6))
+    request.sampling = SamplingParams(prompt_logprobs=0, prompt_tokens=3)
+    sender.add_prompt(request)
+    sender.flush()
+    assert [item.tokens for item in sent(scene)["c"][0]] == [2, 1]

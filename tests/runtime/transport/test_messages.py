@@ -18,6 +18,7 @@ from helix_kit.runtime.transport.messages import (
     FreedMessage,
     FreeMessage,
     HeartbeatMessage,
+    LogprobFields,
     MalformedError,
     ReadyMessage,
     RequestEpoch,
@@ -65,6 +66,7 @@ def test_a_message_is_what_its_bytes_say() -> None:
         StopMessage(),
         ReadyMessage("a", 0, "tcp://127.0.0.1:1", 40, 4711),
         TokensMessage("a", 2, [SampledToken(3, 1, 17, 99)]),
+        TokensMessage("a", 2, [SampledToken(3, 1, 17, 99, LogprobFields(-0.5, 2, [(7, -0.25), (99, -0.5)]))]),
         FreedMessage("a", 2, [RequestEpoch(3, 1)]),
         HeartbeatMessage("a", 2, WorkerCounters(pages_used=3, cpu_s=0.5), {"b": 0.25}),
         FailedMessage("a", 2, "no memory"),
@@ -73,6 +75,19 @@ def test_a_message_is_what_its_bytes_say() -> None:
 )
 def test_each_kind_arrives_as_it_was_sent(message: messages.Message) -> None:
     assert decode(encode(message, KEY), KEY) == message
+
+
+def test_an_item_brings_its_tokens_and_all_sampling_fields() -> None:
+    fields = SamplingFields(0.5, 3, 0.9, 7, 0.1, 1.0, -1.0, 1.2, ((5, -100.0),), 4, (2, 3), 5, 0, 9)
+    item = WorkItem(1, 0, 0, 2, True, None, fields, b"\1\0\0\0" * 3)
+    message = RunMessage.of_token_ids([item], [1, 1])
+    assert decode(encode(message, KEY), KEY) == message
+
+
+@pytest.mark.parametrize("token_ids", [b"", b"\1", b"\0" * 4, b"\0" * 9, b"\0" * 16])
+def test_an_item_with_another_number_of_tokens_is_refused(token_ids: bytes) -> None:
+    with pytest.raises(MalformedError, match="token of each row"):
+        decode([run_frame([1, 0, 0, 2, True, ROUTE, [0.0, 0, 1.0, 7], token_ids])], KEY)
 
 
 def test_a_large_tensor_travels_in_a_frame_of_its_own_and_is_not_copied() -> None:

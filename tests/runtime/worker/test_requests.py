@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -91,3 +93,19 @@ def test_late_items_of_a_freed_attempt_take_no_pages(pool: PagePool, monkeypatch
     for other in (7, 8):  # after two more, the epoch of the first is forgotten
         table.free(RequestEpoch(other, 0))
     assert table.accept(first(epoch=1), is_token_ids=True) is not None
+
+
+def test_the_last_stage_keeps_the_tokens_that_penalties_need(pool: PagePool) -> None:
+    sampling = SamplingFields(0.0, 0, 1.0, 0, presence_penalty=1.0, prompt_tokens=3)
+    tokens = array.array("i", [7, 8, 7, 9]).tobytes()
+    first_item = WorkItem(1, 0, 0, 4, False, ROUTE, sampling, tokens)
+    assert table_of("a", 0, 4, pool).accept(first_item, is_token_ids=True).counts is None
+    table = table_of("c", 4, 6, pool)
+    request = table.accept(first_item, is_token_ids=False)
+    request.received += 4
+    assert (request.counts.ids.tolist(), request.counts.generated.tolist()) == ([7, 8, 9], [0, 0, 1])
+    assert table.accept(WorkItem(1, 0, 4, 1, True), is_token_ids=False) is None
+    one = array.array("i", [8]).tobytes()
+    assert table.accept(WorkItem(1, 0, 4, 1, True, None, None, one), is_token_ids=False) is request
+    assert request.counts.generated.tolist() == [0, 1, 1]
+    assert table_of("c", 4, 6, pool).accept(first(), is_token_ids=False).counts is None
