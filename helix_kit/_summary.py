@@ -42,7 +42,7 @@ class Summarised:
     def __repr__(self) -> str:
         try:
             title, facts = self._title(), self._facts()
-        except AttributeError:  # a debugger looks at an object whose constructor has not ended
+        except Exception:  # a debugger looks at an object whose constructor has not ended, or has failed
             return object.__repr__(self)
         told = ", ".join(f"{name} {value}" for name, value in facts.items())
         title = f" {title}" if title else ""

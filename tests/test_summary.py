@@ -90,6 +90,8 @@ def test_a_pipeline_of_nodes_is_named_in_a_completion():
 def test_an_object_that_is_not_complete_can_still_be_shown():
     assert "Plan object" in repr(hk.Plan.model_construct())
     assert "Run object" in repr(hk.Run.__new__(hk.Run))
+    model = hk.Model.preset("llama-30b")
+    assert "Problem object" in repr(hk.Problem(hk.Cluster.preset("laptop"), model, {}, {}))
 
 
 def test_numbers_as_people_write_them():

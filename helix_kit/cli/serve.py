@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, print_run, stderr
+from helix_kit.cli.shared import JsonFlag, PolicyOption, SeedOption, Status, app, print_run, stderr
 from helix_kit.errors import InputError
 
 
@@ -24,7 +24,7 @@ def serve_command(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
-    policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
+    policy: PolicyOption = "helix",
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     attention: Annotated[

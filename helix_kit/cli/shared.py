@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from helix_kit.errors import InputError
+from helix_kit.scheduling import POLICY_NAMES
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
@@ -35,6 +36,14 @@ LINE_EVERY_S = 10.0
 """Seconds between lines of progress where there is no terminal, such as in a log file."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help=f"Request scheduling: {', '.join(name.replace('_', '-') for name in POLICY_NAMES)}; "
+        "or a class of your own, as module:Class or ./file.py:Class.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same output, byte for byte.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, print_run
+from helix_kit.cli.shared import JsonFlag, Mode, PolicyOption, SeedOption, Status, app, check_writable, print_run
 from helix_kit.errors import InputError
 
 WARMUP_S, DURATION_S = 60.0, 600.0
@@ -25,7 +25,7 @@ def simulate_command(
     time_unit: Annotated[str | None, typer.Option(help="Unit of the trace's times: s, ms, us or ns.")] = None,
     workload: Annotated[str, typer.Option(help="Sampled workload, used without --trace.")] = "azure-conversation",
     mode: Annotated[Mode, typer.Option(help="Arrivals over time, or KV caches kept full.")] = Mode.ONLINE,
-    policy: Annotated[str, typer.Option(help="Request scheduling: helix, swarm, random, shortest-queue.")] = "helix",
+    policy: PolicyOption = "helix",
     rate: Annotated[float | None, typer.Option(help="Requests/s (online). Default: 75 % of the plan's flow.")] = None,
     duration: Annotated[
         float | None,

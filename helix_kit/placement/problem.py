@@ -87,7 +87,7 @@ class Problem(Summarised):
     def _facts(self) -> dict[str, str]:
         return {
             "layers": str(self.num_layers),
-            "nodes": f"{len(self.cluster.nodes)}, at least {self.fewest_nodes} of them in use",
+            "nodes": str(len(self.cluster.nodes)),
             "compute bound": f"{number(self.compute_bound)} tokens/s",
         }
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from helix_kit.errors import InputError
 from helix_kit.runtime.devices import Devices, check_devices
 from helix_kit.runtime.spec import check_attention, check_dtype
+from helix_kit.scheduling import PolicyChoice, policy_name
 
 if TYPE_CHECKING:
     from helix_kit.runtime.launch.launcher import Launcher
-    from helix_kit.scheduling import Policy
 
 COMPILE_S = 900.0
 """Time for a worker's start where attention kernels may have to be compiled."""
@@ -60,7 +60,7 @@ class ServeOptions:
 
     launcher: str | Launcher = "process"
     """What runs the workers: ``process``, ``inproc``, ``ray``, or a launcher."""
-    policy: str | Policy = "helix"
+    policy: PolicyChoice = "helix"
     """How requests are routed."""
     dtype: str = "float32"
     """Of weights, activations and KV cache: ``float32``, ``bfloat16`` or ``float16``."""
@@ -111,8 +111,8 @@ class ServeOptions:
 
     @property
     def policy_name(self) -> str:
-        """The policy's name, also when a Policy object is given."""
-        return self.policy if isinstance(self.policy, str) else self.policy.name
+        """The policy's name, also when a class or an object is given."""
+        return policy_name(self.policy)
 
     @property
     def worker_timeouts(self) -> Timeouts:

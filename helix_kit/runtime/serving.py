@@ -14,7 +14,7 @@ from helix_kit.runtime.options import ServeOptions, Timeouts
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.demo import DEMO_MODEL, demo_weights
 from helix_kit.runtime.worker_factory import WorkerFactory
-from helix_kit.scheduling import Policy, make_policy
+from helix_kit.scheduling import PolicyChoice, make_policy
 
 
 def serve(
@@ -22,7 +22,7 @@ def serve(
     weights: str | Path | None = None,
     *,
     launcher: str | Launcher = "process",
-    policy: str | Policy = "helix",
+    policy: PolicyChoice = "helix",
     dtype: str = "float32",
     attention: str = "sdpa",
     seed: int = 0,
@@ -52,7 +52,7 @@ def serve(
         ``process`` (one process for each GPU or CPU node of this machine), ``inproc`` (threads) or ``ray`` (several
         machines).
     policy
-        As in `helix_kit.scheduling.make_policy`, or a Policy object.
+        A name, a class or an object, as in `helix_kit.scheduling.make_policy`.
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
     attention

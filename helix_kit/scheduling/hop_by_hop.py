@@ -16,6 +16,7 @@ class HopByHop(Policy):
     """A policy that chooses one live link after another. Subclasses define `choose`."""
 
     topology: Topology
+    topology_links = "all"
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology

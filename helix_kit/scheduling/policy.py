@@ -2,7 +2,7 @@
 
 A policy knows the nodes and links of a plan (`Topology`) and may ask for the present state of the cluster (`View`). It
 answers with a pipeline, or with None when the request has to wait. The simulator and the runtime use the same
-policies. To write your own, subclass `Policy` and define `route`.
+policies. To write your own, subclass `Policy` and define `route`; `make_policy` says what a constructor may take.
 
 >>> from helix_kit.scheduling.policy import Policy
 >>> class Always(Policy):
@@ -136,6 +136,9 @@ class Policy:
     """
 
     name = "policy"
+    """Shown in results; a class that keeps this one is shown by its class's name."""
+    topology_links: Literal["flow", "all"] = "flow"
+    """Links of the `topology` that the constructor gets: those with flow, or all between ranges that fit."""
     topology: Topology | None = None
     """The plan as the policy knows it; needed by policies that hand out `token_loads` or `hop_averages`."""
 

@@ -15,7 +15,7 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
 from helix_kit.report import Run
-from helix_kit.scheduling import Policy
+from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import make_engine
 from helix_kit.simulator.faults import Fault
 from helix_kit.simulator.layerwise import rules as layerwise
@@ -34,7 +34,7 @@ def simulate(
     workload: Sequence[Request],
     *,
     mode: Literal["online", "offline"] = "online",
-    policy: str | Policy = "helix",
+    policy: PolicyChoice = "helix",
     execution: Literal["range", "layerwise"] = "range",
     duration_s: float | None = None,
     warmup_s: float | None = None,
@@ -63,7 +63,8 @@ def simulate(
         ``online``: requests come when they arrive. ``offline``: they wait from the start and are admitted as there is
         room.
     policy
-        A name (helix, swarm, random, shortest_queue, fixed) or a `Policy` of your own.
+        A name (helix, swarm, random, shortest_queue, fixed) or one of your own: ``module:Class``, ``file.py:Class``, a
+        subclass of `Policy`, or an object; see `helix_kit.scheduling.make_policy`.
     execution
         ``range`` is how our runtime works. ``layerwise`` follows the published simulator's rules to the last digit.
     duration_s, warmup_s
@@ -127,7 +128,7 @@ def simulate(
             partial = True
             stop_s = engine.now_s()
     facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
-             "policy": policy.name if isinstance(policy, Policy) else policy, "execution": execution, "seed": seed,
+             "policy": policy if isinstance(policy, str) else chosen.policy_name, "execution": execution, "seed": seed,
              "helix_kit": __version__}  # fmt: skip
     return report_of(engine, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from helix_kit._plugins import is_own_code
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import PAGE_TOKENS, Policy
+from helix_kit.scheduling import PAGE_TOKENS, PolicyChoice, policy_name, resolve_policy
 from helix_kit.simulator.faults import Fault
 from helix_kit.workload.request import Request
 
@@ -72,8 +73,8 @@ class SimulationOptions:
 
     mode: Literal["online", "offline"] = "online"
     """Requests come when they arrive, or wait from the start."""
-    policy: str | Policy = "helix"
-    """A policy's name, or a policy."""
+    policy: PolicyChoice = "helix"
+    """A policy's name, its class, or a policy."""
     execution: Literal["range", "layerwise"] = "range"
     """Our runtime's rules, or the published simulator's."""
     duration_s: float | None = None
@@ -102,12 +103,12 @@ class SimulationOptions:
 
     @property
     def policy_name(self) -> str:
-        """The policy's name, with underscores and in lower case."""
-        return self.policy.name if isinstance(self.policy, Policy) else self.policy.replace("-", "_").lower()
+        """The policy's name; for the package's own with underscores and in lower case."""
+        return policy_name(self.policy)
 
     def is_published(self, name: str) -> bool:
-        """Whether the policy is the package's own policy of that name, not an object of the caller's."""
-        return not isinstance(self.policy, Policy) and self.policy_name == name
+        """Whether the policy is the package's own policy of that name, not a class or an object of the caller's."""
+        return isinstance(self.policy, str) and not is_own_code(self.policy) and self.policy_name == name
 
     @property
     def window_s(self) -> tuple[float, float]:
@@ -145,6 +146,7 @@ class SimulationOptions:
             raise InputError("expected online or offline", where="simulate", field="mode", value=self.mode)
         if self.execution not in {"range", "layerwise"}:
             raise InputError("expected range or layerwise", where="simulate", field="execution", value=self.execution)
+        resolve_policy(self.policy)
         for node in self.kv_capacity or {}:
             if node not in plan.placement:
                 raise InputError("expected a node of the plan", where="simulate", field="kv_capacity", value=node)

@@ -23,6 +23,7 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import Engine, make_engine
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
@@ -92,7 +93,7 @@ def score(
     *,
     execution: Literal["range", "layerwise"] = "layerwise",
     mode: Literal["online", "offline"] = "offline",
-    policy: str = "helix",
+    policy: PolicyChoice = "helix",
     duration_s: float = 300.0,
     warmup_s: float = 60.0,
     seed: int = 0,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import helix_kit.flow.balanced  # noqa: F401 - load scipy now: after a loss, requests wait for the new flow
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import Policy, View, make_policy
+from helix_kit.scheduling import Policy, PolicyChoice, View, checked_pipeline, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.workload.request import Request
 
@@ -42,10 +42,12 @@ class Router:
     Used in the coordinator's thread only. `view` is what the policy may see of the engine.
     """
 
-    def __init__(self, plan: Plan, policy: str | Policy, seed: int, view: View) -> None:
+    def __init__(self, plan: Plan, policy: PolicyChoice, seed: int, view: View) -> None:
         self.plan = plan
-        self._policy_name, self._seed, self._view = policy, seed, view
+        self._choice, self._seed, self._view = policy, seed, view
         self._solved: dict[frozenset[str], Plan] = {frozenset(plan.placement): plan}
+        self._in_force = plan
+        """The plan over the nodes that are up."""
         self._policy: Policy | None = None
         self._nodes: frozenset[str] | None = None
         self.placement: dict[str, tuple[int, int]] = {}
@@ -69,17 +71,17 @@ class Router:
         if alive not in self._solved:
             kept = {name: span for name, span in self.plan.placement.items() if name in alive}
             self._solved[alive] = solve_rest(self.plan, kept)
-        now = self._solved[alive]
+        self._in_force = now = self._solved[alive]
         self.placement, self.links = dict(now.placement), valid_links(now)
         self.flow_tokens_per_s = now.flow_tokens_per_s
-        self._policy = make_policy(self._policy_name, now, seed=self._seed) if now.flow_tokens_per_s > 0 else None
+        self._policy = make_policy(self._choice, now, seed=self._seed) if now.flow_tokens_per_s > 0 else None
 
     def route(self, request: Request) -> Pipeline | None:
         """The policy's pipeline for `request`; None when it finds no room, or when a node of the pipeline is down."""
         if self._policy is None:
             return None
         self._report_tokens()
-        pipeline = self._policy.route(request, self._view)
+        pipeline = checked_pipeline(self._policy, self._policy.route(request, self._view), self._in_force)
         if pipeline is not None and not all(self._view.is_alive(stage.node) for stage in pipeline):
             self._policy.on_refused(request, pipeline)
             return None

@@ -12,7 +12,7 @@ import numpy as np
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import Helix, Policy, make_policy
+from helix_kit.scheduling import Helix, Policy, checked_pipeline, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.scheduling.swarm import FIRST_HOP_TIME_S
 from helix_kit.simulator import mersenne
@@ -192,7 +192,7 @@ class LayerwiseEngine:
         if self.policy is None:
             rules.send_prompt(self._packed, at)
             return
-        pipeline = self.policy.route(self.requests[at], self)
+        pipeline = checked_pipeline(self.policy, self.policy.route(self.requests[at], self), self.setup.plan)
         if pipeline is None:
             if self.feed is not None:
                 self.log.rejected[at] = "no route with room (offline requests are dropped, as published)"

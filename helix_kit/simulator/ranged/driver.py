@@ -14,7 +14,7 @@ import numpy as np
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import PagedKV, Policy, make_policy
+from helix_kit.scheduling import PagedKV, Policy, checked_pipeline, make_policy
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.simulator.faults import PlanSwap
 from helix_kit.simulator.link_loads import link_loads
@@ -214,7 +214,7 @@ class RangedEngine:
         while self._waiting and (limit is None or len(self.live) < limit):
             at = self._waiting[0]
             request = self._as_it_stands(at)
-            pipeline = self.policy.route(request, self)
+            pipeline = checked_pipeline(self.policy, self.policy.route(request, self), self.setup.plan)
             if pipeline is not None and not self.kv.reserve(request, pipeline):
                 self.policy.on_refused(request, pipeline)
                 pipeline = None
