@@ -15,6 +15,7 @@ from helix_kit._summary import Summarised, number, percent
 from helix_kit.cluster import COORDINATOR, Cluster
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
+from helix_kit.placement.plan_check import DERIVED, check_plan, check_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
@@ -204,8 +205,39 @@ class Plan(Summarised, BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """The plan in a JSON file written by `save`."""
-        return _files.validate(cls, _files.read_json(path), path)
+        """The plan in a JSON file written by `save`, or edited since.
+
+        What follows from the placement is worked out again and compared: a file whose flow its machines cannot carry is
+        an InputError. A file may leave out the fields `helix_kit.placement.plan_check.DERIVED`; they are then computed.
+        """
+        data = _files.read_json(path)
+        missing = [name for name in DERIVED if isinstance(data, dict) and name not in data]
+        if not missing:
+            plan = _files.validate(cls, data, path)
+            check_plan(plan, path)
+            return plan
+        unknown: dict[str, Any] = {
+            **dict.fromkeys(DERIVED, 0.0),
+            "flow": (),
+            "node_throughput_tokens_per_s": {},
+        }
+        plan = _files.validate(cls, {**data, **unknown}, path)
+        check_problem(plan, path)
+        return plan._computed()
+
+    def _computed(self) -> Plan:
+        """This plan with its flow computed, and without what was known of another flow: bounds, and what it served."""
+        return Plan.from_placement(
+            self.problem,
+            self.placement,
+            method=self.method,
+            solver=self.solver,
+            seconds=self.seconds,
+            seed=self.seed,
+            partial_inference=self.partial_inference,
+            flow_split=self.flow_split,
+            notes=(*self.notes, "flow computed when the file was read; the bound is the compute bound"),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write JSON that `load` reads back to an equal plan."""

@@ -40,7 +40,9 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     >>> profiles_for(Cluster.preset("single24"), Model.preset("llama2-70b"))["T4"].source
     'measured table llama2-70b'
     """
-    known = {**shipped_profiles(model.name), **(measured or {})}
+    # Whoever gives a profile says that it holds for this model, such as one with other weights of the same sizes.
+    given = {kind: profile.model_copy(update={"model": model.name}) for kind, profile in (measured or {}).items()}
+    known = {**shipped_profiles(model.name), **given}
     return {
         node.kind: known[node.kind] if node.kind in known else estimate(node, model, cluster.gpu(node.gpu))
         for node in {n.kind: n for n in cluster.nodes}.values()
