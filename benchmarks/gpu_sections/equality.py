@@ -175,7 +175,7 @@ def section_equality(check: Check) -> Found:
         for family in sizes.families:
             if family != "llama":
                 model = tiny_checkpoint(folder / f"tiny-{family}", family, **WINDOW.get(family, {}))
-                compared.compare(f"float32, auto, {family}", model, "float32", "auto", (7,))
+                compared.compare(f"float32, {check.attention}, {family}", model, "float32", check.attention, (7,))
         compare_graphs(check, compared, wide)
         compare_served(check, compared, llama)
     check.free()
@@ -203,7 +203,7 @@ def compare_graphs(check: Check, compared: Comparison, folder: Path) -> None:
     try:
         results = []
         for value in (True, False):
-            stage, pool = make(folder, "bfloat16", check.device, "auto", **{switch: value})
+            stage, pool = make(folder, "bfloat16", check.device, check.attention, **{switch: value})
             results.append([tensor for b in batches for tensor in run_scenario(stage, pool, b, seed=b)])
         error = worst(*results, mean=True)
         same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -228,7 +228,7 @@ def compare_served(check: Check, compared: Comparison, folder: Path) -> None:
             devices = dict.fromkeys(placement, device)
             with serve(
                 tiny_plan(folder, placement), folder, launcher="inproc", pace=False, chunk_tokens=8, devices=devices,
-                attention="sdpa" if device == "cpu" else "auto",
+                attention="sdpa" if device == "cpu" else check.attention,
             ) as engine:  # fmt: skip
                 handles = [engine.submit(ids, max_new_tokens=12, ignore_eos=True) for ids in prompts]
                 answers.append([handle.result(60).token_ids for handle in handles])
