@@ -38,12 +38,12 @@ def plot_comparison(table: pd.DataFrame) -> Figure:
     >>> [axes.get_title() for axes in plot_comparison(table).axes][0]
     'decode throughput, tokens/s'
     """
-    from matplotlib.figure import Figure
+    from helix_kit.plots.notebook_figure import NotebookFigure
 
     shown = table[table["decode_tokens_per_s"].notna()]
     shown = shown.assign(group=shown["workload"] + "\n" + shown["policy"])
     plans = list(dict.fromkeys(table["plan"]))
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = NotebookFigure(figsize=(11, 3.4), layout="constrained")
     panels = figure.subplots(1, len(PANELS))
     for axes, (column, title) in zip(panels, PANELS, strict=True):
         grouped_bars(axes, shown, groups="group", series="plan", value=column, order=plans, labels=None)

@@ -1,7 +1,8 @@
-"""The Pareto front of a served plan: throughput against decode latency, the stages of each plan, the chosen one."""
+"""The Pareto front of a served plan: throughput against decode latency, stages, prompt latency, the chosen one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from helix_kit.errors import InputError
@@ -12,15 +13,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from helix_kit.placement.plan import Plan
-    from helix_kit.placement.served import Served
+    from helix_kit.placement.served import Served, ServedRow
 
-SIZE_IN = (6.4, 4.2)
+SIZE_IN = (7.2, 4.6)
 MIN_CROWDED = 12
 """From this many points on, only the ends of the front and the chosen plan are labelled with their stages."""
 
 
 def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
-    """Draw the Pareto front of a served plan, one point for each plan of the front; the chosen plan is marked.
+    """Draw the Pareto front of a served plan: decode throughput against decode latency; the chosen plan is marked.
+
+    A point is drawn if no other plan has both more throughput and less decode latency. The search also keeps plans for
+    a lower prompt latency or fewer stages. A note says how many of them are left out. The colour is the mean prompt
+    latency.
 
     Parameters
     ----------
@@ -45,9 +50,7 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
     >>> plan = hk.plan("single24", "llama2-70b", objective="served")             # doctest: +SKIP
     >>> plot_pareto(plan).savefig("front.png")                                   # doctest: +SKIP
     """
-    import pandas as pd
-    import seaborn as sns
-    from matplotlib.figure import Figure
+    from helix_kit.plots.notebook_figure import NotebookFigure
 
     if plan.served is None or not plan.served.pareto:
         raise InputError(
@@ -56,45 +59,82 @@ def plot_pareto(plan: Plan, axes: Axes | None = None) -> Figure:
             value=plan.objective,
         )
     if axes is None:
-        axes = Figure(figsize=SIZE_IN, layout="constrained").subplots()
-    rows = plan.served.pareto
-    table = pd.DataFrame(
-        [(row.decode_latency_s, row.decode_tokens_per_s, row.stages) for row in rows],
-        columns=["decode_latency_s", "decode_tokens_per_s", "stages"],
-    )
-    sns.scatterplot(
-        table, x="decode_latency_s", y="decode_tokens_per_s", hue="stages", palette="viridis", s=55, legend=False,
-        edgecolor="white", ax=axes, zorder=3,
-    )  # fmt: skip
+        axes = NotebookFigure(figsize=SIZE_IN, layout="constrained").subplots()
     chosen = _chosen_row(plan, plan.served)
-    if chosen is not None:
-        x, y, stages = table.iloc[chosen]
-        axes.scatter(x, y, s=190, facecolors="none", edgecolors=CUT_COLOUR, linewidths=1.8, zorder=4)
-        axes.annotate(
-            f"chosen, {stages:.0f} stages", (x, y), (8, -14), textcoords="offset points", fontsize=8, color=CUT_COLOUR
-        )
-    ends = {int(table["decode_tokens_per_s"].argmax()), int(table["decode_latency_s"].argmin())}
-    for index, (x, y, stages) in enumerate(table.itertuples(index=False)):
-        if index != chosen and (len(table) < MIN_CROWDED or index in ends):
-            axes.annotate(f"{stages:.0f}", (x, y), (5, 5), textcoords="offset points", fontsize=8)
-    axes.set(
-        xlabel="mean decode latency (s)",
-        ylabel="decode throughput (tokens/s)",
-        title=f"{plan.model.name} on {plan.cluster.name}: what plans of the front serve (number: stages)",
-    )
-    axes.title.set_fontsize(10)
-    axes.margins(0.12)
-    axes.grid(color=THEMES["light"]["grid"])
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    rows = front_in_two(plan.served.pareto)
+    axes.plot(
+        [row.decode_latency_s for row in rows], [row.decode_tokens_per_s for row in rows],
+        color=THEMES["light"]["grid"], linewidth=1.5, zorder=2,
+    )  # fmt: skip
+    drawn = rows if chosen is None or chosen in rows else [*rows, chosen]
+    points = axes.scatter(
+        [row.decode_latency_s for row in drawn], [row.decode_tokens_per_s for row in drawn],
+        c=[row.prompt_latency_s for row in drawn], cmap="viridis", s=55, edgecolors="white", zorder=3,
+    )  # fmt: skip
     figure = axes.get_figure(root=True)
     assert figure is not None
+    figure.colorbar(points, ax=axes, label="mean prompt latency (s)")
+    if chosen is not None:
+        _mark(axes, chosen)
+    ends = (rows[0], rows[-1])
+    for row in rows:
+        if row is not chosen and (len(rows) < MIN_CROWDED or row in ends):
+            axes.annotate(
+                f"{row.stages}", (row.decode_latency_s, row.decode_tokens_per_s), (5, 5),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+    _label(axes, plan, hidden=len(plan.served.pareto) - len(drawn))
     return figure
 
 
-def _chosen_row(plan: Plan, served: Served) -> int | None:
+def front_in_two(rows: Sequence[ServedRow]) -> list[ServedRow]:
+    """The rows that no other beats in both decode throughput and decode latency, the least latency first.
+
+    >>> from helix_kit.placement.served import ServedRow
+    >>> fast, slow = (ServedRow(decode_tokens_per_s=v, decode_latency_s=s) for v, s in ((300, 0.9), (200, 0.5)))
+    >>> dominated = ServedRow(decode_tokens_per_s=250, decode_latency_s=0.95, prompt_latency_s=0.1)
+    >>> front_in_two([fast, dominated, slow]) == [slow, fast]
+    True
+    """
+    front: list[ServedRow] = []
+    for row in sorted(rows, key=lambda row: (row.decode_latency_s, -row.decode_tokens_per_s)):
+        if not front or row.decode_tokens_per_s > front[-1].decode_tokens_per_s:
+            front.append(row)
+    return front
+
+
+def _mark(axes: Axes, chosen: ServedRow) -> None:
+    """Ring the chosen plan, and write its stages beside it."""
+    at = (chosen.decode_latency_s, chosen.decode_tokens_per_s)
+    axes.scatter(*at, s=190, facecolors="none", edgecolors=CUT_COLOUR, linewidths=1.8, zorder=4)
+    axes.annotate(
+        f"chosen, {chosen.stages} stages", at, (8, -14), textcoords="offset points", fontsize=8, color=CUT_COLOUR
+    )
+
+
+def _label(axes: Axes, plan: Plan, hidden: int) -> None:
+    """Title, axes, and how the points were measured and which are left out."""
+    assert plan.served is not None
+    notes = ["number: stages of the deepest pipeline"]
+    if hidden:
+        plans = "1 plan is" if hidden == 1 else f"{hidden} plans are"
+        notes.append(f"{plans} not drawn: beaten in both, kept for prompt latency or fewer stages")
+    axes.set(
+        xlabel="mean decode latency (s)",
+        ylabel=f"decode throughput (tokens/s, {plan.served.mode}, {plan.served.execution} rules)",
+        title=f"{plan.model.name} on {plan.cluster.name}: what plans of the front serve\n" + "\n".join(notes),
+    )
+    axes.title.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+    axes.margins(0.15)
+    axes.grid(color=THEMES["light"]["grid"])
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _chosen_row(plan: Plan, served: Served) -> ServedRow | None:
     """The row of the plan itself; None if its latency limits made the search choose a plan off the front."""
-    for index, row in enumerate(served.pareto):
+    for row in served.pareto:
         if row.placement == plan.placement and row.decode_tokens_per_s == served.decode_tokens_per_s:
-            return index
+            return row
     return None

@@ -41,9 +41,9 @@ def plot_run(run: Run) -> Figure:
     >>> figure.axes[0].get_title(), figure.axes[0].texts[0].get_text()
     ('Tokens that came back', 'no token came back')
     """
-    from matplotlib.figure import Figure
+    from helix_kit.plots.notebook_figure import NotebookFigure
 
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = NotebookFigure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)
     throughput(run, axes[0, 0])
     latencies(run, axes[0, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import BytesIO
 
 import pytest
@@ -31,6 +33,21 @@ def test_a_simulated_run_fills_all_panels(overlapping_plan):
 def _widths(axes):
     edges = axes.patches[0].get_data().edges
     return edges[1:] - edges[:-1]
+
+
+def test_a_fresh_kernel_shows_the_picture_without_any_backend():
+    pytest.importorskip("IPython", reason="needs the notebooks extra")
+    # A kernel formats a result by its own methods; pyplot, which would add formatters for figures, is not imported.
+    code = """
+import sys
+from IPython.core.formatters import DisplayFormatter
+from helix_kit.report import Run
+data, _ = DisplayFormatter().format(Run([]).plot())
+assert "matplotlib.pyplot" not in sys.modules
+print(sorted(data))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "['image/png', 'text/plain']"
 
 
 def test_an_empty_run_says_what_is_missing():
