@@ -18,7 +18,7 @@ from helix_kit.placement.method import FlowSplit, PlanOptions
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.planner import check_names, plan_problem, read_options
 from helix_kit.placement.problem import Problem
-from helix_kit.placement.watch import Progress, Stop, Watch
+from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 from helix_kit.profiles import Profile
 from helix_kit.search.options import ServedOptions
 
@@ -44,6 +44,7 @@ def plan(
     price_per_gb: float = 0.0,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    incumbent: Incumbent | None = None,
     **more: Any,
 ) -> Plan:
     """Place the model's layers on the cluster's nodes.
@@ -81,6 +82,8 @@ def plan(
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
         A `threading.Event` or callable, asked often; once it is set, the best plan so far is returned.
+    incumbent
+        Called with each better placement while the solve goes on: node name -> layer range [start, end).
     more
         Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``, and
         ``degree``, ``initial``, ``mip_gap``, ``tighten`` and ``write_lp`` of method ``paper-milp``. Objective
@@ -124,11 +127,11 @@ def plan(
     model = model if isinstance(model, Model) else load_model(model)
     problem = Problem.of(cluster, model, profiles)
     if objective == "flow":
-        return plan_problem(problem, options, progress=progress, stop=stop)
+        return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
     # The simulator takes seconds to load: only this objective needs it.
     from helix_kit.search import plan_served
 
-    watch = Watch(options.time_limit_s, progress, stop)
+    watch = Watch(options.time_limit_s, progress, stop, incumbent)
     watch.report(bound=problem.compute_bound)
     return plan_served(problem, options, served, watch=watch)
 

@@ -39,3 +39,13 @@ def test_unknown_options_are_refused(options, text):
         hk.plan("single24", "llama2-70b", **options)
     assert text in str(error.value)
     assert error.value.field == list(options)[-1]
+
+
+def test_better_placements_are_told_while_the_solve_goes_on():
+    seen = []
+    cluster, model = hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b")
+    plan = hk.plan(cluster, model, time_limit_s=20, incumbent=seen.append)
+    problem = hk.Problem.of(cluster, model)
+    flows = [problem.max_flow(placement).tokens_per_s for placement in seen]
+    assert flows == sorted(flows) and len(set(flows)) == len(flows) >= 1
+    assert flows[-1] == pytest.approx(plan.flow_tokens_per_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from helix_kit.analysis.bottleneck import Bottleneck, bottleneck, explain
 from helix_kit.analysis.compare import compare
+from helix_kit.analysis.key_figures import KeyFigures, key_figures
 from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.analysis.robustness import robustness
 from helix_kit.analysis.what_if import Change, changes, losses, what_if
@@ -17,12 +18,14 @@ from helix_kit.placement.feasibility import Shortfall, shortfall
 __all__ = [
     "Bottleneck",
     "Change",
+    "KeyFigures",
     "Shortfall",
     "bottleneck",
     "changes",
     "compare",
     "explain",
     "fix_the_rest",
+    "key_figures",
     "losses",
     "robustness",
     "shortfall",

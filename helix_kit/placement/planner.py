@@ -20,7 +20,7 @@ from helix_kit.placement.methods import METHODS
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import check_solver
-from helix_kit.placement.watch import Progress, Stop, Watch
+from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 
 
 def read_options(keywords: Mapping[str, Any]) -> PlanOptions:
@@ -126,6 +126,7 @@ def plan_problem(
     *,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    incumbent: Incumbent | None = None,
     **keywords: Any,
 ) -> Plan:
     """Like `helix_kit.plan`, for a problem that is built already, such as one with throughputs of your own.
@@ -140,6 +141,8 @@ def plan_problem(
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
         A `threading.Event` or callable; once it is set, the best plan so far is returned.
+    incumbent
+        Called with each better placement while the solve goes on: node name -> layer range [start, end).
     keywords
         The options as keywords instead: the fields of `PlanOptions`.
 
@@ -170,7 +173,7 @@ def plan_problem(
         raise TypeError("expected either a record of options or keywords, not both")
     else:
         check_options(options)
-    watch = Watch(options.time_limit_s, progress, stop)
+    watch = Watch(options.time_limit_s, progress, stop, incumbent)
     task = Task(problem, watch, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
     placed = METHODS[options.method].place(task)
@@ -180,7 +183,7 @@ def plan_problem(
         placed.links = None
         placed.notes.append(f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew")
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)
-    watch.report(value=flow.tokens_per_s)
+    watch.report(value=flow.tokens_per_s, placement=placed.placement)
     proven = _bounds(task, flow.tokens_per_s, placed)
     bound = min(proven.values())
     watch.report(bound=bound, message="done")

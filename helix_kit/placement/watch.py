@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Progress = Callable[[float, float, float, str], None]
 """Called with (seconds, best value, bound, message); values in tokens/s, whatever the method maximises."""
 Stop = Callable[[], bool] | threading.Event
 """Asked often. Once it says yes, the solve ends soon and keeps the best plan found."""
+Incumbent = Callable[[Mapping[str, tuple[int, int]]], None]
+"""Called with each better placement while the solve goes on: node name -> layer range [start, end)."""
 
 
 class Watch:
@@ -23,6 +25,8 @@ class Watch:
         Called with each change.
     stop
         Ends it early.
+    incumbent
+        Called with each better placement.
 
     Examples
     --------
@@ -33,12 +37,19 @@ class Watch:
     (3.0, 9.0, 1, False)
     """
 
-    def __init__(self, time_limit_s: float = 60.0, progress: Progress | None = None, stop: Stop | None = None) -> None:
+    def __init__(
+        self,
+        time_limit_s: float = 60.0,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+        incumbent: Incumbent | None = None,
+    ) -> None:
         self.started = time.perf_counter()
         self.time_limit_s = time_limit_s
         self.value, self.bound = 0.0, float("inf")
         self.history: list[tuple[float, float, float]] = []
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._incumbent = progress, stop, incumbent
+        self._whole: Watch | None = None
 
     @property
     def seconds(self) -> float:
@@ -60,11 +71,44 @@ class Watch:
         """Whether to end now: the user asked to stop, or no time is left."""
         return self.left_s <= 0 or self.stopped()
 
-    def report(self, value: float | None = None, bound: float | None = None, message: str = "") -> None:
-        """Record the value of an incumbent, or a bound, if it is better than the last, and call the callback."""
+    def for_part(self, time_limit_s: float) -> Watch:
+        """A clock for a part of the search. Its incumbents are reported here too; its bounds hold only for the part."""
+        part = Watch(time_limit_s, stop=self.stopped)
+        part._whole = self
+        return part
+
+    def show(self, placement: Mapping[str, tuple[int, int]]) -> None:
+        """Call the callback for incumbents with a placement that is the best so far."""
+        if self._incumbent is not None:
+            self._incumbent(placement)
+
+    def report(
+        self,
+        value: float | None = None,
+        bound: float | None = None,
+        message: str = "",
+        placement: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """Record the value of an incumbent, or a bound, if it is better than the last, and call the callbacks.
+
+        Parameters
+        ----------
+        value
+            Tokens/s of the incumbent.
+        bound
+            Proven bound in tokens/s.
+        message
+            What happened, for the reader.
+        placement
+            The incumbent itself, where the method has it.
+        """
+        if self._whole is not None:
+            self._whole.report(value=value, placement=placement)
         better = False
         if value is not None and value > self.value:
             self.value, better = value, True
+            if placement:
+                self.show(placement)
         if bound is not None and bound < self.bound:
             self.bound, better = bound, True
         now = self.seconds
@@ -75,4 +119,4 @@ class Watch:
             self._progress(now, self.value, self.bound, message)
 
 
-__all__ = ["Progress", "Stop", "Watch"]
+__all__ = ["Incumbent", "Progress", "Stop", "Watch"]

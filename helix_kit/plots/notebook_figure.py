@@ -36,5 +36,3 @@ class NotebookFigure(Figure):
         self.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
         return buffer.getvalue()
 
-
-__all__ = ["NotebookFigure"]

@@ -76,9 +76,11 @@ class Search:
         self.archive.add(simulated)
         if not len(self.archive):
             return
-        best = self.ranked()[0].measured.decode_tokens_per_s
+        first = self.ranked()[0]
+        best = first.measured.decode_tokens_per_s
         if not self.history or self.history[-1][1] != best:
             self.history.append((self.watch.seconds, best))
+            self.watch.show(first.placement)
         # The values of progress reports are flows: what is served goes into the message.
         self.watch.report(message=f"{best:.1f} tokens/s served ({self.simulations} simulated)")
 

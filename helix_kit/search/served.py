@@ -86,8 +86,9 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
         max_stages=options.max_stages,
     )  # fmt: skip
     watch.report(
-        value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow"
-    )
+        value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow",
+        placement=max_flow_plan.placement,
+    )  # fmt: skip
     jobs = served.jobs or max(1, min(2, os.cpu_count() or 1))
     with Scorer(Evaluator(problem, requirements), jobs) as scorer:
         search = Search(scorer, watch, served, trial, options.solver)

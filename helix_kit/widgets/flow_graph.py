@@ -24,6 +24,7 @@ from helix_kit.plots import Picture, png_bundle
 from helix_kit.plots.formatting import format_number
 from helix_kit.plots.swimlanes import layout
 from helix_kit.plots.theme import THEMES
+from helix_kit.widgets.still import with_still
 
 HERE = Path(__file__).parent
 MAX_PIPELINES = 50
@@ -143,7 +144,9 @@ class FlowGraph(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget, and a PNG for viewers without a kernel."""
-        live, live_metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        picture = self.picture()
-        still, metadata = png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)
-        return {**live, **still}, {**live_metadata, **metadata}
+
+        def still() -> tuple[dict[str, str], dict[str, Any]]:
+            picture = self.picture()
+            return png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)
+
+        return with_still(super()._repr_mimebundle_(**options), still)

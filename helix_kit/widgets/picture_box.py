@@ -8,6 +8,7 @@ import ipywidgets as W
 
 from helix_kit.placement.plan import Plan
 from helix_kit.plots import flow_graph, png_bundle
+from helix_kit.widgets.still import with_still
 
 
 class PictureBox(W.VBox):
@@ -17,12 +18,18 @@ class PictureBox(W.VBox):
         """The plan on show, or None."""
         raise NotImplementedError
 
+    def wait(self, timeout_s: float = 60.0) -> bool:
+        """Wait for background work to end. Return False when it takes longer than `timeout_s`."""
+        raise NotImplementedError
+
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**options)
-        live, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        plan = self.shown_plan()
-        if plan is None:
-            return live, metadata
-        picture = flow_graph(plan)
-        still, size = png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)
-        return {**live, **still}, {**metadata, **size}
+        live = super()._repr_mimebundle_(**options)
+
+        def still() -> tuple[dict[str, str], dict[str, Any]] | None:
+            plan = self.shown_plan()
+            if plan is None:
+                return None
+            picture = flow_graph(plan)
+            return png_bundle(picture.to_png(), picture.scene.title, picture.scene.width)
+
+        return with_still(live, still, self.wait)

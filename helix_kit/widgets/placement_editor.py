@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as W
 
@@ -18,12 +18,10 @@ from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.plots.formatting import format_number
 from helix_kit.widgets.background import Background
+from helix_kit.widgets.figures_panel import FiguresPanel
 from helix_kit.widgets.flow_graph import FlowGraph
 from helix_kit.widgets.messages import Message, error_text
 from helix_kit.widgets.picture_box import PictureBox
-
-if TYPE_CHECKING:
-    from helix_kit.simulator import Score
 
 Ranges = dict[str, tuple[int, int]]
 
@@ -38,7 +36,7 @@ class PlacementEditor(PictureBox):
     plan
         The plan to begin with. Every edit is compared with it.
     simulate
-        Whether to simulate the throughput after each edit (in the background, about a second).
+        Whether to simulate the plan under full load after each edit (in the background, about a second).
     width
         Width of the flow graph in pixels.
 
@@ -59,7 +57,7 @@ class PlacementEditor(PictureBox):
         self.plan = self.start = plan
         self.edited: set[str] = set()
         self._undo: list[tuple[Ranges, set[str]]] = []
-        self._simulate, self._simulation, self._repair = simulate, Background(), Background()
+        self._repair = Background()
         self._setting = False
         self.graph = FlowGraph(plan, editable=True, merge=False, width=width)
         names = [n.name for n in plan.cluster.nodes]
@@ -73,15 +71,16 @@ class PlacementEditor(PictureBox):
             description="Fix the rest", tooltip="keep the machines you changed, move the others", disabled=True
         )
         self.reset_button = W.Button(description="Start again", disabled=True)
-        self.verdict, self.why, self.simulated = Message(), Message(), Message()
+        self.verdict, self.why = Message(), Message()
+        self.simulated = FiguresPanel(("start", "edited"), simulate=simulate)
         super().__init__(
             [
                 W.HBox([self.node, self.first, self.last, self.used]),
                 W.HBox([self.undo_button, self.fix_button, self.reset_button]),
                 self.verdict,
                 self.graph,
-                self.why,
                 self.simulated,
+                self.why,
             ]
         )
         self.node.observe(self._show_node, "value")
@@ -153,7 +152,7 @@ class PlacementEditor(PictureBox):
 
     def wait(self, timeout_s: float = 60.0) -> bool:
         """Wait for background work to end. Return False when it takes longer than `timeout_s`."""
-        return self._repair.wait(timeout_s) and self._simulation.wait(timeout_s)
+        return self._repair.wait(timeout_s) and self.simulated.wait(timeout_s)
 
     def _change(self, placement: Ranges, nodes: set[str]) -> None:
         self._remember()
@@ -200,32 +199,7 @@ class PlacementEditor(PictureBox):
         self.undo_button.disabled = not self._undo
         self.reset_button.disabled = self.plan.placement == self.start.placement
         self.fix_button.disabled = not self.edited
-        self._start_simulation()
-
-    def _start_simulation(self) -> None:
-        if not self._simulate:
-            return
-        if self.plan.flow_tokens_per_s <= 0:
-            self._simulation.cancel()
-            self.simulated.say("")
-            return
-        plan = self.plan
-
-        def score(stop: Any) -> Score:
-            from helix_kit.simulator import score as run
-
-            return run(plan, duration_s=60.0, warmup_s=30.0)
-
-        def on_done(found: Score) -> None:
-            self.simulated.say(
-                "Simulated for a minute with the KV cache full: "
-                f"{format_number(found.decode_tokens_per_s)} tokens/s decoded, "
-                f"{format_number(found.prompt_latency_s)} s to the first token, "
-                f"{format_number(found.decode_latency_s)} s for each further one."
-            )
-
-        self.simulated.say("Simulating ...")
-        self._simulation.start(score, on_done, lambda error: self.simulated.say(error_text(error), "bad"))
+        self.simulated.show(self.plan, self.start)
 
     # ---- reactions to the reader --------------------------------------------------------------------------------
 

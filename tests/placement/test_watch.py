@@ -30,3 +30,24 @@ def test_it_is_over_at_the_limit_or_when_stopped():
     assert not any(watch.is_over() for watch in watches)
     event.set()
     assert all(watch.stopped() and watch.is_over() for watch in watches)
+
+
+def test_incumbents_of_a_part_reach_the_whole_but_its_bounds_do_not():
+    shown, heard = [], []
+    whole = Watch(60.0, lambda *now: heard.append(now[1:3]), incumbent=shown.append)
+    whole.report(bound=10.0)
+    part = whole.for_part(5.0)
+    part.report(value=4.0, bound=6.0, placement={"a": (0, 4)})
+    part.report(value=3.0, placement={"a": (0, 3)})
+    whole.report(value=4.0, placement={"a": (0, 2)})
+    assert shown == [{"a": (0, 4)}]
+    assert heard == [(0.0, 10.0), (4.0, 10.0)] and (whole.value, whole.bound, part.bound) == (4.0, 10.0, 6.0)
+    assert part.time_limit_s == 5.0
+
+
+def test_a_part_stops_with_the_whole():
+    stop = threading.Event()
+    part = Watch(60.0, stop=stop).for_part(60.0)
+    assert not part.is_over()
+    stop.set()
+    assert part.is_over()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 
 import pytest
 
-from helix_kit import Cluster, Model
+import helix_kit as hk
+from helix_kit import Cluster, Model, Problem
 from helix_kit.widgets import ClusterEditor, cluster_editor
 
 
@@ -259,3 +262,115 @@ def test_edited_yaml_keeps_own_gpus_and_exceptions(special, tmp_path):
     editor.save_button.click()
     back = Cluster.load(editor.path.value)
     assert back == editor.cluster() and back.gpus == special.gpus and back.network == special.network
+
+
+def echo(editor: ClusterEditor) -> None:
+    """What a browser sends after it has drawn the sliders: their positions, rounded to whole steps."""
+    for field in (editor.within, editor.between):
+        steps = round((math.log10(field.gbps.value) + 3) / 0.01)
+        field.slider.set_state({"value": 10 ** (-3 + steps * 0.01)})
+
+
+def test_a_slider_that_returns_keeps_the_solved_bound(editor):
+    solved(editor)
+    plan, gap = editor.plan, editor.plan.gap
+    echo(editor)
+    assert editor.plan is plan and editor.solved is plan
+    editor.between.slider.set_state({"value": 0.01})
+    assert editor.plan is not plan
+    editor.between.slider.set_state({"value": 1.0})
+    assert editor.plan is plan and editor.plan.gap == gap
+    assert "links of the solved plan" in editor.status.text
+
+
+def test_changes_are_against_the_solved_plan_not_the_last_event(editor):
+    before = solved(editor).plan.flow_tokens_per_s
+    for gbps in (0.1, 0.01, 0.001):
+        editor.between_gbps.value = editor.within_gbps.value = gbps
+    now = editor.plan.flow_tokens_per_s
+    assert now < 0.5 * before
+    assert f"({now / before - 1:+.1%} against the solved plan)" in editor.status.text
+    assert f"({now / before - 1:+.1%})" in editor.figures.text
+
+
+def test_the_bound_holds_for_slower_links_and_is_given_up_for_faster_ones(editor):
+    solved(editor)
+    bound = editor.solved.bound_tokens_per_s
+    editor.between_gbps.value = 0.5
+    assert editor.plan.bound_tokens_per_s == bound and "not proven" not in editor.status.text
+    editor.between_gbps.value = 2.0
+    assert editor.plan.bound_tokens_per_s >= bound and "not proven for faster links" in editor.status.text
+
+
+def test_the_clusters_name_stays_until_it_is_edited(editor, tmp_path):
+    assert editor.name.value == "small" and editor.path.value == "small.yaml"
+    editor.rows[0].count.value = 4
+    assert solved(editor).plan.cluster.name == "small"
+    editor.name.value = "larger"
+    assert editor.cluster().name == "larger"
+    editor.preset.value = "single24"
+    assert editor.name.value == "single24" and editor.path.value == "single24.yaml"
+    editor.path.value = str(tmp_path / "mine.yaml")
+    editor.save_button.click()
+    editor.preset.value = "hetero42"
+    assert editor.path.value == str(tmp_path / "mine.yaml"), "a file that the reader has named is kept"
+    editor.load_button.click()
+    assert editor.cluster().name == "single24"
+    editor.reset_button.click()
+    assert editor.cluster().name == "small"
+
+
+def test_the_best_placement_is_drawn_while_it_solves(editor, monkeypatch):
+    shown, go_on = [], threading.Event()
+    real = cluster_editor.solve
+
+    def slow(cluster, model, *, incumbent, progress, stop, **options):
+        problem = Problem.of(cluster, model)
+        first = hk.plan(cluster, model, method="swarm")
+        progress(0.1, first.flow_tokens_per_s, 1e4, "")
+        incumbent(first.placement)
+        shown.append((editor.graph.plan.placement, editor.graph.plan.method, editor.why.text))
+        incumbent(dict.fromkeys(list(first.placement)[:1], (0, problem.num_layers)))
+        shown.append(editor.graph.plan.placement)
+        go_on.wait(30)
+        return real(cluster, model, **options)
+
+    monkeypatch.setattr(cluster_editor, "solve", slow)
+    editor.solve_button.click()
+    deadline = time.monotonic() + 30
+    while len(shown) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (placement, method, why), after = shown
+    assert method == "best so far" and "best placement so far" in why and editor.plan is None
+    assert after == placement, "no drawing more often than once a second"
+    go_on.set()
+    assert editor.wait(90) and editor.graph.plan is editor.plan and editor.curve.points
+    assert "value" in editor.curve.value and "bound" in editor.curve.value
+
+
+def test_a_failed_solve_shows_the_last_plan_again(editor):
+    solved(editor)
+    editor.solver.value = "gurobi"
+    editor.solve_button.click()
+    assert editor.wait(60) and editor.graph.plan is editor.plan is editor.solved
+
+
+def test_figures_stand_beside_the_flow(editor):
+    solved(editor)
+    text = editor.figures.text
+    for label in ("decoded under full load", "to the first token, s", "each further token, s", "KV caches", "$/h"):
+        assert label in text
+
+
+def test_a_dashboards_next_visit_shows_the_last_plan(editor, monkeypatch, tmp_path):
+    monkeypatch.setenv("HELIX_KIT_DASHBOARD", str(tmp_path))
+    first = ClusterEditor(editor.cluster(), "llama-30b", keep="test", simulate=False)
+    assert first.plan is None
+    first.rows[0].count.value = 4
+    solved(first)
+    later = ClusterEditor(editor.cluster(), "llama2-70b", keep="test", simulate=False)
+    assert later.plan == first.plan and later.cluster() == first.cluster() and later.model.value.name == "llama-30b"
+    assert "last visit" in later.status.text and later.graph.plan is later.plan
+    later.reset_button.click()
+    assert later.cluster() == editor.cluster()
+    assert ClusterEditor(editor.cluster(), "llama-30b", simulate=False).plan is None

@@ -80,7 +80,7 @@ def place(task: Task) -> Placed:
         # The first incumbent uses only the program's links, of which there may be fewer than the cluster's.
         flow = task.max_flow(heuristic.placement, set(model.links))
         set_initial_values(model, heuristic.placement, flow)
-        watch.report(value=flow.tokens_per_s, message=f"start from {heuristic.name}")
+        watch.report(flow.tokens_per_s, message=f"start from {heuristic.name}", placement=heuristic.placement)
     settings = SolverSettings(options.solver, watch.left_s, options.mip_gap, options.seed, watch.stopped)
     solution = solve_model(
         model,

@@ -114,7 +114,7 @@ def _search_targets(
         if placement is None:
             return 0.0
         reached = _flow(task, placement, max_depth)
-        watch.report(value=reached)
+        watch.report(value=reached, placement=placement)
         if reached > value:
             best, value = placement, reached
         return reached

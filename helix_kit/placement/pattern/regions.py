@@ -80,7 +80,7 @@ class _PartitionSearch:
         """Search one set within a share of the time, for more than its subsets reach side by side."""
         watch, few = self.task.watch, len(self.names) <= FEW_REGIONS
         share = TIME_SHARE_OF_ALL if few and len(regions) == len(self.names) else TIME_SHARE
-        inner = replace(self.task, watch=Watch(watch.left_s * share, stop=watch.stopped))
+        inner = replace(self.task, watch=watch.for_part(watch.left_s * share))
         low = self.sets.best_sum_within(regions, self._flows())
         if FEW_REGIONS < len(self.names) <= MAX_REGIONS_FOR_ALL:
             # Only here: it asks all partitions, of which more regions have too many.
@@ -97,7 +97,7 @@ class _PartitionSearch:
         if candidate.tokens_per_s > self.value:
             self.best = candidate
             regions = {self.task.problem.cluster.region_of(n) for n in placement}
-            self.task.watch.report(value=candidate.tokens_per_s, message=f"{len(regions)} regions")
+            self.task.watch.report(candidate.tokens_per_s, message=f"{len(regions)} regions", placement=placement)
         return candidate
 
     def _flows(self) -> dict[RegionSet, float]:

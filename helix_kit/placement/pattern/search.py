@@ -301,6 +301,7 @@ def search_flow(
         candidate = evaluate(chain)
         if best is None or candidate.tokens_per_s > best.tokens_per_s:
             best = candidate
+            search.watch.report(value=candidate.tokens_per_s, placement=candidate.placement)
         low = max(low, candidate.tokens_per_s)
         return candidate.tokens_per_s
 
