@@ -35,4 +35,3 @@ class NotebookFigure(Figure):
         # No metadata, since matplotlib's version would change the bytes.
         self.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
         return buffer.getvalue()
-

@@ -57,4 +57,3 @@ def with_still(live: Any, still: Callable[[], Bundle | None], wait: Callable[[],
     if not lives:
         data.pop(WIDGET_MIME, None)
     return data, metadata
-
