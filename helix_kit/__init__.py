@@ -24,7 +24,9 @@ _HOMES = {
     "Model": "helix_kit.model",
     "Plan": "helix_kit.placement.plan",
     "Problem": "helix_kit.placement.problem",
+    "compare": "helix_kit.analysis.compare",
     "plan": "helix_kit.planning",
+    "register_method": "helix_kit.placement.methods",
     "Workload": "helix_kit.workload",
     "simulate": "helix_kit.simulator",
     "Run": "helix_kit.report",
@@ -35,9 +37,11 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from helix_kit.analysis.compare import compare
     from helix_kit.cluster import Cluster, Link, Network, Node
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
     from helix_kit.model import Model
+    from helix_kit.placement.methods import register_method
     from helix_kit.placement.plan import Plan
     from helix_kit.placement.problem import Problem
     from helix_kit.planning import plan
@@ -60,7 +64,9 @@ __all__ = [
     "Run",
     "Workload",
     "__version__",
+    "compare",
     "plan",
+    "register_method",
     "serve",
     "simulate",
 ]

@@ -55,7 +55,8 @@ def plan(
         Descriptions, or what `load_cluster` and `load_model` accept: names of presets, or files.
     method
         ``pattern`` (the default: stages by column generation), ``paper-milp`` (Helix, section 4.4), or a baseline:
-        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``.
+        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``. Or one of your own: a
+        name given to `helix_kit.register_method`, ``module:function`` or ``file.py:function``.
     objective
         ``flow`` (the paper's: tokens/s of the maximum flow, proven in seconds) or ``served`` (tokens/s in the
         simulator, searched for until the time limit).

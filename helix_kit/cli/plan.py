@@ -15,6 +15,7 @@ import typer
 from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, help_of, print_plan, write
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement.method import PlanOptions
+from helix_kit.placement.methods import method_names
 from helix_kit.search.options import ServedOptions
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -27,7 +28,10 @@ def plan_command(
     cluster: Annotated[str, typer.Argument(help="A preset (see `helix-kit catalog`) or a cluster YAML file.")],
     model: Annotated[str, typer.Option(help="A preset, a YAML file, or a folder with a Hugging Face config.json.")],
     method: Annotated[
-        str, typer.Option(help="pattern, paper-milp, or a baseline: swarm, petals, separate, separate-plus.")
+        str,
+        typer.Option(
+            help=f"{', '.join(method_names())}; or a function of your own, as module:function or ./file.py:function."
+        ),
     ] = "pattern",
     objective: Annotated[
         str | None,

@@ -1,8 +1,8 @@
 """The contract of placement methods: a `Task` goes in, a `Placed` comes out.
 
-A method is a function from `Task` to `Placed`. `helix_kit.placement.methods.METHODS` lists all methods by name, each
-with the options that it alone takes. The planner runs a method under a clock, computes the exact maximum flow of its
-placement, and proves bounds: a method only has to choose layer ranges.
+A method is a function from `Task` to `Placed`. `helix_kit.placement.methods.METHODS` lists methods by name, each with
+the options that it alone takes; `register_method` adds one. The planner runs a method under a clock, computes the exact
+maximum flow of its placement, and proves bounds: a method only has to choose layer ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PlanOptions:
     Parameters
     ----------
     method
-        A name in `helix_kit.placement.methods.METHODS`.
+        A name of `helix_kit.placement.methods.method_names`, ``module:function`` or ``file.py:function``.
     solver
         ``highs``, ``glpk`` or ``gurobi``, for the methods that solve programs.
     time_limit_s

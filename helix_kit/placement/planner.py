@@ -16,7 +16,8 @@ from helix_kit.placement import bounds
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.least_change import least_change, moved_gb
 from helix_kit.placement.method import Placed, PlanOptions, Task
-from helix_kit.placement.methods import METHODS
+from helix_kit.placement.methods import METHODS, is_built_in, method_named
+from helix_kit.placement.own_method import check_bounds, run_own_method
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import check_solver
@@ -51,9 +52,7 @@ def read_options(keywords: Mapping[str, Any]) -> PlanOptions:
     helix_kit.errors.InputError: max_stage = 9: unknown option of method 'pattern': did you mean 'max_stages'?
     """
     method = keywords.get("method", PlanOptions.method)
-    if method not in METHODS:
-        raise InputError(f"expected one of {', '.join(METHODS)}", field="method", value=method)
-    of_others = {name for other in METHODS.values() for name in other.options} - set(METHODS[method].options)
+    of_others = {name for other in METHODS.values() for name in other.options} - set(method_named(method).options)
     names = [f.name for f in fields(PlanOptions)]
     check_names(
         {name: value for name, value in keywords.items() if name not in of_others},
@@ -100,14 +99,12 @@ def check_options(options: PlanOptions) -> None:
     --------
     >>> check_options(PlanOptions(method="pattern", max_stages=12))
     """
-    if options.method not in METHODS:
-        raise InputError(f"expected one of {', '.join(METHODS)}", field="method", value=options.method)
+    taken = method_named(options.method).options
     if options.flow_split not in ("balanced", "any"):
         raise InputError("expected balanced or any", field="flow_split", value=options.flow_split)
     if not options.time_limit_s > 0:
         raise InputError("expected a number of seconds above 0", field="time_limit_s", value=options.time_limit_s)
     check_solver(options.solver)
-    taken = METHODS[options.method].options
     for owner, method in METHODS.items():
         for name in method.options:
             value = getattr(options, name)
@@ -176,7 +173,9 @@ def plan_problem(
     watch = Watch(options.time_limit_s, progress, stop, incumbent)
     task = Task(problem, watch, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
-    placed = METHODS[options.method].place(task)
+    method = method_named(options.method)
+    trusted = is_built_in(options.method)
+    placed = method.place(task) if trusted else run_own_method(options.method, method, task)
     if options.base is not None:
         old = {n: span for n, span in options.base.placement.items() if n in problem.kind_of}
         placed.placement = least_change(task, old, placed.placement)
@@ -184,6 +183,8 @@ def plan_problem(
         placed.notes.append(f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew")
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)
     watch.report(value=flow.tokens_per_s, placement=placed.placement)
+    if not trusted:
+        check_bounds(options.method, placed, flow.tokens_per_s)
     proven = _bounds(task, flow.tokens_per_s, placed)
     bound = min(proven.values())
     watch.report(bound=bound, message="done")

@@ -17,7 +17,7 @@ from helix_kit.analysis import explain, shortfall
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import HelixKitError
 from helix_kit.model import Model, load_model
-from helix_kit.placement.methods import METHODS
+from helix_kit.placement.methods import method_names
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers.solve import SOLVERS
@@ -82,7 +82,7 @@ class ClusterEditor(ClusterForm):
         """The plan of the last solve, which changes of links are compared with."""
         self._work = Background()
         self._drawn_s = self._drawing_s = 0.0
-        self.method = W.Dropdown(options=tuple(METHODS), description="method", style=WIDE)
+        self.method = W.Dropdown(options=method_names(), description="method", style=WIDE)
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective", style=WIDE)
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
