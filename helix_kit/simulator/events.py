@@ -9,7 +9,8 @@ and a plain queue holds the rest in order. That spares the heap more than half o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from helix_kit.simulator.compiled import inlined
 
 KIND_SHIFT = 40
 ARGUMENT = (1 << KIND_SHIFT) - 1
@@ -18,7 +19,7 @@ FIFO_ROOM = 1 << 17
 """Most events of one moment; a power of two."""
 
 
-@njit(cache=True, inline="always")
+@inlined
 def move(place, time, uid, code):
     """Write an event into a place of the heap."""
     place.time = time
@@ -26,7 +27,7 @@ def move(place, time, uid, code):
     place.code = code
 
 
-@njit(cache=True, inline="always")
+@inlined
 def push(heap, fifo, clock, time, kind, argument):
     """Add an event (times in s; `kind` and `argument` whole numbers)."""
     code = (kind << KIND_SHIFT) | argument
@@ -50,7 +51,7 @@ def push(heap, fifo, clock, time, kind, argument):
     move(heap[at], time, uid, code)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def pop(heap, fifo, clock):
     """The next event's code; the clock moves to its time. There must be one."""
     count = clock.heap
@@ -82,7 +83,7 @@ def pop(heap, fifo, clock):
     return code
 
 
-@njit(cache=True, inline="always")
+@inlined
 def next_time(heap, clock):
     """Time of the next event, infinity when there is none."""
     if clock.fifo > 0:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from numba import njit
+
+from helix_kit.simulator.compiled import compiled
 
 SIZE = 624
 
@@ -21,7 +22,7 @@ def state_of(generator: random.Random) -> np.ndarray:
     return np.array(generator.getstate()[1], dtype=np.int64)
 
 
-@njit(cache=True)
+@compiled
 def word(state):
     """The next 32 random bits."""
     if state[SIZE] >= SIZE:
@@ -41,7 +42,7 @@ def word(state):
     return y & 0xFFFFFFFF
 
 
-@njit(cache=True)
+@compiled
 def below(state, limit):
     """A whole number in [0, limit), as `Random.randrange` draws it."""
     bits = 0
@@ -53,7 +54,7 @@ def below(state, limit):
     return drawn
 
 
-@njit(cache=True)
+@compiled
 def shuffle(state, values, count):
     """Shuffle the first `count` values in place, as `Random.shuffle` does."""
     for i in range(count - 1, 0, -1):

@@ -4,18 +4,21 @@
 # Compiled code: numba infers the types.
 from __future__ import annotations
 
-from numba import njit
-
+from helix_kit.simulator.compiled import compiled, inlined
 from helix_kit.simulator.state import BLOCKED, BUSY, STARVED
 
+PREFILL, DECODE = 0, 1
+"""Phases of a node's curves."""
 TO_GPU_BYTES_PER_S, TO_HOST_BYTES_PER_S = 4e9, 5e9
 """Speeds at which activations are copied between host and GPU (published rule)."""
 
 
-@njit(cache=True)
-def curve_at(x, y, low, count, at):
-    """Value of a piecewise linear curve stored in x[low:low + count]; past its end the last slope goes on."""
-    left, right = low, low + count - 1
+@compiled
+def curve_at(curves, kind, phase, at):
+    """Value at `at` of a piecewise linear curve, by kind of node and phase; past its end the last slope goes on."""
+    x, y = curves.x, curves.y
+    left = curves.first[kind, phase]
+    right = left + curves.points[kind, phase] - 1
     while right - left > 1:
         middle = (left + right) >> 1
         if x[middle] <= at:
@@ -29,7 +32,7 @@ def curve_at(x, y, low, count, at):
     return y[left] + (y[right] - y[left]) * (at - x[left]) / (x[right] - x[left])
 
 
-@njit(cache=True, inline="always")
+@inlined
 def account_time(node, clock):
     """Add the time since the last call to the node's last state, within the window; set its new state."""
     begin = max(node.since, clock.window_start)
@@ -43,7 +46,7 @@ def account_time(node, clock):
     node.state = BUSY if node.running else (BLOCKED if node.out_count > 0 else STARVED)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def end_step(node, here, batches, clock):
     """End the running step of node `here`: its time, its steps and tokens within the window, and a row in `batches`."""
     node.running = 0

@@ -9,10 +9,11 @@ Times are in s, rates in bytes/s, and sizes in bytes, unless a field's name says
 # The endpoint functions are compiled code: numba infers the types.
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
+
+from helix_kit.simulator.compiled import inlined
 
 NONE = -1
 BUSY, BLOCKED, STARVED = 0, 1, 2
@@ -20,13 +21,13 @@ SENDING_SIDE, RECEIVING_SIDE = -2, -1
 """Places of the coordinator's two endpoints, counted from the end of the node records."""
 
 
-@njit(cache=True, inline="always")
+@inlined
 def sending_side(nodes):
     """Number of the coordinator's sending endpoint."""
     return len(nodes) + SENDING_SIDE
 
 
-@njit(cache=True, inline="always")
+@inlined
 def receiving_side(nodes):
     """Number of the coordinator's receiving endpoint."""
     return len(nodes) + RECEIVING_SIDE
@@ -216,13 +217,28 @@ MESSAGE = np.dtype([("head", "i8"), ("link", "i8"), ("size", "f8"), ("next", "i8
 BATCH = np.dtype([("node", "i8"), ("start", "f8"), ("end", "f8"), ("prefill", "i8"), ("decodes", "i8")])
 
 
-def packed(state: NamedTuple) -> tuple:
-    """A state as a plain tuple of arrays and plain tuples, for a call of compiled code from Python.
+AnyState = TypeVar("AnyState", bound=NamedTuple)
+
+
+class StateOwner(Generic[AnyState]):
+    """Base of both drivers: holds the state, and the same state as a plain tuple for calls of compiled code.
 
     numba recognises a plain tuple quickly. A named tuple is examined anew at every call, which took a third of a
     simulation's time. Compiled code makes the named tuple again from the plain one.
     """
-    return tuple(tuple(entry) if isinstance(entry, tuple) else entry for entry in state)
+
+    _state: AnyState
+    _packed: tuple
+
+    @property
+    def state(self) -> AnyState:
+        """Everything that compiled code reads and writes."""
+        return self._state
+
+    @state.setter
+    def state(self, state: AnyState) -> None:
+        self._state = state
+        self._packed = tuple(tuple(entry) if isinstance(entry, tuple) else entry for entry in state)
 
 
 def filled(dtype: np.dtype, count: int, links: tuple[str, ...] = ()) -> np.ndarray:

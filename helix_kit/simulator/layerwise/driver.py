@@ -30,7 +30,7 @@ from helix_kit.simulator.setup import (
     new_heap,
     request_records,
 )
-from helix_kit.simulator.state import packed
+from helix_kit.simulator.state import StateOwner
 from helix_kit.workload.request import Request
 
 FEED_GAP_S = 0.1
@@ -59,7 +59,7 @@ def layerwise_engine(plan: Plan, workload: Sequence[Request], options: Simulatio
     return LayerwiseEngine(setup, list(workload), policy, options, feed)
 
 
-class LayerwiseEngine:
+class LayerwiseEngine(StateOwner[State]):
     """One simulation under the published rules; requests are known by their place in the workload.
 
     `policy` is the name of a policy in `HOP_BY_HOP`, or a policy that gives each request a pipeline. With a `feed` all
@@ -107,17 +107,8 @@ class LayerwiseEngine:
             loads=link_loads(self.policy, setup),
             log=self.log.arrays,
             generator=np.zeros(mersenne.SIZE + 1, dtype=np.int64),
-            scratch=np.zeros(len(setup.links) + 1, dtype=np.int64),
+            scratch=np.zeros(max(len(setup.links), len(setup.nodes)) + 1, dtype=np.int64),
         )
-
-    @property
-    def state(self) -> State:
-        """Everything that compiled code reads and writes."""
-        return self._state
-
-    @state.setter
-    def state(self, state: State) -> None:
-        self._state, self._packed = state, packed(state)
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""

@@ -11,10 +11,10 @@ In the functions `here` is the number of an endpoint, `index` that of a link and
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from helix_kit.scheduling.swarm import SMOOTHING
 from helix_kit.simulator import mersenne
+from helix_kit.simulator.compiled import compiled, inlined
 from helix_kit.simulator.events import push
 from helix_kit.simulator.node import account_time
 from helix_kit.simulator.state import sending_side
@@ -27,10 +27,11 @@ TAKEN, FREE = -2, -1
 """Values of a link's `taken` while the requests of one sender are given out; otherwise it is the request chosen."""
 
 
-@njit(cache=True, inline="always")
-def leave_node(here, nodes, links, requests, routes, clock, at):
+@inlined
+def leave_node(state, here, at):
     """A request is done at an endpoint and waits to be sent."""
-    endpoint, request = nodes[here], requests[at]
+    requests, clock = state.requests, state.clock
+    endpoint, request = state.nodes[here], requests[at]
     request.order = clock.order
     clock.order += 1
     if endpoint.out_count == 0:
@@ -39,7 +40,7 @@ def leave_node(here, nodes, links, requests, routes, clock, at):
     else:
         endpoint.out_count += 1
     if clock.policy == GRANTED:
-        enqueue(links[routes[at, request.hop]], requests, at)
+        enqueue(state.links[state.routes[at, request.hop]], requests, at)
         return
     request.out_previous = endpoint.out_tail
     request.out_next = -1
@@ -54,7 +55,7 @@ def leave_node(here, nodes, links, requests, routes, clock, at):
         endpoint.out_prompts += 1
 
 
-@njit(cache=True, inline="always")
+@inlined
 def enqueue(link, requests, at):
     """Put a request at the end of a link's queue."""
     requests[at].next = -1
@@ -65,7 +66,7 @@ def enqueue(link, requests, at):
     link.tail = at
 
 
-@njit(cache=True, inline="always")
+@inlined
 def dequeue(link, requests):
     """Take the first of a link's queue."""
     at = link.head
@@ -76,7 +77,7 @@ def dequeue(link, requests):
     return at
 
 
-@njit(cache=True)
+@compiled
 def unlist(endpoint, requests, at):
     """Take a request out of the endpoint's list of those that wait to leave."""
     request = requests[at]
@@ -92,7 +93,7 @@ def unlist(endpoint, requests, at):
         endpoint.out_prompts -= 1
 
 
-@njit(cache=True)
+@compiled
 def free_rate(link, nodes):
     """Bytes/s that a new transfer on the link would get: an even share of the card, of what is free on the way."""
     sender = nodes[link.source]
@@ -100,7 +101,7 @@ def free_rate(link, nodes):
     return min(share, sender.send_free, link.free, nodes[link.target].receive_free)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def send(state, index, rate, kind, at):
     """Start the transfer of a request over a link; `kind` is the event that ends the sending."""
     nodes, clock = state.nodes, state.clock
@@ -124,11 +125,12 @@ def send(state, index, rate, kind, at):
     push(state.heap, state.fifo, clock, clock.now + duration - link.latency, kind, at)
 
 
-@njit(cache=True, inline="always")
-def stop_sending(nodes, links, requests, clock, at):
+@inlined
+def stop_sending(state, at):
     """The last byte has left: free what the transfer held; returns the link's number."""
-    request = requests[at]
-    link = links[request.send_link]
+    nodes, clock = state.nodes, state.clock
+    request = state.requests[at]
+    link = state.links[request.send_link]
     nodes[link.source].send_free += request.send_rate
     link.free += request.send_rate
     nodes[link.target].receive_free += request.send_rate
@@ -143,7 +145,7 @@ def stop_sending(nodes, links, requests, clock, at):
     return request.send_link
 
 
-@njit(cache=True, inline="always")
+@inlined
 def start_granted(state, here, kind):
     """Helix: the first of each idle link's queue leaves, at the granted rate; oldest first."""
     links, requests = state.links, state.requests
@@ -160,7 +162,7 @@ def start_granted(state, here, kind):
         send(state, chosen, links[chosen].granted, kind, at)
 
 
-@njit(cache=True)
+@compiled
 def start_hop_by_hop(state, here, kind):
     """Random and shortest queue (and given routes): at most one request for each usable link, in order of waiting."""
     nodes, links, requests, routes = state.nodes, state.links, state.requests, state.routes
@@ -219,7 +221,7 @@ def start_hop_by_hop(state, here, kind):
             send(state, index, rate, kind, at)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def queue_length(state, endpoint):
     """Requests in front of a node's first layer; -1 for the coordinator, so that it is always the shortest."""
     if endpoint >= sending_side(state.nodes):
@@ -227,7 +229,7 @@ def queue_length(state, endpoint):
     return state.queues[state.nodes[endpoint].first_queue].count
 
 
-@njit(cache=True)
+@compiled
 def start_swarm(state, here, kind, restart):
     """Swarm: learn from the requests just finished, give new prompts to the best link, send one a link.
 
@@ -238,7 +240,8 @@ def start_swarm(state, here, kind, restart):
     is_node = here < sending_side(nodes)
     new = endpoint.new_head
     endpoint.new_head = -1
-    woken = np.zeros(len(nodes), dtype=np.uint8)
+    woken = state.scratch
+    woken[: len(nodes)] = 0
     at = new
     while is_node and at >= 0:
         request = requests[at]

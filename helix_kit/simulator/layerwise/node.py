@@ -7,12 +7,11 @@ A queue stands in front of every layer. A batch takes from the current layer's q
 # Compiled code: numba infers the types.
 from __future__ import annotations
 
-from numba import njit
+from helix_kit.simulator.compiled import compiled, inlined
+from helix_kit.simulator.node import DECODE, PREFILL, TO_GPU_BYTES_PER_S, TO_HOST_BYTES_PER_S, curve_at
 
-from helix_kit.simulator.node import TO_GPU_BYTES_PER_S, TO_HOST_BYTES_PER_S, curve_at
 
-
-@njit(cache=True, inline="always")
+@inlined
 def append(queues, index, requests, request):
     """Put a request at the end of a layer's queue."""
     queue = queues[index]
@@ -25,7 +24,7 @@ def append(queues, index, requests, request):
     queue.count += 1
 
 
-@njit(cache=True)
+@compiled
 def march(node, queues):
     """Advance to the next layer, in a circle, that has something waiting; stay if there is none."""
     for offset in range(1, node.layers):
@@ -37,7 +36,7 @@ def march(node, queues):
             return
 
 
-@njit(cache=True)
+@compiled
 def take_batch(node, queues, requests):
     """Move what fits from the current layer's queue to the node's batch, in order, skipping what does not fit."""
     queue = queues[node.first_queue + node.layer]
@@ -81,12 +80,12 @@ def take_batch(node, queues, requests):
     node.batch_decodes = decodes
 
 
-@njit(cache=True)
-def layer_seconds(node, x, y, first, points, copy_bytes):
+@compiled
+def layer_seconds(node, curves, copy_bytes):
     """How long the node's batch takes for one layer; a single decode counts double, as published."""
     kind = node.curve
-    seconds = curve_at(x, y, first[kind, 0], points[kind, 0], float(node.batch_prefill))
-    decode = curve_at(x, y, first[kind, 1], points[kind, 1], float(node.batch_decodes))
+    seconds = curve_at(curves, kind, PREFILL, float(node.batch_prefill))
+    decode = curve_at(curves, kind, DECODE, float(node.batch_decodes))
     if node.batch_decodes == 1:
         decode *= 2
     seconds += decode

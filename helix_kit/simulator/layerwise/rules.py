@@ -14,9 +14,9 @@ In the functions `here` is the number of an endpoint and `at` that of a request.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from helix_kit.simulator import events
+from helix_kit.simulator.compiled import compiled, inlined
 from helix_kit.simulator.layerwise import network
 from helix_kit.simulator.layerwise import node as compute
 from helix_kit.simulator.layerwise.state import unpacked
@@ -28,7 +28,7 @@ REACHED, ROUTE, PROMPT_DONE, REQUEST_DONE, FULL = range(5)
 """Why `advance` returned."""
 
 
-@njit(cache=True, inline="always")
+@inlined
 def start_sending(state, here):
     """Send what may leave an endpoint now."""
     if state.clock.policy == network.GRANTED:
@@ -39,8 +39,8 @@ def start_sending(state, here):
         network.start_hop_by_hop(state, here, SENT)
 
 
-@njit(cache=True, inline="always")
-def start_layer(state, here, curves):
+@inlined
+def start_layer(state, here):
     """Begin the next layer step of a node, if it is idle and something waits."""
     queues, clock = state.queues, state.clock
     node = state.nodes[here]
@@ -53,20 +53,20 @@ def start_layer(state, here, curves):
     compute.take_batch(node, queues, state.requests)
     if node.batch_head < 0:
         return
-    seconds = compute.layer_seconds(node, curves.x, curves.y, curves.first, curves.points, clock.copy_bytes)
+    seconds = compute.layer_seconds(node, state.curves, clock.copy_bytes)
     node.running = 1
     node.batch_start = clock.now
     account_time(node, clock)
     events.push(state.heap, state.fifo, clock, clock.now + seconds, LAYER_DONE, here)
 
 
-@njit(cache=True, inline="always")
-def layer_done(state, here, batches):
+@inlined
+def layer_done(state, here):
     """End a layer step: its requests move on to the next layer, or leave after the last."""
-    nodes, links, requests, routes, queues = state.nodes, state.links, state.requests, state.routes, state.queues
+    requests, queues = state.requests, state.queues
     clock, heap, fifo = state.clock, state.heap, state.fifo
-    node = nodes[here]
-    end_step(node, here, batches, clock)
+    node = state.nodes[here]
+    end_step(node, here, state.log.batches, clock)
     node.kv_used += node.batch_prefill + node.batch_decodes
     node.kv_peak = max(node.kv_peak, node.kv_used)
     at = node.batch_head
@@ -76,7 +76,7 @@ def layer_done(state, here, batches):
         following = request.next
         if last:
             request.layer = node.start + node.layers
-            network.leave_node(here, nodes, links, requests, routes, clock, at)
+            network.leave_node(state, here, at)
         else:
             compute.append(queues, node.first_queue + node.layer + 1, requests, at)
         at = following
@@ -87,7 +87,7 @@ def layer_done(state, here, batches):
     events.push(heap, fifo, clock, clock.now, START_LAYER, here)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def received(state, at):
     """A request arrives over its link."""
     requests, clock, heap, fifo = state.requests, state.clock, state.heap, state.fifo
@@ -108,19 +108,18 @@ def received(state, at):
     events.push(heap, fifo, clock, clock.now, START_LAYER, here)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def set_out(state, at):
     """A request leaves the coordinator now."""
-    nodes, clock = state.nodes, state.clock
-    coordinator = sending_side(nodes)
-    network.leave_node(coordinator, nodes, state.links, state.requests, state.routes, clock, at)
+    clock, coordinator = state.clock, sending_side(state.nodes)
+    network.leave_node(state, coordinator, at)
     events.push(state.heap, state.fifo, clock, clock.now, START_SENDING, coordinator)
 
 
-@njit(cache=True, inline="always")
-def begin_decode(state, at, loads):
+@inlined
+def begin_decode(state, at):
     """A decode step sets out from the coordinator; the policy's loads count it."""
-    request = state.requests[at]
+    request, loads = state.requests[at], state.loads
     request.hop = 0
     request.layer = 0
     if len(loads.load) > 0:
@@ -131,10 +130,11 @@ def begin_decode(state, at, loads):
     set_out(state, at)
 
 
-@njit(cache=True, inline="always")
-def gather(state, log):
+@inlined
+def gather(state):
     """Take the next request that has come back; (why Python is wanted or REACHED, request)."""
-    nodes, links, requests, routes, clock = state.nodes, state.links, state.requests, state.routes, state.clock
+    nodes, links, requests, routes = state.nodes, state.links, state.requests, state.routes
+    clock, log = state.clock, state.log
     while clock.sink_head >= 0:
         at = clock.sink_head
         request = requests[at]
@@ -166,22 +166,22 @@ def gather(state, log):
     return REACHED, -1
 
 
-@njit(cache=True)
+@compiled
 def send_prompt(plain, at):
     """A prompt that has its pipeline, or chooses hop by hop, leaves the coordinator now."""
-    state, _, _, _ = unpacked(plain)
+    state = unpacked(plain)
     set_out(state, at)
 
 
-@njit(cache=True)
+@compiled
 def advance(plain, until):
     """Handle every event before `until`; returns (why it stopped, request or -1)."""
-    state, curves, loads, log = unpacked(plain)
-    nodes, links, requests = state.nodes, state.links, state.requests
+    state = unpacked(plain)
+    links, requests = state.links, state.requests
     clock, heap, fifo = state.clock, state.heap, state.fifo
-    token_time, batches = log.token_time, log.batches
+    token_time, batches = state.log.token_time, state.log.batches
     if clock.gathering:
-        why, at = gather(state, log)
+        why, at = gather(state)
         if why != REACHED:
             return why, at
     while events.next_time(heap, clock) < until:
@@ -191,31 +191,31 @@ def advance(plain, until):
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_LAYER:
-            start_layer(state, argument, curves)
+            start_layer(state, argument)
         elif kind == LAYER_DONE:
-            layer_done(state, argument, batches)
+            layer_done(state, argument)
         elif kind == START_SENDING:
             start_sending(state, argument)
         elif kind == SENT:
-            link = links[network.stop_sending(nodes, links, requests, clock, argument)]
+            link = links[network.stop_sending(state, argument)]
             events.push(heap, fifo, clock, clock.now, START_SENDING, link.source)
             arrival = clock.now + link.latency
             events.push(heap, fifo, clock, arrival, RECEIVED, argument)
         elif kind == RECEIVED:
             received(state, argument)
         elif kind == GATHER:
-            why, at = gather(state, log)
+            why, at = gather(state)
             if why != REACHED:
                 return why, at
         elif requests[argument].decoding:
-            begin_decode(state, argument, loads)
+            begin_decode(state, argument)
         else:
             return ROUTE, argument
     return REACHED, np.int64(-1)
 
 
-@njit(cache=True)
+@compiled
 def announce(plain, at, time):
     """A request will arrive at `time`."""
-    state, _, _, _ = unpacked(plain)
+    state = unpacked(plain)
     events.push(state.heap, state.fifo, state.clock, time, NEW, at)

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from helix_kit.simulator.compiled import inlined
 from helix_kit.simulator.state import Curves, LinkLoads, LogArrays
 
 
@@ -31,31 +31,12 @@ class State(NamedTuple):
     generator: np.ndarray
     """State of the policy's random generator, see `helix_kit.simulator.mersenne`."""
     scratch: np.ndarray
-    """Room for the link numbers that are shuffled."""
+    """Room for the link numbers that are shuffled, or for one number for each endpoint."""
 
 
-class Hot(NamedTuple):
-    """The part of a `State` that every rule reads or writes.
-
-    numba counts references to all arrays of a tuple wherever the tuple is passed. One tuple of all arrays, the rarely
-    used ones included, made simulations 1.7 times slower: so curves, loads and the log are passed beside it.
-    """
-
-    nodes: np.ndarray
-    links: np.ndarray
-    requests: np.ndarray
-    routes: np.ndarray
-    queues: np.ndarray
-    clock: np.void
-    heap: np.ndarray
-    fifo: np.ndarray
-    generator: np.ndarray
-    scratch: np.ndarray
-
-
-@njit(cache=True, inline="always")
+@inlined
 def unpacked(plain):
-    """(hot state, curves, loads, log) of a plain tuple from `helix_kit.simulator.state.packed`."""
+    """The state of a plain tuple from `helix_kit.simulator.state.StateOwner`."""
     (nodes, links, requests, routes, queues, clock, heap, fifo, curves, loads, log, generator, scratch) = plain
-    hot = Hot(nodes, links, requests, routes, queues, clock, heap, fifo, generator, scratch)
-    return hot, Curves(*curves), LinkLoads(*loads), LogArrays(*log)
+    curves, loads, log = Curves(*curves), LinkLoads(*loads), LogArrays(*log)
+    return State(nodes, links, requests, routes, queues, clock, heap, fifo, curves, loads, log, generator, scratch)

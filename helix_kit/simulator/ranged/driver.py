@@ -32,7 +32,7 @@ from helix_kit.simulator.setup import (
     new_heap,
     request_records,
 )
-from helix_kit.simulator.state import CHUNK, MESSAGE, QUEUE, filled, packed, pool
+from helix_kit.simulator.state import CHUNK, MESSAGE, QUEUE, StateOwner, filled, pool
 from helix_kit.workload.request import Request
 
 GROWING = 1.25
@@ -59,7 +59,7 @@ def ranged_engine(plan: Plan, workload: Sequence[Request], options: SimulationOp
     return RangedEngine(setup, list(workload), options, choose, make_setup)
 
 
-class RangedEngine:
+class RangedEngine(StateOwner[State]):
     """One simulation under our runtime's rules; requests are known by their place in the workload.
 
     `make_policy` and `make_setup` give the policy and the arrays for a plan: the first one, and those that follow after
@@ -148,15 +148,6 @@ class RangedEngine:
         self._ask_tokens = policy.token_loads() is None and type(policy).on_token is not Policy.on_token
         self.clock[0]["ask_tokens"], self.clock[0]["smoothing"] = self._ask_tokens, smoothing
         self.state = self.state._replace(loads=loads, hop_averages=averages)
-
-    @property
-    def state(self) -> State:
-        """Everything that compiled code reads and writes."""
-        return self._state
-
-    @state.setter
-    def state(self, state: State) -> None:
-        self._state, self._packed = state, packed(state)
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""

@@ -8,9 +8,8 @@ the number of an endpoint, `index` that of a link, `number` that of a message an
 # Compiled code: numba infers the types.
 from __future__ import annotations
 
-from numba import njit
-
 from helix_kit.simulator import events
+from helix_kit.simulator.compiled import compiled, inlined
 from helix_kit.simulator.node import account_time
 from helix_kit.simulator.state import receiving_side
 
@@ -22,7 +21,7 @@ TOKEN_MESSAGE_BYTES = 8
 """The last stage returns this much for each request: a token and the request's number."""
 
 
-@njit(cache=True)
+@compiled
 def take_chunk(chunks, clock):
     """Number of a free chunk, which is then in use."""
     at = clock.free_chunk
@@ -32,7 +31,7 @@ def take_chunk(chunks, clock):
     return at
 
 
-@njit(cache=True, inline="always")
+@inlined
 def drop_chunk(chunks, clock, at):
     """Return a chunk to the free ones."""
     chunks[at].next = clock.free_chunk
@@ -40,7 +39,7 @@ def drop_chunk(chunks, clock, at):
     clock.free_chunks += 1
 
 
-@njit(cache=True, inline="always")
+@inlined
 def append(inbox, chunks, at):
     """Put a chunk at the end of a chain (a record with head, tail and count)."""
     chunks[at].next = -1
@@ -52,13 +51,13 @@ def append(inbox, chunks, at):
     inbox.count += 1
 
 
-@njit(cache=True, inline="always")
+@inlined
 def is_stale(chunks, requests, at):
     """Whether the chunk belongs to an earlier attempt of its request."""
     return chunks[at].epoch != requests[chunks[at].request].epoch
 
 
-@njit(cache=True, inline="always")
+@inlined
 def post(state, index, at):
     """Add a chunk to the message that is being written for a link."""
     links, chunks, clock = state.links, state.chunks, state.clock
@@ -77,7 +76,7 @@ def post(state, index, at):
     link.draft_tail = at
 
 
-@njit(cache=True, inline="always")
+@inlined
 def close_message(state, index):
     """Close the message that is being written for a link and put it into the link's queue."""
     nodes, links, chunks, messages, clock = state.nodes, state.links, state.chunks, state.messages, state.clock
@@ -104,7 +103,7 @@ def close_message(state, index):
         account_time(sender, clock)
 
 
-@njit(cache=True)
+@compiled
 def start_message(state, index):
     """Send the first message of a link's queue, if the link is idle and both network cards have room."""
     nodes, links, chunks, messages, clock = state.nodes, state.links, state.chunks, state.messages, state.clock
@@ -140,7 +139,7 @@ def start_message(state, index):
     return True
 
 
-@njit(cache=True, inline="always")
+@inlined
 def wake(state, sender, receiver):
     """Two network cards have room again: start the messages that stalled at this sender or this receiver."""
     nodes, links, into = state.nodes, state.links, state.into
@@ -153,7 +152,7 @@ def wake(state, sender, receiver):
             start_message(state, into[place])
 
 
-@njit(cache=True, inline="always")
+@inlined
 def sent(state, number):
     """The last byte of a message has left."""
     nodes, clock = state.nodes, state.clock
@@ -173,7 +172,7 @@ def sent(state, number):
         wake(state, link.source, link.target)
 
 
-@njit(cache=True)
+@compiled
 def close_all_messages(state):
     """Close every message that is being written, in the order in which they were begun."""
     links, clock = state.links, state.clock

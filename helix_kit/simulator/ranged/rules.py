@@ -13,10 +13,17 @@ In the functions `here` is the number of an endpoint, `number` that of a message
 # Compiled code: numba infers the types.
 from __future__ import annotations
 
-from numba import njit
-
 from helix_kit.simulator import events
-from helix_kit.simulator.node import TO_GPU_BYTES_PER_S, TO_HOST_BYTES_PER_S, account_time, curve_at, end_step
+from helix_kit.simulator.compiled import compiled, inlined
+from helix_kit.simulator.node import (
+    DECODE,
+    PREFILL,
+    TO_GPU_BYTES_PER_S,
+    TO_HOST_BYTES_PER_S,
+    account_time,
+    curve_at,
+    end_step,
+)
 from helix_kit.simulator.ranged.messages import (
     SENT,
     START_STEP,
@@ -36,7 +43,7 @@ REACHED, DONE, TOKENS, FULL = range(4)
 """Why `advance` returned; DONE comes with requests in `finished`, TOKENS with requests in `continued`."""
 
 
-@njit(cache=True, inline="always")
+@inlined
 def choose_step(state, node, here):
     """Move the chunks of the next step from the node's two queues to its batch."""
     requests, chunks, inboxes, clock = state.requests, state.chunks, state.inboxes, state.clock
@@ -88,10 +95,10 @@ def choose_step(state, node, here):
             at = following
 
 
-@njit(cache=True, inline="always")
-def step_seconds(state, node, curves):
+@inlined
+def step_seconds(state, node):
     """Time of the batch: layer by layer, with the chunks that have entered by then."""
-    chunks, entering = state.chunks, state.entering
+    chunks, entering, curves = state.chunks, state.entering, state.curves
     for layer in range(node.layers):
         entering[layer, 0] = 0
         entering[layer, 1] = 0
@@ -107,15 +114,15 @@ def step_seconds(state, node, curves):
         if entering[layer, 0] > 0 or entering[layer, 1] > 0:
             prefill += entering[layer, 0]
             decodes += entering[layer, 1]
-            per_layer = curve_at(curves.x, curves.y, curves.first[kind, 0], curves.points[kind, 0], float(prefill))
-            per_layer += curve_at(curves.x, curves.y, curves.first[kind, 1], curves.points[kind, 1], float(decodes))
+            per_layer = curve_at(curves, kind, PREFILL, float(prefill))
+            per_layer += curve_at(curves, kind, DECODE, float(decodes))
         seconds += per_layer
     copied = (prefill + decodes) * state.clock.copy_bytes
     return (seconds + copied / TO_GPU_BYTES_PER_S + copied / TO_HOST_BYTES_PER_S) * node.slowdown
 
 
-@njit(cache=True, inline="always")
-def start_step(state, here, curves):
+@inlined
+def start_step(state, here):
     """Begin a step if the node is idle, alive and something waits."""
     nodes, clock = state.nodes, state.clock
     node = nodes[here]
@@ -127,18 +134,18 @@ def start_step(state, here, curves):
     node.running = 1
     node.batch_start = clock.now
     account_time(node, clock)
-    end = clock.now + step_seconds(state, node, curves)
+    end = clock.now + step_seconds(state, node)
     code = node.step_id * len(nodes) + here
     events.push(state.heap, state.fifo, clock, end, STEP_DONE, code)
 
 
-@njit(cache=True, inline="always")
-def step_done(state, here, batches, of_link, averages):
+@inlined
+def step_done(state, here):
     """End a step: its chunks go on, one message for each next hop."""
     nodes, links, requests, routes = state.nodes, state.links, state.requests, state.routes
-    chunks, clock = state.chunks, state.clock
+    chunks, clock, averages = state.chunks, state.clock, state.hop_averages
     node = nodes[here]
-    end_step(node, here, batches, clock)
+    end_step(node, here, state.log.batches, clock)
     at = node.batch_head
     node.batch_head = -1
     while at >= 0:
@@ -148,7 +155,7 @@ def step_done(state, here, batches, of_link, averages):
             drop_chunk(chunks, clock, at)
         else:
             if len(averages) > 0:
-                came_by = of_link[routes[chunk.request, chunk.hop]]
+                came_by = state.loads.of_link[routes[chunk.request, chunk.hop]]
                 if came_by >= 0:
                     spent = clock.now - chunk.sent_at
                     averages[came_by] = clock.smoothing * spent + (1 - clock.smoothing) * averages[came_by]
@@ -164,10 +171,11 @@ def step_done(state, here, batches, of_link, averages):
     events.push(state.heap, state.fifo, clock, clock.now, START_STEP, here)
 
 
-@njit(cache=True, inline="always")
-def received(state, number, loads, log, returned):
+@inlined
+def received(state, number):
     """A message arrives: at a node its chunks wait for the next step, at the coordinator its tokens are noted."""
     nodes, requests, routes, chunks, clock = state.nodes, state.requests, state.routes, state.chunks, state.clock
+    loads, log = state.loads, state.log
     message = state.messages[number]
     here = state.links[message.link].target
     at = message.head
@@ -189,11 +197,11 @@ def received(state, number, loads, log, returned):
             log.token_time[clock.tokens] = clock.now
             clock.tokens += 1
             if request.done >= request.output:
-                returned.finished[clock.finished] = chunk.request
+                state.finished[clock.finished] = chunk.request
                 clock.finished += 1
                 drop_chunk(chunks, clock, at)
             else:
-                returned.continued[clock.continued] = chunk.request
+                state.continued[clock.continued] = chunk.request
                 clock.continued += 1
                 for hop in range(request.hops):
                     if len(loads.load) > 0:
@@ -209,10 +217,10 @@ def received(state, number, loads, log, returned):
         events.push(state.heap, state.fifo, clock, clock.now, START_STEP, here)
 
 
-@njit(cache=True)
+@compiled
 def launch(plain, number, chunk_tokens):
     """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks."""
-    state, _, _, _, _, _ = unpacked(plain)
+    state = unpacked(plain)
     routes, chunks, clock = state.routes, state.chunks, state.clock
     request = state.requests[number]
     left = request.input + request.done
@@ -226,10 +234,10 @@ def launch(plain, number, chunk_tokens):
     close_all_messages(state)
 
 
-@njit(cache=True)
+@compiled
 def kill(plain, here):
     """A node is gone: the chunks that it ran and those that waited there are lost."""
-    state, _, _, _, _, _ = unpacked(plain)
+    state = unpacked(plain)
     chunks, clock = state.chunks, state.clock
     node = state.nodes[here]
     node.alive, node.running = 0, 0
@@ -251,13 +259,13 @@ def kill(plain, here):
         inbox.head, inbox.tail, inbox.count = -1, -1, 0
 
 
-@njit(cache=True)
+@compiled
 def advance(plain, until):
     """Handle every event before `until`; returns why it stopped."""
-    state, curves, loads, log, averages, returned = unpacked(plain)
+    state = unpacked(plain)
     nodes, links, requests = state.nodes, state.links, state.requests
     clock, heap, fifo = state.clock, state.heap, state.fifo
-    token_time, batches, of_link = log.token_time, log.batches, loads.of_link
+    token_time, batches = state.log.token_time, state.log.batches
     clock.finished = clock.continued = 0
     while events.next_time(heap, clock) < until:
         if (
@@ -270,15 +278,15 @@ def advance(plain, until):
         clock.events += 1
         kind, argument = code >> events.KIND_SHIFT, code & events.ARGUMENT
         if kind == START_STEP:
-            start_step(state, argument, curves)
+            start_step(state, argument)
         elif kind == STEP_DONE:
             here = argument % len(nodes)
             if nodes[here].running and nodes[here].step_id == argument // len(nodes):
-                step_done(state, here, batches, of_link, averages)
+                step_done(state, here)
         elif kind == SENT:
             sent(state, argument)
         else:
-            received(state, argument, loads, log, returned)
+            received(state, argument)
             if clock.finished > 0:
                 return DONE
             if clock.ask_tokens and clock.continued > 0:

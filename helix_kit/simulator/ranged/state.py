@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from helix_kit.simulator.compiled import inlined
 from helix_kit.simulator.state import Curves, LinkLoads, LogArrays
 
 
@@ -42,40 +42,9 @@ class State(NamedTuple):
     """Requests whose next decode step set out in the last event; the clock's `continued` says how many."""
 
 
-class Hot(NamedTuple):
-    """The part of a `State` that every rule reads or writes.
-
-    numba counts references to all arrays of a tuple wherever the tuple is passed. One tuple of all arrays, the rarely
-    used ones included, made simulations 1.7 times slower: so curves, loads and the log are passed beside it.
-    """
-
-    nodes: np.ndarray
-    links: np.ndarray
-    requests: np.ndarray
-    routes: np.ndarray
-    into: np.ndarray
-    chunks: np.ndarray
-    messages: np.ndarray
-    inboxes: np.ndarray
-    clock: np.void
-    heap: np.ndarray
-    fifo: np.ndarray
-    entering: np.ndarray
-
-
-class Returned(NamedTuple):
-    """Requests whose tokens came back in the last event."""
-
-    finished: np.ndarray
-    continued: np.ndarray
-
-
-@njit(cache=True, inline="always")
+@inlined
 def unpacked(plain):
-    """(hot state, curves, loads, log, hop averages, returned requests) of a plain tuple.
-
-    `helix_kit.simulator.state.packed` makes the plain tuple.
-    """
+    """The state of a plain tuple from `helix_kit.simulator.state.StateOwner`."""
     (
         nodes,
         links,
@@ -96,5 +65,23 @@ def unpacked(plain):
         finished,
         continued,
     ) = plain
-    hot = Hot(nodes, links, requests, routes, into, chunks, messages, inboxes, clock, heap, fifo, entering)
-    return hot, Curves(*curves), LinkLoads(*loads), LogArrays(*log), hop_averages, Returned(finished, continued)
+    return State(
+        nodes,
+        links,
+        requests,
+        routes,
+        into,
+        chunks,
+        messages,
+        inboxes,
+        clock,
+        heap,
+        fifo,
+        entering,
+        Curves(*curves),
+        LinkLoads(*loads),
+        hop_averages,
+        LogArrays(*log),
+        finished,
+        continued,
+    )
