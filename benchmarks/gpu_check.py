@@ -256,7 +256,9 @@ def main() -> int:
     from gpu_sections import report
     from gpu_sections.shared import Check
     from gpu_sections.sizes import FULL, ON_CPU
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     warming = start_warming() if "closed_loop" in names and not options.resume else None
     sizes = ON_CPU if options.tiny else FULL
     if options.open_seconds:

@@ -14,9 +14,7 @@ from gpu_sections.shared import Check, Found, Table, rate
 def load_model(check: Check) -> Any:
     """The large model as transformers loads it, on the device."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     began = time.monotonic()
     dtype = getattr(torch, check.sizes.dtype)
     folder = check.checkpoint("large")

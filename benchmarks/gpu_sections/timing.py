@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -63,9 +64,12 @@ class Layers:
         self.end = self.model.num_layers
         self.start = 0 if layers is None else self.end - layers
         self.count = self.end - self.start
+        more: dict[str, Any] = {}
+        if "max_rows" in inspect.signature(ModelLayers).parameters:
+            more["max_rows"] = max(512, *check.sizes.prefills)
         self.stage = ModelLayers(
             Checkpoint(folder), self.start, self.end, dtype=check.sizes.dtype, device=check.device,
-            attention_backend=attention,
+            attention_backend=attention, **more,
         )  # fmt: skip
         self.pool = self.stage.new_pool(pages_for(pool_tokens, self.count))
         self.stage.warm_up(self.pool)
@@ -76,9 +80,10 @@ class Layers:
 
     @property
     def backend(self) -> str:
-        """The name of the attention backend that was chosen."""
-        backend = self.stage.backend
-        return str(getattr(backend, "name", None) or (type(backend).__name__ if backend is not None else "sdpa"))
+        """How the layers are computed, in the runtime's own words."""
+        if hasattr(self.stage, "description"):
+            return str(self.stage.description)
+        return "sdpa" if self.stage.backend is None else type(self.stage.backend).__name__
 
     def floor_s(self, batch: int, context: int) -> float:
         """The time to read the weights, and keys and values of the context, at the bandwidth of a copy."""
