@@ -87,6 +87,16 @@ def render(
         raise InputError(f"the chat template refuses these messages: {error}", field="messages") from None
 
 
+def variables_of(template: str) -> frozenset[str]:
+    """Names that a template reads from outside; InputError for one that is not valid."""
+    from jinja2 import TemplateError, meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment().parse(template)))
+    except TemplateError as error:
+        raise InputError(f"the chat template is not valid: {error}", field="messages") from None
+
+
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     """The message with its reasoning under the names that templates read."""
     reasoning = next((message[name] for name in _REASONING if name in message), None)

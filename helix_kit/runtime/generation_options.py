@@ -9,6 +9,8 @@ from helix_kit.errors import InputError
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 
 MAX_STOP_TOKENS = 1024
+PROMISE_TOKENS = 256
+"""An answer of unknown length is promised KV pages for this many tokens at a time: a typical answer has as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class GenerationOptions:
     """
 
     max_new_tokens: int | None = 64
-    """How many tokens to generate at most. None: as many as fit; KV pages are then promised as the answer grows."""
+    """How many tokens to generate at most. None: as many as fit."""
     temperature: float = 0.0
     """0 takes the likeliest token; above, tokens are drawn, and 1 leaves the model's distribution as it is."""
     top_k: int = 0
@@ -64,6 +66,10 @@ class GenerationOptions:
     """The same for the prompt's tokens, the first one excepted: nothing comes before it."""
     queue_timeout_s: float | None = None
     """Seconds after which the request is rejected if it has not been started; None: it waits without limit."""
+    promise_tokens: int | None = None
+    """Tokens of the answer for which KV pages are promised at a time. A request that gets no further pages is started
+    again later, with the tokens that it has. None: pages for the whole answer are promised at its start, or for
+    `PROMISE_TOKENS` at a time where `max_new_tokens` is None."""
 
     def __post_init__(self) -> None:
         least = 1 if self.prompt_logprobs is None else 0
@@ -77,6 +83,8 @@ class GenerationOptions:
         if len(self.stop_token_ids) > MAX_STOP_TOKENS:
             expected = f"expected at most {MAX_STOP_TOKENS} tokens"
             raise InputError(expected, field="stop_token_ids", value=len(self.stop_token_ids))
+        if self.promise_tokens is not None and self.promise_tokens < 1:
+            raise InputError("expected at least 1", field="promise_tokens", value=self.promise_tokens)
         self.sampling(0, frozenset(), 0)
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit.errors import InputError
 from helix_kit.runtime import chat_template
 from helix_kit.runtime.special_tokens import add_missing_tokens, merged_settings, named_tokens
+from helix_kit.runtime.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,6 +67,11 @@ class TextCodec:
         return self._joins_bytes and _BYTE_TOKEN.fullmatch(self.tokenizer.id_to_token(token_id) or "") is not None
 
     @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """The bytes that each token adds to a text."""
+        return TokenBytes(self.tokenizer)
+
+    @cached_property
     def _special_ids(self) -> frozenset[int]:
         added = self.tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
@@ -87,6 +93,11 @@ class TextCodec:
     def chat_template(self) -> str | None:
         """The Jinja source of the model's usual chat template; None when it has none."""
         return chat_template.choose_template(self._templates, with_tools=False)
+
+    def chat_variables(self, *, with_tools: bool = False) -> frozenset[str]:
+        """Names that the chat template reads from outside; none where there is no template."""
+        template = chat_template.choose_template(self._templates, with_tools=with_tools)
+        return frozenset() if template is None else chat_template.variables_of(template)
 
     def render_chat(
         self,

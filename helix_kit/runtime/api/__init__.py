@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from helix_kit.runtime.api.app import Limits, create_app
+from helix_kit.runtime.api.app import create_app
+from helix_kit.runtime.api.limits import Limits
 from helix_kit.runtime.api.server import Server, run_server, start_server
 
 __all__ = ["Limits", "Server", "create_app", "run_server", "start_server"]

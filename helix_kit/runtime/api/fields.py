@@ -34,7 +34,6 @@ ACCEPTED: dict[str, str] = {
     "prompt_cache_retention": "helps a cache of prompts; there is none",
     "cache_salt": "separates a cache of prompts; there is none",
     "prediction": "can make an answer faster; it never changes it",
-    "parallel_tool_calls": "concerns tools, which are refused",
 }
 """Fields that cannot change the answer, and why."""
 
@@ -43,22 +42,15 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     # OpenAI
     "audio": (),
     "best_of": (),  # `check_fields` also accepts the value of n
-    "echo": _OFF,
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": _OFF,
     "modalities": (["text"],),
     "moderation": (),
-    "presence_penalty": (0,),
+    "parallel_tool_calls": (True,),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "store": _OFF,
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
     # vLLM and others
@@ -66,9 +58,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "bad_words": ([],),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "continue_final_message": _OFF,
-    "documents": ([],),
     "early_stopping": _OFF,
     "guided_choice": (),
     "guided_decoding_backend": (),
@@ -82,28 +72,30 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "length_penalty": (1,),
     "logits_processors": ([],),
     "media_io_kwargs": (),
-    "min_p": (0,),
-    "min_tokens": (0,),
     "mm_processor_kwargs": (),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "repetition_detection": (),
-    "repetition_penalty": (1,),
     "return_token_ids": _OFF,
     "return_tokens_as_token_ids": _OFF,
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
     "structured_outputs": (),
     "thinking_token_budget": (),
-    "truncate_prompt_tokens": (),
     "use_beam_search": _OFF,
     "vllm_xargs": ({},),
 }
 """Fields that would change the answer, with the values that pass besides null."""
 
-COMPLETION_NEUTRAL = {**NEUTRAL, "add_special_tokens": (True,)}
-CHAT_NEUTRAL = {**NEUTRAL, "add_special_tokens": _OFF}
+COMPLETION_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **NEUTRAL,
+    "add_special_tokens": (True,),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+CHAT_NEUTRAL: dict[str, tuple[Any, ...]] = {**NEUTRAL, "add_special_tokens": _OFF, "echo": _OFF}
 
 
 def check_fields(data: Mapping[Any, Any], supported: Iterable[str], neutral: Mapping[str, tuple[Any, ...]]) -> None:

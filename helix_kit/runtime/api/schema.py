@@ -13,11 +13,18 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from helix_kit.runtime.api.fields import CHAT_NEUTRAL, COMPLETION_NEUTRAL, INVALID, check_fields
+from helix_kit.runtime.api.fields import CHAT_NEUTRAL, COMPLETION_NEUTRAL, INVALID, UNSUPPORTED, check_fields
+from helix_kit.runtime.generation_options import MAX_STOP_TOKENS
+from helix_kit.runtime.worker.sampling_params import MAX_BIASES, MAX_LOGPROBS
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, le=1 << 31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=8)]
 NewTokens = Annotated[int, Field(ge=1, le=1 << 31)]
+TokenText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")]
+"""A token id as a key of a JSON object."""
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TopCount = Annotated[int, Field(strict=True, ge=0, le=MAX_LOGPROBS)]
 MAX_CHOICES = 16
 _NO_SEED_BITS = 62
 
@@ -53,6 +60,17 @@ class Common(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    logit_bias: (
+        Annotated[dict[TokenText, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None
+    ) = None
+    min_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    prompt_logprobs: TopCount | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +84,20 @@ class Common(BaseModel):
     def _empty_is_none(cls, stop: str | list[str] | None) -> str | list[str] | None:
         return None if stop == "" else stop
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        field, asked = self.asked_tokens
+        if asked is not None and (self.min_tokens or 0) > asked:
+            message = "{name}: expected at most {limit}, as many as the answer may have ({field})"
+            raise PydanticCustomError(INVALID, message, {"name": "min_tokens", "limit": asked, "field": field})
+        if self.truncate_prompt_tokens == 0:
+            message = "{name}: expected 1 or more, or -1 for as many as fit"
+            raise PydanticCustomError(INVALID, message, {"name": "truncate_prompt_tokens"})
+        if self.prompt_logprobs is not None and self.stream:
+            message = "{name}: expected a request without stream"
+            raise PydanticCustomError(INVALID, message, {"name": "prompt_logprobs"})
+        return self
+
     @property
     def asked_tokens(self) -> tuple[str, int | None]:
         """The field that limits the answer's tokens, and its value: None when the request does not say."""
@@ -78,17 +110,42 @@ class Common(BaseModel):
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
-    def sampling(self, default_temperature: float, index: int) -> dict[str, Any]:
+    def sampling(self, index: int) -> dict[str, Any]:
         """Keywords of `Engine.submit` for choice `index` of the `n` that were asked for; each has a seed of its own."""
-        temperature = default_temperature if self.temperature is None else self.temperature
+        given = {name: value for name in _SAMPLING_FIELDS if (value := self.__dict__[name]) is not None}
         return {
-            "temperature": temperature,
-            "top_p": 1.0 if self.top_p is None else self.top_p,
+            "temperature": 1.0,
+            **given,
             "top_k": max(0, self.top_k or 0),
             "stop": self.stops,
-            "ignore_eos": bool(self.ignore_eos),
+            "logit_bias": {int(token): bias for token, bias in (self.logit_bias or {}).items()},
+            "logprobs": self.wanted_logprobs,
             "seed": secrets.randbits(_NO_SEED_BITS) if self.seed is None else choice_seed(self.seed, index),
         }
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many alternatives each token of the answer is shown with; None: no log-probabilities."""
+        raise NotImplementedError
+
+    @property
+    def engine_prompt_logprobs(self) -> int | None:
+        """The same for the tokens of the prompt, whatever field asks for it."""
+        return self.prompt_logprobs
+
+
+_SAMPLING_FIELDS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "min_tokens",
+    "stop_token_ids",
+    "ignore_eos",
+)
+"""Fields that the engine knows under the same names."""
 
 
 def choice_seed(seed: int, index: int) -> int:
@@ -107,8 +164,21 @@ class CompletionRequest(Common):
     """Body of /v1/completions: one prompt or several, as text or as token ids."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = COMPLETION_NEUTRAL
+    is_chat: ClassVar[bool] = False
+    prompt_field: ClassVar[str] = "prompt"
 
     prompt: str | TokenIds | Annotated[list[str] | list[TokenIds], Field(min_length=1, max_length=64)]
+    max_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    """0: none, where the prompt is what the request is about."""
+    echo: bool | None = None
+    logprobs: TopCount | Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.max_tokens == 0 and not self.echo and self.prompt_logprobs is None:
+            message = "{name}: expected at least 1; 0 only with echo or prompt_logprobs"
+            raise PydanticCustomError(INVALID, message, {"name": "max_tokens"})
+        return self
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -118,6 +188,22 @@ class CompletionRequest(Common):
         if isinstance(self.prompt[0], int):
             return [self.prompt]  # type: ignore[list-item]
         return list(self.prompt)  # type: ignore[arg-type]
+
+    @property
+    def wants_echo(self) -> bool:
+        """Whether the prompt is part of the answer."""
+        return bool(self.echo)
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many alternatives each token of the answer is shown with; None: no log-probabilities."""
+        return None if self.logprobs is False else self.logprobs
+
+    @property
+    def engine_prompt_logprobs(self) -> int | None:
+        """The same for the tokens of the prompt; a request without an answer always asks the engine for them."""
+        asked = [self.prompt_logprobs, self.wanted_logprobs if self.echo else None, 0 if self.max_tokens == 0 else None]
+        return max((count for count in asked if count is not None), default=None)
 
 
 class TextPart(BaseModel):
@@ -203,19 +289,68 @@ class ChatMessage(BaseModel):
         return message
 
 
+class Function(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @field_validator("strict")
+    @classmethod
+    def _is_not_strict(cls, strict: bool | None) -> bool | None:
+        if strict:
+            raise PydanticCustomError(UNSUPPORTED, "strict is not supported: answers are not held to a schema")
+        return strict
+
+
+class Tool(BaseModel):
+    """A function that the model may call, as chat templates read it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: Function
+
+    def plain(self) -> dict[str, Any]:
+        """The tool without what was not sent."""
+        return self.model_dump(exclude_none=True, exclude={"function": {"strict"}})
+
+
 class ChatRequest(Common):
     """Body of /v1/chat/completions."""
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = CHAT_NEUTRAL
+    is_chat: ClassVar[bool] = True
+    prompt_field: ClassVar[str] = "messages"
+    wants_echo: ClassVar[bool] = False
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1024)]
     max_completion_tokens: NewTokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopCount | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    documents: Annotated[list[dict[str, Any]], Field(max_length=1024)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _is_no_order(cls, choice: Any) -> Any:
+        if choice not in (None, "none", "auto"):
+            raise PydanticCustomError(UNSUPPORTED, "a call cannot be forced: expected none or auto")
+        return choice
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             message = "{name}: expected one of max_tokens and max_completion_tokens, or the same value in both"
             raise PydanticCustomError(INVALID, message, {"name": "max_completion_tokens"})
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError(INVALID, "{name}: expected logprobs = true beside it", {"name": "top_logprobs"})
         return self
 
     @property
@@ -224,3 +359,15 @@ class ChatRequest(Common):
         if self.max_completion_tokens is not None:
             return "max_completion_tokens", self.max_completion_tokens
         return "max_tokens", self.max_tokens
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many alternatives each token of the answer is shown with; None: no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def plain_tools(self) -> list[dict[str, Any]] | None:
+        """Tools as chat templates read them; None where the model is not to know of any."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return [tool.plain() for tool in self.tools]

@@ -12,7 +12,7 @@ pytest.importorskip("fastapi")
 
 from helix_kit.runtime.api.conversation import prompt_ids
 from helix_kit.runtime.api.errors import RefusedError
-from helix_kit.runtime.api.schema import ChatMessage
+from helix_kit.runtime.api.schema import ChatRequest
 from helix_kit.runtime.text import TextCodec
 
 CALLS = (
@@ -31,16 +31,17 @@ SAID = {"role": "tool", "tool_call_id": "1", "content": "seven"}
 USER = {"role": "user", "content": "hello"}
 
 
-def render(folder: Path, template: str, *messages: dict) -> str:
+def render(folder: Path, template: str, *messages: dict, **fields: object) -> str:
     """What the model would read of the messages."""
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     codec, prompts = TextCodec(folder), []
 
-    def chat_ids(plain: list[dict]) -> list[int]:
-        prompts.append(codec.render_chat(plain))
+    def chat_ids(plain: list[dict], **given: object) -> list[int]:
+        prompts.append(codec.render_chat(plain, **given))
         return [5]
 
-    prompt_ids(SimpleNamespace(codec=codec, chat_ids=chat_ids), [ChatMessage(**m) for m in messages])  # type: ignore[arg-type]
+    engine = SimpleNamespace(codec=codec, chat_ids=chat_ids)
+    prompt_ids(engine, ChatRequest(messages=list(messages), **fields))  # type: ignore[arg-type]
     return prompts[0]
 
 
@@ -72,3 +73,46 @@ def test_a_template_that_refuses_them_says_so(tmp_path: Path) -> None:
 
 def test_other_messages_need_no_second_look(tmp_path: Path) -> None:
     assert render(tmp_path, "always the same", USER) == "always the same"
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+WITH_TOOLS = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+WITH_DOCUMENTS = "{% for d in documents or [] %}[{{ d['text'] }}] {% endfor %}{{ messages[0]['content'] }}"
+THINKING = "{{ messages[0]['content'] }}{% if enable_thinking %} think{% endif %}"
+
+
+def test_tools_and_documents_reach_templates_that_write_them(tmp_path: Path) -> None:
+    assert render(tmp_path, WITH_TOOLS, USER, tools=[TOOL]) == json.dumps([TOOL]) + "hello"
+    assert render(tmp_path, WITH_TOOLS, USER, tools=[TOOL], tool_choice="none") == "hello"
+    assert render(tmp_path, WITH_TOOLS, USER, tools=[]) == "hello"
+    documents = [{"title": "a", "text": "one"}, {"text": "two"}]
+    assert render(tmp_path, WITH_DOCUMENTS, USER, documents=documents) == "[one] [two] hello"
+    assert render(tmp_path, THINKING, USER, chat_template_kwargs={"enable_thinking": True}) == "hello think"
+    assert render(tmp_path, THINKING, USER, chat_template_kwargs={"enable_thinking": False}) == "hello"
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "param"),
+    [
+        (PLAIN, {"tools": [TOOL]}, "tools"),
+        (PLAIN, {"documents": [{"text": "one"}]}, "documents"),
+        (WITH_DOCUMENTS, {"documents": [{"title": "one"}], "tools": [TOOL]}, "tools"),
+        (PLAIN, {"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs"),
+        # The template gets these in fields of their own.
+        (WITH_TOOLS, {"chat_template_kwargs": {"tools": [TOOL]}}, "chat_template_kwargs"),
+    ],
+)
+def test_what_a_template_does_not_read_is_refused(tmp_path: Path, template: str, fields: dict, param: str) -> None:
+    with pytest.raises(RefusedError, match="chat template does not") as refused:
+        render(tmp_path, template, USER, **fields)
+    assert refused.value.param == param
+
+
+def test_tools_are_rendered_as_transformers_does(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    options = {"tools": [TOOL], "tokenize": False, "add_generation_prompt": True}
+    expected = tokenizer.apply_chat_template([USER], chat_template=WITH_TOOLS, **options)
+    assert render(tmp_path, WITH_TOOLS, USER, tools=[TOOL]) == expected

@@ -41,8 +41,14 @@ def idle(engine: Engine, timeout_s: float) -> bool:
         ({"prompt": [300]}, 400, "from 0 to 255"),
         ({"prompt": ""}, 400, "at least one token"),
         ({"prompt": "w5", "temperature": 3}, 400, "temperature"),
-        ({"prompt": "w5", "logprobs": 0}, 400, "logprobs is not supported"),
-        ({"prompt": "w5", "presence_penalty": 0.5}, 400, "presence_penalty is not supported"),
+        ({"prompt": "w5", "suffix": "w6"}, 400, "suffix is not supported"),
+        ({"prompt": "w5", "response_format": {"type": "json_object"}}, 400, "response_format is not supported"),
+        ({"prompt": "w5", "logprobs": 21}, 400, "logprobs"),
+        ({"prompt": "w5", "logprobs": True}, 400, "logprobs"),
+        ({"prompt": "w5", "presence_penalty": 2.5}, 400, "presence_penalty"),
+        ({"prompt": "w5", "logit_bias": {"300": 1}}, 400, "from 0 to 255"),
+        ({"prompt": "w5", "logit_bias": {"w5": 1}}, 400, "logit_bias"),
+        ({"prompt": "w5", "stop_token_ids": [256]}, 400, "from 0 to 255"),
         ({"prompt": "w5", "model": "gpt-4"}, 404, "serves 'tiny'"),
         ({"prompt": "w5 " * 9000}, 413, "larger than 20000 bytes"),
     ],
@@ -67,6 +73,8 @@ def test_other_wrong_requests(http) -> None:
 
 
 USER = {"role": "user", "content": "w5"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+STRICT = {"type": "function", "function": {"name": "f", "strict": True}}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +82,8 @@ USER = {"role": "user", "content": "w5"}
     [
         (
             "completions",
-            {"prompt": "w5", "max_tokens": 400, "logit_bias": {"5": 1}},
-            "unsupported_parameter",
+            {"prompt": "w5", "max_tokens": 400, "logit_bias": {"5": 101}},
+            "invalid_request",
             "logit_bias",
         ),
         ("completions", {"prompt": "w5", "messages": [USER]}, "unknown_parameter", "messages"),
@@ -101,7 +109,34 @@ USER = {"role": "user", "content": "w5"}
         ),
         ("chat/completions", {"messages": [None]}, "invalid_request", "messages"),
         ("chat/completions", {"messages": [{"role": "user", "content": None}]}, "invalid_value", "messages"),
-        ("chat/completions", {"messages": [USER], "tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+        ("completions", {"prompt": "w5", "min_tokens": 17}, "invalid_value", "min_tokens"),
+        ("completions", {"prompt": "w5", "min_tokens": 4, "max_tokens": 3}, "invalid_value", "min_tokens"),
+        ("completions", {"prompt": "w5", "logit_bias": {"256": 1}}, "invalid_value", "logit_bias"),
+        ("completions", {"prompt": "w5", "truncate_prompt_tokens": 0}, "invalid_value", "truncate_prompt_tokens"),
+        ("completions", {"prompt": "w5", "prompt_logprobs": 1, "stream": True}, "invalid_value", "prompt_logprobs"),
+        ("completions", {"prompt": "w5", "max_tokens": 0}, "invalid_value", "max_tokens"),
+        ("completions", {"prompt": [5] * 500, "max_tokens": 4}, "context_length_exceeded", "prompt"),
+        ("completions", {"prompt": [5] * 300, "max_tokens": 190}, "context_length_exceeded", "max_tokens"),
+        ("completions", {"prompt": "w5", "tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+        ("chat/completions", {"messages": [USER], "tools": [{"type": "function"}]}, "invalid_request", "tools"),
+        ("chat/completions", {"messages": [USER], "tools": [TOOL]}, "unsupported_value", "tools"),
+        ("chat/completions", {"messages": [USER], "tools": [STRICT]}, "unsupported_parameter", "tools"),
+        ("chat/completions", {"messages": [USER], "tool_choice": "required"}, "unsupported_parameter", "tool_choice"),
+        ("chat/completions", {"messages": [USER], "documents": [{"text": "w5"}]}, "unsupported_value", "documents"),
+        (
+            "chat/completions",
+            {"messages": [USER], "chat_template_kwargs": {"enable_thinking": False}},
+            "unsupported_value",
+            "chat_template_kwargs",
+        ),
+        (
+            "chat/completions",
+            {"messages": [USER], "chat_template_kwargs": {"messages": []}},
+            "unsupported_value",
+            "chat_template_kwargs",
+        ),
+        ("chat/completions", {"messages": [USER], "top_logprobs": 2}, "invalid_value", "top_logprobs"),
+        ("chat/completions", {"messages": [USER], "echo": True}, "unsupported_parameter", "echo"),
         ("chat/completions", {"messages": [USER], "stream_options": {"a": 1}}, "invalid_request", "stream_options"),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 pytest.importorskip("fastapi")
 
+from helix_kit.runtime import GenerationOptions
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 
@@ -28,31 +29,30 @@ def test_stop_strings(stop: Any, stops: tuple[str, ...]) -> None:
 
 def test_a_request_with_a_seed_has_a_seed_for_each_choice() -> None:
     body = CompletionRequest(prompt="w5", seed=7, temperature=0.5, top_k=3, n=16)
-    seeds = [body.sampling(1.0, choice)["seed"] for choice in range(16)]
-    assert seeds == [body.sampling(1.0, choice)["seed"] for choice in range(16)]
+    seeds = [body.sampling(choice)["seed"] for choice in range(16)]
+    assert seeds == [body.sampling(choice)["seed"] for choice in range(16)]
     assert seeds[0] == 7
     assert len(set(seeds)) == 16
-    assert not set(seeds) & {
-        CompletionRequest(prompt="w5", seed=seed).sampling(1.0, 0)["seed"] for seed in range(8, 99)
-    }
-    assert (body.sampling(1.0, 0)["temperature"], body.sampling(1.0, 0)["top_k"]) == (0.5, 3)
+    assert not set(seeds) & {CompletionRequest(prompt="w5", seed=seed).sampling(0)["seed"] for seed in range(8, 99)}
+    assert (body.sampling(0)["temperature"], body.sampling(0)["top_k"]) == (0.5, 3)
 
 
 def test_every_seed_of_64_bits_is_one_of_the_engine() -> None:
     for seed in (-(1 << 63), -7, 0, (1 << 63) - 1):
         for choice in range(3):
-            options = CompletionRequest(prompt="w5", seed=seed).sampling(1.0, choice)
+            options = CompletionRequest(prompt="w5", seed=seed).sampling(choice)
             assert 0 <= SamplingParams(seed=options["seed"]).seed < 1 << 63
-    minus, plus = (CompletionRequest(prompt="w5", seed=seed).sampling(1.0, 0) for seed in (-7, 7))
+    minus, plus = (CompletionRequest(prompt="w5", seed=seed).sampling(0) for seed in (-7, 7))
     assert minus != plus
 
 
 def test_without_a_seed_each_choice_of_each_request_is_random() -> None:
     body = CompletionRequest(prompt="w5")
-    options = [body.sampling(1.0, 0) for _ in range(100)]
+    options = [body.sampling(0) for _ in range(100)]
     assert len({option.pop("seed") for option in options}) == 100
-    assert options[0] == {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "stop": (), "ignore_eos": False}
-    assert CompletionRequest(prompt="w5", top_k=-1).sampling(1.0, 0)["top_k"] == 0
+    assert options[0] == {"temperature": 1.0, "top_k": 0, "stop": (), "logit_bias": {}, "logprobs": None}
+    assert GenerationOptions(**options[0]) == GenerationOptions(temperature=1.0)
+    assert CompletionRequest(prompt="w5", top_k=-1).sampling(0)["top_k"] == 0
 
 
 def test_messages_become_role_and_text() -> None:
@@ -120,3 +120,49 @@ def test_one_limit_of_an_answer() -> None:
     assert ChatRequest(messages=messages, max_completion_tokens=4, max_tokens=4).asked_tokens[1] == 4
     with pytest.raises(ValidationError, match="max_completion_tokens"):
         ChatRequest(messages=messages, max_completion_tokens=4, max_tokens=5)
+
+
+def test_each_sampling_field_reaches_the_engine() -> None:
+    sent = {
+        "temperature": 0.3, "top_p": 0.8, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5,
+        "repetition_penalty": 1.2, "min_tokens": 3, "stop_token_ids": [5, 6], "ignore_eos": True,
+    }  # fmt: skip
+    for body in (
+        CompletionRequest(prompt="w5", seed=4, logit_bias={"7": -3, "0": 2.5}, stop="a", logprobs=2, **sent),
+        ChatRequest(messages=[{"role": "user", "content": "w5"}], seed=4, logit_bias={"7": -3, "0": 2.5}, stop="a",
+                    logprobs=True, top_logprobs=2, **sent),
+    ):  # fmt: skip
+        expected = {**sent, "seed": 4, "logit_bias": {7: -3, 0: 2.5}, "stop": ("a",), "logprobs": 2}
+        assert body.sampling(0) == expected
+        GenerationOptions(**expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "prompt"),
+    [
+        ({}, None, None),
+        ({"logprobs": False}, None, None),
+        ({"logprobs": 0}, 0, None),
+        ({"logprobs": 3, "echo": True}, 3, 3),
+        ({"logprobs": 3, "echo": True, "prompt_logprobs": 5}, 3, 5),
+        ({"echo": True}, None, None),
+        ({"echo": True, "max_tokens": 0}, None, 0),
+        ({"prompt_logprobs": 2}, None, 2),
+    ],
+)
+def test_which_log_probabilities_are_asked_of_the_engine(fields: dict, answer: int | None, prompt: int | None) -> None:
+    body = CompletionRequest(prompt="w5", **fields)
+    assert (body.wanted_logprobs, body.engine_prompt_logprobs) == (answer, prompt)
+
+
+def test_tools_are_passed_on_as_they_were_sent() -> None:
+    messages = [{"role": "user", "content": "w5"}]
+    parameters = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "number"}}}
+    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": parameters}}
+    strict = {"type": "function", "function": {**tool["function"], "strict": False}}
+    assert ChatRequest(messages=messages, tools=[strict]).plain_tools == [tool]
+    assert list(
+        ChatRequest(messages=messages, tools=[tool]).plain_tools[0]["function"]["parameters"]["properties"]
+    ) == ["z", "a"]
+    for none in ({"tools": []}, {"tools": None}, {"tools": [tool], "tool_choice": "none"}):
+        assert ChatRequest(messages=messages, **none).plain_tools is None
