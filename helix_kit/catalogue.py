@@ -1,4 +1,7 @@
-"""The GPU catalogue: datasheet figures of each GPU that a cluster may name, from ``data/gpus.csv``."""
+"""The GPU catalogue: what is known of each GPU that a cluster may name.
+
+``data/gpus.csv`` holds datasheet figures, ``data/gpu_links.csv`` the links between the GPUs of one node.
+"""
 
 from __future__ import annotations
 
@@ -62,3 +65,56 @@ def gpus() -> dict[str, Gpu]:
             )
             for row in csv.DictReader(file)
         }
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLink:
+    """The link over which the GPUs of one node exchange activations.
+
+    Examples
+    --------
+    >>> gpu_links("H100-80G")["nvlink"].bytes_per_s
+    370750000000.0
+    """
+
+    name: str
+    """``nvlink``, ``pcie``, or ``given`` for figures of a cluster file."""
+    bandwidth_gbps: float
+    """10^9 bit/s that one GPU sends, as an all-reduce reaches it."""
+    latency_ms: float
+    """Time of one step of a ring all-reduce, whatever its size."""
+    source: str
+    """Where the figures come from."""
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bandwidth in bytes/s."""
+        return self.bandwidth_gbps * 1e9 / 8
+
+
+@cache
+def gpu_links(gpu: str) -> dict[str, GpuLink]:
+    """The links that connect several GPUs of one kind in a node.
+
+    Parameters
+    ----------
+    gpu
+        A name of the catalogue. The others get the links of the row ``*``: PCIe through the host's memory.
+
+    Returns
+    -------
+    dict of str to GpuLink
+        ``nvlink`` or ``pcie`` or both. The first is the usual one.
+
+    Examples
+    --------
+    >>> list(gpu_links("A100-40G")), list(gpu_links("L4"))
+    (['nvlink', 'pcie'], ['pcie'])
+    """
+    with (_files.data_dir() / "gpu_links.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    chosen = [row for row in rows if row["gpu"] == gpu] or [row for row in rows if row["gpu"] == "*"]
+    return {
+        row["link"]: GpuLink(row["link"], float(row["bandwidth_gbps"]), float(row["latency_ms"]), row["source"])
+        for row in chosen
+    }

@@ -44,11 +44,14 @@ from pydantic import (
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, counted, number
-from helix_kit.catalogue import Gpu, gpus
+from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
 from helix_kit.errors import InputError
 
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""
+
+MEMORY_SHARE = 0.9
+"""Share of a GPU's memory for weights, embeddings and KV cache. The rest is for CUDA and a step's values."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
@@ -166,6 +169,10 @@ class Network(_Frozen):
         return bytes_per_s(self.nic_gbps)
 
 
+GPU_LINK_NAMES = ("nvlink", "pcie")
+"""What a node's `gpu_link` may name."""
+
+
 class Node(_Frozen):
     """One machine as the planner sees it.
 
@@ -173,6 +180,8 @@ class Node(_Frozen):
     --------
     >>> Node(name="a", gpu="L4", gpus_per_node=2).kind
     'L4x2'
+    >>> Node(name="a", gpu="H100-80G", gpus_per_node=4, gpu_link="pcie").kind
+    'H100-80Gx4-pcie'
     """
 
     name: Name
@@ -183,11 +192,40 @@ class Node(_Frozen):
     """Equal GPUs that hold the node's layers together."""
     region: Name = "local"
     """Decides which rule its links follow."""
+    gpu_link: str | Link | None = None
+    """Link between the node's GPUs: ``nvlink``, ``pcie``, or figures of your own. None: the usual one of the GPU."""
+
+    @field_validator("gpu_link", mode="before")
+    @classmethod
+    def _name_or_figures(cls, given: Any) -> Any:
+        if given is None or isinstance(given, Link) or given in GPU_LINK_NAMES:
+            return given
+        if isinstance(given, dict):
+            try:
+                return Link.model_validate(given)
+            except ValidationError as error:
+                raise ValueError(_files.describe(error, Link)) from None
+        raise ValueError("expected nvlink, pcie, or {bandwidth_gbps: ..., latency_ms: ...}")
+
+    @model_validator(mode="after")
+    def _link_needs_two_gpus(self) -> Node:
+        if self.gpu_link is not None and self.gpus_per_node == 1:
+            raise ValueError("gpu_link: expected only with gpus_per_node of at least 2")
+        return self
+
+    @property
+    def base_kind(self) -> str:
+        """Kind of the machine with the usual link between its GPUs: ``L4``, or ``L4x2`` with two GPUs."""
+        return self.gpu if self.gpus_per_node == 1 else f"{self.gpu}x{self.gpus_per_node}"
 
     @property
     def kind(self) -> str:
-        """Catalogue key of the machine: ``L4``, or ``L4x2`` with two GPUs."""
-        return self.gpu if self.gpus_per_node == 1 else f"{self.gpu}x{self.gpus_per_node}"
+        """Key of the machine's profile: ``L4``, ``L4x2`` with two GPUs, ``L4x2-pcie`` where the link is given."""
+        if self.gpu_link is None:
+            return self.base_kind
+        if isinstance(self.gpu_link, Link):
+            return f"{self.base_kind}-{self.gpu_link.bandwidth_gbps:g}gbps-{self.gpu_link.latency_ms:g}ms"
+        return f"{self.base_kind}-{self.gpu_link}"
 
 
 class GpuSpec(_Frozen):
@@ -207,6 +245,17 @@ class GpuSpec(_Frozen):
     """10^12 operations/s, without sparsity."""
     price_usd_per_hour: Positive | None = None
     """None where unknown."""
+    nvlink: Link | None = None
+    """NVLink between such GPUs of one node, as an all-reduce reaches it; the latency is that of one step of a ring."""
+    pcie: Link | None = None
+    """PCIe between such GPUs of one node. None: through the host's memory (row ``*`` of ``data/gpu_links.csv``)."""
+
+    def links(self, source: str) -> dict[str, GpuLink]:
+        """The links between such GPUs of one node, the usual one first."""
+        given = {"nvlink": self.nvlink, "pcie": self.pcie}
+        return {
+            name: GpuLink(name, link.bandwidth_gbps, link.latency_ms, source) for name, link in given.items() if link
+        } | ({} if self.pcie else {"pcie": gpu_links("*")["pcie"]})
 
 
 class Coordinator(_Frozen):
@@ -249,7 +298,9 @@ class Cluster(Summarised, _Frozen):
     network: Network = Network()
     """Rules for all links, and the links that differ."""
     gpus: dict[Name, GpuSpec] = Field(default_factory=dict)
-    """GPUs of your own by name. They take precedence over the catalogue."""
+    """GPUs of your own by name. They take precedence over the catalogue and over measured tables of that name."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] = MEMORY_SHARE
+    """Share of each GPU's memory for weights, embeddings and KV cache, where a node's profile is an estimate."""
 
     @classmethod
     def preset(cls, name: str) -> Cluster:
@@ -299,12 +350,11 @@ class Cluster(Summarised, _Frozen):
                     raise ValueError(f"nodes[{index}]: expected a `region`, since other nodes have one")
                 if isinstance(default_region, str):
                     fields["region"] = default_region
-            per_node = fields.get("gpus_per_node", 1)
-            kind = str(fields.get("gpu")) + (f"x{per_node}" if per_node != 1 else "")
-            # A fault in the GPU's name is one fault, not one more in each name that is made from it.
-            stem = kind if re.fullmatch(NAME_PATTERN, kind) else "node"
+            stem = "node"
             try:
-                Node.model_validate({"name": f"{stem}-0", **fields})
+                # A fault in the GPU's name is one fault, not one more in each name that is made from it.
+                kind = Node.model_validate({"name": f"{stem}-0", **fields}).kind
+                stem = kind if re.fullmatch(NAME_PATTERN, kind) else stem
             except ValidationError as error:
                 # Here the index is that of the file's entry: behind it, an entry with a count is several nodes.
                 faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, Node)]
@@ -325,6 +375,24 @@ class Cluster(Summarised, _Frozen):
             if node.gpu not in known:
                 hint = "; or describe it under `gpus:`"
                 raise ValueError(f"nodes[{index}].gpu: {_files.unknown('GPU', node.gpu, known)}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_gpu_links(self) -> Cluster:
+        machines: dict[str, tuple[str, int, str | Link | None]] = {}
+        for index, node in enumerate(self.nodes):
+            if isinstance(node.gpu_link, str) and node.gpu_link not in (links := self._links_of(node.gpu)):
+                raise ValueError(
+                    f"nodes[{index}].gpu_link = {node.gpu_link!r}: nothing is known of this link between {node.gpu}: "
+                    f"expected {' or '.join(links)}, or {{bandwidth_gbps: ..., latency_ms: ...}}"
+                )
+            machine = (node.gpu, node.gpus_per_node, node.gpu_link)
+            if machines.setdefault(node.kind, machine) != machine:
+                other, count, _ = machines[node.kind]
+                raise ValueError(
+                    f"nodes[{index}]: {node.gpus_per_node} x {node.gpu} and {count} x {other} would both be called "
+                    f"{node.kind}: expected another name of the GPU under `gpus:`"
+                )
         return self
 
     @field_validator("nodes")
@@ -413,8 +481,20 @@ class Cluster(Summarised, _Frozen):
     def gpu(self, name: str) -> Gpu:
         """Figures of the GPU called `name`: those of `gpus`, or else those of the catalogue."""
         if name in self.gpus:
-            return Gpu(name=name, source=f"cluster {self.name}", **self.gpus[name].model_dump())
+            figures = self.gpus[name].model_dump(exclude={"nvlink", "pcie"})
+            return Gpu(name=name, source=f"cluster {self.name}", **figures)
         return gpus()[name]
+
+    def _links_of(self, gpu: str) -> dict[str, GpuLink]:
+        return self.gpus[gpu].links(f"cluster {self.name}") if gpu in self.gpus else gpu_links(gpu)
+
+    def gpu_link(self, node: Node) -> GpuLink:
+        """The link between the GPUs of a node: its own `gpu_link`, or else the usual one of its GPU."""
+        if isinstance(node.gpu_link, Link):
+            link = node.gpu_link
+            return GpuLink("given", link.bandwidth_gbps, link.latency_ms, f"cluster {self.name}")
+        links = self._links_of(node.gpu)
+        return links[node.gpu_link or next(iter(links))]
 
     def region_of(self, name: str) -> str:
         """Region of a node or of the coordinator."""
@@ -436,6 +516,12 @@ class Cluster(Summarised, _Frozen):
         """Number of machines of each kind, in order of appearance."""
         return dict(Counter(n.kind for n in self.nodes))
 
+    def with_memory_share(self, share: float) -> Cluster:
+        """The same cluster with another `memory_share`. InputError for a number that is not in (0, 1]."""
+        if not 0 < share <= 1:
+            raise InputError("expected a number above 0, at most 1", field="memory_share", value=share)
+        return self.model_copy(update={"memory_share": share})
+
     def subset(self, names: list[str] | tuple[str, ...], name: str | None = None) -> Cluster:
         """The cluster with only the nodes called `names` (in cluster order), and the links between them."""
         keep = {self.node(n).name for n in names}
@@ -447,6 +533,7 @@ class Cluster(Summarised, _Frozen):
             nodes=tuple(n for n in self.nodes if n.name in keep),
             network=self.network.model_copy(update={"links": links}),
             gpus=self.gpus,
+            memory_share=self.memory_share,
         )
 
 

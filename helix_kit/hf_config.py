@@ -44,6 +44,8 @@ class Family:
     """Value of each switch that a config leaves out."""
     refused: tuple[str, ...] = ()
     """Switches that would change the layer in a way that is not described here."""
+    tied: bool = False
+    """Whether the output projection is the embedding where the config has no ``tie_word_embeddings``."""
 
 
 _BIASED = Family(mlp_matrices=2, norm_params=2, qkv_bias=True, out_bias=True, mlp_bias=True, kv_heads="all")
@@ -58,28 +60,28 @@ def _with(family: Family, **changes: Any) -> Family:
 
 FAMILIES: Mapping[str, Family] = {
     "arcee": _with(_LLAMA, mlp_matrices=2),
-    "bloom": _with(_BIASED),
+    "bloom": _with(_BIASED, tied=True),
     "cohere": _with(
         _ATTENTION_BIAS, norms=1, qk_norm="heads", qk_norm_if="use_qk_norm",
-        defaults=(("attention_bias", False), ("use_qk_norm", False)),
+        defaults=(("attention_bias", False), ("use_qk_norm", False)), tied=True,
     ),
-    "cohere2": _with(_ATTENTION_BIAS, norms=1),
+    "cohere2": _with(_ATTENTION_BIAS, norms=1, tied=True),
     "ernie4_5": Family(
         qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", defaults=(("use_bias", False),),
-        head_dim=128, kv_heads="required",
+        head_dim=128, kv_heads="required", tied=True,
     ),
     "exaone4": Family(qk_norm="head", kv_heads="required"),
-    "gemma": _with(_ATTENTION_BIAS, head_dim=256, kv_heads="required"),
-    "gemma2": _with(_ATTENTION_BIAS, norms=4, head_dim=256, kv_heads="required"),
-    "gemma3_text": _with(_ATTENTION_BIAS, norms=4, qk_norm="head", head_dim=256, kv_heads="required"),
+    "gemma": _with(_ATTENTION_BIAS, head_dim=256, kv_heads="required", tied=True),
+    "gemma2": _with(_ATTENTION_BIAS, norms=4, head_dim=256, kv_heads="required", tied=True),
+    "gemma3_text": _with(_ATTENTION_BIAS, norms=4, qk_norm="head", head_dim=256, kv_heads="required", tied=True),
     "glm": Family(
         qkv_bias="attention_bias", defaults=(("attention_bias", False),), head_dim=128, kv_heads="required"
     ),
     "glm4": Family(
         qkv_bias="attention_bias", defaults=(("attention_bias", False),), norms=4, head_dim=128, kv_heads="required"
     ),
-    "gpt2": _with(_BIASED, refused=("add_cross_attention",)),
-    "gpt_bigcode": _with(_BIASED, kv_heads="multi_query", refused=("add_cross_attention",)),
+    "gpt2": _with(_BIASED, refused=("add_cross_attention",), tied=True),
+    "gpt_bigcode": _with(_BIASED, kv_heads="multi_query", refused=("add_cross_attention",), tied=True),
     "gpt_neox": _with(
         _BIASED, qkv_bias="attention_bias", out_bias="attention_bias", defaults=(("attention_bias", True),)
     ),
@@ -95,7 +97,7 @@ FAMILIES: Mapping[str, Family] = {
     "olmo3": _with(_ATTENTION_BIAS, qk_norm="heads"),
     "opt": _with(
         _BIASED, qkv_bias="enable_bias", out_bias="enable_bias", mlp_bias="enable_bias",
-        defaults=(("enable_bias", True), ("layer_norm_elementwise_affine", True)),
+        defaults=(("enable_bias", True), ("layer_norm_elementwise_affine", True)), tied=True,
     ),
     "phi": _with(_BIASED, norms=1, kv_heads="optional", refused=("qk_layernorm",)),
     "phi3": Family(),
@@ -105,14 +107,14 @@ FAMILIES: Mapping[str, Family] = {
         qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias", head_dim=128,
         defaults=(("attention_bias", True), ("attention_out_bias", False), ("mlp_bias", False)), kv_heads="required",
     ),
-    "smollm3": _with(_LLAMA, kv_heads="required"),
+    "smollm3": _with(_LLAMA, kv_heads="required", tied=True),
     "stablelm": Family(
         norm_params=2, qkv_bias="use_qkv_bias", defaults=(("use_qkv_bias", False),), kv_heads="required",
         refused=("qk_layernorm", "use_parallel_residual"),
     ),
     "starcoder2": _with(
         _BIASED, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", defaults=(("use_bias", True),),
-        kv_heads="required",
+        kv_heads="required", tied=True,
     ),
 }  # fmt: skip
 """Dense decoders by ``model_type``."""
@@ -206,6 +208,7 @@ def read_sizes(config: Mapping[str, Any], file: Path, dtype_bytes: int | None = 
         "layer_gb": params * weight_bytes / 1e9,
         # A token id of a vocabulary over 65,536 does not fit in two bytes.
         "token_bytes": 2 if vocabulary <= 1 << 16 else 4,
+        "tied_embeddings": _is_tied(config, where, family),
     }
 
 
@@ -219,7 +222,8 @@ def _decoder_of(config: Mapping[str, Any], file: Path) -> tuple[Mapping[str, Any
         raise InputError("expected an object with the decoder's sizes", where=file, field="text_config", value=nested)
     if "model_type" not in nested:
         raise InputError("missing field: expected model_type", where=where)
-    inherited = {k: config[k] for k in ("torch_dtype", "dtype", "quantization_config") if k in config}
+    shared = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")
+    inherited = {k: config[k] for k in shared if k in config}
     return {**inherited, **nested}, where
 
 
@@ -269,7 +273,7 @@ def _falcon(config: Mapping[str, Any]) -> Family:
     norms = (config.get("num_ln_in_parallel_attn") or 2) if grouped else 1 if parallel else 2
     return Family(
         mlp_matrices=2, norms=norms, norm_params=2, qkv_bias="bias", out_bias="bias", mlp_bias="bias",
-        defaults=(("bias", False),),
+        defaults=(("bias", False),), tied=True,
         kv_heads="num_kv_heads" if grouped else "multi_query",
     )  # fmt: skip
 
@@ -292,6 +296,15 @@ def _mlp_width(config: Mapping[str, Any], where: str, kind: str, hidden: int) ->
     if kind in _FOUR_TIMES and all(config.get(field) is None for field in fields):
         return 4 * hidden
     return _need(config, where, *fields)
+
+
+def _is_tied(config: Mapping[str, Any], where: str, family: Family) -> bool:
+    given = config.get("tie_word_embeddings")
+    if given is None:
+        return family.tied
+    if not isinstance(given, bool):
+        raise InputError("expected true or false", where=where, field="tie_word_embeddings", value=given)
+    return given
 
 
 def _need(config: Mapping[str, Any], where: str, *fields: str) -> int:

@@ -67,6 +67,8 @@ class Model(Summarised, BaseModel):
     """Bytes of one token's hidden state on a link between two nodes."""
     token_bytes: Count = 2
     """Bytes of a token id on links of the coordinator."""
+    tied_embeddings: bool = False
+    """Whether the output projection is the embedding itself, so that a node with both holds one table."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +141,11 @@ class Model(Summarised, BaseModel):
     def link_bytes_per_token(self) -> int:
         """Bytes of one token on a link between two nodes: its hidden state and its id."""
         return self.activation_bytes_per_token + self.token_bytes
+
+    @property
+    def embedding_gb(self) -> float:
+        """The embedding in 10^9 bytes; the output projection is as large."""
+        return self.vocab_size * self.hidden_size * self.dtype_bytes / 1e9
 
     @property
     def layer_params(self) -> float:

@@ -37,6 +37,7 @@ def plan(
     seed: int = 0,
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
+    memory_share: float | None = None,
     flow_split: FlowSplit = "balanced",
     max_stages: int | None = None,
     pins: Mapping[str, tuple[int, int]] | None = None,
@@ -70,6 +71,9 @@ def plan(
         Whether a request may enter a node's range after its first layer.
     profiles
         Measured profiles by kind of machine, which are used in place of the shipped tables.
+    memory_share
+        Share of each GPU's memory for weights, embeddings and KV cache, where a profile is an estimate. None: as the
+        cluster says (0.9 unless it has a `memory_share`).
     flow_split
         Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
     max_stages
@@ -126,6 +130,8 @@ def plan(
         served = ServedOptions(**more)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     model = model if isinstance(model, Model) else load_model(model)
+    if memory_share is not None:
+        cluster = cluster.with_memory_share(memory_share)
     problem = Problem.of(cluster, model, profiles)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)

@@ -146,3 +146,68 @@ nodes: [{gpu: B200, count: 2}]
         load(tmp_path, text.replace("memory_gb: 180", "memory_gb: -1"))
     with pytest.raises(InputError, match=r"unknown GPU 'B300': did you mean B200.*describe it under `gpus:`"):
         load(tmp_path, text.replace("gpu: B200", "gpu: B300"))
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("gpu: H100-80G, gpus_per_node: 4, gpu_link: nvlnk", ["nodes[0].gpu_link = 'nvlnk'", "expected nvlink, pcie"]),
+        ("gpu: H100-80G, gpus_per_node: 4, gpu_link: 900", ["nodes[0].gpu_link = 900", "expected nvlink, pcie"]),
+        (
+            "gpu: H100-80G, gpus_per_node: 4, gpu_link: {latency_ms: 1}",
+            ["nodes[0].gpu_link", "bandwidth_gbps: missing"],
+        ),
+        (
+            "gpu: H100-80G, gpus_per_node: 4, gpu_link: {bandwidth_gbps: -1}",
+            ["nodes[0].gpu_link", "bandwidth_gbps = -1", "greater than 0"],
+        ),
+        ("gpu: H100-80G, gpu_link: nvlink", ["nodes[0]", "gpu_link", "gpus_per_node of at least 2"]),
+        ("gpu: L4, gpus_per_node: 2, gpu_link: nvlink", ["nodes[0].gpu_link = 'nvlink'", "expected pcie"]),
+        ("gpu: B200, gpus_per_node: 2, nvlink: nvlink", ["nodes[0].nvlink", "unknown field", "gpu_link"]),
+    ],
+)
+def test_each_mistake_in_a_link_between_gpus_is_named(tmp_path, node, expected):
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, f"name: one\nnodes: [{{{node}}}]")
+    message = str(caught.value)
+    assert all(part in message for part in ("mine.yaml", *expected)) and "\n" not in message
+
+
+def test_links_between_gpus_come_from_the_node_the_clusters_gpu_or_the_catalogue(tmp_path):
+    text = """
+name: links
+memory_share: 0.85
+gpus:
+  B200: {memory_gb: 180, memory_bandwidth_gb_per_s: 8000, fp16_tflops: 2250,
+         nvlink: {bandwidth_gbps: 5774, latency_ms: 0.0019}}
+nodes:
+  - {gpu: B200, gpus_per_node: 2}
+  - {gpu: B200, gpus_per_node: 2, gpu_link: pcie}
+  - {gpu: H100-80G, gpus_per_node: 4, count: 2}
+  - {gpu: H100-80G, gpus_per_node: 4, gpu_link: pcie}
+  - {gpu: L4, gpus_per_node: 2, gpu_link: {bandwidth_gbps: 100, latency_ms: 0.01}}
+"""
+    cluster = load(tmp_path, text)
+    found = {n.name: cluster.gpu_link(n) for n in cluster.nodes}
+    assert list(found) == [
+        "B200x2-0", "B200x2-pcie-0", "H100-80Gx4-0", "H100-80Gx4-1", "H100-80Gx4-pcie-0", "L4x2-100gbps-0.01ms-0",
+    ]  # fmt: skip
+    assert (found["B200x2-0"].bandwidth_gbps, found["B200x2-0"].source) == (5774, "cluster links")
+    assert found["B200x2-pcie-0"].name == found["H100-80Gx4-pcie-0"].name == "pcie"
+    assert found["H100-80Gx4-0"].name == "nvlink"
+    assert found["L4x2-100gbps-0.01ms-0"].bytes_per_s == 12.5e9
+    assert cluster.memory_share == 0.85 == cluster.subset(["B200x2-0"]).memory_share
+    assert Cluster.model_validate(YAML(typ="safe", pure=True).load(cluster.to_yaml())) == cluster
+
+
+def test_two_kinds_of_machine_never_share_a_name():
+    spec = {"memory_gb": 10, "memory_bandwidth_gb_per_s": 100, "fp16_tflops": 10}
+    nodes = [{"gpu": "L4x2"}, {"gpu": "L4", "gpus_per_node": 2}]
+    with pytest.raises(ValueError, match=r"both be called L4x2"):
+        Cluster.model_validate({"name": "odd", "nodes": nodes, "gpus": {"L4x2": spec}})
+
+
+@pytest.mark.parametrize("share", ["0", "1.2", "90%", ".nan"])
+def test_a_share_of_memory_is_a_number_up_to_one(tmp_path, share):
+    with pytest.raises(InputError, match=r"memory_share"):
+        load(tmp_path, f"name: one\nmemory_share: {share}\nnodes: [{{gpu: T4}}]")

@@ -172,3 +172,41 @@ def test_a_weight_has_the_bytes_of_its_dtype(dtype, expected, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(qwen3(torch_dtype=dtype)))
     assert Model.from_hf(tmp_path).dtype_bytes == expected
     assert Model.from_hf(tmp_path, dtype_bytes=1).dtype_bytes == 1
+
+
+@pytest.mark.parametrize("family", sorted({*FAMILIES, "falcon"}))
+def test_embedding_and_output_projection_count_as_in_transformers(family, tmp_path):
+    """The two tables of the real model, tied and not, and the family's own choice where the config is silent."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for tied in (True, False, None):
+        config = small_config(
+            family, SHAPES[0] if family != "falcon" else {"hidden_size": 64, "num_attention_heads": 4, **FALCON[0]}
+        )
+        fields = config.to_dict()
+        if tied is None:
+            fields.pop("tie_word_embeddings", None)
+        else:
+            config.tie_word_embeddings = fields["tie_word_embeddings"] = tied
+        (tmp_path / "config.json").write_text(json.dumps(fields, default=str))
+        counted = Model.from_hf(tmp_path)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        tables = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+        assert round(counted.embedding_gb * 1e9 / counted.dtype_bytes) * (2 - counted.tied_embeddings) == sum(
+            tables.values()
+        )
+
+
+def test_a_multimodal_model_ties_where_either_level_says_so(tmp_path):
+    text = qwen3(model_type="qwen3_vl_text")
+    for outer, inner, expected in ((True, None, True), (None, True, True), (True, False, False), (None, None, False)):
+        nested = {**text, **({} if inner is None else {"tie_word_embeddings": inner})}
+        whole = {"model_type": "qwen3_vl", "text_config": nested}
+        whole |= {} if outer is None else {"tie_word_embeddings": outer}
+        (tmp_path / "config.json").write_text(json.dumps(whole))
+        assert Model.from_hf(tmp_path).tied_embeddings is expected
+    (tmp_path / "config.json").write_text(json.dumps(qwen3(tie_word_embeddings="no")))
+    with pytest.raises(InputError, match=r"tie_word_embeddings = 'no': expected true or false"):
+        Model.from_hf(tmp_path)

@@ -75,30 +75,29 @@ def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0,
     """
     cluster = plan.cluster
     found: list[Change] = []
-    places = dict.fromkeys((n.gpu, n.gpus_per_node, n.region) for n in cluster.nodes)
+    places = list({(n.kind, n.region): n for n in cluster.nodes}.values())
     if add is None:
-        wanted = list(places)
+        wanted = places
     else:
         regions = [r for r in cluster.regions if any(n.region == r for n in cluster.nodes)]
-        wanted = [(gpu, 1, region) for gpu in add for region in regions]
-    for gpu, per_node, region in wanted:
-        node = Node(name=_free_name(cluster, gpu, per_node), gpu=gpu, gpus_per_node=per_node, region=region)
-        where = f" in {region}" if len(cluster.regions) > 1 else ""
-        price = cluster.gpu(gpu).price_usd_per_hour
-        cost = None if price is None else price * per_node
+        wanted = [Node(name="new", gpu=gpu, region=region) for gpu in add for region in regions]
+    for like in wanted:
+        node = like.model_copy(update={"name": _free_name(cluster, like.kind)})
+        where = f" in {node.region}" if len(cluster.regions) > 1 else ""
+        price = cluster.gpu(node.gpu).price_usd_per_hour
+        cost = None if price is None else price * node.gpus_per_node
         found.append(Change(f"one more {node.kind}{where}", "add", _with(cluster, node), cost))
     if widen > 1:
         found += _widened(cluster, widen)
     if lose:
-        for gpu, per_node, region in places:
-            same = [n for n in cluster.nodes if (n.gpu, n.gpus_per_node, n.region) == (gpu, per_node, region)]
-            rest = [n.name for n in cluster.nodes if n is not same[-1]]
+        for last in places:
+            rest = [n.name for n in cluster.nodes if n is not last]
             if not rest:
                 continue
-            price = cluster.gpu(gpu).price_usd_per_hour
-            saved = None if price is None else -price * per_node
-            where = f" in {region}" if len(cluster.regions) > 1 else ""
-            found.append(Change(f"one {same[0].kind} less{where}", "lose", cluster.subset(rest, cluster.name), saved))
+            price = cluster.gpu(last.gpu).price_usd_per_hour
+            saved = None if price is None else -price * last.gpus_per_node
+            where = f" in {last.region}" if len(cluster.regions) > 1 else ""
+            found.append(Change(f"one {last.kind} less{where}", "lose", cluster.subset(rest, cluster.name), saved))
     return found
 
 
@@ -224,7 +223,12 @@ def _flow(plan: Plan, cluster: Cluster, time_limit_s: float, options: dict[str, 
 
 def _with(cluster: Cluster, node: Node) -> Cluster:
     return Cluster(
-        name=cluster.name, coordinator=cluster.coordinator, nodes=(*cluster.nodes, node), network=_rule(cluster, node)
+        name=cluster.name,
+        coordinator=cluster.coordinator,
+        nodes=(*cluster.nodes, node),
+        network=_rule(cluster, node),
+        gpus=cluster.gpus,
+        memory_share=cluster.memory_share,
     )
 
 
@@ -265,7 +269,6 @@ def _widened(cluster: Cluster, factor: float) -> list[Change]:
     return [Change(name, "widen", cluster.model_copy(update={"network": network.model_copy(update=update)}))]
 
 
-def _free_name(cluster: Cluster, gpu: str, per_node: int) -> str:
-    kind = gpu if per_node == 1 else f"{gpu}x{per_node}"
+def _free_name(cluster: Cluster, kind: str) -> str:
     taken = {n.name for n in cluster.nodes}
     return next(name for i in range(len(taken) + 1) if (name := f"{kind}-{i}") not in taken)

@@ -85,6 +85,14 @@ def plan_command(
     ] = None,
     flow_split: Annotated[str, typer.Option(help=help_of(PlanOptions, "flow_split"))] = "balanced",
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles to use in place of ours.")] = None,
+    memory_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of each GPU's memory for weights, embeddings and KV cache, where a node's profile is an "
+            "estimate. Default: memory_share of the cluster file, 0.9 without one.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     pareto_png: Annotated[
         Path | None,
@@ -139,6 +147,10 @@ def plan_command(
         if clash := [name for name, given_too in others.items() if given_too]:
             raise InputError(f"expected without {', '.join(clash)}", field="--reach", value=reach)
     described, chosen = load_cluster(cluster), load_model(model)
+    if memory_share is not None:
+        if not 0 < memory_share <= 1:
+            raise InputError("expected a number above 0, at most 1", field="--memory-share", value=memory_share)
+        described = described.with_memory_share(memory_share)
     base = Plan.load(from_plan) if from_plan is not None else None
     measured = load_profiles(profiles, chosen.name) if profiles else None
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from helix_kit.cli.shared import JsonFlag, Status, app, write
+from helix_kit.cluster import MEMORY_SHARE
 
 CLUSTER_HEAD = """\
 # A cluster of two machines like the measured one. Edit the number, regions and links, and add other kinds.
@@ -34,6 +35,9 @@ def profile_command(
     threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,
     memory_gb: Annotated[float | None, typer.Option(help="Memory for weights and KV. Default: the device's.")] = None,
+    memory_share: Annotated[
+        float, typer.Option(help="Share of it for weights, embeddings and KV cache; the rest is left free.")
+    ] = MEMORY_SHARE,
     links: Annotated[
         bool, typer.Option("--links", help="Also time messages between two processes, for a cluster's `network`.")
     ] = False,
@@ -60,6 +64,7 @@ def profile_command(
             threads=threads,
             repeats=repeats,
             memory_gb=memory_gb,
+            memory_share=memory_share,
             progress=lambda what, share: say(f"{share:.0%} {what}"),
         )
         link = measure_link(progress=lambda what, share: say(f"{share:.0%} {what}")) if links else None

@@ -74,7 +74,7 @@ def cheapest(
     time_limit_s
         Seconds after which the best plan found is returned.
     prices
-        USD per hour of each kind of node (``L4``, ``L4x2``). None: the catalogue's prices.
+        USD per hour of each kind of node (``L4``, ``L4x2``). None: the cluster's own prices and the catalogue's.
     profiles
         Measured profiles by kind of machine, which are used in place of the shipped tables.
     stop, progress

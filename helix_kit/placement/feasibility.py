@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
-from helix_kit.profiles import Profile, gpus, profiles_for, shipped_profiles
-from helix_kit.profiles.roofline import estimate
+from helix_kit.profiles import Profile, gpus, profiles_for
+from helix_kit.profiles.memory import NodeMemory
+from helix_kit.profiles.roofline import is_estimate
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Shortfall:
         Kind -> (nodes, largest number of layers of each).
     remedies
         (GPU, nodes to add, USD per hour for them or None): the fewest nodes first, then the cheapest.
+    sums
+        For each kind with an estimated profile: what one layer more than it holds would need, and its memory.
 
     Examples
     --------
@@ -35,6 +38,7 @@ class Shortfall:
     layers_needed: int
     by_kind: dict[str, tuple[int, int]]
     remedies: tuple[tuple[str, int, float | None], ...]
+    sums: tuple[str, ...] = ()
 
     @property
     def smallest(self) -> str | None:
@@ -54,6 +58,7 @@ class Shortfall:
         if self.layers_held >= self.layers_needed:
             return f"All {self.layers_needed} layers fit: {held}."
         lines = [f"The model has {self.layers_needed} layers and the cluster holds at most {self.layers_held}: {held}."]
+        lines += [f"{line}." for line in self.sums]
         if self.remedies:
             lines.append(f"Smallest change: {self.smallest}.")
         priced = [r for r in self.remedies if r[2] is not None]
@@ -88,17 +93,32 @@ def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | 
     by_kind = {kind: (count, profiles[kind].max_layers) for kind, count in cluster.kind_counts.items()}
     held = sum(count * min(max_layers, model.num_layers) for count, max_layers in by_kind.values())
     missing = model.num_layers - held
+    if missing <= 0:
+        return Shortfall(held, model.num_layers, by_kind, ())
     remedies = []
-    if missing > 0:
-        node, shipped = cluster.nodes[0], shipped_profiles(model.name)
-        for gpu in gpus().values():
-            if gpu.name.startswith(EMULATED_PREFIX):
-                continue  # an emulated GPU cannot be bought
-            one = node.model_copy(update={"name": "new", "gpu": gpu.name, "gpus_per_node": 1})
-            max_layers = (shipped[gpu.name] if gpu.name in shipped else estimate(one, model)).max_layers
-            if max_layers > 0:
-                count = -(-missing // max_layers)
-                price = gpu.price_usd_per_hour
-                remedies.append((gpu.name, count, None if price is None else price * count))
-        remedies.sort(key=lambda r: (r[1], r[2] is None, r[2] or 0.0))
-    return Shortfall(held, model.num_layers, by_kind, tuple(remedies))
+    for gpu in {**gpus(), **cluster.gpus}:
+        if gpu.startswith(EMULATED_PREFIX):
+            continue  # an emulated GPU cannot be bought
+        one = {"name": "new", "gpu": gpu, "region": cluster.coordinator.region}
+        offered = Cluster.model_validate({"name": cluster.name, "nodes": [one], "gpus": cluster.gpus,
+                                          "memory_share": cluster.memory_share})  # fmt: skip
+        max_layers = profiles_for(offered, model, profiles)[gpu].max_layers
+        if max_layers > 0:
+            count = -(-missing // max_layers)
+            price = cluster.gpu(gpu).price_usd_per_hour
+            remedies.append((gpu, count, None if price is None else price * count))
+    remedies.sort(key=lambda r: (r[1], r[2] is None, r[2] or 0.0))
+    return Shortfall(held, model.num_layers, by_kind, tuple(remedies), tuple(_sums(cluster, model, profiles)))
+
+
+def _sums(cluster: Cluster, model: Model, profiles: Mapping[str, Profile]) -> Iterator[str]:
+    """A line for each kind: one layer more than it holds, and why the memory does not hold it."""
+    for node in {n.kind: n for n in cluster.nodes}.values():
+        held = profiles[node.kind].max_layers
+        if held >= model.num_layers:
+            continue
+        if not is_estimate(profiles[node.kind]):
+            yield f"{node.kind} holds {held} layers ({profiles[node.kind].source})"
+            continue
+        memory = NodeMemory(node.gpus_per_node, cluster.gpu(node.gpu).memory_gb, cluster.memory_share)
+        yield f"{node.kind} holds {held} layers; {held + 1} would need {memory.sum_for(model, held + 1)}"

@@ -77,7 +77,7 @@ class Problem(Summarised):
         raise InfeasibleError(
             f"cluster {self.cluster.name}: {self.model.name} cannot fit: its {self.num_layers} layers of "
             f"{self.model.layer_gb:.3g} GB each need more memory than the cluster has, which holds at most "
-            f"{lack.layers_held} layers (per node: {detail})",
+            f"{lack.layers_held} layers (per node: {detail}). {'; '.join(lack.sums)}",
             fix=lack.smallest or "more or larger GPUs, or a smaller model",
         )
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from helix_kit.catalogue import Gpu, gpus
-from helix_kit.cluster import Cluster
+from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
+from helix_kit.cluster import Cluster, Node
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import estimate
-from helix_kit.profiles.tables import load_profiles, shipped_profiles
+from helix_kit.profiles.tables import load_profiles, measured_for, shipped_profiles
 from helix_kit.profiles.throughput import throughput_tables
 
 
 def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile] | None = None) -> dict[str, Profile]:
     """The profile of each kind of machine of a cluster.
 
-    `measured` profiles take precedence over the tables that ship for the model's name. A kind in neither of them gets
-    a roofline estimate.
+    `measured` profiles come first. The next choice is a shipped table, if it was measured with the model's layer
+    (`measured_for`; the model's name decides nothing) and on a GPU of the catalogue: a GPU that the cluster describes
+    itself is another one, whatever its name. A kind without either gets a roofline estimate.
 
     Parameters
     ----------
@@ -40,22 +41,37 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     >>> profiles_for(Cluster.preset("single24"), Model.preset("llama2-70b"))["T4"].source
     'measured table llama2-70b'
     """
-    # Whoever gives a profile says that it holds for this model, such as one with other weights of the same sizes.
-    given = {kind: profile.model_copy(update={"model": model.name}) for kind, profile in (measured or {}).items()}
-    known = {**shipped_profiles(model.name), **given}
+    # Whoever gives a profile says that it holds for this model, such as one with other weights of the same sizes. A
+    # shipped table holds for every model with its layer.
+    known, shipped = dict(measured or {}), measured_for(model)
     return {
-        node.kind: known[node.kind] if node.kind in known else estimate(node, model, cluster.gpu(node.gpu))
-        for node in {n.kind: n for n in cluster.nodes}.values()
+        kind: (known.get(kind) or _profile(cluster, node, model, shipped)).model_copy(update={"model": model.name})
+        for kind, node in _by_kind(cluster).items()
     }
+
+
+def _by_kind(cluster: Cluster) -> dict[str, Node]:
+    return {node.kind: node for node in cluster.nodes}
+
+
+def _profile(cluster: Cluster, node: Node, model: Model, shipped: Mapping[str, Profile]) -> Profile:
+    link = cluster.gpu_link(node)
+    is_usual = node.gpus_per_node == 1 or link == next(iter(gpu_links(node.gpu).values()))
+    if node.base_kind in shipped and node.gpu not in cluster.gpus and is_usual:
+        return shipped[node.base_kind]
+    return estimate(node, model, cluster.gpu(node.gpu), link=link, memory_share=cluster.memory_share)
 
 
 __all__ = [
     "Curve",
     "Gpu",
+    "GpuLink",
     "Profile",
     "estimate",
+    "gpu_links",
     "gpus",
     "load_profiles",
+    "measured_for",
     "profiles_for",
     "shipped_profiles",
     "throughput_tables",

@@ -1,37 +1,73 @@
 """Roofline estimate of a profile from datasheet figures, for a GPU and a model without measurements.
 
 A step of one layer takes the longer of two times, plus a fixed launch time: the time to read its weights and KV cache,
-and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. Every
-plan labels estimates as such, and `tests/profiles/test_roofline.py` compares them with the measured tables.
+and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. Several
+GPUs of a node share each layer, and add up their parts of its result over the link between them. Every plan labels
+estimates as such, and `tests/profiles/test_roofline.py` compares them with the measured tables.
 """
 
 from __future__ import annotations
 
-from helix_kit.catalogue import Gpu, gpus
-from helix_kit.cluster import Node
+from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
+from helix_kit.cluster import MEMORY_SHARE, Link, Node
+from helix_kit.errors import InputError
 from helix_kit.model import Model
+from helix_kit.profiles.memory import NodeMemory
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 COMPUTE_EFFICIENCY = 0.5
 MEMORY_EFFICIENCY = 0.7
 LAUNCH_MS_PER_LAYER = 0.1
-ALL_REDUCE_MS_PER_LAYER = 0.3
-ALL_REDUCE_BYTES_PER_S = 10e9
-"""Where several GPUs share each layer, every layer needs two all-reduces over PCIe: a fixed time and a bandwidth."""
-USABLE_MEMORY = 0.85
-WEIGHT_SHARE = 0.8
-"""Weights may take this share of the usable memory, so that the KV cache is large enough to serve from."""
+SOURCE = "roofline estimate"
+"""First words of an estimate's `source`."""
+ALL_REDUCES_PER_LAYER = 2
+"""One after the attention, one after the MLP."""
 PREFILL_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
+def all_reduce_ms(message_bytes: float, gpus: int, link: GpuLink) -> float:
+    """Time for the GPUs of a node to add up their parts of one result.
+
+    A ring all-reduce takes 2 (n - 1) steps, and each GPU sends 2 (n - 1) / n of the result (Patarasuk and Yuan, 2009).
+
+    Parameters
+    ----------
+    message_bytes
+        Bytes of the result.
+    gpus
+        How many GPUs there are.
+    link
+        The link between them.
+
+    Returns
+    -------
+    float
+        Milliseconds; 0 for one GPU.
+
+    Examples
+    --------
+    >>> link = GpuLink("given", bandwidth_gbps=80.0, latency_ms=0.01, source="by hand")
+    >>> all_reduce_ms(1e6, 1, link), all_reduce_ms(1e6, 4, link)
+    (0.0, 0.21)
+    """
+    steps = 2 * (gpus - 1)
+    return steps * link.latency_ms + 1e3 * steps / gpus * message_bytes / link.bytes_per_s
+
+
+def estimate(
+    node: Node,
+    model: Model,
+    gpu: Gpu | None = None,
+    *,
+    link: GpuLink | None = None,
+    memory_share: float = MEMORY_SHARE,
+) -> Profile:
     """Roofline estimate of a node's profile.
 
     With W weight bytes of a layer, P parameters, t tokens, K bytes of KV cache read, and n GPUs:
-    step time = max(2 P t / (n x flops/s), (W + K) / (n x bytes/s)) + all-reduce + launch.
-    A ring all-reduce sends 2 (n - 1) / n of the activation from each GPU.
+    step time = max(2 P t / (n x flops/s), (W + K) / (n x bytes/s)) + 2 all-reduces of t activations + launch.
 
     Parameters
     ----------
@@ -41,48 +77,86 @@ def estimate(node: Node, model: Model, gpu: Gpu | None = None) -> Profile:
         The model whose layers run.
     gpu
         Figures of the machine's GPU. None: those of the catalogue.
+    link
+        The link between the machine's GPUs. None: as the node says, else the usual one of the catalogue.
+    memory_share
+        Share of each GPU's memory for weights, embeddings and KV cache.
 
     Returns
     -------
     Profile
-        `max_layers` is 0 when not even one layer fits.
+        `max_layers` is 0 when not even one layer fits: see `helix_kit.profiles.memory`.
+
+    Raises
+    ------
+    InputError
+        `memory_share` is not above 0 and at most 1.
 
     Examples
     --------
     >>> profile = estimate(Node(name="a", gpu="L4"), Model.preset("llama2-70b"))
     >>> profile.max_layers
-    10
+    13
     """
-    gpu, n = gpu or gpus()[node.gpu], node.gpus_per_node
-    weight_bytes = model.layer_gb * 1e9
+    if not 0 < memory_share <= 1:
+        raise InputError("expected a number above 0, at most 1", field="memory_share", value=memory_share)
+    gpu, link, n = gpu or gpus()[node.gpu], link or _link_of(node), node.gpus_per_node
     flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
     bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
-    fixed_ms = LAUNCH_MS_PER_LAYER + (ALL_REDUCE_MS_PER_LAYER if n > 1 else 0.0)
-    reduce_s_per_token = 2 * 2 * (n - 1) / n * model.activation_bytes_per_token / ALL_REDUCE_BYTES_PER_S
 
     def step_ms(tokens: int, kv_bytes: float) -> float:
-        arithmetic = 2 * model.layer_params * tokens / flops_per_s
-        reading = (weight_bytes + kv_bytes) / bytes_per_s
-        return 1e3 * (max(arithmetic, reading) + tokens * reduce_s_per_token) + fixed_ms
+        arithmetic_s = 2 * model.layer_params * tokens / flops_per_s
+        reading_s = (model.layer_gb * 1e9 + kv_bytes) / bytes_per_s
+        exchange_ms = ALL_REDUCES_PER_LAYER * all_reduce_ms(tokens * model.activation_bytes_per_token, n, link)
+        return 1e3 * max(arithmetic_s, reading_s) + exchange_ms + LAUNCH_MS_PER_LAYER
 
     kv_per_request = ROUND_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
     prefill = [(float(t), step_ms(t, 0.0)) for t in PREFILL_TOKENS]
     decode = [(float(b), step_ms(b, b * kv_per_request)) for b in DECODE_REQUESTS]
-    usable = gpu.memory_gb * 1e9 * n * USABLE_MEMORY
-    max_layers = min(int(usable * WEIGHT_SHARE / weight_bytes), model.num_layers)
-    kv = tuple(int((usable - k * weight_bytes) / model.kv_bytes_per_token_layer) for k in range(1, max_layers + 1))
+    memory = NodeMemory(gpus=n, gpu_gb=gpu.memory_gb, share=memory_share)
+    kv = tuple(memory.kv_tokens(model, k) for k in range(1, memory.max_layers(model) + 1))
+    between = "" if n == 1 else f"; {link.name} between {n} GPUs: {link.source}"
     return Profile(
         kind=node.kind,
         model=model.name,
-        source=f"roofline estimate ({gpu.name}: {gpu.source})",
+        source=f"{SOURCE} ({gpu.name}: {gpu.source}{between})",
         prefill_ms_per_layer=_curve(prefill),
         decode_ms_per_layer=_curve(decode),
         kv_capacity_layer_tokens=kv,
-        prefill_max_requests=(2,) * max_layers,
+        prefill_max_requests=(2,) * len(kv),
         decode_max_requests=tuple(
             max(1, min(DECODE_REQUESTS[-1], tokens // (k * ROUND_CONTEXT_TOKENS))) for k, tokens in enumerate(kv, 1)
         ),
     )
+
+
+def is_estimate(profile: Profile) -> bool:
+    """Whether a profile is an estimate rather than a measured table.
+
+    Parameters
+    ----------
+    profile
+        Of any kind of machine.
+
+    Returns
+    -------
+    bool
+        As its `source` says.
+
+    Examples
+    --------
+    >>> is_estimate(estimate(Node(name="a", gpu="L4"), Model.preset("llama2-70b")))
+    True
+    """
+    return profile.source.startswith(SOURCE)
+
+
+def _link_of(node: Node) -> GpuLink:
+    """The link that a node gives, by name or in figures, else the usual one of its GPU in the catalogue."""
+    if isinstance(node.gpu_link, Link):
+        return GpuLink("given", node.gpu_link.bandwidth_gbps, node.gpu_link.latency_ms, f"node {node.name}")
+    links = gpu_links(node.gpu)
+    return links[node.gpu_link or next(iter(links))]
 
 
 def _curve(points: list[tuple[float, float]]) -> Curve:

@@ -3,17 +3,22 @@
 ``layer_times.csv``: kind, phase (prefill | decode), tokens, ms_per_layer. ``limits.csv``: kind, num_layers,
 kv_capacity_layer_tokens, prefill_max_requests, decode_max_requests. ``typical_layers.csv`` (in
 ``data/profiles``) holds the published starting points of the throughput estimate.
+
+A shipped table belongs to a layer, not to a name: `measured_for` compares the sizes of a model's layer with those of
+the presets that have tables.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.model import Model, preset_names
 from helix_kit.profiles.profile import Profile
 
 _COLUMNS = {
@@ -83,7 +88,6 @@ def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Pro
         where = f"{folder / 'limits.csv'}:{line}"
         _, k, *values = (int(_number(row, c, where)) if c != "kind" else 0 for c in _COLUMNS["limits.csv"])
         limits[row["kind"]][k] = (values[0], values[1], values[2])
-    typical = _typical_layers(model)
     profiles = {}
     for kind, by_k in limits.items():
         ks = sorted(by_k)
@@ -104,7 +108,6 @@ def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Pro
                 "kv_capacity_layer_tokens": kv,
                 "prefill_max_requests": prefill,
                 "decode_max_requests": decode,
-                **typical.get(kind, {}),
             },
             folder,
         )
@@ -127,7 +130,7 @@ def _typical_layers(model: str) -> dict[str, dict[str, float]]:
 
 @cache
 def shipped_profiles(model: str) -> dict[str, Profile]:
-    """Measured profiles that ship with the package.
+    """Measured profiles that ship with the package, with the published starting points of the throughput estimate.
 
     Parameters
     ----------
@@ -145,4 +148,55 @@ def shipped_profiles(model: str) -> dict[str, Profile]:
     {}
     """
     folder = _files.data_dir() / "profiles" / model
-    return load_profiles(folder) if folder.is_dir() else {}
+    if not folder.is_dir():
+        return {}
+    typical = _typical_layers(model)
+    return {
+        kind: Profile.model_validate({**profile.model_dump(), **typical.get(kind, {})})
+        for kind, profile in load_profiles(folder).items()
+    }
+
+
+def measured_for(model: Model) -> dict[str, Profile]:
+    """The shipped profiles that were measured with the layer of `model`, whatever the model's name.
+
+    Parameters
+    ----------
+    model
+        Its layer is compared with those of the presets that have tables: hidden size, heads, MLP, vocabulary (whose
+        embedding takes memory beside the layers), bytes of a weight, and weights of a layer.
+
+    Returns
+    -------
+    dict of str to Profile
+        By kind of machine; empty when no preset with tables has this layer.
+
+    Examples
+    --------
+    >>> mine = Model.preset("llama2-70b").model_copy(update={"name": "mine"})
+    >>> measured_for(mine)["T4"].source
+    'measured table llama2-70b'
+    >>> measured_for(mine.model_copy(update={"name": "llama2-70b", "intermediate_size": 11008}))
+    {}
+    """
+    return next((shipped_profiles(p.name) for p in _presets_with_tables() if _is_same_layer(model, p)), {})
+
+
+@cache
+def _presets_with_tables() -> tuple[Model, ...]:
+    folder = _files.data_dir() / "profiles"
+    return tuple(Model.preset(name) for name in preset_names() if (folder / name).is_dir())
+
+
+_LAYER_SIZES = (
+    "hidden_size", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "mlp_matrices", "vocab_size",
+    "dtype_bytes",
+)  # fmt: skip
+
+
+def _is_same_layer(model: Model, preset: Model) -> bool:
+    if any(getattr(model, size) != getattr(preset, size) for size in _LAYER_SIZES):
+        return False
+    # The paper's presets give a rounded figure for the layer; a config.json gives what the sizes make.
+    from_sizes = Model(name=preset.name, num_layers=1, **{size: getattr(preset, size) for size in _LAYER_SIZES})
+    return any(math.isclose(model.layer_gb, known.layer_gb) for known in (preset, from_sizes))

@@ -91,8 +91,10 @@ def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mea
         return PUBLISHED_TOKENS / (k * step_ms / 1e3)
     prefill_tokens = round(PUBLISHED_INPUT_TOKENS * prefills)
     decode_requests = round(room_tokens / PUBLISHED_TOKENS * share)
-    if prefill_tokens + decode_requests == 0:
+    if room_tokens < PUBLISHED_TOKENS and prefill_tokens + decode_requests == 0:
         return 0.0  # There is no room for the context of one request.
+    # A request that has room is at times on the node, however small the node's share of the time is.
+    decode_requests = decode_requests if prefill_tokens + decode_requests else 1
     # A step holds a fraction of a prefill: so count `steps` decode steps for each whole prefill.
     steps = 1 / prefills
     time_ms = profile.prefill_ms_per_layer(int(prefill_tokens * steps))

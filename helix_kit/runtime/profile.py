@@ -13,13 +13,13 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from helix_kit.cluster import Cluster, Coordinator, GpuSpec, Link, Network, Node
+from helix_kit.cluster import MEMORY_SHARE, Cluster, Coordinator, GpuSpec, Link, Network, Node
 from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
-USABLE_MEMORY = 0.85
-"""Share of a device's memory that weights and KV cache may take together."""
 PREFILL_MAX_REQUESTS = 4
 MIN_TOKENS_PER_LAYER = 2048
 """KV capacity below which a node is of no use: it could not hold one full-length request in each of its layers."""
@@ -75,9 +73,13 @@ class MeasureOptions:
     repeats: int = 9
     """Runs of each point, after one that is not timed."""
     memory_gb: float | None = None
-    """Memory for weights and KV cache; None: the device's (for a CPU, half of the machine's)."""
+    """Memory of which `memory_share` is used; None: the device's (for a CPU, half of the machine's)."""
+    memory_share: float = MEMORY_SHARE
+    """Share of the memory for weights, embeddings and KV cache."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.memory_share <= 1:
+            raise InputError("expected a number above 0, at most 1", field="memory_share", value=self.memory_share)
         for field_name, value in (("repeats", self.repeats), ("layers", self.layers)):
             if value < 1:
                 raise InputError("expected at least 1", field=field_name, value=value)
@@ -104,11 +106,12 @@ class Measurement:
     load_s_per_layer: float
     memory_bytes: float
     facts: dict[str, Any] = field(default_factory=dict)
+    memory_share: float = MEMORY_SHARE
 
     def limits(self) -> list[LayerLimits]:
         """The limits for every number of layers that fits."""
         rows = []
-        usable = self.memory_bytes * USABLE_MEMORY - embedding_bytes(self.model)
+        usable = self.memory_bytes * self.memory_share - embedding_bytes(self.model)
         for k in range(1, self.model.num_layers + 1):
             tokens = int((usable - k * self.model.layer_gb * 1e9) / self.model.kv_bytes_per_token_layer)
             if tokens < MIN_TOKENS_PER_LAYER * k:
@@ -189,7 +192,8 @@ def measure(
     progress
         Called before each point.
     options
-        The fields of `MeasureOptions`: device, dtype, attention, layers, threads, context_tokens, repeats, memory_gb.
+        The fields of `MeasureOptions`: device, dtype, attention, layers, threads, context_tokens, repeats, memory_gb,
+        memory_share.
 
     Returns
     -------
@@ -259,6 +263,7 @@ def _measure(
             "context_tokens": options.context_tokens,
             "repeats": options.repeats,
         },
+        memory_share=options.memory_share,
     )
 
 
@@ -329,9 +334,7 @@ def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, 
             for p in base.points
         )
         facts = {**base.facts, "factor": factor, "max_layers": max_layers[kind]}
-        kinds.append(
-            Measurement(kind, base.model, points, base.head_ms, base.load_s_per_layer, base.memory_bytes, facts)
-        )
+        kinds.append(replace(base, kind=kind, points=points, facts=facts))
     return kinds
 
 

@@ -22,32 +22,39 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
-from helix_kit.cluster import COORDINATOR, Cluster, LinkException, Network, Node
+from helix_kit.cluster import COORDINATOR, Cluster, Link, LinkException, Network, Node
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """`count` equal machines of one region. `names` are those among them that the cluster already had."""
+    """`count` equal machines of one region. `names` are those among them that the cluster already had.
+
+    `gpu_link` is the link between the GPUs of a machine, as in `Node.gpu_link`.
+    """
 
     gpu: str
     gpus_per_node: int
     count: int
     region: str
     names: tuple[str, ...] = ()
+    gpu_link: str | Link | None = None
 
     @property
     def kind(self) -> str:
         """Kind of machine, as in `Node.kind`."""
-        return self.gpu if self.gpus_per_node == 1 else f"{self.gpu}x{self.gpus_per_node}"
+        return Node(name="new", gpu=self.gpu, gpus_per_node=self.gpus_per_node, gpu_link=self.gpu_link).kind
 
 
 def table_of(cluster: Cluster) -> list[TableRow]:
     """The table of a cluster: one row for each kind and region, in order of appearance."""
-    groups: dict[tuple[str, int, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[Node]] = {}
     for node in cluster.nodes:
-        groups.setdefault((node.gpu, node.gpus_per_node, node.region), []).append(node.name)
+        groups.setdefault((node.kind, node.region), []).append(node)
     return [
-        TableRow(gpu, per_node, len(names), region, tuple(names)) for (gpu, per_node, region), names in groups.items()
+        TableRow(
+            nodes[0].gpu, nodes[0].gpus_per_node, len(nodes), region, tuple(n.name for n in nodes), nodes[0].gpu_link
+        )
+        for (_, region), nodes in groups.items()
     ]
 
 
@@ -128,7 +135,13 @@ def _unused_name(kind: str, taken: set[str]) -> str:
 
 
 def _node_fields(name: str, row: TableRow) -> dict[str, object]:
-    return {"name": name, "gpu": row.gpu, "gpus_per_node": row.gpus_per_node, "region": row.region}
+    return {
+        "name": name,
+        "gpu": row.gpu,
+        "gpus_per_node": row.gpus_per_node,
+        "region": row.region,
+        "gpu_link": row.gpu_link,
+    }
 
 
 def _renamed_link(link: LinkException, names: dict[str, str]) -> dict[str, object]:

@@ -27,6 +27,7 @@ class MachineRow(W.HBox):
 
     def __init__(self, row: TableRow, own_gpus: Collection[str] = ()) -> None:
         self.names = row.names
+        self._given = row
         known = [*own_gpus, *(name for name in gpus() if name not in own_gpus)]
         self.gpu = W.Dropdown(options=known, value=row.gpu, layout=W.Layout(width="140px"))
         self.per_node = W.BoundedIntText(
@@ -38,5 +39,7 @@ class MachineRow(W.HBox):
         super().__init__([self.count, self.gpu, self.per_node, self.region, self.remove])
 
     def row(self) -> TableRow:
-        """Values of the fields."""
-        return TableRow(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names)
+        """Values of the fields. The link between GPUs stays that of the row, while GPU and number are the same."""
+        is_same = (self.gpu.value, self.per_node.value) == (self._given.gpu, self._given.gpus_per_node)
+        link = self._given.gpu_link if is_same else None
+        return TableRow(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names, link)

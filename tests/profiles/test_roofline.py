@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from helix_kit.cluster import Node
+from helix_kit.catalogue import GpuLink, gpu_links
+from helix_kit.cluster import Cluster, Node
 from helix_kit.model import Model
-from helix_kit.profiles import estimate, shipped_profiles
+from helix_kit.profiles import estimate, profiles_for, shipped_profiles
+from helix_kit.profiles.roofline import all_reduce_ms
 
 
 @pytest.mark.parametrize("model", ["llama2-70b", "llama-30b"])
@@ -31,5 +33,65 @@ def test_a_gpu_too_small_for_one_layer_holds_none():
 def test_two_gpus_hold_twice_the_layers_and_decode_large_batches_faster():
     one, two = (estimate(Node(name="n", gpu="L4", gpus_per_node=n), Model.preset("llama2-70b")) for n in (1, 2))
     assert two.max_layers in (2 * one.max_layers, 2 * one.max_layers + 1)
+    assert one.max_layers > 0
     assert two.decode_ms_per_layer(512) < one.decode_ms_per_layer(512)
     assert two.kv_capacity(1) > 2 * one.kv_capacity(1), "both hold the one layer's weights once"
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 8])
+def test_an_all_reduce_takes_as_long_as_a_ring_that_is_played_step_by_step(gpus):
+    """Each GPU holds one part of the result a GPU; in every step it sends one part to its neighbour."""
+    message, link = 24e6, GpuLink("given", bandwidth_gbps=160, latency_ms=0.004, source="by hand")
+    parts = [[{gpu} for _ in range(gpus)] for gpu in range(gpus)]
+    """parts[g][p]: GPUs whose share of part p is in what g holds."""
+    took_ms = 0.0
+    while any(part != set(range(gpus)) for held in parts for part in held):
+        step = round(took_ms / (0.004 + 1e3 * message / gpus / 20e9)) if took_ms else 0
+        sent = [((g - step) % gpus, parts[g][(g - step) % gpus]) for g in range(gpus)]
+        for g, (p, content) in enumerate(sent):
+            parts[(g + 1) % gpus][p] = parts[(g + 1) % gpus][p] | content
+        took_ms += 0.004 + 1e3 * message / gpus / 20e9
+    assert all_reduce_ms(message, gpus, link) == pytest.approx(took_ms)
+
+
+@pytest.mark.parametrize(("kind", "one", "gpus"), [("L4x2", "L4", 2), ("T4x2", "T4", 2), ("T4x4", "T4", 4)])
+@pytest.mark.parametrize("model", ["llama2-70b", "llama-30b"])
+def test_more_gpus_change_a_measured_step_as_the_catalogues_link_says(model, kind, one, gpus):
+    """A step of n GPUs: 1/n of the measured step of one, and two all-reduces of the activations (16 bits)."""
+    measured, width = shipped_profiles(model), Model.preset(model).hidden_size
+    link = gpu_links(one)["pcie"]
+    for phase, sizes in (("prefill_ms_per_layer", (256, 750, 2000)), ("decode_ms_per_layer", (8, 32, 100))):
+        for tokens in sizes:
+            alone_ms = (getattr(measured[one], phase)(tokens) - 0.1) / gpus + 0.1
+            steps = 2 * (gpus - 1)
+            sent_ms = steps / gpus * tokens * width * 2 / (link.bandwidth_gbps / 8 * 1e9) * 1e3
+            step_ms = alone_ms + 2 * (steps * link.latency_ms + sent_ms)
+            assert step_ms == pytest.approx(getattr(measured[kind], phase)(tokens), rel=0.2)
+
+
+def test_four_h100_decode_llama_70b_as_fast_as_an_engine_does():
+    """vLLM and others take 0.02 to 0.04 s a token on four H100 with NVLink; weights alone are 10 ms at the peak."""
+    model = Model.preset("llama3.1-70b")
+    found = estimate(Node(name="n", gpu="H100-80G", gpus_per_node=4), model)
+    for batch in (1, 8, 32):
+        assert 0.02 < 80 * found.decode_ms_per_layer(batch) / 1e3 < 0.04
+    weights_ms = 1e3 * model.layer_gb * 1e9 / (4 * 3.35e12 * 0.7)
+    all_reduces_ms = 2 * (6 * 0.0019 + 1e3 * 1.5 * 16384 / 370.75e9)
+    assert found.decode_ms_per_layer(1) == pytest.approx(
+        weights_ms + 1e3 * 1000 * 4096 / (4 * 3.35e12 * 0.7) + 0.1 + all_reduces_ms, rel=1e-6
+    )
+
+
+def test_a_slower_link_between_gpus_slows_long_prompts_and_single_tokens():
+    nodes = [
+        {"gpu": "A100-80G", "gpus_per_node": 8, "gpu_link": link}
+        for link in ("nvlink", "pcie", {"bandwidth_gbps": 20, "latency_ms": 0.05})
+    ]
+    cluster = Cluster.model_validate({"name": "links", "nodes": nodes})
+    by_kind = profiles_for(cluster, Model.preset("llama3.1-70b"))
+    fast, slow, slowest = by_kind.values()
+    assert list(by_kind) == ["A100-80Gx8-nvlink", "A100-80Gx8-pcie", "A100-80Gx8-20gbps-0.05ms"]
+    for curve, at in (("prefill_ms_per_layer", 4096), ("decode_ms_per_layer", 1)):
+        assert getattr(fast, curve)(at) < getattr(slow, curve)(at) < getattr(slowest, curve)(at)
+    assert fast.kv_capacity_layer_tokens == slow.kv_capacity_layer_tokens
+    assert "nvlink between 8 GPUs: NCCL" in fast.source

@@ -8,7 +8,7 @@ import csv
 import pytest
 
 from helix_kit.model import Model
-from helix_kit.profiles import shipped_profiles, throughput_tables
+from helix_kit.profiles import Curve, shipped_profiles, throughput_tables
 
 MODELS = {"llama30b": "llama-30b", "llama70b": "llama2-70b"}
 KINDS = {"A100": "A100-40G", "V100": "V100-16G"}
@@ -43,3 +43,19 @@ def test_a_machine_without_room_for_a_request_serves_nothing_and_harms_nobody():
     tables = throughput_tables({"L4": 30, "T4": 4}, model, {**profiles, "T4": cramped})
     assert tables["T4"] == (0.0,) * 4
     assert min(tables["L4"]) > 0
+
+
+def test_a_machine_with_room_for_a_request_serves_something_however_small_its_share():
+    """The published rounding gives such a machine an empty batch, and so nothing, where its layers are few."""
+    model = Model.preset("llama2-70b")
+    profiles = shipped_profiles(model.name)
+    fast = profiles["T4"].model_copy(
+        update={
+            "kv_capacity_layer_tokens": (4096, 8192, 12288, 16384),
+            "decode_ms_per_layer": Curve(x=(0, 1, 512), y=(0, 0.5, 1.0)),
+            "prefill_ms_per_layer": Curve(x=(0, 8192), y=(0, 8.0)),
+        }
+    )
+    table = throughput_tables({"L4": 30, "T4": 1}, model, {**profiles, "T4": fast})["T4"]
+    for k, tokens_per_s in enumerate(table, 1):
+        assert 0 < tokens_per_s <= 1000 / (k * 0.5) + 1e-9, "at most one request at a time, 0.5 ms a layer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,10 @@ def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
     assert profiles["mine"].decode_ms_per_layer(4) == pytest.approx(found.profile().decode_ms_per_layer(4), rel=1e-3)
     assert profiles["slow"].step_ms(64, 8) == pytest.approx(3 * profiles["mine"].step_ms(64, 8), rel=1e-2)
     assert (profiles["mine"].max_layers, profiles["slow"].max_layers) == (6, 4)
-    # Keys and values of a token in one layer: 2 x 2 heads x 16 x 4 bytes; 85 % of 1 GB less what weights take.
-    assert 0.95 * 0.85e9 / 256 < profiles["mine"].kv_capacity(1) < 0.85e9 / 256
+    # Keys and values of a token in one layer: 2 x 2 heads x 16 x 4 bytes; 90 % of 1 GB less what weights take.
+    assert 0.95 * 0.9e9 / 256 < profiles["mine"].kv_capacity(1) < 0.9e9 / 256
+    half = replace(found, memory_share=0.45).limits()[0].kv_capacity_layer_tokens
+    assert found.limits()[0].kv_capacity_layer_tokens - half == pytest.approx(0.45e9 / 256, abs=1)
 
     # The cluster to start from can be planned with these tables as it stands, and its file reads back equal.
     (tmp_path / "cluster.yaml").write_text(found.starter_cluster().to_yaml())
@@ -52,6 +55,8 @@ def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
 def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
     found = measure(tiny_llama, layers=1, repeats=1, memory_gb=1e-4)
     assert found.limits() == []
+    with pytest.raises(InputError, match="memory_share = 90"):
+        measure(tiny_llama, memory_share=90)
     with pytest.raises(InputError, match="repeats"):
         measure(tiny_llama, repeats=0)
 

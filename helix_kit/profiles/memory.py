@@ -1,0 +1,116 @@
+"""What fits into a node's memory: layers, their KV cache, the embedding and the output projection.
+
+The rule is independent of where in the model a node's layers lie, so that every placement method may use it. The node
+with the first layers holds the embedding, the one with the last layers the output projection, and only a node with all
+layers holds both. So every node keeps room for one of the two tables, and for both with all layers.
+
+>>> from helix_kit.model import Model
+>>> memory = NodeMemory(gpus=2, gpu_gb=80.0, share=0.9)
+>>> memory.max_layers(Model.preset("llama3.1-70b")), round(memory.usable_gb, 1)
+(80, 144.0)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from helix_kit.model import Model
+
+MIN_KV_TOKENS = 4096
+"""Tokens of KV cache in each layer below which a node is of no use.
+
+The longest requests of the paper's trace have 2,048 + 1,024 tokens. The estimate of T(k) counts 0.3 of the cache as in
+use, which must hold a typical request of 990 tokens."""
+
+
+def tables_gb(model: Model, k: int) -> float:
+    """GB of embedding and output projection for which a node with `k` layers keeps room.
+
+    Parameters
+    ----------
+    model
+        Each table has vocabulary x hidden size elements; tied embeddings are one table.
+    k
+        Layers that the node holds.
+
+    Returns
+    -------
+    float
+        One table for a part of the model, both for all of it.
+
+    Examples
+    --------
+    >>> model = Model.preset("llama3.1-70b")
+    >>> round(tables_gb(model, 79), 2), round(tables_gb(model, 80), 2)
+    (2.1, 4.2)
+    """
+    count = 2 if k >= model.num_layers and not model.tied_embeddings else 1
+    return count * model.embedding_gb
+
+
+def min_kv_gb(model: Model) -> float:
+    """GB of KV cache that each layer needs at least.
+
+    Parameters
+    ----------
+    model
+        Its KV heads decide.
+
+    Returns
+    -------
+    float
+        `MIN_KV_TOKENS` tokens.
+
+    Examples
+    --------
+    >>> round(min_kv_gb(Model.preset("llama3.1-70b")), 4)
+    0.0168
+    """
+    return MIN_KV_TOKENS * model.kv_bytes_per_token_layer / 1e9
+
+
+@dataclass(frozen=True)
+class NodeMemory:
+    """Memory of a node.
+
+    Examples
+    --------
+    >>> NodeMemory(gpus=1, gpu_gb=24.0, share=0.9).max_layers(Model.preset("llama3.1-70b"))
+    11
+    """
+
+    gpus: int
+    """GPUs of the node."""
+    gpu_gb: float
+    """Memory of each GPU in 10^9 bytes."""
+    share: float
+    """Share of it for weights, tables and KV cache."""
+
+    @property
+    def usable_gb(self) -> float:
+        """GB for weights, tables and KV cache on all GPUs together."""
+        return self.gpus * self.gpu_gb * self.share
+
+    def kv_tokens(self, model: Model, k: int) -> int:
+        """Tokens of KV cache, summed over `k` layers; below zero where the weights alone do not fit."""
+        left_gb = self.usable_gb - k * model.layer_gb - tables_gb(model, k)
+        return int(left_gb * 1e9 // model.kv_bytes_per_token_layer)
+
+    def max_layers(self, model: Model) -> int:
+        """The largest number of layers that leave each of them `MIN_KV_TOKENS` tokens; 0 when not even one fits."""
+        fitting = (k for k in range(model.num_layers, 0, -1) if self.kv_tokens(model, k) >= k * MIN_KV_TOKENS)
+        return next(fitting, 0)
+
+    def sum_for(self, model: Model, k: int) -> str:
+        """The sum for `k` layers in words: what they need, and what there is."""
+        parts = [
+            (k * model.layer_gb, f"weights of {k} layers"),
+            (tables_gb(model, k), "embedding or output projection" if k < model.num_layers else "embeddings"),
+            (k * min_kv_gb(model), f"KV cache of {MIN_KV_TOKENS:,} tokens in each layer"),
+        ]
+        card = f"{self.gpu_gb:g} GB" if self.gpus == 1 else f"{self.gpus} x {self.gpu_gb:g} GB"
+        needed = " + ".join(f"{gb:.2f} GB {what}" for gb, what in parts)
+        return f"{needed} = {sum(gb for gb, _ in parts):.2f} GB of {card} x {self.share:g} = {self.usable_gb:.2f} GB"
+
+
+__all__ = ["MIN_KV_TOKENS", "NodeMemory", "min_kv_gb", "tables_gb"]
