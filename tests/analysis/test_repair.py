@@ -45,9 +45,9 @@ def test_a_machine_taken_out_stays_out(overlapping_plan):
 
 
 def test_impossible_rests_are_refused():
-    cluster = Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "A100-80G"}]})
+    cluster = Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "L40S"}]})
     problem = Problem.of(cluster, Model.preset("llama-30b"))
-    stuck = Plan.from_placement(problem, {"H100-80G-0": (20, 40), "A100-80G-0": (30, 60)}, method="hand")
+    stuck = Plan.from_placement(problem, {"H100-80G-0": (20, 40), "L40S-0": (30, 60)}, method="hand")
     with pytest.raises(InfeasibleError, match="cannot cover"):
         fix_the_rest(stuck, ["H100-80G-0"])
 

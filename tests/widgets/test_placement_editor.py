@@ -113,10 +113,10 @@ def test_fix_the_rest_keeps_the_edits_and_finds_more_flow(editor, plan):
 
 def test_fix_the_rest_says_when_there_is_no_way():
     problem = Problem.of(
-        Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "A100-80G"}]}),
+        Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "L40S"}]}),
         Model.preset("llama-30b"),
     )
-    plan = Plan.from_placement(problem, {"H100-80G-0": (0, 30), "A100-80G-0": (30, 60)}, method="hand")
+    plan = Plan.from_placement(problem, {"H100-80G-0": (0, 30), "L40S-0": (30, 60)}, method="hand")
     editor = PlacementEditor(plan, simulate=False)
     editor.set_range("H100-80G-0", 20, 40)
     editor.fix_rest()
