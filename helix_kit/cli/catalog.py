@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import typer
 from rich.console import Console
@@ -15,7 +16,7 @@ from helix_kit.cli.shared import JsonFlag, app
 def catalog_command(as_json: JsonFlag = False) -> None:
     """List the clusters, models and GPUs that ship with the package."""
     from helix_kit import cluster, model
-    from helix_kit.profiles import gpus
+    from helix_kit.profiles import gpu_links, gpus
 
     clusters = {name: cluster.Cluster.preset(name).kind_counts for name in cluster.preset_names()}
     models = {name: model.Model.preset(name) for name in model.preset_names()}
@@ -24,6 +25,7 @@ def catalog_command(as_json: JsonFlag = False) -> None:
             "clusters": clusters,
             "models": {name: m.model_dump() for name, m in models.items()},
             "gpus": {name: {"memory_gb": g.memory_gb, "fp16_tflops": g.fp16_tflops} for name, g in gpus().items()},
+            "gpu_links": {gpu: {name: asdict(link) for name, link in gpu_links(gpu).items()} for gpu in gpus()},
         }
         typer.echo(json.dumps(content))
         return
@@ -41,4 +43,9 @@ def catalog_command(as_json: JsonFlag = False) -> None:
         price = "" if g.price_usd_per_hour is None else f"{g.price_usd_per_hour:.2f}"
         figures = (f"{g.memory_gb:g}", f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", price)
         table.add_row(name, *figures, g.source.split(";")[0])
+    console.print(table)
+    table = Table("Several GPUs in a node", "gpu_link", "Gbit/s", "ms a step", "Source")
+    for name in gpus():
+        for link in gpu_links(name).values():
+            table.add_row(name, link.name, f"{link.bandwidth_gbps:g}", f"{link.latency_ms:g}", link.source)
     console.print(table)

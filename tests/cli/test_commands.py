@@ -116,7 +116,10 @@ def test_wrong_arguments(helix_kit, monkeypatch, root, args, expected):
 
 
 def test_catalog_and_help(helix_kit):
+    code, out, _ = helix_kit("catalog")
+    assert code == 0 and "gpu_link" in out
     code, out, _ = helix_kit("catalog", "--json")
+    assert json.loads(out)["gpu_links"]["H100-80G"]["nvlink"]["bandwidth_gbps"] == 2966
     assert code == 0 and {"single24", "geo24", "hetero42", "laptop"} <= set(json.loads(out)["clusters"])
     code, out, _ = helix_kit("--help")
     assert code == 0 and all(word in out for word in ("plan", "simulate", "serve", "catalog"))

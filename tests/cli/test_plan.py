@@ -44,6 +44,47 @@ def test_write_lp_gives_the_program_that_was_solved(plan_command, tmp_path):
     assert highs.getInfo().objective_function_value == pytest.approx(plan.flow_tokens_per_s, rel=1e-3)
 
 
+PODS = """
+name: pods
+nodes: [{gpu: H100-80G, gpus_per_node: 2, gpu_link: LINK}]
+"""
+
+
+def test_the_link_between_gpus_and_the_share_of_memory_reach_the_plan(plan_command, tmp_path):
+    """Two H100 hold Llama-3.1-70B in 0.9 of their memory; the plan's T is that of the link, and reads back."""
+    plans = {}
+    for link in ("nvlink", "pcie", "{bandwidth_gbps: 10, latency_ms: 0.1}"):
+        path = tmp_path / "pods.yaml"
+        path.write_text(PODS.replace("LINK", link))
+        out = tmp_path / "plan.json"
+        code, _, err = plan_command(path, "--model", "llama3.1-70b", "--objective", "flow", "-o", out)
+        assert code == 0, err
+        plans[link] = hk.Plan.load(out)
+        assert plans[link].cluster == hk.Cluster.load(path)
+    flows = [p.flow_tokens_per_s for p in plans.values()]
+    assert flows == sorted(flows, reverse=True) and len(set(flows)) == 3
+
+    code, _, err = plan_command(path, "--model", "llama3.1-70b", "--memory-share", 0.8)
+    assert code == 3 and "2 x 80 GB x 0.8 = 128.00 GB" in err and "Smallest fix" in err
+    code, out, err = plan_command(
+        path, "--model", "llama3.1-70b", "--memory-share", 0.95, "--objective", "flow", "--json"
+    )
+    wider = hk.Plan.model_validate_json(out)
+    assert wider.cluster.memory_share == 0.95 and wider.flow_tokens_per_s > flows[-1]
+    for share in (0, 1.5, "nan"):
+        code, _, err = plan_command(path, "--model", "llama3.1-70b", "--memory-share", share)
+        assert code == 2 and "--memory-share" in err and "at most 1" in err
+
+
+def test_the_share_of_memory_is_a_keyword_of_plan():
+    cluster = hk.Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G"}]})
+    with pytest.raises(hk.InfeasibleError, match=r"80 GB x 0.8 = 64.00 GB"):
+        hk.plan(cluster, "qwen3-32b", memory_share=0.8)
+    with pytest.raises(hk.InputError, match=r"memory_share = 80: expected a number above 0, at most 1"):
+        hk.plan(cluster, "qwen3-32b", memory_share=80)
+    assert hk.plan(cluster, "qwen3-32b", memory_share=0.95).cluster.memory_share == 0.95
+
+
 def test_least_change_from_a_plan_in_use(plan_command, tmp_path):
     old = tmp_path / "old.json"
     assert plan_command(*CASE, "--method", "petals", "-o", old, "--json")[0] == 0

@@ -26,6 +26,7 @@ NEEDED = (
     "py.typed",
     "data/README.md",
     "data/gpus.csv",
+    "data/gpu_links.csv",
     "widgets/flow_graph.js",
     "widgets/flow_graph.css",
     "widgets/share/voila/templates/helix/index.html.j2",
