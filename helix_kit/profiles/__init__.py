@@ -44,10 +44,10 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     # Whoever gives a profile says that it holds for this model, such as one with other weights of the same sizes. A
     # shipped table holds for every model with its layer.
     known, shipped = dict(measured or {}), measured_for(model)
-    return {
-        kind: (known.get(kind) or _profile(cluster, node, model, shipped)).model_copy(update={"model": model.name})
-        for kind, node in _by_kind(cluster).items()
+    found = {
+        kind: known.get(kind) or _profile(cluster, node, model, shipped) for kind, node in _by_kind(cluster).items()
     }
+    return {kind: p.model_copy(update={"model": model.name, "kind": kind}) for kind, p in found.items()}
 
 
 def _by_kind(cluster: Cluster) -> dict[str, Node]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from helix_kit import Plan, plan
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
 from helix_kit.profiles import load_profiles, measured_for, profiles_for, shipped_profiles
@@ -63,6 +64,16 @@ def test_a_gpu_of_the_clusters_own_is_not_the_one_of_the_table():
     assert profiles_for(cluster, model, {"L4": found["T4"]})["L4"] == found["T4"]
 
 
+def test_a_plan_with_a_table_under_other_names_reads_back(tmp_path):
+    """Neither the model nor the kind of machine has the names of the table."""
+    node = {"gpu": "L4", "gpus_per_node": 2, "gpu_link": "pcie", "count": 7}
+    cluster = Cluster.model_validate({"name": "pcie", "nodes": [node]})
+    made = plan(cluster, in_folder(tmp_path, "mine"), time_limit_s=10)
+    assert {p.source for p in made.profiles.values()} == {"measured table llama2-70b"}
+    made.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == made
+
+
 def test_measured_tables_of_a_user_get_no_published_starting_points(tmp_path):
     from helix_kit._files import data_dir
 
@@ -78,5 +89,6 @@ def test_another_link_between_gpus_is_another_machine():
     cluster = Cluster.model_validate({"name": "links", "nodes": nodes})
     found = profiles_for(cluster, Model.preset("llama2-70b"))
     table = shipped_profiles("llama2-70b")["L4x2"]
-    assert found["L4x2"] == table == found["L4x2-pcie"], "PCIe is the usual link of an L4"
+    assert found["L4x2"] == table
+    assert found["L4x2-pcie"] == table.model_copy(update={"kind": "L4x2-pcie"}), "PCIe is the usual link of an L4"
     assert is_estimate(found["L4x2-400gbps-0.002ms"])
