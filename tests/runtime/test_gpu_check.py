@@ -112,6 +112,24 @@ def test_a_section_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypat
     assert check.found["b"].data == {"x": 1}
 
 
+def test_results_of_another_model_are_called_wrong(tmp_path: Path, tiny_llama: Path) -> None:
+    from gpu_sections.equality import Comparison, make, run_scenario, worst
+
+    from helix_kit.runtime.weights.tiny import tiny_checkpoint
+
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
+    compared = Comparison(check_of(tmp_path))
+    compared._references[tiny_llama] = {3: run_scenario(*make(other, "float32", "cpu", "sdpa"), 3, seed=3)}
+    assert compared.compare("float32", tiny_llama, "float32", "sdpa", (3,)) > 1
+    assert compared.compare("bfloat16", tiny_llama, "bfloat16", "sdpa", (3,)) > 0.5
+    assert len(compared.found.wrong) == 2 and "wrong at 3" in compared.found.wrong[0]
+    assert (
+        compared.compare("refused", tiny_llama, "float32", "flashinfer", (3,)) != 0 and len(compared.found.wrong) == 2
+    )
+    broken = [torch.ones(2, 3), torch.tensor([[1.0, float("nan")]])]
+    assert worst(broken, [torch.eye(2, 3), torch.eye(1, 2)], mean=True) == float("inf")
+
+
 def test_after_the_deadline_no_section_is_begun(tmp_path: Path) -> None:
     import gpu_check
     from gpu_sections.report import Outcome
