@@ -12,7 +12,18 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, Mode, SeedOption, Status, app, check_writable, help_of, print_plan, write
+from helix_kit.cli.shared import (
+    JsonFlag,
+    Mode,
+    SeedOption,
+    Status,
+    app,
+    check_writable,
+    help_of,
+    print_diff,
+    print_plan,
+    write,
+)
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.methods import method_names
@@ -204,6 +215,8 @@ def plan_command(
         typer.echo(result.to_json(), nl=False)
     else:
         print_plan(result, output)
+        if base is not None:
+            print_diff(base.diff(result), f"From {from_plan} to this plan")
 
 
 def parse_pin(text: str) -> tuple[str, tuple[int, int]]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from helix_kit.errors import InputError
 from helix_kit.scheduling import POLICY_NAMES
 
 if TYPE_CHECKING:
+    from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
 
 app = typer.Typer(
@@ -152,6 +153,22 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         lines["Written to"] = str(output)
     for name, text in lines.items():
         typer.echo(f"{name + ':':<14} {text}")
+
+
+def print_diff(change: PlanDiff, title: str) -> None:
+    """Print what changes from one plan to another: a table of the nodes, then the figures and the weights to load."""
+    console = Console()
+    typer.echo(f"{title}:")
+    table = Table("Node", "Before", "After", Column("GB to load", justify="right"), "")
+    for *cells, kind in change.rows():
+        table.add_row(*cells, "" if kind == "same" else kind)
+    console.print(table, markup=False)
+    for name, (old, new, relative) in change.figures().items():
+        same = old == new
+        typer.echo(f"{name + ':':<24} {old}" if same else f"{name + ':':<24} {old} -> {new}  {relative}".rstrip())
+    typer.echo(f"{'To load:':<24} {change.load_text()}")
+    for note in change.notes:
+        typer.echo(f"{'Note:':<24} {note}")
 
 
 def print_run(summary: dict[str, Any], title: str) -> None:

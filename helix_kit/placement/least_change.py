@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helix_kit.flow import Placement
+from helix_kit.placement.diff import layers_to_load
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
@@ -19,7 +20,7 @@ MAX_SWEEPS = 4
 
 
 def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
-    """GB of weights that nodes hold in one placement and not in another.
+    """GB of layers that nodes hold in one placement and not in another; embeddings are not counted.
 
     Parameters
     ----------
@@ -41,10 +42,7 @@ def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
     >>> moved_gb(problem, {"T4-0": (0, 6)}, {"T4-0": (2, 7)}) == problem.model.layer_gb
     True
     """
-    num_layers = sum(
-        len(set(range(*span)) - set(range(*old[name])) if name in old else range(*span)) for name, span in new.items()
-    )
-    return num_layers * problem.model.layer_gb
+    return sum(layers_to_load(old.get(name), span) for name, span in new.items()) * problem.model.layer_gb
 
 
 def least_change(task: Task, old: Placement, optimum: Placement) -> Placement:

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from helix_kit import _files
 from helix_kit._summary import Summarised, number, percent
 from helix_kit.cluster import COORDINATOR, Cluster
+from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
+from helix_kit.placement.diff import PlanDiff, PlanFigures, change_notes, node_changes
 from helix_kit.placement.plan_check import DERIVED, check_plan, check_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
@@ -267,6 +269,29 @@ class Plan(Summarised, BaseModel):
     def pipelines(self) -> list[tuple[Pipeline, float]]:
         """The flow as pipelines with tokens/s, largest first."""
         return decompose(self.max_flow, self.placement)
+
+    def diff(self, other: Plan) -> PlanDiff:
+        """What changes from this plan to another one: who holds what, the flow, and the GB that nodes have to load.
+
+        Raises InputError for anything but a plan. Both may have clusters of their own; a node is the same machine in
+        both if name, GPU and region agree.
+        """
+        if not isinstance(other, Plan):
+            kind = type(other).__name__
+            raise InputError("expected a plan, such as Plan.load(file)", where="diff", field="other", value=kind)
+        nodes = node_changes(self.problem, self.placement, other.problem, other.placement)
+        notes = change_notes(self.problem, other.problem, nodes)
+        return PlanDiff(self._figures(), other._figures(), nodes, notes)
+
+    def _figures(self) -> PlanFigures:
+        return PlanFigures(
+            self._title(),
+            self.method,
+            self.flow_tokens_per_s,
+            self.bound_tokens_per_s,
+            stages=max((len(stages) for stages, _ in self.pipelines), default=0),
+            served_tokens_per_s=self.served.decode_tokens_per_s if self.served is not None else None,
+        )
 
     def show(self, **options: Any) -> Any:
         """The flow graph for a notebook: interactive where anywidget is installed, else a still picture.

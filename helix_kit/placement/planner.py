@@ -13,6 +13,7 @@ from typing import Any
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
+from helix_kit.placement.diff import layers_to_load
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.least_change import least_change, moved_gb
 from helix_kit.placement.method import Placed, PlanOptions, Task
@@ -180,7 +181,11 @@ def plan_problem(
         old = {n: span for n, span in options.base.placement.items() if n in problem.kind_of}
         placed.placement = least_change(task, old, placed.placement)
         placed.links = None
-        placed.notes.append(f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew")
+        loading = sum(layers_to_load(old.get(n), span) > 0 for n, span in placed.placement.items())
+        placed.notes.append(
+            f"{moved_gb(problem, old, placed.placement):.1f} GB of layers to load anew, on {loading} nodes; "
+            "`helix-kit diff` lists them"
+        )
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)
     watch.report(value=flow.tokens_per_s, placement=placed.placement)
     if not trusted:
