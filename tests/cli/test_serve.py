@@ -1,4 +1,4 @@
-"""`helix-kit serve --prompt`: the rates that it prints are those of the tokens that it shows."""
+"""`helix-kit serve`: with `--prompt` it prints the rates of the tokens that it shows; unknown options are refused."""
 
 from __future__ import annotations
 
@@ -82,3 +82,15 @@ def test_a_policy_of_ones_own_serves(helix_kit, files):
     policy = f"{files[2]}:First"
     out, _ = serve(helix_kit, files, "--prompt", "w5", "--max-new-tokens", 2, "--policy", policy, "--json")
     assert json.loads(out)["completions"][0]["pipeline"] == [["a", 0, 3], ["b", 3, 6]]
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (("--attention", "flash"), "attention = 'flash': expected one of sdpa, flashinfer, auto"),
+        (("--devices", "gpu"), "devices = 'gpu': expected plan, any, cpu"),
+    ],
+)
+def test_unknown_words_of_serve_are_wrong_input(helix_kit, plan_file, option, words):
+    code, _, err = helix_kit("serve", plan_file, "--weights", "nowhere", "--prompt", "x", *option)
+    assert code == 2 and words in " ".join(err.split())
