@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from helix_kit.cli.shared import JsonFlag, app
@@ -24,7 +25,7 @@ def catalog_command(as_json: JsonFlag = False) -> None:
         content = {
             "clusters": clusters,
             "models": {name: m.model_dump() for name, m in models.items()},
-            "gpus": {name: {"memory_gb": g.memory_gb, "fp16_tflops": g.fp16_tflops} for name, g in gpus().items()},
+            "gpus": {name: {k: v for k, v in asdict(g).items() if k != "name"} for name, g in gpus().items()},
             "gpu_links": {gpu: {name: asdict(link) for name, link in gpu_links(gpu).items()} for gpu in gpus()},
         }
         typer.echo(json.dumps(content))
@@ -42,7 +43,7 @@ def catalog_command(as_json: JsonFlag = False) -> None:
     for name, g in gpus().items():
         price = "" if g.price_usd_per_hour is None else f"{g.price_usd_per_hour:.2f}"
         figures = (f"{g.memory_gb:g}", f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", price)
-        table.add_row(name, *figures, g.source.split(";")[0])
+        table.add_row(name, *figures, escape(g.source))
     console.print(table)
     table = Table("Several GPUs in a node", "gpu_link", "Gbit/s", "ms a step", "Source")
     for name in gpus():

@@ -55,7 +55,9 @@ def metrics_to_the_end(run: Run) -> dict[str, float]:
     measures=("mode", "metric", "value"),
     text="SmolLM2-135M on four worker processes, slowed down to three speeds: the same requests at the same times, "
     "simulated and served for real. Output tokens/s, prompt and decode latency (boxes: 5, 25, 50, 75 and 95 %) by "
-    "requests/s. The machine that drew the picture measured the real values; they have a table of their own.",
+    "requests/s. Each worker's steps are padded to its profile, and the simulation reads the same table of step times: "
+    "the comparison tests queues, batches, messages and code, not the speeds in the table. The machine that drew the "
+    "picture measured the real values; they have a table of their own.",
 )
 def closed_loop(context: Context) -> pd.DataFrame:
     """Simulated metrics by rate. The real ones are measured, together with the share of steps that ended late."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from helix_kit.experiments.figures.pictures.solvers import draw_ablations, draw_
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.model import Model
 from helix_kit.placement.paper import program as paper_milp
+from helix_kit.placement.paper.alone import NO_FLOW, solve_alone
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SolverSettings, solve_model
@@ -34,6 +36,8 @@ CASES = (
     ("hetero42", "llama2-70b", None, "not pruned"),
     ("cluster10", "llama-30b", None, "solved to optimality"),
 )
+QUALITY_S, FAST_QUALITY_S = 60.0, 5.0
+"""Seconds for each method on the cluster of ten nodes."""
 PAPER_S, FAST_PAPER_S = 30.0, 2.0
 """Seconds for each open solver on the paper's program, on each cluster."""
 DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
@@ -85,9 +89,10 @@ def problem_sizes(context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+GUROBI = "paper's program, Gurobi (published)"
+OPEN_SOLVERS = (("paper's program, GLPK alone", "glpk"), ("paper's program, HiGHS alone", "highs"))
+"""Solvers of the paper's program without a heuristic's start and without a fallback."""
 QUALITY_METHODS: tuple[tuple[str, str, str], ...] = (
-    ("paper's program, GLPK", "paper-milp", "glpk"),
-    ("paper's program, HiGHS", "paper-milp", "highs"),
     ("pattern program, GLPK", "pattern", "glpk"),
     ("pattern program, HiGHS", "pattern", "highs"),
     ("Swarm", "swarm", "highs"),
@@ -103,33 +108,39 @@ QUALITY_METHODS: tuple[tuple[str, str, str], ...] = (
     draw=draw_quality,
     data=DATA,
     minutes=2.5,
-    text="Flow of the best plan of each solver after a minute. Gurobi, as published, proved its plan optimal after "
-    "3,803 s. The paper's program starts from the better heuristic, as in the paper; an open solver that finds "
-    "nothing better ends with the heuristic's plan.",
+    measures=("method", "seconds", "flow_tokens_per_s", "bound_tokens_per_s"),
+    text="Flow of the best plan of each method. Gurobi, as published, proved its plan optimal after 3,803 s. GLPK and "
+    "HiGHS have a minute for the paper's program, without a heuristic's start and without a fallback: their bars are "
+    "what they find themselves on this machine. Separate pipelines pass the optimum because they put more layers on "
+    "machines than fit into their memory beside a useful KV cache.",
 )
 def solver_quality(context: Context) -> pd.DataFrame:
-    """One row for each method: flow, share of the published optimum. Seconds and proven gap are in the provenance."""
+    """One row for each method: flow, share of the published optimum.
+
+    Seconds and bounds are measured. So is what the open solvers find on the paper's program, which depends on the
+    machine.
+    """
     log = next(r for r in published_solver().to_dict("records") if r["cluster"] == "cluster10")
-    gurobi = "paper's program, Gurobi (published)"
-    rows = [{"method": gurobi, "flow_tokens_per_s": float(log["flow_tokens_per_s"])}]
-    context.measured[gurobi] = [float(log["seconds"]), 0.0]
+    optimum = float(log["flow_tokens_per_s"])
+    rows = [{"method": GUROBI, "flow_tokens_per_s": optimum}]
+    context.measured[GUROBI] = [[float(log["seconds"]), optimum, optimum]]
     problem = Problem.of(Cluster.preset("cluster10"), Model.preset("llama-30b"))
+    time_limit_s = FAST_QUALITY_S if context.fast else QUALITY_S
+    for label, solver in OPEN_SOLVERS:
+        context.say(label)
+        run = solve_alone(problem, solver=solver, time_limit_s=time_limit_s, seed=context.seed)
+        bound = run.bound_tokens_per_s if math.isfinite(run.bound_tokens_per_s) else None
+        context.measured[label] = [[round(run.seconds, 2), round(run.flow_tokens_per_s, 3), bound]]
     for label, method, solver in QUALITY_METHODS:
         context.say(label)
         try:
-            plan = plan_problem(
-                problem,
-                method=method,
-                solver=solver,
-                time_limit_s=5.0 if context.fast else 60.0,
-                seed=context.seed,
-            )
+            plan = plan_problem(problem, method=method, solver=solver, time_limit_s=time_limit_s, seed=context.seed)
         except InfeasibleError:
             continue
         rows.append({"method": label, "flow_tokens_per_s": plan.flow_tokens_per_s})
-        context.measured[label] = [round(plan.seconds, 2), round(plan.gap, 5)]
+        context.measured[label] = [[round(plan.seconds, 2), plan.flow_tokens_per_s, plan.bound_tokens_per_s]]
     table = pd.DataFrame(rows)
-    table["share_of_optimum"] = table["flow_tokens_per_s"] / table["flow_tokens_per_s"].iloc[0]
+    table["share_of_optimum"] = table["flow_tokens_per_s"] / optimum
     return table
 
 
@@ -198,10 +209,10 @@ def _ablation_run(cluster: str, variant: str) -> PublishedRun | None:
     minutes=5.0,
     measures=("cluster", "solver", "seconds", "flow_tokens_per_s", "bound_tokens_per_s"),
     text="Solid: best flow so far. Dashed: proven bound. The paper's program is solved by Gurobi as published, and by "
-    "GLPK and HiGHS for half a minute each on this machine, with all links. Both start from the better heuristic; "
-    "GLPK takes no start, so its curve stays at the heuristic's plan until it finds a better one. The bound of our "
-    "program falls until a plan meets it. The published runs on 24 and 42 machines stop with bounds of 20 to 60 times "
-    "the value.",
+    "GLPK and HiGHS for half a minute each on this machine, with all links. HiGHS starts from the better heuristic, as "
+    "Gurobi does. GLPK takes no start: its curve begins with the first plan that it finds itself, if any. The bound of "
+    "our program falls until a plan meets it; the plan is found at the end. The published runs on 24 and 42 machines "
+    "stop with bounds of 20 to 60 times the value.",
 )
 def convergence(context: Context) -> pd.DataFrame:
     """One row for each incumbent of Gurobi, as published, and one with the last value and bound of our program.
@@ -244,24 +255,30 @@ def convergence(context: Context) -> pd.DataFrame:
 def _paper_progress(problem: Problem, solver: str, time_limit_s: float) -> list[Point]:
     """Value and bound in tokens/s over a solve of the paper's program with all links, bounds as the solver finds them.
 
-    The start is the plan of the better heuristic, as in the paper. GLPK takes no start, so the heuristic's plan stays
-    its value until it finds a better one.
+    The start is the plan of the better heuristic, as in the paper. GLPK takes no start, so it has no value until it
+    finds a plan itself.
     """
     program = paper_milp.build(problem)
-    starts = [plan_problem(problem, method=name) for name in ("petals", "swarm")]
-    best = max(starts, key=lambda plan: plan.flow_tokens_per_s)
-    paper_milp.set_initial_values(program, best.placement, problem.max_flow(best.placement))
+    takes_start = solver != "glpk"
+    value_at_start: float | None = None
+    if takes_start:
+        starts = [plan_problem(problem, method=name) for name in ("petals", "swarm")]
+        best = max(starts, key=lambda plan: plan.flow_tokens_per_s)
+        paper_milp.set_initial_values(program, best.placement, problem.max_flow(best.placement))
+        value_at_start = best.flow_tokens_per_s
     started = time.perf_counter()
-    points: list[Point] = [(0.0, best.flow_tokens_per_s, None)]
+    points: list[Point] = [(0.0, value_at_start, None)]
 
     def report(value: float | None, bound: float | None) -> None:
         _, last_value, last_bound = points[-1]
         best_bound = bound if last_bound is None else min(last_bound, bound or last_bound)
-        point = (max(last_value or 0.0, value or 0.0), best_bound)
+        # Solvers report a first solution without any flow, which is no plan.
+        found = [v for v in (last_value, value) if v is not None and v > NO_FLOW]
+        point = (max(found, default=None), best_bound)
         if point != (last_value, last_bound):
             points.append((time.perf_counter() - started, *point))
 
     settings = SolverSettings(solver, time_limit_s=time_limit_s, mip_gap=1e-4)
-    solution = solve_model(program, settings, warm_start=solver == "highs", progress=report)
+    solution = solve_model(program, settings, warm_start=takes_start, progress=report)
     report(solution.value, solution.bound)
     return [*points, (time.perf_counter() - started, *points[-1][1:])]

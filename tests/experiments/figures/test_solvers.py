@@ -18,6 +18,7 @@ def test_published_convergence_ends_at_the_published_value_and_ours_above_it():
         optimum = curves["pattern program (ours)"][-1]
         for solver, rows in curves.items():
             seconds, values, bounds = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+            values = np.nan_to_num(values)  # no plan yet
             assert (np.diff(seconds) >= 0).all() and (np.diff(values) >= 0).all(), (cluster, solver)
             known = bounds[~np.isnan(bounds)]
             assert (np.diff(known) <= 0).all() and (known >= values.max() * (1 - 1e-4)).all(), (cluster, solver)

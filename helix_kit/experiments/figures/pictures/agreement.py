@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from helix_kit.experiments.figures.pictures.looks import (
+    at_least_text,
     finish_axes,
     grid_both_ways,
     headline,
@@ -73,8 +74,8 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
     shares = [100 * _share(table[table["source"] == source]) for source in MARKS]
     headline(
         figure,
-        f"Our simulator is within 5 % of {shares[0]:.0f} % of the published simulation's numbers, and of "
-        f"{shares[1]:.0f} % of the prototype's",
+        f"Our simulator is within 5 % of {at_least_text(shares[0], 2)} % of the published simulation's numbers, and of "
+        f"{at_least_text(shares[1], 2)} % of the prototype's",
     )
     return figure
 

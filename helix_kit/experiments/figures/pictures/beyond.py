@@ -12,6 +12,7 @@ from helix_kit.experiments.figures.pictures.looks import (
     MODELS,
     PLACES,
     SMALLEST_PT,
+    at_most_text,
     finish_axes,
     headline,
     legend_below,
@@ -52,8 +53,8 @@ def draw_scaling(table: pd.DataFrame) -> Figure:
     known = "" if np.isnan(seconds[-1]) else f" takes {seconds[-1]:.0f} s and"
     headline(
         figure,
-        f"A plan for {nodes.iloc[-1]:,} machines{known} is within {gaps.iloc[-1]:.2g} % of its proven bound; no plan "
-        f"is more than {gaps.max():.1f} % from its bound",
+        f"A plan for {nodes.iloc[-1]:,} machines{known} is within {at_most_text(gaps.iloc[-1])} % of its proven bound; "
+        f"no plan is more than {at_most_text(gaps.max())} % from its bound",
     )
     return figure
 

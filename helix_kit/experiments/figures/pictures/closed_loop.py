@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, QUANTILES, box, places
 from helix_kit.experiments.figures.pictures.looks import (
     EDGE,
+    at_most_text,
     finish_axes,
     hatched_patch,
     headline,
@@ -65,8 +66,11 @@ def _headline(table: pd.DataFrame, loads: list[str]) -> str:
         differences += [abs(real[m] / simulated[m] - 1) for m in MEDIANS if m in real]
     if not differences:
         return "SmolLM2-135M on four workers, simulated (nothing was measured here)"
-    share = f"{100 * max(differences):.0f} %"
-    return f"Four real workers serve SmolLM2-135M within {share} of the simulation (throughput and median latencies)"
+    share = f"{at_most_text(100 * max(differences))} %"
+    return (
+        f"Four workers, paced to the step times that the simulation reads too, stay within {share} of it "
+        "(throughput and median latencies)"
+    )
 
 
 def _name(load: str, table: pd.DataFrame) -> str:

@@ -31,7 +31,10 @@ def draw_equal_load(table: pd.DataFrame) -> Figure:
             axes.set(ylabel=PHASES[phase])
     line = Line2D([], [], color="black", lw=1.4, label="offered")
     methods = _methods_that_keep_up(table)
-    headline(figure, f"At the same rate for all, {methods} with the offered load on all {len(setups)} clusters")
+    headline(
+        figure,
+        f"At the same rate for all, {methods} with the offered load, to within 2 %, on all {len(setups)} clusters",
+    )
     finish(figure, grid.flat, table, more=[line])
     for axes in grid.flat:
         axes.tick_params(axis="x", labelsize=SMALLEST_PT, rotation=0)

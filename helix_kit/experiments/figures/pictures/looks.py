@@ -7,8 +7,9 @@ text is smaller than 6 points.
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +185,33 @@ def range_text(values: Iterable[float], form: str = "{:.2f}") -> str:
     known = list(values)
     low, high = form.format(min(known)), form.format(max(known))
     return low if low == high else f"{low} to {high}"
+
+
+def at_most_text(value: float, digits: int = 2) -> str:
+    """A number for "at most" and "within": rounded up to that many digits, so that the statement is never false.
+
+    >>> at_most_text(0.6393), at_most_text(3.204), at_most_text(15.01), at_most_text(0.02), at_most_text(0)
+    ('0.64', '3.3', '16', '0.02', '0')
+    """
+    return _rounded(value, digits, math.ceil)
+
+
+def at_least_text(value: float, digits: int = 3) -> str:
+    """A number for "at least": rounded down to that many digits.
+
+    >>> at_least_text(99.033), at_least_text(99.9999), at_least_text(100)
+    ('99', '99.9', '100')
+    """
+    return _rounded(value, digits, math.floor)
+
+
+def _rounded(value: float, digits: int, to_whole: Callable[[float], int]) -> str:
+    if value <= 0:
+        return f"{value:g}"
+    step = 10.0 ** (math.floor(math.log10(value)) + 1 - digits)
+    # A value that is a multiple of the step may come out of the division a little off it.
+    whole = round(value / step) if abs(value / step - round(value / step)) < 1e-9 else to_whole(value / step)
+    return f"{whole * step:.12g}"
 
 
 def ratios(speeds: Mapping[str, float], method: str, others: Iterable[str]) -> list[float]:
