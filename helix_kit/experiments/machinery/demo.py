@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from helix_kit.report import Run
 
 NOTEBOOK = "notebooks/00_quickstart.ipynb"
+EXECUTED = "out/00_quickstart.ipynb"
+"""The executed notebook of a checkout, which git ignores."""
 SUMMARY_MIME = "application/vnd.helix-kit.summary+json"
 """The MIME type under which the notebook's last table also carries its numbers as data."""
 
@@ -118,6 +120,11 @@ def runnable_notebook() -> Path:
     return copy
 
 
+def executed_notebook(path: Path) -> Path:
+    """Where the executed notebook goes: the demo leaves a checkout's own files as they are."""
+    return CHECKOUT / EXECUTED if path.is_relative_to(CHECKOUT) else path
+
+
 def main() -> int:
     """Execute the quickstart with progress on standard error; the exit status is 1 when a cell failed."""
     from nbclient.exceptions import CellExecutionError
@@ -125,6 +132,7 @@ def main() -> int:
     from helix_kit.experiments.machinery.notebooks import execute
 
     path = runnable_notebook()
+    executed = executed_notebook(path)
     print(f"Executing {path} ...", flush=True)
     started = time.perf_counter()
 
@@ -134,14 +142,12 @@ def main() -> int:
         )
 
     try:
-        notebook = execute(path, progress=progress)
+        notebook = execute(path, progress=progress, output=executed)
     except CellExecutionError as error:
         print(f"\nA cell of {path} failed; the file is unchanged.\n\n{error}", file=sys.stderr)
         return 1
     print(summary_text(facts_of(notebook)))
-    print(
-        f"\n{time.perf_counter() - started:.0f} s in total. `make lab` opens the executed notebook with its pictures."
-    )
+    print(f"\n{time.perf_counter() - started:.0f} s in total. The executed notebook with its pictures: {executed}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Execute the notebooks in place, outputs kept: ``python -m helix_kit.experiments.machinery.notebooks [NAME...]``."""
+"""Execute the notebooks in place, outputs kept: ``python -m helix_kit.experiments.machinery.notebooks [NAME...]``.
+
+`execute` can also save the executed notebook elsewhere and leave the file as it is, as the demo does.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ Progress = Callable[[int, int, str], None]
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
 
-def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None) -> Any:
-    """Run a notebook from top to bottom, save it with its outputs, and return it.
+def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None, *, output: Path | None = None) -> Any:
+    """Run a notebook from top to bottom, save it with its outputs to `output` (None: in place), and return it.
 
     Widget state is not saved, and of a widget with a picture only the picture is. So the notebook shows its pictures
     everywhere, and the widget appears again when its cell runs. If a cell fails, this raises nbclient's
@@ -46,11 +49,13 @@ def execute(path: Path, timeout_s: int = 1800, progress: Progress | None = None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                output["data"].pop(WIDGET_MIME, None)
+        for shown in cell.get("outputs", ()):
+            if "image/png" in shown.get("data", {}):
+                shown["data"].pop(WIDGET_MIME, None)
     notebook.metadata["language_info"] = {"name": "python"}
-    nbformat.write(notebook, path)
+    output = output or path
+    output.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, output)
     return notebook
 
 

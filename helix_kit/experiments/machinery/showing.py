@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 from helix_kit.experiments.figures.common.rows import OURS, OWN_PLAN, PROTOTYPE, SIMULATION
 from helix_kit.experiments.machinery.catalogue import experiment_named
 from helix_kit.experiments.machinery.files import CHECKOUT, is_complete, load
-from helix_kit.experiments.machinery.running import run_all
+from helix_kit.experiments.machinery.recording import is_current
+from helix_kit.experiments.machinery.registry import Context
+from helix_kit.experiments.machinery.running import in_order, run_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +66,8 @@ def show(name: str, *, run: bool = False, fast: bool = False, folder: Path | Non
     fast
         Shorten the runs.
     folder
-        The folder with the results; by default ``figures/`` of this checkout.
+        The folder with the results. By default that is ``figures/`` of this checkout, whose files stay as they are:
+        what has to be run goes to ``out/figures/`` beside it.
 
     Returns
     -------
@@ -80,12 +84,28 @@ def show(name: str, *, run: bool = False, fast: bool = False, folder: Path | Non
     >>> show("gpu-catalogue").title
     'The catalogue of GPUs'
     """
-    folder = folder or CHECKOUT / "figures"
     entry = experiment_named(name)
+    if folder is None:
+        folder = CHECKOUT / "figures"
+        context = Context(fast=fast, folder=folder)
+        if not is_complete(name, folder) or (run and not is_current(name, folder, context)):
+            folder = _folder_for_runs(name, context)
+            run = True
     if run or not is_complete(name, folder):
         for _ in run_all([name], folder, fast=fast):
             pass
     return Result(name, entry.title, entry.text, load(name, folder), (folder / f"{name}.png").read_bytes())
+
+
+def _folder_for_runs(name: str, context: Context) -> Path:
+    """The folder for results that are not to change the committed ones, with those that need not be run again."""
+    target = CHECKOUT / ("out/figures-fast" if context.fast else "out/figures")
+    target.mkdir(parents=True, exist_ok=True)
+    for other in in_order([name], fast=context.fast):
+        if is_current(other, context.folder, context):
+            for path in (*context.folder.glob(f"{other}.*"), *context.folder.glob(f"{other}-measured.csv")):
+                shutil.copy2(path, target / path.name)
+    return target
 
 
 def compare_sources(result: Result, metric: str = "decode_tokens_per_s") -> pd.DataFrame:

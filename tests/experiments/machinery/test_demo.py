@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("nbformat", reason="needs the notebooks extra")
@@ -44,3 +46,20 @@ def test_outside_a_checkout_the_demo_runs_a_copy_in_the_current_folder(tmp_path,
     assert copy.read_bytes() == (root / demo.NOTEBOOK).read_bytes()
     copy.write_text("edited")
     assert demo.runnable_notebook().read_text() == "edited"
+
+
+def test_the_demo_leaves_the_checkouts_notebook_as_it_is(tmp_path, monkeypatch, capsys):
+    """Executing it in place would leave a change that git reports."""
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / demo.NOTEBOOK
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("40 + 2")]), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(demo, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(demo, "facts_of", lambda notebook: notebook.cells[0].outputs[0].data["text/plain"])
+    monkeypatch.setattr(demo, "summary_text", lambda facts: f"the answer is {facts}")
+    assert demo.main() == 0
+    printed = capsys.readouterr().out
+    assert path.read_bytes() == before
+    assert "the answer is 42" in printed and str(tmp_path / demo.EXECUTED) in printed
+    assert nbformat.read(tmp_path / demo.EXECUTED, as_version=4).cells[0].outputs
+    assert "/out/" in (Path(__file__).parents[3] / ".gitignore").read_text().split()
