@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 @app.command("reproduce")
 def reproduce_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Experiments to run; none: list them.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments to run, by name or by section of the paper (6.3); none: list them."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Run every experiment.")] = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="Shorter runs: the same pictures, rougher numbers, in figures/fast.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run experiments again that are up to date.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run the named experiments again, even if they are up to date.")
+    ] = False,
     redraw: Annotated[
         bool, typer.Option("--redraw", help="Draw the pictures again from the tables that are there; compute nothing.")
     ] = False,
@@ -41,13 +46,15 @@ def reproduce_command(
 ) -> None:
     """Regenerate figures and tables, but for those that are up to date. Without names: list all experiments."""
     from helix_kit.experiments import experiments, run_all
+    from helix_kit.experiments.machinery.catalogue import experiments_of
     from helix_kit.experiments.machinery.files import FAST_FIGURES, FIGURES
 
     folder = folder or (FAST_FIGURES if fast else FIGURES)
     known = experiments()
     if names and everything:
         raise InputError("expected names or --all, not both")
-    wanted = list(known) if everything else names or []
+    named = [name for word in names or [] for name in experiments_of(word)]
+    wanted = list(known) if everything else list(dict.fromkeys(named))
     if redraw:
         if not wanted:
             raise InputError("expected names or --all with --redraw")

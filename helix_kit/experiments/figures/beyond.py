@@ -64,7 +64,7 @@ def robustness(context: Context) -> pd.DataFrame:
         if model != "llama2-70b":
             continue
         context.say(setup)
-        plan = load_own_plans(setting, context.folder)["flow"]
+        plan = load_own_plans(setting, context, ("flow",))["flow"]
         table = try_worlds(plan, error=0.2, samples=10 if context.fast else 40, seed=context.seed)
         tables.append(table.drop(columns="beaten_by_plan_percent").assign(cluster=setting.cluster))
     return pd.concat(tables, ignore_index=True)

@@ -50,7 +50,7 @@ def methods(setup: str, context: Context) -> Iterator[Method]:
         run = published_run(setup, MODEL, name, "online")
         flows = tuple(plan.flow_tokens_per_s for plan in run.plans())
         yield Method(name, flows, tuple(run.simulations(seed=context.seed)))
-    for objective, plan in load_own_plans(SETTINGS[setup, MODEL], context.folder).items():
+    for objective, plan in load_own_plans(SETTINGS[setup, MODEL], context).items():
         simulation = helix_simulation(plan, "online", Workload(()), seed=context.seed)
         yield Method(f"own {objective}", (plan.flow_tokens_per_s,), (simulation,))
 

@@ -66,7 +66,7 @@ def own_rows(runs: Iterable[PublishedRun], context: Context) -> list[dict[str, A
         setting = SETTINGS.get((run.setup, run.model))
         if run.method == "helix" and setting is not None:
             requests = joined_requests(run.subclusters if run.mode == "online" else run.subclusters[:1])
-            plans = load_own_plans(setting, context.folder)
+            plans = load_own_plans(setting, context)
             rows += _own_plan_rows(run.case, run.mode, plans, requests, context)
     return rows
 
@@ -99,7 +99,7 @@ def deep_dive(section: str, context: Context) -> Iterator[tuple[PublishedRun, st
 
 def _deep_dive(section: str, context: Context) -> pd.DataFrame:
     rows = []
-    own = {p: load_own_plans(SETTINGS[setup, DEEP_DIVE_MODEL], context.folder) for p, setup in SETUPS.items()}
+    own = {p: load_own_plans(SETTINGS[setup, DEEP_DIVE_MODEL], context) for p, setup in SETUPS.items()}
     for run, place, outcome in deep_dive(section, context):
         if place == THREE_REGIONS:
             values = {SIMULATION: run.values("simulation"), OURS: outcome.metrics}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -11,14 +12,16 @@ from helix_kit.experiments.figures.common.metrics import SPEED
 from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.experiments.figures.common.rows import flow_fields
 from helix_kit.experiments.figures.common.settings import (
+    OBJECTIVES,
     SETTINGS,
     Setting,
     helix_simulation,
     joined_requests,
     own_plan,
 )
-from helix_kit.experiments.figures.common.simulated import simulated
+from helix_kit.experiments.figures.common.simulated import CACHE, locked, simulated
 from helix_kit.experiments.figures.pictures.own_plans import draw_own_plans
+from helix_kit.experiments.machinery import digests
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
@@ -26,10 +29,47 @@ from helix_kit.planning import plan as make_plan
 
 MAX_SIMULATIONS, FAST_MAX_SIMULATIONS = 48, 10
 """Plans that the search for the best served plan may simulate: a number, not a time, so that results stay the same."""
+DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 OFFLINE = "offline_decode_tokens_per_s"
 TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0
 """Of a search. The full search never comes near its limit. The fast one is ended by the clock, so its plans depend on
 the machine."""
+
+
+def own_plan_part(context: Context, setting: Setting, objective: str) -> pd.DataFrame:
+    """The rows of one plan of ours. A fast run keeps them, so that its figures search for each plan once."""
+    if not context.fast:
+        return pd.DataFrame(_searched(context, setting, objective))
+    depends = (digests.code_digest(__name__), digests.data_digest(DATA), setting, objective, context.seed)
+    digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:24]
+    path = context.folder / CACHE / f"own-plan-{digest}.csv"
+    with locked(path):
+        if not path.is_file():
+            part = path.with_suffix(".part")
+            pd.DataFrame(_searched(context, setting, objective)).to_csv(part, index=False)
+            part.replace(path)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _searched(context: Context, setting: Setting, objective: str) -> list[dict[str, Any]]:
+    context.say(f"{setting.setup} {setting.model}, {objective}")
+    problem = setting.problem()
+    plan = make_plan(
+        problem.cluster,
+        problem.model,
+        objective=objective,
+        time_limit_s=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
+        seed=context.seed,
+        **(_search_options(context) if objective == "served" else {}),
+    )
+    context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(plan.seconds, 1)
+    values: dict[str, Any] = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
+    if plan.served:
+        values["decode_tokens_per_s"] = plan.served.decode_tokens_per_s
+        values["ease"] = json.dumps(plan.served.ease)
+    as_simulated = own_plan(setting, objective, plan.placement, plan.served.ease if plan.served else {})
+    values[OFFLINE] = offline(setting, as_simulated, context)
+    return _rows(setting, objective, plan.placement, values)
 
 
 @experiment(
@@ -37,6 +77,7 @@ the machine."""
     title="Our plans for the published settings: most flow, and most served",
     paper="Beyond the paper",
     draw=draw_own_plans,
+    part=own_plan_part,
     minutes=10.0,
     text="The published Helix plan, our plan with the largest flow, and our plan that serves most. Left: max flow as "
     "a share of the proven bound. Right: offline throughput by the published rules in our simulator, over that of "
@@ -49,33 +90,15 @@ def own_plans(context: Context) -> pd.DataFrame:
     Columns: setup, model, objective, node, start and end; the plan's flow and bound, what it served in the search,
     which kinds of machine its flow spares, and what it serves offline by the published rules.
     """
-    rows = []
+    tables = []
     for setting in SETTINGS.values():
-        problem = setting.problem()
         published = published_run(setting.setup, setting.model, "helix", "offline").plans()
         placement = {node: span for plan in published for node, span in plan.placement.items()}
         values: dict[str, Any] = {"flow_tokens_per_s": sum(plan.flow_tokens_per_s for plan in published)}
         values[OFFLINE] = offline(setting, None, context)
-        rows += _rows(setting, "published", placement, values)
-        for objective in ("flow", "served"):
-            context.say(f"{setting.setup} {setting.model}, {objective}")
-            plan = make_plan(
-                problem.cluster,
-                problem.model,
-                objective=objective,
-                time_limit_s=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
-                seed=context.seed,
-                **(_search_options(context) if objective == "served" else {}),
-            )
-            context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(plan.seconds, 1)
-            values = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
-            if plan.served:
-                values["decode_tokens_per_s"] = plan.served.decode_tokens_per_s
-                values["ease"] = json.dumps(plan.served.ease)
-            as_simulated = own_plan(setting, objective, plan.placement, plan.served.ease if plan.served else {})
-            values[OFFLINE] = offline(setting, as_simulated, context)
-            rows += _rows(setting, objective, plan.placement, values)
-    return pd.DataFrame(rows)
+        tables.append(pd.DataFrame(_rows(setting, "published", placement, values)))
+        tables += [own_plan_part(context, setting, objective) for objective in OBJECTIVES]
+    return pd.concat(tables, ignore_index=True)
 
 
 def offline(setting: Setting, plan: Plan | None, context: Context) -> float:

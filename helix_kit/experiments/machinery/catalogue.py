@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.experiments.figures import (
@@ -61,3 +63,40 @@ def experiment_named(name: str) -> Experiment:
     if name not in known:
         raise InputError(_files.unknown("experiment", name, known))
     return known[name]
+
+
+def needs_of(name: str, fast: bool) -> tuple[str, ...]:
+    """The experiments that must have been run before this one."""
+    needs = experiment_named(name).needs
+    return tuple(other for other in needs if experiment_named(other).part is None) if fast else needs
+
+
+def experiments_of(word: str) -> list[str]:
+    """The experiments that a word on the command line means: one by its name, or all of a place in the paper.
+
+    >>> experiments_of("6.3"), experiments_of("figure 5")
+    (['single-cluster'], ['azure-trace'])
+    """
+    known = experiments()
+    if word in known:
+        return [word]
+    number = re.sub(r"^(sections?|sec\.?|§)\s*", "", word.strip(), flags=re.IGNORECASE)
+    if not re.fullmatch(r"\d+(\.\d+)*", number):
+        found = [name for name, entry in known.items() if entry.paper.casefold() == word.strip().casefold()]
+        return found or [experiment_named(word).name]
+    # 6 stands for all sections from 6.1 on.
+    found = [n for n, e in known.items() if any(f"{s}.".startswith(f"{number}.") for s in _sections(e.paper))]
+    if not found:
+        sections = {section for entry in known.values() for section in _sections(entry.paper)}
+        raise InputError(f"no experiment of section {number}: expected one of {', '.join(sorted(sections))}")
+    return found
+
+
+def _sections(paper: str) -> list[str]:
+    """The numbers of the sections in a text such as ``Sections 6.6 and 6.9``.
+
+    A range such as ``Sections 6.3 to 6.7`` is the place of a summary, which belongs to none of its sections alone.
+    """
+    if "section" not in paper.casefold() or " to " in paper:
+        return []
+    return re.findall(r"\d+(?:\.\d+)+", paper)

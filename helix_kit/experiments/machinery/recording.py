@@ -15,6 +15,8 @@ Fast results (shorter simulations and solves) and full results are never mixed i
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from helix_kit.experiments.machinery import digests
-from helix_kit.experiments.machinery.catalogue import experiment_named
+from helix_kit.experiments.machinery.catalogue import experiment_named, needs_of
 from helix_kit.experiments.machinery.files import check_folder, is_complete, load, measured_file, provenance
 from helix_kit.experiments.machinery.registry import Context, Experiment
 
@@ -72,8 +74,10 @@ def inputs_of(name: str, folder: Path, context: Context) -> dict[str, Any]:
         "fast": context.fast,
         "seed": context.seed,
     }
-    if entry.needs:
-        inputs["results"] = digests.files_digest(folder / f"{other}.csv" for other in entry.needs)
+    if needs := needs_of(name, context.fast):
+        inputs["results"] = digests.files_digest(folder / f"{other}.csv" for other in needs)
+    if parts := [other for other in entry.needs if other not in needs]:
+        inputs["parts"] = [digests.code_digest(experiment_named(other).compute.__module__) for other in parts]
     return inputs
 
 
@@ -191,9 +195,11 @@ def _write(entry: Experiment, folder: Path, trail: dict[str, Any], table: str | 
 
 def _measured_table(columns: tuple[str, ...], measured: Mapping[str, Any]) -> str:
     """The measurements as CSV: the key, the key within it if there is one, then a number or a row of numbers."""
-    lines = [",".join(columns)]
-    lines += [",".join("" if cell is None else str(cell) for cell in row) for row in measured_rows(measured)]
-    return "\n".join(lines) + "\n"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(measured_rows(measured))
+    return text.getvalue()
 
 
 def measured_rows(value: Any) -> Iterator[tuple[Any, ...]]:

@@ -81,7 +81,9 @@ class Experiment:
     draw: Callable[[pd.DataFrame], Figure]
     """Draws the table."""
     needs: tuple[str, ...] = ()
-    """Experiments whose CSV it reads."""
+    """Experiments whose CSV it reads. A fast run does without those that have a `part`."""
+    part: Callable[..., pd.DataFrame] | None = None
+    """Computes some rows of the table alone. In a fast run, another experiment computes only the rows that it reads."""
     data: tuple[str, ...] = ("",)
     """Files and folders of the data folder that it depends on; "" is the whole folder."""
     minutes: float = 0.1
@@ -112,7 +114,7 @@ def experiment(
     name, title, paper, draw
         The fields of `Experiment` that every experiment has.
     more
-        Other fields of `Experiment`: ``needs``, ``data``, ``minutes``, ``measures``, ``text``.
+        Other fields of `Experiment`: ``needs``, ``part``, ``data``, ``minutes``, ``measures``, ``text``.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from helix_kit.experiments.machinery.catalogue import experiment_named
+from helix_kit.experiments.machinery.catalogue import experiment_named, needs_of
 from helix_kit.experiments.machinery.files import check_folder, provenance
 from helix_kit.experiments.machinery.recording import is_current, run_experiment
 from helix_kit.experiments.machinery.registry import Context, NotAvailableError, Say, say_nothing
@@ -46,12 +46,12 @@ class Done:
     """Why it cannot run on this machine; empty if it can."""
 
 
-def in_order(names: Sequence[str]) -> list[str]:
+def in_order(names: Sequence[str], *, fast: bool = False) -> list[str]:
     """`names` and the experiments that they need, needed ones first. Raises InputError for an unknown name."""
     ordered: list[str] = []
 
     def add(name: str) -> None:
-        for other in experiment_named(name).needs:
+        for other in needs_of(name, fast):
             add(other)
         if name not in ordered:
             ordered.append(name)
@@ -93,7 +93,7 @@ def run_all(
     seed
         Seed of everything that is drawn at random.
     force
-        Run experiments even if their results are up to date.
+        Run the experiments in `names` even if their results are up to date. Those that they need are left alone.
     jobs
         How many run at the same time, each in a process of its own.
     say
@@ -118,12 +118,12 @@ def run_all(
     >>> [done.name for done in run_all(["agreement"], Path("figures"), jobs=2)]    # doctest: +SKIP
     ['own-plans', 'single-cluster', ..., 'agreement']
     """
-    ordered = in_order(names)
+    ordered = in_order(names, fast=fast)
     check_folder(folder, fast=fast)
     batch = _Batch(
         folder=folder,
         context=Context(fast, seed, say, folder),
-        force=force,
+        forced=frozenset(names) if force else frozenset(),
         jobs=jobs,
         expected_s={name: expected_seconds(name, folder, fast) for name in ordered},
         waiting=ordered,
@@ -138,7 +138,7 @@ class _Batch:
 
     folder: Path
     context: Context
-    force: bool
+    forced: frozenset[str]
     jobs: int
     expected_s: dict[str, float]
     waiting: list[str]
@@ -155,7 +155,8 @@ class _Batch:
     def next_up_to_date(self) -> str | None:
         """A waiting experiment that need not run. Checked here because a worker process takes seconds to start."""
         for name in self.waiting:
-            if not self.force and name not in self.stale and set(experiment_named(name).needs) <= self.done:
+            needs = set(needs_of(name, self.context.fast))
+            if name not in self.forced and name not in self.stale and needs <= self.done:
                 if is_current(name, self.folder, self.context):
                     return name
                 self.stale.add(name)
@@ -166,7 +167,7 @@ def _one_by_one(batch: _Batch, start: Start) -> Iterator[Done]:
     while batch.waiting:
         name = batch.waiting.pop(0)
         start(name, len(batch.done) + 1, batch.total)
-        ran, seconds, skipped = _run(name, batch.folder, batch.context, batch.force)
+        ran, seconds, skipped = _run(name, batch.folder, batch.context, name in batch.forced)
         yield batch.finish(name, ran, seconds, skipped)
 
 
@@ -184,10 +185,11 @@ def _side_by_side(batch: _Batch, start: Start) -> Iterator[Done]:
                 while current := batch.next_up_to_date():
                     waiting.remove(current)
                     yield batch.finish(current, False, 0.0, running=list(running.values()))
-                for name in next_to_start(waiting, list(running.values()), batch.done, batch.jobs):
+                for name in next_to_start(waiting, list(running.values()), batch.done, batch.jobs, fast=context.fast):
                     waiting.remove(name)
                     start(name, len(batch.done) + 1, batch.total)
-                    job = pool.submit(_run_in_worker, name, batch.folder, context.fast, context.seed, batch.force)
+                    forced = name in batch.forced
+                    job = pool.submit(_run_in_worker, name, batch.folder, context.fast, context.seed, forced)
                     running[job] = name
                 if not running:
                     continue
@@ -201,9 +203,11 @@ def _side_by_side(batch: _Batch, start: Start) -> Iterator[Done]:
             raise
 
 
-def next_to_start(waiting: Sequence[str], running: Sequence[str], done: set[str], jobs: int) -> list[str]:
+def next_to_start(
+    waiting: Sequence[str], running: Sequence[str], done: set[str], jobs: int, *, fast: bool = False
+) -> list[str]:
     """The experiments to start now: those whose needs are met, up to `jobs` at a time, a timed one only alone."""
-    ready = [n for n in waiting if set(experiment_named(n).needs) <= done]
+    ready = [n for n in waiting if set(needs_of(n, fast)) <= done]
     if any(experiment_named(n).timed for n in running):
         return []
     together = [n for n in ready if not experiment_named(n).timed][: jobs - len(running)]

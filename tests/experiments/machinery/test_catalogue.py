@@ -24,3 +24,25 @@ def test_unknown_names_and_missing_results_are_said(tmp_path):
         run_experiment("azur-trace", tmp_path, Context())
     with pytest.raises(InputError, match="helix-kit reproduce azure-trace"):
         load("azure-trace", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("azure-trace", ["azure-trace"]),
+        ("6.3", ["single-cluster"]),
+        ("Section 6.8", ["problem-sizes", "ablations"]),
+        ("§6.9", ["solver-quality", "convergence", "placement-methods"]),
+        ("figure 5", ["azure-trace"]),
+    ],
+)
+def test_a_section_of_the_paper_names_its_experiments(word, names):
+    assert catalogue.experiments_of(word) == names
+
+
+def test_a_chapter_stands_for_all_of_its_sections():
+    assert {"single-cluster", "geo-distributed", "ablations"} <= set(catalogue.experiments_of("6"))
+    with pytest.raises(InputError, match=r"no experiment of section 7\.1: expected one of 6\.3, 6\.4"):
+        catalogue.experiments_of("7.1")
+    with pytest.raises(InputError, match="did you mean azure-trace"):
+        catalogue.experiments_of("azur-trace")

@@ -54,3 +54,23 @@ def test_up_to_date_is_seen_without_starting_workers(toy, tmp_path, monkeypatch)
     list(run_all(["second"], tmp_path))
     monkeypatch.setattr(running.ProcessPoolExecutor, "submit", lambda *a: pytest.fail("a worker was asked"))
     assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, jobs=2)] == [("first", False), ("second", False)]
+
+
+def test_forced_is_only_what_is_named(toy, tmp_path):
+    list(run_all(["second"], tmp_path))
+    assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, force=True)] == [("first", False), ("second", True)]
+    assert toy == {"first": 1, "second": 2}
+    assert [d.ran for d in run_all(["first", "second"], tmp_path, force=True)] == [True, True]
+
+
+def test_a_fast_run_leaves_out_what_it_can_compute_a_part_of(toy, tmp_path, monkeypatch):
+    known = catalogue.experiments()
+    monkeypatch.setitem(known, "first", replace(known["first"], part=lambda context, row: pytest.fail("not read here")))
+    assert in_order(["second"]) == ["first", "second"] and in_order(["second"], fast=True) == ["second"]
+    assert in_order(["first", "second"], fast=True) == ["first", "second"]
+    assert next_to_start(["second"], [], set(), 1) == [] and next_to_start(["second"], [], set(), 1, fast=True)
+    monkeypatch.setitem(known, "second", replace(known["second"], compute=known["first"].compute))
+    assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, fast=True)] == [("second", True)]
+    assert is_current("second", tmp_path, Context(fast=True))
+    (tmp_path / "first.csv").write_text("x,y\n0,5\n")  # it reads no table of the other
+    assert is_current("second", tmp_path, Context(fast=True))

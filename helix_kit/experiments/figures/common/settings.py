@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common.published import Subcluster, measurement_window_s
 from helix_kit.experiments.figures.common.simulation import Mode, Simulation
 from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.registry import Context, registered
 from helix_kit.model import Model
 from helix_kit.workload import Workload
 
@@ -50,11 +52,24 @@ SETTINGS = {
 }
 
 
-def load_own_plans(setting: Setting, folder: Path) -> dict[str, Plan]:
-    """Objective -> our plan, read from the results of the experiment ``own-plans``."""
-    table = load(OWN_PLANS, folder)
+OBJECTIVES = ("flow", "served")
+"""What our own plans are made for: the largest flow, or the most served."""
+
+
+def load_own_plans(setting: Setting, context: Context, objectives: Sequence[str] = OBJECTIVES) -> dict[str, Plan]:
+    """Objective -> our plan, from the results of the experiment ``own-plans``.
+
+    A fast run does without these results: it makes the plans of this setting alone, unless it has made them before.
+    """
+    if context.fast:
+        part = registered()[OWN_PLANS].part
+        assert part is not None
+        alone = replace(context, measured={})  # The seconds of the search are no measurement of the figure.
+        table = pd.concat([part(alone, setting, objective) for objective in objectives])
+    else:
+        table = load(OWN_PLANS, context.folder)
     ours = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
-    ours = ours[ours["objective"] != "published"]
+    ours = ours[ours["objective"].isin(objectives)]
     plans = {}
     for objective, nodes in ours.groupby("objective", sort=False):
         rows = nodes.to_dict("records")

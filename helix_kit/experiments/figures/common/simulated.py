@@ -58,7 +58,7 @@ def simulated(simulations: Sequence[Simulation], context: Context) -> Outcome:
     if context.fast:
         simulations = [replace(one, duration_s=one.duration_s * FAST_SHARE) for one in simulations]
     path = context.folder / CACHE / f"{simulation_digest(simulations)}.json"
-    with _locked(path):
+    with locked(path):
         if not path.is_file():
             outcome = _outcome_of(simulations)
             part = path.with_suffix(".part")
@@ -94,7 +94,7 @@ def _content(value: Any) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Let one process at a time in. Without file locks (Windows) two may run the same simulation, with one result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -6,12 +6,13 @@ from committed import FIGURES
 from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.experiments.figures.common.settings import SETTINGS, helix_simulation, joined_requests, load_own_plans
 from helix_kit.experiments.machinery.files import load
+from helix_kit.experiments.machinery.registry import Context
 
 
 def test_own_plans_have_the_placement_and_the_flow_of_the_table():
     table = load("own-plans", FIGURES)
     for (setup, model), setting in SETTINGS.items():
-        plans = load_own_plans(setting, FIGURES)
+        plans = load_own_plans(setting, Context(folder=FIGURES))
         assert set(plans) == {"flow", "served"}
         for objective, plan in plans.items():
             rows = table[(table["setup"] == setup) & (table["model"] == model) & (table["objective"] == objective)]
