@@ -7,7 +7,7 @@ layers holds both. So every node keeps room for one of the two tables, and for b
 >>> from helix_kit.model import Model
 >>> memory = NodeMemory(gpus=2, gpu_gb=80.0, share=0.9)
 >>> memory.max_layers(Model.preset("llama3.1-70b")), round(memory.usable_gb, 1)
-(80, 144.0)
+(80, 72.0)
 """
 
 from __future__ import annotations
@@ -88,29 +88,41 @@ class NodeMemory:
 
     @property
     def usable_gb(self) -> float:
-        """GB for weights, tables and KV cache on all GPUs together."""
-        return self.gpus * self.gpu_gb * self.share
+        """GB of each GPU for weights, tables and KV cache."""
+        return self.gpu_gb * self.share
 
     def kv_tokens(self, model: Model, k: int) -> int:
-        """Tokens of KV cache, summed over `k` layers; below zero where the weights alone do not fit."""
-        left_gb = self.usable_gb - k * model.layer_gb - tables_gb(model, k)
+        """Tokens of KV cache on all GPUs, summed over `k` layers; below zero where the weights alone do not fit."""
+        left_gb = self.gpus * self.usable_gb - k * model.layer_gb - tables_gb(model, k)
         return int(left_gb * 1e9 // model.kv_bytes_per_token_layer)
+
+    def _parts(self, model: Model, k: int) -> tuple[int, float, float, float]:
+        """What the fullest GPU holds at least: its layers, then GB of weights, tables and KV cache.
+
+        Layers cannot be divided among GPUs that serve them one after another. Two GPUs hold one table each.
+        """
+        layers = -(-k // self.gpus)
+        tables = tables_gb(model, k) if self.gpus == 1 else model.embedding_gb
+        return layers, layers * model.layer_gb, tables, layers * min_kv_gb(model)
 
     def max_layers(self, model: Model) -> int:
         """The largest number of layers that leave each of them `MIN_KV_TOKENS` tokens; 0 when not even one fits."""
-        fitting = (k for k in range(model.num_layers, 0, -1) if self.kv_tokens(model, k) >= k * MIN_KV_TOKENS)
-        return next(fitting, 0)
+        sizes = range(model.num_layers, 0, -1)
+        return next((k for k in sizes if sum(self._parts(model, k)[1:]) <= self.usable_gb), 0)
 
     def sum_for(self, model: Model, k: int) -> str:
-        """The sum for `k` layers in words: what they need, and what there is."""
-        parts = [
-            (k * model.layer_gb, f"weights of {k} layers"),
-            (tables_gb(model, k), "embedding or output projection" if k < model.num_layers else "embeddings"),
-            (k * min_kv_gb(model), f"KV cache of {MIN_KV_TOKENS:,} tokens in each layer"),
-        ]
-        card = f"{self.gpu_gb:g} GB" if self.gpus == 1 else f"{self.gpus} x {self.gpu_gb:g} GB"
-        needed = " + ".join(f"{gb:.2f} GB {what}" for gb, what in parts)
-        return f"{needed} = {sum(gb for gb, _ in parts):.2f} GB of {card} x {self.share:g} = {self.usable_gb:.2f} GB"
+        """The sum for `k` layers in words: what the fullest GPU needs, and what it has."""
+        layers, *needed_gb = self._parts(model, k)
+        both = self.gpus == 1 and k == model.num_layers and not model.tied_embeddings
+        names = (
+            f"weights of {layers} layers",
+            "embedding and output projection" if both else "embedding or output projection",
+            f"KV cache of {MIN_KV_TOKENS:,} tokens in each layer",
+        )
+        parts = " + ".join(f"{gb:.2f} GB {name}" for gb, name in zip(needed_gb, names))
+        where = "" if self.gpus == 1 else " on one of its GPUs"
+        has = f"{self.gpu_gb:g} GB x {self.share:g} = {self.usable_gb:.2f} GB"
+        return f"{parts} = {sum(needed_gb):.2f} GB{where}, and has {has}"
 
 
 __all__ = ["MIN_KV_TOKENS", "NodeMemory", "min_kv_gb", "tables_gb"]

@@ -18,22 +18,26 @@ KV_OF_A_TOKEN = 2 * 8 * 128 * 2
 
 
 @pytest.mark.parametrize(
-    ("gpus", "gb", "share"), [(1, 24, 0.9), (1, 80, 0.9), (2, 80, 0.9), (1, 180, 0.9), (4, 16, 0.8)]
+    ("gpus", "gb", "share"), [(1, 24, 0.9), (1, 80, 0.9), (2, 80, 0.9), (1, 180, 0.9), (4, 16, 0.8), (3, 24, 0.95)]
 )
 def test_weights_tables_and_cache_are_never_more_than_the_share(gpus, gb, share):
-    """Also where the node has both the first and the last layer; one layer more would not fit."""
+    """On all GPUs together, and on each of them where whole layers are dealt out; one layer more would not fit."""
     model = Model.preset("llama3.1-70b")
     memory = NodeMemory(gpus, gb, share)
+    least = MIN_KV_TOKENS * KV_OF_A_TOKEN
     most = memory.max_layers(model)
-    for k in range(1, most + 1):
-        tables = LLAMA_70B_TABLE * (2 if k == 80 else 1)
-        total = k * LLAMA_70B_LAYER + tables + memory.kv_tokens(model, k) * KV_OF_A_TOKEN
-        assert gpus * gb * 1e9 * share - 2 * KV_OF_A_TOKEN < total <= gpus * gb * 1e9 * share
-        assert memory.kv_tokens(model, k) >= k * MIN_KV_TOKENS
-    if most < 80:
-        tables = LLAMA_70B_TABLE * (2 if most == 79 else 1)
-        needed = (most + 1) * (LLAMA_70B_LAYER + MIN_KV_TOKENS * KV_OF_A_TOKEN) + tables
-        assert needed > gpus * gb * 1e9 * share
+    for k in range(1, 81):
+        dealt = [k // gpus + (i < k % gpus) for i in range(gpus)]
+        tables = [LLAMA_70B_TABLE * (2 if k == 80 and gpus == 1 else 1)] * gpus
+        fits = all(
+            n * (LLAMA_70B_LAYER + least) + table <= gb * 1e9 * share for n, table in zip(dealt, tables, strict=True)
+        )
+        assert fits == (k <= most)
+        if fits:
+            cache = memory.kv_tokens(model, k) * KV_OF_A_TOKEN
+            total = k * LLAMA_70B_LAYER + LLAMA_70B_TABLE * (2 if k == 80 else 1) + cache
+            assert gpus * gb * 1e9 * share - 2 * KV_OF_A_TOKEN < total <= gpus * gb * 1e9 * share
+            assert memory.kv_tokens(model, k) >= k * MIN_KV_TOKENS
 
 
 def test_tied_embeddings_are_one_table():
