@@ -30,7 +30,7 @@ def profile_command(
     ] = "this-machine",
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda:0, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    attention: Annotated[str, typer.Option(help="On GPUs: sdpa, flashinfer or auto, as in serve.")] = "sdpa",
+    attention: Annotated[str, typer.Option(help="On GPUs: auto, triton, flashinfer or sdpa, as in serve.")] = "auto",
     layers: Annotated[int, typer.Option(min=1, help="Layers to time together.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,

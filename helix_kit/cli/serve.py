@@ -28,8 +28,19 @@ def serve_command(
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     attention: Annotated[
-        str, typer.Option(help="On GPUs: sdpa (torch's own), flashinfer (an extra), or auto.")
-    ] = "sdpa",
+        str,
+        typer.Option(
+            help="Attention kernels on GPUs: triton (ours, over pages, captured in CUDA graphs), flashinfer (an extra), "
+            "sdpa (torch's own, anywhere), or auto (the first of these that this GPU, dtype and model allow)."
+        ),
+    ] = "auto",
+    graphs: Annotated[
+        bool,
+        typer.Option(
+            help="Capture the steps of a GPU as CUDA graphs at the start. --no-graphs runs them eagerly, as vLLM's "
+            "--enforce-eager does: for debugging."
+        ),
+    ] = True,
     devices: Annotated[
         str,
         typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu)."),
@@ -75,7 +86,7 @@ def serve_command(
         say(f"starting {len(plan.placement)} workers")
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
-            max_queue=max_queue, kv_pages=kv_pages, seed=seed,
+            graphs=graphs, max_queue=max_queue, kv_pages=kv_pages, seed=seed,
         )  # fmt: skip
         with started as engine:
             if http is not None:

@@ -64,8 +64,10 @@ class ServeOptions:
     """How requests are routed."""
     dtype: str = "float32"
     """Of weights, activations and KV cache: ``float32``, ``bfloat16`` or ``float16``."""
-    attention: str = "sdpa"
-    """Attention kernels: ``sdpa``, ``flashinfer`` or ``auto``."""
+    attention: str = "auto"
+    """Attention kernels on a GPU: ``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
+    graphs: bool = True
+    """Whether the steps of a GPU are captured as CUDA graphs when the worker starts."""
     seed: int = 0
     """Of the policy, and of the sampling of requests that name none."""
     devices: str | Devices | None = None
@@ -119,7 +121,7 @@ class ServeOptions:
         """The given timeouts, or the default ones: starts take longer where kernels may have to be compiled."""
         if self.timeouts is not None:
             return self.timeouts
-        return Timeouts() if self.attention == "sdpa" else Timeouts(start_s=COMPILE_S)
+        return Timeouts(start_s=COMPILE_S) if self.attention == "flashinfer" else Timeouts()
 
     @property
     def uses_one_machine(self) -> bool:

@@ -62,7 +62,7 @@ class MeasureOptions:
     """Torch device."""
     dtype: str = "float32"
     """As in `helix_kit.serve`."""
-    attention: str = "sdpa"
+    attention: str = "auto"
     """As in `helix_kit.serve`."""
     layers: int = 4
     """How many layers to time together; more give less noise and take more memory."""
@@ -257,7 +257,7 @@ def _measure(
         facts={
             "device": device_name(device),
             "dtype": options.dtype,
-            "attention": "sdpa" if stage.backend is None else "flashinfer",
+            "attention": stage.attention,
             "threads": options.threads if device == "cpu" else None,
             "torch": torch.__version__,
             "context_tokens": options.context_tokens,

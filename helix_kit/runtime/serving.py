@@ -24,7 +24,8 @@ def serve(
     launcher: str | Launcher = "process",
     policy: PolicyChoice = "helix",
     dtype: str = "float32",
-    attention: str = "sdpa",
+    attention: str = "auto",
+    graphs: bool = True,
     seed: int = 0,
     devices: str | Devices | None = None,
     pace: bool | None = None,
@@ -56,9 +57,13 @@ def serve(
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
     attention
-        ``sdpa``: torch's own kernels, which run everywhere. ``flashinfer``: FlashInfer's kernels on GPUs (an extra;
-        float16 and bfloat16), which are compiled at the first start; that takes minutes. ``auto``: FlashInfer where it
-        can be used, else torch's.
+        Attention kernels on GPUs. ``triton``: our own, which read keys and values from their pages; with them whole
+        steps are captured as CUDA graphs. ``flashinfer``: FlashInfer's (an extra; float16 and bfloat16), which are
+        compiled at the first start; that takes minutes. ``sdpa``: torch's own, over copies of the pages; it runs
+        everywhere. ``auto``: the first of these that can be used. CPUs always use ``sdpa``.
+    graphs
+        Whether the steps of a GPU are captured as CUDA graphs when its worker starts. Without them (vLLM's
+        ``--enforce-eager``) a start takes a few seconds less, and a step several times as long.
     seed
         Of the policy, and of the sampling of requests that name none.
     devices
@@ -116,6 +121,7 @@ def serve(
         policy=policy,
         dtype=dtype,
         attention=attention,
+        graphs=graphs,
         seed=seed,
         devices=devices,
         pace=pace,

@@ -11,7 +11,7 @@ from helix_kit.errors import InputError
 from helix_kit.profiles.profile import Profile
 
 DTYPES = ("float32", "bfloat16", "float16")
-ATTENTION = ("sdpa", "flashinfer", "auto")
+ATTENTION = ("auto", "triton", "flashinfer", "sdpa")
 HEARTBEAT_S = 1.0
 """Seconds between two heartbeats of a worker. At batch 1, two a second would take a tenth of the coordinator's time."""
 
@@ -66,7 +66,9 @@ class WorkerSpec(BaseModel):
     """Address to listen on."""
     dtype: str = "float32"
     attention: str = "sdpa"
-    """``sdpa``, ``flashinfer`` or ``auto``."""
+    """``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
+    graphs: bool = True
+    """Whether steps on a CUDA device are captured as graphs."""
     device: str = "cpu"
     """Torch device."""
     memory_share: float | None = None
@@ -88,3 +90,13 @@ class WorkerSpec(BaseModel):
     bytes_per_token: float = 0.0
     """Size of one token's activations on emulated links: that of the emulated model."""
     heartbeat_s: float = HEARTBEAT_S
+    """Seconds between two heartbeats."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the worker decodes the tokens that it samples itself, where it holds all layers of a request.
+
+        Its steps then do not wait for the coordinator. A worker that emulates a speed or links waits, because the way
+        to the coordinator and back is a part of what it emulates.
+        """
+        return self.profile is None and self.links is None

@@ -83,6 +83,7 @@ class WorkerFactory:
             host=connection.host,
             dtype=options.dtype,
             attention=options.attention,
+            graphs=options.graphs,
             device=device,
             # With Ray, each worker's "cuda:0" is another GPU.
             memory_share=memory_share(devices_of, device) if options.uses_one_machine else None,

@@ -72,11 +72,21 @@ class TokenSender:
         return self._batches.setdefault(endpoint, _Batch())
 
     def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
-        """Add the token that the next decode step of the request starts from."""
+        """Add the token that the next decode step of the request starts from, unless the worker has it already."""
+        if self._goes_on(active):
+            return
         batch = self._batch_of(active)
         known = _int32([token]) if active.sampling.has_penalties else None
         batch.items.append(WorkItem(active.request.id, active.epoch, position, 1, True, None, None, known))
         batch.token_ids.append(token)
+
+    def _goes_on(self, active: ActiveRequest) -> bool:
+        """Whether the worker goes on with the tokens that it samples.
+
+        It holds all layers, emulates no speed, and needs no word from here on what came before.
+        """
+        [first, *others] = active.worker_pipeline
+        return not others and not active.sampling.has_penalties and self._workers.records[first.node].spec.goes_on
 
     def add_prompt(self, active: ActiveRequest) -> None:
         """Add the whole context of the request.
@@ -94,6 +104,8 @@ class TokenSender:
             for stage in active.worker_pipeline
         ]
         fields: SamplingFields | None = sampling_fields(sampling)
+        # The last token that may be sampled is not computed any further.
+        decode_until = active.max_context_tokens - 1 if self._goes_on(active) else 0
         tokens, prompt_tokens = active.context, len(active.prompt)
         size = self._chunk_tokens
         if sampling.prompt_logprobs is not None:
@@ -106,10 +118,12 @@ class TokenSender:
                 # The next token of the prompt is what the chunk's last row is to predict.
                 known = _int32(tokens[position : end + 1] if end < prompt_tokens else chunk)
             is_last = end == len(tokens)
-            item = WorkItem(active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known)
+            item = WorkItem(
+                active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known, decode_until
+            )
             batch.items.append(item)
             batch.token_ids.extend(chunk)
-            route = fields = None
+            route, fields, decode_until = None, None, 0
 
     def discard(self, active: ActiveRequest) -> None:
         """Remove everything of the request that has not been sent."""

@@ -95,6 +95,8 @@ class WorkItem(_Fields):
     `wants_token` says that a token is to be sampled after the last of these rows. `route` and `sampling` come with the
     first rows of an epoch only. `token_ids` (int32) are the tokens of the rows, for requests whose sampling depends on
     them; one more is the token after the last row, where its log-probability is wanted.
+    `decode_until` comes with the route: up to this position, a worker that holds all layers goes on with
+    the tokens that it samples, without waiting for them to come back from the coordinator.
     """
 
     request: Count
@@ -105,6 +107,7 @@ class WorkItem(_Fields):
     route: Annotated[list[RouteStage], Meta(min_length=1, max_length=MAX_STAGES)] | None = None
     sampling: SamplingFields | None = None
     token_ids: bytes | None = None
+    decode_until: Annotated[int, Meta(ge=0, le=MAX_POSITION)] = 0
 
 
 class RequestEpoch(_Fields):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from helix_kit.runtime.worker.flashinfer import FlashInfer, PagedStep
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
+from helix_kit.runtime.worker.static_batch import StaticBatch
 from helix_kit.runtime.worker.transfer import to_device
 
 IMPLEMENTATION = "helix_kit_paged"
@@ -146,6 +147,26 @@ def _decode_batch(pool: PagePool, num_layers: int, group: list[DecodeRow]) -> De
     )
 
 
+@dataclass
+class AttentionSettings:
+    """What a layer's own code asks of the attention. As the `step` of a run without data it is filled in."""
+
+    scaling: float | None = None
+    """Factor of the scores; None: 1 / sqrt(head dim)."""
+    window: int | None = None
+    """Number of last tokens that a row sees, itself included; None: all of them."""
+
+
+def settings_of(layer: torch.nn.Module, hidden_size: int, rotary_dim: int, dtype: torch.dtype) -> AttentionSettings:
+    """What `layer`, a decoder layer on the meta device, asks of the attention."""
+    settings = AttentionSettings()
+    with torch.device("meta"):
+        rotary = 2 * (torch.empty(1, 1, rotary_dim, dtype=dtype),)
+        row = torch.empty(1, 1, hidden_size, dtype=dtype)
+        layer(row, position_ids=None, position_embeddings=rotary, attention_mask=None, step=settings)
+    return settings
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -153,7 +174,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    step: StepLayout,
+    step: StepLayout | StaticBatch | AttentionSettings,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **unused: Any,
@@ -169,7 +190,7 @@ def attend(
     attention_mask
         Not used: the masks follow from `step`.
     step
-        Bookkeeping of the step, from `lay_out`.
+        Bookkeeping of the step, from `lay_out`, or a static batch, or settings to fill in.
     scaling
         Factor of the scores; None: 1 / sqrt(head dim).
     sliding_window
@@ -179,6 +200,14 @@ def attend(
     -------
     The attention of all rows, of shape (1, rows, heads, head dim), and None for the weights.
     """
+    if isinstance(step, AttentionSettings):
+        step.scaling, step.window = scaling, sliding_window
+        return query.transpose(1, 2), None
+    if isinstance(step, StaticBatch):
+        cache = step.cache(int(module.layer_idx))  # type: ignore[arg-type]
+        step.kernels.write(key[0].transpose(0, 1), value[0].transpose(0, 1), cache)
+        rows_first = query[0].transpose(0, 1).contiguous()
+        return step.kernels.attend(rows_first, cache, step, scaling, sliding_window).unsqueeze(0), None
     layer = int(module.layer_idx) - step.first_layer  # type: ignore[arg-type]
     pool, (_, heads, rows, dim) = step.pool, query.shape
     kv_heads = key.shape[1]

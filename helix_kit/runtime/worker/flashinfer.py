@@ -25,8 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from helix_kit.errors import InputError
-from helix_kit.runtime.spec import check_attention
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
@@ -60,18 +58,9 @@ def why_unavailable(dtype: torch.dtype, device: torch.device, head_dim: int) -> 
 
 
 def make_backend(
-    attention: str, dtype: torch.dtype, device: torch.device, *, num_heads: int, num_kv_heads: int, head_dim: int
-) -> FlashInfer | None:
-    """The backend that `attention` asks for; None stands for torch's SDPA.
-
-    ``auto`` takes FlashInfer wherever it can be used. ``flashinfer`` raises InputError where it cannot.
-    """
-    if check_attention(attention) == "sdpa":
-        return None
-    if reason := why_unavailable(dtype, device, head_dim):
-        if attention == "auto":
-            return None
-        raise InputError(f"{reason}; expected sdpa or auto", field="attention", value=attention)
+    dtype: torch.dtype, device: torch.device, num_heads: int, num_kv_heads: int, head_dim: int
+) -> FlashInfer:
+    """The backend for one worker, where `why_unavailable` has no objection."""
     library = importlib.import_module("flashinfer")
     return FlashInfer(library, dtype, device, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
 

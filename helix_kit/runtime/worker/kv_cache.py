@@ -113,6 +113,8 @@ class BlockTable:
 
     def __init__(self, num_layers: int) -> None:
         self.num_tokens = 0
+        self.releases = 0
+        """How often the pages were returned: pages that were known before are no longer the request's."""
         self.pages = np.empty((num_layers, 0), dtype=np.int64)
 
     def grow(self, pool: PagePool, tokens: int) -> None:
@@ -129,6 +131,7 @@ class BlockTable:
         pool.give_back(self.pages.ravel().tolist())
         self.pages = np.empty((len(self.pages), 0), dtype=np.int64)
         self.num_tokens = 0
+        self.releases += 1
 
     def slots(self, start: int, stop: int) -> np.ndarray:
         """Slots (page x 16 + place in the page) of the tokens [start, stop): shape (layers, stop - start)."""

@@ -8,17 +8,22 @@ embedding, the last one the final norm and the output projection.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
-from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
+from helix_kit.runtime.worker import attention, attention_choice, cpu_linear, flashinfer
+from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
+from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
+from helix_kit.runtime.worker.static_step import Part, StaticStep
 from helix_kit.runtime.worker.transfer import to_device
 
 
@@ -74,6 +79,9 @@ class ModelLayers:
         dtype: str = "float32",
         device: str = "cpu",
         attention_backend: str = "sdpa",
+        max_rows: int = 512,
+        graphs: bool = True,
+        kernels: ModuleType | None = None,
     ) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -90,22 +98,39 @@ class ModelLayers:
         base = model.model
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.backend = flashinfer.make_backend(
-            attention_backend,
-            self.dtype,
-            self.device,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
+        self.attention = (
+            "static"
+            if kernels
+            else attention_choice.choose(attention_backend, self.dtype, self.device, head_dim=self.head_dim)
         )
-        self._layers = [base.layers[i] for i in range(start, end)]
-        for index, layer in enumerate(self._layers, start):
+        self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
+        self.backend: flashinfer.FlashInfer | None = None
+        if self.attention == "flashinfer":
+            self.backend = flashinfer.make_backend(self.dtype, self.device, *self._heads)
+        if self.attention == "triton":
+            kernels = importlib.import_module("helix_kit.runtime.worker.triton_kernels")
+        self._kernels, self._max_rows = kernels, max_rows
+        self._captures = graphs and self.device.type == "cuda"
+        self._max_tokens: int = config.max_position_embeddings
+        self._static: tuple[PagePool, StaticStep] | None = None
+        # Built again on the device: its tables are not in the checkpoint, and meta tensors hold no data.
+        self._rotary = type(base.rotary_emb)(config).to(self.device)
+        self._fused: list[FusedLayer] = []
+        self._layers: list[torch.nn.Module] = []
+        for index in range(start, end):
+            layer = base.layers[index]
+            if kernels and can_fuse(config):
+                rotary_dim = 2 * self._rotary.inv_freq.numel()
+                settings = attention.settings_of(layer, self.hidden_size, rotary_dim, self.dtype)
+                tensors = checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device)
+                self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps))
+                continue
             layer.load_state_dict(
                 checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
             )
-            cpu_linear.replace_linear_layers(layer)
-        # Built again on the device: its tables are not in the checkpoint, and meta tensors hold no data.
-        self._rotary = type(base.rotary_emb)(config).to(self.device)
+            if not kernels:
+                cpu_linear.replace_linear_layers(layer)
+            self._layers.append(layer)
         # On a CPU the embedding keeps the file's dtype: its rows are read from the mapped file, which takes no memory.
         raw = None if self.device.type == "cpu" else self.dtype
         self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if start == 0 else None
@@ -131,6 +156,13 @@ class ModelLayers:
 
     def _read(self, checkpoint: Checkpoint, name: str, dtype: torch.dtype | None) -> torch.Tensor:
         return checkpoint.read([name], dtype, self.device)[name]
+
+    @property
+    def description(self) -> str:
+        """How the layers are computed, for people."""
+        layers = "fused layers" if self._fused else "layers of transformers"
+        graphs = "CUDA graphs" if self._captures and self._kernels else "no CUDA graphs"
+        return f"attention {self.attention}, {layers}, {graphs}, {self.dtype}".replace("torch.", "")
 
     @property
     def page_bytes(self) -> int:
@@ -161,8 +193,17 @@ class ModelLayers:
         rows (`BlockTable.grow`). `segments` are the `layer_segments` of `batch`, if the caller has computed them.
         """
         hidden = [rows.hidden for rows in batch]
-        for segment in segments or layer_segments([(rows.start, rows.end) for rows in batch]):
+        segments = segments or layer_segments([(rows.start, rows.end) for rows in batch])
+        for segment in segments:
             present = [batch[i] for i in segment.requests]
+            inputs = [hidden[i] for i in segment.requests]
+            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+            if self._kernels is not None:
+                x = self._run_static(pool, x, segment, present)
+                x = x.clone() if len(segments) > 1 else x
+                for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
+                    hidden[i] = rows
+                continue
             layout = attention.lay_out(
                 pool,
                 segment.start,
@@ -170,8 +211,6 @@ class ModelLayers:
                 [PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens) for rows in present],
                 self.backend,
             )
-            inputs = [hidden[i] for i in segment.requests]
-            x = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
             x = self._run_layers(x.unsqueeze(0), segment, present, layout)[0]
             for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
                 hidden[i] = rows
@@ -189,11 +228,50 @@ class ModelLayers:
             )
         return x
 
+    def _run_static(
+        self, pool: PagePool, x: torch.Tensor, segment: LayerSegment, present: Sequence[RequestRows]
+    ) -> torch.Tensor:
+        parts = [Part(rows.table, rows.start, rows.position, rows.tokens) for rows in present]
+        return self._static_step(pool).run(x, parts, segment.start, segment.end)
+
+    def _static_step(self, pool: PagePool) -> StaticStep:
+        if self._static is None or self._static[0] is not pool:
+            assert self._kernels is not None
+            step = StaticStep(
+                self._run_static_layers,
+                pool,
+                (self.start, self.end),
+                max_rows=self._max_rows,
+                max_pages=max_pages_of(self._max_tokens, pool, self.end - self.start),
+                hidden_size=self.hidden_size,
+                block_rows=self._heads.block_rows,
+                kernels=self._kernels,
+                capture=self._captures,
+            )
+            self._static = (pool, step)
+        return self._static[1]
+
+    def _run_static_layers(self, hidden: torch.Tensor, batch: StaticBatch, start: int, end: int) -> torch.Tensor:
+        positions = batch.positions.long().unsqueeze(0)
+        if self._fused:
+            cos, sin = self._rotary(hidden[:1].float(), positions)
+            layers = self._fused[start - self.start : end - self.start]
+            return run_fused_layers(layers, self._heads, hidden, (cos[0].contiguous(), sin[0].contiguous()), batch)
+        x = hidden.unsqueeze(0)
+        rotary = self._rotary(x, positions)
+        for layer in self._layers[start - self.start : end - self.start]:
+            x = layer(x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=batch)
+        return x[0]
+
     @torch.inference_mode()
-    def warm_up(self, pool: PagePool) -> None:
+    def warm_up(
+        self, pool: PagePool, max_decodes: int = 0, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
         """Run one prefill and one decode, so that the first request does not wait for one-time set-up.
 
         A GPU loads its libraries then. FlashInfer compiles its kernels when they are first used, which takes minutes.
+        With CUDA graphs, those of steps with up to `max_decodes` requests are captured; `progress` gets their number
+        so far and in all.
         """
         table = BlockTable(self.end - self.start)
         for position, tokens in ((0, 2), (2, 1)):
@@ -203,3 +281,5 @@ class ModelLayers:
             if self.end == self.num_layers:
                 self.logits(result[-1:])
         table.release(pool)
+        if self._captures and self._kernels is not None and max_decodes:
+            self._static_step(pool).warm_up(max_decodes, progress)

@@ -57,6 +57,8 @@ class WorkerRequest:
     counts: TokenCounts | None = None
     """The request's tokens so far, on its last stage; None where sampling does not depend on them."""
     waiting: deque[WaitingRows] = field(default_factory=deque)
+    decode_until: int = 0
+    """Sampled tokens before this position are rows of the next step at once; the coordinator does not send them."""
     received: int = 0
     """Rows that have arrived so far; the next item must start at this position."""
 
@@ -95,6 +97,10 @@ class RequestTable:
 
     def __len__(self) -> int:
         return len(self._requests)
+
+    def get(self, request: int) -> WorkerRequest | None:
+        """The request with this id; None if it has been freed."""
+        return self._requests.get(request)
 
     def in_order_of_arrival(self) -> list[WorkerRequest]:
         """All requests, the oldest first."""
@@ -168,4 +174,5 @@ class RequestTable:
             sampling=sampling,
             table=BlockTable(stage.end - stage.start),
             counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,
+            decode_until=item.decode_until if len(item.route) == 1 else 0,
         )

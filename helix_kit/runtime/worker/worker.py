@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import threading
 import time
 from typing import Any
 
+import torch
 import zmq
 
 from helix_kit.cluster import COORDINATOR
@@ -33,6 +35,7 @@ from helix_kit.runtime.transport.messages import (
     StopMessage,
     TokensMessage,
     WorkerCounters,
+    WorkItem,
 )
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
@@ -50,6 +53,8 @@ from helix_kit.runtime.worker.step import (
     sample_tokens,
 )
 from helix_kit.runtime.worker.wire_tensors import from_wire
+
+log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.1
 LINGER_SHARE = 0.05
@@ -113,10 +118,13 @@ class Worker:
                 dtype=spec.dtype,
                 device=spec.device,
                 attention_backend=spec.attention,
+                max_rows=spec.step_tokens,
+                graphs=spec.graphs,
             )
             self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
             if self._model.device.type == "cuda":
-                self._model.warm_up(self._pool)
+                log.info("%s: %s", spec.name, self._model.description)
+                self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool)
             self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
             beating.start()
@@ -133,6 +141,10 @@ class Worker:
             self._inbox.close()
             self._outbox.flush_and_close()
             context.term()
+
+    def _log_capture(self, done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            log.info("%s: %d of %d CUDA graphs captured", self.spec.name, done, total)
 
     def _tell(self, message: Message) -> None:
         # A coordinator whose queue is full is gone; then this worker has nothing to do any more.
@@ -231,6 +243,7 @@ class Worker:
             self._send_rows(to_next)
         if tokens:
             self._send_tokens(tokens)
+            self._go_on(tokens)
             if self._shaper is None and self.spec.profile is None:
                 self._await_next_rows(began_s, tokens, entries)
 
@@ -261,13 +274,25 @@ class Worker:
         else:
             self._tell(message)
 
+    def _go_on(self, tokens: list[SampledToken]) -> None:
+        """Let the requests whose tokens need not come back from the coordinator decode them in the next step."""
+        now_s = time.monotonic()
+        for token in tokens:
+            request = self._requests.get(token.request)
+            if request is not None and token.position < request.decode_until:
+                item = WorkItem(token.request, token.epoch, token.position, 1, True)
+                request.received += 1
+                request.waiting.append(WaitingRows(item, torch.tensor([token.token], dtype=torch.int32), now_s))
+
     def _await_next_rows(self, began_s: float, tokens: list[SampledToken], entries: list[StepEntry]) -> None:
         """Let the next step wait a moment for rows that the coordinator sends straight back.
 
         Without this the requests of a worker that holds all layers fall into two halves. Each half computes while the
         tokens of the other are under way, so twice as many steps are run. A paced worker keeps to its profile instead.
         """
-        whole = {entry.request.id for entry in entries if entry.request.takes_token_ids}
+        whole = {
+            entry.request.id for entry in entries if entry.request.takes_token_ids and not entry.request.decode_until
+        }
         self._awaited = {token.request for token in tokens} & whole
         now_s = time.monotonic()
         self._linger_until_s = now_s + min(MAX_LINGER_S, LINGER_SHARE * (now_s - began_s))

@@ -1,0 +1,121 @@
+"""Decoder layers of the Llama-like families with fewer and larger operations than Hugging Face's own code.
+
+Query, key and value are one product, and so are gate and up projection. Norms, rotary embedding and gate are one kernel
+each, and the rotary kernel also writes keys and values to their pages. The kernels come from
+`helix_kit.runtime.worker.triton_kernels` or `helix_kit.runtime.worker.torch_kernels`. Hugging Face's layer stays the
+reference, and it runs the families that are not listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from helix_kit.runtime.worker.attention import AttentionSettings
+from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch
+
+FUSED_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
+"""`model_type`s whose layers are: norm, attention, sum, norm, gated SiLU, sum."""
+JOINED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+"""Joined matrix -> the matrices that it is made of. Phi-3's checkpoints have them joined."""
+
+
+class Linear:
+    """``x @ weight.T + bias``."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class FusedLayer:
+    """One decoder layer."""
+
+    index: int
+    """Its index in the model."""
+    input_norm: torch.Tensor
+    qkv: Linear
+    head_norms: tuple[torch.Tensor, torch.Tensor] | None
+    """Weights of the norms of query and key heads (Qwen3)."""
+    output: Linear
+    post_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+    attention: AttentionSettings
+    eps: float
+
+
+def can_fuse(config: Any) -> bool:
+    """Whether the layers of a model with this config are of the form that `FusedLayer` computes."""
+    return config.model_type in FUSED_FAMILIES and config.hidden_act in ("silu", "swish")
+
+
+def fused_layer(
+    index: int, tensors: Mapping[str, torch.Tensor], attention: AttentionSettings, eps: float
+) -> FusedLayer:
+    """A layer from the tensors of its checkpoint, by their names in the layer. All of them must be used."""
+    left = dict(tensors)
+
+    def linear(name: str) -> Linear:
+        parts = [name] if f"{name}.weight" in left else list(JOINED.get(name, (name,)))
+        weights = [left.pop(f"{part}.weight") for part in parts]
+        biases = [left.pop(f"{part}.bias", None) for part in parts]
+        if len(parts) == 1:
+            return Linear(weights[0], biases[0])
+        given = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases)]
+        return Linear(torch.cat(weights), None if all(b is None for b in biases) else torch.cat(given))
+
+    q_norm, k_norm = (left.pop(f"self_attn.{name}_norm.weight", None) for name in "qk")
+    layer = FusedLayer(
+        index=index,
+        input_norm=left.pop("input_layernorm.weight"),
+        qkv=linear("self_attn.qkv_proj"),
+        head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
+        output=linear("self_attn.o_proj"),
+        post_norm=left.pop("post_attention_layernorm.weight"),
+        gate_up=linear("mlp.gate_up_proj"),
+        down=linear("mlp.down_proj"),
+        attention=attention,
+        eps=eps,
+    )
+    if left:
+        raise ValueError(f"layer {index} has tensors that no part of it uses: {', '.join(sorted(left))}")
+    return layer
+
+
+def run_fused_layers(
+    layers: Sequence[FusedLayer],
+    heads: HeadShape,
+    hidden: torch.Tensor,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    batch: StaticBatch,
+) -> torch.Tensor:
+    """Hidden states (rows, hidden size) after `layers`. `hidden` is written over.
+
+    `rotary` are cosines and sines (rows, rotary dim) of the rows' positions, in float32.
+    """
+    kernels = batch.kernels
+    first = layers[0]
+    normed = kernels.rms_norm(hidden, first.input_norm, first.eps)
+    for place, layer in enumerate(layers):
+        cache = batch.cache(layer.index)
+        query = kernels.rotary_and_write(layer.qkv(normed), heads, rotary, layer.head_norms, layer.eps, cache)
+        attended = kernels.attend(query, cache, batch, layer.attention.scaling, layer.attention.window)
+        normed = kernels.add_rms_norm(hidden, layer.output(attended.flatten(1)), layer.post_norm, layer.eps)
+        delta = layer.down(kernels.silu_and_mul(layer.gate_up(normed)))
+        if place + 1 < len(layers):
+            following = layers[place + 1]
+            normed = kernels.add_rms_norm(hidden, delta, following.input_norm, following.eps)
+        else:
+            hidden += delta
+    return hidden

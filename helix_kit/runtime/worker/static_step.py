@@ -1,0 +1,185 @@
+"""Runs steps over static buffers: eagerly, or on a CUDA device as a replay of a graph that was captured once.
+
+A graph belongs to a segment of layers and a number of rows (bucket). The usual step has one segment, all layers of the
+worker. A request that enters mid-range makes another one. Its graph is captured when it is first met, and the graphs
+that were not used for the longest time are dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.worker.static_batch import (
+    DECODE_BUCKETS,
+    MIXED_BUCKETS,
+    DeviceTables,
+    StaticBatch,
+    StepBuffers,
+    bucket_of,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_REQUESTS = 256
+"""Requests that one run of the static step takes; a step with more of them is run in parts."""
+SPARE_TABLE_ROWS = 64
+MAX_GRAPHS = 96
+
+RunLayers = Callable[[torch.Tensor, StaticBatch, int, int], torch.Tensor]
+"""Takes hidden states (rows, hidden size), the batch and a segment [start, end); returns new hidden states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one request that are run together: `tokens` rows from `position` on."""
+
+    table: BlockTable
+    first_layer: int
+    """The layer that row 0 of the table stands for."""
+    position: int
+    tokens: int
+
+
+class StaticStep:
+    """Steps of one worker over one page pool.
+
+    Parameters
+    ----------
+    run_layers
+        Runs a segment of the worker's layers over a `StaticBatch`.
+    pool
+        Pages of the worker.
+    layers
+        Layers [start, end) of the worker.
+    max_rows
+        Rows of one run. Longer steps are run in parts.
+    max_pages
+        Pages of one layer of a request at most.
+    hidden_size
+        Width of a row.
+    block_rows
+        Rows that one block of the attention kernel takes.
+    kernels
+        The module `triton_kernels` or `torch_kernels`.
+    capture
+        Whether runs are captured as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        run_layers: RunLayers,
+        pool: PagePool,
+        layers: tuple[int, int],
+        *,
+        max_rows: int,
+        max_pages: int,
+        hidden_size: int,
+        block_rows: int,
+        kernels: ModuleType,
+        capture: bool,
+    ) -> None:
+        self._run_layers, self._layers = run_layers, layers
+        tables = DeviceTables(pool, layers, MAX_REQUESTS + SPARE_TABLE_ROWS, max_pages)
+        self._tables = tables
+        self._buffers = StepBuffers(tables, pool, layers[0], max_rows, hidden_size, block_rows, kernels)
+        self.captures = capture
+        self._graphs: OrderedDict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, object]] = OrderedDict()
+        self._memory = torch.cuda.graph_pool_handle() if capture else None
+
+    @property
+    def num_graphs(self) -> int:
+        """Graphs that are kept."""
+        return len(self._graphs)
+
+    def run(self, hidden: torch.Tensor, parts: Sequence[Part], start: int, end: int) -> torch.Tensor:
+        """Take the rows of `parts`, side by side in `hidden`, through the layers [start, end).
+
+        The result is overwritten by the next call.
+        """
+        buffers = self._buffers
+        groups = list(_groups(parts, buffers.max_rows))
+        if len(groups) == 1:
+            return self._run_group(hidden, groups[0], start, end)
+        results, at = [], 0
+        for group in groups:
+            rows = sum(part.tokens for part in group)
+            results.append(self._run_group(hidden[at : at + rows], group, start, end).clone())
+            at += rows
+        return torch.cat(results)
+
+    def _run_group(self, hidden: torch.Tensor, parts: Sequence[Part], start: int, end: int) -> torch.Tensor:
+        buffers, tokens = self._buffers, [part.tokens for part in parts]
+        rows = sum(tokens)
+        padded = bucket_of(rows, decode=rows == len(parts))
+        table_rows = self._tables.rows_of([(part.table, part.first_layer) for part in parts])
+        decode = buffers.fill(padded, table_rows, [part.position for part in parts], tokens)
+        buffers.hidden_in[:rows].copy_(hidden)
+        if padded > rows:
+            buffers.hidden_in[rows:padded].zero_()
+        self._replay(("layers", start, end, padded, decode), lambda: self._step(start, end, padded, decode))
+        return buffers.hidden_out[:rows]
+
+    def _step(self, start: int, end: int, rows: int, decode: bool) -> None:
+        buffers = self._buffers
+        hidden = self._run_layers(buffers.hidden_in[:rows].clone(), buffers.batch(rows, decode=decode), start, end)
+        buffers.hidden_out[:rows].copy_(hidden)
+
+    def _replay(self, key: tuple[object, ...], call: Callable[[], object]) -> object:
+        """Run `call`, or replay its graph; the graph is captured at the first time."""
+        if not self.captures:
+            return call()
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = self._capture(call)
+            while len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        graph, result = found
+        graph.replay()
+        return result
+
+    def _capture(self, call: Callable[[], object]) -> tuple[torch.cuda.CUDAGraph, object]:
+        call()  # compiles kernels, and lets libraries choose theirs: neither may happen during the capture
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+            result = call()
+        return graph, result
+
+    def warm_up(self, max_decodes: int, progress: Callable[[int, int], None]) -> None:
+        """Capture the graphs of all steps through all layers, for up to `max_decodes` requests that decode."""
+        largest = bucket_of(min(max_decodes, MAX_REQUESTS), decode=True)
+        sizes = [(rows, True) for rows in DECODE_BUCKETS if rows <= largest]
+        sizes += [(rows, False) for rows in {bucket_of(n, decode=False) for n in (*MIXED_BUCKETS, self._buffers.max_rows)}
+                  if rows <= self._buffers.max_rows]  # fmt: skip
+        start, end = self._layers
+        # The largest first: the smaller ones then fit into the memory that they share.
+        for done, (rows, decode) in enumerate(sorted(sizes, reverse=True)):
+            progress(done, len(sizes))
+            self._buffers.fill(rows, [], [], [])
+            self._replay(("layers", start, end, rows, decode), lambda: self._step(start, end, rows, decode))  # noqa: B023
+        progress(len(sizes), len(sizes))
+
+
+def _groups(parts: Sequence[Part], max_rows: int) -> Iterator[list[Part]]:
+    """Split parts into runs of at most `max_rows` rows and MAX_REQUESTS requests; a long part is cut."""
+    group: list[Part] = []
+    rows = 0
+    for part in parts:
+        position, left = part.position, part.tokens
+        while left:
+            if group and (len(group) == MAX_REQUESTS or rows + left > max_rows):
+                yield group
+                group, rows = [], 0
+            take = min(left, max_rows - rows)
+            group.append(Part(part.table, part.first_layer, position, take))
+            position, left, rows = position + take, left - take, rows + take
+    if group:
+        yield group
