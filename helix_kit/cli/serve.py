@@ -30,7 +30,7 @@ def serve_command(
     attention: Annotated[
         str,
         typer.Option(
-            help="Attention kernels on GPUs: triton (ours, over pages, captured in CUDA graphs), flashinfer (an extra), "
+            help="Attention kernels on GPUs: triton (ours, over pages, in CUDA graphs), flashinfer (an extra), "
             "sdpa (torch's own, anywhere), or auto (the first of these that this GPU, dtype and model allow)."
         ),
     ] = "auto",

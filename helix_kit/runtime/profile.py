@@ -119,11 +119,24 @@ class Measurement:
             rows.append(LayerLimits(k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
         return rows
 
+    @property
+    def table_points(self) -> tuple[Point, ...]:
+        """The points of the tables: each layer takes over an equal share of the output projection's time.
+
+        The tables know layers only. So the time of a token through all layers is right, wherever it passes them.
+        """
+        share_ms = self.head_ms / self.model.num_layers
+        return tuple(
+            replace(p, ms_per_layer=p.ms_per_layer + share_ms, low_ms=p.low_ms + share_ms, high_ms=p.high_ms + share_ms)
+            for p in self.points
+        )
+
     def profile(self) -> Profile:
         """The measurement as the planner and the simulator read it."""
+        in_table = self.table_points
 
         def curve(phase: str) -> Curve:
-            points = [(0.0, 0.0), *((float(p.tokens), p.ms_per_layer) for p in self.points if p.phase == phase)]
+            points = [(0.0, 0.0), *((float(p.tokens), p.ms_per_layer) for p in in_table if p.phase == phase)]
             return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
 
         limits = self.limits()
@@ -347,7 +360,7 @@ def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> Non
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["kind", "phase", "tokens", "ms_per_layer", "low_ms", "high_ms"])
         for m in measurements:
-            for p in m.points:
+            for p in m.table_points:
                 times = (f"{v:.4g}" for v in (p.ms_per_layer, p.low_ms, p.high_ms))
                 writer.writerow([m.kind, p.phase, p.tokens, *times])
     with (folder / "limits.csv").open("w", newline="", encoding="utf-8") as file:

@@ -94,9 +94,9 @@ class WorkerSpec(BaseModel):
 
     @property
     def goes_on(self) -> bool:
-        """Whether the worker decodes the tokens that it samples itself, where it holds all layers of a request.
+        """Whether tokens go from a last stage straight to the first stage, if all workers of the pipeline say so.
 
-        Its steps then do not wait for the coordinator. A worker that emulates a speed or links waits, because the way
-        to the coordinator and back is a part of what it emulates.
+        Steps then do not wait for the coordinator. Workers that emulate a speed or links wait for it, because the way
+        to the coordinator and back is a part of what they emulate.
         """
         return self.profile is None and self.links is None

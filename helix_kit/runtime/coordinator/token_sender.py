@@ -72,7 +72,7 @@ class TokenSender:
         return self._batches.setdefault(endpoint, _Batch())
 
     def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
-        """Add the token that the next decode step of the request starts from, unless the worker has it already."""
+        """Add the token that the next decode step of the request starts from, unless the first stage has it already."""
         if self._goes_on(active):
             return
         batch = self._batch_of(active)
@@ -81,12 +81,14 @@ class TokenSender:
         batch.token_ids.append(token)
 
     def _goes_on(self, active: ActiveRequest) -> bool:
-        """Whether the worker goes on with the tokens that it samples.
+        """Whether the last stage gives the tokens that it samples to the first stage itself.
 
-        It holds all layers, emulates no speed, and needs no word from here on what came before.
+        No worker emulates a speed, and sampling needs no word from here on what came before.
         """
-        [first, *others] = active.worker_pipeline
-        return not others and not active.sampling.has_penalties and self._workers.records[first.node].spec.goes_on
+        records = self._workers.records
+        return not active.sampling.has_penalties and all(
+            records[stage.node].spec.goes_on for stage in active.worker_pipeline
+        )
 
     def add_prompt(self, active: ActiveRequest) -> None:
         """Add the whole context of the request.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +27,14 @@ JOINED = {
 """Joined matrix -> the matrices that it is made of. Phi-3's checkpoints have them joined."""
 
 
-class Linear:
-    """``x @ weight.T + bias``."""
+class Linear(NamedTuple):
+    """Weight (out, in) and bias (out,) of a product ``x @ weight.T + bias``."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
+    weight: torch.Tensor
+    bias: torch.Tensor | None
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """The product for rows (..., in)."""
         return F.linear(x, self.weight, self.bias)
 
 
@@ -109,10 +110,10 @@ def run_fused_layers(
     normed = kernels.rms_norm(hidden, first.input_norm, first.eps)
     for place, layer in enumerate(layers):
         cache = batch.cache(layer.index)
-        query = kernels.rotary_and_write(layer.qkv(normed), heads, rotary, layer.head_norms, layer.eps, cache)
+        query = kernels.rotary_and_write(layer.qkv.of(normed), heads, rotary, layer.head_norms, layer.eps, cache)
         attended = kernels.attend(query, cache, batch, layer.attention.scaling, layer.attention.window)
-        normed = kernels.add_rms_norm(hidden, layer.output(attended.flatten(1)), layer.post_norm, layer.eps)
-        delta = layer.down(kernels.silu_and_mul(layer.gate_up(normed)))
+        normed = kernels.add_rms_norm(hidden, layer.output.of(attended.flatten(1)), layer.post_norm, layer.eps)
+        delta = layer.down.of(kernels.silu_and_mul(layer.gate_up.of(normed)))
         if place + 1 < len(layers):
             following = layers[place + 1]
             normed = kernels.add_rms_norm(hidden, delta, following.input_norm, following.eps)

@@ -34,7 +34,8 @@ class PagePool:
     """All pages of one worker.
 
     `keys` and `values` have the shape (num_pages + 1, 16, kv heads, head dim). The last page is never given out; it
-    stays zero and pads block tables (`padding_page`).
+    stays zero and pads block tables (`padding_page`). Pages that are taken again are zero, too, unless `clear` is
+    false: then the attention must not read behind a request's last token.
 
     Examples
     --------
@@ -50,12 +51,20 @@ class PagePool:
     """
 
     def __init__(
-        self, num_pages: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self,
+        num_pages: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        clear: bool = True,
     ) -> None:
         shape = (num_pages + 1, PAGE_TOKENS, num_kv_heads, head_dim)
         self.keys = _zeros(shape, dtype, device)
         self.values = _zeros(shape, dtype, device)
         self.num_pages = num_pages
+        self._clears = clear
         # Returned pages are used again before new ones, so that little memory is ever written.
         self._returned: list[int] = []
         self._fresh = 0
@@ -74,7 +83,7 @@ class PagePool:
         again = min(count, len(self._returned))
         taken = self._returned[len(self._returned) - again :]
         del self._returned[len(self._returned) - again :]
-        if taken:
+        if taken and self._clears:
             self._clear(taken)
         first, self._fresh = self._fresh, self._fresh + count - again
         return [*taken, *range(first, self._fresh)]
@@ -89,7 +98,7 @@ class PagePool:
 
     @property
     def padding_page(self) -> int:
-        """A page of zeros that no request owns."""
+        """The page that no request owns."""
         return self.num_pages
 
     def give_back(self, pages: list[int]) -> None:

@@ -171,7 +171,9 @@ class ModelLayers:
 
     def new_pool(self, num_pages: int) -> PagePool:
         """A page pool with this model's heads and dtype, on its device."""
-        return PagePool(num_pages, self.num_kv_heads, self.head_dim, self.dtype, self.device)
+        # The kernels of the static step read no token that is not there.
+        clear = self._kernels is None
+        return PagePool(num_pages, self.num_kv_heads, self.head_dim, self.dtype, self.device, clear=clear)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states (tokens, hidden size) of `token_ids` (tokens,); only where the range starts at 0."""

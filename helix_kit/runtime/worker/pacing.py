@@ -51,7 +51,7 @@ class Pacer:
         now_s = time.monotonic()
         self.steps += 1
         if self._profile is None:
-            self.busy_s += now_s - began_s
+            self.busy_s += now_s - max(began_s, self._due_s)  # the step before may have ended after this one began
             self._due_s = now_s
             return
         step_s = sum(n * self._profile.step_ms(prefill, decode) for n, prefill, decode in segments)

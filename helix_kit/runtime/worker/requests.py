@@ -14,7 +14,7 @@ import msgspec
 import torch
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.runtime.transport.messages import RequestEpoch, WorkItem
+from helix_kit.runtime.transport.messages import RequestEpoch, RouteStage, WorkItem
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.runtime.worker.token_counts import TokenCounts
@@ -29,7 +29,10 @@ class WaitingRows:
 
     item: WorkItem
     rows: torch.Tensor
-    """Token ids (tokens,) or hidden states (tokens, hidden size), on the host."""
+    """Token ids (tokens,) or hidden states (tokens, hidden size), on the host.
+
+    Tokens that this worker has sampled itself are where they were sampled.
+    """
     arrived_s: float
 
     @property
@@ -52,13 +55,15 @@ class WorkerRequest:
     """Endpoint of the next stage's worker; None if this is the last stage."""
     next_worker: str
     """Worker of the next stage, or the coordinator."""
+    first_stage: RouteStage | None
+    """The first stage; None if this worker is the first stage."""
     sampling: SamplingParams
     table: BlockTable
     counts: TokenCounts | None = None
     """The request's tokens so far, on its last stage; None where sampling does not depend on them."""
     waiting: deque[WaitingRows] = field(default_factory=deque)
     decode_until: int = 0
-    """Sampled tokens before this position are rows of the next step at once; the coordinator does not send them."""
+    """Tokens before this position are sent to the first stage by the last one, not by the coordinator."""
     received: int = 0
     """Rows that have arrived so far; the next item must start at this position."""
 
@@ -97,10 +102,6 @@ class RequestTable:
 
     def __len__(self) -> int:
         return len(self._requests)
-
-    def get(self, request: int) -> WorkerRequest | None:
-        """The request with this id; None if it has been freed."""
-        return self._requests.get(request)
 
     def in_order_of_arrival(self) -> list[WorkerRequest]:
         """All requests, the oldest first."""
@@ -174,5 +175,6 @@ class RequestTable:
             sampling=sampling,
             table=BlockTable(stage.end - stage.start),
             counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,
-            decode_until=item.decode_until if len(item.route) == 1 else 0,
+            first_stage=item.route[0] if index else None,
+            decode_until=item.decode_until,
         )

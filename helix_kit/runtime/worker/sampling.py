@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from helix_kit.runtime.transport.messages import LogprobFields
 from helix_kit.runtime.worker.logprobs import fields_of, packed_logprobs, packed_width
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.runtime.worker.token_counts import TokenCounts
-from helix_kit.runtime.worker.transfer import to_device, to_host
+from helix_kit.runtime.worker.transfer import mark, start_to_host, to_device
 
 MAX_SORTED_SCORES = 1 << 24
 """Scores that are sorted at once: sorting takes about 30 bytes for each of them, so half a gigabyte."""
@@ -31,6 +32,28 @@ class SampledRows(NamedTuple):
 
     tokens: list[int]
     logprobs: list[LogprobFields | None]
+
+
+@dataclass(frozen=True)
+class PendingSample:
+    """Tokens that a device is choosing, and their copy to the host, which is under way."""
+
+    tokens: torch.Tensor
+    """(rows,), on the device: the next step can start from them before the host knows them."""
+    _host: torch.Tensor
+    """The tokens, and behind them `packed_logprobs` of the rows that ask for log-probabilities."""
+    _params: Sequence[SamplingParams]
+
+    def read(self) -> SampledRows:
+        """The tokens on the host. The device must have come so far."""
+        fields: list[LogprobFields | None] = [None] * len(self._params)
+        asked = [(row, param.logprobs) for row, param in enumerate(self._params) if param.logprobs is not None]
+        if asked:
+            width = packed_width(max(count for _, count in asked))
+            packed = self._host[len(fields) :].view(-1, width).tolist()
+            for (row, count), values in zip(asked, packed):
+                fields[row] = fields_of(values, count)
+        return SampledRows(self._host[: len(fields)].long().tolist(), fields)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -44,7 +67,20 @@ def sample(
     positions: Sequence[int],
     counts: Sequence[TokenCounts | None] | None = None,
 ) -> SampledRows:
-    """The next token of each row.
+    """The next token of each row; waits for the device. Arguments as in `start_sampling`."""
+    pending = start_sampling(logits, params, positions, counts)
+    if (event := mark(logits.device)) is not None:
+        event.synchronize()
+    return pending.read()
+
+
+def start_sampling(
+    logits: torch.Tensor,
+    params: Sequence[SamplingParams],
+    positions: Sequence[int],
+    counts: Sequence[TokenCounts | None] | None = None,
+) -> PendingSample:
+    """Let the device choose the next token of each row.
 
     Parameters
     ----------
@@ -58,7 +94,8 @@ def sample(
         The tokens of each row's request so far; rows with penalties need them.
     """
     if all(param.is_plain_greedy for param in params):
-        return SampledRows(torch.argmax(logits, dim=-1).tolist(), [None] * len(params))
+        tokens = torch.argmax(logits, dim=-1)
+        return PendingSample(tokens, start_to_host(tokens), params)
     scores = adjusted_scores(logits, params, positions, counts or [None] * len(params))
     tokens = torch.argmax(scores, dim=-1)
     drawn = [row for row, param in enumerate(params) if not param.is_greedy]
@@ -68,24 +105,13 @@ def sample(
         index = to_device(torch.tensor(rows), logits.device)
         chosen = _draw(scores[index], [params[row] for row in rows], [positions[row] for row in rows])
         tokens.index_copy_(0, index, chosen)
-    return _on_host(logits, tokens, params)
-
-
-def _on_host(logits: torch.Tensor, tokens: torch.Tensor, params: Sequence[SamplingParams]) -> SampledRows:
-    """The tokens, and log-probabilities where they are asked for, in one copy."""
     asked = [row for row, param in enumerate(params) if param.logprobs is not None]
     if not asked:
-        return SampledRows(to_host(tokens).tolist(), [None] * len(params))
-    top = [params[row].logprobs or 0 for row in asked]
+        return PendingSample(tokens, start_to_host(tokens), params)
     index = to_device(torch.tensor(asked), logits.device)
-    packed = packed_logprobs(logits[index], tokens[index], max(top))
+    packed = packed_logprobs(logits[index], tokens[index], max(params[row].logprobs or 0 for row in asked))
     # Token ids and float32 numbers are exact in float64.
-    both = to_host(torch.cat([tokens.double(), packed.flatten()]))
-    chosen = both[: len(params)].long().tolist()
-    fields: list[LogprobFields | None] = [None] * len(params)
-    for row, values, count in zip(asked, both[len(params) :].view(-1, packed_width(max(top))).tolist(), top):
-        fields[row] = fields_of(values, count)
-    return SampledRows(chosen, fields)
+    return PendingSample(tokens, start_to_host(torch.cat([tokens.double(), packed.flatten()])), params)
 
 
 def adjusted_scores(

@@ -63,8 +63,10 @@ class LayerCache(NamedTuple):
 def bucket_of(rows: int, *, decode: bool) -> int:
     """The number of rows that a step with `rows` rows is padded to.
 
-    >>> bucket_of(3, decode=True), bucket_of(33, decode=True), bucket_of(300, decode=False), bucket_of(2000, decode=False)
-    (4, 40, 320, 2048)
+    >>> [bucket_of(rows, decode=True) for rows in (1, 3, 33)]
+    [1, 4, 40]
+    >>> [bucket_of(rows, decode=False) for rows in (2, 300, 2000)]
+    [16, 320, 2048]
     """
     buckets = DECODE_BUCKETS if decode else MIXED_BUCKETS
     for size in buckets:
@@ -72,6 +74,18 @@ def bucket_of(rows: int, *, decode: bool) -> int:
             return size
     step = buckets[-1] - buckets[-2]
     return -(-rows // step) * step
+
+
+def buckets_up_to(rows: int, *, decode: bool) -> list[int]:
+    """All buckets of steps with up to `rows` rows.
+
+    >>> buckets_up_to(9, decode=True), buckets_up_to(100, decode=False)
+    ([1, 2, 4, 8, 16], [16, 32, 64, 128])
+    """
+    found = [0]
+    while found[-1] < rows:
+        found.append(bucket_of(found[-1] + 1, decode=decode))
+    return found[1:]
 
 
 class DeviceTables:

@@ -17,12 +17,11 @@ import torch
 
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
 from helix_kit.runtime.worker.static_batch import (
-    DECODE_BUCKETS,
-    MIXED_BUCKETS,
     DeviceTables,
     StaticBatch,
     StepBuffers,
     bucket_of,
+    buckets_up_to,
 )
 
 log = logging.getLogger(__name__)
@@ -155,10 +154,8 @@ class StaticStep:
 
     def warm_up(self, max_decodes: int, progress: Callable[[int, int], None]) -> None:
         """Capture the graphs of all steps through all layers, for up to `max_decodes` requests that decode."""
-        largest = bucket_of(min(max_decodes, MAX_REQUESTS), decode=True)
-        sizes = [(rows, True) for rows in DECODE_BUCKETS if rows <= largest]
-        sizes += [(rows, False) for rows in {bucket_of(n, decode=False) for n in (*MIXED_BUCKETS, self._buffers.max_rows)}
-                  if rows <= self._buffers.max_rows]  # fmt: skip
+        sizes = [(rows, True) for rows in buckets_up_to(min(max_decodes, MAX_REQUESTS), decode=True)]
+        sizes += [(rows, False) for rows in buckets_up_to(self._buffers.max_rows, decode=False)]
         start, end = self._layers
         # The largest first: the smaller ones then fit into the memory that they share.
         for done, (rows, decode) in enumerate(sorted(sizes, reverse=True)):

@@ -1,12 +1,12 @@
 """One step of a worker: rows of several requests, side by side, through the layers that each of them needs.
 
-`StepEntry` holds everything that a step knows of one request. The functions here take the list of a step's entries:
-`load_entries` brings the rows to the device, `run_entries` takes them through the layers, `sample_tokens` and
-`messages_to_next_stages` say what comes out.
+`StepEntry` holds everything that a step knows of one request. `start_step` brings the rows to the device, takes them
+through the layers and lets tokens be sampled, without waiting for the device: its `RunningStep` says what comes out.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ from helix_kit.runtime.worker.logprobs import logprobs_of_known
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments
 from helix_kit.runtime.worker.pacing import SegmentLoad
 from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest, known_tokens
-from helix_kit.runtime.worker.sampling import sample
-from helix_kit.runtime.worker.transfer import joined_on_device
+from helix_kit.runtime.worker.sampling import PendingSample, start_sampling
+from helix_kit.runtime.worker.transfer import joined_on_device, mark, start_to_host
 from helix_kit.runtime.worker.wire_tensors import to_wire
 
 
@@ -30,6 +30,11 @@ class StepEntry(RequestRows):
     request: WorkerRequest
     item: WorkItem
     arrived_s: float
+
+    @property
+    def next_position(self) -> int:
+        """Position of the token that follows the rows."""
+        return self.item.position + self.item.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,20 @@ def load_entries(model: ModelLayers, chosen: Iterable[tuple[WorkerRequest, Waiti
         alike = [entry for entry in entries if entry.request.takes_token_ids == are_ids]
         if not alike:
             continue
-        joined = joined_on_device([entry.hidden for entry in alike], model.device)
+        joined = _joined(alike, model.device)
         joined = (model.embed(joined) if are_ids else joined).to(model.dtype)
         for entry, rows in zip(alike, joined.split([entry.item.tokens for entry in alike])):
             entry.hidden = rows
     return entries
+
+
+def _joined(entries: list[StepEntry], device: torch.device) -> torch.Tensor:
+    """The rows of `entries` on `device`, in order: those on the host in one copy for each run of them."""
+    parts = []
+    for on_host, run in itertools.groupby(entries, key=lambda entry: entry.hidden.device.type == "cpu"):
+        rows = [entry.hidden for entry in run]
+        parts.append(joined_on_device(rows, device) if on_host else torch.cat(rows))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def run_entries(model: ModelLayers, pool: PagePool, entries: list[StepEntry]) -> list[SegmentLoad]:
@@ -75,26 +89,105 @@ def run_entries(model: ModelLayers, pool: PagePool, entries: list[StepEntry]) ->
     return loads
 
 
-@torch.inference_mode()
-def sample_tokens(model: ModelLayers, entries: list[StepEntry]) -> list[SampledToken]:
-    """The next token of each request whose last stage is here and whose rows so far are complete.
+@dataclass(slots=True)
+class RunningStep:
+    """A step that a device has been given. `wait` for it before its results are taken."""
 
-    Tokens of prompts whose log-probabilities are wanted come first, so that they reach the coordinator before the
-    request's first token.
-    """
+    entries: list[StepEntry]
+    loads: list[SegmentLoad]
+    _scored: list[SampledToken]
+    """Tokens of prompts whose log-probabilities are wanted."""
+    ends: list[StepEntry]
+    """Requests whose last stage is here and whose rows so far are complete: each gets a token."""
+    _sampled: PendingSample | None
+    _outgoing: list[tuple[list[StepEntry], torch.Tensor]]
+    """Rows for each next worker, on their way to the host."""
+    _done: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        """Return when the device has finished the step."""
+        if self._done is not None:
+            self._done.synchronize()
+
+    def tokens(self) -> list[SampledToken]:
+        """The next token of each request whose last stage is here and whose rows so far are complete.
+
+        Tokens of prompts whose log-probabilities are wanted come first, so that they reach the coordinator before the
+        request's first token.
+        """
+        if self._sampled is None:
+            return self._scored
+        return self._scored + [
+            SampledToken(entry.request.id, entry.request.epoch, entry.next_position, token, logprobs)
+            for entry, token, logprobs in zip(self.ends, *self._sampled.read())
+        ]
+
+    def messages(self) -> list[NextStageMessage]:
+        """One message for each next worker, with all rows that go there in one tensor, or all new tokens.
+
+        Items travel on unchanged, so the first item of an attempt brings its route and sampling to every stage.
+        """
+        outgoing = []
+        for alike, rows in self._outgoing:
+            tensor, dtype = to_wire(rows)
+            message = RunMessage([entry.item for entry in alike], dtype, tuple(rows.shape), tensor)
+            request = alike[0].request
+            assert request.next_endpoint is not None
+            outgoing.append(NextStageMessage(request.next_worker, request.next_endpoint, message))
+        return outgoing + self._tokens_to_first_stages()
+
+    def _tokens_to_first_stages(self) -> list[NextStageMessage]:
+        """New tokens for the next decode steps, for workers that are the first stages of their requests."""
+        if self._sampled is None:
+            return []
+        rows: dict[tuple[str, str], list[tuple[WorkItem, int]]] = {}
+        for entry, token in zip(self.ends, self._sampled.read().tokens):
+            request, position, first = entry.request, entry.next_position, entry.request.first_stage
+            if position < request.decode_until and first is not None:
+                item = WorkItem(request.id, request.epoch, position, 1, True)
+                rows.setdefault((first.node, first.endpoint), []).append((item, token))
+        return [
+            NextStageMessage(worker, endpoint, RunMessage.of_token_ids([i for i, _ in pairs], [t for _, t in pairs]))
+            for (worker, endpoint), pairs in rows.items()
+        ]
+
+    def go_on(self, now_s: float) -> None:
+        """Let requests of which this worker is the only stage decode their new tokens in the next step.
+
+        The tokens are taken where they were sampled, so that the next step can start before they reach the host.
+        """
+        if self._sampled is None:
+            return
+        rows = self._sampled.tokens.split(1)
+        for entry, row in zip(self.ends, rows):
+            request, position = entry.request, entry.next_position
+            if position < request.decode_until and request.first_stage is None:
+                request.received += 1
+                request.waiting.append(WaitingRows(WorkItem(request.id, request.epoch, position, 1, True), row, now_s))
+
+
+@torch.inference_mode()
+def start_step(model: ModelLayers, pool: PagePool, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> RunningStep:
+    """Give the device a step with the chosen rows: through the layers, and to a token where the last stage is here."""
+    entries = load_entries(model, chosen)
+    loads = run_entries(model, pool, entries)
     last = [entry for entry in entries if entry.request.next_endpoint is None]
     scored = _score_prompts(model, [entry for entry in last if entry.request.sampling.prompt_logprobs is not None])
     ends = [entry for entry in last if entry.item.wants_token]
-    if not ends:
-        return scored
-    logits = model.logits(torch.stack([entry.hidden[-1] for entry in ends]))
-    positions = [entry.item.position + entry.item.tokens for entry in ends]
-    counts = [entry.request.counts for entry in ends]
-    sampled = sample(logits, [entry.request.sampling for entry in ends], positions, counts)
-    return scored + [
-        SampledToken(entry.request.id, entry.request.epoch, position, token, logprobs)
-        for entry, position, token, logprobs in zip(ends, positions, *sampled)
-    ]
+    sampled = None
+    if ends:
+        sampled = start_sampling(
+            model.logits(torch.stack([entry.hidden[-1] for entry in ends])),
+            [entry.request.sampling for entry in ends],
+            [entry.next_position for entry in ends],
+            [entry.request.counts for entry in ends],
+        )
+    by_endpoint: dict[str, list[StepEntry]] = {}
+    for entry in entries:
+        if entry.request.next_endpoint is not None:
+            by_endpoint.setdefault(entry.request.next_endpoint, []).append(entry)
+    outgoing = [(alike, start_to_host(torch.cat([entry.hidden for entry in alike]))) for alike in by_endpoint.values()]
+    return RunningStep(entries, loads, scored, ends, sampled, outgoing, mark(model.device))
 
 
 def _score_prompts(model: ModelLayers, entries: list[StepEntry]) -> list[SampledToken]:
@@ -114,21 +207,3 @@ def _score_prompts(model: ModelLayers, entries: list[StepEntry]) -> list[Sampled
         for (entry, tokens), fields in zip(asking, found)
         for position, (token, logprobs) in enumerate(zip(tokens, fields), entry.item.position + 1)
     ]
-
-
-def messages_to_next_stages(entries: list[StepEntry]) -> list[NextStageMessage]:
-    """One message for each next worker, with all rows that go there in one tensor.
-
-    Items travel on unchanged, so the first item of an attempt brings its route and sampling to every stage.
-    """
-    by_endpoint: dict[str, list[StepEntry]] = {}
-    for entry in entries:
-        if entry.request.next_endpoint is not None:
-            by_endpoint.setdefault(entry.request.next_endpoint, []).append(entry)
-    outgoing = []
-    for endpoint, alike in by_endpoint.items():
-        hidden = torch.cat([entry.hidden for entry in alike])
-        tensor, dtype = to_wire(hidden)
-        message = RunMessage([entry.item for entry in alike], dtype, tuple(hidden.shape), tensor)
-        outgoing.append(NextStageMessage(alike[0].request.next_worker, endpoint, message))
-    return outgoing

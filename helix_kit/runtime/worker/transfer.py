@@ -31,12 +31,27 @@ def joined_on_device(tensors: Sequence[torch.Tensor], device: torch.device) -> t
     return pinned.to(device, non_blocking=True)
 
 
-def to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous tensor on the host; the tensor itself if it is one already."""
+def start_to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """As `to_host`, but on a GPU the copy is only begun: it is complete when its stream has come so far."""
     contiguous = tensor.detach().contiguous()
     if contiguous.device.type != "cuda":
         return contiguous
     pinned = torch.empty(contiguous.shape, dtype=contiguous.dtype, pin_memory=True)
-    pinned.copy_(contiguous, non_blocking=True)
-    torch.cuda.current_stream(contiguous.device).synchronize()
-    return pinned
+    return pinned.copy_(contiguous, non_blocking=True)
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """An event that is reached when the device has done everything that it was given so far; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor on the host; the tensor itself if it is one already."""
+    host = start_to_host(tensor)
+    if tensor.device.type == "cuda":
+        torch.cuda.current_stream(tensor.device).synchronize()
+    return host

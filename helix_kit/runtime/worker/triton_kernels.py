@@ -131,7 +131,7 @@ def _attend_tokens(
     KV_HEADS: tl.constexpr, DIM: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr,
     DIM_BLOCK: tl.constexpr, PAGE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax of `query` (ROWS, DIM_BLOCK) over the tokens [begin, end) of one request: (sums, maxima, totals)."""
+    """Online softmax of `query` (ROWS, DIM_BLOCK) over tokens [begin, end) of a request: sums, maxima and totals."""
     column = tl.arange(0, DIM_BLOCK)
     maxima = tl.full((ROWS,), float("-inf"), tl.float32)
     totals = tl.zeros((ROWS,), tl.float32)
@@ -185,7 +185,7 @@ def _attend_blocks(
         if WINDOW > 0:
             begin = tl.maximum(first_position - WINDOW + 1, 0) // TOKENS * TOKENS
         own_table = table + tl.load(table_rows + start).to(tl.int64) * table_stride
-        sums, maxima, totals = _attend_tokens(
+        sums, _, totals = _attend_tokens(
             queries, keys, values, own_table, in_head, kv_head, first_position + row, begin, first_position + size,
             scale_log2, KV_HEADS, DIM, WINDOW, BLOCK_ROWS * GROUP, TOKENS, DIM_BLOCK, PAGE, PRECISION,
         )  # fmt: skip
@@ -195,7 +195,7 @@ def _attend_blocks(
 
 @triton.jit
 def _attend_split(
-    query, sums_out, maxima_out, totals_out, keys, values, table, table_stride, table_rows, positions, scale_log2,
+    query, out, sums_out, maxima_out, totals_out, keys, values, table, table_stride, table_rows, positions, scale_log2,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, WINDOW: tl.constexpr, GROUP: tl.constexpr,
     SPLITS: tl.constexpr, TOKENS: tl.constexpr, DIM_BLOCK: tl.constexpr, PAGE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -224,10 +224,14 @@ def _attend_split(
         queries, keys, values, own_table, in_head, kv_head, tl.zeros((GROUP,), tl.int32) + position, begin, end,
         scale_log2, KV_HEADS, DIM, WINDOW, GROUP, TOKENS, DIM_BLOCK, PAGE, PRECISION,
     )  # fmt: skip
-    result = (row * HEADS + head) * SPLITS + split
-    tl.store(sums_out + result[:, None] * DIM + column[None, :], sums, mask=inside)
-    tl.store(maxima_out + result, maxima, mask=is_head)
-    tl.store(totals_out + result, totals, mask=is_head)
+    if SPLITS == 1:
+        result = (sums / totals[:, None]).to(out.dtype.element_ty)
+        tl.store(out + place[:, None] + column[None, :], result, mask=inside)
+    else:
+        part_of = (row * HEADS + head) * SPLITS + split
+        tl.store(sums_out + part_of[:, None] * DIM + column[None, :], sums, mask=inside)
+        tl.store(maxima_out + part_of, maxima, mask=is_head)
+        tl.store(totals_out + part_of, totals, mask=is_head)
 
 
 @triton.jit
@@ -335,12 +339,14 @@ def attend(
     maxima = torch.empty(rows, heads, splits, dtype=torch.float32, device=query.device)
     totals = torch.empty_like(maxima)
     _attend_split[(rows, kv_heads, splits)](
-        query, sums, maxima, totals, *paged, scale_log2,
+        query, out, sums, maxima, totals, *paged, scale_log2,
         GROUP=max(group, 16), SPLITS=splits, TOKENS=tokens, **shape, num_warps=4, num_stages=3,
     )  # fmt: skip
-    _join_splits[(rows, heads)](
-        sums, maxima, totals, out, HEADS=heads, DIM=dim, SPLITS=splits, DIM_BLOCK=shape["DIM_BLOCK"], num_warps=1
-    )
+    if splits > 1:
+        block = shape["DIM_BLOCK"]
+        _join_splits[(rows, heads)](
+            sums, maxima, totals, out, HEADS=heads, DIM=dim, SPLITS=splits, DIM_BLOCK=block, num_warps=1
+        )
     return out
 
 

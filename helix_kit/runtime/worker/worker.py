@@ -15,7 +15,6 @@ import threading
 import time
 from typing import Any
 
-import torch
 import zmq
 
 from helix_kit.cluster import COORDINATOR
@@ -35,7 +34,6 @@ from helix_kit.runtime.transport.messages import (
     StopMessage,
     TokensMessage,
     WorkerCounters,
-    WorkItem,
 )
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
@@ -44,14 +42,7 @@ from helix_kit.runtime.worker.batching import StepLimits, take_next_step
 from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
-from helix_kit.runtime.worker.step import (
-    NextStageMessage,
-    StepEntry,
-    load_entries,
-    messages_to_next_stages,
-    run_entries,
-    sample_tokens,
-)
+from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
 
 log = logging.getLogger(__name__)
@@ -125,6 +116,7 @@ class Worker:
             if self._model.device.type == "cuda":
                 log.info("%s: %s", spec.name, self._model.description)
                 self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
+            self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool)
             self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
             beating.start()
@@ -183,8 +175,9 @@ class Worker:
 
     def _serve(self) -> None:
         back_to_back = False
+        running: tuple[float, RunningStep] | None = None
         while not self._halt.is_set():
-            idle = not self._requests.has_waiting_rows()
+            idle = running is None and not self._requests.has_waiting_rows()
             linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
             for message in self._arrivals.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
                 if isinstance(message, StopMessage):
@@ -194,9 +187,15 @@ class Worker:
                 continue
             waiting = ((request, request.waiting) for request in self._requests.in_order_of_arrival())
             chosen = take_next_step(waiting, self._limits)
-            if chosen:
-                self._step(chosen, back_to_back and not idle)
+            started = self._start(chosen, back_to_back and not idle) if chosen else None
             back_to_back = bool(chosen)
+            # While a GPU computes a step, it is given the next one, and then the results of the first are sent.
+            if running is not None:
+                self._finish(*running)
+            running = started
+            if running is not None and not self._overlaps:
+                self._finish(*running)
+                running = None
 
     def _take(self, message: Message) -> None:
         if isinstance(message, RunMessage):
@@ -230,22 +229,26 @@ class Worker:
             request.received += item.tokens
             request.waiting.append(WaitingRows(item, own_rows, now_s))
 
-    def _step(self, chosen: list[tuple[WorkerRequest, WaitingRows]], back_to_back: bool) -> None:
+    def _start(self, chosen: list[tuple[WorkerRequest, WaitingRows]], back_to_back: bool) -> tuple[float, RunningStep]:
+        """Give the device a step; returns when it began, and the step."""
         began_s = self._pacer.begin(back_to_back)
-        entries = load_entries(self._model, chosen)
-        loads = run_entries(self._model, self._pool, entries)
+        step = start_step(self._model, self._pool, chosen)
+        step.go_on(time.monotonic())
         self._pages_peak = max(self._pages_peak, self._pool.used)
-        tokens = sample_tokens(self._model, entries)
-        outgoing = messages_to_next_stages(entries)
-        self._pacer.finish(began_s, loads)
-        self._count_rows(entries)
+        return began_s, step
+
+    def _finish(self, began_s: float, step: RunningStep) -> None:
+        """Wait for a step, and send what came out."""
+        step.wait()
+        tokens, outgoing = step.tokens(), step.messages()
+        self._pacer.finish(began_s, step.loads)
+        self._count_rows(step.entries)
         for to_next in outgoing:
             self._send_rows(to_next)
         if tokens:
             self._send_tokens(tokens)
-            self._go_on(tokens)
-            if self._shaper is None and self.spec.profile is None:
-                self._await_next_rows(began_s, tokens, entries)
+            if self.spec.goes_on:
+                self._await_next_rows(began_s, step.ends)
 
     def _count_rows(self, entries: list[StepEntry]) -> None:
         now_s, hops = time.monotonic(), self._hops
@@ -274,26 +277,15 @@ class Worker:
         else:
             self._tell(message)
 
-    def _go_on(self, tokens: list[SampledToken]) -> None:
-        """Let the requests whose tokens need not come back from the coordinator decode them in the next step."""
-        now_s = time.monotonic()
-        for token in tokens:
-            request = self._requests.get(token.request)
-            if request is not None and token.position < request.decode_until:
-                item = WorkItem(token.request, token.epoch, token.position, 1, True)
-                request.received += 1
-                request.waiting.append(WaitingRows(item, torch.tensor([token.token], dtype=torch.int32), now_s))
-
-    def _await_next_rows(self, began_s: float, tokens: list[SampledToken], entries: list[StepEntry]) -> None:
+    def _await_next_rows(self, began_s: float, ends: list[StepEntry]) -> None:
         """Let the next step wait a moment for rows that the coordinator sends straight back.
 
         Without this the requests of a worker that holds all layers fall into two halves. Each half computes while the
         tokens of the other are under way, so twice as many steps are run. A paced worker keeps to its profile instead.
         """
-        whole = {
-            entry.request.id for entry in entries if entry.request.takes_token_ids and not entry.request.decode_until
+        self._awaited = {
+            entry.request.id for entry in ends if entry.request.takes_token_ids and not entry.request.decode_until
         }
-        self._awaited = {token.request for token in tokens} & whole
         now_s = time.monotonic()
         self._linger_until_s = now_s + min(MAX_LINGER_S, LINGER_SHARE * (now_s - began_s))
 

@@ -13,12 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.errors import InputError  # noqa: E402
-from helix_kit.runtime import EngineError, serve  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
-from helix_kit.runtime.worker import flashinfer  # noqa: E402
-from helix_kit.runtime.worker.flashinfer import FlashInfer, make_backend, page_arrays  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.worker.flashinfer import FlashInfer, page_arrays  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagedRows, PagePool  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 
@@ -140,38 +137,3 @@ def test_arrays_by_hand() -> None:
     assert prefill.rows.tolist() == [0, 1, 2] and prefill.qo_indptr.tolist() == [0, 3]
     assert prefill.indices.tolist() == [[0], [1]] and prefill.last_page_len.tolist() == [16]
     assert page_arrays(2, rows[:1], decode=True) is None
-
-
-CUDA = torch.device("cuda")
-SIZES = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 64}
-
-
-@pytest.mark.parametrize(
-    "dtype, head_dim, capability, words",
-    [
-        (torch.float32, 64, (8, 0), "compute in float16 and bfloat16, not float32"),
-        (torch.float16, 80, (8, 0), "heads of 64, 128, 256 values, the model's have 80"),
-        (torch.float16, 64, (7, 0), "in float16 it needs compute capability 7.5, and a GPU has 7.0"),
-        (torch.bfloat16, 64, (7, 5), "in bfloat16 it needs compute capability 8.0, and a GPU has 7.5"),
-        (torch.float16, 64, (7, 5), r"not installed: pip install 'helix-kit\[flashinfer\]'"),
-    ],
-)
-def test_what_is_in_the_way_is_said(dtype, head_dim, capability, words: str, monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(flashinfer.importlib.util, "find_spec", lambda name: None)
-    sizes = SIZES | {"head_dim": head_dim}
-    with pytest.raises(InputError, match=words):
-        make_backend("flashinfer", dtype, CUDA, **sizes)
-    assert make_backend("auto", dtype, CUDA, **sizes) is None
-    assert make_backend("sdpa", dtype, CUDA, **sizes) is None
-
-
-def test_choices(tiny_llama: Path) -> None:
-    plan = tiny_plan(tiny_llama, {"a": (0, 6)})
-    with pytest.raises(InputError, match="attention = 'flash': expected one of sdpa, flashinfer, auto"):
-        serve(plan, tiny_llama, attention="flash")
-    with pytest.raises(EngineError, match="it needs a CUDA device, and this worker computes on cpu"):
-        serve(plan, tiny_llama, attention="flashinfer", launcher="inproc")
-    with serve(plan, tiny_llama, attention="auto", launcher="inproc", pace=False) as engine:
-        assert len(engine.generate([5, 6], max_new_tokens=3, ignore_eos=True).token_ids) == 3

@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from transformers import AutoModelForCausalLM  # noqa: E402
+
 from helix_kit.cluster import COORDINATOR  # noqa: E402
 from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
 from helix_kit.runtime.transport.messages import (  # noqa: E402
@@ -70,6 +72,7 @@ def make_worker(tiny_llama: Path, start: int, end: int) -> Worker:
     worker._outbox = FakeOutbox()  # type: ignore[assignment]
     worker._model = ModelLayers(Checkpoint(tiny_llama), start, end)
     worker._pool = worker._model.new_pool(40)
+    worker._overlaps = False
     worker._requests = RequestTable("a", start, end, worker._model.num_layers, worker._pool)
     return worker
 
@@ -80,7 +83,7 @@ def prompt(request: int, ids: list[int], route: list[RouteStage]) -> RunMessage:
 
 def step(worker: Worker) -> None:
     waiting = [(request, request.waiting) for request in worker._requests.in_order_of_arrival()]
-    worker._step(take_next_step(waiting, worker._limits), back_to_back=False)
+    worker._finish(*worker._start(take_next_step(waiting, worker._limits), back_to_back=False))
 
 
 def test_rows_go_to_the_next_stage_and_are_counted(tiny_llama: Path) -> None:
@@ -151,3 +154,29 @@ def test_the_loop_runs_until_it_is_told_to_stop(tiny_llama: Path) -> None:
     worker._serve()
     assert [len(message.tokens) for _, message in worker._outbox.sent] == [1]
     assert worker._requests.has_waiting_rows()  # the rows that came with the stop were not run
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_step_may_begin_before_the_one_before_has_been_sent(tiny_llama: Path, overlaps: bool) -> None:
+    """As on a GPU: tokens, their order and the pages are the same, and a freed request gets no further row."""
+    worker = make_worker(tiny_llama, 0, 6)
+    worker._overlaps = overlaps
+    route = [RouteStage("a", 0, 6, "tcp://a")]
+    first = RunMessage.of_token_ids([WorkItem(1, 0, 0, 3, True, route, GREEDY, None, 40)], [5, 6, 7])
+    second = RunMessage.of_token_ids([WorkItem(2, 0, 0, 1, True, route, GREEDY, None, 3)], [9])
+    free = FreeMessage([RequestEpoch(1, 0)])
+    worker._arrivals = FakeInbox([first], [second], [], [], [], [free], [], [], [StopMessage()])  # type: ignore[assignment]
+    worker._serve()
+    sent = [message for _, message in worker._outbox.sent if isinstance(message, TokensMessage)]
+    tokens: dict[int, list[int]] = {1: [], 2: []}
+    for message in sent:
+        for token in message.tokens:
+            tokens[token.request].append(token.token)
+            assert token.position == (3 if token.request == 1 else 1) + len(tokens[token.request]) - 1
+    whole = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    for request, ids in ((1, [5, 6, 7]), (2, [9])):
+        count = len(tokens[request])
+        answer = whole.generate(torch.tensor([ids]), max_new_tokens=count, min_new_tokens=count, do_sample=False)
+        assert tokens[request] == answer[0, len(ids) :].tolist()
+    assert len(tokens[2]) == 3 and 5 <= len(tokens[1]) <= 6
+    assert not worker._requests.has_waiting_rows()

@@ -1,0 +1,126 @@
+"""Steps over static buffers compute, row by row, what the layers of transformers compute over gathered pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
+from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
+
+TOLERANCE = 1e-4
+SPECIAL = {
+    "mistral": {"sliding_window": 12},
+    "qwen3": {"head_dim": 32},
+    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
+}
+SPANS = [(0, 6), (2, 6), (0, 4), (0, 6), (1, 5)]
+"""Layer ranges of the requests: two enter mid-range, two leave early."""
+SCHEDULE = [
+    [(0, 19), (1, 5)],
+    [(0, 1), (1, 1), (2, 40)],
+    [(0, 1), (1, 1), (2, 1), (3, 21)],
+    [(0, 1), (1, 1), (2, 1), (3, 1)],
+    [(0, 3), (4, 17), (1, 1)],
+    [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)],
+    [(3, 1), (1, 1)],
+]
+"""Steps of (request, rows): prefill in chunks beside decodes."""
+
+
+def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], pages: int = 600) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    pool = model.new_pool(pages)
+    tables = [BlockTable(end - start) for start, end in SPANS]
+    results = []
+    for step in schedule:
+        batch = []
+        for request, tokens in step:
+            table = tables[request]
+            if tokens == 0:  # the request starts again
+                table.release(pool)
+                continue
+            position = table.num_tokens
+            table.grow(pool, tokens)
+            hidden = torch.randn(tokens, model.hidden_size, generator=generator)
+            batch.append(RequestRows(table, hidden, position, *SPANS[request]))
+        results += [rows.clone() for rows in model.run(pool, batch)]
+    return results
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **SPECIAL.get(family, {})))
+    expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
+    model = ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=32)
+    assert ("fused layers" in model.description) == (family != "olmo2")
+    found = run_schedule(model, SCHEDULE)
+    assert len(found) == len(expected) > 0
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelLayers, ModelLayers]:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("biased"), "llama", seed=5, attention_bias=True, mlp_bias=True)
+    checkpoint = Checkpoint(folder)
+    return ModelLayers(checkpoint, 0, 6), ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=48)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.dictionaries(st.integers(0, 4), st.sampled_from([0, 1, 1, 1, 2, 16, 17, 60]), min_size=1),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_any_schedule(models: tuple[ModelLayers, ModelLayers], steps: list[dict[int, int]]) -> None:
+    """Chunks longer than the buffers, requests that start again on other pages, steps of any mix."""
+    reference, static = models
+    schedule = [list(step.items()) for step in steps]
+    for ours, theirs in zip(run_schedule(static, schedule), run_schedule(reference, schedule), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that were left out for a while have lost their row on the device, and get another one."""
+    monkeypatch.setattr(static_step, "MAX_REQUESTS", 2)
+    monkeypatch.setattr(static_step, "SPARE_TABLE_ROWS", 0)
+    checkpoint = Checkpoint(tiny_llama)
+    for ours, theirs in zip(
+        run_schedule(ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=16), SCHEDULE),
+        run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> None:
+    """Also not through pages that it has held before, or through padding."""
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, kernels=torch_kernels, max_rows=32)
+
+    def run(broken: bool) -> torch.Tensor:
+        pool = model.new_pool(60)
+        first, second, third = (BlockTable(6) for _ in range(3))
+        hidden = torch.full((5, 64), float("nan") if broken else 1.0)
+        other = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+        first.grow(pool, 5)
+        second.grow(pool, 3)
+        model.run(pool, [RequestRows(first, hidden, 0, 0, 6), RequestRows(second, other, 0, 0, 6)])
+        first.release(pool)
+        third.grow(pool, 3)
+        second.grow(pool, 1)
+        batch = [RequestRows(third, other, 0, 0, 6), RequestRows(second, other[:1], 3, 0, 6)]
+        return torch.cat(model.run(pool, batch)).clone()
+
+    assert torch.equal(run(True), run(False))
+    assert run(True).isfinite().all()
