@@ -28,10 +28,16 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 DEMO := $(VENV)/.installed-demo
 DEV  := $(VENV)/.installed-dev
 
+# Triton's interpreter runs the GPU's kernels in one test. It stands apart: a torch for CPUs that finds it starts slowly.
+TRITON := $(VENV)/.installed-triton
+$(TRITON): Makefile | $(DEV)
+	$(PIP) install --quiet --upgrade --no-deps --target $(VENV)/triton triton==3.9.0
+	@touch $@
+
 demo: $(DEMO) ## Set up, then plan, simulate and serve: runs notebooks/00_quickstart.ipynb and prints a summary
 	$(BIN)/python -m helix_kit.experiments.machinery.demo
 
-test: $(DEV) ## Set up, then all tests but the slow and GPU ones
+test: $(DEV) $(TRITON) ## Set up, then all tests but the slow and GPU ones
 	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(DEV) ## Tests that take minutes each (chaos, soak, long simulations)

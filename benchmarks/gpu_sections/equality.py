@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +86,6 @@ def make(folder: Path, dtype: str, device: str, attention: str, **more: Any) -> 
     if device != "cpu":
         stage.warm_up(pool)
     return stage, pool
-
-
-def graph_switch() -> str | None:
-    """The keyword of `ModelLayers` that turns CUDA graphs on and off, if it has one."""
-    from helix_kit.runtime.worker.model_layers import ModelLayers
-
-    return next((name for name in inspect.signature(ModelLayers).parameters if "graph" in name), None)
 
 
 def backends(check: Check) -> list[str]:
@@ -195,16 +187,14 @@ class ExactFloat32:
 
 
 def compare_graphs(check: Check, compared: Comparison, folder: Path) -> None:
-    """The same steps with CUDA graphs and without, where there is a switch."""
-    switch = graph_switch()
-    if switch is None:
-        compared.table.rows.append(["graphs beside eager", "-", "-", "-", "ModelLayers has no switch"])
-        return
+    """The same steps with CUDA graphs and without."""
+    from helix_kit.runtime.worker.static_step import StepOptions
+
     batches = check.sizes.equality_batches
     try:
         results = []
         for value in (True, False):
-            stage, pool = make(folder, "bfloat16", check.device, check.attention, **{switch: value})
+            stage, pool = make(folder, "bfloat16", check.device, check.attention, options=StepOptions(graphs=value))
             results.append([tensor for b in batches for tensor in run_scenario(stage, pool, b, seed=b)])
         error = worst(*results, mean=True)
         same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))

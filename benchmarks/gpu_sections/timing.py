@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -57,6 +56,7 @@ class Layers:
         from helix_kit.runtime.weights.checkpoint import Checkpoint
         from helix_kit.runtime.worker.kv_cache import pages_for
         from helix_kit.runtime.worker.model_layers import ModelLayers
+        from helix_kit.runtime.worker.static_step import StepOptions
 
         folder = check.checkpoint(name)
         item_bytes = getattr(torch, check.sizes.dtype).itemsize
@@ -64,12 +64,10 @@ class Layers:
         self.end = self.model.num_layers
         self.start = 0 if layers is None else self.end - layers
         self.count = self.end - self.start
-        more: dict[str, Any] = {}
-        if "max_rows" in inspect.signature(ModelLayers).parameters:
-            more["max_rows"] = max(512, *check.sizes.prefills)
+        options = StepOptions(max_rows=max(512, *check.sizes.prefills))
         self.stage = ModelLayers(
             Checkpoint(folder), self.start, self.end, dtype=check.sizes.dtype, device=check.device,
-            attention_backend=attention, **more,
+            attention_backend=attention, options=options,
         )  # fmt: skip
         self.pool = self.stage.new_pool(pages_for(pool_tokens, self.count))
         self.stage.warm_up(self.pool)

@@ -32,7 +32,7 @@ def why_no_triton(dtype: torch.dtype, device: torch.device, head_dim: int) -> st
     return None
 
 
-def choose(attention: str, dtype: torch.dtype, device: torch.device, *, head_dim: int) -> str:
+def choose_attention(attention: str, dtype: torch.dtype, device: torch.device, *, head_dim: int) -> str:
     """The attention that `attention` asks for: ``triton``, ``flashinfer`` or ``sdpa``.
 
     ``auto`` takes the first of them that can be used. One that is asked for by name and cannot be used raises

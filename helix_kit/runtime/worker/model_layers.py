@@ -8,23 +8,24 @@ embedding, the last one the final norm and the output projection.
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
-from helix_kit.runtime.worker import attention, attention_choice, cpu_linear, flashinfer
+from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
+from helix_kit.runtime.worker.attention_choice import choose_attention
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
-from helix_kit.runtime.worker.static_step import Part, StaticStep
+from helix_kit.runtime.worker.static_step import Part, StaticStep, StepOptions
 from helix_kit.runtime.worker.transfer import to_device
+
+DEFAULT_OPTIONS = StepOptions()
 
 
 @dataclass(slots=True)
@@ -79,9 +80,7 @@ class ModelLayers:
         dtype: str = "float32",
         device: str = "cpu",
         attention_backend: str = "sdpa",
-        max_rows: int = 512,
-        graphs: bool = True,
-        kernels: ModuleType | None = None,
+        options: StepOptions = DEFAULT_OPTIONS,
     ) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -98,19 +97,18 @@ class ModelLayers:
         base = model.model
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.attention = (
-            "static"
-            if kernels
-            else attention_choice.choose(attention_backend, self.dtype, self.device, head_dim=self.head_dim)
-        )
+        kernels = options.kernels
+        if kernels is None:
+            self.attention = choose_attention(attention_backend, self.dtype, self.device, head_dim=self.head_dim)
+        else:
+            self.attention = kernels.__name__.rpartition(".")[2]
+        if self.attention == "triton":
+            from helix_kit.runtime.worker import triton_kernels as kernels
         self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
         self.backend: flashinfer.FlashInfer | None = None
         if self.attention == "flashinfer":
             self.backend = flashinfer.make_backend(self.dtype, self.device, *self._heads)
-        if self.attention == "triton":
-            kernels = importlib.import_module("helix_kit.runtime.worker.triton_kernels")
-        self._kernels, self._max_rows = kernels, max_rows
-        self._captures = graphs and self.device.type == "cuda"
+        self._kernels, self._options = kernels, replace(options, kernels=kernels)
         self._max_tokens: int = config.max_position_embeddings
         self._static: tuple[PagePool, StaticStep] | None = None
         # Built again on the device: its tables are not in the checkpoint, and meta tensors hold no data.
@@ -158,10 +156,14 @@ class ModelLayers:
         return checkpoint.read([name], dtype, self.device)[name]
 
     @property
+    def _captures(self) -> bool:
+        return self._options.graphs and self._kernels is not None and self.device.type == "cuda"
+
+    @property
     def description(self) -> str:
         """How the layers are computed, for people."""
         layers = "fused layers" if self._fused else "layers of transformers"
-        graphs = "CUDA graphs" if self._captures and self._kernels else "no CUDA graphs"
+        graphs = "CUDA graphs" if self._captures else "no CUDA graphs"
         return f"attention {self.attention}, {layers}, {graphs}, {self.dtype}".replace("torch.", "")
 
     @property
@@ -238,17 +240,14 @@ class ModelLayers:
 
     def _static_step(self, pool: PagePool) -> StaticStep:
         if self._static is None or self._static[0] is not pool:
-            assert self._kernels is not None
             step = StaticStep(
                 self._run_static_layers,
                 pool,
                 (self.start, self.end),
-                max_rows=self._max_rows,
+                self._options,
                 max_pages=max_pages_of(self._max_tokens, pool, self.end - self.start),
                 hidden_size=self.hidden_size,
                 block_rows=self._heads.block_rows,
-                kernels=self._kernels,
-                capture=self._captures,
             )
             self._static = (pool, step)
         return self._static[1]
@@ -283,5 +282,5 @@ class ModelLayers:
             if self.end == self.num_layers:
                 self.logits(result[-1:])
         table.release(pool)
-        if self._captures and self._kernels is not None and max_decodes:
+        if self._captures and max_decodes:
             self._static_step(pool).warm_up(max_decodes, progress)

@@ -31,6 +31,11 @@ DECODE_BUCKETS = (1, 2, 4, *range(8, 64, 8), *range(64, 128, 16), *range(128, 25
 MIXED_BUCKETS = (16, 32, *range(64, 512, 64))
 """Rows of a padded step: larger steps are padded to multiples of the last difference."""
 
+MAX_SPLITS = 32
+"""Parts of one request's context at most that are attended side by side."""
+PROGRAMS_PER_PROCESSOR = 4
+"""Programs of the decode kernel for each multiprocessor, from which on a context is not split any further."""
+
 
 class HeadShape(NamedTuple):
     """Heads of a model's attention."""
@@ -86,6 +91,16 @@ def buckets_up_to(rows: int, *, decode: bool) -> list[int]:
     while found[-1] < rows:
         found.append(bucket_of(found[-1] + 1, decode=decode))
     return found[1:]
+
+
+def num_splits(rows: int, kv_heads: int, processors: int) -> int:
+    """Into how many parts each context is split, so that all multiprocessors have work: a power of two.
+
+    >>> num_splits(rows=1, kv_heads=8, processors=132), num_splits(rows=64, kv_heads=8, processors=132)
+    (32, 1)
+    """
+    wanted = processors * PROGRAMS_PER_PROCESSOR // (rows * kv_heads)
+    return max(1, min(MAX_SPLITS, 1 << max(0, wanted.bit_length() - 1)))
 
 
 class DeviceTables:

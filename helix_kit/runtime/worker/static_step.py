@@ -36,6 +36,26 @@ RunLayers = Callable[[torch.Tensor, StaticBatch, int, int], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How steps are run on a GPU.
+
+    Parameters
+    ----------
+    max_rows
+        Rows of one run over static buffers. Longer steps are run in parts.
+    graphs
+        Whether runs are captured as CUDA graphs.
+    kernels
+        The module `triton_kernels` or `torch_kernels`; None: the one that suits the attention. With a module, layers
+        run over static buffers on a CPU, too, as tests do.
+    """
+
+    max_rows: int = 512
+    graphs: bool = True
+    kernels: ModuleType | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Rows of one request that are run together: `tokens` rows from `position` on."""
 
@@ -57,18 +77,14 @@ class StaticStep:
         Pages of the worker.
     layers
         Layers [start, end) of the worker.
-    max_rows
-        Rows of one run. Longer steps are run in parts.
+    options
+        Rows of a run, whether to capture, and the kernels.
     max_pages
         Pages of one layer of a request at most.
     hidden_size
         Width of a row.
     block_rows
         Rows that one block of the attention kernel takes.
-    kernels
-        The module `triton_kernels` or `torch_kernels`.
-    capture
-        Whether runs are captured as CUDA graphs.
     """
 
     def __init__(
@@ -76,21 +92,21 @@ class StaticStep:
         run_layers: RunLayers,
         pool: PagePool,
         layers: tuple[int, int],
+        options: StepOptions,
         *,
-        max_rows: int,
         max_pages: int,
         hidden_size: int,
         block_rows: int,
-        kernels: ModuleType,
-        capture: bool,
     ) -> None:
+        assert options.kernels is not None
         self._run_layers, self._layers = run_layers, layers
-        tables = DeviceTables(pool, layers, MAX_REQUESTS + SPARE_TABLE_ROWS, max_pages)
-        self._tables = tables
-        self._buffers = StepBuffers(tables, pool, layers[0], max_rows, hidden_size, block_rows, kernels)
-        self.captures = capture
+        self._tables = DeviceTables(pool, layers, MAX_REQUESTS + SPARE_TABLE_ROWS, max_pages)
+        self._buffers = StepBuffers(
+            self._tables, pool, layers[0], options.max_rows, hidden_size, block_rows, options.kernels
+        )
+        self.captures = options.graphs and pool.keys.device.type == "cuda"
         self._graphs: OrderedDict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, object]] = OrderedDict()
-        self._memory = torch.cuda.graph_pool_handle() if capture else None
+        self._memory = torch.cuda.graph_pool_handle() if self.captures else None
 
     @property
     def num_graphs(self) -> int:

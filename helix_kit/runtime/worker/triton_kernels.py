@@ -13,13 +13,9 @@ import triton
 import triton.language as tl
 
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
-from helix_kit.runtime.worker.static_batch import HeadShape, LayerCache, StaticBatch
+from helix_kit.runtime.worker.static_batch import HeadShape, LayerCache, StaticBatch, num_splits
 
 LOG2_E = 1.4426950408889634
-MAX_SPLITS = 32
-"""Parts of one request's context at most that are attended side by side."""
-PROGRAMS_PER_PROCESSOR = 4
-"""Programs of the decode kernel for each multiprocessor, from which on a context is not split any further."""
 DEFAULT_PROCESSORS = 108
 
 
@@ -348,16 +344,6 @@ def attend(
             sums, maxima, totals, out, HEADS=heads, DIM=dim, SPLITS=splits, DIM_BLOCK=block, num_warps=1
         )
     return out
-
-
-def num_splits(rows: int, kv_heads: int, processors: int) -> int:
-    """Into how many parts each context is split, so that all multiprocessors have work: a power of two.
-
-    >>> num_splits(rows=1, kv_heads=8, processors=132), num_splits(rows=64, kv_heads=8, processors=132)
-    (32, 1)
-    """
-    wanted = processors * PROGRAMS_PER_PROCESSOR // (rows * kv_heads)
-    return max(1, min(MAX_SPLITS, 1 << max(0, wanted.bit_length() - 1)))
 
 
 def _processors(device: torch.device) -> int:

@@ -42,6 +42,7 @@ from helix_kit.runtime.worker.batching import StepLimits, take_next_step
 from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.static_step import StepOptions
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
 
@@ -109,8 +110,7 @@ class Worker:
                 dtype=spec.dtype,
                 device=spec.device,
                 attention_backend=spec.attention,
-                max_rows=spec.step_tokens,
-                graphs=spec.graphs,
+                options=StepOptions(spec.step_tokens, spec.graphs),
             )
             self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
             if self._model.device.type == "cuda":

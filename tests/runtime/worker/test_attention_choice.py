@@ -12,7 +12,7 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import EngineError, serve  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.runtime.worker import attention_choice, flashinfer  # noqa: E402
-from helix_kit.runtime.worker.attention_choice import choose  # noqa: E402
+from helix_kit.runtime.worker.attention_choice import choose_attention  # noqa: E402
 
 CUDA = torch.device("cuda")
 
@@ -38,8 +38,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], instal
 )
 def test_auto_takes_the_first_that_can_be_used(dtype, head_dim, capability, installed, chosen, monkeypatch) -> None:
     pretend(monkeypatch, capability, installed)
-    assert choose("auto", dtype, CUDA, head_dim=head_dim) == chosen
-    assert choose("sdpa", dtype, CUDA, head_dim=head_dim) == "sdpa"
+    assert choose_attention("auto", dtype, CUDA, head_dim=head_dim) == chosen
+    assert choose_attention("sdpa", dtype, CUDA, head_dim=head_dim) == "sdpa"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_auto_takes_the_first_that_can_be_used(dtype, head_dim, capability, inst
 def test_what_is_in_the_way_is_said(attention, dtype, head_dim, capability, words, monkeypatch) -> None:
     pretend(monkeypatch, capability, set())
     with pytest.raises(InputError, match=words):
-        choose(attention, dtype, CUDA, head_dim=head_dim)
+        choose_attention(attention, dtype, CUDA, head_dim=head_dim)
 
 
 def test_choices(tiny_llama: Path) -> None:

@@ -15,6 +15,7 @@ from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
+from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
 
 TOLERANCE = 1e-4
 SPECIAL = {
@@ -60,7 +61,7 @@ def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], page
 def test_families(family: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **SPECIAL.get(family, {})))
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
-    model = ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=32)
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
     assert ("fused layers" in model.description) == (family != "olmo2")
     found = run_schedule(model, SCHEDULE)
     assert len(found) == len(expected) > 0
@@ -72,7 +73,7 @@ def test_families(family: str, tmp_path: Path) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelLayers, ModelLayers]:
     folder = tiny_checkpoint(tmp_path_factory.mktemp("biased"), "llama", seed=5, attention_bias=True, mlp_bias=True)
     checkpoint = Checkpoint(folder)
-    return ModelLayers(checkpoint, 0, 6), ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=48)
+    return ModelLayers(checkpoint, 0, 6), ModelLayers(checkpoint, 0, 6, options=StepOptions(48, kernels=torch_kernels))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,7 +98,7 @@ def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(static_step, "SPARE_TABLE_ROWS", 0)
     checkpoint = Checkpoint(tiny_llama)
     for ours, theirs in zip(
-        run_schedule(ModelLayers(checkpoint, 0, 6, kernels=torch_kernels, max_rows=16), SCHEDULE),
+        run_schedule(ModelLayers(checkpoint, 0, 6, options=StepOptions(16, kernels=torch_kernels)), SCHEDULE),
         run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE),
         strict=True,
     ):
@@ -106,7 +107,7 @@ def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.Mon
 
 def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> None:
     """Also not through pages that it has held before, or through padding."""
-    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, kernels=torch_kernels, max_rows=32)
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
 
     def run(broken: bool) -> torch.Tensor:
         pool = model.new_pool(60)
