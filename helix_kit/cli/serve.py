@@ -46,7 +46,8 @@ def serve_command(
         typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu)."),
     ] = "plan",
     http: Annotated[
-        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="Serve OpenAI's HTTP API until Ctrl-C.")
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="Serve OpenAI's HTTP API until Ctrl-C or SIGTERM."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address of the HTTP API; the default is this machine alone.")
@@ -72,6 +73,7 @@ def serve_command(
     from helix_kit.placement.plan import Plan
     from helix_kit.report import Run
     from helix_kit.runtime import demo_weights, serve
+    from helix_kit.runtime.interrupts import sigterm_interrupts
     from helix_kit.runtime.weights.demo import DEMO_MODEL
 
     plan = Plan.load(plan_file)
@@ -80,7 +82,7 @@ def serve_command(
     prompts = [] if http is not None else prompt or [line.strip() for line in sys.stdin if line.strip()]
     if http is None and not prompts:
         raise InputError("expected at least one --prompt, prompts on standard input (one a line), or --http PORT")
-    with Status("Serving", as_json) as say:
+    with sigterm_interrupts(), Status("Serving", as_json) as say:
         if weights is None and plan.model.name == DEMO_MODEL:
             weights = demo_weights(say)
         say(f"starting {len(plan.placement)} workers")

@@ -195,6 +195,7 @@ class Engine(Summarised):
             options.sampling(self._seed, end_ids, len(ids)),
             stop_ids=stop_ids,
             text=TextStream(self.codec, options.stops, ids, min_tokens=options.min_tokens),
+            promise_tokens=options.tokens_at_a_time,
             queue_timeout_s=options.queue_timeout_s,
         )
 
@@ -240,6 +241,7 @@ class Engine(Summarised):
         *,
         stop_ids: frozenset[int] = frozenset(),
         text: TextStream | None = None,
+        promise_tokens: int | None = None,
         queue_timeout_s: float | None = None,
         arrival_s: float | None = None,
     ) -> Handle:
@@ -260,6 +262,7 @@ class Engine(Summarised):
                 record=RequestRecord(request),
                 handle=handle,
                 text=text,
+                promise_tokens=promise_tokens,
                 deadline_s=None if queue_timeout_s is None else now + queue_timeout_s,
             )
         )

@@ -92,6 +92,13 @@ class GenerationOptions:
         """The stop strings as a tuple, which may be empty."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
+    @property
+    def tokens_at_a_time(self) -> int | None:
+        """Tokens of the answer for which KV pages are promised at a time; None: for all of them at the start."""
+        if self.promise_tokens is None and self.max_new_tokens is None:
+            return PROMISE_TOKENS
+        return self.promise_tokens
+
     def check_tokens(self, vocab_size: int) -> None:
         """Raise InputError for a token that is not in the vocabulary."""
         for name, tokens in (("logit_bias", self.logit_bias), ("stop_token_ids", self.stop_token_ids)):

@@ -14,6 +14,7 @@ import uvicorn
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.runtime.api.app import create_app
 from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.interrupts import sigterm_interrupts
 
 log = logging.getLogger(__name__)
 START_S = 30.0
@@ -142,7 +143,7 @@ def start_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, **op
 
 
 def run_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 8000, **options: Any) -> None:
-    """Serve an engine over HTTP until Ctrl-C, then close both.
+    """Serve an engine over HTTP until Ctrl-C or SIGTERM, then close both.
 
     The engine is closed before the server, so that unfinished requests are answered (with status 503) instead of being
     cut off.
@@ -165,7 +166,7 @@ def run_server(engine: Engine, *, host: str = "127.0.0.1", port: int = 8000, **o
     --------
     >>> run_server(engine, port=8000, api_key="secret")                      # doctest: +SKIP
     """
-    with start_server(engine, host=host, port=port, **options) as server:
+    with sigterm_interrupts(), start_server(engine, host=host, port=port, **options) as server:
         try:
             server.wait()
         except KeyboardInterrupt:

@@ -26,6 +26,8 @@ class ActiveRequest:
     handle: Handle
     text: TextStream | None = None
     """The handle's; None: no text is made (replays)."""
+    promise_tokens: int | None = None
+    """Tokens of the answer for which KV pages are promised at a time; None: for all of them at the start."""
     deadline_s: float | None = None
     """When it is rejected if it still waits, on the engine's clock."""
     epoch: int = 0
@@ -43,7 +45,14 @@ class ActiveRequest:
     prompt_logprobs: list[TokenLogprobs | None] = field(init=False)
     """Those of `prompt`, as far as they have come; empty where the request does not ask for them."""
 
+    routed: Request = field(init=False)
+    """The request as the policy sees it: with the tokens that pages are promised for, until they are promised for
+    more."""
+    promised_tokens: int = 0
+    """Tokens of the context for which pages are promised on `worker_pipeline`."""
+
     def __post_init__(self) -> None:
+        self.routed = self.request
         self.prompt_logprobs = [] if self.sampling.prompt_logprobs is None else [None] * len(self.prompt)
 
     @property
@@ -53,5 +62,12 @@ class ActiveRequest:
 
     @property
     def max_context_tokens(self) -> int:
-        """Tokens of prompt and whole answer, for which KV pages are promised."""
+        """Tokens of prompt and whole answer."""
         return self.request.input_tokens + self.request.output_tokens
+
+    @property
+    def next_promise(self) -> int:
+        """Tokens of the context for which the request needs pages to start, or to go on."""
+        if self.promise_tokens is None:
+            return self.max_context_tokens
+        return min(self.max_context_tokens, len(self.prompt) + len(self.generated) + self.promise_tokens)

@@ -3,6 +3,9 @@
 A request is admitted only when every worker of its pipeline has pages for the request's whole life: its prompt and all
 tokens that it may generate. The pages count as taken until the worker reports that they are free again. So a worker
 never runs out of pages in the middle of a request.
+
+A request whose answer may be very long is promised pages for some tokens at a time (`PageLedger.extend`). When there
+are none for the next ones, it leaves its pipeline, and waits to be started again with the tokens that it has.
 """
 
 from __future__ import annotations
@@ -52,6 +55,17 @@ class PageLedger:
         needed = {stage.node: pages_for(tokens, stage.end - stage.start) for stage in pipeline}
         if any(worker not in self.capacity or pages > self.free(worker) for worker, pages in needed.items()):
             return False
+        for worker, pages in needed.items():
+            self.promised[worker][request, epoch] = pages
+        return True
+
+    def extend(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> bool:
+        """Promise a running request pages for `tokens` in all. False, and nothing changed, when a worker lacks some."""
+        needed = {stage.node: pages_for(tokens, stage.end - stage.start) for stage in pipeline}
+        for worker, pages in needed.items():
+            have = self.promised.get(worker, {}).get((request, epoch))
+            if have is None or pages - have > self.free(worker):
+                return False
         for worker, pages in needed.items():
             self.promised[worker][request, epoch] = pages
         return True

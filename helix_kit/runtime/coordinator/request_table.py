@@ -10,6 +10,7 @@ import bisect
 import functools
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from helix_kit.flow import Pipeline
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
@@ -101,18 +102,25 @@ class RequestTable:
         """Start waiting requests, oldest first, until one does not fit; reject those that can never fit."""
         while self.waiting and self.router.has_pipeline:
             active = self.waiting[0]
-            pipeline = self.router.route(active.request)
+            if active.promise_tokens is not None:
+                request = active.request
+                active.routed = replace(request, output_tokens=active.next_promise - request.input_tokens)
+            pipeline = self.router.route(active.routed)
             worker_pipeline = to_workers(pipeline, self._workers.workers_of) if pipeline else ()
             if pipeline and not self._promise_pages(active, worker_pipeline):
-                self.router.policy_refused(active.request, pipeline)
+                self.router.policy_refused(active.routed, pipeline)
                 pipeline = None
             if pipeline:
                 self.waiting.popleft()
                 self._start(active, pipeline, worker_pipeline)
             elif self._can_never_fit(active):
                 self.waiting.popleft()
+                if active.generated and active.promise_tokens is not None:
+                    # Its length was to be what fits, and a pipeline with more pages has been lost since.
+                    self._complete(active, "length")
+                    continue
                 reason = (
-                    f"{active.max_context_tokens} tokens of context fit into the KV pages of no pipeline: expected a "
+                    f"{active.next_promise} tokens of context fit into the KV pages of no pipeline: expected a "
                     "shorter prompt, fewer new tokens, or workers with more KV pages (memory, and `kv_pages` if given)"
                 )
                 self._reject(active, reason, "too_large")
@@ -121,8 +129,9 @@ class RequestTable:
                 return
 
     def _promise_pages(self, active: ActiveRequest, worker_pipeline: Pipeline) -> bool:
+        active.promised_tokens = active.next_promise
         ledger = self._workers.ledger
-        return ledger.promise(active.request.id, active.epoch, active.max_context_tokens, worker_pipeline)
+        return ledger.promise(active.request.id, active.epoch, active.promised_tokens, worker_pipeline)
 
     def _start(self, active: ActiveRequest, pipeline: Pipeline, worker_pipeline: Pipeline) -> None:
         active.pipeline = active.record.pipeline = pipeline
@@ -130,7 +139,7 @@ class RequestTable:
         self.running[active.request.id] = active
         if active.record.started_s is None:
             active.record.started_s = self._now_s()
-        self.router.policy_admitted(active.request, pipeline)
+        self.router.policy_admitted(active.routed, pipeline)
         self._sender.add_prompt(active)
 
     def max_request_tokens(self, limit: int) -> int:
@@ -141,7 +150,7 @@ class RequestTable:
 
     def _can_never_fit(self, active: ActiveRequest) -> bool:
         # How many pages a worker will have is not known while it comes up: the request waits.
-        return not self._workers.is_starting and not self._fits_when_empty(active.max_context_tokens)
+        return not self._workers.is_starting and not self._fits_when_empty(active.next_promise)
 
     def _fits_when_empty(self, tokens: int) -> bool:
         """Whether some pipeline could hold one request of `tokens` if it held no other."""
@@ -149,9 +158,10 @@ class RequestTable:
         return can_ever_fit(tokens, self.router.links, self.router.placement, holds)
 
     def reject_overdue(self) -> None:
-        """Reject requests that have waited past their time limit."""
+        """Reject requests that have waited past their time limit without having been started."""
         now = self._now_s()
-        for active in [w for w in self.waiting if w.deadline_s is not None and now > w.deadline_s]:
+        overdue = [w for w in self.waiting if w.deadline_s is not None and now > w.deadline_s]
+        for active in [w for w in overdue if w.record.started_s is None]:
             self.waiting.remove(active)
             self._reject(active, "waited longer than its time limit", "timeout")
 
@@ -195,8 +205,29 @@ class RequestTable:
         if reason is not None:
             self._complete(active, reason)
             return
-        self.router.policy_token(active.request)
-        self._sender.add_token(active, position, token)
+        self.router.policy_token(active.routed)
+        if position < active.promised_tokens or self._promise_more(active):
+            self._sender.add_token(active, position, token)
+        else:
+            self._wait_again(active)
+
+    def _promise_more(self, active: ActiveRequest) -> bool:
+        """Promise pages for the next tokens of a long answer; False when a worker of its pipeline has none."""
+        tokens = active.next_promise
+        if not self._workers.ledger.extend(active.request.id, active.epoch, tokens, active.worker_pipeline):
+            return False
+        active.promised_tokens = tokens
+        return True
+
+    def _wait_again(self, active: ActiveRequest) -> None:
+        """Let a request wait for pages among those that came before and after it; then it starts with its tokens.
+
+        Each start promises pages for further tokens, so that every request is finished at some time.
+        """
+        self._leave_pipeline(active)
+        active.epoch += 1
+        later = (index for index, other in enumerate(self.waiting) if other.request.id > active.request.id)
+        self.waiting.insert(next(later, len(self.waiting)), active)
 
     def _hand_out(self, active: ActiveRequest, token: int, logprobs: TokenLogprobs | None) -> FinishReason | None:
         """Give the token to the handle; returns why it ends the request, None when it does not."""
@@ -245,7 +276,7 @@ class RequestTable:
         self._sender.discard(active)
         active.pipeline, active.worker_pipeline = None, ()
         self.running.pop(active.request.id, None)
-        self.router.policy_finished(active.request)
+        self.router.policy_finished(active.routed)
         self.may_admit = True
 
     def _complete(self, active: ActiveRequest, reason: FinishReason) -> None:

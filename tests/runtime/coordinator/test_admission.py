@@ -40,3 +40,16 @@ def test_what_can_never_fit() -> None:
     assert fits(17, {"a": 8, "b": 0, "c": 4})
     assert not fits(17, {"a": 7, "b": 9, "c": 9})
     assert not fits(17, {"a": 8, "b": 3, "c": 3})
+
+
+def test_ledger_extends_a_promise_or_leaves_it() -> None:
+    ledger = PageLedger()
+    ledger.add_worker("a", 10)
+    ledger.add_worker("b", 6)
+    pipeline = (Stage("a", 0, 2), Stage("b", 2, 4))
+    assert ledger.promise(1, 0, 16, pipeline) and ledger.pages_promised == 4
+    assert ledger.extend(1, 0, 33, pipeline) and ledger.pages_promised == 12
+    assert not ledger.extend(1, 0, 49, pipeline) and ledger.pages_promised == 12
+    assert not ledger.extend(1, 1, 16, pipeline)
+    ledger.release("b", 1, 0)
+    assert not ledger.extend(1, 0, 16, pipeline)

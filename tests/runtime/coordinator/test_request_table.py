@@ -51,3 +51,39 @@ def test_cancel_keeps_what_there_is(tiny_llama: Path) -> None:
         assert 4 <= len(answer.token_ids) < 400
         assert handle.record.outcome == "cancelled"
         wait_until_idle(engine)
+
+
+def test_long_answers_are_promised_pages_as_they_grow(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)})
+    prompts = [[3 + n] * 20 for n in range(4)]
+    sampled = {"temperature": 0.9, "seed": 5, "frequency_penalty": 0.4, "ignore_eos": True}
+    with serve(plan, tiny_llama, launcher="inproc", pace=False) as engine:
+        expected = [engine.generate(prompt, max_new_tokens=140, **sampled).token_ids for prompt in prompts]
+    # 60 pages in 3 layers hold 320 tokens: two answers of 160, or four for their first 32.
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, kv_pages=60) as engine:
+        growing = {"max_new_tokens": 140, "promise_tokens": 32, **sampled}
+        handles = [engine.submit(prompt, **growing) for prompt in prompts]
+        answers = [handle.result(60) for handle in handles]
+        assert [answer.token_ids for answer in answers] == expected
+        assert [answer.finish_reason for answer in answers] == ["length"] * 4
+        starts = [answer.record.started_s for answer in answers]
+        assert max(starts) < min(answer.record.finished_s for answer in answers)
+        wait_until_idle(engine)
+        assert engine.status().pages_promised == 0
+        # Without a limit, an answer has all that fits, also beside another one.
+        both = [engine.submit(prompt, max_new_tokens=None, ignore_eos=True) for prompt in prompts[:2]]
+        lengths = [len(handle.result(60).token_ids) for handle in both]
+        assert lengths == [engine.max_request_tokens() - 20] * 2 == [300] * 2
+        assert all(handle.record.restarts == 0 for handle in both)
+        wait_until_idle(engine)
+
+
+def test_an_answer_of_unknown_length_leaves_room_for_others(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)})
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, kv_pages=320) as engine:
+        # 853 tokens fit: one answer of 512 with another one of 256, or the first 256 tokens of three.
+        handles = [engine.submit([5, 6, n], max_new_tokens=None, ignore_eos=True) for n in range(3, 6)]
+        records = [handle.result(60).record for handle in handles]
+    assert [record.tokens_generated for record in records] == [509] * 3
+    starts = max(record.started_s for record in records)
+    assert starts < min(record.token_times_s[255] for record in records)
