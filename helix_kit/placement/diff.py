@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_kit._summary import Summarised, html_table, number, percent
+from helix_kit.cluster import Node
 from helix_kit.flow import Placement
 from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
@@ -258,13 +259,13 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
     """
     machines = {n.name: n for n in before.cluster.nodes}
     names = [n.name for n in after.cluster.nodes]
+    others = {n.name for n in _other_machines(before, after)}
     model, changes = after.model, []
     for name in [*names, *(n for n in machines if n not in set(names))]:
         was, now = old.get(name), new.get(name)
         if was is None and now is None:
             continue
-        is_same = name not in machines or name not in names or machines[name] == after.cluster.node(name)
-        held = was if is_same and before.model == model else None
+        held = was if name not in others and before.model == model else None
         tables = _tables(now, model) - _tables(held, model)
         changes.append(
             NodeChange(
@@ -272,7 +273,7 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
                 was,
                 now,
                 layers_gb=layers_to_load(held, now) * model.layer_gb,
-                tables_gb=len(tables) * model.vocab_size * model.hidden_size * model.dtype_bytes / 1e9,
+                tables_gb=len(tables) * model.embedding_gb,
             )
         )
     return tuple(changes)
@@ -305,24 +306,29 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
         a, b = before.model.name, after.model.name
         which = f"{a} and {b}" if a != b else f"two models called {a}"
         notes.append(f"the models differ ({which}): every node loads all its weights")
-    machines = {n.name: n for n in before.cluster.nodes}
-    others = [n.name for n in after.cluster.nodes if n.name in machines and machines[n.name] != n]
     used = {node.node for node in nodes}
-    for name in [name for name in others if name in used]:
-        old, new = machines[name], after.cluster.node(name)
-        notes.append(
-            f"{name} is another machine ({old.kind} in {old.region} before, {new.kind} in {new.region} now): it holds "
-            "nothing yet"
-        )
+    for new in _other_machines(before, after):
+        if new.name in used:
+            old = before.cluster.node(new.name)
+            notes.append(
+                f"{new.name} is another machine ({old.kind} in {old.region} before, {new.kind} in {new.region} now): "
+                "it holds nothing yet"
+            )
     return tuple(notes)
+
+
+def _other_machines(before: Problem, after: Problem) -> list[Node]:
+    """Nodes of the new cluster that have the name of an old node but are another machine."""
+    old = {n.name: (n.gpu, n.gpus_per_node, n.region) for n in before.cluster.nodes}
+    return [n for n in after.cluster.nodes if n.name in old and old[n.name] != (n.gpu, n.gpus_per_node, n.region)]
 
 
 def _tables(span: Span | None, model: Model) -> set[str]:
     """The embedding and the output projection, as far as a node with this range holds them."""
     if span is None:
         return set()
-    held = {"embedding"} if span[0] == 0 else set()
-    return held | ({"output projection"} if span[1] == model.num_layers else set())
+    output = "embedding" if model.tied_embeddings else "output projection"  # tied embeddings are one table
+    return ({"embedding"} if span[0] == 0 else set()) | ({output} if span[1] == model.num_layers else set())
 
 
 def _range(span: Span | None) -> str:

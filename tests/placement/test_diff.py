@@ -23,9 +23,10 @@ def cluster(**nodes: object) -> hk.Cluster:
     return hk.Cluster.model_validate({"name": "five", "nodes": [{"gpu": "L4", "count": 5}], **nodes})
 
 
-@pytest.fixture(scope="module")
-def model() -> hk.Model:
-    return hk.Model.preset("SmolLM2-135M").model_copy(update={"num_layers": LAYERS, "name": "tiny"})
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "two tables"])
+def model(request) -> hk.Model:
+    sizes = {"num_layers": LAYERS, "name": "tiny", "tied_embeddings": request.param}
+    return hk.Model.preset("SmolLM2-135M").model_copy(update=sizes)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def tensors(span, model) -> dict[str, float]:
     if "layers.0" in held:
         held["embed_tokens"] = table_gb
     if f"layers.{LAYERS - 1}" in held:
-        held["lm_head"] = table_gb
+        held["embed_tokens" if model.tied_embeddings else "lm_head"] = table_gb
     return held
 
 
