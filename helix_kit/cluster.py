@@ -56,7 +56,7 @@ MEMORY_SHARE = 0.9
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bandwidth = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False)]
 """In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -17,7 +17,7 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
 from helix_kit.placement.diff import PlanDiff, PlanFigures, change_notes, node_changes
-from helix_kit.placement.plan_check import DERIVED, check_plan, check_problem
+from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_problem, checksum_of, is_unedited
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
@@ -95,6 +95,12 @@ class Plan(Summarised, BaseModel):
     """What the plan served in the simulator; None for objective ``flow``."""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_checksum(cls, data: Any) -> Any:
+        """What `to_json` writes beside the fields is no field."""
+        return {name: value for name, value in data.items() if name != CHECKSUM} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _matches_its_cluster(self) -> Plan:
@@ -209,14 +215,16 @@ class Plan(Summarised, BaseModel):
     def load(cls, path: str | Path) -> Plan:
         """The plan in a JSON file written by `save`, or edited since.
 
-        What follows from the placement is worked out again and compared: a file whose flow its machines cannot carry is
-        an InputError. A file may leave out the fields `helix_kit.placement.plan_check.DERIVED`; they are then computed.
+        If the file was edited, what follows from the placement is worked out again and compared: a file whose flow its
+        machines cannot carry is an InputError. A file may leave out the fields of
+        `helix_kit.placement.plan_check.DERIVED`; they are then computed.
         """
         data = _files.read_json(path)
         missing = [name for name in DERIVED if isinstance(data, dict) and name not in data]
         if not missing:
             plan = _files.validate(cls, data, path)
-            check_plan(plan, path)
+            if not is_unedited(data):
+                check_plan(plan, path, has_checksum=CHECKSUM in data)
             return plan
         unknown: dict[str, Any] = {
             **dict.fromkeys(DERIVED, 0.0),
@@ -247,7 +255,8 @@ class Plan(Summarised, BaseModel):
 
     def to_json(self) -> str:
         """The plan as JSON text; the same plan always gives the same bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+        data = self.model_dump(mode="json")
+        return json.dumps({**data, CHECKSUM: checksum_of(data)}, indent=1) + "\n"
 
     @cached_property
     def problem(self) -> Problem:

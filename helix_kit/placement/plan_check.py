@@ -3,19 +3,24 @@
 A plan carries the problem that it solves, so everything that follows from the placement can be worked out again. A file
 that was edited by hand, put together from two others, or cut off in the middle of a number is refused with the field,
 its value and what was expected, rather than served with a flow that its machines cannot carry.
+
+A file has a checksum over the fields that belong together. While it matches, nothing has been edited and nothing is
+worked out again: the plan may have throughputs of its author's own (see `helix_kit.placement.planner.plan_problem`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import networkx as nx
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import HelixKitError, InputError
-from helix_kit.flow import MILLI, Edge, Placement, build_flow_graph, max_flow
+from helix_kit.flow import MILLI, Edge, build_flow_graph, max_flow
 from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
@@ -25,6 +30,10 @@ TOLERANCE = 1e-6
 """Relative difference up to which two values are equal: files may have been written on another machine."""
 DERIVED = ("flow", "flow_tokens_per_s", "bound_tokens_per_s", "gap", "node_throughput_tokens_per_s")
 """Fields that follow from the others. A file may leave them out; they are then worked out when it is read."""
+CHECKSUM = "checksum"
+"""Field of a file that is no field of a plan: the digest of the fields below."""
+TOGETHER = ("cluster", "model", "profiles", "placement", "partial_inference", "node_throughput_tokens_per_s", "bounds",
+            *DERIVED)  # fmt: skip
 Refuse = Callable[[str, object, str], InputError]
 """Makes the error for a field, its value, and what was expected."""
 HINT = f"; leave out {', '.join(DERIVED)} to have them computed"
@@ -54,7 +63,18 @@ class PlanFields(Protocol):
         """Flow in tokens/s on each link in use."""
 
 
-def check_plan(plan: PlanFields, where: object) -> None:
+def checksum_of(data: Mapping[str, Any]) -> str:
+    """The checksum of a plan given as plain data, whatever the order of its fields and the layout of its file."""
+    together = {name: data.get(name) for name in sorted(set(TOGETHER))}
+    return hashlib.sha256(json.dumps(together, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_unedited(data: Mapping[str, Any]) -> bool:
+    """Whether plain data read from a file have the checksum with which they were written."""
+    return CHECKSUM in data and data[CHECKSUM] == checksum_of(data)
+
+
+def check_plan(plan: PlanFields, where: object, *, has_checksum: bool) -> None:
     """Raise InputError for the first field of a plan that contradicts the others.
 
     Parameters
@@ -63,6 +83,9 @@ def check_plan(plan: PlanFields, where: object) -> None:
         The fields have been validated one by one.
     where
         The file, for the message.
+    has_checksum
+        Whether the file has a checksum, which does not match: then it was edited. A file without one may be older, and
+        have throughputs of its author's own. These are taken as they are if no node has that of its profile.
     """
 
     def refuse(field: str, value: object, expected: str) -> InputError:
@@ -76,8 +99,9 @@ def check_plan(plan: PlanFields, where: object) -> None:
         name = min(set(given) ^ set(expected))
         what = "the node is not in `placement`" if name in given else "missing field"
         raise refuse(f"node_throughput_tokens_per_s.{name}", given.get(name), f"{what}{HINT}")
+    own = not has_checksum and not any(_is_close(given[name], value) for name, value in expected.items())
     for name, value in expected.items():
-        if not _is_close(given[name], value):
+        if not (_is_close(given[name], value) or own):
             layers = list(placement[name])
             raise refuse(
                 f"node_throughput_tokens_per_s.{name}", given[name], f"expected {value:.6g} with layers {layers}{HINT}"
@@ -163,7 +187,7 @@ def _check_flow(plan: PlanFields, refuse: Refuse) -> None:
 
 def _capacities(plan: PlanFields, links: Iterable[Edge]) -> tuple[set[Edge], dict[Edge, float]]:
     """The links that requests can take, of those given, and capacities in tokens/s; (node, node) is a node's own."""
-    graph = _graph(plan.problem, plan.placement, plan.partial_inference, links)
+    graph = _graph(plan, links)
     capacity = {edge: c / MILLI for _, _, edge, c in _rows(graph)}
     return set(capacity), capacity
 
@@ -174,19 +198,19 @@ def _largest_on_used_links(plan: PlanFields) -> float:
     Methods may keep requests to some links, as separate pipelines do, so links without flow are left out. What a
     network card carries depends on all links, so the capacities are those of the whole graph.
     """
-    graph = _graph(plan.problem, plan.placement, plan.partial_inference, None)
+    graph = _graph(plan, None)
     used = plan.flow_edges
     graph.remove_edges_from([(a, b) for a, b, edge, _ in list(_rows(graph)) if edge[0] != edge[1] and edge not in used])
     return max_flow(graph).tokens_per_s
 
 
-def _graph(problem: Problem, placement: Placement, partial: bool, links: Iterable[Edge] | None) -> nx.DiGraph:
+def _graph(plan: PlanFields, links: Iterable[Edge] | None) -> nx.DiGraph:
     return build_flow_graph(
-        problem.cluster,
-        problem.model,
-        placement,
-        problem.node_throughput(placement),
-        partial_inference=partial,
+        plan.problem.cluster,
+        plan.model,
+        plan.placement,
+        plan.node_throughput_tokens_per_s,
+        partial_inference=plan.partial_inference,
         links=links,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,36 @@ def test_a_plan_that_spares_slow_machines_is_read_back(tmp_path: Path) -> None:
     plan = Plan.from_placement(problem, placement, method="search", flow=flow, served=Served(ease=shares))
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_throughputs_of_an_authors_own_are_read_back(
+    tmp_path: Path, overlapping_plan: Plan, load: Callable[[dict[str, Any]], Plan]
+) -> None:
+    """`plan_problem` takes a problem with throughputs of one's own, which the profiles do not give."""
+    problem = dataclasses.replace(
+        overlapping_plan.problem,
+        throughput_by_kind={
+            k: tuple(t / 3 for t in ts) for k, ts in overlapping_plan.problem.throughput_by_kind.items()
+        },
+    )
+    plan = Plan.from_placement(problem, dict(overlapping_plan.placement), method="hand")
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    data = json.loads(plan.to_json())
+    del data["checksum"]  # as files of the first version
+    assert load(data) == plan
+    with pytest.raises(InputError, match=r"flow_tokens_per_s = .*the sum of `flow`"):
+        load({**data, "flow_tokens_per_s": 1e6})
+    with pytest.raises(InputError, match=r"flow = '[\w-]+': expected at most"):
+        load({**data, "node_throughput_tokens_per_s": dict.fromkeys(plan.placement, 1.0), "flow": data["flow"]})
+
+
+def test_a_file_may_be_laid_out_anew_and_named_otherwise(
+    saved: dict[str, Any], tmp_path: Path, overlapping_plan: Plan
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(dict(sorted(saved.items(), reverse=True))))
+    assert Plan.load(path) == overlapping_plan
+    path.write_text(json.dumps({**saved, "notes": ["mine"], "checksum": "of another"}))
+    assert Plan.load(path).notes == ("mine",)
+    assert Plan.model_validate_json(overlapping_plan.to_json()) == overlapping_plan
