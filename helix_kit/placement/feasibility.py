@@ -68,6 +68,11 @@ class Shortfall:
         return "\n".join(lines)
 
 
+def layers_held(cluster: Cluster, model: Model, profiles: Mapping[str, Profile]) -> int:
+    """Layers that all nodes hold together, none more than the model has; `profiles` has every kind of node."""
+    return sum(count * min(profiles[kind].max_layers, model.num_layers) for kind, count in cluster.kind_counts.items())
+
+
 def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Shortfall:
     """Whether the cluster's memory holds the model beside its KV caches; if not, what is missing.
 
@@ -91,7 +96,7 @@ def shortfall(cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | 
     """
     profiles = profiles_for(cluster, model, profiles)
     by_kind = {kind: (count, profiles[kind].max_layers) for kind, count in cluster.kind_counts.items()}
-    held = sum(count * min(max_layers, model.num_layers) for count, max_layers in by_kind.values())
+    held = layers_held(cluster, model, profiles)
     missing = model.num_layers - held
     if missing <= 0:
         return Shortfall(held, model.num_layers, by_kind, ())

@@ -19,7 +19,7 @@ from helix_kit.cluster import Cluster
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
 from helix_kit.model import Model
-from helix_kit.placement.feasibility import shortfall
+from helix_kit.placement.feasibility import layers_held, shortfall
 from helix_kit.profiles import Profile, profiles_for, throughput_tables
 
 
@@ -70,7 +70,7 @@ class Problem(Summarised):
         return problem
 
     def _check_fits(self) -> None:
-        if sum(self.max_layers(n.name) for n in self.cluster.nodes) >= self.num_layers:
+        if layers_held(self.cluster, self.model, self.profiles) >= self.num_layers:
             return
         lack = shortfall(self.cluster, self.model, self.profiles)
         detail = ", ".join(f"{count} x {kind}: {most}" for kind, (count, most) in lack.by_kind.items())

@@ -23,6 +23,7 @@ where a format's own unit gives an implausible rate and the other one does not, 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -120,20 +121,17 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
             raise InputError(f"expected one of {', '.join(ROLES)}", field="columns", value=role)
     text = _files.read_text(path)
     is_json = text.lstrip()[:1] in ("{", "[")
-    entries = _json_entries(path, text) if is_json else _csv_entries(path, text)
-    first = next(entries, None)
-    if first is None:
+    table = _json_table(path, text) if is_json else _csv_table(path, text)
+    if table is None:
         raise InputError("expected at least one request, the trace is empty", where=path)
-    known = _format_of(path, set(first.values), JSON_FORMATS if is_json else CSV_FORMATS, columns)
+    known = _format_of(path, set(table.names), JSON_FORMATS if is_json else CSV_FORMATS, columns)
     trace = Trace(known.name, [])
-    if isinstance(first, _Header):
-        twice = next((c for c in known.columns if first.names.count(c) > 1), None)
-        if twice is not None:
-            raise InputError("expected the column once", where=first.where, field=twice)
-        first = next(entries, None)
+    twice = next((c for c in known.columns if table.names.count(c) > 1), None)
+    if twice is not None:
+        raise InputError("expected the column once", where=table.where, field=twice)
     unit, parse = _time_reader(known, time_unit)
     left_out = 0
-    for entry in [*([first] if first else []), *entries]:
+    for entry in table.entries:
         row = _row(entry, known.columns, parse)
         if known.name == "ours" and row.arrival_s < 0:
             expected = "expected a time of at least 0"
@@ -159,31 +157,51 @@ class _Entry:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class _Header(_Entry):
-    names: tuple[str, ...] = ()
+class _Table(NamedTuple):
+    """The content of a file: the columns of its header, or the fields of its first object, and its entries."""
+
+    names: tuple[str, ...]
+    where: str
+    """Where the names stand."""
+    entries: Iterator[_Entry]
 
 
-def _csv_entries(path: Path, text: str) -> Iterator[_Entry]:
-    """The header, then the rows. Line numbers count from the file's first line."""
+def _csv_table(path: Path, text: str) -> _Table | None:
+    """The table of a CSV file; None without a header. Line numbers count from the file's first line."""
     lines = text.splitlines()
     start = next((i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
     if start is None:
-        return
+        return None
     delimiter = max(",;\t", key=lambda d: (lines[start].count(d), d == ","))
     reader = csv.reader(lines[start:], delimiter=delimiter, strict=True)
-    try:
-        names = tuple(name.strip().casefold() for name in next(reader))
-        yield _Header(f"{path}:{start + 1}", dict.fromkeys(names, ""), names)
-        for row in reader:
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        """Each row with its place."""
+        try:
+            for row in reader:
+                yield f"{path}:{start + reader.line_num}", row
+        except csv.Error as error:
+            raise InputError(f"not valid CSV: {error}", where=f"{path}:{start + reader.line_num}") from None
+
+    def entries() -> Iterator[_Entry]:
+        for where, row in lines_with_place:
             if not any(cell.strip() for cell in row):
                 continue
-            where = f"{path}:{start + reader.line_num}"
             if len(row) != len(names):
                 raise InputError(f"expected {len(names)} columns, not {len(row)}", where=where)
             yield _Entry(where, dict(zip(names, (cell.strip() for cell in row), strict=True)))
-    except csv.Error as error:
-        raise InputError(f"not valid CSV: {error}", where=f"{path}:{start + reader.line_num}") from None
+
+    lines_with_place = rows()
+    _, header = next(lines_with_place)
+    names = tuple(name.strip().casefold() for name in header)
+    return _Table(names, f"{path}:{start + 1}", entries())
+
+
+def _json_table(path: Path, text: str) -> _Table | None:
+    """The objects of a JSON file as a table with the fields of the first; None without an object."""
+    entries = _json_entries(path, text)
+    first = next(entries, None)
+    return None if first is None else _Table(tuple(first.values), first.where, itertools.chain([first], entries))
 
 
 def _json_entries(path: Path, text: str) -> Iterator[_Entry]:

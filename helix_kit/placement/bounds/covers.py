@@ -6,6 +6,7 @@ cover and of nodes of each size (an integer program). Both search for the smalle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -95,10 +96,35 @@ def cover_bound(
     (15.0, 10.0)
     """
     groups = merge_kinds(groups)
-    while high - low > PRECISION * high and not should_stop():
-        middle = (low + high) / 2
-        refuted = solve_cover_program(groups, num_layers, middle, should_stop).refuted
-        low, high = (low, middle) if refuted else (middle, high)
+    return lowest_refuted(
+        lambda target: solve_cover_program(groups, num_layers, target, should_stop).refuted,
+        low=low,
+        high=high,
+        first=(low + high) / 2,
+        gap=PRECISION,
+        should_stop=should_stop,
+    )
+
+
+def lowest_refuted(
+    refutes: Callable[[float], bool],
+    *,
+    low: float,
+    high: float,
+    first: float,
+    gap: float,
+    max_questions: float = math.inf,
+    should_stop: Callable[[], bool] = never,
+) -> float:
+    """The smallest flow that is found to be refuted between `low` and `high`, which counts as refuted.
+
+    The first question is about `first`, the others bisect. The search ends when the two values differ by `gap`
+    (relative), after `max_questions`, or when `should_stop` says so.
+    """
+    target, asked = first, 0
+    while asked < max_questions and target < high and high - low > gap * high and not should_stop():
+        low, high = (low, target) if refutes(target) else (target, high)
+        target, asked = (low + high) / 2, asked + 1
     return high
 
 
@@ -165,18 +191,15 @@ def whole_cover_bound(
     10.0
     """
     groups = merge_kinds(groups)
-    target = low * (1 + 2 * PRECISION)
-    for _ in range(MAX_PROGRAMS):
-        if target >= high or effort.watch.is_over():
-            break
-        if is_refuted(groups, num_layers, target, effort):
-            high = target
-        else:
-            low = target
-        if high - low <= 2 * PRECISION * high:
-            break
-        target = (low + high) / 2
-    return high
+    return lowest_refuted(
+        lambda target: is_refuted(groups, num_layers, target, effort),
+        low=low,
+        high=high,
+        first=low * (1 + 2 * PRECISION),
+        gap=2 * PRECISION,
+        max_questions=MAX_PROGRAMS,
+        should_stop=effort.watch.is_over,
+    )
 
 
 def merge_kinds(groups: Sequence[Group]) -> list[Group]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_kit.placement.bounds.covers import PRECISION, ProofEffort, cover_bound_of, is_refuted, merge_kinds
+from helix_kit.placement.bounds.covers import (
+    PRECISION,
+    ProofEffort,
+    cover_bound_of,
+    is_refuted,
+    lowest_refuted,
+    merge_kinds,
+)
 from helix_kit.placement.groups import Group
 
 MAX_PROGRAMS = 30
@@ -71,16 +78,15 @@ def pair_bound(
     # Where a little less than the bound is not refuted, a bisection would gain less than that.
     if not is_refuted(groups, num_layers, max(low, high * (1 - 2e-3)), effort, pair_needed=True):
         return high
-    target = low * (1 + 2 * PRECISION)
-    for _ in range(MAX_PROGRAMS):
-        if target >= high or watch.is_over() or high - low <= 1e-4 * high:
-            break
-        if is_refuted(groups, num_layers, target, effort, pair_needed=True):
-            high = target
-        else:
-            low = target
-        target = (low + high) / 2
-    return high
+    return lowest_refuted(
+        lambda target: is_refuted(groups, num_layers, target, effort, pair_needed=True),
+        low=low,
+        high=high,
+        first=low * (1 + 2 * PRECISION),
+        gap=1e-4,
+        max_questions=MAX_PROGRAMS,
+        should_stop=watch.is_over,
+    )
 
 
 __all__ = ["pair_bound"]

@@ -21,7 +21,8 @@ from pathlib import Path
 from helix_kit.errors import InputError
 from helix_kit.placement.solvers.job import Job, MipProgress, Solution, environment
 
-_MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip|>>>>>) = +(not found yet|\S+) +[<>]= +(\S+)")
+# A line that reports a new incumbent has ">>>>>" in place of "mip =".
+_MIP_LINE = re.compile(r"^\+\s*\d+: (?:mip =|>>>>>) +(not found yet|\S+) +[<>]= +(\S+)")
 _FOUND_LINE = re.compile(r"^Solution found by heuristic: (\S+)")
 _GRACE_S = 5.0
 _POLL_S = 0.05

@@ -6,6 +6,7 @@ import pytest
 
 from helix_kit.errors import InputError
 from helix_kit.placement.solvers import glpk
+from helix_kit.placement.solvers.job import Job, SolverSettings
 
 SOLUTION = """c Problem:
 s mip 2 2 {status} 9
@@ -56,21 +57,58 @@ class Output:
         self.stdout = text.splitlines(keepends=True)
 
 
-def test_incumbents_and_bounds_are_read_from_the_log():
-    """Lines as glpsol 5.0 prints them."""
+LOG = """\
+Long-step dual simplex will be used
++     8: mip =     not found yet <=              +inf        (1; 0)
++    14: >>>>>   3.700000000e+01 <=   3.900000000e+01   5.4% (7; 0)
++    22: >>>>>   3.900000000e+01 <=   3.900000000e+01   0.0% (12; 3)
++    22: mip =   3.900000000e+01 <=     tree is empty   0.0% (0; 27)
+INTEGER OPTIMAL SOLUTION FOUND
+"""
+"""What glpsol 5.0 printed for a knapsack of ten items."""
+
+
+def told(text):
+    """Values and bounds that were reported, and the last bound."""
     seen = []
     log = glpk._Log(lambda value, bound: seen.append((value, bound)))
-    log.read(
-        Output(
-            "GLPSOL--GLPK LP/MIP Solver 5.0\n"
-            "+    55: mip =     not found yet <=              +inf        (1; 0)\n"
-            "+    60: mip =     not found yet <=   1.050000000e+01        (1; 0)\n"
-            "Solution found by heuristic: 7\n"
-            "+    63: mip =   9.000000000e+00 <=   1.000000000e+01  11.1% (2; 0)\n"
-        )
+    log.read(Output(text))
+    return seen, log.bound
+
+
+def test_incumbents_and_bounds_are_read_from_the_log():
+    assert told(LOG) == ([(None, None), (37.0, 39.0), (39.0, 39.0), (39.0, 39.0)], 39.0)
+
+
+def test_a_heuristic_s_incumbent_and_a_minimum_are_read_too():
+    lines = (
+        "+    60: mip =     not found yet >=  -1.050000000e+01        (1; 0)\n"
+        "Solution found by heuristic: -7\n"
+        "+    63: >>>>>  -9.000000000e+00 >=  -1.000000000e+01  11.1% (2; 0)\n"
     )
-    assert seen == [(None, None), (None, 10.5), (7.0, 10.5), (9.0, 10.0)]
-    assert log.bound == 10.0
+    assert told(lines) == ([(None, -10.5), (-7.0, -10.5), (-9.0, -10.0)], -10.0)
+
+
+def test_the_installed_program_reports_its_incumbents(tmp_path):
+    """The log has the form of the version that is installed; the answer is that of a table over all capacities."""
+    try:
+        glpk.check()
+    except InputError:
+        pytest.skip("needs glpsol")
+    items = [(11, 50), (7, 35), (9, 41), (5, 22), (13, 60), (6, 29), (8, 37), (12, 56), (4, 19), (10, 46)]
+    values = " + ".join(f"{value} x{i}" for i, (value, _) in enumerate(items))
+    weights = " + ".join(f"{weight} x{i}" for i, (_, weight) in enumerate(items))
+    names = " ".join(f"x{i}" for i in range(len(items)))
+    path = tmp_path / "knapsack.lp"
+    path.write_text(f"max\n obj: {values}\nsubject to\n room: {weights} <= 177\ngeneral\n {names}\nend\n")
+    seen = []
+    job = Job(path, SolverSettings("glpk"), start={}, progress=lambda value, bound: seen.append((value, bound)))
+    solution = glpk.solve_file(job)
+    best = [0] * 178
+    for room in range(178):
+        best[room] = max([0, *(value + best[room - weight] for value, weight in items if weight <= room)])
+    assert solution.value == solution.bound == best[177]
+    assert seen[-1][0] == best[177]
 
 
 def test_the_end_counts_not_an_optimum_on_the_way():
