@@ -43,6 +43,18 @@ def test_changes_add_lose_and_widen_what_there_is(small_plan):
     assert kinds == {"one more H100-80G in us", "one more H100-80G in eu"}
 
 
+def test_machines_are_added_with_their_link_and_the_clusters_own_gpus():
+    own = {"memory_gb": 90, "memory_bandwidth_gb_per_s": 2000, "fp16_tflops": 400, "price_usd_per_hour": 3}
+    nodes = [{"gpu": "mine", "gpus_per_node": 2, "gpu_link": "pcie"}, {"gpu": "mine"}]
+    cluster = Cluster.model_validate({"name": "own", "memory_share": 0.8, "gpus": {"mine": own}, "nodes": nodes})
+    asked = {c.name: c for c in changes(plan(cluster, Model.preset("llama-30b"), time_limit_s=5), widen=1)}
+    assert set(asked) == {"one more minex2-pcie", "one more mine", "one minex2-pcie less", "one mine less"}
+    more = asked["one more minex2-pcie"]
+    assert more.cluster.kind_counts == {"minex2-pcie": 2, "mine": 1} and more.usd_per_hour == 6
+    assert (more.cluster.gpus, more.cluster.memory_share) == (cluster.gpus, 0.8)
+    assert asked["one minex2-pcie less"].cluster.kind_counts == {"mine": 1}
+
+
 def test_answers_are_what_planning_the_changed_cluster_gives(small_plan):
     table = what_if(small_plan, time_limit_s=10)
     assert list(table["gain_tokens_per_s"]) == sorted(table["gain_tokens_per_s"], reverse=True)

@@ -29,3 +29,14 @@ def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
 def test_a_model_that_fits_lacks_nothing():
     found = shortfall(Cluster.preset("single24"), Model.preset("llama2-70b"))
     assert found.remedies == () and found.words.startswith("All 80 layers fit")
+
+
+def test_a_gpu_of_the_clusters_own_is_a_remedy_and_is_not_the_one_of_the_table():
+    """Two T4 of 96 GB hold LLaMA-2 70B, though the published T4 of 16 GB holds four layers."""
+    big = {"memory_gb": 96, "memory_bandwidth_gb_per_s": 3000, "fp16_tflops": 900, "price_usd_per_hour": 0.01}
+    nodes = [{"gpu": "T4", "count": 1}]
+    cluster = Cluster.model_validate({"name": "own", "nodes": nodes, "gpus": {"T4": big}})
+    found = shortfall(cluster, Model.preset("llama2-70b"))
+    assert ("T4", 1, 0.01) in found.remedies
+    more = Cluster.model_validate({"name": "own", "nodes": [{"gpu": "T4", "count": 2}], "gpus": {"T4": big}})
+    assert Problem.of(more, Model.preset("llama2-70b"))

@@ -1,5 +1,7 @@
 """The table of machines: what is not edited survives, names and links follow their machines."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +52,25 @@ def test_a_link_is_lost_with_its_machine_and_follows_a_change_of_kind():
     assert [n.name for n in after.nodes] == ["A10G-0", "rack"], "a name that does not tell the kind stays"
     assert [link.ends for link in lost] == [("L4-0", "rack")]
     assert after.link("A10G-0", "coordinator").bandwidth_gbps == 4
+
+
+LINKED = {
+    "name": "linked",
+    "memory_share": 0.8,
+    "gpus": {"mine": {"memory_gb": 90, "memory_bandwidth_gb_per_s": 2000, "fp16_tflops": 400, "price_usd_per_hour": 3}},
+    "nodes": [
+        {"gpu": "A100-80G", "gpus_per_node": 4},
+        {"gpu": "A100-80G", "gpus_per_node": 4, "gpu_link": "pcie", "count": 2},
+        {"gpu": "mine", "gpus_per_node": 2, "gpu_link": {"bandwidth_gbps": 100, "latency_ms": 0.01}},
+    ],
+}
+
+
+def test_links_between_gpus_and_the_share_of_memory_survive_an_edit():
+    cluster = Cluster.model_validate(LINKED)
+    table = table_of(cluster)
+    assert [(row.kind, row.count) for row in table] == list(cluster.kind_counts.items())
+    after, _ = apply_table(cluster, table, name="linked", network=cluster.network)
+    assert after == cluster
+    more, _ = apply_table(cluster, [*table[:1], replace(table[1], count=3)], name="more", network=cluster.network)
+    assert more.kind_counts == {"A100-80Gx4": 1, "A100-80Gx4-pcie": 3} and more.memory_share == 0.8

@@ -20,3 +20,10 @@ def test_numbers_out_of_range_are_clipped():
     row = MachineRow(TableRow("T4", 1, 1, "local"))
     row.per_node.value, row.count.value = 1000, -5
     assert row.row().gpus_per_node == MAX_GPUS_PER_MACHINE and row.row().count == 0
+
+
+def test_a_link_between_gpus_stays_until_the_machine_is_another_one():
+    row = MachineRow(TableRow("H100-80G", 4, 1, "local", (), "pcie"))
+    assert row.row().gpu_link == "pcie"
+    row.gpu.value = "L4"
+    assert row.row().gpu_link is None
