@@ -48,11 +48,14 @@ class ActiveRequest:
     routed: Request = field(init=False)
     """The request as the policy sees it: with the tokens that pages are promised for, until they are promised for
     more."""
-    promised_tokens: int = 0
-    """Tokens of the context for which pages are promised on `worker_pipeline`."""
+    promised_tokens: int = field(init=False)
+    """Tokens of the context for which pages are promised on `worker_pipeline`, or will be when it starts."""
+    decode_until: int = 0
+    """Position up to which the workers go on with the tokens that they sample, without being sent them."""
 
     def __post_init__(self) -> None:
         self.routed = self.request
+        self.promised_tokens = self.next_promise
         self.prompt_logprobs = [] if self.sampling.prompt_logprobs is None else [None] * len(self.prompt)
 
     @property

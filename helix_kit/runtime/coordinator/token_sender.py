@@ -73,12 +73,20 @@ class TokenSender:
 
     def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
         """Add the token that the next decode step of the request starts from, unless the first stage has it already."""
-        if self._goes_on(active):
+        if position < active.decode_until:
             return
+        active.decode_until = self._decode_until(active)
         batch = self._batch_of(active)
         known = _int32([token]) if active.sampling.has_penalties else None
-        batch.items.append(WorkItem(active.request.id, active.epoch, position, 1, True, None, None, known))
+        batch.items.append(
+            WorkItem(active.request.id, active.epoch, position, 1, True, None, None, known, active.decode_until)
+        )
         batch.token_ids.append(token)
+
+    def _decode_until(self, active: ActiveRequest) -> int:
+        """Position up to which the workers go on by themselves: they have pages, and a further token is wanted."""
+        # The last token that may be sampled is not computed any further.
+        return min(active.promised_tokens, active.max_context_tokens - 1) if self._goes_on(active) else 0
 
     def _goes_on(self, active: ActiveRequest) -> bool:
         """Whether the last stage gives the tokens that it samples to the first stage itself.
@@ -106,8 +114,7 @@ class TokenSender:
             for stage in active.worker_pipeline
         ]
         fields: SamplingFields | None = sampling_fields(sampling)
-        # The last token that may be sampled is not computed any further.
-        decode_until = active.max_context_tokens - 1 if self._goes_on(active) else 0
+        decode_until = active.decode_until = self._decode_until(active)
         tokens, prompt_tokens = active.context, len(active.prompt)
         size = self._chunk_tokens
         if sampling.prompt_logprobs is not None:

@@ -95,8 +95,8 @@ class WorkItem(_Fields):
     `wants_token` says that a token is to be sampled after the last of these rows. `route` and `sampling` come with the
     first rows of an epoch only. `token_ids` (int32) are the tokens of the rows, for requests whose sampling depends on
     them; one more is the token after the last row, where its log-probability is wanted.
-    `decode_until` comes with the route: up to this position, the last stage gives the tokens that it samples to the
-    first stage itself. They need not come back from the coordinator.
+    `decode_until` comes with the route, and again when pages are promised for more tokens: up to this position, the
+    last stage gives the tokens that it samples to the first stage itself. They need not come back from the coordinator.
     """
 
     request: Count

@@ -135,6 +135,7 @@ class RequestTable:
             if item.token_ids is None:
                 return None
             request.counts.add(known_tokens(item)[: item.tokens])
+        request.decode_until = max(request.decode_until, item.decode_until)
         return request
 
     def free(self, freed: RequestEpoch) -> None:

@@ -78,6 +78,21 @@ def test_long_answers_are_promised_pages_as_they_grow(tiny_llama: Path) -> None:
         wait_until_idle(engine)
 
 
+@pytest.mark.parametrize("placement", [{"a": (0, 6)}, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)}], ids=len)
+def test_workers_that_go_on_by_themselves_stay_within_their_promise(tiny_llama: Path, placement: dict) -> None:
+    plan = tiny_plan(tiny_llama, placement)
+    prompts = [[3 + n] * 20 for n in range(8)]
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, kv_pages=60) as engine:
+        expected = [engine.generate(prompt, max_new_tokens=100, ignore_eos=True).token_ids for prompt in prompts]
+        options = {"max_new_tokens": 100, "promise_tokens": 8, "ignore_eos": True}
+        handles = [engine.submit(prompt, **options) for prompt in prompts]
+        assert [handle.result(60).token_ids for handle in handles] == expected
+        wait_until_idle(engine)
+        status = engine.status(fresh=True)
+        assert status.pages_promised == 0 and not status.losses
+        assert all(worker.pages_used == 0 and worker.pages_peak <= worker.pages for worker in status.workers.values())
+
+
 def test_an_answer_of_unknown_length_leaves_room_for_others(tiny_llama: Path) -> None:
     plan = tiny_plan(tiny_llama, {"a": (0, 6)})
     with serve(plan, tiny_llama, launcher="inproc", pace=False, kv_pages=320) as engine:

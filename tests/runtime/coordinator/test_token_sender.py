@@ -111,3 +111,29 @@ def test_chunks_that_are_scored_are_short(scene, monkeypatch: pytest.MonkeyPatch
     sender.add_prompt(request)
     sender.flush()
     assert [item.tokens for item in sent(scene)["c"][0]] == [2, 1]
+
+
+def test_workers_that_go_on_are_sent_a_token_when_their_promise_ends(scene_of) -> None:
+    scene = scene_of({"c": (0, 6)}, pace=False)
+    sender = TokenSender(scene.manager, chunk_tokens=100)
+    request = active(5, [11, 12, 13], Stage("c", 0, 6))  # 11 tokens in all: position 10 is not computed
+    request.promised_tokens = 6
+    sender.add_prompt(request)
+    sender.add_token(request, 3, 70)
+    sender.add_token(request, 5, 71)
+    request.promised_tokens = 9
+    sender.add_token(request, 6, 72)
+    sender.add_token(request, 8, 73)
+    request.promised_tokens = 11
+    sender.add_token(request, 9, 74)
+    sender.flush()
+    items, ids = sent(scene)["c"]
+    assert [(item.position, item.decode_until) for item in items] == [(0, 6), (6, 9), (9, 10)]
+    assert ids == [11, 12, 13, 72, 74]
+    request.sampling = SamplingParams(presence_penalty=1.0)  # needs what came before: each token goes this way
+    request.decode_until = 0
+    scene.outbox.sent.clear()
+    sender.add_prompt(request)
+    sender.add_token(request, 3, 70)
+    sender.flush()
+    assert [(item.position, item.decode_until) for item in sent(scene)["c"][0]] == [(0, 0), (3, 0)]

@@ -124,6 +124,32 @@ def test_a_row_has_the_same_token_alone_and_in_company(dtype, monkeypatch: pytes
     assert [found is not None for found in together.logprobs] == [row % 5 == 0 for row in range(40)]
 
 
+def test_the_best_scores_give_what_the_whole_vocabulary_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    rows, vocabulary = 300, 900
+    flat = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(7))
+    # From nearly even to nearly certain, and rounded, so that there are many equal scores.
+    logits = torch.round(flat * torch.linspace(0.1, 6, rows).unsqueeze(1) * 4) / 4
+    logits[::7, 5:850] = -math.inf
+    params = [
+        SamplingParams(
+            temperature=float(rng.choice([0.3, 1.0, 1.5])),
+            top_k=int(rng.choice([0, 1, 15, 16, 17, 200, 2000])),
+            top_p=float(rng.choice([1.0, 0.95, 0.5, 1e-6])),
+            min_p=float(rng.choice([0.0, 0.001, 0.2])),
+            seed=int(rng.integers(1 << 60)),
+        )
+        for _ in range(rows)
+    ]
+    whole = tokens_of(logits, params, range(rows))
+    monkeypatch.setattr(sampling, "CANDIDATES", 16)
+    sorted_whole = []
+    sort = sampling._draw_from_all
+    monkeypatch.setattr(sampling, "_draw_from_all", lambda *args: sorted_whole.append(len(args[0])) or sort(*args))
+    assert tokens_of(logits, params, range(rows)) == whole
+    assert 0 < sum(sorted_whole) < rows / 2  # most rows are sure, some are not
+
+
 def test_equal_scores_keep_the_order_of_the_vocabulary() -> None:
     logits = torch.zeros(1, 1000, dtype=torch.bfloat16)
     for position in range(50):
