@@ -84,7 +84,7 @@ def main() -> None:
         head = (
             "# Flow planning: value, bound, gap, seconds\n\n"
             "Written by `make bench-plan` (`benchmarks/bench_plan.py`): method `pattern`, objective `flow`. The name\n"
-            "of the best bound stands beside it (`helix_kit/placement/bounds.py` says what each proves).\n"
+            "of the best bound stands beside it (`helix_kit/placement/bounds/` says what each proves).\n"
             f"One run of all rows, Python {platform.python_version()}, {platform.machine()}, one thread of "
             f"{os.cpu_count()} cores. The machine's load\naverage (1 would be this program alone) was {min(loads):.1f} "
             f"to {max(loads):.1f} over the run: the rest is other work, so CPU seconds\nsay more than seconds. Up to "
