@@ -82,11 +82,6 @@ def _own_plan_rows(
     return rows
 
 
-def _evaluate(section: str, context: Context) -> pd.DataFrame:
-    runs = [run for run in published_runs() if run.section == section]
-    return pd.DataFrame(published_rows(runs, context) + own_rows(runs, context), columns=list(COLUMNS))
-
-
 def deep_dive(section: str, context: Context) -> Iterator[tuple[PublishedRun, str, Outcome]]:
     """Each run of a section in three regions (as the authors simulated it) and in one cluster (as they ran it)."""
     for run in published_runs():
@@ -141,46 +136,41 @@ SAME_LOAD = (
 )
 
 
-@experiment(
+def _register_evaluation(name: str, section: str, *, title: str, minutes: float) -> None:
+    """Register the evaluation of a cluster: the runs of one section, offline and online, and our plans."""
+
+    @experiment(
+        name,
+        title=title,
+        paper=f"Section {section}",
+        draw=draw_evaluation,
+        needs=(OWN_PLANS,),
+        minutes=minutes,
+        text=SAME_LOAD,
+    )
+    def evaluate(context: Context) -> pd.DataFrame:
+        runs = [run for run in published_runs() if run.section == section]
+        return pd.DataFrame(published_rows(runs, context) + own_rows(runs, context), columns=list(COLUMNS))
+
+
+_register_evaluation(
     "single-cluster",
+    "6.3",
     title="Single cluster of 24 nodes: Helix, Swarm, separate pipelines, and our plans",
-    paper="Section 6.3",
-    draw=draw_evaluation,
-    needs=(OWN_PLANS,),
     minutes=3.0,
-    text=SAME_LOAD,
 )
-def single_cluster(context: Context) -> pd.DataFrame:
-    """LLaMA 30B and LLaMA-2 70B, offline and online, on single24."""
-    return _evaluate("6.3", context)
-
-
-@experiment(
+_register_evaluation(
     "geo-distributed",
+    "6.4",
     title="Three regions, 24 nodes: Helix, Swarm, separate pipelines, and our plans",
-    paper="Section 6.4",
-    draw=draw_evaluation,
-    needs=(OWN_PLANS,),
     minutes=4.0,
-    text=SAME_LOAD,
 )
-def geo_distributed(context: Context) -> pd.DataFrame:
-    """LLaMA 30B and LLaMA-2 70B, offline and online, on geo24."""
-    return _evaluate("6.4", context)
-
-
-@experiment(
+_register_evaluation(
     "high-heterogeneity",
+    "6.5",
     title="42 nodes of seven kinds: Helix, Swarm, separate pipelines with and without mixed ones, and our plans",
-    paper="Section 6.5",
-    draw=draw_evaluation,
-    needs=(OWN_PLANS,),
     minutes=5.0,
-    text=SAME_LOAD,
 )
-def high_heterogeneity(context: Context) -> pd.DataFrame:
-    """LLaMA-2 70B, offline and online, on hetero42."""
-    return _evaluate("6.5", context)
 
 
 @experiment(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from helix_kit.errors import HelixKitError
 from helix_kit.experiments.machinery.files import FIGURES
@@ -104,8 +104,19 @@ class Experiment:
 _registered: dict[str, Experiment] = {}
 
 
+class Details(TypedDict, total=False):
+    """The fields of `Experiment` that have a default."""
+
+    needs: tuple[str, ...]
+    part: Callable[..., pd.DataFrame] | None
+    data: tuple[str, ...]
+    minutes: float
+    measures: tuple[str, ...]
+    text: str
+
+
 def experiment(
-    name: str, *, title: str, paper: str, draw: Callable[[pd.DataFrame], Figure], **more: Any
+    name: str, *, title: str, paper: str, draw: Callable[[pd.DataFrame], Figure], **details: Unpack[Details]
 ) -> Callable[[Callable[[Context], pd.DataFrame]], Callable[[Context], pd.DataFrame]]:
     """Register the decorated function as the computation of an experiment.
 
@@ -113,8 +124,8 @@ def experiment(
     ----------
     name, title, paper, draw
         The fields of `Experiment` that every experiment has.
-    more
-        Other fields of `Experiment`: ``needs``, ``part``, ``data``, ``minutes``, ``measures``, ``text``.
+    details
+        The fields that have a default.
 
     Returns
     -------
@@ -130,7 +141,7 @@ def experiment(
 
     def register(compute: Callable[[Context], pd.DataFrame]) -> Callable[[Context], pd.DataFrame]:
         assert name not in _registered, f"two experiments are called {name}"
-        _registered[name] = Experiment(name, title, paper, compute, draw, **more)
+        _registered[name] = Experiment(name, title, paper, compute, draw, **details)
         return compute
 
     return register
