@@ -7,7 +7,8 @@ torch in the user's process.
 from __future__ import annotations
 
 from helix_kit.runtime.coordinator.worker_manager import SwapError
-from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle, Piece, RequestFailedError
 from helix_kit.runtime.logprobs import TokenLogprobs

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from helix_kit import _files
 from helix_kit._summary import Summarised
-from helix_kit.errors import HelixKitError, InputError
+from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.coordinator import Coordinator
+from helix_kit.runtime.errors import ContextLengthError, EngineError
 from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle
 from helix_kit.runtime.options import ServeOptions
-from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, token_ids
+from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, read_prompt
 from helix_kit.runtime.replay import replay
 from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
@@ -39,40 +40,6 @@ if TYPE_CHECKING:
 FRESH_POLL_S = 0.02
 REPORT_TRAVEL_S = 0.05
 """A report that arrives this soon after it was asked for may have been written before."""
-
-
-class EngineError(HelixKitError):
-    """The engine could not be started, or has been closed.
-
-    Examples
-    --------
-    >>> engine.close()                                                                   # doctest: +SKIP
-    >>> engine.generate("Hello")                                                         # doctest: +SKIP
-    Traceback (most recent call last):
-    ...
-    helix_kit.runtime.engine.EngineError: the engine is closed
-    """
-
-
-class ContextLengthError(InputError):
-    """Prompt and answer have more tokens together than the model's context.
-
-    Examples
-    --------
-    >>> error = ContextLengthError(limit=512, prompt_tokens=500, new_tokens=50)
-    >>> print(error)
-    max_new_tokens = 50: the model's maximum context length is 512 tokens, and the prompt has 500: expected at most 12
-    """
-
-    def __init__(self, *, limit: int, prompt_tokens: int, new_tokens: int) -> None:
-        self.limit, self.prompt_tokens = limit, prompt_tokens
-        left = limit - prompt_tokens
-        room = f"expected at most {left}" if left > 0 else "no token is left for the answer"
-        super().__init__(
-            f"the model's maximum context length is {limit} tokens, and the prompt has {prompt_tokens}: {room}",
-            field="max_new_tokens",
-            value=new_tokens,
-        )
 
 
 class Engine(Summarised):
@@ -531,13 +498,4 @@ class Engine(Summarised):
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; raises InputError for one that is empty, or that the model cannot read."""
-        if isinstance(prompt, str) and any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise InputError("expected text of whole characters; it has half a surrogate pair", field="prompt")
-        ids = self.codec.encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
-        if not ids:
-            raise InputError("expected at least one token", field="prompt", value=prompt if prompt == "" else ids)
-        vocabulary = self.vocab_size
-        for token in ids:
-            if not 0 <= token < vocabulary:
-                raise InputError(f"expected token ids from 0 to {vocabulary - 1}", field="prompt", value=token)
-        return ids
+        return read_prompt(prompt, self.codec.encode, self.vocab_size)

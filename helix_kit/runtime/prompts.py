@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from helix_kit.errors import InputError
@@ -33,6 +33,19 @@ def is_batch(prompts: Any) -> bool:
 def prompts_of(batch: Any) -> list[Any]:
     """The prompts of a batch, one by one."""
     return batch.tolist() if _dimensions(batch) else _listed(batch)
+
+
+def read_prompt(prompt: Prompt, encode: Callable[[str], list[int]], vocab_size: int) -> list[int]:
+    """Token ids of a prompt; raises InputError for one that is empty, or has what the model cannot read."""
+    if isinstance(prompt, str) and any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise InputError("expected text of whole characters; it has half a surrogate pair", field="prompt")
+    ids = encode(prompt) if isinstance(prompt, str) else token_ids(prompt)
+    if not ids:
+        raise InputError("expected at least one token", field="prompt", value=prompt if prompt == "" else ids)
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise InputError(f"expected token ids from 0 to {vocab_size - 1}", field="prompt", value=token)
+    return ids
 
 
 def token_ids(prompt: Any) -> list[int]:

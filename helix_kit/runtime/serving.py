@@ -8,7 +8,8 @@ from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.coordinator import Coordinator
 from helix_kit.runtime.devices import Devices
-from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.launch.launcher import Launcher
 from helix_kit.runtime.options import ServeOptions, Timeouts
 from helix_kit.runtime.weights.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, EngineError, RequestFailedError, serve  # noqa: E402
-from helix_kit.runtime.engine import ContextLengthError  # noqa: E402
+from helix_kit.runtime.errors import ContextLengthError  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helix_kit.errors import InputError
-from helix_kit.runtime.prompts import is_batch, prompts_of, token_ids
+from helix_kit.runtime.prompts import is_batch, prompts_of, read_prompt, token_ids
 
 torch = pytest.importorskip("torch")
 
@@ -77,3 +77,28 @@ def test_nothing_is_no_prompt_as_an_array_and_no_prompts_as_a_list() -> None:
 def test_what_is_not_whole_numbers_is_refused(prompt: Any) -> None:
     with pytest.raises(InputError, match=r"prompt.*: expected .*token ids"):
         token_ids(prompt)
+
+
+def encode(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def test_text_is_encoded_and_ids_stay() -> None:
+    assert read_prompt("az", encode, 128) == [97, 122]
+    assert read_prompt(np.array([5, 127]), encode, 128) == [5, 127]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("", "at least one token"),
+        ([], "at least one token"),
+        ("a\ud83d", "half a surrogate pair"),
+        ([5, 128], "128: expected token ids from 0 to 127"),
+        ([-1], "-1: expected token ids from 0 to 127"),
+        ("\u00e9", "233: expected token ids from 0 to 127"),
+    ],
+)
+def test_what_the_model_cannot_read_is_refused(prompt: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_prompt(prompt, encode, 128)

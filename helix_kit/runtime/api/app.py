@@ -17,7 +17,8 @@ from helix_kit.runtime.api.limits import Limits
 from helix_kit.runtime.api.metrics import ApiMetrics
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
 from helix_kit.runtime.api.service import Service
-from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.errors import EngineError
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"description": text}

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.runtime.api.fields import INVALID, UNKNOWN, UNSUPPORTED
-from helix_kit.runtime.engine import EngineError
+from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 
 STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}

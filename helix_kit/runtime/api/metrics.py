@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from helix_kit.runtime.engine import Engine, EngineError
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.errors import EngineError
 from helix_kit.workload.request import RequestRecord
 
 BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)

@@ -18,7 +18,8 @@ from helix_kit.runtime.api.fields import INVALID
 from helix_kit.runtime.api.limits import Limits
 from helix_kit.runtime.api.metrics import ApiMetrics
 from helix_kit.runtime.api.schema import ChatRequest, CompletionRequest
-from helix_kit.runtime.engine import ContextLengthError, Engine
+from helix_kit.runtime.engine import Engine
+from helix_kit.runtime.errors import ContextLengthError
 from helix_kit.runtime.generation_options import PROMISE_TOKENS, GenerationOptions
 from helix_kit.runtime.handle import Completion, RequestFailedError
 from helix_kit.runtime.logprobs import TokenLogprobs
