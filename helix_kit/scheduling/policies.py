@@ -314,7 +314,6 @@ def checked_pipeline(policy: Policy, pipeline: Pipeline | None, plan: Plan) -> P
 __all__ = [
     "POLICIES",
     "POLICY_NAMES",
-    "PolicyChoice",
     "checked_pipeline",
     "make_policy",
     "policy_name",
