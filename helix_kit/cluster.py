@@ -145,7 +145,7 @@ class LinkException(Link):
         return self.between or (self.source or "", self.target or "")
 
 
-class Network(_Frozen):
+class Network(Summarised, _Frozen):
     """Rules for all links, and the links that differ from them.
 
     Examples
@@ -162,6 +162,20 @@ class Network(_Frozen):
     """Links that differ, by the names of their ends."""
     nic_gbps: Bandwidth = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
+
+    def _title(self) -> str:
+        return ""
+
+    def _facts(self) -> dict[str, str]:
+        def quality(link: Link) -> str:
+            return f"{number(link.bandwidth_gbps)} Gbit/s and {number(link.latency_ms)} ms"
+
+        facts = {"links": quality(self.within_region)}
+        if self.between_regions is not None:
+            facts["links between regions"] = quality(self.between_regions)
+        if self.links:
+            facts["other links"] = str(len(self.links))
+        return {**facts, "network cards": f"{number(self.nic_gbps)} Gbit/s"}
 
     @property
     def nic_bytes_per_s(self) -> float:
@@ -459,18 +473,12 @@ class Cluster(Summarised, _Frozen):
         return self.name
 
     def _facts(self) -> dict[str, str]:
-        def quality(link: Link) -> str:
-            return f"{number(link.bandwidth_gbps)} Gbit/s and {number(link.latency_ms)} ms"
-
         facts = {"nodes": f"{len(self.nodes)} ({counted(self.kind_counts)})"}
         if len(self.regions) > 1:
             facts["regions"] = counted(dict(Counter(n.region for n in self.nodes)))
-        facts["links"] = quality(self.network.within_region)
-        if len(self.regions) > 1 and self.network.between_regions is not None:
-            facts["links between regions"] = quality(self.network.between_regions)
-        if self.network.links:
-            facts["other links"] = str(len(self.network.links))
-        return facts
+        rules = self.network._facts()
+        unused = {"network cards"} | ({"links between regions"} if len(self.regions) == 1 else set())
+        return facts | {name: text for name, text in rules.items() if name not in unused}
 
     def node(self, name: str) -> Node:
         """The node called `name`. An unknown name is an InputError that lists similar names."""

@@ -11,6 +11,7 @@ import helix_kit as hk
 from helix_kit._summary import MAX_LISTED, counted, html_table, number, percent
 from helix_kit.flow import Flow, Stage
 from helix_kit.placement.served import Served, ServedRow
+from helix_kit.scheduling import Topology
 from helix_kit.simulator import Score
 from helix_kit.workload.request import Request, RequestRecord
 
@@ -33,7 +34,9 @@ def results(plan) -> list[object]:
     return [
         plan, with_served, plan.cluster, plan.model, plan.problem, plan.max_flow, workload, hk.Workload(()),
         hk.Run(records), hk.Run([]), records[0], served, rows[0], Score(), Flow(0.0, {}, {}, ()),
-        next(iter(plan.profiles.values())), hk.Cluster.preset("geo24"), hk.Model.preset("llama2-70b"),
+        next(iter(plan.profiles.values())), next(iter(plan.profiles.values())).decode_ms_per_layer,
+        hk.Cluster.preset("geo24").network, Topology.of(plan),
+        hk.Cluster.preset("geo24"), hk.Model.preset("llama2-70b"),
     ]  # fmt: skip
 
 

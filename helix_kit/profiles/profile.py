@@ -16,7 +16,7 @@ from helix_kit._summary import Summarised
 Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Curve(BaseModel):
+class Curve(Summarised, BaseModel):
     """A piecewise linear function through points.
 
     Past the last point it continues with the last slope.
@@ -41,6 +41,13 @@ class Curve(BaseModel):
         if any(b <= a for a, b in zip(self.x, self.x[1:], strict=False)):
             raise ValueError("expected strictly increasing x")
         return self
+
+    def _title(self) -> str:
+        return ""
+
+    def _facts(self) -> dict[str, str]:
+        x, y = self.x, self.y
+        return {"points": str(len(x)), "from": f"({x[0]:g}, {y[0]:g})", "to": f"({x[-1]:g}, {y[-1]:g})"}
 
     def __call__(self, at: float) -> float:
         """The function's value at `at`."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from helix_kit._summary import Summarised
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge, Pipeline, can_follow
 from helix_kit.placement.plan import Plan
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
-class Topology:
+@dataclass(frozen=True, repr=False)
+class Topology(Summarised):
     """What a policy knows of a plan.
 
     Examples
@@ -81,6 +82,13 @@ class Topology:
         }
         kv.update(kv_capacity or {})
         return cls(plan.model.num_layers, plan.placement, {n: tuple(h) for n, h in hops.items()}, kv)
+
+    def _title(self) -> str:
+        return ""
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"layers": self.num_layers, "nodes": len(self.placement), "links": len(self.links)}
+        return {name: str(count) for name, count in facts.items()}
 
     @cached_property
     def links(self) -> tuple[Edge, ...]:
