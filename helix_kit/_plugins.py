@@ -21,6 +21,7 @@ from typing import Any
 from helix_kit import _files
 from helix_kit.errors import InputError
 
+PACKAGE = str(Path(__file__).resolve().parent)
 FORMS = "module:{0} or ./file.py:{0}"
 """How own code is named; the place holder is what is expected, such as Class."""
 
@@ -162,9 +163,14 @@ def told(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":") + where
 
 
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by this package's own code, and not by code that a user named."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return not frames or frames[-1].filename.startswith(PACKAGE)
+
+
 def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
     """Frames of the user's code: those outside of this package and of Python's import machinery."""
-    package = str(Path(__file__).resolve().parent)
     for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith((package, "<frozen")) and frame.filename != importlib.__file__:
+        if not frame.filename.startswith((PACKAGE, "<frozen")) and frame.filename != importlib.__file__:
             yield frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,17 @@ def overlapping_plan() -> Plan:
     model = Model.preset("SmolLM2-135M").model_copy(update={"name": "tiny"})
     placement = {"V100-16G-0": (0, 18), "A10G-0": (12, 30), "T4-0": (18, 30), "T4-1": (0, 12)}
     return Plan.from_placement(Problem.of(cluster, model), placement, method="hand")
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder for code of a test; afterwards its modules and its place on the path are gone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -11,14 +11,8 @@ from helix_kit.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    """An empty current folder, and a path and modules that are put back afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+def _in_own_folder(own_folder):
+    """Every test runs in an empty folder of its own."""
 
 
 def load(name):

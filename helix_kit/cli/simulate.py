@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
 
+from helix_kit._plugins import is_ours, is_own_code, told
 from helix_kit.cli.shared import JsonFlag, Mode, PolicyOption, SeedOption, Status, app, check_writable, print_run
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
 
 WARMUP_S, DURATION_S = 60.0, 600.0
 """Defaults of a sampled workload and of offline runs."""
@@ -70,7 +73,7 @@ def simulate_command(
     late = 0 if duration is None else sum(r.arrival_s > (warmup or 0.0) + duration for r in requests)
     if late:
         notes.append(f"{late} of {len(requests)} requests arrive after the simulated time and are left out")
-    with Status("Simulating", as_json) as say:
+    with Status("Simulating", as_json) as say, _errors_of(policy):
         run = simulate(
             plan,
             requests,
@@ -92,6 +95,19 @@ def simulate_command(
         typer.echo(json.dumps(summary))
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
+
+
+@contextmanager
+def _errors_of(policy: str) -> Iterator[None]:
+    """Turn what a policy of the user's own raises into one message with the line; a defect of ours keeps its trace."""
+    try:
+        yield
+    except HelixKitError:
+        raise
+    except Exception as error:
+        if not is_own_code(policy) or is_ours(error):
+            raise
+        raise HelixKitError(f"policy {policy!r} failed: {told(error)}") from error
 
 
 def _parse_columns(text: str | None) -> dict[str, str] | None:

@@ -166,8 +166,8 @@ def test_coroutines_are_no_methods():
         register_method("mine", waiting)
 
 
-def test_a_function_in_a_file_on_the_command_line(helix_kit, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_function_in_a_file_on_the_command_line(helix_kit, own_folder):
+    tmp_path = own_folder
     (tmp_path / "mine.py").write_text(FIRST_FIT)
     (tmp_path / "six.yaml").write_text("name: six\nnodes: [{gpu: L4, count: 6}]\n")
     base = ("plan", "six.yaml", "--model", "llama-30b", "--json", "--method")

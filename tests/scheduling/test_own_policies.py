@@ -98,7 +98,8 @@ def test_the_package_s_own_are_made_from_the_same_table(plan):
 
 
 @pytest.mark.parametrize("execution", ["range", "layerwise"])
-def test_class_object_and_file_simulate_alike(plan, workload, execution, tmp_path):
+def test_class_object_and_file_simulate_alike(plan, workload, execution, own_folder):
+    tmp_path = own_folder
     (tmp_path / "mine.py").write_text(WIDEST)
     name = f"{tmp_path / 'mine.py'}:Widest"
     cls = resolve_policy(name)
@@ -111,8 +112,8 @@ def test_class_object_and_file_simulate_alike(plan, workload, execution, tmp_pat
     assert tokens[0] == tokens[1] == tokens[2]
 
 
-def test_a_policy_on_the_command_line(helix_kit, plan, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_policy_on_the_command_line(helix_kit, plan, own_folder):
+    tmp_path = own_folder
     plan.save("plan.json")
     (tmp_path / "mine.py").write_text(WIDEST)
     few = ("--rate", 1, "--duration", 20, "--warmup", 0, "--json")
@@ -130,6 +131,19 @@ def test_a_policy_on_the_command_line(helix_kit, plan, tmp_path, monkeypatch):
         assert (code, out) == (2, "") and message in err and "Traceback" not in err
         code, _, err = helix_kit("serve", "plan.json", "--weights", "nowhere", "--prompt", "x", "--policy", wrong)
         assert code == 2 and "Traceback" not in err
+
+
+def test_an_error_of_a_policy_is_one_message_with_its_line(helix_kit, plan, own_folder):
+    tmp_path = own_folder
+    plan.save(tmp_path / "plan.json")
+    mine = tmp_path / "mine.py"
+    mine.write_text(WIDEST.replace("return self.widest", "return {}[request.id]"))
+    code, out, err = helix_kit(
+        "simulate", tmp_path / "plan.json", "--policy", f"{mine}:Widest", "--rate", 1, "--duration", 20, "--warmup", 0
+    )
+    line = next(i for i, text in enumerate(mine.read_text().splitlines(), 1) if "{}[" in text)
+    assert (code, out) == (1, "") and "Traceback" not in err
+    assert f"failed: KeyError: 0 ({mine}, line {line})" in err
 
 
 def test_help_lists_the_table(helix_kit):
