@@ -134,8 +134,8 @@ class Run(Summarised):
     records
         One for each request issued, whatever its outcome (invariant 1).
     window
-        (start, end) in s on the run's clock: throughput and latencies count what ended within. None: from 0 to the
-        last event.
+        (start, end) in s on the run's clock: throughput and latencies count what ended within. None: from the first
+        arrival to the last event. An engine's clock has run since its start, so 0 would count its idle time.
     tokens
         Token times where the records do not carry them themselves.
     nodes, links
@@ -188,13 +188,13 @@ class Run(Summarised):
         self.partial = partial
         self.notes = tuple(notes)
         self.facts = dict(facts or {})
-        self.window = window if window is not None else (0.0, self._last_time())
+        self.window = window if window is not None else self._whole_time()
 
-    def _last_time(self) -> float:
+    def _whole_time(self) -> tuple[float, float]:
         ends = [r.finished_s for r in self.records if r.finished_s is not None]
         arrivals = [r.request.arrival_s for r in self.records]
         last = self.tokens.time_s.max() if len(self.tokens.time_s) else 0.0
-        return float(max([*ends, *arrivals, last], default=0.0))
+        return float(min(arrivals, default=0.0)), float(max([*ends, *arrivals, last], default=0.0))
 
     @cached_property
     def tokens(self) -> TokenTimes:

@@ -83,3 +83,10 @@ def test_exports_can_be_read_back(tmp_path):
 def test_an_empty_run_is_a_run():
     summary = Run([]).summary()
     assert summary["requests"] == 0 and summary["decode_tokens_per_s"] == 0.0
+
+
+def test_a_run_begins_with_its_first_arrival():
+    """An engine that was started 100 s ago has answered one request in 2 s: 4 tokens, of which 3 decoded."""
+    run = Run([record(0, 100.0, [100.5, 101.0, 101.5, 102.0])])
+    assert run.window == (100.0, 102.0)
+    assert run.summary()["decode_tokens_per_s"] == 3 / 2 and run.summary()["output_tokens_per_s"] == 4 / 2

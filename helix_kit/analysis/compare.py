@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_kit._deprecation import renamed_keywords
+from helix_kit._plugins import is_own_code
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
+from helix_kit.scheduling import Policy, PolicyChoice, policy_name, resolve_policy
 from helix_kit.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from helix_kit.analysis.comparison import Comparison
     from helix_kit.cluster import Cluster
     from helix_kit.model import Model
 
+PlanChoice = Plan | str | Path
+"""A plan, a file with one, or the name of a method."""
 Progress = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, name of the next run)."""
 METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
@@ -23,31 +30,33 @@ METHODS = ("pattern", "swarm", "petals", "separate", "proportional")
 
 @renamed_keywords(duration="duration_s", warmup="warmup_s", time_limit="time_limit_s")
 def compare(
-    plans: Iterable[Plan | str],
-    workloads: Mapping[str, Workload] | Workload,
+    plans: PlanChoice | Iterable[PlanChoice] | Mapping[str, PlanChoice],
+    workloads: Mapping[str, Workload] | Iterable[Workload] | Workload,
     *,
     cluster: Cluster | None = None,
     model: Model | None = None,
-    policies: Sequence[str] = ("helix",),
+    policies: PolicyChoice | Sequence[PolicyChoice] = ("helix",),
     duration_s: float | None = None,
     warmup_s: float = 0.0,
     time_limit_s: float = 30.0,
     seed: int = 0,
     progress: Progress | None = None,
     **options: Any,
-) -> pd.DataFrame:
+) -> Comparison:
     """Simulate each plan with each policy on each workload.
 
     Parameters
     ----------
     plans
-        Plans, or names of methods of `helix_kit.plan`; names need `cluster` and `model`.
+        Plans, names of files (plan.json), or names of methods of `helix_kit.plan`, which need `cluster` and `model`. In
+        a mapping, name -> plan, the names are those of the table. Otherwise a plan is called after its method, with
+        cluster and model where the plans differ in them, and a file after itself.
     workloads
-        Name -> workload, or one workload.
+        Name -> workload, or workloads, which are called after their source, or one workload.
     cluster, model
         What plans are made for where `plans` names a method.
     policies
-        Names of scheduling policies.
+        Scheduling policies: names, ``module:Class``, classes, or objects. Each run gets a copy of an object, as it was.
     duration_s, warmup_s
         Measured seconds, after the seconds left out, as in `helix_kit.simulate`. None: the whole workload.
     time_limit_s
@@ -61,10 +70,11 @@ def compare(
 
     Returns
     -------
-    pandas.DataFrame
-        One row a run: plan, policy, workload, flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s
-        (mean latencies in s), prompt_p95_s, decode_p95_s, finished, of (all requests), and problem. A method without a
-        plan has its reason in `problem` and no numbers.
+    Comparison
+        A pandas.DataFrame with one row a run, which prints as a rounded table. Its columns: plan, policy, workload,
+        flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s (mean latencies in s), prompt_p95_s,
+        decode_p95_s, finished, of (all requests), and problem. A method without a plan has its reason in `problem` and
+        no numbers.
 
     Raises
     ------
@@ -80,30 +90,37 @@ def compare(
     >>> table["finished"].tolist()
     [2]
     """
-    import pandas as pd
-
+    from helix_kit.analysis.comparison import Comparison
     from helix_kit.simulator import simulate
 
-    named = {"workload": workloads} if isinstance(workloads, Workload) else dict(workloads)
-    planned = [(_name(p), _planned(p, cluster, model, time_limit_s, seed)) for p in plans]
-    if not planned or not named or not policies:
+    chosen = _listed(policies, str | Policy | type)
+    for policy in chosen:
+        resolve_policy(policy)
+    # The package's own policies are listed as they were typed: shortest-queue stays shortest-queue.
+    names = [p if isinstance(p, str) and not is_own_code(p) else policy_name(p) for p in chosen]
+    routed = list(zip(_unique(names), chosen, strict=True))
+    named = _named_workloads(workloads)
+    wanted = dict(plans) if isinstance(plans, Mapping) else dict(enumerate(_listed(plans, Plan | str | Path)))
+    planned = [(key, _planned(p, cluster, model, time_limit_s, seed)) for key, p in wanted.items()]
+    if not planned or not named or not routed:
         raise InputError("expected at least one plan, one policy and one workload", where="compare")
-    labels = _unique([name for name, _ in planned])
+    labels = [str(key) for key in wanted] if isinstance(plans, Mapping) else _labels(list(wanted.values()), planned)
     rows: list[dict[str, Any]] = []
-    total = len(planned) * len(policies) * len(named)
+    total = len(planned) * len(routed) * len(named)
     for label, (_, plan) in zip(labels, planned, strict=True):
-        for policy in policies:
+        for policy_label, policy in routed:
             for what, workload in named.items():
                 if progress:
-                    progress(len(rows), total, f"{label}, {policy}, {what}")
-                row: dict[str, Any] = {"plan": label, "policy": policy, "workload": what}
+                    progress(len(rows), total, f"{label}, {policy_label}, {what}")
+                row: dict[str, Any] = {"plan": label, "policy": policy_label, "workload": what}
                 if isinstance(plan, Plan):
                     row |= {"flow_tokens_per_s": plan.flow_tokens_per_s, "gap": plan.gap}
                     try:
                         run = simulate(
                             plan,
                             workload,
-                            policy=policy,
+                            # An object counts what it has routed: each run begins with one that has routed nothing.
+                            policy=copy.deepcopy(policy) if isinstance(policy, Policy) else policy,
                             duration_s=duration_s,
                             warmup_s=warmup_s,
                             seed=seed,
@@ -118,7 +135,7 @@ def compare(
     if progress:
         progress(total, total, "done")
     columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, "problem"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    return Comparison(rows, columns=columns)
 
 
 _NUMBERS = ("decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode_s", "decode_p95_s", "finished", "of")
@@ -130,26 +147,67 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(_NUMBERS, (*values, summary["finished"], summary["requests"]), strict=True))
 
 
-def _name(plan: Plan | str) -> str:
-    return plan if isinstance(plan, str) else plan.method
+def _listed(given: Any, one: Any) -> list[Any]:
+    """A list of what was given: one alone is a list of one. (A plan and a text can be iterated over, too.)"""
+    if isinstance(given, one):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise InputError("expected a list", where="compare", value=given, field="plans or policies")
+    return list(given)
+
+
+def _named_workloads(workloads: Mapping[str, Workload] | Iterable[Workload] | Workload) -> dict[str, Workload]:
+    if isinstance(workloads, Workload):
+        return {"workload": workloads}
+    if isinstance(workloads, Mapping):
+        return dict(workloads)
+    listed = list(workloads)
+    if not all(isinstance(w, Workload) for w in listed):
+        raise InputError("expected workloads, or name -> workload", where="compare", field="workloads")
+    return dict(zip(_unique([w.source for w in listed]), listed, strict=True))
+
+
+def _labels(given: list[PlanChoice], planned: list[tuple[Any, Plan | str]]) -> list[str]:
+    """A name for each plan: its file or its method, with cluster and model where plans of one name differ in them."""
+    names = [
+        str(choice) if isinstance(choice, str) and not _is_file(choice)
+        else Path(choice).stem if isinstance(choice, str | Path)
+        else choice.method
+        for choice in given
+    ]  # fmt: skip
+    for joint, part in ((" on ", "cluster"), (" with ", "model")):
+        places = [getattr(p, part).name if isinstance(p, Plan) else "" for _, p in planned]
+        same = {name: {place for n, place in zip(names, places, strict=True) if n == name} for name in names}
+        names = [
+            f"{n}{joint}{place}" if place and len(same[n]) > 1 else n for n, place in zip(names, places, strict=True)
+        ]
+    return _unique(names)
 
 
 def _unique(names: list[str]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n} {names[: i + 1].count(n)}" for i, n in enumerate(names)]
 
 
+def _is_file(choice: str | Path) -> bool:
+    return isinstance(choice, Path) or choice.endswith(".json")
+
+
 def _planned(
-    plan: Plan | str, cluster: Cluster | None, model: Model | None, time_limit_s: float, seed: int
+    plan: PlanChoice, cluster: Cluster | None, model: Model | None, time_limit_s: float, seed: int
 ) -> Plan | str:
     """The plan, or the reason why a method has none."""
     if isinstance(plan, Plan):
         return plan
+    if not isinstance(plan, str | Path):
+        raise InputError("expected a plan, a file or the name of a method", where="compare", field="plans", value=plan)
+    if _is_file(plan):
+        return Plan.load(plan)
     if cluster is None or model is None:
         raise InputError("methods by name need `cluster` and `model`", where="compare", field="plans", value=plan)
     from helix_kit.planning import plan as solve
 
     try:
-        return solve(cluster, model, method=plan, time_limit_s=time_limit_s, seed=seed)
+        return solve(cluster, model, method=str(plan), time_limit_s=time_limit_s, seed=seed)
     except InputError:
         raise
     except HelixKitError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from helix_kit.cli.shared import JsonFlag, PolicyOption, SeedOption, Status, app, print_run, stderr
 from helix_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from helix_kit.report import Run
 
 
 @app.command("serve")
@@ -101,7 +104,8 @@ def serve_command(
             options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
             answers = [handle.result() for handle in handles]
-    summary = Run([answer.record for answer in answers]).summary()
+    run = Run([answer.record for answer in answers])
+    summary = {**run.summary(), "decode_tokens_per_s": _decode_tokens_per_s(run)}
     if as_json:
         completions = [
             {
@@ -120,3 +124,19 @@ def serve_command(
         stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in answer.pipeline)
         stderr.print(stages + "\n", style="dim", markup=False)
     print_run(summary, f"{plan.cluster.name}, {plan.model.name}: served")
+    tokens = sum(len(answer.token_ids) for answer in answers)
+    typer.echo(
+        f"Generated: {_counted(tokens, 'token')} for {_counted(len(answers), 'prompt')} in {run.window_s:.2f} s, "
+        f"{summary['output_tokens_per_s']:,.1f} tokens/s with the time until the first token"
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _decode_tokens_per_s(run: Run) -> float:
+    """Tokens/s from the first token on: with one prompt 1 / decode latency, the rate at which the answer appears."""
+    firsts = [record.first_token_s for record in run.records if record.first_token_s is not None]
+    seconds = run.window[1] - min(firsts, default=run.window[1])
+    return len(run.latencies("decode")) / seconds if seconds > 0 else 0.0

@@ -66,7 +66,9 @@ def _join(
 
 
 def drop_node(problem: Problem, placement: Placement, rng: np.random.Generator) -> Placement | None:
-    """Take a node out of the plan."""
+    """Take a node out of the plan; None when it is the only one."""
+    if len(placement) < 2:
+        return None
     names = sorted(placement)
     dropped = names[rng.integers(len(names))]
     return {n: span for n, span in placement.items() if n != dropped}

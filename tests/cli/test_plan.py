@@ -1,9 +1,13 @@
-"""Options of `helix-kit plan` about flow: the LP file, the least change from a plan in use, the cheapest nodes."""
+"""`helix-kit plan`: its JSON, exit codes and options."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -16,6 +20,13 @@ name: small
 nodes: [{gpu: L4, count: 3}]
 network: {within_region: {bandwidth_gbps: 10, latency_ms: 1}}
 """
+BASE = """
+name: mine
+coordinator: {region: here}
+nodes:
+  - {gpu: A100-40G, count: 8, region: here}
+network: {within_region: {bandwidth_gbps: 10, latency_ms: 1}}
+"""
 CASE = ["single24", "--model", "llama2-70b"]
 
 
@@ -23,6 +34,96 @@ CASE = ["single24", "--model", "llama2-70b"]
 def plan_command(helix_kit):
     """Call `helix-kit plan` in this process: returns (exit code, stdout, stderr)."""
     return partial(helix_kit, "plan")
+
+
+def test_plan_contract(plan_command, tmp_path):
+    code, out, err = plan_command(*CASE, "--objective", "flow", "-o", tmp_path / "plan.json", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan == json.loads((tmp_path / "plan.json").read_text())
+    assert plan["flow_tokens_per_s"] >= 2045
+    assert plan["gap"] <= 0.001
+    assert plan["bound_tokens_per_s"] >= plan["flow_tokens_per_s"]
+    assert plan["seconds"] < 30
+    assert set(plan["node_throughput_tokens_per_s"]) == set(plan["placement"])
+    assert all(0 <= start < end <= 80 for start, end in plan["placement"].values())
+
+
+def test_served_is_the_default_and_names_the_proven_flow(helix_kit, tmp_path):
+    path = tmp_path / "served.json"
+    code, out, err = helix_kit("plan", "laptop", "--model", "SmolLM2-135M", "--time-limit", 5, "-o", path)
+    assert code == 0, err
+    plan = json.loads(path.read_text())
+    assert plan["objective"] == "served" and plan["served"]["decode_tokens_per_s"] > 0
+    assert plan["served"]["max_flow_bound_tokens_per_s"] == min(plan["bounds"].values())
+    assert "Most flow:" in out and "--objective flow" in out
+    code, out, err = helix_kit("plan", "laptop", "--model", "SmolLM2-135M", "--method", "petals", "--json")
+    assert code == 0 and json.loads(out)["objective"] == "flow", err
+
+
+def test_depth_cap(helix_kit, tmp_path):
+    path = tmp_path / "plan.json"
+    args = ["plan", "single24", "--model", "llama2-70b", "--objective", "flow", "--max-stages", 12, "-o", path]
+    code, _, err = helix_kit(*args)
+    assert code == 0, err
+    assert max(len(pipeline) for pipeline, _ in hk.Plan.load(path).pipelines) <= 12
+
+
+def test_pins_are_kept(helix_kit):
+    code, out, err = helix_kit(
+        "plan", "single24", "--model", "llama2-70b", "--pin", "L4-0=0:4", "--objective", "flow", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["placement"]["L4-0"] == [0, 4]
+
+
+def test_contradictory_pins_are_no_plan(helix_kit):
+    pins = ["--pin", "L4-0=0:4", "--pin", "L4-0=4:8"]
+    code, out, err = helix_kit("plan", "single24", "--model", "llama2-70b", *pins)
+    assert (code, out) == (3, "")
+    assert "L4-0 cannot hold 0:4 and 4:8" in err and "Smallest fix" in err
+
+
+@pytest.mark.parametrize(
+    ("find", "replace", "expected"),
+    [
+        ("A100-40G", "A1000", "unknown GPU 'A1000'"),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: -10", "bandwidth_gbps = -10"),
+        ("count: 8, region: here}", "count: 8, region: here}\n  - {gpu: T4}", "nodes[1]"),
+    ],
+)
+def test_a_broken_cluster_is_one_message_and_exit_code_2(helix_kit, tmp_path, find, replace, expected):
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE.replace(find, replace))
+    code, out, err = helix_kit("plan", path, "--model", "llama2-70b", "--json")
+    assert (code, out) == (2, "")
+    assert err.count("helix-kit:") == 1 and expected in err and "Traceback" not in err
+
+
+def test_a_model_that_cannot_fit_is_no_plan_with_its_smallest_fix_and_exit_code_3(helix_kit, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE.replace("count: 8", "count: 1"))
+    code, out, err = helix_kit("plan", path, "--model", "llama2-70b", "--json")
+    assert (code, out) == (3, "")
+    assert err.count("helix-kit:") == 1 and "llama2-70b cannot fit" in err and "Traceback" not in err
+    count, gpu = re.search(r"Smallest fix: (\d+) more ([\w-]+)", err).groups()
+    more = BASE.replace(
+        "count: 8, region: here}", f"count: 1, region: here}}\n  - {{gpu: {gpu}, count: {count}, region: here}}"
+    )
+    path.write_text(more)
+    code, _, err = helix_kit("plan", path, "--model", "llama2-70b", "--objective", "flow", "--json")
+    assert code == 0, err
+
+
+def test_first_interrupt_keeps_the_best_plan(tmp_path):
+    args = ["plan", "hetero42", "--model", "llama2-70b", "--method", "paper-milp", "--time-limit", "60", "--json"]
+    command = [sys.executable, "-m", "helix_kit.cli", *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(15)  # a busy machine takes a while until the solver runs; its limit is 60 s
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped" in err and json.loads(out)["flow_tokens_per_s"] > 0
 
 
 def test_write_lp_gives_the_program_that_was_solved(plan_command, tmp_path):

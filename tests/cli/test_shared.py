@@ -24,3 +24,33 @@ def test_an_output_that_cannot_be_written_is_named_by_its_option(tmp_path):
     with pytest.raises(InputError, match="--pareto-png"):
         check_writable(pareto_png=tmp_path / "absent" / "x.png")
     check_writable(output=tmp_path / "new.json", records=None)
+
+
+def test_help_names_the_commands(helix_kit):
+    code, out, _ = helix_kit("--help")
+    assert code == 0 and all(word in out for word in ("plan", "simulate", "serve", "catalog"))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["plan", "single42", "--model", "llama2-70b"], "did you mean single24"),
+        (["plan", "single24", "--model", "llama2-7b"], "llama2-70b"),
+        (["plan", "single24", "--model", "llama2-70b", "--time-limit", "0"], "--time-limit"),
+        (["plan", "single24"], "--model"),
+        (["plan", "single24", "--model", "llama2-70b", "--method", "guess"], "method = 'guess'"),
+        (["plan", "single24", "--model", "llama2-70b", "--solver", "guess"], "guess"),
+        (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-0"], "--pin = 'L4-0'"),
+        (["plan", "single24", "--model", "llama2-70b", "--pin", "L4-99=0:4"], "L4-99"),
+        (["plan", "single24", "--model", "llama2-70b", "-o", "absent/plan.json"], "--output: cannot be written"),
+        (["plan", "single24", "--model", "llama2-70b", "-o", "docs"], "it is a folder"),
+        (["simulate", "absent.json"], "absent.json"),
+        (["simulate", "absent.json", "--records", "absent/records.csv"], "--records: cannot be written"),
+        (["simulate", "pyproject.toml"], "not valid JSON"),
+    ],
+)
+def test_wrong_arguments(helix_kit, monkeypatch, root, args, expected):
+    monkeypatch.chdir(root)
+    code, _, err = helix_kit(*args)
+    assert code == 2
+    assert expected in err and "Traceback" not in err

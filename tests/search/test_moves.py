@@ -44,3 +44,13 @@ def test_whole_stages_in_another_order_keep_the_flow_exactly(move, seed):
     after = move(PROBLEM, START, np.random.default_rng(seed))
     assert PROBLEM.max_flow(after).tokens_per_s == PROBLEM.max_flow(START).tokens_per_s
     assert sorted(stages_of(after)) == sorted(stages_of(START))
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_plan_of_one_or_two_nodes_keeps_a_node(nodes):
+    """Two moves in a row may take two nodes away, and no move works on a plan without nodes."""
+    cluster = hk.Cluster.model_validate({"name": "few", "nodes": [{"gpu": "H100-80G", "count": nodes}]})
+    problem = Problem.of(cluster, hk.Model.preset("qwen3-32b"))
+    for seed in range(20):
+        placement = {node.name: (0, problem.num_layers) for node in cluster.nodes}
+        assert all(neighbours(problem, placement, np.random.default_rng(seed), 10))

@@ -1,17 +1,28 @@
-"""``helix-kit simulate --trace``: the defaults fit the trace, and what is left out is said."""
+"""`helix-kit simulate`: its JSON, and traces: the defaults fit them, and what is left out is said."""
 
 from __future__ import annotations
 
 import json
 
-import pytest
+
+def test_simulate_contract(helix_kit, single24_file):
+    code, out, err = helix_kit("simulate", single24_file, "--duration", 30, "--warmup", 5, "--rate", 0.5, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["decode_tokens_per_s"] > 0
+    for key in ("prompt_latency_s", "decode_latency_s"):
+        values = summary[key]
+        assert values["p5"] <= values["p25"] <= values["p50"] <= values["p75"] <= values["p95"]
+        assert values["avg"] > 0
 
 
-@pytest.fixture
-def plan_file(tmp_path, overlapping_plan):
-    path = tmp_path / "plan.json"
-    overlapping_plan.save(path)
-    return path
+def test_a_plan_file_that_does_not_match_itself(helix_kit, plan_file, tmp_path):
+    plan = json.loads(plan_file.read_text())
+    plan["placement"]["H100-7"] = [0, 4]
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(plan))
+    code, _, err = helix_kit("simulate", path)
+    assert code == 2 and "unknown node 'H100-7'" in err
 
 
 def test_a_short_trace_is_measured_whole(helix_kit, tmp_path, plan_file):

@@ -1,0 +1,96 @@
+"""`helix-kit serve`: with `--prompt` it prints the rates of the tokens that it shows; unknown options are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+
+from helix_kit import Plan, Problem
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
+
+MINE = """
+from helix_kit.scheduling import Policy
+
+class First(Policy):
+    def __init__(self, pipelines):
+        self.first = pipelines[0][0]
+
+    def route(self, request, view):
+        return self.first
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A plan whose steps take 12 ms in each of 6 layers, and its weights."""
+    folder = tmp_path_factory.mktemp("serve")
+    weights = tiny_checkpoint(folder / "tiny")
+    plan = folder / "plan.json"
+    tiny = tiny_plan(weights, {"a": (0, 3), "b": (3, 6)}, step_ms=24.0)
+    problem = Problem.of(
+        tiny.cluster, tiny.model, tiny.profiles
+    )  # a plan in a file has the throughputs of its profiles
+    Plan.from_placement(problem, tiny.placement, method="hand").save(plan)
+    (folder / "mine.py").write_text(MINE)
+    return plan, weights, folder / "mine.py"
+
+
+def serve(helix_kit, files, *more):
+    plan, weights, _ = files
+    started_s = time.monotonic()
+    code, out, err = helix_kit("serve", plan, "--weights", weights, "--launcher", "inproc", *more)
+    assert code == 0, err
+    return out, time.monotonic() - started_s
+
+
+def test_the_rate_is_that_of_the_answer_not_of_the_start(helix_kit, files):
+    out, _ = serve(helix_kit, files, "--prompt", "w5 w6", "--max-new-tokens", 12)
+    tokens, seconds, rate = re.search(
+        r"Generated: (\d+) tokens for 1 prompt in ([\d.]+) s, ([\d.]+) tokens/s", out
+    ).groups()
+    decoded = float(re.search(r"Decode throughput: ([\d.]+) tokens/s", out).group(1))
+    latency_s = float(re.search(r"Decode latency, s\W+([\d.]+)", out).group(1))
+    assert float(rate) == pytest.approx(int(tokens) / float(seconds), rel=0.02, abs=0.06)
+    assert decoded == pytest.approx(1 / latency_s, rel=0.02, abs=0.06)
+    # Six layers of 12 ms a token: no more than 13.9 tokens/s, and not the 2 of a clock that runs since the start.
+    assert float(rate) <= decoded <= 14
+
+
+def test_json_has_the_same_numbers(helix_kit, files):
+    prompts = ("--prompt", "w5 w6", "--prompt", "w7 w8 w9")
+    out, whole_s = serve(helix_kit, files, *prompts, "--max-new-tokens", 8, "--json")
+    told = json.loads(out)
+    tokens = sum(len(answer["token_ids"]) for answer in told["completions"])
+    summary = told["summary"]
+    start_s, end_s = summary["window_s"]
+    assert 0 < start_s < end_s < whole_s + start_s
+    assert summary["output_tokens_per_s"] * (end_s - start_s) == pytest.approx(tokens)
+    assert summary["decode_tokens_per_s"] > (tokens - 2) / (end_s - start_s), "counted from the first token on"
+
+
+def test_one_token_is_no_decoding(helix_kit, files):
+    out, _ = serve(helix_kit, files, "--prompt", "w5", "--max-new-tokens", 1)
+    assert "Decode throughput: 0.0 tokens/s" in out and "Generated: 1 token for 1 prompt" in out
+
+
+def test_a_policy_of_ones_own_serves(helix_kit, files):
+    policy = f"{files[2]}:First"
+    out, _ = serve(helix_kit, files, "--prompt", "w5", "--max-new-tokens", 2, "--policy", policy, "--json")
+    assert json.loads(out)["completions"][0]["pipeline"] == [["a", 0, 3], ["b", 3, 6]]
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (("--attention", "flash"), "attention = 'flash': expected one of sdpa, flashinfer, auto"),
+        (("--devices", "gpu"), "devices = 'gpu': expected plan, any, cpu"),
+    ],
+)
+def test_unknown_words_of_serve_are_wrong_input(helix_kit, plan_file, option, words):
+    code, _, err = helix_kit("serve", plan_file, "--weights", "nowhere", "--prompt", "x", *option)
+    assert code == 2 and words in " ".join(err.split())
