@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import threading
@@ -88,7 +89,7 @@ def plan_command(
         float | None,
         typer.Option(
             metavar="TOKENS_PER_S",
-            help="Choose the cheapest of the cluster's nodes (prices of `helix-kit catalog`) whose flow reaches this.",
+            help="Choose the cheapest nodes (prices of the cluster or the catalogue) whose flow reaches this.",
         ),
     ] = None,
     write_lp: Annotated[
@@ -150,6 +151,8 @@ def plan_command(
     if write_lp is not None:
         options["write_lp"] = write_lp
     if reach is not None:
+        if not 0 < reach < math.inf:
+            raise InputError("expected a positive number of tokens/s", field="--reach", value=reach)
         others = {
             "--method": method != "pattern", "--objective": objective != "flow", "--max-stages": max_stages is not None,
             "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",

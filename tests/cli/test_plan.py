@@ -213,6 +213,8 @@ def test_reach_chooses_few_nodes(plan_command, tmp_path):
 
 
 def test_more_than_the_cluster_reaches_is_exit_code_3(plan_command):
+    code, _, err = plan_command(*CASE, "--reach", "1e9")
+    assert code == 3 and "not 1e+09" in err and "ask for at most" in err
     code, _, err = plan_command(*CASE, "--reach", 9999)
     assert code == 3
     assert "Smallest fix: ask for at most 2045 tokens/s" in err
@@ -225,7 +227,8 @@ def test_more_than_the_cluster_reaches_is_exit_code_3(plan_command):
         (["--write-lp", "no/such/folder/x.lp", "--method", "paper-milp"], "cannot be written"),
         (["--price-per-gb", "1"], "--price-per-gb"),
         (["--from-plan", "missing.json"], "missing.json"),
-        (["--reach", "-5"], "positive"),
+        (["--reach", "-5"], "--reach = -5.0: expected a positive number"),
+        (["--reach", "inf"], "--reach = inf: expected a positive number"),
         (["--reach", "400", "--max-stages", "9", "--pin", "T4-0=0:4"], "without --max-stages, --pin"),
         (["--solver", "gurobi", "--objective", "flow"], "pip install gurobipy"),
     ],
