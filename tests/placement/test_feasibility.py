@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helix_kit import Cluster, InfeasibleError, Model, Problem
-from helix_kit.placement.feasibility import shortfall
+from helix_kit.placement.feasibility import Shortfall, shortfall
 
 
 def test_shortfall_counts_layers_and_its_remedy_is_enough_and_minimal():
@@ -40,3 +40,17 @@ def test_a_gpu_of_the_clusters_own_is_a_remedy_and_is_not_the_one_of_the_table()
     assert ("T4", 1, 0.01) in found.remedies
     more = Cluster.model_validate({"name": "own", "nodes": [{"gpu": "T4", "count": 2}], "gpus": {"T4": big}})
     assert Problem.of(more, Model.preset("llama2-70b"))
+
+
+def test_the_cheapest_change_is_told_where_it_is_not_the_smallest():
+    dear_first = Shortfall(60, 80, {"T4": (15, 4)}, (("H100", 1, 3.0), ("L4", 3, 2.1), ("X", 4, None)), ("why",))
+    assert dear_first.words.splitlines() == [
+        "The model has 80 layers and the cluster holds at most 60: 15 x T4 with at most 4 layers each.",
+        "why.",
+        "Smallest change: 1 more H100 (about $3.00 per hour).",
+        "Cheapest: 3 more L4 (about $2.10 per hour).",
+    ]
+    without_price = Shortfall(60, 80, {"T4": (15, 4)}, (("X", 4, None),))
+    assert without_price.words.splitlines()[1:] == ["Smallest change: 4 more X."]
+    nothing_helps = Shortfall(60, 80, {"T4": (15, 4)}, ())
+    assert nothing_helps.smallest is None and len(nothing_helps.words.splitlines()) == 1
