@@ -22,6 +22,9 @@ from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Stop
 
+PATIENCE_S = 1.0
+"""The planner ends after so many seconds without a better plan: a user waits for the answer."""
+
 
 @renamed_keywords(time_limit="time_limit_s")
 def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0, stop: Stop | None = None) -> Plan:
@@ -64,7 +67,9 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0
     found = [_climbed(plan, start, frozenset(names), deadline) for start in _starts(plan, fixed, off)]
     if not off and plan.partial_inference:
         with contextlib.suppress(HelixKitError):  # hill climbing may still have a result
-            options = PlanOptions(time_limit_s=time_limit_s, seed=plan.seed, flow_split=plan.flow_split, pins=fixed)
+            options = PlanOptions(
+                time_limit_s=time_limit_s, seed=plan.seed, flow_split=plan.flow_split, pins=fixed, patience_s=PATIENCE_S
+            )
             found.append(plan_problem(plan.problem, options, stop=stop))
     best = max(found, key=lambda p: p.flow_tokens_per_s)
     if best.flow_tokens_per_s <= 0:

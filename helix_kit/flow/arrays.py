@@ -6,7 +6,8 @@ asks for the value of the flow only, again and again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,27 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from helix_kit.cluster import COORDINATOR, Cluster
-from helix_kit.flow.network import MILLI, card_capacity_tokens_per_s, link_capacity_tokens_per_s
+from helix_kit.flow.network import MILLI, Placement, card_capacity_tokens_per_s, link_capacity_tokens_per_s
 from helix_kit.model import Model
 
 MAX_CAPACITY = 2_000_000_000
-"""Milli-tokens/s. scipy keeps capacities in 32 bits, so larger ones are cut down to this; no flow comes near."""
+"""Units of flow. scipy keeps capacities in 32 bits, so larger ones are cut down to this. Units are milli-tokens/s, and
+larger where the nodes together could carry more than this many."""
+Integers = NDArray[np.int64]
+
+
+class Capacities(NamedTuple):
+    """Capacities of some nodes and of the links between them, in units of flow."""
+
+    throughput: Integers
+    """With k layers, shape (nodes, most layers + 1)."""
+    links: Integers
+    """From each node to each, shape (nodes, nodes)."""
+    from_coordinator: Integers
+    to_coordinator: Integers
+    card: int
+    """What a network card carries with activations."""
+    card_of_token_ids: int
 
 
 class ArrayFlows:
@@ -49,19 +66,91 @@ class ArrayFlows:
         self.index = {name: i for i, name in enumerate(self.names)}
         """Node name -> its number in the arrays."""
         self._partial_inference = partial_inference
+        # Whatever the placement, a flow is at most the sum of max_k k T(k) / L.
+        likely = sum(max((k * t for k, t in enumerate(table, 1)), default=0.0) for table in throughput.values())
+        self.units_per_token = min(float(MILLI), MAX_CAPACITY * model.num_layers / max(likely, 1e-9))
+        """Units of flow in one token/s."""
+
+        def units(tokens_per_s: float) -> int:
+            return min(MAX_CAPACITY, int(tokens_per_s * self.units_per_token))
 
         def link(source: str, target: str) -> int:
-            return 0 if source == target else _milli(link_capacity_tokens_per_s(cluster, model, source, target))
+            return 0 if source == target else units(link_capacity_tokens_per_s(cluster, model, source, target))
 
-        self._links = np.array([[link(a, b) for b in self.names] for a in self.names], np.int32)
+        self._links = self._link_table(cluster, link)
         self._from_coordinator = np.array([link(COORDINATOR, a) for a in self.names], np.int32)
         self._to_coordinator = np.array([link(a, COORDINATOR) for a in self.names], np.int32)
-        # _throughput[node, k]: milli-tokens/s with k layers.
+        # _throughput[node, k]: units of flow with k layers.
         self._throughput = np.zeros((len(self.names), max(len(table) for table in throughput.values()) + 1), np.int32)
         for i, table in enumerate(throughput.values()):
-            self._throughput[i, 1 : len(table) + 1] = [_milli(t) for t in table]
+            self._throughput[i, 1 : len(table) + 1] = [units(t) for t in table]
         card = card_capacity_tokens_per_s(cluster, model)
-        self._card, self._card_of_token_ids = _milli(card.activations), _milli(card.token_ids)
+        self._card, self._card_of_token_ids = units(card.activations), units(card.token_ids)
+        self.throughput_tokens_per_s = self._throughput / self.units_per_token
+        """Tokens/s of each node with k layers, shape (nodes, most layers + 1)."""
+
+    def _link_table(self, cluster: Cluster, link: Callable[[str, str], int]) -> NDArray[np.int32]:
+        """The capacity of the link from each node to each. Links without a rule of their own are equal by region."""
+        special = {pair for rule in cluster.network.links for pair in (rule.ends, rule.ends[::-1])}
+        regions = [cluster.region_of(name) for name in self.names]
+        usual: dict[tuple[str, str], int] = {}
+        table = np.zeros((len(self.names), len(self.names)), np.int32)
+        for i, a in enumerate(self.names):
+            for j, b in enumerate(self.names):
+                key = regions[i], regions[j]
+                if i == j:
+                    continue
+                if (a, b) in special:
+                    table[i, j] = link(a, b)
+                    continue
+                if key not in usual:
+                    usual[key] = link(a, b)
+                table[i, j] = usual[key]
+        return table
+
+    def capacities(self, nodes: Integers) -> Capacities:
+        """The capacities of some nodes, for compiled searches.
+
+        Parameters
+        ----------
+        nodes
+            Their numbers, shape (n,).
+
+        Returns
+        -------
+        Capacities
+            Arrays in the order of `nodes`.
+        """
+
+        def wide(array: NDArray[np.int32]) -> Integers:
+            return np.ascontiguousarray(array, np.int64)
+
+        return Capacities(
+            wide(self._throughput[nodes]),
+            wide(self._links[np.ix_(nodes, nodes)]),
+            wide(self._from_coordinator[nodes]),
+            wide(self._to_coordinator[nodes]),
+            self._card,
+            self._card_of_token_ids,
+        )
+
+    def of_placement(self, placement: Placement) -> float:
+        """The maximum flow of a placement of these nodes.
+
+        Parameters
+        ----------
+        placement
+            Node name -> layer range [start, end).
+
+        Returns
+        -------
+        float
+            Tokens/s; 0 for an empty placement.
+        """
+        if not placement:
+            return 0.0
+        table = np.array([(self.index[n], s, e) for n, (s, e) in placement.items()], np.int64)
+        return self.tokens_per_s(table[:, 0], table[:, 1], table[:, 2])
 
     def tokens_per_s(self, nodes: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> float:
         """The maximum flow of one placement.
@@ -76,7 +165,7 @@ class ArrayFlows:
         Returns
         -------
         float
-            Tokens/s, exact to the milli-token.
+            Tokens/s, exact to the milli-token (for flows of millions of tokens/s, to the unit).
         """
         count = len(nodes)
         follows = (starts <= ends[:, None]) & (ends[:, None] < ends)
@@ -105,11 +194,7 @@ class ArrayFlows:
             ]
         )
         graph = csr_array((capacity, (rows, columns)), shape=(sink + 1, sink + 1))
-        return float(maximum_flow(graph, source, sink).flow_value) / MILLI
-
-
-def _milli(tokens_per_s: float) -> int:
-    return min(MAX_CAPACITY, int(tokens_per_s * MILLI))
+        return float(maximum_flow(graph, source, sink).flow_value) / self.units_per_token
 
 
 __all__ = ["ArrayFlows"]

@@ -16,9 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import networkx as nx
+import numpy as np
 
 from helix_kit._summary import MAX_LISTED, Summarised, number
+from helix_kit.flow.large import large_flow
 from helix_kit.flow.network import MILLI, SINK, SOURCE, Edge
+
+MANY_EDGES = 5000
+"""A network with more edges is solved by `large_flow`. Both solvers find the same value, and may split it otherwise."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,24 +123,36 @@ def max_flow(graph: nx.DiGraph) -> Flow:
     numbered.add_nodes_from(ids.values())
     for source, target, capacity in graph.edges(data="capacity"):
         numbered.add_edge(ids[source], ids[target], capacity=capacity)
-    value, flows = nx.maximum_flow(numbered, ids[SOURCE], ids[SINK])
+    flows = _flows(numbered, ids[SOURCE], ids[SINK])
+    value = sum(flows[a, b] for a, b in numbered.out_edges(ids[SOURCE]))
     residual = nx.DiGraph()
     residual.add_nodes_from(ids.values())
     for source, target, capacity in numbered.edges(data="capacity"):
-        if flows[source][target] < capacity:
+        if flows[source, target] < capacity:
             residual.add_edge(source, target)
-        if flows[source][target] > 0:
+        if flows[source, target] > 0:
             residual.add_edge(target, source)
     reachable = nx.descendants(residual, ids[SOURCE]) | {ids[SOURCE]}
     edges, capacities, cut = {}, {}, []
     for source, target, data in graph.edges(data=True):
         a, b, name = ids[source], ids[target], data["edge"]
         capacities[name] = data["capacity"] / MILLI
-        if flows[a][b] > 0 and name[0] != name[1]:
-            edges[name] = flows[a][b] / MILLI
+        if flows[a, b] > 0 and name[0] != name[1]:
+            edges[name] = flows[a, b] / MILLI
         if a in reachable and b not in reachable:
             cut.append(name)
     return Flow(value / MILLI, edges, capacities, tuple(cut))
+
+
+def _flows(graph: nx.DiGraph, source: int, sink: int) -> dict[tuple[int, int], int]:
+    """A maximum flow on each edge of a network whose vertices are numbered from 0."""
+    if graph.number_of_edges() <= MANY_EDGES:
+        _, flows = nx.maximum_flow(graph, source, sink)
+        return {(a, b): flows[a][b] for a, b in graph.edges}
+    edges = np.array(list(graph.edges(data="capacity")), np.int64)
+    tails, heads, capacity = edges.T
+    found = large_flow(tails, heads, capacity, graph.number_of_nodes(), source, sink)
+    return {(a, b): f for a, b, f in zip(tails.tolist(), heads.tolist(), found.tolist())}
 
 
 __all__ = ["Flow", "max_flow"]

@@ -41,6 +41,9 @@ SCARCITIES = (0.0, 0.1, 0.3, 1.0)
 EXTRA = 1.002
 """A set of nodes that misses the flow is chosen again for what was missing and this factor."""
 
+PATIENCE_S = 1.0
+"""A set of nodes is planned for until so many seconds bring nothing better: other sets need the time."""
+
 
 class Answer(NamedTuple):
     """A plan that reaches the flow, its price, and the solver's bound on the price, in USD per hour."""
@@ -111,7 +114,7 @@ def cheapest(
     watch = Watch(options.time_limit_s, stop=stop)
 
     def time_left() -> PlanOptions:
-        return replace(options, time_limit_s=max(1.0, watch.left_s))
+        return replace(options, time_limit_s=max(1.0, watch.left_s), patience_s=PATIENCE_S)
 
     answer: Answer | None = None
     target = tokens_per_s

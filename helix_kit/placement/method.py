@@ -47,6 +47,11 @@ class PlanOptions:
         A plan in use, to be changed only where that pays.
     price_per_gb
         Tokens/s that each GB of weights loaded anew must gain, when there is a `base`.
+    patience_s
+        Seconds without a better plan after which the search ends although time and a gap are left; None: it does not.
+    deterministic
+        Whether to count work in place of seconds (method ``pattern``, solver ``highs``). The same command then gives
+        the same plan on every machine, and may take longer or shorter than `time_limit_s`.
     prove
         Whether to search for bounds beyond those that the method finds on its way.
     degree
@@ -76,6 +81,8 @@ class PlanOptions:
     pins: Mapping[str, tuple[int, int]] | None = None
     base: Plan | None = None
     price_per_gb: float = 0.0
+    patience_s: float | None = None
+    deterministic: bool = False
     prove: bool = True
     degree: int | None = None
     initial: bool = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
@@ -23,6 +23,9 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import check_solver
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
+
+FRESH_SHARE = 0.6
+"""Share of the time limit for a plan from scratch, where a plan in use is to be changed."""
 
 
 def read_options(keywords: Mapping[str, Any]) -> PlanOptions:
@@ -171,12 +174,14 @@ def plan_problem(
         raise TypeError("expected either a record of options or keywords, not both")
     else:
         check_options(options)
-    watch = Watch(options.time_limit_s, progress, stop, incumbent)
+    watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
     task = Task(problem, watch, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
     method = method_named(options.method)
     trusted = is_built_in(options.method)
-    placed = method.place(task) if trusted else run_own_method(options.method, method, task)
+    # A change to a plan in use is searched after a plan from scratch, and needs time of its own.
+    fresh = task if options.base is None else replace(task, watch=watch.for_part(FRESH_SHARE * watch.left_s))
+    placed = method.place(fresh) if trusted else run_own_method(options.method, method, fresh)
     if options.base is not None:
         old = {n: span for n, span in options.base.placement.items() if n in problem.kind_of}
         placed.placement = least_change(task, old, placed.placement)
@@ -237,7 +242,7 @@ def _bounds(task: Task, value: float, placed: Placed) -> dict[str, float]:
     effort = bounds.ProofEffort(watch, task.options.solver)
     if gap_is_open() and "B2" not in proven:
         best = min(proven.values())
-        proven["B2"] = bounds.cover_bound(groups, num_layers, low=value, high=best, should_stop=watch.stopped)
+        proven["B2"] = bounds.cover_bound(groups, num_layers, low=value, high=best, should_stop=watch.is_over)
     if gap_is_open() and placed.solver is not None and not watch.is_over():
         best = min(proven.values())
         proven["B3"] = bounds.whole_cover_bound(groups, num_layers, low=value, high=best, effort=effort)

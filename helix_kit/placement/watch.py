@@ -14,6 +14,40 @@ Incumbent = Callable[[Mapping[str, tuple[int, int]]], None]
 """Called with each better placement while the solve goes on: node name -> layer range [start, end)."""
 
 
+STEP_S = 0.002
+"""What one question whether the time is over counts on a counted clock."""
+
+
+class _Clock:
+    """Seconds since the start."""
+
+    is_counted = False
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def spend(self, seconds: float) -> None:
+        """Time passes by itself."""
+
+
+class _CountedClock(_Clock):
+    """Seconds that work would take on a usual machine: each piece of work says how many."""
+
+    is_counted = True
+
+    def __init__(self) -> None:
+        self._spent_s = 0.0
+
+    def seconds(self) -> float:
+        return self._spent_s
+
+    def spend(self, seconds: float) -> None:
+        self._spent_s += seconds
+
+
 class Watch:
     """The clock, and the best value and bound so far. Every change is recorded and reported.
 
@@ -27,6 +61,8 @@ class Watch:
         Ends it early.
     incumbent
         Called with each better placement.
+    counted
+        Whether to count work in place of seconds. The same search then ends at the same place on every machine.
 
     Examples
     --------
@@ -43,8 +79,11 @@ class Watch:
         progress: Progress | None = None,
         stop: Stop | None = None,
         incumbent: Incumbent | None = None,
+        *,
+        counted: bool = False,
     ) -> None:
-        self.started = time.perf_counter()
+        self._clock = _CountedClock() if counted else _Clock()
+        self._begun_s = 0.0
         self.time_limit_s = time_limit_s
         self.value, self.bound = 0.0, float("inf")
         self.history: list[tuple[float, float, float]] = []
@@ -52,9 +91,18 @@ class Watch:
         self._whole: Watch | None = None
 
     @property
+    def is_counted(self) -> bool:
+        """Whether work is counted in place of seconds."""
+        return self._clock.is_counted
+
+    def spend(self, seconds: float) -> None:
+        """Count work that takes so many seconds on a usual machine. Without effect where seconds are measured."""
+        self._clock.spend(seconds)
+
+    @property
     def seconds(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self.started
+        return self._clock.seconds() - self._begun_s
 
     @property
     def left_s(self) -> float:
@@ -69,13 +117,26 @@ class Watch:
 
     def is_over(self) -> bool:
         """Whether to end now: the user asked to stop, or no time is left."""
+        self._clock.spend(STEP_S)
         return self.left_s <= 0 or self.stopped()
 
     def for_part(self, time_limit_s: float) -> Watch:
-        """A clock for a part of the search. Its incumbents are reported here too; its bounds hold only for the part."""
-        part = Watch(time_limit_s, stop=self.stopped)
-        part._whole = self
+        """A watch on the same clock for a part of the search: over after `time_limit_s` seconds, or when this one is.
+
+        Its incumbents are reported here too; its bounds hold only for the part.
+        """
+        part = Watch(min(time_limit_s, self.left_s), stop=self.stopped)
+        part._clock, part._begun_s, part._whole = self._clock, self._clock.seconds(), self
         return part
+
+    def solver_limit(self, limit_s: float) -> tuple[float, Callable[[], bool]]:
+        """The time limit of a solver that may take `limit_s` seconds at most, and the function that it polls to stop.
+
+        On a counted clock the solver's own clock must not decide, so the polls end it.
+        """
+        if self.is_counted:
+            return float("inf"), self.for_part(limit_s).is_over
+        return min(limit_s, self.left_s), self.stopped
 
     def show(self, placement: Mapping[str, tuple[int, int]]) -> None:
         """Call the callback for incumbents with a placement that is the best so far."""

@@ -22,6 +22,9 @@ from helix_kit.search.scorer import Scorer
 FLOW_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.25, 0.2
 """Shares of the time limit: for the proven maximum flow, for the first simulations, and for the last comparison."""
 
+FLOW_PATIENCE_S = 1.0
+"""The search for the maximum flow ends after so many seconds without a better one: simulations need the time more."""
+
 
 def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *, watch: Watch | None = None) -> Plan:
     """The plan that serves most in the simulator, of those found within the time limit.
@@ -83,6 +86,7 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
     max_flow_plan = plan_problem(
         problem, solver=options.solver, seed=options.seed, time_limit_s=max(1.0, limit_s * FLOW_SHARE),
         stop=watch.stopped, partial_inference=options.partial_inference, pins=requirements.pins or None,
+        patience_s=FLOW_PATIENCE_S,
         max_stages=options.max_stages,
     )  # fmt: skip
     watch.report(

@@ -180,7 +180,7 @@ def several_regions(draw):
 
 def check_pattern(problem, equal):
     """The value is never above the best of all placements, the bounds never below; `equal`: the value is the best."""
-    plan = plan_problem(problem)
+    plan = plan_problem(problem, patience_s=0.5)
     value = problem.max_flow(plan.placement).tokens_per_s
     assert plan.flow_tokens_per_s == pytest.approx(value, abs=0.002)
     best = brute_force(problem)
@@ -193,7 +193,7 @@ def check_pattern(problem, equal):
 
 def check_paper_milp(problem, solver, partial_inference):
     options = {"method": "paper-milp", "solver": solver, "mip_gap": 1e-6, "time_limit_s": 60}
-    plan = plan_problem(problem, partial_inference=partial_inference, **options)
+    plan = plan_problem(problem, partial_inference=partial_inference, patience_s=0.5, **options)
     value = problem.max_flow(plan.placement, partial_inference=partial_inference).tokens_per_s
     assert plan.flow_tokens_per_s == pytest.approx(value, abs=0.002)
     best = brute_force(problem, partial_inference=partial_inference)

@@ -15,20 +15,20 @@ def old():
 
 
 def test_dearer_moves_move_less(old):
-    plans = [hk.plan(SINGLE, MODEL, base=old, price_per_gb=price) for price in (0, 5, 1000)]
+    plans = [hk.plan(SINGLE, MODEL, patience_s=1.0, base=old, price_per_gb=price) for price in (0, 5, 1000)]
     moved = [moved_gb(old.problem, old.placement, p.placement) for p in plans]
     flows = [p.flow_tokens_per_s for p in plans]
     assert moved == sorted(moved, reverse=True)
     assert flows == sorted(flows, reverse=True)
-    assert flows[0] == hk.plan(SINGLE, MODEL).flow_tokens_per_s
+    assert flows[0] == hk.plan(SINGLE, MODEL, patience_s=1.0).flow_tokens_per_s
     assert (moved[-1], flows[-1]) == (0, old.flow_tokens_per_s)
 
 
 def test_lost_node_is_worked_around_cheaply():
-    before = hk.plan(SINGLE, MODEL)
+    before = hk.plan(SINGLE, MODEL, patience_s=1.0)
     left = before.cluster.subset([n.name for n in before.cluster.nodes if n.name != "A100-40G-2"])
-    fresh = hk.plan(left, MODEL)
-    gentle = hk.plan(left, MODEL, base=before, price_per_gb=2.0)
+    fresh = hk.plan(left, MODEL, patience_s=1.0)
+    gentle = hk.plan(left, MODEL, patience_s=1.0, base=before, price_per_gb=2.0)
     kept = {n: s for n, s in before.placement.items() if n in gentle.problem.kind_of}
     moved = [moved_gb(gentle.problem, kept, p.placement) for p in (fresh, gentle)]
     assert moved[1] < moved[0]

@@ -51,3 +51,21 @@ def test_a_part_stops_with_the_whole():
     assert not part.is_over()
     stop.set()
     assert part.is_over()
+
+
+def test_a_part_shares_the_clock():
+    whole = Watch(60.0, counted=True)
+    whole.spend(10.0)
+    part = whole.for_part(5.0)
+    assert (part.seconds, part.left_s) == (0.0, 5.0)
+    part.spend(6.0)
+    assert part.is_over() and not whole.is_over()
+    assert whole.for_part(1000.0).left_s <= 60.0 - 16.0
+
+
+def test_counted_work_is_over_after_the_same_number_of_steps():
+    counts = []
+    for _ in range(2):
+        watch = Watch(1.0, counted=True)
+        counts.append(next(n for n in range(10_000) if watch.is_over()))
+    assert counts[0] == counts[1] > 10

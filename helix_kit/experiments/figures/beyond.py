@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common.limits import AMPLE_S
+from helix_kit.experiments.figures.common.limits import COUNTED_S
 from helix_kit.experiments.figures.common.rows import flow_fields, method_rows
 from helix_kit.experiments.figures.common.settings import OWN_PLANS, SETTINGS, load_own_plans
 from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
@@ -38,7 +38,7 @@ def scaling(context: Context) -> pd.DataFrame:
     for nodes in FAST_SIZES if context.fast else SIZES:
         context.say(f"{nodes} nodes")
         problem = Problem.of(synthetic_cluster(nodes, seed=context.seed), Model.preset("llama2-70b"))
-        plan = plan_problem(problem, time_limit_s=AMPLE_S, seed=context.seed)
+        plan = plan_problem(problem, time_limit_s=COUNTED_S, deterministic=True, seed=context.seed)
         context.measured[str(nodes)] = round(plan.seconds, 2)
         rows.append({"nodes": nodes, **flow_fields(plan)})
     return pd.DataFrame(rows)
@@ -80,7 +80,8 @@ MODERN: dict[str, list[dict[str, Any]]] = {
     "4 A100-40G, 8 L4": [{"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 8}],
 }
 MODERN_METHODS = tuple(
-    (name, {"method": name, "time_limit_s": AMPLE_S}) for name in ("pattern", "swarm", "petals", "separate")
+    (name, {"method": name, "time_limit_s": COUNTED_S, "deterministic": True})
+    for name in ("pattern", "swarm", "petals", "separate")
 )
 
 

@@ -64,7 +64,9 @@ def closed_loop(context: Context) -> pd.DataFrame:
     import helix_kit as hk
 
     weights = _weights()
-    plan = hk.plan(hk.Cluster.preset(CLUSTER), hk.Model.preset(MODEL), time_limit_s=20, seed=context.seed)
+    plan = hk.plan(
+        hk.Cluster.preset(CLUSTER), hk.Model.preset(MODEL), time_limit_s=20, deterministic=True, seed=context.seed
+    )
     duration_s = FAST_DURATION_S if context.fast else DURATION_S
     workloads = {
         f"{rate:g} requests/s": hk.Workload.poisson(

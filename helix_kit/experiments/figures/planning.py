@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common.limits import AMPLE_S, CountedStop
+from helix_kit.experiments.figures.common.limits import AMPLE_S, COUNTED_S, CountedStop
 from helix_kit.experiments.figures.common.rows import method_rows
 from helix_kit.experiments.figures.pictures.planning import METHODS, draw_methods
 from helix_kit.experiments.machinery.registry import Context, experiment
@@ -50,5 +50,8 @@ def placement_methods(context: Context) -> pd.DataFrame:
 
 def _methods(context: Context) -> list[tuple[str, dict[str, Any]]]:
     stop = CountedStop(FAST_QUESTIONS if context.fast else QUESTIONS)
-    limits: dict[str, dict[str, Any]] = {"paper-milp": {"stop": stop}}
+    limits: dict[str, dict[str, Any]] = {
+        "paper-milp": {"stop": stop},
+        "pattern": {"time_limit_s": COUNTED_S, "deterministic": True},
+    }
     return [(name, {"method": name, "time_limit_s": AMPLE_S, **limits.get(name, {})}) for name in METHODS]

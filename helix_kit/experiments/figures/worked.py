@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from helix_kit.cluster import Cluster
-from helix_kit.experiments.figures.common.limits import AMPLE_S
+from helix_kit.experiments.figures.common.limits import COUNTED_S
 from helix_kit.experiments.figures.pictures.worked import draw_flow_network, draw_splits
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Placement
@@ -60,7 +60,7 @@ def splits(problem: Problem, seed: int = 0) -> dict[str, Placement]:
 
     names = [n.name for n in problem.cluster.nodes]
     speed = {n: problem.max_layers(n) * problem.throughput(n, problem.max_layers(n)) for n in names}
-    best = plan_problem(problem, time_limit_s=AMPLE_S, seed=seed)
+    best = plan_problem(problem, time_limit_s=COUNTED_S, deterministic=True, seed=seed)
     return {
         "uniform": chain(problem, dict.fromkeys(names, 1.0)),
         "balanced": chain(problem, speed),

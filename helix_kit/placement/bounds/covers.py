@@ -202,6 +202,11 @@ def whole_cover_bound(
     )
 
 
+def forget() -> None:
+    """Drop the values that `cover_bound_of` remembers, so that a search that counts its work starts alike."""
+    _remembered.clear()
+
+
 def merge_kinds(groups: Sequence[Group]) -> list[Group]:
     """Groups of the same kind as one group. Covers do not depend on where a node is, and programs have fewer rows."""
     nodes: dict[tuple[str, tuple[float, ...]], tuple[str, ...]] = {}
@@ -284,7 +289,7 @@ def is_refuted(
 
     With `pair_needed`, one layer at least must be under a cover of two or more nodes.
     """
-    watch, limit_s = effort.watch, min(effort.program_time_limit_s, effort.watch.left_s)
+    watch, limit_s = effort.watch, effort.program_time_limit_s
     refuted, duals, knapsack = solve_cover_program(groups, num_layers, target, watch.is_over)
     if refuted:
         return True
@@ -296,7 +301,7 @@ def is_refuted(
     # layers costs at most 1 + V - L.
     slack = float(np.array([g.size for g in groups]) @ duals) - num_layers
     # Hundreds of nodes have so many covers that listing them may take as long as the program over them.
-    listing = Watch(limit_s, stop=watch.stopped)
+    listing = watch.for_part(limit_s)
     covers = knapsack.within(duals, 1 + slack + 1e-9, MAX_COVERS, listing.is_over)
     if covers is None:
         return False
@@ -307,7 +312,8 @@ def is_refuted(
 
     if pair_needed:
         covers += _with_a_second_node(covers, knapsack, duals, 1 + slack + 1e-9)
-    settings = SolverSettings(effort.solver, time_limit_s=limit_s, stop=watch.stopped)
+    limit_s, stop = watch.solver_limit(limit_s)
+    settings = SolverSettings(effort.solver, time_limit_s=limit_s, stop=stop)
     solution = max_covered_layers(groups, num_layers, covers, settings, pair_needed=pair_needed)
     return solution.infeasible or (solution.bound is not None and solution.bound < num_layers - 1e-6)
 

@@ -107,8 +107,8 @@ class PinnedSearch:
         if relaxation.objective < sum(s.length for s in segments) - 1e-6:
             return None
         kept = self._near_optimal(stages, relaxation.duals, len(segments))
-        limit_s = min(PROGRAM_LIMIT_S, self.watch.left_s)
-        settings = SolverSettings(self.solver, limit_s, seed=self.seed, stop=self.watch.stopped)
+        limit_s, stop = self.watch.solver_limit(PROGRAM_LIMIT_S)
+        settings = SolverSettings(self.solver, limit_s, seed=self.seed, stop=stop)
         chosen = choose(kept, self.groups, segments, settings, depth_left)
         if chosen is None:
             return None

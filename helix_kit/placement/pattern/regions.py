@@ -28,67 +28,89 @@ TIME_SHARE_OF_ALL = 0.7
 """Share of the remaining time for the set of all regions when there are few regions, and so few other sets."""
 
 
-def place_in_regions(task: Task, bound: float) -> Placement | None:
-    """The best placement over partitions of the regions that is found within the task's time; None if there is none.
+class PartitionSearch:
+    """Searches sets of regions one after another, and joins the best of them to plans.
 
-    `bound` is a proven bound on the flow in tokens/s: the search ends when it is reached.
+    Each call of `advance` goes on where the last one stopped. A set whose search ran out of time is searched again.
+
+    Parameters
+    ----------
+    task
+        The problem; values are reported to its watch.
     """
-    return _PartitionSearch(task, bound).run()
 
-
-class _PartitionSearch:
-    """Searches sets of regions one after another, and joins the best of them to plans."""
-
-    def __init__(self, task: Task, bound: float) -> None:
+    def __init__(self, task: Task) -> None:
         names = list(dict.fromkeys(g.region for g in task.groups))
-        self.task, self.bound, self.names = task, bound, names
+        self.task, self.watch, self.names = task, task.watch, names
+        self.bound = float("inf")
         self.sets = RegionSets(names, lambda regions: _upper_bound(task, regions))
         self.placed: dict[RegionSet, Candidate] = {}
         """The best placement of each set searched, where there is one."""
         self.best: Candidate | None = None
+        self.is_finished = False
+        """Whether no set is left whose search could give a better plan."""
+        self._unfinished: set[RegionSet] = set()
+        self._last: RegionSet | None = None
 
     @property
     def value(self) -> float:
         """Tokens/s of the best plan found."""
         return 0.0 if self.best is None else self.best.tokens_per_s
 
-    def run(self) -> Placement | None:
-        watch = self.task.watch
-        last: RegionSet | None = None
-        while not watch.is_over() and self.value < self.bound * (1 - PRECISION):
-            regions = self._next_set(last)
+    def offer(self, candidate: Candidate) -> None:
+        """Consider a plan found elsewhere: sets that cannot beat it are not searched."""
+        if candidate.tokens_per_s > self.value:
+            self.best = candidate
+
+    def advance(self, watch: Watch, bound: float) -> None:
+        """Search until the watch is over, or a plan reaches `bound` (a proven bound in tokens/s)."""
+        self.watch, self.bound = watch, bound
+        for regions in self._unfinished:
+            self.sets.known.pop(regions, None)
+        self._unfinished.clear()
+        while not watch.is_over():
+            if self.value >= bound * (1 - PRECISION):
+                self.is_finished = True
+                return
+            regions = self._next_set(self._last)
             if regions is None:
-                break
-            last = regions
+                self.is_finished = not watch.is_over() and not self._unfinished
+                return
+            self._last = regions
             self._search(regions)
             if regions in self.placed:
                 for partition in self.sets.partitions_with(regions, self._flows()):
                     self._consider({n: span for part in partition for n, span in self.placed[part].placement.items()})
-        return None if self.best is None else self.best.placement
 
     def _next_set(self, last: RegionSet | None) -> RegionSet | None:
         """The set to search next. Looking for it takes a share of the time: of many sets even the bounds take long."""
-        watch = self.task.watch
-        regions = self.sets.next_set(self.value, Watch(watch.left_s * TIME_SHARE, stop=watch.stopped), last)
+        watch = self.watch
+        regions = self.sets.next_set(self.value, watch.for_part(watch.left_s * TIME_SHARE), last)
         if regions is None and sum(g.size for g in self.task.groups) <= MAX_NODES_FOR_ALL:
             # No set promises a better plan, but there is time, and a set of few nodes takes little of it.
-            looking = Watch(watch.left_s * TIME_SHARE, stop=watch.stopped)
+            looking = watch.for_part(watch.left_s * TIME_SHARE)
             regions = self.sets.next_set(self.value, looking, only_promising=False)
         return regions
 
     def _search(self, regions: RegionSet) -> None:
         """Search one set within a share of the time, for more than its subsets reach side by side."""
-        watch, few = self.task.watch, len(self.names) <= FEW_REGIONS
+        watch, few = self.watch, len(self.names) <= FEW_REGIONS
         share = TIME_SHARE_OF_ALL if few and len(regions) == len(self.names) else TIME_SHARE
         inner = replace(self.task, watch=watch.for_part(watch.left_s * share))
         low = self.sets.best_sum_within(regions, self._flows())
+        if len(regions) == len(self.names):
+            low = max(low, self.value)
         if FEW_REGIONS < len(self.names) <= MAX_REGIONS_FOR_ALL:
             # Only here: it asks all partitions, of which more regions have too many.
             low = max(low, self.sets.required_flow(regions, self.value))
         precision = PRECISION if few or len(regions) == 1 else COARSE_PRECISION
         placement = place_on_set(inner, regions, self.bound, low, precision)
+        if inner.watch.is_over():
+            self._unfinished.add(regions)
         if placement is not None:
-            self.placed[regions] = self._consider(placement)
+            candidate = self._consider(placement)
+            if regions not in self.placed or candidate.tokens_per_s >= self.placed[regions].tokens_per_s:
+                self.placed[regions] = candidate
         self.sets.known[regions] = self.placed[regions].tokens_per_s if regions in self.placed else low
 
     def _consider(self, placement: Placement) -> Candidate:

@@ -104,8 +104,8 @@ class PatternSearch:
         if relaxation.objective < self.num_layers - 1e-6:
             return None
         kept = self._near_optimal(target, relaxation.duals)
-        limit_s = min(PROGRAM_LIMIT_S, self.watch.left_s)
-        settings = SolverSettings(self.solver, limit_s, seed=self.seed, stop=self.watch.stopped)
+        limit_s, stop = self.watch.solver_limit(PROGRAM_LIMIT_S)
+        settings = SolverSettings(self.solver, limit_s, seed=self.seed, stop=stop)
         if len(self.groups_by_region) == 1:
             supply = [g.size for g in self.groups]
             chosen = choose(kept, supply, self.num_layers, settings, max_depth=self.max_depth)

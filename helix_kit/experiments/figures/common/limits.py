@@ -5,6 +5,10 @@ from __future__ import annotations
 AMPLE_S = 600.0
 """A time limit that no plan of the figures comes near, even on a busy machine: a limit that binds changes results."""
 
+COUNTED_S = 20.0
+"""Counted seconds of a search by method ``pattern``, which goes on for as long as a gap is left: work is counted in
+place of seconds (option ``deterministic``)."""
+
 
 class CountedStop:
     """A `Stop` that counts how often it is asked and says yes from a given time on.

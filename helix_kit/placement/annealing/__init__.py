@@ -1,0 +1,9 @@
+"""Annealing: single nodes take other layer ranges at random, and better placements are kept.
+
+`moves` holds the compiled steps, `search` the search that calls them, `compiled` makes them ready beside other work.
+"""
+
+from helix_kit.placement.annealing.compiled import Compilation
+from helix_kit.placement.annealing.search import Annealing
+
+__all__ = ["Annealing", "Compilation"]

@@ -1,0 +1,219 @@
+"""Rounds of search and proof: each has several times the budget of the last, and goes on where the last one stopped.
+
+A budget does not depend on the time limit, which only says after how much of the work the search ends. So the plan of a
+longer limit is never worse than that of a shorter one, apart from how fast the machine is at the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from helix_kit.errors import InfeasibleError
+from helix_kit.placement import bounds
+from helix_kit.placement.annealing import Annealing, Compilation
+from helix_kit.placement.bounds.covers import forget
+from helix_kit.placement.method import Task
+from helix_kit.placement.pattern.incumbent import Incumbent
+from helix_kit.placement.pattern.pins import place_around_pins
+from helix_kit.placement.pattern.regions import PartitionSearch
+from helix_kit.placement.pattern.search import Candidate
+from helix_kit.placement.pattern.small import is_small, solve_coverage
+from helix_kit.placement.solvers import SolverSettings
+from helix_kit.placement.watch import Watch
+
+FIRST_ROUND_S, GROWTH = 1.5, 3.0
+"""Budget of the first round, and how much larger each next one is."""
+BOUND_SHARE, PATTERN_SHARE, PROOF_SHARE = 0.2, 0.65, 0.3
+"""Shares of what is left of a round, in this order: bounds that know the regions, the pattern program, and proofs. The
+rest is annealing."""
+CLOSE_GAP = 1e-3
+"""Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
+PROGRAM_LIMIT_S = 6.0
+"""Seconds for the exact program on a small problem."""
+
+
+class Rounds:
+    """The search of method ``pattern``.
+
+    Parameters
+    ----------
+    task
+        Problem, options, and the watch that values and bounds are reported to.
+    best
+        The best placement so far, which the rounds improve.
+    pins
+        Checked pins.
+    """
+
+    def __init__(self, task: Task, best: Incumbent, pins: Mapping[str, tuple[int, int]]) -> None:
+        self.task, self.best, self.pins = task, best, dict(pins)
+        self.proven: dict[str, float] = {}
+        """Label of a bound -> tokens/s."""
+        self.search = None if pins else PartitionSearch(task)
+        self.annealing: Annealing | None = None
+        self._several = len({g.region for g in task.groups}) > 1
+        self._pattern_finished = False
+        self._finished_bounds: set[str] = set()
+        self._refuted_from: dict[str, float] = {}
+
+    @property
+    def bound(self) -> float:
+        """The least proven bound in tokens/s."""
+        return min(self.proven.values())
+
+    def gap_above(self, gap: float) -> bool:
+        """Whether bound and value are further apart than this (relative)."""
+        return self.best.value < self.bound / (1 + gap)
+
+    def run(self, watch: Watch) -> None:
+        """Search until the watch is over, the gap is closed, or nothing is left to try."""
+        task = self.task
+        if watch.is_counted:
+            forget()
+        self._prove("B1", lambda _: bounds.spread_bound(task.groups, task.problem.num_layers), watch)
+        self._prove(
+            "B2",
+            lambda clock: bounds.cover_bound(
+                task.groups, task.problem.num_layers, low=0.0, high=self.bound, should_stop=clock.is_over
+            ),
+            watch,
+        )
+        budget_s = FIRST_ROUND_S
+        with Compilation() as compilation:
+            if watch.is_counted:
+                compilation.wait()
+            while not watch.is_over() and self.gap_above(bounds.PRECISION):
+                clock = watch.for_part(budget_s)
+                budget_s *= GROWTH
+                self._round(clock, compilation)
+                if self._is_done(compilation):
+                    return
+
+    def _is_done(self, compilation: Compilation) -> bool:
+        """Whether to end before the time limit."""
+        if self._is_impatient():
+            return True
+        if not self._pattern_finished:
+            return False
+        if not self.gap_above(CLOSE_GAP):
+            return True
+        return not self._can_anneal() or (self.annealing is None and not compilation.is_pending())
+
+    def _is_impatient(self) -> bool:
+        """Whether the last better placement is longer ago than the user wants to wait."""
+        patience_s = self.task.options.patience_s
+        return patience_s is not None and self.task.watch.seconds - self.best.improved_s > patience_s
+
+    def _can_anneal(self) -> bool:
+        """Whether annealing may move nodes: it knows no cap on depth."""
+        return self.task.options.max_stages is None and self.best.flows is not None
+
+    def _round(self, clock: Watch, compilation: Compilation) -> None:
+        if self._several and not self.pins and self.task.options.max_stages is None:
+            self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
+        if not self._pattern_finished and self.gap_above(bounds.PRECISION):
+            self._run_pattern(clock.for_part(clock.left_s * PATTERN_SHARE))
+        if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
+            self._prove_whole(clock.for_part(clock.left_s * PROOF_SHARE))
+        if not self.gap_above(CLOSE_GAP) or not self._can_anneal():
+            return
+        if self.annealing is None and compilation.is_ready():
+            assert self.best.flows is not None
+            self.annealing = Annealing(self.task, self.best.flows, self.pins)
+            self.annealing.offer(self.best.placement)
+        if self.annealing is not None and not self.annealing.is_idle:
+            self._anneal(clock)
+
+    def _run_pattern(self, clock: Watch) -> None:
+        """The pattern program, over the regions or around the pins."""
+        if self.search is None:
+            try:
+                placement = place_around_pins(replace(self.task, watch=clock), self.pins, self.bound)
+            except InfeasibleError:
+                if not self.best.placement:
+                    raise
+                self._pattern_finished = True
+                return
+            self.best.consider(placement)
+            self._pattern_finished = not clock.is_over()
+            return
+        if self.task.options.max_stages is None:
+            self.search.offer(Candidate(self.best.value, self.best.placement))
+        self.search.advance(clock, self.bound)
+        if self.search.best is not None:
+            self.best.consider(self.search.best.placement)
+        self._pattern_finished = self.search.is_finished
+        if self.annealing is not None:
+            self.annealing.offer(self.best.placement)
+
+    def _anneal(self, clock: Watch) -> None:
+        """Legs of annealing until the round is over or the gap is closed."""
+        annealing = self.annealing
+        assert annealing is not None
+        while not clock.is_over() and self.gap_above(CLOSE_GAP):
+            annealing.advance(clock)
+            self.best.consider(annealing.placement)
+            if annealing.is_idle or self._is_impatient():
+                return
+
+    def _prove(self, name: str, bound_of: Callable[[Watch], float], clock: Watch) -> None:
+        """Record a bound; it is finished unless the clock cut it short."""
+        if name in self._finished_bounds or (self.proven and not self.gap_above(bounds.PRECISION)):
+            return
+        bound = bound_of(clock)
+        self.proven[name] = min(bound, self.proven.get(name, bound))
+        self.task.watch.report(bound=self.bound)
+        if not clock.is_over():
+            self._finished_bounds.add(name)
+
+    def _prove_regions(self, clock: Watch) -> None:
+        """B5 and B4 know the links between regions. Proven before the search, they spare it targets above them."""
+        problem, groups = self.task.problem, self.task.groups
+        self._prove(
+            "B5",
+            lambda watch: bounds.region_bound(problem, groups, high=self.bound, should_stop=watch.is_over),
+            clock,
+        )
+        self._prove(
+            "B4",
+            lambda watch: bounds.pair_bound(
+                groups,
+                problem.num_layers,
+                low=0.0,
+                high=self.bound,
+                fastest_crossing=bounds.fastest_crossing(problem, groups),
+                effort=bounds.ProofEffort(watch, self.task.options.solver),
+            ),
+            clock,
+        )
+
+    def _prove_whole(self, clock: Watch) -> None:
+        """B3, and for a small problem the exact program, which may also find a better placement."""
+        task, solver = self.task, self.task.options.solver
+        if self.best.value > self._refuted_from.get("B3", 0.0):
+            effort = bounds.ProofEffort(clock, solver)
+            high = self.bound
+            bound = bounds.whole_cover_bound(
+                task.groups, task.problem.num_layers, low=self.best.value, high=high, effort=effort
+            )
+            self.proven["B3"] = min(bound, self.proven.get("B3", bound))
+            task.watch.report(bound=self.bound)
+            if not effort.watch.is_over():
+                self._refuted_from["B3"] = self.best.value
+        free = not self.pins and task.options.max_stages is None
+        if not free or "coverage" in self._finished_bounds or not is_small(task.groups, task.problem.num_layers):
+            return
+        if not self.gap_above(bounds.PRECISION):
+            return
+        limit_s, stop = clock.solver_limit(PROGRAM_LIMIT_S)
+        settings = SolverSettings(solver, limit_s, 1e-6, task.options.seed, stop)
+        found = solve_coverage(task.groups, task.problem.num_layers, cap_tokens_per_s=self.bound, settings=settings)
+        if found.bound_tokens_per_s is not None:
+            # The solver proves its bound to a relative gap of 1e-6.
+            self.proven["coverage"] = min(found.bound_tokens_per_s * (1 + 1e-6), self.proven.get("coverage", 1e300))
+            task.watch.report(bound=self.bound)
+        if found.placement:
+            self.best.consider(found.placement)
+        if not clock.is_over():
+            self._finished_bounds.add("coverage")
