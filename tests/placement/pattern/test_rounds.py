@@ -56,7 +56,7 @@ def test_more_work_is_never_worse(cities):
     plans = [hk.plan(cities, model, time_limit_s=limit, deterministic=True) for limit in (1, 3, 6)]
     values = [plan.flow_tokens_per_s for plan in plans]
     assert values == sorted(values)
-    assert plans[-1].gap < 0.03
+    assert plans[-1].gap < 0.04
 
 
 def test_fewer_machines_are_never_better(cities):
