@@ -53,7 +53,8 @@ def overlapping_plan() -> Plan:
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder for code of a test; afterwards its modules and its place on the path are gone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    # The folders of other tests' code, too, are taken off the path.
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p and not p.startswith(str(tmp_path.parent))])
     yield tmp_path
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):

@@ -87,7 +87,7 @@ def test_a_policy_of_ones_own_serves(helix_kit, files):
 @pytest.mark.parametrize(
     "option, words",
     [
-        (("--attention", "flash"), "attention = 'flash': expected one of sdpa, flashinfer, auto"),
+        (("--attention", "flash"), "attention = 'flash': expected one of auto, triton, flashinfer, sdpa"),
         (("--devices", "gpu"), "devices = 'gpu': expected plan, any, cpu"),
     ],
 )
