@@ -25,6 +25,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
+# PORT and BROWSER of `make lab` and `make dashboard`. Python opens the program that the variable BROWSER names.
+WHERE = $(if $(PORT),--port=$(PORT)) $(if $(filter 0 no none false,$(BROWSER)),--no-browser)
+
 DEMO := $(VENV)/.installed-demo
 DEV  := $(VENV)/.installed-dev
 
@@ -46,8 +49,8 @@ test-slow: $(DEV) ## Tests that take minutes each (chaos, soak, long simulations
 test-gpu: $(DEV) ## Tests that need a CUDA device
 	$(PYTEST) -m gpu
 
-lab: $(DEMO) ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+lab: $(DEMO) ## Open the notebooks in JupyterLab (PORT=8889; BROWSER=firefox, or BROWSER=no to print the address)
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(WHERE)
 
 docs: $(DEV) ## Build the documentation: docs/_build/html/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
@@ -67,8 +70,8 @@ format: $(DEV) ## Format the code and notebooks
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/notebooks docs/reference htmlcov .coverage
 
-dashboard: $(DEMO) ## Open the editors of notebook 06 as a dashboard in the browser
-	FAST=1 $(BIN)/python -m helix_kit.widgets.dashboard
+dashboard: $(DEMO) ## Open the editors of notebook 06 as a dashboard (PORT=, BROWSER= as for lab; FORGET=1 drops what was kept)
+	FAST=1 $(BIN)/python -m helix_kit.widgets.dashboard $(if $(FORGET),--forget) $(WHERE)
 
 notebooks: $(DEMO) ## Execute every notebook in place, outputs and pictures kept
 	$(BIN)/python -m helix_kit.experiments.machinery.notebooks

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -25,6 +27,19 @@ def data_dir() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "data"
     return installed if installed.is_dir() else package.parent / "data"
+
+
+def cache_dir() -> Path:
+    """Where what was computed or fetched is kept: ``HELIX_KIT_CACHE``, else the platform's cache folder."""
+    if given := os.environ.get("HELIX_KIT_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "helix_kit"
 
 
 def notebook_path(name: str) -> Path:

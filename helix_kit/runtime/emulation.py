@@ -22,10 +22,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from helix_kit._files import cache_dir
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.engine import Engine
 from helix_kit.runtime.serving import serve
-from helix_kit.runtime.weights.demo import cache_dir
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,

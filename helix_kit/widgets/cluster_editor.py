@@ -99,16 +99,13 @@ class ClusterEditor(ClusterForm):
             cluster if isinstance(cluster, Cluster) else load_cluster(cluster),
             model if isinstance(model, Model) else load_model(model),
         )
-        settings = W.VBox(
-            [
-                W.HBox([self.method, self.solver]),
-                W.HBox([self.objective, self.limit]),
-                W.HBox([self.depth, W.Label("machines that a request may pass at most (0: any number)")]),
-            ]
-        )
+        settings = [
+            W.HBox([self.method, self.solver]),
+            W.HBox([self.objective, self.limit]),
+            W.HBox([self.depth, W.Label("machines that a request may pass at most (0: any number)")]),
+        ]
         self.children = (
-            *self._description(),
-            settings,
+            *self._description(settings),
             W.HBox([self.solve_button, self.stop_button, self.reset_button]),
             W.HBox([self.path, self.save_button, self.load_button]),
             self.status,

@@ -74,22 +74,20 @@ class ClusterForm(PictureBox):
         for field in (self.name, self.coordinator, self.model):
             field.observe(self._edited, "value")
 
-    def _description(self) -> list[W.Widget]:
-        """The fields that describe the cluster and the model, laid out."""
+    def _description(self, settings: list[W.Widget]) -> list[W.Widget]:
+        """The fields that describe the cluster and the model, laid out with further `settings`."""
         head = W.HTML("<b>machines · GPU · GPUs in each machine · region</b>")
         machines = W.VBox([self.preset, self.name, head, self._table, self.add])
         links = W.VBox(
             [
-                self.model,
-                self.coordinator,
-                W.HTML("<b>links</b> (slider, bandwidth, latency)"),
+                W.HTML("<b>links</b>"),
                 self.within,
                 self.between,
                 W.HBox([self.exceptions, self.forget_button]),
-            ],
-            layout=W.Layout(flex="1 1 640px"),
+            ]
         )
-        return [W.HBox([machines, links], layout=W.Layout(flex_flow="row wrap"))]
+        settings = W.VBox([self.model, self.coordinator, *settings])
+        return [W.HBox([machines, settings], layout=W.Layout(flex_flow="row wrap")), links]
 
     # ---- description -----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.plots.formatting import format_number, format_percent
 from helix_kit.widgets.background import Background
 from helix_kit.widgets.messages import Message, error_text
+from helix_kit.widgets.visits import remembered
 
 PAUSE_S = 0.4
 """Seconds without another plan before a simulation starts: while a slider moves, none does."""
@@ -59,7 +60,7 @@ class FiguresPanel(Message):
             for missed in missing:
                 if stop.wait(PAUSE_S if not measured else 0.0):
                     break
-                measured.append((missed, key_figures(missed)))
+                measured.append((missed, remembered(key_figures, missed)))
             return measured
 
         def keep(measured: list[tuple[Plan, KeyFigures]]) -> None:

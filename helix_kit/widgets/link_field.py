@@ -41,9 +41,10 @@ class LinkField(W.HBox):
         )  # fmt: skip
         self.latency_ms = W.BoundedFloatText(
             latency_ms, min=0, max=10000, step=None, description="latency, ms", continuous_update=False,
-            layout=W.Layout(width="170px"), style={"description_width": "75px"},
+            layout=W.Layout(width="190px"), style={"description_width": "90px"},
         )  # fmt: skip
         super().__init__([self.slider, self.gbps, self.latency_ms], layout=W.Layout(flex_flow="row wrap"))
+        self.add_class("hk-link")
         self.slider.observe(self._slid, "value")
         self.gbps.observe(self._typed, "value")
 

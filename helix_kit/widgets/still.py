@@ -23,7 +23,7 @@ def is_live() -> bool:
     A program cannot answer `input()`, and says so with each request to the kernel. Voila is a program too, but its
     pages stay connected to the kernel. It sets the variables of a web server.
     """
-    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+    if _is_voila():
         return True
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
@@ -32,6 +32,10 @@ def is_live() -> bool:
         return True
     request = kernel.get_parent("shell") or {}
     return bool(request.get("content", {}).get("allow_stdin", True))
+
+
+def _is_voila() -> bool:
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
 
 
 def with_still(live: Any, still: Callable[[], Bundle | None], wait: Callable[[], Any] | None = None) -> Bundle:
@@ -47,6 +51,9 @@ def with_still(live: Any, still: Callable[[], Bundle | None], wait: Callable[[],
         Waits for the widget's background work, which a picture alone would not show later.
     """
     data, metadata = live if isinstance(live, tuple) else (live or {}, {})
+    if _is_voila():
+        # Its page is never read without the kernel, and drawing the picture takes a second of every visit.
+        return data, metadata
     lives = is_live()
     if not lives and wait is not None:
         wait()

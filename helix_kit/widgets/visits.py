@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 import helix_kit
+from helix_kit.analysis.key_figures import KeyFigures
 from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
 
@@ -39,7 +40,7 @@ def remembered(function: Callable[..., T], *arguments: Any, **keywords: Any) -> 
     Parameters
     ----------
     function
-        A function of this package that returns a plan or a table.
+        A function of this package that returns a plan, key figures or a table.
     arguments, keywords
         What it is called with.
 
@@ -122,6 +123,8 @@ def _packed(result: Any) -> dict[str, Any]:
 
     if isinstance(result, Plan):
         return {"plan": result.model_dump(mode="json")}
+    if isinstance(result, KeyFigures):
+        return {"figures": asdict(result)}
     if isinstance(result, pd.DataFrame):
         # Through JSON and back, numbers of numpy become plain ones.
         return {"table": json.loads(result.to_json(orient="split", double_precision=15)), "index": result.index.name}
@@ -129,10 +132,12 @@ def _packed(result: Any) -> dict[str, Any]:
 
 
 def _unpack(data: dict[str, Any]) -> Any:
-    import pandas as pd
-
     if "plan" in data:
         return Plan.model_validate(data["plan"])
+    if "figures" in data:
+        return KeyFigures(**{**data["figures"], "unpriced": tuple(data["figures"]["unpriced"])})
+    import pandas as pd
+
     return pd.DataFrame(**data["table"]).rename_axis(data["index"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import IPython
 import pytest
 
 from helix_kit.widgets import FlowGraph
@@ -15,7 +16,7 @@ def kernel(monkeypatch):
     """A stand-in for IPython in a kernel whose last request is `request["content"]`."""
     request = {"content": {}}
     shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda channel: request))
-    monkeypatch.setitem(__import__("sys").modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
     return request
 
@@ -32,16 +33,17 @@ def test_a_program_gets_the_picture_alone(kernel, plan):
     assert not is_live() and WIDGET_MIME not in data and "image/png" in data and "image/png" in metadata
 
 
-def test_voila_is_live_although_it_cannot_type(kernel, monkeypatch):
+def test_voila_is_live_although_it_cannot_type(kernel, monkeypatch, plan):
     kernel["content"] = {"allow_stdin": False}
     monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5")
-    assert is_live()
+    data, _ = FlowGraph(plan)._repr_mimebundle_()
+    assert is_live() and WIDGET_MIME in data and "image/png" not in data, "no picture that nobody sees"
 
 
 def test_outside_a_kernel_and_with_an_unknown_request_widgets_stay(kernel, monkeypatch):
     kernel["content"] = {}
     assert is_live()
-    monkeypatch.setitem(__import__("sys").modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
     assert is_live()
 
 

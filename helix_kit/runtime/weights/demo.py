@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from helix_kit._files import cache_dir
 from helix_kit.errors import HelixKitError
 
 DEMO_MODEL = "SmolLM2-135M"
@@ -39,19 +39,6 @@ Progress = Callable[[str], None]
 
 class WeightsUnavailableError(HelixKitError):
     """The demo's weights are not in the cache, and cannot be fetched."""
-
-
-def cache_dir() -> Path:
-    """Where converted weights are kept: ``HELIX_KIT_CACHE``, else the platform's cache folder."""
-    if given := os.environ.get("HELIX_KIT_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "helix_kit"
 
 
 def demo_weights(progress: Progress | None = print) -> Path:
