@@ -24,6 +24,9 @@ FLOW_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.25, 0.2
 
 FLOW_PATIENCE_S = 1.0
 """The search for the maximum flow ends after so many seconds without a better one: simulations need the time more."""
+WARMUP_S = {"layerwise": 60.0, "range": 120.0}
+"""Simulated seconds before the window by the rules of the nodes. By the runtime's rules a backlog begins with a minute
+of prompts, which would count against the plans whose KV caches hold most requests."""
 
 
 def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *, watch: Watch | None = None) -> Plan:
@@ -79,8 +82,9 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
         served.rate_per_s,
     )
     trial = Trial(
-        served.mode, served.execution, served.rate_per_s, duration_s=served.window_s or WINDOW_S, seed=options.seed
-    )
+        served.mode, served.execution, served.rate_per_s,
+        duration_s=served.window_s or WINDOW_S, warmup_s=WARMUP_S[served.execution], seed=options.seed,
+    )  # fmt: skip
     limit_s = watch.time_limit_s
     # The maximum flow is proven within seconds, and its plan is among the placements that the search starts from.
     max_flow_plan = plan_problem(

@@ -20,7 +20,7 @@
 # code. Edit the cluster, solve, and change the placement by hand: the page shows at once what each change costs and
 # why.
 #
-# **Takes** a minute and a half on 2 cores (20 s with `FAST=1`). `make dashboard` opens this page in Voila, without the code. The dashboard
+# **Takes** about two minutes on 2 cores (20 s with `FAST=1`). `make dashboard` opens this page in Voila, without the code. The dashboard
 # shows each part as soon as it is computed, and keeps results until the next visit: that is what `remembered` does. In
 # a notebook `remembered(f, x)` is just `f(x)`.
 
@@ -93,7 +93,7 @@ for objective in ("flow", "served"):
     # The runtime's rules for nodes, as in the simulation below and in both editors.
     options = {"execution": "range"} if objective == "served" else {}
     plans[objective] = remembered(
-        hk.plan, plan.cluster, plan.model, objective=objective, time_limit_s=6 if FAST else 20, **options
+        hk.plan, plan.cluster, plan.model, objective=objective, time_limit_s=6 if FAST else 40, **options
     )
     rows[f"planned for {objective}"] = remembered(key_figures, plans[objective]).to_dict()
 table = pd.DataFrame(rows)

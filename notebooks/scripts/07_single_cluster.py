@@ -19,17 +19,22 @@
 # **Purpose.** Helix, Swarm and separate pipelines on 24 nodes of one data centre, with LLaMA 30B and LLaMA-2 70B. The
 # notebook compares the published results, our simulation of the published plans, and our own plans.
 #
-# **Takes** seconds with `FAST=1`, which shows the results in `figures/`. Otherwise figures that are out of date are
-# computed again, which takes minutes (`figures/NAME.json` records the seconds of each).
+# **Takes** about TIME on 2 cores (FASTTIME with `FAST=1`). Results in `figures/` are shown as they are; the section
+# "Compute it yourself" is computed here. With `RUN = True` figures that are out of date are computed again first: about
+# 30 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
 
+import pandas as pd
+
+import helix_kit as hk
+from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
 FAST = os.environ.get("FAST") == "1"
-# FAST=1 shows the results in figures/. Otherwise results that are out of date are computed first.
-RUN = not FAST
+RUN = False
+SECONDS = 120 if FAST else 600
 
 # %% [markdown]
 # ## 1 Throughput and latency
@@ -83,10 +88,44 @@ served = equal.table.query("metric == 'decode_tokens_per_s'")
 served.pivot_table(index=["setup", "source"], columns="method", values="value", sort=False).round(1)
 
 # %% [markdown]
+# ## 5 Compute it yourself
+#
+# One bar of section 1, computed now: the published plan, requests and rules in our simulator. Change the three words
+# and run the cell again. The number is that of the table in `figures/`, to the last digit.
+
+# %%
+MODEL, METHOD, MODE = "llama2-70b", "helix", "offline"  # or llama-30b; swarm, separate; online
+
+now = published_run("single", MODEL, METHOD, MODE).run().summary()["decode_tokens_per_s"]
+pd.Series({"computed now": now, **compare_sources(single).loc[MODEL, MODE, "single", METHOD]}).round(2)
+
+# %% [markdown]
+# A run of your own: a method makes a plan, and requests arrive at several rates. Up to some rate the plan keeps up:
+# the tokens served follow the tokens asked for, and latencies stay. Beyond it, queues grow for as long as the run lasts.
+
+# %%
+METHOD, RATES, SEED = "pattern", (0.2, 0.4, 0.8), 0  # or swarm, petals, separate, proportional, parallax
+
+plan = hk.plan("single24", "llama2-70b", method=METHOD, seed=SEED, time_limit_s=20)
+rows = {}
+for rate in RATES:
+    requests = hk.Workload.azure_conversation(rate_per_s=rate, duration_s=SECONDS + 60, seed=SEED)
+    summary = hk.simulate(plan, requests, warmup_s=60, duration_s=SECONDS, seed=SEED).summary()
+    asked = sum(r.output_tokens for r in requests) / (SECONDS + 60)
+    rows[f"{rate} requests/s"] = {
+        "asked for, tokens/s": asked,
+        "served, tokens/s": summary["decode_tokens_per_s"],
+        "first token, s": summary["prompt_latency_s"]["avg"],
+        "each further token, s": summary["decode_latency_s"]["avg"],
+    }
+pd.DataFrame(rows).T.round(2)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Which method has the lowest prompt latency online, and what load was it given
 #    (`data/published/simulations.json`)?
 # 2. Run the published Helix plan at Swarm's load: take the simulation from
 #    `published_run("single", "llama2-70b", "helix", "online").simulations()` and replace its workload.
-# 3. Plan for `objective="served"` with a cap on depth (`max_stages=12`) and serve it.
+# 3. In section 5, find the rate at which `swarm` falls behind, and the one at which `pattern` does.
+# 4. Plan for `objective="served"` with a cap on depth (`max_stages=12`) and serve it.
