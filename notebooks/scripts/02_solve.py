@@ -20,7 +20,7 @@
 # mixed-integer program with HiGHS and GLPK and shows why that program is not the default. Then it explains the
 # pattern program and what a bound proves.
 #
-# **Takes** about two minutes on 2 cores (half a minute with `FAST=1`).
+# **Takes** about two and a half minutes on 2 cores (45 s with `FAST=1`).
 
 # %%
 import os
@@ -135,7 +135,7 @@ pd.DataFrame(rows).T.round(1)
 #
 # ## 4 The gap over time
 #
-# What each solver knew at each second: its best value and its bound. A bound that is not in the picture is above it.
+# What each solver knew at each second: its best value and its bound.
 
 # %%
 progress = {name: [*run.progress, (run.seconds, *run.progress[-1][1:])] for name, run in alone.items() if run.progress}
@@ -148,7 +148,9 @@ for ax, (name, points) in zip(axes, progress.items()):
     seconds, values, proven = zip(*points)
     ax.step(seconds, proven, "--", where="post", label="bound")
     ax.step(seconds, values, where="post", label="best value")
-    ax.set(xlabel="seconds", ylim=(0, 1.6 * pattern.flow_tokens_per_s))
+    ax.set(xlabel="seconds", yscale="log", ylim=(100, 30_000))
+    if values[-1] == 0:
+        ax.text(seconds[-1] / 2, 130, "no placement found", ha="center", color="#777777")
     ax.set_title(f"{name}\nvalue {values[-1]:,.0f}, bound {proven[-1]:,.0f}", fontsize=9)
     ax.grid(alpha=0.3)
 axes[0].set_ylabel("tokens/s")

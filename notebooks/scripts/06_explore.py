@@ -20,9 +20,9 @@
 # code. Edit the cluster, solve, and change the placement by hand: the page shows at once what each change costs and
 # why.
 #
-# **Takes** about two minutes on 2 cores (20 s with `FAST=1`). `make dashboard` opens this page in Voila, without the code. The dashboard
-# shows each part as soon as it is computed, and keeps results until the next visit: that is what `remembered` does. In
-# a notebook `remembered(f, x)` is just `f(x)`.
+# **Takes** about two minutes on 2 cores (45 s with `FAST=1`). `make dashboard` opens this page in Voila, without the
+# code. The dashboard shows each part as soon as it is computed, and keeps results until the next visit: that is what
+# `remembered` does. In a notebook `remembered(f, x)` is just `f(x)`.
 
 # %%
 import os
@@ -39,10 +39,10 @@ FAST = os.environ.get("FAST") == "1"
 # %% [markdown]
 # ## 1 Propose a cluster
 #
-# Change the machines, regions, links and the model, then press **Solve**. The curve shows the value and the proven bound
-# while the solve goes on, and the picture shows the best placement so far. **Stop** ends the solve and keeps it. When
-# you move a link slider, or type a bandwidth, the page shows at once what the solved placement carries over the new
-# links, in per cent of the solved plan.
+# Change the machines, regions, links and the model, then press **Solve**. The curve shows the value and the proven
+# bound while the solve goes on, and the picture shows the best placement so far. **Stop** ends the solve and keeps
+# it. When you move a link slider, or type a bandwidth, the page shows at once what the solved placement carries over
+# the new links, in per cent of the solved plan.
 
 # %%
 cluster = hk.Cluster.model_validate(
@@ -111,7 +111,7 @@ plans["served"].pareto()
 # ## 4 What limits it, and what would help?
 #
 # Each change is planned again, not extrapolated. Prices come from the catalogue. `gain_per_usd` is the gain in
-# tokens/s for each dollar per hour.
+# tokens/s for each dollar per hour; for a loss, it is what is given up for each dollar saved.
 
 # %%
 print(explain(plan))

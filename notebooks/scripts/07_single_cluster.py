@@ -19,7 +19,7 @@
 # **Purpose.** Helix, Swarm and separate pipelines on 24 nodes of one data centre, with LLaMA 30B and LLaMA-2 70B. The
 # notebook compares the published results, our simulation of the published plans, and our own plans.
 #
-# **Takes** about TIME on 2 cores (FASTTIME with `FAST=1`). Results in `figures/` are shown as they are; the section
+# **Takes** about 20 s on 2 cores (20 s with `FAST=1`). Results in `figures/` are shown as they are; the section
 # "Compute it yourself" is computed here. With `RUN = True` figures that are out of date are computed again first: about
 # 30 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
 
@@ -101,7 +101,8 @@ pd.Series({"computed now": now, **compare_sources(single).loc[MODEL, MODE, "sing
 
 # %% [markdown]
 # A run of your own: a method makes a plan, and requests arrive at several rates. Up to some rate the plan keeps up:
-# the tokens served follow the tokens asked for, and latencies stay. Beyond it, queues grow for as long as the run lasts.
+# the tokens served follow the tokens asked for, and latencies stay. Beyond it, queues grow for as long as the run
+# lasts.
 
 # %%
 METHOD, RATES, SEED = "pattern", (0.2, 0.4, 0.8), 0  # or swarm, petals, separate, proportional, parallax

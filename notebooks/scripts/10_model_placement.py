@@ -19,7 +19,7 @@
 # **Purpose.** The placements of Helix, Swarm and Petals run under the same scheduler. This shows the effect of the
 # placement alone.
 #
-# **Takes** about TIME on 2 cores (FASTTIME with `FAST=1`). Results in `figures/` are shown as they are; the section
+# **Takes** about 30 s on 2 cores (25 s with `FAST=1`). Results in `figures/` are shown as they are; the section
 # "Compute it yourself" is computed here. With `RUN = True` figures that are out of date are computed again first: about
 # 42 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
 
@@ -86,7 +86,7 @@ pd.Series({"computed now": now, **compare_sources(placement).loc["llama2-70b", "
 # at `RATE`. The third column counts the machines that a request passes: each of them adds to every token's time.
 
 # %%
-CLUSTER, METHODS, RATE, SEED = "single24", ("pattern", "swarm", "petals", "separate"), 0.3, 0
+CLUSTER, METHODS, RATE, SEED = "single24", ("pattern", "swarm", "petals", "separate"), 0.8, 0
 
 requests = hk.Workload.azure_conversation(rate_per_s=RATE, duration_s=SECONDS + 60, seed=SEED)
 plans, rows = {}, {}

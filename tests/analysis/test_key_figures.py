@@ -34,7 +34,7 @@ def test_simulated_figures_are_those_of_a_users_own_simulation():
     result = four()
     figures = key_figures(result)
     warmup_s, measured_s = window_s(result)
-    assert (warmup_s, measured_s) == (120.0, 300.0) == (figures.warmup_s, figures.measured_s)
+    assert (warmup_s, measured_s) == (120.0, 600.0) == (figures.warmup_s, figures.measured_s)
     run = simulate(
         result, Workload.offline(4000), mode="offline", warmup_s=warmup_s, duration_s=measured_s, execution="range"
     )
@@ -57,8 +57,8 @@ def test_fast_plans_are_measured_for_a_shorter_time_with_the_same_result():
     fast = plan(cluster, Model.preset("llama-30b"), time_limit_s=5)
     assert fast.flow_tokens_per_s > 4000
     warmup_s, measured_s = window_s(fast)
-    assert warmup_s < 120 and measured_s == pytest.approx(2.5 * warmup_s, abs=1)
-    whole = simulate(fast, Workload.offline(8000), mode="offline", warmup_s=120, duration_s=300).summary()
+    assert warmup_s < 120 and measured_s == pytest.approx(5 * warmup_s, abs=3)
+    whole = simulate(fast, Workload.offline(8000), mode="offline", warmup_s=120, duration_s=600).summary()
     assert key_figures(fast).decode_tokens_per_s == pytest.approx(whole["decode_tokens_per_s"], rel=0.05)
 
 
