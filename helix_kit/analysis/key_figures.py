@@ -124,6 +124,3 @@ def window_s(plan: Plan) -> tuple[float, float]:
     """Seconds of warm-up and seconds measured for a plan, see `FAST_TOKENS_PER_S`."""
     share = min(1.0, max(MIN_SHARE, FAST_TOKENS_PER_S / max(plan.flow_tokens_per_s, 1e-9)))
     return round(WARMUP_S * share), round(MEASURED_S * share)
-
-
-__all__ = ["MEASURED_S", "WARMUP_S", "KeyFigures", "key_figures"]
