@@ -193,19 +193,14 @@ def section_closed_loop(check: Check) -> Found:
     head = ("requests/s", "", "simulated", "served", "simulated / served")
     table = Table("Closed loop: profiled, simulated, served", head)
     for rate_per_s, served in check.runs.items():
-        plain = steady(result.profile(), 0.0)
-        added = steady(result.profile(), result.head_ms / result.model.num_layers)
-        for title, profile in (("", plain), (", output projection added", added)):
-            simulated = simulate(check, result, link, profile, open_load(check, rate_per_s))
-            pairs = {"output tokens/s": (tokens_per_s(simulated), tokens_per_s(served))}
-            for name, phase in (("TTFT mean, ms", "prompt"), ("ITL mean, ms", "decode")):
-                pairs[name] = tuple(1e3 * float(run.latencies(phase).mean()) for run in (simulated, served))
-            for name, (left, right) in pairs.items():
-                found.data[f"{rate_per_s:g}{title}: {name}"] = {"simulated": left, "served": right}
-                table.rows.append(
-                    [f"{rate_per_s:g}{title}", name, f"{left:.1f}", f"{right:.1f}", f"{left / right:.3f}"]
-                )
-                check.say("  closed loop:", *table.rows[-1])
+        simulated = simulate(check, result, link, steady(result.profile()), open_load(check, rate_per_s))
+        pairs = {"output tokens/s": (tokens_per_s(simulated), tokens_per_s(served))}
+        for name, phase in (("TTFT mean, ms", "prompt"), ("ITL mean, ms", "decode")):
+            pairs[name] = tuple(1e3 * float(run.latencies(phase).mean()) for run in (simulated, served))
+        for name, (left, right) in pairs.items():
+            found.data[f"{rate_per_s:g}: {name}"] = {"simulated": left, "served": right}
+            table.rows.append([f"{rate_per_s:g}", name, f"{left:.1f}", f"{right:.1f}", f"{left / right:.3f}"])
+            check.say("  closed loop:", *table.rows[-1])
     found.tables.append(table)
     return found
 
@@ -214,16 +209,13 @@ def sizes_of(points: dict[tuple[str, int], float]) -> list[int]:
     return sorted({tokens for _, tokens in points})
 
 
-def steady(profile: Any, more_ms: float) -> Any:
-    """The profile with `more_ms` on every step and layer, and without noise: a larger step is never faster.
-
-    A falling curve would be continued below zero.
-    """
+def steady(profile: Any) -> Any:
+    """The profile without noise: a larger step is never faster. A falling curve would be continued below zero."""
     curves = {}
     for name in ("prefill_ms_per_layer", "decode_ms_per_layer"):
         curve = getattr(profile, name)
-        y = [value + (more_ms if x > 0 else 0.0) for x, value in zip(curve.x, curve.y, strict=True)]
-        curves[name] = curve.model_copy(update={"y": tuple(float(value) for value in np.maximum.accumulate(y))})
+        rising = np.maximum.accumulate(curve.y)
+        curves[name] = curve.model_copy(update={"y": tuple(float(value) for value in rising)})
     return profile.model_copy(update=curves)
 
 

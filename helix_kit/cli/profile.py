@@ -31,7 +31,9 @@ def profile_command(
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda:0, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     attention: Annotated[str, typer.Option(help="On GPUs: auto, triton, flashinfer or sdpa, as in serve.")] = "auto",
-    layers: Annotated[int, typer.Option(min=1, help="Layers to time together.")] = 4,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Layers to time together. Default: 4 on a CPU, 16 on a GPU.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,
     memory_gb: Annotated[float | None, typer.Option(help="Memory for weights and KV. Default: the device's.")] = None,

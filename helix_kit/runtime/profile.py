@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from helix_kit.runtime.worker.model_layers import ModelLayers
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
+GPU_PREFILL_TOKENS = (*PREFILL_TOKENS, 1024, 2048)
+CALLS_ON_GPU = 5
+"""Calls of a GPU that are timed together."""
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 PREFILL_MAX_REQUESTS = 4
 MIN_TOKENS_PER_LAYER = 2048
@@ -54,8 +57,8 @@ class Point:
 class MeasureOptions:
     """How `measure` measures; its keywords.
 
-    >>> MeasureOptions(device="cuda:0", dtype="float16").layers
-    4
+    >>> MeasureOptions(device="cuda:0", dtype="float16").num_layers
+    16
     """
 
     device: str = "cpu"
@@ -64,8 +67,11 @@ class MeasureOptions:
     """As in `helix_kit.serve`."""
     attention: str = "auto"
     """As in `helix_kit.serve`."""
-    layers: int = 4
-    """How many layers to time together; more give less noise and take more memory."""
+    layers: int | None = None
+    """How many layers to time together; more give less noise and take more memory. None: 4 on a CPU, 16 on a GPU.
+
+    A GPU computes few layers faster than the host can launch them.
+    """
     threads: int | None = 1
     """Torch threads on a CPU, as a worker has; None: torch's default."""
     context_tokens: int = 128
@@ -81,8 +87,15 @@ class MeasureOptions:
         if not 0 < self.memory_share <= 1:
             raise InputError("expected a number above 0, at most 1", field="memory_share", value=self.memory_share)
         for field_name, value in (("repeats", self.repeats), ("layers", self.layers)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise InputError("expected at least 1", field=field_name, value=value)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers to time together."""
+        if self.layers is not None:
+            return self.layers
+        return 4 if self.device == "cpu" else 16
 
 
 class LayerLimits(NamedTuple):
@@ -237,19 +250,28 @@ def _measure(
     import torch
 
     from helix_kit.runtime.worker.model_layers import ModelLayers
+    from helix_kit.runtime.worker.static_step import StepOptions
 
     device = options.device
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(options.dtype, 4)
     model = model or Model.from_hf(checkpoint.folder, dtype_bytes=size)
-    layers = min(options.layers, model.num_layers)
+    layers = min(options.num_layers, model.num_layers)
     if device == "cpu" and options.threads is not None:
         torch.set_num_threads(options.threads)
     began = time.perf_counter()
     # The last layers, because the output projection is timed, too; the inputs are random anyway.
     span = (model.num_layers - layers, model.num_layers)
-    stage = ModelLayers(checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention)
+    prefill_tokens = PREFILL_TOKENS if device == "cpu" else GPU_PREFILL_TOKENS
+    stage = ModelLayers(
+        checkpoint,
+        *span,
+        dtype=options.dtype,
+        device=device,
+        attention_backend=options.attention,
+        options=StepOptions(max_rows=max(prefill_tokens)),
+    )
     load_s = (time.perf_counter() - began) / layers
-    sizes = [*(("prefill", n) for n in PREFILL_TOKENS), *(("decode", n) for n in DECODE_REQUESTS)]
+    sizes = [*(("prefill", n) for n in prefill_tokens), *(("decode", n) for n in DECODE_REQUESTS)]
     points = []
     for done, (phase, tokens) in enumerate(sizes):
         progress(f"{phase}, {tokens} tokens", done / len(sizes))
@@ -299,14 +321,20 @@ def _time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeat
 
 
 def _time(call: Callable[[], Any], stage: ModelLayers, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` calls, after one that is not timed."""
     import torch
+
+    on_gpu = stage.device.type == "cuda"
+    # A worker gives a GPU the next step while it computes one, so calls are timed one behind the other.
+    calls = CALLS_ON_GPU if on_gpu else 1
 
     def once() -> float:
         began = time.perf_counter()
-        call()
-        if stage.device.type == "cuda":
+        for _ in range(calls):
+            call()
+        if on_gpu:
             torch.cuda.synchronize(stage.device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / calls
 
     once()
     return [once() for _ in range(repeats)]
