@@ -181,6 +181,7 @@ def section_closed_loop(check: Check) -> Found:
         "profile": {f"{phase} {tokens}": value for (phase, tokens), value in points.items()},
         "head_ms": result.head_ms,
         "link_ms": link.latency_ms[1],
+        "chunk_tokens": sizes.chunk_tokens,
     }
     table = Table(
         f"Profile in {sizes.dtype}, context {context}, milliseconds per layer", ("phase", *map(str, sizes_of(points)))

@@ -94,9 +94,9 @@ class WorkerSpec(BaseModel):
 
     @property
     def goes_on(self) -> bool:
-        """Whether tokens go from a last stage straight to the first stage, if all workers of the pipeline say so.
+        """Whether tokens go from a last stage straight to another worker's first, if the whole pipeline says so.
 
         Steps then do not wait for the coordinator. Workers that emulate a speed or links wait for it, because the way
-        to the coordinator and back is a part of what they emulate.
+        to the coordinator and back is a part of what they emulate. (An only stage goes on in any case.)
         """
         return self.profile is None and self.links is None

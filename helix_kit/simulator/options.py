@@ -55,6 +55,9 @@ class BatchingOptions:
     """Tokens that a step may take, prefill and decode together."""
     chunk_tokens: int = 256
     """Tokens of a prefill chunk."""
+    only_stage_goes_on: bool = True
+    """Whether a node that holds all layers of a request decodes its new token in the next step, as our workers do.
+    False: it waits until the token has been at the coordinator and is back."""
     page_tokens: int = PAGE_TOKENS
     """Tokens of a KV page in one layer."""
     max_in_flight: int | None = None

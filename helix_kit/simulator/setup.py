@@ -152,7 +152,9 @@ def _links(plan: Plan, wanted: list[Edge], ids: dict[str, int], nodes: np.ndarra
         link, quality = links[i], plan.cluster.link(source, target)
         link["source"] = n if source == COORDINATOR else ids[source]
         link["target"] = n + 1 if target == COORDINATOR else ids[target]
-        link["bandwidth"] = link["free"] = _round_off(quality.bytes_per_s)
+        # A link that is wider than the network cards carries as much as they do.
+        bandwidth = min(quality.bytes_per_s, plan.cluster.network.nic_bytes_per_s)
+        link["bandwidth"] = link["free"] = _round_off(bandwidth)
         link["latency"] = quality.latency_ms * 0.001
         bare = COORDINATOR in (source, target)
         link["bytes_per_token"] = plan.model.token_bytes if bare else plan.model.link_bytes_per_token

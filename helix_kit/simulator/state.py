@@ -146,6 +146,7 @@ REQUEST = np.dtype(
         ("output", "i8"),
         ("decoding", "i8"),
         ("done", "i8"),
+        ("sampled", "i8"),
         ("layer", "i8"),
         ("hop", "i8"),
         ("hops", "i8"),
@@ -181,6 +182,7 @@ CLOCK = np.dtype(
         ("policy", "i8"),
         ("record_batches", "i8"),
         ("step_tokens", "i8"),
+        ("goes_on", "i8"),
         ("free_chunk", "i8"),
         ("free_chunks", "i8"),
         ("free_message", "i8"),
@@ -197,7 +199,8 @@ CLOCK = np.dtype(
 """Time, counters and settings of a run, one record.
 
 `copy_bytes` are copied between host and GPU for each token that a node has received since its last first-layer step.
-`ask_tokens` says that the policy hears of each decode token; `smoothing` is the weight of a new hop time."""
+`goes_on` is `BatchingOptions.only_stage_goes_on`. `ask_tokens` says that the policy hears of each decode token;
+`smoothing` is the weight of a new hop time."""
 CHUNK = np.dtype(
     [
         ("request", "i8"),

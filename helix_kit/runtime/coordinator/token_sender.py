@@ -91,12 +91,12 @@ class TokenSender:
     def _goes_on(self, active: ActiveRequest) -> bool:
         """Whether the last stage gives the tokens that it samples to the first stage itself.
 
-        No worker emulates a speed, and sampling needs no word from here on what came before.
+        Sampling then needs no word from here on what came before. Between several stages, no worker may emulate links.
         """
-        records = self._workers.records
-        return not active.sampling.has_penalties and all(
-            records[stage.node].spec.goes_on for stage in active.worker_pipeline
-        )
+        records, stages = self._workers.records, active.worker_pipeline
+        if active.sampling.has_penalties:
+            return False
+        return len(stages) == 1 or all(records[stage.node].spec.goes_on for stage in stages)
 
     def add_prompt(self, active: ActiveRequest) -> None:
         """Add the whole context of the request.

@@ -110,7 +110,8 @@ class Worker:
                 dtype=spec.dtype,
                 device=spec.device,
                 attention_backend=spec.attention,
-                options=StepOptions(spec.step_tokens, spec.graphs),
+                # While one thread captures a graph, CUDA refuses work of others: workers in threads run without graphs.
+                options=StepOptions(spec.step_tokens, spec.graphs and self._own_process),
             )
             self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
             if self._model.device.type == "cuda":

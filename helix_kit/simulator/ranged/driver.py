@@ -93,6 +93,7 @@ class RangedEngine(StateOwner[State]):
         clock["window_start"], clock["window_end"] = options.window_s
         clock["record_batches"] = options.record_batches
         clock["step_tokens"] = self.batching.step_tokens
+        clock["goes_on"] = self.batching.only_stage_goes_on
         self._requests = request_records(requests, ("next",))
         self._finished = np.zeros(len(requests) + 1, dtype=np.int64)
         self._continued = np.zeros(len(requests) + 1, dtype=np.int64)
@@ -275,10 +276,11 @@ class RangedEngine(StateOwner[State]):
         self.policy.on_finished(request)
 
     def _grow(self) -> None:
-        """Make room for more tokens, batches and messages."""
+        """Make room for more tokens, batches, messages and chunks."""
         self.log.grow()
+        chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", self.batching.step_tokens)
         messages = self._extended(self.state.messages, "free_message", "free_messages", 4 * len(self.setup.links))
-        self.state = self.state._replace(log=self.log.arrays, messages=messages)
+        self.state = self.state._replace(log=self.log.arrays, messages=messages, chunks=chunks)
 
     def _restart(self, victims: Sequence[int]) -> None:
         """Put live requests back at the head of the queue, to be prefilled again."""
