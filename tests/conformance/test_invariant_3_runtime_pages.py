@@ -20,18 +20,19 @@ PAGE = 16
 @pytest.mark.parametrize("seed", range(3))
 def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     seen: list[int] = []
-    original = Worker._step
+    original = Worker._start
 
-    def checked(self: Worker, *arguments: object) -> None:
-        original(self, *arguments)  # type: ignore[arg-type]
+    def checked(self: Worker, *arguments: object) -> object:
+        started = original(self, *arguments)  # type: ignore[arg-type]
         expected = sum(
             -(-request.table.num_tokens // PAGE) * (request.end - request.start)
             for request in self._requests.in_order_of_arrival()
         )
         seen.append(self._pool.used)
         assert self._pool.used == expected
+        return started
 
-    monkeypatch.setattr(Worker, "_step", checked)
+    monkeypatch.setattr(Worker, "_start", checked)
     rng = random.Random(seed)
     folder = tiny_checkpoint(tmp_path / "model")
     plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)})

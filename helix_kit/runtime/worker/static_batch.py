@@ -226,8 +226,20 @@ class StepBuffers:
     def batch(self, rows: int, *, decode: bool) -> StaticBatch:
         """Views of the first `rows` rows."""
         counts = (rows, rows, *2 * (0 if decode else self._num_blocks(rows),))
-        views = [self._ints[place : place + count] for place, count in zip(self._places.tolist(), counts)]
-        return StaticBatch(*views, self._block_rows, decode, self._pool, self._tables, self._start, self._kernels)
+        places = self._places.tolist()
+        positions, table_rows, starts, sizes = (self._ints[at : at + n] for at, n in zip(places, counts))
+        return StaticBatch(
+            positions=positions,
+            table_rows=table_rows,
+            block_starts=starts,
+            block_sizes=sizes,
+            block_rows=self._block_rows,
+            is_decode=decode,
+            pool=self._pool,
+            tables=self._tables,
+            start=self._start,
+            kernels=self._kernels,
+        )
 
     def fill(self, rows: int, table_rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> bool:
         """Write a step padded to `rows` rows: requests with a table row, first position and number of tokens each.
