@@ -85,7 +85,8 @@ def all_up(engine: Engine) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal.Signals) -> None:
-    texts = [(p, SAMPLED if index % 2 else {}) for index, p in enumerate(prompts(10))]
+    # Some of them are promised KV pages for a few tokens at a time.
+    texts = [(p, SAMPLED if index % 2 else {"promise_tokens": 8}) for index, p in enumerate(prompts(10))]
     before = engine.status()
     handles = [engine.submit(p, max_new_tokens=40, ignore_eos=True, **options) for p, options in texts]
     wait_for(lambda: engine.status().tokens_out > before.tokens_out + 60, 20, "no tokens")

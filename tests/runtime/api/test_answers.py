@@ -91,9 +91,9 @@ def same(one, other) -> bool:
 
 def test_streams_have_the_same_log_probabilities(client) -> None:
     options = {"model": "tiny", "max_tokens": 8, "temperature": 0.7, "seed": 3, "extra_body": {"ignore_eos": True}}
-    for more in ({"echo": True, "stop": ["w999"]}, {"n": 2}):
-        whole = client.completions.create(prompt=TEXT, logprobs=2, **more, **options)
-        chunks = list(client.completions.create(prompt=TEXT, logprobs=2, stream=True, **more, **options))
+    for more in ({"echo": True, "stop": ["w999"]}, {"n": 2}, {"echo": True, "max_tokens": 0}):
+        whole = client.completions.create(prompt=TEXT, logprobs=2, **{**options, **more})
+        chunks = list(client.completions.create(prompt=TEXT, logprobs=2, stream=True, **{**options, **more}))
         for choice in whole.choices:
             own = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == choice.index]
             assert "".join(chunk.text for chunk in own) == choice.text

@@ -150,6 +150,36 @@ def test_the_best_scores_give_what_the_whole_vocabulary_does(monkeypatch: pytest
     assert 0 < sum(sorted_whole) < rows / 2  # most rows are sure, some are not
 
 
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_tokens() -> None:
+    rows, vocabulary = 64, 32_000
+    logits = (3 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(8))).to(torch.bfloat16)
+    counts = []
+    for row in range(rows):
+        counts.append(TokenCounts(prompt_tokens=4))
+        counts[-1].add(torch.topk(logits[row], 9).indices.tolist())
+    params = [
+        SamplingParams(
+            temperature=(0.0, 0.7, 1.0)[row % 3],
+            top_k=(0, 40)[row % 2],
+            top_p=(1.0, 0.9)[row // 2 % 2],
+            min_p=(0.0, 0.05)[row // 4 % 2],
+            seed=row,
+            frequency_penalty=(0.0, 0.5)[row // 8 % 2],
+            repetition_penalty=(1.0, 1.2)[row // 16 % 2],
+            logit_bias=((7, 5.0),) if row % 5 == 0 else (),
+            logprobs=2 if row % 4 == 0 else None,
+        )
+        for row in range(rows)
+    ]
+    here = sample(logits, params, range(9, 9 + rows), counts)
+    there = sample(logits.cuda(), params, range(9, 9 + rows), counts)
+    assert there.tokens == here.tokens
+    for one, other in zip(here.logprobs, there.logprobs):
+        assert (one is None) == (other is None)
+        assert one is None or one.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
 def test_equal_scores_keep_the_order_of_the_vocabulary() -> None:
     logits = torch.zeros(1, 1000, dtype=torch.bfloat16)
     for position in range(50):
