@@ -35,6 +35,9 @@ heard = ipywidgets.Label("nothing yet")
 heard.add_class("heard")
 graph.on_select(lambda name: setattr(heard, "value", f"clicked {name}"))
 heard""",
+    """
+requests = hk.Workload.constant(rate_per_s=1.0, duration_s=5.0, input_tokens=20, output_tokens=5)
+hk.simulate(plan, requests, duration_s=10.0).plot()""",
 ]
 
 
@@ -103,6 +106,13 @@ def test_widget_shows_and_a_click_reaches_the_next_cell(opened, screenshots):
     opened.click("g.node[data-node='CPU-medium-0']")
     opened.wait_for_function("document.querySelector('.heard').textContent.includes('clicked CPU-medium-0')")
     opened.screenshot(path=screenshots / "jupyterlab.png")
+
+
+def test_a_run_is_plotted_in_a_fresh_kernel(opened):
+    """Nothing here has loaded pyplot's inline backend, which would draw any figure."""
+    opened.wait_for_selector(".jp-OutputArea-output img", timeout=120_000)
+    assert opened.locator(".jp-OutputArea-output img").last.bounding_box()["width"] > 500
+    assert opened.locator("pre:has-text('Figure')").count() == 0
 
 
 def test_the_widget_follows_the_labs_theme(opened):
