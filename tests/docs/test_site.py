@@ -83,7 +83,7 @@ def public_names() -> list[str]:
     """Every name in an `__all__` of the package, as module.name."""
     names = [f"helix_kit.{name}" for name in helix_kit.__all__ if name != "__version__"]
     for info in pkgutil.walk_packages(helix_kit.__path__, "helix_kit."):
-        if info.name.endswith("__main__"):
+        if info.name.endswith(("__main__", ".triton_kernels")):  # the latter needs Triton, and exports nothing
             continue
         module = importlib.import_module(info.name)
         names += [f"{info.name}.{name}" for name in getattr(module, "__all__", ())]
