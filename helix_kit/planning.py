@@ -135,10 +135,10 @@ def plan(
     problem = Problem.of(cluster, model, profiles)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
-    # The simulator takes seconds to load: only this objective needs it.
+    watch = Watch(options.time_limit_s, progress, stop, incumbent)
+    # The simulator takes seconds to load, which count: only this objective needs it.
     from helix_kit.search import plan_served
 
-    watch = Watch(options.time_limit_s, progress, stop, incumbent)
     watch.report(bound=problem.compute_bound)
     return plan_served(problem, options, served, watch=watch)
 

@@ -48,7 +48,8 @@ class PlanOptions:
     price_per_gb
         Tokens/s that each GB of weights loaded anew must gain, when there is a `base`.
     patience_s
-        Seconds without a better plan after which the search ends although time and a gap are left; None: it does not.
+        Seconds without a better plan after which the search ends although time and a gap are left (five times as many
+        while the pattern program has not come to its end); None: it does not.
     deterministic
         Whether to count work in place of seconds (method ``pattern``, solver ``highs``). The same command then gives
         the same plan on every machine, and may take longer or shorter than `time_limit_s`.

@@ -100,6 +100,16 @@ class Evaluator:
         """The candidate with its score and value."""
         return self.scored(candidate, simulated(self.problem, candidate.placement, candidate.flow, trial), trial)
 
+    def predicted(self, candidate: Candidate) -> Candidate:
+        """The candidate with what the predictor expects in place of a score; its window is 0 s."""
+        expected = self.predictor(candidate.placement, candidate.flow, self.requirements.rate_per_s)
+        score = Score(
+            decode_tokens_per_s=expected.decode_tokens_per_s,
+            prompt_latency_s=expected.prompt_latency_s,
+            decode_latency_s=expected.decode_latency_s,
+        )
+        return replace(candidate, score=score, value=candidate.predicted_value)
+
     def scored(self, candidate: Candidate, measured: Score, trial: Trial) -> Candidate:
         """The candidate with a score that was measured, and the value that follows from it."""
         value = value_of(measured, self.requirements.limits, online=trial.mode == "online")

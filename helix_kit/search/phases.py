@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from helix_kit.search.options import ServedOptions
 from helix_kit.search.pool import SIDE_BY_SIDE, propose
 from helix_kit.search.scorer import Scorer
 from helix_kit.search.stage_program import Solving
+from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
 
 POOL_SHARE = 0.15
 """Share of the time limit for proposing placements."""
@@ -41,6 +42,15 @@ BEST_OF_FAMILY = 2
 STEPS, PICKS = 2, 2
 """Steps of local search in a round, and simulations in a step. They do not depend on `jobs`, so that the number of
 worker processes changes no result."""
+PROBES_S, PROBE_SHARE = (2.0, 5.0, 10.0, 20.0, 40.0), 0.03
+"""Simulated seconds of the runs that measure what a simulation costs, and the share of the time limit that is long
+enough for such a run: a longer one is then left out."""
+MIN_SIMULATIONS = 16
+"""Simulations that the time should suffice for: windows are cut down where it does not."""
+MAX_GROWTH = 4.0
+"""Windows may be so many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
+MIN_LIVES, WARMUP_LIVES, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
+"""The shortest window and warm-up, in mean lives of a request, and simulated seconds that no window falls below."""
 IDLE_ROUNDS = 25
 """Rounds in a row without a new placement after which local search ends."""
 FINALISTS = 10
@@ -67,6 +77,8 @@ class Search:
         self.max_simulations: float = options.max_simulations or np.inf
         self.simulations = 0
         self.rng = np.random.default_rng(trial.seed)
+        self.simulation_s = 0.0
+        """Seconds that simulating a candidate takes at the moment, of a worker's time."""
         self.history: list[tuple[float, float]] = []
         """[seconds, decode tokens/s of the best plan] whenever the best plan changed."""
 
@@ -98,13 +110,16 @@ class Search:
             return self.trial
         return replace(self.trial, at_least=self.archive.race_limits(self.trial.duration_s))
 
-    def should_stop(self) -> bool:
-        """Whether to stop now: when told to, but not before there is a plan to return."""
-        return len(self.archive) > 0 and self.watch.stopped()
+    def must_end(self) -> bool:
+        """Whether simulations that still run are given up: the user asked to stop, or the time limit has come."""
+        return self.watch.is_over()
 
-    def is_over(self, until_s: float) -> bool:
-        """Whether a phase has used its time, or the search its simulations."""
-        return self.watch.seconds >= until_s or self.watch.stopped() or self.simulations >= self.max_simulations
+    def is_over(self, until_s: float, simulations: int = 0) -> bool:
+        """Whether a phase has no time left for so many simulations in turn, or the search none of its simulations."""
+        needed_s = simulations * self.simulation_s
+        return (
+            self.watch.seconds + needed_s >= until_s or self.watch.stopped() or self.simulations >= self.max_simulations
+        )
 
     def screen(self, known: Sequence[Placement], until_s: float) -> None:
         """Propose placements, and simulate those with the best predictions and some of every shape and depth."""
@@ -120,14 +135,42 @@ class Search:
             window_s = max(MIN_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / expected))
             self.trial = replace(self.trial, duration_s=float(round(window_s)))
         order = distinct([*order, *others])
+        if self.options.max_simulations is None:
+            self._plan_windows(order[0])
         for start in range(0, min(SCREENED, len(order)), STEPS):
-            if start and self.is_over(until_s):
+            if start and self.is_over(until_s, simulations=1):
                 break
             count = int(min(STEPS, self.max_simulations - self.simulations))
-            self.keep(self._simulate(order[start : start + count], self.race(), self.should_stop))
+            self.keep(self._simulate(order[start : start + count], self.race()))
         if not len(self.archive):
-            # Stopped while polishing: the workers are killed, and the search still has to return a plan.
-            self.keep([self.evaluator.simulate(order[0], self.trial)])
+            # The time was over before a simulation was: the search still has to return a plan.
+            self.archive.add([self.evaluator.predicted(order[0])])
+
+    def _plan_windows(self, candidate: Candidate) -> None:
+        """Measure what a simulation costs, and shorten the windows where the time does not suffice for enough of them.
+
+        The first run of a worker loads the simulator; a later one is measured.
+        """
+        cost = 0.0
+        for count, probe_s in enumerate(PROBES_S):
+            probe = replace(self.trial, warmup_s=0.0, duration_s=probe_s)
+            begun_s = self.watch.seconds
+            if not self.scorer.run([Simulate(candidate, probe)] * self.scorer.jobs, self.must_end):
+                return
+            took_s = self.watch.seconds - begun_s
+            cost = took_s / probe_s
+            if count and took_s > PROBE_SHARE * self.watch.time_limit_s:
+                break
+        trial = self.trial
+        affordable_s = self.watch.left_s * self.scorer.jobs / MIN_SIMULATIONS / cost
+        if self.options.window_s is None and trial.warmup_s + trial.duration_s > affordable_s:
+            expected = self.evaluator.predicted(candidate).measured
+            life_s = expected.prompt_latency_s + TRACE_OUTPUT_TOKENS * expected.decode_latency_s
+            warmup_s = min(trial.warmup_s, WARMUP_LIVES * life_s, affordable_s)
+            shortest_s = min(max(SHORTEST_WINDOW_S, MIN_LIVES * life_s), MAX_GROWTH * affordable_s - warmup_s)
+            duration_s = min(trial.duration_s, max(shortest_s, affordable_s - warmup_s))
+            self.trial = replace(trial, warmup_s=float(round(warmup_s)), duration_s=float(round(duration_s)))
+        self.simulation_s = cost * (self.trial.warmup_s + self.trial.duration_s)
 
     def _proposed(self, known: Sequence[Placement]) -> dict[str, list[Candidate]]:
         """Candidates by family, each identity once; raises InfeasibleError when there are none."""
@@ -136,7 +179,7 @@ class Search:
         solving = Solving(
             self.solver,
             self.trial.seed,
-            Watch(self.watch.time_limit_s * POOL_SHARE, stop=self.watch.stopped),
+            self.watch.for_part(self.watch.time_limit_s * POOL_SHARE),
         )
         guess = {}
         if evaluator.may_share:
@@ -146,6 +189,8 @@ class Search:
         for family, placement in propose(problem_without(problem, pins), evaluator, known, solving):
             pinned = {**placement, **pins}
             shares = effective_shares(problem, pinned, guess) if family in SIDE_BY_SIDE else {}
+            if families and solving.watch.is_over():
+                break
             for tried in ({}, shares) if shares else ({},):
                 name = evaluator.identity(pinned, tried)
                 candidate = None if name in seen else evaluator.candidate(pinned, tried)
@@ -172,8 +217,14 @@ class Search:
         order = [*by_prediction(best_of_families), *by_prediction(list(best_by_depth.values()))]
         return [c for c in order if c.predicted_value >= ranked[0].predicted_value * MIN_PREDICTED_SHARE], ranked
 
-    def _simulate(self, candidates: Sequence[Candidate], trial: Trial, stop: Callable[[], bool]) -> list[Candidate]:
-        return self.scorer.run([Simulate(c, trial) for c in candidates], stop)
+    def _simulate(self, candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
+        """The candidates with their scores; fewer where the time limit came first."""
+        begun_s = self.watch.seconds
+        simulated = self.scorer.run([Simulate(c, trial) for c in candidates], self.must_end)
+        if any(c.measured.window_s >= trial.duration_s for c in simulated):
+            turns = -(-len(candidates) // self.scorer.jobs)
+            self.simulation_s = max((self.watch.seconds - begun_s) / turns, 0.8 * self.simulation_s)
+        return simulated
 
     def _polished(self, starts: Sequence[Candidate], until_s: float) -> list[Candidate]:
         """Candidates that polishing makes of the first few of `starts`, the best predicted first."""
@@ -190,7 +241,7 @@ class Search:
     def improve(self, until_s: float) -> None:
         """Local search from the elites, the better ones more often; the simulator decides what is kept."""
         idle_rounds = 0
-        while not self.is_over(until_s) and idle_rounds < IDLE_ROUNDS:
+        while not self.is_over(until_s, simulations=PICKS) and idle_rounds < IDLE_ROUNDS:
             elites = self.elites()
             weights = np.array([1 / (rank + 1) for rank in range(len(elites))])
             parents = self.rng.choice(len(elites), STEPS, p=weights / weights.sum())
@@ -202,7 +253,7 @@ class Search:
                 if left > i * PICKS
             ]
             trial, known = self.race(), set(self.archive.identities)
-            simulated = self.scorer.run([Explore(step, trial, known) for step in steps], self.should_stop)
+            simulated = self.scorer.run([Explore(step, trial, known) for step in steps], self.must_end)
             idle_rounds = 0 if simulated else idle_rounds + 1
             if simulated:
                 self.keep(simulated)
@@ -218,15 +269,16 @@ class Search:
         undecided = Decision(front, [self.trial.seed])
         finalists = distinct([*ranked[: MAX_ELITES // 2], *self.elites(), *front])[:FINALISTS]
         trials = [replace(self.trial, seed=self.trial.seed + 1 + i) for i in range(FINAL_SEEDS)]
-        if self.watch.stopped() or len(finalists) < 2:
+        needed_s = FINAL_SEEDS * self.simulation_s
+        if self.must_end() or len(finalists) < 2 or self.watch.left_s < needed_s:
             return undecided
         measured: list[Candidate] = []
         for start in range(0, len(finalists), STEPS):
-            if start and self.watch.is_over():
+            if start and self.watch.left_s < FINAL_SEEDS * self.simulation_s:
                 break
             some = finalists[start : start + STEPS]
-            runs = [self._simulate(some, trial, self.should_stop) for trial in trials]
-            if self.should_stop():
+            runs = [self._simulate(some, trial) for trial in trials]
+            if any(len(run) < len(some) for run in runs):
                 break
             for candidate, *same in zip(some, *runs, strict=True):
                 score = mean_score([run.measured for run in same])

@@ -12,6 +12,7 @@ from helix_kit.placement import baselines
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
 from helix_kit.search import stage_program
 from helix_kit.search.candidate import Requirements
 from helix_kit.search.evaluate import Evaluator
@@ -22,6 +23,8 @@ from helix_kit.search.stage_program import CAUTION, MAX_PROGRAMS, Block, Solving
 OTHER_CAUTIONS = (1.0, 12.0)
 """Weights of waiting that are tried beside the default, see `stage_program.CAUTION`."""
 MAX_UNIFORM = 60
+CHOICES_BETWEEN_LOOKS = 500
+"""Combinations of uniform stages that are tried between two looks at the clock."""
 SIDE_BY_SIDE = ("parallel", "apart")
 """Families in which several parts of the cluster each hold the whole model. There the flow may use less than the
 capacity of slow kinds."""
@@ -58,7 +61,7 @@ def propose(problem: Problem, evaluator: Evaluator, known: Sequence[Placement], 
         # Separate pipelines may put more layers on a node than it holds: a search cannot start from such a placement.
         if problem.holds(placement):
             yield Proposal(family, placement)
-    yield from (Proposal("uniform", placement) for placement in uniform(groups, predictor))
+    yield from (Proposal("uniform", placement) for placement in uniform(groups, predictor, solving.watch))
 
     def from_program(
         family: str, caution: float = CAUTION, flow: float | None = None, max_programs: int = MAX_PROGRAMS
@@ -112,7 +115,7 @@ class _Uniform(NamedTuple):
     block: Block | None
 
 
-def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Placement]:
+def uniform(groups: Sequence[Group], predictor: Predictor, watch: Watch) -> list[Placement]:
     """Placements in which each group forms equal stages of its own, r nodes side by side with k layers each.
 
     All numbers r and k are tried for up to four groups of one region, and those with the least round trip are returned.
@@ -131,7 +134,9 @@ def uniform(groups: Sequence[Group], predictor: Predictor) -> list[Placement]:
             of_group += [_Uniform(stages, blocks[k, counts]) for k in lengths]
         options.append(of_group)
     ranked: list[tuple[float, list[Block]]] = []
-    for choice in product(*options):
+    for count, choice in enumerate(product(*options)):
+        if count % CHOICES_BETWEEN_LOOKS == 0 and watch.is_over():
+            break
         if sum(n * b.length for n, b in choice if b) != layers:
             continue
         used = [(n, b) for n, b in choice if b]

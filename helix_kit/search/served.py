@@ -155,6 +155,8 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
 
 def _notes(chosen: Candidate) -> list[str]:
     notes = ["bound and gap are of the flow; what is served has no proven bound"]
+    if chosen.measured.window_s <= 0:
+        notes.append("the time limit came before a simulation ended: what the plan serves is predicted")
     if chosen.shares:
         shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
         notes.append(

@@ -2,9 +2,12 @@
 
 import time
 
+import pytest
+
 import helix_kit as hk
 from helix_kit.flow import Flow
 from helix_kit.placement import Problem
+from helix_kit.placement.baselines import petals_placement
 from helix_kit.placement.watch import Watch
 from helix_kit.search.candidate import Candidate, Requirements, Trial
 from helix_kit.search.evaluate import Evaluator
@@ -32,7 +35,58 @@ def test_stop_while_polishing_leaves_a_plan(monkeypatch):
         stop=lambda: bool(begun) and time.monotonic() > begun[0] + 0.5,
     )  # fmt: skip
     assert plan.served["decode_tokens_per_s"] > 0
-    assert plan.served["simulations"] == 1
+    assert plan.served["simulations"] == 0
+    assert any("predicted" in note for note in plan.notes)
+
+
+def fast_cluster():
+    """Forty tokens/s a request and hundreds of requests at once: ten simulated minutes take far longer than a plan."""
+    nodes = [{"gpu": "H100-80G", "count": 2}, {"gpu": "A100-40G", "count": 4}, {"gpu": "L4", "count": 4}]
+    cluster = hk.Cluster.model_validate({"name": "fast", "nodes": nodes})
+    model = hk.Model(
+        name="small", num_layers=28, hidden_size=3584, num_heads=28, num_kv_heads=4, intermediate_size=18944,
+        vocab_size=152064,
+    )  # fmt: skip
+    return cluster, model
+
+
+@pytest.mark.parametrize("time_limit_s", [5.0, 20.0])
+def test_the_time_limit_is_kept_where_simulations_are_dear(time_limit_s):
+    begun = time.monotonic()
+    plan = hk.plan(*fast_cluster(), objective="served", time_limit_s=time_limit_s)
+    assert time.monotonic() - begun < 1.1 * time_limit_s + 2
+    assert plan.served.decode_tokens_per_s > 0
+
+
+def test_a_stop_ends_simulations_within_a_second():
+    begun = time.monotonic()
+    hk.plan(*fast_cluster(), objective="served", time_limit_s=60, stop=lambda: time.monotonic() > begun + 12)
+    assert time.monotonic() - begun < 13
+
+
+def test_windows_are_cut_down_to_what_the_time_affords():
+    """Simulations that cost a second for each simulated second: 16 of them must fit into the 100 s that are left."""
+    evaluator = Evaluator(single24(), Requirements())
+    search = Search(Scorer(evaluator, 1), Watch(100.0, counted=True), ServedOptions(), Trial(duration_s=600.0), "highs")
+    candidate = evaluator.candidate(petals_placement(evaluator.problem))
+    search.scorer = _Dear(search.watch)
+    search._plan_windows(candidate)
+    assert search.trial.duration_s < 600.0
+    assert search.trial.warmup_s <= 60.0
+    assert search.simulation_s == pytest.approx(search.trial.warmup_s + search.trial.duration_s, rel=0.01)
+
+
+class _Dear:
+    """A scorer whose runs take a second for each simulated second, on a counted clock."""
+
+    jobs = 1
+
+    def __init__(self, watch):
+        self.watch = watch
+
+    def run(self, tasks, stop):
+        self.watch._clock.spend(tasks[0].trial.duration_s)
+        return [tasks[0].candidate]
 
 
 def test_a_stopped_search_decides_by_its_own_scores():

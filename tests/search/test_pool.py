@@ -31,7 +31,7 @@ def test_every_family_proposes_placements_that_nodes_can_hold(problem):
 
 
 def test_uniform_stages_are_equal_within_a_group(problem):
-    placements = uniform(groups_of(problem), Predictor(problem))
+    placements = uniform(groups_of(problem), Predictor(problem), Watch(60.0))
     assert placements
     for placement in placements:
         for kind in ("A100-40G", "L4"):

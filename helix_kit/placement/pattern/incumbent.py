@@ -71,8 +71,10 @@ class Incumbent:
         cap = self.task.options.max_stages
         links: set[Edge] | None = None
         if cap is not None:
-            flow, links = flow_within(self.task, placement, cap, "any")
-            value = 0.0 if flow is None else flow.tokens_per_s
+            flow, links = flow_within(self.task, placement, cap, self.task.options.flow_split)
+            # Only pins may make ways deeper than the cap: another placement keeps to it over all its links.
+            is_within = flow is not None and (links is None or bool(self.task.options.pins))
+            value = flow.tokens_per_s if flow is not None and is_within else 0.0
         elif value is None:
             value = self.value_of(placement)
         if value > self.value:

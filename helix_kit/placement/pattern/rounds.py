@@ -29,6 +29,8 @@ BOUND_SHARE, PATTERN_SHARE, PROOF_SHARE = 0.2, 0.65, 0.3
 rest is annealing."""
 CLOSE_GAP = 1e-3
 """Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
+UNFINISHED_PATIENCE = 5.0
+"""Patience is so many times as long while the pattern program has not come to its end."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
 
@@ -103,7 +105,10 @@ class Rounds:
     def _is_impatient(self) -> bool:
         """Whether the last better placement is longer ago than the user wants to wait."""
         patience_s = self.task.options.patience_s
-        return patience_s is not None and self.task.watch.seconds - self.best.improved_s > patience_s
+        if patience_s is None:
+            return False
+        factor = 1.0 if self._pattern_finished else UNFINISHED_PATIENCE
+        return self.task.watch.seconds - self.best.improved_s > factor * patience_s
 
     def _can_anneal(self) -> bool:
         """Whether annealing may move nodes: it knows no cap on depth."""

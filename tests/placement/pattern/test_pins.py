@@ -24,7 +24,7 @@ def test_pins_are_kept():
 @pytest.mark.parametrize("cap", [10, 12, 14, 20])
 def test_pins_and_a_depth_cap_together(cap, split):
     pins = {"A100-40G-0": (0, 12), "T4-0": (76, 80), "L4-1": (33, 40)}
-    plan = hk.plan("single24", "llama2-70b", pins=pins, patience_s=1.0, max_stages=cap, flow_split=split)
+    plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=cap, flow_split=split)
     assert {n: plan.placement[n] for n in pins} == pins
     assert max(len(path) for path, _ in plan.pipelines) <= cap
     assert longest_path(plan.max_flow, plan.placement) <= cap
@@ -37,13 +37,10 @@ def test_pins_that_need_more_stages_say_how_many():
     # Seven nodes if all held twelve layers; in truth the pin (2), three A100 (36) and six L4 (42).
     for cap, text in ((6, "pass at least 7 nodes"), (9, "no plan was found")):
         with pytest.raises(InfeasibleError, match=text) as error:
-            hk.plan("single24", "llama2-70b", pins=few, patience_s=1.0, max_stages=cap)
+            hk.plan("single24", "llama2-70b", pins=few, max_stages=cap)
         assert error.value.fix == "allow 10 stages"
     needed = int(error.value.fix.split()[1])
-    assert (
-        max(len(p) for p, _ in hk.plan("single24", "llama2-70b", pins=few, patience_s=1.0, max_stages=needed).pipelines)
-        <= needed
-    )
+    assert max(len(p) for p, _ in hk.plan("single24", "llama2-70b", pins=few, max_stages=needed).pipelines) <= needed
 
 
 @settings(max_examples=8, deadline=None)
