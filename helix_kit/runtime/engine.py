@@ -125,7 +125,7 @@ class Engine(Summarised):
             Fields of `GenerationOptions`, in place of `options` or as changes to it: ``max_new_tokens``,
             ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``presence_penalty``, ``frequency_penalty``,
             ``repetition_penalty``, ``logit_bias``, ``min_tokens``, ``stop``, ``stop_token_ids``, ``seed``,
-            ``ignore_eos``, ``logprobs``, ``prompt_logprobs``, ``queue_timeout_s``.
+            ``ignore_eos``, ``logprobs``, ``prompt_logprobs``, ``queue_timeout_s``, ``promise_tokens``.
 
         Returns
         -------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.worker.sampling_params import SamplingParams
@@ -11,6 +13,18 @@ from helix_kit.runtime.worker.sampling_params import SamplingParams
 MAX_STOP_TOKENS = 1024
 PROMISE_TOKENS = 256
 """An answer of unknown length is promised KV pages for this many tokens at a time: a typical answer has as many."""
+
+
+_INTEGERS = ("max_new_tokens", "top_k", "min_tokens", "seed", "logprobs", "prompt_logprobs", "promise_tokens")
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "queue_timeout_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,7 @@ class GenerationOptions:
     `PROMISE_TOKENS` at a time where `max_new_tokens` is None."""
 
     def __post_init__(self) -> None:
+        self._make_plain()
         least = 1 if self.prompt_logprobs is None else 0
         if self.max_new_tokens is not None and self.max_new_tokens < least:
             raise InputError(f"expected at least {least}", field="max_new_tokens", value=self.max_new_tokens)
@@ -86,6 +101,27 @@ class GenerationOptions:
         if self.promise_tokens is not None and self.promise_tokens < 1:
             raise InputError("expected at least 1", field="promise_tokens", value=self.promise_tokens)
         self.sampling(0, frozenset(), 0)
+
+    def _make_plain(self) -> None:
+        """Turn numbers of numpy and torch into Python's: they travel to the workers."""
+        for names, convert, expected in (
+            (_INTEGERS, operator.index, "expected a whole number"),
+            (_NUMBERS, float, "expected a number"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value is None:
+                    continue
+                try:
+                    object.__setattr__(self, name, convert(value))
+                except (TypeError, ValueError):
+                    raise InputError(expected, field=name, value=value) from None
+        for name, token_ids in (("logit_bias", self.logit_bias), ("stop_token_ids", self.stop_token_ids)):
+            if not all(isinstance(token, Integral) and not isinstance(token, bool) for token in token_ids):
+                raise InputError("expected token ids", field=name, value=token_ids)
+        object.__setattr__(self, "stop_token_ids", tuple(int(token) for token in self.stop_token_ids))
+        biases = {int(token): float(bias) for token, bias in self.logit_bias.items()}
+        object.__setattr__(self, "logit_bias", biases)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -103,7 +139,7 @@ class GenerationOptions:
         """Raise InputError for a token that is not in the vocabulary."""
         for name, tokens in (("logit_bias", self.logit_bias), ("stop_token_ids", self.stop_token_ids)):
             for token in tokens:
-                if type(token) is not int or not 0 <= token < vocab_size:
+                if not 0 <= token < vocab_size:
                     raise InputError(f"expected token ids from 0 to {vocab_size - 1}", field=name, value=token)
 
     def sampling(self, seed: int, end_ids: frozenset[int], prompt_tokens: int) -> SamplingParams:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -47,6 +48,13 @@ def logits_of(model, ids: list[int]):
         {"logprobs": 21},
         {"prompt_logprobs": -1},
         {"max_new_tokens": -1, "prompt_logprobs": 1},
+        {"max_new_tokens": 2.5},
+        {"temperature": "hot"},
+        {"seed": 1.0},
+        {"stop_token_ids": ["w5"]},
+        {"stop_token_ids": [True]},
+        {"logit_bias": {"5": 1}},
+        {"promise_tokens": 0},
     ],
     ids=str,
 )
@@ -55,7 +63,7 @@ def test_values_out_of_bounds_are_refused_by_name(options: dict) -> None:
         GenerationOptions(**options)
 
 
-@pytest.mark.parametrize("options", [{"logit_bias": {256: 1}}, {"stop_token_ids": [-1]}, {"stop_token_ids": [True]}])
+@pytest.mark.parametrize("options", [{"logit_bias": {256: 1}}, {"stop_token_ids": [-1]}])
 def test_tokens_outside_the_vocabulary_are_refused(engine: Engine, options: dict) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} = .*from 0 to 255"):
         engine.submit([5], **options)
@@ -69,6 +77,24 @@ def test_a_record_and_keywords_mean_the_same(engine: Engine) -> None:
     assert engine.submit([5, 6], record, max_new_tokens=3).result().token_ids == answer.token_ids[:3]
     with pytest.raises(TypeError, match="max_tokens"):
         engine.submit([5, 6], max_tokens=3)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(engine: Engine) -> None:
+    plain = {"max_new_tokens": 6, "temperature": 0.5, "top_k": 50, "seed": 7, "promise_tokens": 4}
+    plain |= {"logit_bias": {5: -2.5}, "stop_token_ids": [300 % 256], "presence_penalty": 0.5, "ignore_eos": True}
+    arrays = {
+        "max_new_tokens": np.int64(6),
+        "temperature": np.float32(0.5),
+        "top_k": torch.tensor(50),
+        "seed": np.uint32(7),
+        "promise_tokens": np.int32(4),
+        "logit_bias": {np.int64(5): np.float16(-2.5)},
+        "stop_token_ids": np.array([300 % 256]),
+        "presence_penalty": torch.tensor(0.5),
+        "ignore_eos": np.bool_(True),
+    }
+    assert GenerationOptions(**arrays) == GenerationOptions(**{**plain, "stop_token_ids": (44,)})
+    assert engine.generate(PROMPT, **arrays).token_ids == engine.generate(PROMPT, **plain).token_ids
 
 
 def test_logprobs_are_those_of_the_model(engine: Engine, model) -> None:
