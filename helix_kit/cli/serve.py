@@ -29,7 +29,13 @@ def serve_command(
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     policy: PolicyOption = "helix",
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of weights, activations and KV cache, as vLLM's --dtype: float32, bfloat16 or float16. On GPUs "
+            "bfloat16 and float16 are several times as fast."
+        ),
+    ] = "float32",
     attention: Annotated[
         str,
         typer.Option(
@@ -62,6 +68,13 @@ def serve_command(
         int | None,
         typer.Option(min=1, help="Requests that may wait; more are refused (429 over HTTP). Default: any number."),
     ] = None,
+    memory_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each GPU's memory for weights and KV cache, as vLLM's --gpu-memory-utilization. "
+            "Default: the plan's cluster's, usually 0.9."
+        ),
+    ] = None,
     kv_pages: Annotated[
         int | None,
         typer.Option(
@@ -91,7 +104,7 @@ def serve_command(
         say(f"starting {len(plan.placement)} workers")
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
-            graphs=graphs, max_queue=max_queue, kv_pages=kv_pages, seed=seed,
+            graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages, seed=seed,
         )  # fmt: skip
         with started as engine:
             if http is not None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from helix_kit.cluster import MEMORY_SHARE
 from helix_kit.errors import HelixKitError
 from helix_kit.runtime.host_memory import available_bytes
 from helix_kit.runtime.spec import WorkerSpec
@@ -15,20 +16,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GPU_SHARE = 0.95
-"""Share of a GPU's memory for all workers on it together."""
 STEP_SHARE = 0.05
 """Share of its part of a GPU's memory that a worker leaves free for the intermediate values of a step."""
+GPU_SHARE = MEMORY_SHARE + STEP_SHARE
+"""Share of a GPU's memory for all workers on it together, steps included, unless options or cluster say otherwise."""
 CONTEXT_BYTES = 0.5e9
 """Memory of a GPU that CUDA itself takes for one process."""
 CPU_SHARE = 0.8
 """Share of the memory available on a machine for the KV pages of all workers on its CPU together."""
 
 
-def memory_share(devices_of: Mapping[str, Sequence[str]], device: str) -> float | None:
+def memory_share(devices_of: Mapping[str, Sequence[str]], device: str, gpu_share: float = GPU_SHARE) -> float | None:
     """Share of the memory of `device` for each of the workers that share it; None when only one worker is on it.
 
-    `devices_of` is node -> devices, for all nodes of the plan.
+    `devices_of` is node -> devices, for all nodes of the plan; `gpu_share` is for all workers of a GPU together.
 
     >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0")
     0.475
@@ -36,7 +37,7 @@ def memory_share(devices_of: Mapping[str, Sequence[str]], device: str) -> float 
     0.4
     """
     sharing = sum(other == device for devices in devices_of.values() for other in devices)
-    return None if sharing < 2 else (CPU_SHARE if device == "cpu" else GPU_SHARE) / sharing
+    return None if sharing < 2 else (CPU_SHARE if device == "cpu" else gpu_share) / sharing
 
 
 def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
@@ -80,10 +81,11 @@ def num_pages(spec: WorkerSpec, stage: ModelLayers) -> int:
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(stage.device)
     taken = torch.cuda.memory_reserved(stage.device)
-    return pages_within(spec, room_bytes(free, total, taken, spec.memory_share), stage.page_bytes)
+    room = room_bytes(free, total, taken, spec.memory_share, spec.gpu_share)
+    return pages_within(spec, room, stage.page_bytes)
 
 
-def room_bytes(free: float, total: float, taken: float, share: float | None) -> float:
+def room_bytes(free: float, total: float, taken: float, share: float | None, gpu_share: float = GPU_SHARE) -> float:
     """Bytes of a GPU that a worker may still take for KV pages.
 
     Parameters
@@ -95,8 +97,10 @@ def room_bytes(free: float, total: float, taken: float, share: float | None) -> 
     share
         The worker's share of the memory, which includes CUDA's own memory for its process. None: it is alone on the
         GPU, and CUDA's own memory is no longer among the free bytes.
+    gpu_share
+        Share of a worker that is alone.
     """
-    allowed = share * total - CONTEXT_BYTES if share is not None else GPU_SHARE * (free + taken)
+    allowed = share * total - CONTEXT_BYTES if share is not None else gpu_share * (free + taken)
     return min(allowed - taken, free) - STEP_SHARE * total * (share or 1.0)
 
 

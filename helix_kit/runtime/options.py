@@ -80,6 +80,8 @@ class ServeOptions:
     """Tokens of a prefill chunk."""
     threads: int | None = None
     """Torch threads of each worker on a CPU; None: the cores divided among the workers."""
+    memory_share: float | None = None
+    """Share of each GPU's memory for weights and KV cache; None: the `memory_share` of the plan's cluster."""
     kv_pages: int | None = None
     """Limit to a worker's KV pages; None: as many as the node's profile says and the device has memory for."""
     max_queue: int | None = None
@@ -99,6 +101,8 @@ class ServeOptions:
         check_dtype(self.dtype)
         check_attention(self.attention)
         check_devices(self.devices)
+        if self.memory_share is not None and not 0 < self.memory_share <= 1:
+            raise InputError("expected a number above 0, at most 1", field="memory_share", value=self.memory_share)
         if not self.time_scale > 0:
             raise InputError("expected more than 0", field="time_scale", value=self.time_scale)
         limits = {

@@ -33,6 +33,7 @@ def serve(
     time_scale: float = 1.0,
     chunk_tokens: int = 256,
     threads: int | None = None,
+    memory_share: float | None = None,
     kv_pages: int | None = None,
     max_queue: int | None = None,
     restart_workers: bool = False,
@@ -80,6 +81,9 @@ def serve(
         Prompts are prefilled in chunks of this many tokens.
     threads
         Torch threads of each worker on a CPU. None: the machine's cores, divided among the workers.
+    memory_share
+        Share of each GPU's memory for weights and KV cache (vLLM's ``gpu_memory_utilization``). None: the
+        `memory_share` of the plan's cluster, 0.9 unless the cluster file says otherwise.
     kv_pages
         Limit to the KV pages (16 tokens of one layer each) of a worker. None: as many as the node's profile says, or
         fewer where the device has no memory for them.
@@ -129,6 +133,7 @@ def serve(
         time_scale=time_scale,
         chunk_tokens=chunk_tokens,
         threads=threads,
+        memory_share=memory_share,
         kv_pages=kv_pages,
         max_queue=max_queue,
         restart_workers=restart_workers,

@@ -71,6 +71,8 @@ class WorkerSpec(BaseModel):
     """Whether steps on a CUDA device are captured as graphs."""
     device: str = "cpu"
     """Torch device."""
+    gpu_share: float = 0.95
+    """Share of its GPU's memory for all workers on it together, the intermediate values of steps included."""
     memory_share: float | None = None
     """Share of its device's memory that this worker may take; None: it is alone on the device."""
     threads: int = 1

@@ -9,7 +9,7 @@ from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.connection import Connection
-from helix_kit.runtime.device_memory import memory_share
+from helix_kit.runtime.device_memory import STEP_SHARE, memory_share
 from helix_kit.runtime.devices import DeviceAssignment
 from helix_kit.runtime.launch import make_launcher
 from helix_kit.runtime.launch.launcher import Launcher
@@ -69,6 +69,8 @@ class WorkerFactory:
         devices_of = self.devices.of(plan)
         device = devices_of[worker.node][worker.index]
         paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
+        wanted = plan.cluster.memory_share if options.memory_share is None else options.memory_share
+        gpu_share = min(1.0, wanted + STEP_SHARE)
         return WorkerSpec(
             name=worker.name,
             generation=generation,
@@ -86,7 +88,8 @@ class WorkerFactory:
             graphs=options.graphs,
             device=device,
             # With Ray, each worker's "cuda:0" is another GPU.
-            memory_share=memory_share(devices_of, device) if options.uses_one_machine else None,
+            gpu_share=gpu_share,
+            memory_share=memory_share(devices_of, device, gpu_share) if options.uses_one_machine else None,
             workers_in_node=worker.count,
             threads=self._threads,
             step_tokens=max(STEP_TOKENS, 2 * options.chunk_tokens),

@@ -26,6 +26,7 @@ def test_pages_are_those_that_fit() -> None:
     assert alone == pytest.approx(13.4e9)  # 15.2 of 16 GB are allowed; 1.0 is taken, 0.8 are for a step
     assert shared == pytest.approx(5.72e9)  # 7.6 GB are its half; 0.5 CUDA's, 1.0 taken, 0.38 for a step
     assert room_bytes(1e9, 16e9, 1e9, GPU_SHARE / 2) < 1e9  # what others have taken is gone
+    assert room_bytes(15e9, 16e9, 1e9, None, 0.55) == pytest.approx(7e9)  # half of 16 GB, 1.0 of it taken
 
 
 def test_a_gpu_that_is_not_there_ends_the_start_with_words(tiny_llama: Path) -> None:
