@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format docs coverage clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-sim bench-plan bench-users bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format docs coverage clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -83,6 +83,9 @@ bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each a
 
 bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 	$(BIN)/python benchmarks/bench_plan.py -o docs/plan-bench.md
+
+bench-users: $(DEV) ## Planning: random clusters of today's cards against every baseline (a quarter of an hour)
+	$(BIN)/python benchmarks/bench_users.py -o docs/users-bench.md
 
 bench-served: $(DEV) ## What served plans serve beside the published ones (a good hour)
 	rm -f docs/served-bench.md

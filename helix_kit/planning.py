@@ -64,9 +64,11 @@ def plan(
     solver
         ``highs``, ``glpk`` or ``gurobi``, for the methods that solve programs.
     time_limit_s
-        Seconds after which the best plan found is returned.
+        Seconds after which the best plan found is returned. A search for the flow ends before only when the proven gap
+        is below 0.1 %.
     seed
-        The same seed gives the same plan.
+        Seed of random choices. The time limit and the machine's speed decide how far the search comes; with objective
+        ``flow`` and ``deterministic=True`` work is counted instead, and the same call gives the same plan.
     partial_inference
         Whether a request may enter a node's range after its first layer.
     profiles
@@ -90,7 +92,8 @@ def plan(
     incumbent
         Called with each better placement while the solve goes on: node name -> layer range [start, end).
     more
-        Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``, and
+        Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``,
+        ``deterministic`` and ``patience_s``, and
         ``degree``, ``initial``, ``mip_gap``, ``tighten`` and ``write_lp`` of method ``paper-milp``. Objective
         ``served``: the fields of `helix_kit.search.ServedOptions`, such as ``mode``, ``rate_per_s`` and
         ``max_simulations``.

@@ -96,6 +96,14 @@ def plan_command(
         Path | None, typer.Option(metavar="FILE", help="With --method paper-milp: write the program as an LP file.")
     ] = None,
     flow_split: Annotated[str, typer.Option(help=help_of(PlanOptions, "flow_split"))] = "balanced",
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Objective flow: count work in place of seconds, so that the same command gives the same bytes. "
+            "Without it the speed of the machine decides how far the search comes within the time limit.",
+        ),
+    ] = False,
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles to use in place of ours.")] = None,
     memory_share: Annotated[
         float | None,
@@ -150,13 +158,17 @@ def plan_command(
         raise InputError("expected only with --objective served", field="--pareto-png", value=str(pareto_png))
     if write_lp is not None:
         options["write_lp"] = write_lp
+    if deterministic and objective != "flow":
+        raise InputError("expected only with --objective flow", field="--deterministic", value="")
+    if deterministic:
+        options["deterministic"] = True
     if reach is not None:
         if not 0 < reach < math.inf:
             raise InputError("expected a positive number of tokens/s", field="--reach", value=reach)
         others = {
             "--method": method != "pattern", "--objective": objective != "flow", "--max-stages": max_stages is not None,
             "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",
-            "--no-partial-inference": not partial_inference,
+            "--no-partial-inference": not partial_inference, "--deterministic": deterministic,
         }  # fmt: skip
         if clash := [name for name, given_too in others.items() if given_too]:
             raise InputError(f"expected without {', '.join(clash)}", field="--reach", value=reach)

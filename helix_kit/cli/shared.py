@@ -45,7 +45,14 @@ PolicyOption = Annotated[
         "or a class of your own, as module:Class or ./file.py:Class.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same output, byte for byte.")]
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        help="Seed; the same seed gives the same output, byte for byte, where no time limit decides "
+        "(`plan --deterministic`).",
+    ),
+]
 
 
 def help_of(record: type, option: str) -> str:

@@ -227,6 +227,8 @@ def test_more_than_the_cluster_reaches_is_exit_code_3(plan_command):
         (["--write-lp", "no/such/folder/x.lp", "--method", "paper-milp"], "cannot be written"),
         (["--price-per-gb", "1"], "--price-per-gb"),
         (["--from-plan", "missing.json"], "missing.json"),
+        (["--deterministic"], "--deterministic"),
+        (["--deterministic", "--reach", "400"], "without --deterministic"),
         (["--reach", "-5"], "--reach = -5.0: expected a positive number"),
         (["--reach", "inf"], "--reach = inf: expected a positive number"),
         (["--reach", "400", "--max-stages", "9", "--pin", "T4-0=0:4"], "without --max-stages, --pin"),
@@ -239,6 +241,24 @@ def test_wrong_combinations_are_one_message_and_exit_code_2(plan_command, monkey
     assert (code, out) == (2, "")
     assert text in " ".join(err.split())
     assert "Traceback" not in err
+
+
+def test_counted_work_gives_the_same_bytes(plan_command, tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    args = (
+        str(path),
+        "--model",
+        "SmolLM2-135M",
+        "--objective",
+        "flow",
+        "--time-limit",
+        "2",
+        "--deterministic",
+        "--json",
+    )
+    first, second = plan_command(*args), plan_command(*args)
+    assert first[0] == 0 and first[1] == second[1]
 
 
 def test_contradictory_pins_are_exit_code_3(plan_command):
