@@ -49,7 +49,7 @@ class ServeOptions:
 
     Examples
     --------
-    >>> options = ServeOptions(policy="random", attention="auto")
+    >>> options = ServeOptions(policy="random", attention="flashinfer")
     >>> options.policy_name, options.worker_timeouts.start_s
     ('random', 900.0)
     >>> ServeOptions(dtype="int3")
