@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -356,6 +356,7 @@ class Plan(Summarised, BaseModel):
         }
 
 
+@cache
 def _versions() -> dict[str, str]:
     names = ("helix-kit", "networkx", "pyomo", "highspy", "numpy")
     found = {}

@@ -10,6 +10,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit import Cluster, Model, Problem
+from helix_kit.plots.formatting import format_number
 from helix_kit.widgets import ClusterEditor, cluster_editor
 
 
@@ -157,8 +158,8 @@ def test_planning_for_what_is_served_tells_what_is_served(editor):
     assert editor.wait(90)
     assert editor.plan.objective == "served"
     served = editor.plan.served["decode_tokens_per_s"]
-    assert f"decodes {served:,.0f} tokens/s" in editor.status.text
-    assert f"serves {served:,.0f} (simulated)" in editor.plan.to_svg()
+    assert f"decodes {format_number(served)} tokens/s" in editor.status.text
+    assert f"serves {format_number(served)} (simulated)" in editor.plan.to_svg()
 
 
 @pytest.fixture
