@@ -55,9 +55,9 @@ def place(task: Task) -> Placed:
     best = Incumbent(task)
     best.start(pins)
     # The flow that the plan will carry is computed at the end: its time is set aside.
-    limit_s = watch.left_s - best.final_flow_s()
+    reserved_s = best.final_flow_s()
     rounds = Rounds(task, best, pins)
-    rounds.run(watch.for_part(limit_s))
+    rounds.run(watch.for_part(max(0.0, watch.left_s - reserved_s)))
     if not best.placement:
         # Raises the error that says why, if there is no placement at all.
         best.consider(one_chain(task.groups, problem.num_layers, largest_first=options.max_stages is not None))
