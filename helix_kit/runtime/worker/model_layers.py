@@ -245,7 +245,7 @@ class ModelLayers:
                 pool,
                 (self.start, self.end),
                 self._options,
-                max_pages=max_pages_of(self._max_tokens, pool, self.end - self.start),
+                max_pages=max_pages_of(self._max_tokens, pool),
                 hidden_size=self.hidden_size,
                 block_rows=self._heads.block_rows,
             )

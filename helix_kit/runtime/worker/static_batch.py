@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from helix_kit.errors import HelixKitError
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
@@ -133,12 +134,14 @@ class DeviceTables:
         """The rows of these requests, each given by its table and its first layer, after new pages were sent."""
         rows, missing = [], []
         for table, first_layer in requests:
+            have = table.pages.shape[1]
+            if have > self.max_pages:
+                raise HelixKitError(f"a request has {have} pages in each layer: expected at most {self.max_pages}")
             row, known, releases = self._rows.pop(table, (-1, 0, 0))
             if row < 0:
                 row = self._free.pop() if self._free else self._rows.popitem(last=False)[1][0]
             elif releases != table.releases:
                 known = 0
-            have = table.pages.shape[1]
             if known < have:
                 missing.append((row, first_layer - self._start, known, table.pages[:, known:]))
             self._rows[table] = (row, have, table.releases)
@@ -280,6 +283,6 @@ class StepBuffers:
         return decode
 
 
-def max_pages_of(max_tokens: int, pool: PagePool, num_layers: int) -> int:
+def max_pages_of(max_tokens: int, pool: PagePool) -> int:
     """Pages of one layer that a request may take: of the model's longest context, or of the whole pool."""
-    return max(1, min(-(-max_tokens // PAGE_TOKENS), pool.num_pages // num_layers))
+    return max(1, min(-(-max_tokens // PAGE_TOKENS), pool.num_pages))

@@ -105,13 +105,9 @@ class StaticStep:
             self._tables, pool, layers[0], options.max_rows, hidden_size, block_rows, options.kernels
         )
         self.captures = options.graphs and pool.keys.device.type == "cuda"
-        self._graphs: OrderedDict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, object]] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, int, int, bool], torch.cuda.CUDAGraph] = OrderedDict()
+        """By segment, rows, and whether all rows decode; the one used last stands last."""
         self._memory = torch.cuda.graph_pool_handle() if self.captures else None
-
-    @property
-    def num_graphs(self) -> int:
-        """Graphs that are kept."""
-        return len(self._graphs)
 
     def run(self, hidden: torch.Tensor, parts: Sequence[Part], start: int, end: int) -> torch.Tensor:
         """Take the rows of `parts`, side by side in `hidden`, through the layers [start, end).
@@ -138,35 +134,35 @@ class StaticStep:
         buffers.hidden_in[:rows].copy_(hidden)
         if padded > rows:
             buffers.hidden_in[rows:padded].zero_()
-        self._replay(("layers", start, end, padded, decode), lambda: self._step(start, end, padded, decode))
+        self._step(start, end, padded, decode)
         return buffers.hidden_out[:rows]
 
     def _step(self, start: int, end: int, rows: int, decode: bool) -> None:
+        """Take what the buffers hold through a segment: a replay of its graph, which is captured at the first time."""
+        if not self.captures:
+            self._run(start, end, rows, decode)
+            return
+        key = (start, end, rows, decode)
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(*key)
+            if len(self._graphs) > MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        self._graphs[key].replay()
+
+    def _run(self, start: int, end: int, rows: int, decode: bool) -> None:
         buffers = self._buffers
         hidden = self._run_layers(buffers.hidden_in[:rows].clone(), buffers.batch(rows, decode=decode), start, end)
         buffers.hidden_out[:rows].copy_(hidden)
 
-    def _replay(self, key: tuple[object, ...], call: Callable[[], object]) -> object:
-        """Run `call`, or replay its graph; the graph is captured at the first time."""
-        if not self.captures:
-            return call()
-        found = self._graphs.get(key)
-        if found is None:
-            found = self._graphs[key] = self._capture(call)
-            while len(self._graphs) > MAX_GRAPHS:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
-        graph, result = found
-        graph.replay()
-        return result
-
-    def _capture(self, call: Callable[[], object]) -> tuple[torch.cuda.CUDAGraph, object]:
-        call()  # compiles kernels, and lets libraries choose theirs: neither may happen during the capture
+    def _capture(self, start: int, end: int, rows: int, decode: bool) -> torch.cuda.CUDAGraph:
+        # Kernels are compiled, and libraries choose theirs, in a first run: neither may happen during the capture.
+        self._run(start, end, rows, decode)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-            result = call()
-        return graph, result
+            self._run(start, end, rows, decode)
+        return graph
 
     def warm_up(self, max_decodes: int, progress: Callable[[int, int], None]) -> None:
         """Capture the graphs of all steps through all layers, for up to `max_decodes` requests that decode."""
@@ -177,7 +173,7 @@ class StaticStep:
         for done, (rows, decode) in enumerate(sorted(sizes, reverse=True)):
             progress(done, len(sizes))
             self._buffers.fill(rows, [], [], [])
-            self._replay(("layers", start, end, rows, decode), lambda: self._step(start, end, rows, decode))  # noqa: B023
+            self._step(start, end, rows, decode)
         progress(len(sizes), len(sizes))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from helix_kit.errors import HelixKitError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
@@ -125,3 +126,23 @@ def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> Non
 
     assert torch.equal(run(True), run(False))
     assert run(True).isfinite().all()
+
+
+def test_a_request_of_few_layers_may_have_most_of_the_pool(tiny_llama: Path) -> None:
+    """One layer of six with all pages but one; a context longer than the model's is refused, not written elsewhere."""
+    checkpoint = Checkpoint(tiny_llama)
+    results = []
+    for model in (
+        ModelLayers(checkpoint, 0, 6, options=StepOptions(64, kernels=torch_kernels)),
+        ModelLayers(checkpoint, 0, 6),
+    ):
+        pool, table = model.new_pool(20), BlockTable(1)
+        table.grow(pool, 300)
+        hidden = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
+        results.append(model.run(pool, [RequestRows(table, hidden, 0, 5, 6)])[0].clone())
+    torch.testing.assert_close(*results, atol=TOLERANCE, rtol=0)
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(1024, kernels=torch_kernels))
+    pool, table = model.new_pool(600), BlockTable(6)
+    table.grow(pool, 513)  # the model's contexts end at 512
+    with pytest.raises(HelixKitError, match="33 pages in each layer: expected at most 32"):
+        model.run(pool, [RequestRows(table, torch.zeros(513, 64), 0, 0, 6)])
