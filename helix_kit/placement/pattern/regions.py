@@ -72,11 +72,11 @@ class PartitionSearch:
             if self.value >= bound * (1 - PRECISION):
                 self.is_finished = True
                 return
-            regions = self._next_set(self._last)
-            if regions is None:
+            found = self._next_set(self._last)
+            if found is None:
                 self.is_finished = not watch.is_over() and not self._unfinished
                 return
-            self._last = regions
+            self._last = regions = found
             self._search(regions)
             if regions in self.placed:
                 for partition in self.sets.partitions_with(regions, self._flows()):
