@@ -18,6 +18,8 @@ SHARED = Path(os.environ.get("HELIX_KIT_SHARED", ROOT.parent / "shared"))
 # The same examples every time: a red test must stay red for whoever looks at it.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+# Nor may tokens that nearly tie depend on times of this machine: workers take the layouts of matrices by their shapes.
+os.environ.setdefault("HELIX_KIT_CPU_LAYOUTS", "shape")
 
 
 @pytest.fixture(scope="session")

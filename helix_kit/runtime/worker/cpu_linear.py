@@ -3,17 +3,16 @@
 A step of a worker has one row for each request that decodes, often fewer than 32. For so few rows two things cost time
 that do not matter in a large batch. `replace_linear_layers` changes both:
 
-* The layout of a weight matrix. In float32 a product with one row is fastest if the matrix is stored by columns, or by
-  rows if it has more inputs than outputs. Matrices with many more outputs than inputs (gate and up projection, and the
-  output projection to the vocabulary) are also packed into oneDNN's blocks. With blocks 2 to 32 rows take 10 to 45 %
-  less time, but one row takes half as much again, so these matrices are kept in both layouts. In half precision a
-  matrix stored by columns takes many times as long, so it keeps its layout.
+* The layout of a weight matrix. In float32 a product with one row is often fastest if the matrix is stored by columns.
+  With 2 rows and more a copy in oneDNN's blocks takes up to half the time, for some shapes or for all of them: that
+  depends on the processor. `layout_choice` measures it. In half precision a matrix keeps its layout.
 * Many small products. Projections of the same rows (query, key and value; gate and up) become one product with a joined
   matrix. Each projection then takes its columns of the result.
 
-The cost is memory. The packed copies take half the bytes of a plain Llama layer in float32 again. oneDNN also makes a
-kernel for each number of rows and shape of matrix that it meets: 0.5 MB and a millisecond each, about 120 MB for all.
-Padding to fewer numbers of rows would save that memory, but cost 10 to 25 % of the time of many steps. Weights that are
+The cost is memory. Each matrix has at most one packed copy beside the plain one. oneDNN also makes a kernel for each
+number of rows and shape of matrix that it meets: 0.6 MB and some milliseconds each. From `PADDED_FROM` rows on, the
+rows are therefore padded to a multiple of `ROW_STEP`: 43 kernels a shape instead of 127, about 130 MB for a model's
+five shapes. Fewer rows are not padded, because that would cost 10 to 25 % of the time of a step. Weights that are
 joined or laid out again are also no longer pages of the checkpoint file that several processes share.
 """
 
@@ -21,14 +20,13 @@ from __future__ import annotations
 
 import torch
 
+from helix_kit.runtime.worker.layout_choice import layouts_of, pack, packed_product
+
 JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of modules that the model's code applies to the same tensor."""
-MIN_PACKED_RATIO = 4
-"""Outputs per input from which a matrix is packed."""
-PACKED_FOR_ROWS = 32
-"""Number of rows that oneDNN is told when it packs; the blocks that it chooses suit 2 to 256 rows alike."""
 MAX_PACKED_ROWS = 128
-"""With more rows (long prompts) the layout by columns is as fast or faster."""
+"""With more rows (long prompts) the plain layout is used: it is about as fast, and needs no kernel for each number."""
+PADDED_FROM, ROW_STEP = 32, 8
 
 
 class CpuLinear(torch.nn.Module):
@@ -39,27 +37,22 @@ class CpuLinear(torch.nn.Module):
         # Plain attributes rather than parameters: nothing loads or trains them.
         self._bias = None if bias is None else bias.data
         weight = weight.data
-        self._packed = _pack(weight)
         outside, inside = weight.shape
-        by_columns = weight.dtype == torch.float32 and outside >= inside
-        self._weight = weight.t().contiguous().t() if by_columns else weight
+        layouts = layouts_of(outside, inside, weight.dtype, bias is not None)
+        self._packed = None if layouts.packed_from is None else pack(weight)
+        self._packed_from = layouts.packed_from or 1
+        self._weight = weight.t().contiguous().t() if layouts.by_columns else weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
-        if self._packed is not None and 1 < x.shape[:-1].numel() <= MAX_PACKED_ROWS:
-            return torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        return torch.nn.functional.linear(x, self._weight, self._bias)
-
-
-def _pack(weight: torch.Tensor) -> torch.Tensor | None:
-    """The matrix in oneDNN's blocks; None if that is not faster, or not possible with this torch."""
-    is_faster = weight.dtype == torch.float32 and len(weight) >= MIN_PACKED_RATIO * weight.shape[1]
-    if not is_faster or not torch.backends.mkldnn.is_available():
-        return None
-    try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR_ROWS)
-    except (AttributeError, RuntimeError):  # a build of torch without these operators
-        return None
+        rows = x.shape[:-1].numel()
+        if self._packed is None or not self._packed_from <= rows <= MAX_PACKED_ROWS:
+            return torch.nn.functional.linear(x, self._weight, self._bias)
+        padding = -rows % ROW_STEP if rows > PADDED_FROM else 0
+        if not padding:
+            return packed_product(x, self._packed, self._bias)
+        padded = torch.nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, padding))
+        return packed_product(padded, self._packed, self._bias)[:rows].view(*x.shape[:-1], -1)
 
 
 class JoinedLinear:

@@ -6,9 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.worker import cpu_linear  # noqa: E402
+from helix_kit.runtime.worker import cpu_linear, layout_choice  # noqa: E402
+from helix_kit.runtime.worker.layout_choice import Layouts  # noqa: E402
 
-INSIDE, WIDE, NARROW = 48, 48 * cpu_linear.MIN_PACKED_RATIO, 32
+INSIDE, WIDE, NARROW = 48, 48 * layout_choice.MIN_PACKED_RATIO, 32
 TOLERANCE = 1e-5
 
 
@@ -30,6 +31,38 @@ def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> N
     with torch.inference_mode():
         assert ours(x).shape == (1, rows, outside)
         torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("packed_from", [None, 1, 2, 9])
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_is_the_linear_layer_in_every_layout(
+    monkeypatch: pytest.MonkeyPatch, packed_from: int | None, by_columns: bool, bias: bool
+) -> None:
+    monkeypatch.setattr(cpu_linear, "layouts_of", lambda *_: Layouts(by_columns, packed_from))
+    plain = linear(INSIDE, WIDE, bias=bias)
+    ours = cpu_linear.CpuLinear(plain.weight, plain.bias)
+    with torch.inference_mode():
+        for shape in [(1,), (2,), (1, 8), (9,), (32,), (1, 33), (5, 8), (3, 11), (127,), (128,), (129,)]:
+            x = torch.randn(*shape, INSIDE, generator=torch.Generator().manual_seed(len(shape)))
+            torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
+
+
+def test_many_numbers_of_rows_need_few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN makes a kernel for each number of rows that it is given."""
+    given: set[int] = set()
+
+    def product(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        given.add(len(x))
+        return torch.zeros(len(x), NARROW)
+
+    monkeypatch.setattr(cpu_linear, "layouts_of", lambda *_: Layouts(True, 2))
+    monkeypatch.setattr(cpu_linear, "pack", lambda weight: weight)
+    monkeypatch.setattr(cpu_linear, "packed_product", product)
+    ours = cpu_linear.CpuLinear(linear(INSIDE, NARROW, bias=False).weight, None)
+    for rows in range(1, 200):
+        assert ours(torch.zeros(rows, INSIDE)).shape == (rows, NARROW)
+    assert given == {*range(2, 33), *range(40, 129, 8)}
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN packs nothing")
