@@ -228,4 +228,4 @@ def test_a_noisy_profile_is_made_steady() -> None:
         kind="x", model="m", source="s", prefill_ms_per_layer=noisy, decode_ms_per_layer=noisy,
         kv_capacity_layer_tokens=(9,), prefill_max_requests=(1,), decode_max_requests=(1,),
     )  # fmt: skip
-    assert steady(profile, 0.5).decode_ms_per_layer.y == (0.0, 2.5, 2.5, 3.5)
+    assert steady(profile).decode_ms_per_layer.y == (0.0, 2.0, 2.0, 3.0)
