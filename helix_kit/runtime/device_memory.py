@@ -31,8 +31,8 @@ def memory_share(devices_of: Mapping[str, Sequence[str]], device: str, gpu_share
 
     `devices_of` is node -> devices, for all nodes of the plan; `gpu_share` is for all workers of a GPU together.
 
-    >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0")
-    0.475
+    >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0", gpu_share=0.9)
+    0.45
     >>> memory_share({"a": ["cpu"], "b": ["cpu"]}, "cpu")
     0.4
     """
