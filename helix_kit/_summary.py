@@ -1,7 +1,7 @@
 """How results show themselves: one line for `repr` and `print`, and a small table in notebooks.
 
-A plan of 24 nodes has about 900 numbers and a workload thousands of requests. What Python prints by itself, all fields
-of an object, fills the screen and is read by nobody.
+A plan of 24 nodes has about 900 numbers and a workload thousands of requests. Python itself prints all fields of an
+object. They would fill the screen, and hide the few that a reader looks for.
 
 >>> class Shop(Summarised):
 ...     def _title(self):

@@ -1,4 +1,4 @@
-"""The GPU catalogue: what is known of each GPU that a cluster may name.
+"""The GPU catalogue: figures and source of each GPU that a cluster may name.
 
 ``data/gpus.csv`` holds datasheet figures, ``data/gpu_links.csv`` the links between the GPUs of one node.
 """

@@ -236,7 +236,7 @@ class Plan(Summarised, BaseModel):
         return plan._computed()
 
     def _computed(self) -> Plan:
-        """This plan with its flow computed, and without what was known of another flow: bounds, and what it served."""
+        """This plan with its flow computed. Bounds and served figures are dropped: they belong to another flow."""
         return Plan.from_placement(
             self.problem,
             self.placement,

@@ -9,6 +9,7 @@ device in one copy with the rows' parameters, and the chosen tokens come back in
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class PendingSample:
     """The tokens, and behind them `packed_logprobs` of the rows that ask for log-probabilities."""
     _params: Sequence[SamplingParams]
 
-    def read(self) -> SampledRows:
+    @functools.cached_property
+    def on_host(self) -> SampledRows:
         """The tokens on the host. The device must have come so far."""
         fields: list[LogprobFields | None] = [None] * len(self._params)
         asked = [(row, param.logprobs) for row, param in enumerate(self._params) if param.logprobs is not None]
@@ -76,7 +78,7 @@ def sample(
     pending = start_sampling(logits, params, positions, counts)
     if (event := mark(logits.device)) is not None:
         event.synchronize()
-    return pending.read()
+    return pending.on_host
 
 
 def start_sampling(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
@@ -182,13 +182,16 @@ def _groups(parts: Sequence[Part], max_rows: int) -> Iterator[list[Part]]:
     group: list[Part] = []
     rows = 0
     for part in parts:
-        position, left = part.position, part.tokens
-        while left:
-            if group and (len(group) == MAX_REQUESTS or rows + left > max_rows):
+        while part.tokens > max_rows:
+            if group:
                 yield group
                 group, rows = [], 0
-            take = min(left, max_rows - rows)
-            group.append(Part(part.table, part.first_layer, position, take))
-            position, left, rows = position + take, left - take, rows + take
+            yield [replace(part, tokens=max_rows)]
+            part = replace(part, position=part.position + max_rows, tokens=part.tokens - max_rows)  # noqa: PLW2901
+        if group and (len(group) == MAX_REQUESTS or rows + part.tokens > max_rows):
+            yield group
+            group, rows = [], 0
+        group.append(part)
+        rows += part.tokens
     if group:
         yield group

@@ -119,7 +119,7 @@ class RunningStep:
             return self._scored
         return self._scored + [
             SampledToken(entry.request.id, entry.request.epoch, entry.next_position, token, logprobs)
-            for entry, token, logprobs in zip(self.ends, *self._sampled.read())
+            for entry, token, logprobs in zip(self.ends, *self._sampled.on_host)
         ]
 
     def messages(self) -> list[NextStageMessage]:
@@ -138,10 +138,10 @@ class RunningStep:
 
     def _tokens_to_first_stages(self) -> list[NextStageMessage]:
         """New tokens for the next decode steps, for workers that are the first stages of their requests."""
-        if self._sampled is None:
+        if self._sampled is None or all(entry.request.first_stage is None for entry in self.ends):
             return []
         rows: dict[tuple[str, str], list[tuple[WorkItem, int]]] = {}
-        for entry, token in zip(self.ends, self._sampled.read().tokens):
+        for entry, token in zip(self.ends, self._sampled.on_host.tokens):
             request, position, first = entry.request, entry.next_position, entry.request.first_stage
             if position < request.decode_until and first is not None:
                 item = WorkItem(request.id, request.epoch, position, 1, True)
