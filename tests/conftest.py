@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from helix_kit import Cluster, Model, Plan, Problem, cli
+from helix_kit.placement.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("HELIX_KIT_SHARED", ROOT.parent / "shared"))
@@ -34,6 +35,15 @@ def shared() -> Path:
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _methods() -> Iterator[None]:
+    """The table of placement methods as it was: what a test, or a page's example, registers is gone afterwards."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -33,15 +33,6 @@ exec(FIRST_FIT, SPACE)
 first_fit = SPACE["first_fit"]
 
 
-@pytest.fixture(autouse=True)
-def _table(monkeypatch):
-    """The table as it was: what a test registers is gone afterwards."""
-    before = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(before)
-
-
 @pytest.fixture(scope="module")
 def six() -> hk.Cluster:
     return hk.Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
