@@ -1,0 +1,26 @@
+"""What the records of a cluster share: names, types of numbers with their limits, and a frozen base class."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+COORDINATOR = "coordinator"
+"""Name of the paper's source and sink: requests start and end at it."""
+
+MEMORY_SHARE = 0.9
+"""Share of a GPU's memory for weights, embeddings and KV cache. The rest is for CUDA and a step's values."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False)]
+"""In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """A record that does not change and takes no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,77 @@
+"""How a cluster is read: what a file may abbreviate, and the presets that ship with the package."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from pydantic import ValidationError
+
+from helix_kit import _files
+from helix_kit.cluster.fields import NAME_PATTERN
+from helix_kit.cluster.machines import Node
+
+
+def expand_counts(data: Any) -> Any:
+    """Replace ``{gpu: L4, count: 3}`` by three named nodes, numbered by kind in file order."""
+    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list | tuple):
+        return data
+    coordinator = data.get("coordinator")
+    default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
+    regions_named = any(n.get("region") is not None for n in data["nodes"] if isinstance(n, dict))
+    nodes: list[Any] = []
+    faults: list[str] = []
+    seen: Counter[str] = Counter()
+    for index, entry in enumerate(data["nodes"]):
+        if not isinstance(entry, dict):
+            nodes.append(entry)
+            continue
+        fields = dict(entry)
+        count = fields.pop("count", 1)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"nodes[{index}].count = {count!r}: expected a whole number of at least 1")
+        if "name" in fields and count > 1:
+            raise ValueError(f"nodes[{index}]: a node with a `name` has `count: 1`, not {count}")
+        if fields.get("region") is None:
+            fields.pop("region", None)
+            if regions_named:
+                raise ValueError(f"nodes[{index}]: expected a `region`, since other nodes have one")
+            if isinstance(default_region, str):
+                fields["region"] = default_region
+        stem = "node"
+        try:
+            # A fault in the GPU's name is one fault, not one more in each name that is made from it.
+            kind = Node.model_validate({"name": f"{stem}-0", **fields}).kind
+            stem = kind if re.fullmatch(NAME_PATTERN, kind) else stem
+        except ValidationError as error:
+            # Here the index is that of the file's entry: behind it, an entry with a count is several nodes.
+            faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, Node)]
+        for _ in range(count):
+            nodes.append({"name": f"{stem}-{seen[stem]}", **fields})
+            seen[stem] += 1
+    if faults:
+        raise ValueError("; ".join(faults))
+    region = next((n.get("region", "local") for n in nodes if isinstance(n, dict)), "local")
+    if not (isinstance(region, str) and re.fullmatch(NAME_PATTERN, region)):
+        region = "local"
+    return {**data, "nodes": nodes, "coordinator": coordinator or {"region": region}}
+
+
+def preset_names() -> list[str]:
+    """Names that `Cluster.preset` accepts.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> "single24" in preset_names()
+    True
+    """
+    return sorted(path.stem for path in (_files.data_dir() / "clusters").glob("*.yaml"))
+
+
+__all__ = ["preset_names"]
