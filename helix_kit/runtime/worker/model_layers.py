@@ -22,7 +22,7 @@ from helix_kit.runtime.worker.attention_choice import choose_attention
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
-from helix_kit.runtime.worker.static_step import Part, StaticStep, StepOptions
+from helix_kit.runtime.worker.static_step import StaticStep, StepOptions
 from helix_kit.runtime.worker.transfer import to_device
 
 DEFAULT_OPTIONS = StepOptions()
@@ -202,19 +202,14 @@ class ModelLayers:
             present = [batch[i] for i in segment.requests]
             inputs = [hidden[i] for i in segment.requests]
             x = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+            paged = [PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens) for rows in present]
             if self._kernels is not None:
-                x = self._run_static(pool, x, segment, present)
+                x = self._static_step(pool).run(x, paged, segment.start, segment.end)
                 x = x.clone() if len(segments) > 1 else x
                 for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
                     hidden[i] = rows
                 continue
-            layout = attention.lay_out(
-                pool,
-                segment.start,
-                segment.end - segment.start,
-                [PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens) for rows in present],
-                self.backend,
-            )
+            layout = attention.lay_out(pool, segment.start, segment.end - segment.start, paged, self.backend)
             x = self._run_layers(x.unsqueeze(0), segment, present, layout)[0]
             for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
                 hidden[i] = rows
@@ -231,12 +226,6 @@ class ModelLayers:
                 x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
             )
         return x
-
-    def _run_static(
-        self, pool: PagePool, x: torch.Tensor, segment: LayerSegment, present: Sequence[RequestRows]
-    ) -> torch.Tensor:
-        parts = [Part(rows.table, rows.start, rows.position, rows.tokens) for rows in present]
-        return self._static_step(pool).run(x, parts, segment.start, segment.end)
 
     def _static_step(self, pool: PagePool) -> StaticStep:
         if self._static is None or self._static[0] is not pool:

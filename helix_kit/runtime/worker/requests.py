@@ -51,10 +51,8 @@ class WorkerRequest:
     end: int
     source: str
     """Worker or coordinator that sends the request's rows."""
-    next_endpoint: str | None
-    """Endpoint of the next stage's worker; None if this is the last stage."""
-    next_worker: str
-    """Worker of the next stage, or the coordinator."""
+    next_stage: RouteStage | None
+    """The next stage; None if this worker is the last stage."""
     first_stage: RouteStage | None
     """The first stage; None if this worker is the first stage."""
     sampling: SamplingParams
@@ -171,8 +169,7 @@ class RequestTable:
             start=stage.start,
             end=stage.end,
             source=item.route[index - 1].node if index else COORDINATOR,
-            next_endpoint=following.endpoint if following else None,
-            next_worker=following.node if following else COORDINATOR,
+            next_stage=following,
             sampling=sampling,
             table=BlockTable(stage.end - stage.start),
             counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 
-from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import (
     DeviceTables,
     StaticBatch,
@@ -53,17 +53,6 @@ class StepOptions:
     max_rows: int = 512
     graphs: bool = True
     kernels: ModuleType | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows of one request that are run together: `tokens` rows from `position` on."""
-
-    table: BlockTable
-    first_layer: int
-    """The layer that row 0 of the table stands for."""
-    position: int
-    tokens: int
 
 
 class StaticStep:
@@ -109,28 +98,29 @@ class StaticStep:
         """By segment, rows, and whether all rows decode; the one used last stands last."""
         self._memory = torch.cuda.graph_pool_handle() if self.captures else None
 
-    def run(self, hidden: torch.Tensor, parts: Sequence[Part], start: int, end: int) -> torch.Tensor:
-        """Take the rows of `parts`, side by side in `hidden`, through the layers [start, end).
+    def run(self, hidden: torch.Tensor, requests: Sequence[PagedRows], start: int, end: int) -> torch.Tensor:
+        """Take the rows of `requests`, side by side in `hidden`, through the layers [start, end).
 
         The result is overwritten by the next call.
         """
         buffers = self._buffers
-        groups = list(_groups(parts, buffers.max_rows))
+        groups = list(_groups(requests, buffers.max_rows))
         if len(groups) == 1:
             return self._run_group(hidden, groups[0], start, end)
         results, at = [], 0
         for group in groups:
-            rows = sum(part.tokens for part in group)
+            rows = sum(request.tokens for request in group)
             results.append(self._run_group(hidden[at : at + rows], group, start, end).clone())
             at += rows
         return torch.cat(results)
 
-    def _run_group(self, hidden: torch.Tensor, parts: Sequence[Part], start: int, end: int) -> torch.Tensor:
-        buffers, tokens = self._buffers, [part.tokens for part in parts]
+    def _run_group(self, hidden: torch.Tensor, requests: Sequence[PagedRows], start: int, end: int) -> torch.Tensor:
+        buffers, tokens = self._buffers, [request.tokens for request in requests]
         rows = sum(tokens)
-        padded = bucket_of(rows, decode=rows == len(parts))
-        table_rows = self._tables.rows_of([(part.table, part.first_layer) for part in parts])
-        decode = buffers.fill(padded, table_rows, [part.position for part in parts], tokens)
+        padded = bucket_of(rows, decode=rows == len(requests))
+        # Row 0 of a request's table stands for its first layer here, which may lie before the segment.
+        table_rows = self._tables.rows_of([(request.table, start - request.layer_offset) for request in requests])
+        decode = buffers.fill(padded, table_rows, [request.position for request in requests], tokens)
         buffers.hidden_in[:rows].copy_(hidden)
         if padded > rows:
             buffers.hidden_in[rows:padded].zero_()
@@ -177,21 +167,21 @@ class StaticStep:
         progress(len(sizes), len(sizes))
 
 
-def _groups(parts: Sequence[Part], max_rows: int) -> Iterator[list[Part]]:
-    """Split parts into runs of at most `max_rows` rows and MAX_REQUESTS requests; a long part is cut."""
-    group: list[Part] = []
+def _groups(requests: Sequence[PagedRows], max_rows: int) -> Iterator[list[PagedRows]]:
+    """Split a step into runs of at most `max_rows` rows and MAX_REQUESTS requests; a request with more rows is cut."""
+    group: list[PagedRows] = []
     rows = 0
-    for part in parts:
-        while part.tokens > max_rows:
+    for left in requests:
+        while left.tokens > max_rows:
             if group:
                 yield group
                 group, rows = [], 0
-            yield [replace(part, tokens=max_rows)]
-            part = replace(part, position=part.position + max_rows, tokens=part.tokens - max_rows)  # noqa: PLW2901
-        if group and (len(group) == MAX_REQUESTS or rows + part.tokens > max_rows):
+            yield [left._replace(tokens=max_rows)]
+            left = left._replace(position=left.position + max_rows, tokens=left.tokens - max_rows)  # noqa: PLW2901
+        if group and (len(group) == MAX_REQUESTS or rows + left.tokens > max_rows):
             yield group
             group, rows = [], 0
-        group.append(part)
-        rows += part.tokens
+        group.append(left)
+        rows += left.tokens
     if group:
         yield group

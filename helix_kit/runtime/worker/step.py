@@ -131,9 +131,9 @@ class RunningStep:
         for alike, rows in self._outgoing:
             tensor, dtype = to_wire(rows)
             message = RunMessage([entry.item for entry in alike], dtype, tuple(rows.shape), tensor)
-            request = alike[0].request
-            assert request.next_endpoint is not None
-            outgoing.append(NextStageMessage(request.next_worker, request.next_endpoint, message))
+            following = alike[0].request.next_stage
+            assert following is not None
+            outgoing.append(NextStageMessage(following.node, following.endpoint, message))
         return outgoing + self._tokens_to_first_stages()
 
     def _tokens_to_first_stages(self) -> list[NextStageMessage]:
@@ -171,7 +171,7 @@ def start_step(model: ModelLayers, pool: PagePool, chosen: Iterable[tuple[Worker
     """Give the device a step with the chosen rows: through the layers, and to a token where the last stage is here."""
     entries = load_entries(model, chosen)
     loads = run_entries(model, pool, entries)
-    last = [entry for entry in entries if entry.request.next_endpoint is None]
+    last = [entry for entry in entries if entry.request.next_stage is None]
     scored = _score_prompts(model, [entry for entry in last if entry.request.sampling.prompt_logprobs is not None])
     ends = [entry for entry in last if entry.item.wants_token]
     sampled = None
@@ -184,8 +184,8 @@ def start_step(model: ModelLayers, pool: PagePool, chosen: Iterable[tuple[Worker
         )
     by_endpoint: dict[str, list[StepEntry]] = {}
     for entry in entries:
-        if entry.request.next_endpoint is not None:
-            by_endpoint.setdefault(entry.request.next_endpoint, []).append(entry)
+        if entry.request.next_stage is not None:
+            by_endpoint.setdefault(entry.request.next_stage.endpoint, []).append(entry)
     outgoing = [(alike, start_to_host(torch.cat([entry.hidden for entry in alike]))) for alike in by_endpoint.values()]
     return RunningStep(entries, loads, scored, ends, sampled, outgoing, mark(model.device))
 

@@ -35,8 +35,8 @@ def test_a_route_says_where_rows_come_from_and_go(pool: PagePool) -> None:
     a = table_of("a", 0, 4, pool).accept(first(), is_token_ids=True)
     b = table_of("b", 3, 6, pool).accept(first(), is_token_ids=False)
     c = table_of("c", 4, 6, pool).accept(first(), is_token_ids=False)
-    ways = [(r.start, r.end, r.source, r.next_worker, r.next_endpoint) for r in (a, b, c)]
-    assert ways == [(0, 3, COORDINATOR, "b", "tcp://b"), (3, 5, "a", "c", "tcp://c"), (5, 6, "b", COORDINATOR, None)]
+    ways = [(r.start, r.end, r.source, r.next_stage) for r in (a, b, c)]
+    assert ways == [(0, 3, COORDINATOR, ROUTE[1]), (3, 5, "a", ROUTE[2]), (5, 6, "b", None)]
     assert (b.sampling.temperature, b.sampling.top_k, b.sampling.top_p, b.sampling.seed) == (0.5, 7, 0.9, 3)
     assert b.table.pages.shape == (2, 0)
 
