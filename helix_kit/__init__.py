@@ -31,6 +31,7 @@ _HOMES = {
     "simulate": "helix_kit.simulator",
     "Run": "helix_kit.report",
     "serve": "helix_kit.runtime",
+    "SLO": "helix_kit.metrics",
     "HelixKitError": "helix_kit.errors",
     "InputError": "helix_kit.errors",
     "InfeasibleError": "helix_kit.errors",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from helix_kit.analysis.compare import compare
     from helix_kit.cluster import Cluster, Link, Network, Node
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
+    from helix_kit.metrics import SLO
     from helix_kit.model import Model
     from helix_kit.placement.methods import register_method
     from helix_kit.placement.plan import Plan
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from helix_kit.workload import Workload
 
 __all__ = [
+    "SLO",
     "Cluster",
     "HelixKitError",
     "InfeasibleError",

@@ -23,9 +23,8 @@ import numpy as np
 
 from helix_kit import _export
 from helix_kit._summary import Summarised, number
+from helix_kit.metrics import SLO, Goodput, RequestTimes, describe, goodput_of, peak_concurrency, statistics
 from helix_kit.workload.request import RequestRecord
-
-QUANTILES = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
@@ -225,14 +224,41 @@ class Run(Summarised):
         within = (time >= self.window[0]) & (time <= self.window[1])
         return latency[within & (first if phase == "prompt" else ~first)]
 
+    @cached_property
+    def times(self) -> RequestTimes:
+        """Times of each request, in the order of the records."""
+        return RequestTimes.of(self.records, np.bincount(self.tokens.request, minlength=len(self.records)))
+
+    def measures(self) -> dict[str, np.ndarray]:
+        """TTFT, TPOT, ITL, E2EL and queue time in s, by their keys in the summary: what ended within the window.
+
+        `helix_kit.metrics.DEFINITIONS` defines them. TTFT is the paper's prompt latency, ITL its decode latency.
+        """
+        within = self.times.within(self.window)
+        return {
+            "ttft_s": self.latencies("prompt"),
+            "tpot_s": within["tpot_s"],
+            "itl_s": self.latencies("decode"),
+            "e2el_s": within["e2el_s"],
+            "queue_s": within["queue_s"],
+        }
+
+    def goodput(self, slo: SLO) -> Goodput:
+        """Requests/s and tokens/s that keep the limits of `slo`, and the share of requests that do."""
+        time_s = self.tokens.time_s
+        within = self.tokens.request[(time_s >= self.window[0]) & (time_s <= self.window[1])]
+        counts = np.bincount(within, minlength=len(self.records))
+        return goodput_of(self.times, counts, self.window, slo)
+
     def _per_s(self, amount: float) -> float:
         return float(amount / self.window_s) if self.window_s > 0 else 0.0
 
-    def summary(self) -> dict[str, Any]:
-        """The run in numbers, ready for JSON.
+    def summary(self, slo: SLO | None = None) -> dict[str, Any]:
+        """The run in numbers, ready for JSON; with `slo`, also its goodput.
 
         `decode_tokens_per_s` counts every token after a request's first; `total_tokens_per_s` adds the prompt tokens of
-        requests whose first token came within the window.
+        requests whose first token came within the window. The paper's `prompt_latency_s` and `decode_latency_s` have
+        the same values as `ttft_s` and `itl_s`, with the percentiles of the published simulator.
         """
         prompt, decode = self.latencies("prompt"), self.latencies("decode")
         prompt_tokens = sum(
@@ -247,6 +273,9 @@ class Run(Summarised):
             "decode_latency_s": describe(decode),
             "total_tokens_per_s": self._per_s(len(decode) + prompt_tokens),
             "output_tokens_per_s": self._per_s(len(decode) + len(prompt)),
+            "input_tokens_per_s": self._per_s(prompt_tokens),
+            **{key: statistics(values) for key, values in self.measures().items()},
+            "peak_concurrency": peak_concurrency(self.times, self.window),
             "requests_per_s": self._per_s(
                 sum(
                     r.outcome == "finished" and self.window[0] <= (r.finished_s or 0.0) <= self.window[1]
@@ -267,6 +296,7 @@ class Run(Summarised):
             "nodes": {name: asdict(use) for name, use in self.nodes.items()},
             "links": [asdict(use) for use in self.links],
             "kv_unit": self.kv_unit,
+            **({"goodput": self.goodput(slo).to_dict()} if slo is not None else {}),
             **self.facts,
         }
 
@@ -310,32 +340,6 @@ class Run(Summarised):
         if "policy" in self.facts:
             facts["policy"] = str(self.facts["policy"])
         return facts
-
-
-def describe(values: np.ndarray) -> dict[str, float | None]:
-    """Mean and percentiles, by the rule of the published simulator.
-
-    Parameters
-    ----------
-    values
-        Any numbers, shape (n,).
-
-    Returns
-    -------
-    dict of str to float or None
-        avg, p5, p25, p50, p75 and p95; None for an empty array. Percentile q is the value at position int(n q / 100)
-        of the sorted values.
-
-    Examples
-    --------
-    >>> describe(np.array([4.0, 1.0, 2.0, 3.0]))["p50"]
-    3.0
-    """
-    if len(values) == 0:
-        return {"avg": None, **{f"p{q}": None for q in QUANTILES}}
-    ordered = np.sort(values)
-    picked = {f"p{q}": float(ordered[int(len(ordered) * (q / 100))]) for q in QUANTILES}
-    return {"avg": float(ordered.mean()), **picked}
 
 
 def merge(runs: Sequence[Run]) -> Run:

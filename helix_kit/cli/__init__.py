@@ -14,7 +14,7 @@ import typer
 
 from helix_kit import __version__
 from helix_kit.cli import catalog, diff, explain, plan, profile, reproduce, serve, simulate  # noqa: F401  (importing them registers the commands)
-from helix_kit.cli.shared import app
+from helix_kit.cli.shared import app, joined_limits
 from helix_kit.errors import HelixKitError
 
 
@@ -28,7 +28,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Entry point of the ``helix-kit`` program."""
     try:
-        app(standalone_mode=True)
+        app(joined_limits(sys.argv[1:]), standalone_mode=True)
     except HelixKitError as error:
         typer.echo(f"helix-kit: {error}", err=True)
         sys.exit(error.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -19,6 +20,7 @@ from helix_kit.errors import InputError
 from helix_kit.scheduling import POLICY_NAMES
 
 if TYPE_CHECKING:
+    from helix_kit.metrics import SLO
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
 
@@ -33,9 +35,28 @@ app = typer.Typer(
     add_completion=False,
 )
 stderr = Console(stderr=True)
+LIMIT = re.compile(r"(ttft|tpot|e2el|at)(_s)?:", re.IGNORECASE)
+"""How an argument begins that is a limit of an SLO."""
 LINE_EVERY_S = 10.0
 """Seconds between lines of progress where there is no terminal, such as in a log file."""
 
+MEASURES = {
+    "ttft_s": "TTFT (prompt latency)",
+    "tpot_s": "TPOT",
+    "itl_s": "ITL (decode latency)",
+    "e2el_s": "E2EL",
+    "queue_s": "Queue time",
+}
+"""Keys of a run's summary -> what tables call them; `helix_kit.metrics.DEFINITIONS` defines them."""
+
+GoodputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--goodput", "--slo", metavar="LIMITS",
+        help="Limits of a request, as ttft:0.5 tpot:0.05 e2el:20 at:0.95 (seconds or 500ms; at: the share that should "
+        "keep them, 0.99): adds goodput and attainment.",
+    ),
+]  # fmt: skip
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, nothing else.")]
 PolicyOption = Annotated[
     str,
@@ -53,6 +74,29 @@ SeedOption = Annotated[
         "(`plan --deterministic`).",
     ),
 ]
+
+
+def slo_of(parts: list[str] | None) -> SLO | None:
+    """The SLO that ``--goodput`` asks for; None without it."""
+    from helix_kit.metrics import SLO
+
+    return SLO.parse(" ".join(parts)) if parts else None
+
+
+def joined_limits(arguments: list[str]) -> list[str]:
+    """The arguments with all limits after ``--goodput`` or ``--slo`` as one, since an option takes one value.
+
+    >>> joined_limits(["simulate", "p.json", "--goodput", "ttft:0.5", "tpot:0.05", "--json"])
+    ['simulate', 'p.json', '--goodput', 'ttft:0.5 tpot:0.05', '--json']
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        follows = len(joined) > 1 and joined[-2] in {"--goodput", "--slo"}
+        if follows and LIMIT.match(argument):
+            joined[-1] += f" {argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def help_of(record: type, option: str) -> str:
@@ -178,6 +222,17 @@ def print_diff(change: PlanDiff, title: str) -> None:
         typer.echo(f"{'Note:':<24} {note}")
 
 
+def goodput_line(goodput: dict[str, Any]) -> str:
+    """One line on a `Goodput` that was turned into plain data."""
+    share = "no request is decided" if goodput["attainment"] is None else f"{goodput['attainment']:.1%} of the requests"
+    limits = ", ".join(f"{n} <= {goodput['slo'][f'{n}_s']:g} s" for n in goodput["kept_by_limit"])
+    return (
+        f"Goodput: {goodput['requests_per_s']:,.3g} requests/s, {goodput['output_tokens_per_s']:,.1f} output tokens/s; "
+        f"{limits}: {share} ({goodput['kept']:,} of {goodput['decided']:,}), "
+        f"{'as' if goodput['holds'] else 'fewer than'} the {goodput['slo']['at']:.1%} asked for"
+    )
+
+
 def print_run(summary: dict[str, Any], title: str) -> None:
     """Print the latencies and the throughput of a simulated or real run."""
     table = Table("", "average", "p5", "p25", "p50", "p75", "p95", title=title)
@@ -185,7 +240,19 @@ def print_run(summary: dict[str, Any], title: str) -> None:
         values = summary[key]
         shown = [values[q] for q in ("avg", "p5", "p25", "p50", "p75", "p95")]
         table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in shown))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    quantiles = ("mean", "p50", "p90", "p95", "p99", "max")
+    table = Table(Column("Seconds", no_wrap=True), *quantiles)
+    for key, name in MEASURES.items():
+        table.add_row(name, *("-" if (v := summary[key][q]) is None else f"{v:.3f}" for q in quantiles))
+    console.print(table)
     typer.echo(f"Decode throughput: {summary['decode_tokens_per_s']:,.1f} tokens/s")
+    typer.echo(
+        f"Requests: {summary['requests_per_s']:,.3g} a second; tokens/s: {summary['input_tokens_per_s']:,.1f} in, "
+        f"{summary['output_tokens_per_s']:,.1f} out; at most {summary['peak_concurrency']:,} served at once"
+    )
+    if goodput := summary.get("goodput"):
+        typer.echo(goodput_line(goodput))
     for note in summary["notes"]:
         typer.echo(f"Note: {note}")

@@ -11,7 +11,18 @@ from typing import Annotated, Literal, cast
 import typer
 
 from helix_kit._plugins import is_ours, is_own_code, told
-from helix_kit.cli.shared import JsonFlag, Mode, PolicyOption, SeedOption, Status, app, check_writable, print_run
+from helix_kit.cli.shared import (
+    GoodputOption,
+    JsonFlag,
+    Mode,
+    PolicyOption,
+    SeedOption,
+    Status,
+    app,
+    check_writable,
+    print_run,
+    slo_of,
+)
 from helix_kit.errors import HelixKitError, InputError
 
 WARMUP_S, DURATION_S = 60.0, 600.0
@@ -41,9 +52,13 @@ def simulate_command(
     seed: SeedOption = 0,
     records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every batch.")] = None,
+    goodput: GoodputOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Simulate traffic on a plan: throughput, prompt and decode latency."""
+    """Simulate traffic on a plan: throughput, latencies (TTFT, TPOT, ITL, E2EL) and goodput under limits.
+
+    Example: [bold]helix-kit simulate[/] plan.json --rate 0.5 --goodput ttft:2 tpot:0.8 at:0.9
+    """
     from helix_kit.placement.plan import Plan
     from helix_kit.simulator import simulate
     from helix_kit.workload import make_workload
@@ -53,6 +68,7 @@ def simulate_command(
             raise InputError("expected a positive number", field=name, value=value)
     if warmup is not None and warmup < 0:
         raise InputError("expected a number of at least 0", field="--warmup", value=warmup)
+    slo = slo_of(goodput)
     check_writable(records=records, perfetto=perfetto)
     plan = Plan.load(plan_file)
     # A trace is measured from its first to its last request unless the user says otherwise.
@@ -89,7 +105,7 @@ def simulate_command(
         run.to_csv(records)
     if perfetto:
         run.to_perfetto(perfetto)
-    summary = run.summary()
+    summary = run.summary(slo)
     summary["notes"] = [*notes, *summary["notes"]]
     if as_json:
         typer.echo(json.dumps(summary))

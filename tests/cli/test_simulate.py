@@ -50,3 +50,22 @@ def test_columns_and_unit_of_another_trace(helix_kit, tmp_path, plan_file):
     assert code == 0 and "Note: times are in ms" in out and "Note: 1 rows without" in out
     code, _, err = helix_kit(*command[:-1], "arrival:ts")
     assert code == 2 and "--columns = 'arrival:ts': expected arrival=NAME" in err
+
+
+def test_goodput_under_limits(helix_kit, plan_file, tmp_path):
+    trace = tmp_path / "short.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{i},50,20\n" for i in range(8)))
+    command = ("simulate", plan_file, "--trace", trace)
+    code, out, err = helix_kit(*command, "--json")
+    assert code == 0, err
+    plain = json.loads(out)
+    assert "goodput" not in plain and plain["ttft_s"]["mean"] == plain["prompt_latency_s"]["avg"]
+    limit = f"ttft:{plain['ttft_s']['max']}"
+    code, out, err = helix_kit(*command, "--goodput", limit, "e2el:60", "at:0.9", "--json")
+    assert code == 0, err
+    good = json.loads(out)["goodput"]
+    assert good["kept"] == good["decided"] == 8 and good["holds"] and good["slo"]["at"] == 0.9
+    code, out, _ = helix_kit(*command, "--slo", "ttft:1ms")
+    assert code == 0 and "Goodput: 0 requests/s" in out and "TTFT (prompt latency)" in out
+    code, _, err = helix_kit(*command, "--goodput", "itl:3")
+    assert code == 2 and "slo = 'itl:3': expected limits such as ttft:0.5" in " ".join(err.split())

@@ -20,7 +20,7 @@ FLOORS = [
     {"flow"},
     {"placement"},
     {"workload"},
-    {"scheduling"},
+    {"scheduling", "metrics"},
     {"_export"},
     {"report"},
     {"simulator", "runtime"},

@@ -61,7 +61,7 @@ def create_app(
     limits = limits or Limits()
     name = model_name or engine.plan.model.name
     app = FastAPI(title="helix_kit", version=helix_kit.__version__, description="An engine of helix_kit.")
-    metrics = ApiMetrics(engine)
+    metrics = ApiMetrics(engine, name)
     created = int(time.time())
     errors.install(app)
     app.add_middleware(Guard, metrics=metrics, api_key=api_key, max_body_bytes=limits.body_bytes)
