@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from helix_kit import _files
 from helix_kit._summary import Summarised, counted
 from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
 from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, Frozen, Name
-from helix_kit.cluster.links import Link, Network
+from helix_kit.cluster.links import Link, LinkRules, Network, check_links
 from helix_kit.cluster.machines import Coordinator, GpuSpec, Node
 from helix_kit.cluster.reading import expand_counts, preset_names
 from helix_kit.errors import InputError
@@ -115,28 +115,7 @@ class Cluster(Summarised, Frozen):
 
     @model_validator(mode="after")
     def _links_are_complete(self) -> Cluster:
-        names = {n.name for n in self.nodes} | {COORDINATOR}
-        for index, link in enumerate(self.network.links):
-            for end in link.ends:
-                if end not in names:
-                    raise ValueError(f"network.links[{index}]: {_files.unknown('node', end, names)}")
-        given: dict[tuple[str, str], int] = {}
-        for index, link in enumerate(self.network.links):
-            for pair in [link.ends, link.ends[::-1]] if link.between is not None else [link.ends]:
-                if pair in given:
-                    both = " -> ".join(pair)
-                    raise ValueError(
-                        f"network.links[{index}]: the link {both} stands in links[{given[pair]}] too: expected it once"
-                    )
-                given[pair] = index
-        if self.network.between_regions is None and len(self.regions) > 1:
-            missing = next(((a, b) for a, b in self._pairs() if self._find_link(a, b) is None), None)
-            if missing:
-                a, b = missing
-                raise ValueError(
-                    f"network.between_regions is missing, and no link is given for {a} ({self.region_of(a)}) -> "
-                    f"{b} ({self.region_of(b)}): several regions need a rule, there is no default"
-                )
+        check_links(self.network, self._region_of)
         return self
 
     @cached_property
@@ -144,24 +123,13 @@ class Cluster(Summarised, Frozen):
         return {n.name: n for n in self.nodes}
 
     @cached_property
-    def _exceptions(self) -> dict[tuple[str, str], Link]:
-        table: dict[tuple[str, str], Link] = {}
-        for link in self.network.links:
-            quality = Link(bandwidth_gbps=link.bandwidth_gbps, latency_ms=link.latency_ms)
-            table[link.ends] = quality
-            if link.between is not None:
-                table[link.ends[::-1]] = quality
-        return table
+    def _region_of(self) -> dict[str, str]:
+        """Region of the coordinator and of each node."""
+        return {COORDINATOR: self.coordinator.region} | {n.name: n.region for n in self.nodes}
 
-    def _pairs(self) -> Iterator[tuple[str, str]]:
-        ends = [COORDINATOR, *self._by_name]
-        return ((a, b) for a in ends for b in ends if a != b)
-
-    def _find_link(self, source: str, target: str) -> Link | None:
-        if exception := self._exceptions.get((source, target)):
-            return exception
-        same = self.region_of(source) == self.region_of(target)
-        return self.network.within_region if same else self.network.between_regions
+    @cached_property
+    def _links(self) -> LinkRules:
+        return LinkRules(self.network, self._region_of)
 
     def _title(self) -> str:
         return self.name
@@ -200,13 +168,30 @@ class Cluster(Summarised, Frozen):
 
     def region_of(self, name: str) -> str:
         """Region of a node or of the coordinator."""
-        return self.coordinator.region if name == COORDINATOR else self.node(name).region
+        region = self._region_of.get(name)
+        return self.node(name).region if region is None else region
 
     def link(self, source: str, target: str) -> Link:
         """Quality of the link from `source` to `target` (node names or ``coordinator``)."""
-        link = self._find_link(source, target)
+        for end in (source, target):
+            self.region_of(end)  # an unknown name is an InputError
+        link = self._links.find(source, target)
         assert link is not None, "validated on construction"
         return link
+
+    def region_link(self, source: str, target: str) -> Link | None:
+        """Quality of the links from nodes of one region to nodes of another that have no link of their own.
+
+        None where each pair of nodes has a link of its own, so that no rule was given.
+        """
+        return self._links.of_regions(source, target)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Cluster:
+        """A copy, some of its fields replaced. What was worked out from the old fields is not copied."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("_by_name", "_region_of", "_links"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -227,12 +212,13 @@ class Cluster(Summarised, Frozen):
     def subset(self, names: list[str] | tuple[str, ...], name: str | None = None) -> Cluster:
         """The cluster with only the nodes called `names` (in cluster order), and the links between them."""
         keep = {self.node(n).name for n in names}
-        ends = keep | {COORDINATOR}
+        nodes = tuple(n for n in self.nodes if n.name in keep)
+        ends = keep | {COORDINATOR, self.coordinator.region} | {n.region for n in nodes}
         links = tuple(link for link in self.network.links if set(link.ends) <= ends)
         return Cluster(
             name=name or f"{self.name}-part",
             coordinator=self.coordinator,
-            nodes=tuple(n for n in self.nodes if n.name in keep),
+            nodes=nodes,
             network=self.network.model_copy(update={"links": links}),
             gpus=self.gpus,
             memory_share=self.memory_share,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import model_validator
 
+from helix_kit import _files
 from helix_kit._summary import Summarised, number
-from helix_kit.cluster.fields import Bandwidth, Frozen, NonNegative
+from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, NonNegative
 
 
 def bytes_per_s(gbps: float) -> float:
@@ -42,6 +45,8 @@ class Link(Frozen):
     """10^9 bit/s."""
     latency_ms: NonNegative = 0.0
     """One way."""
+    usd_per_gb: NonNegative = 0.0
+    """Price in dollars of each GB (10^9 bytes) that is sent over it, such as a cloud's egress."""
 
     @property
     def bytes_per_s(self) -> float:
@@ -55,9 +60,10 @@ class Link(Frozen):
 
 
 class LinkException(Link):
-    """A link that differs from the rule of its regions.
+    """Links that differ from the rule for all: that between two nodes, or all links between two regions.
 
-    Give `between` for both directions, or `source` and `target` for one.
+    Give `between` for both directions, or `source` and `target` for one. A region named twice stands for the links
+    within it.
 
     Examples
     --------
@@ -66,11 +72,11 @@ class LinkException(Link):
     """
 
     between: tuple[str, str] | None = None
-    """Two node names (or ``coordinator``)."""
+    """Two node names (or ``coordinator``), or two regions."""
     source: str | None = None
-    """Node name (or ``coordinator``) that sends."""
+    """Node name (or ``coordinator``) or region that sends."""
     target: str | None = None
-    """Node name (or ``coordinator``) that receives."""
+    """Node name (or ``coordinator``) or region that receives."""
 
     @model_validator(mode="after")
     def _one_form(self) -> LinkException:
@@ -78,14 +84,18 @@ class LinkException(Link):
         one_way = self.source is not None and self.target is not None
         if both_ways == one_way or (both_ways and (self.source or self.target)):
             raise ValueError("expected either `between: [a, b]`, or both `source` and `target`")
-        if len(set(self.ends)) != 2:
-            raise ValueError(f"expected two different ends, not {self.ends[0]!r} twice")
         return self
 
     @property
     def ends(self) -> tuple[str, str]:
         """The two endpoints, in the order given."""
         return self.between or (self.source or "", self.target or "")
+
+    @property
+    def directions(self) -> tuple[tuple[str, str], ...]:
+        """The pairs (source, target) that it describes: both directions of `between`, or one."""
+        both = self.between is not None and self.ends[0] != self.ends[1]
+        return (self.ends, self.ends[::-1]) if both else (self.ends,)
 
 
 class Network(Summarised, Frozen):
@@ -102,7 +112,8 @@ class Network(Summarised, Frozen):
     between_regions: Link | None = None
     """Every link between two regions. Required where there are several regions."""
     links: tuple[LinkException, ...] = ()
-    """Links that differ, by the names of their ends."""
+    """Links that differ, by the names of their ends: two nodes, or two regions. A link of two nodes takes precedence
+    over one of their regions."""
     nic_gbps: Bandwidth = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
 
@@ -124,6 +135,77 @@ class Network(Summarised, Frozen):
     def nic_bytes_per_s(self) -> float:
         """Bandwidth of a network card in bytes/s, per direction."""
         return bytes_per_s(self.nic_gbps)
+
+
+class LinkRules:
+    """Finds the link between two ends: their own, or else that of their regions, or else the rule for all.
+
+    Examples
+    --------
+    >>> slow = LinkException(between=("lab", "home"), bandwidth_gbps=0.05)
+    >>> rules = LinkRules(Network(links=(slow,)), {"a": "lab", "b": "home", "c": "lab"})
+    >>> rules.find("a", "b").bandwidth_gbps, rules.find("a", "c").bandwidth_gbps
+    (0.05, 10.0)
+    """
+
+    def __init__(self, network: Network, region_of: Mapping[str, str]) -> None:
+        self._network, self._region_of = network, region_of
+        self._given = {
+            pair: Link(bandwidth_gbps=link.bandwidth_gbps, latency_ms=link.latency_ms, usd_per_gb=link.usd_per_gb)
+            for link in network.links
+            for pair in link.directions
+        }
+
+    def find(self, source: str, target: str) -> Link | None:
+        """The link from one end to another, None where nothing is said of it."""
+        return self._given.get((source, target)) or self.of_regions(self._region_of[source], self._region_of[target])
+
+    def of_regions(self, source: str, target: str) -> Link | None:
+        """The link from a node of one region to one of another, where the two nodes have no link of their own."""
+        usual = self._network.within_region if source == target else self._network.between_regions
+        return self._given.get((source, target)) or usual
+
+
+def check_links(network: Network, region_of: Mapping[str, str]) -> None:
+    """Raise ValueError for links with unknown or ambiguous ends, links given twice, and pairs without a link.
+
+    Parameters
+    ----------
+    network
+        The rules and the links that differ.
+    region_of
+        End (node name or ``coordinator``) -> its region.
+    """
+    # In a link, ``coordinator`` is the coordinator, even where a region is called so.
+    regions = set(region_of.values()) - {COORDINATOR}
+    given: dict[tuple[str, str], int] = {}
+    for index, link in enumerate(network.links):
+        where = f"network.links[{index}]"
+        for end in link.ends:
+            if end in regions and end in region_of:
+                raise ValueError(f"{where}: {end!r} names a region and a node: expected different names for the two")
+            if end not in regions and end not in region_of:
+                raise ValueError(f"{where}: {_files.unknown('node or region', end, {*region_of, *regions})}")
+        a, b = link.ends
+        if (a in regions) != (b in regions):
+            region, node = (a, b) if a in regions else (b, a)
+            raise ValueError(f"{where}: expected two nodes or two regions, not region {region!r} and node {node!r}")
+        if a == b and a not in regions:
+            raise ValueError(f"{where}: expected two different ends, not {a!r} twice")
+        for pair in link.directions:
+            if pair in given:
+                both = " -> ".join(pair)
+                raise ValueError(f"{where}: the link {both} stands in links[{given[pair]}] too: expected it once")
+            given[pair] = index
+    if network.between_regions is not None or len(set(region_of.values())) == 1:
+        return
+    rules = LinkRules(network, region_of)
+    for a, b in ((a, b) for a in region_of for b in region_of if a != b):
+        if rules.find(a, b) is None:
+            raise ValueError(
+                f"network.between_regions is missing, and no link is given for {a} ({region_of[a]}) -> "
+                f"{b} ({region_of[b]}), nor for their regions: several regions need a rule, there is no default"
+            )
 
 
 __all__ = ["Link", "LinkException", "Network", "bytes_per_s"]

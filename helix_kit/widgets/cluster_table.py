@@ -99,12 +99,16 @@ def apply_table(
     nodes = [_node_fields(names[old], kept_rows[old]) for old in before if old in kept_rows]
     nodes += [_node_fields(_unused_name(row.kind, taken), row) for row in added]
     names[COORDINATOR] = COORDINATOR
+    coordinator = given.coordinator.region if coordinator_region is None else coordinator_region
+    # A link between regions stays as long as both regions do.
+    for region in [*(str(node["region"]) for node in nodes), coordinator]:
+        names.setdefault(region, region)
     links = [_renamed_link(link, names) for link in network.links if set(link.ends) <= set(names)]
     cluster = Cluster.model_validate(
         {
             **given.model_dump(exclude={"nodes", "network", "name", "coordinator"}),
             "name": name,
-            "coordinator": {"region": given.coordinator.region if coordinator_region is None else coordinator_region},
+            "coordinator": {"region": coordinator},
             "nodes": nodes,
             "network": {**network.model_dump(exclude={"links"}), "links": links},
         }

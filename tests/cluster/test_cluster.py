@@ -59,7 +59,7 @@ def test_one_way_links(tmp_path):
         (", region: eu}", "}", ["nodes[1]", "region"]),
         ("count: 2, region: us", "count: 0, region: us", ["nodes[0].count = 0", "at least 1"]),
         ("count: 2, region: us", "count: 2, name: a, region: us", ["nodes[0]", "count: 1"]),
-        ("L4x2-1]", "L4x2-9]", ["network.links[0]", "unknown node 'L4x2-9'"]),
+        ("L4x2-1]", "L4x2-9]", ["network.links[0]", "unknown node or region 'L4x2-9'"]),
         ("L4x2-1]", "A100-40G-0]", ["two different ends"]),
         ("gpus_per_node: 2", "gpus_per_node: 0", ["gpus_per_node = 0"]),
         ("  between_regions: {bandwidth_gbps: 0.1, latency_ms: 50}\n", "", ["between_regions", "no default"]),

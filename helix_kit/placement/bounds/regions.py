@@ -96,17 +96,30 @@ def max_crossing(problem: Problem, groups: Sequence[Group]) -> float:
     region = {n: g.region for g in groups for n in g.nodes}
     throughput = {n: max(g.throughput) for g in groups for n in g.nodes}
     size = {r: sum(g.size for g in groups if g.region == r) for r in region.values()}
-    network, bytes_per_token = problem.cluster.network, problem.model.link_bytes_per_token
-    usual = network.between_regions.bytes_per_s / bytes_per_token if network.between_regions else 0.0
-    sent = {n: usual * (len(region) - size[r]) for n, r in region.items()}
-    received = dict(sent)
-    pairs = sum(sent.values()) / 2
-    for a, b in sorted({tuple(sorted(link.ends)) for link in network.links if _crosses(link.ends, region)}):
+    tokens_per_s = _region_capacities(problem, region)
+
+    def to_all(of: Callable[[str, str], float]) -> dict[str, float]:
+        """Node -> the sum of a capacity over all nodes of other regions. Equal capacities are counted together."""
+        sums = {}
+        for r in size:
+            nodes: dict[float, int] = {}
+            for other in (o for o in size if o != r):
+                capacity = of(r, other)
+                nodes[capacity] = nodes.get(capacity, 0) + size[other]
+            sums[r] = sum(capacity * count for capacity, count in nodes.items())
+        return {n: sums[r] for n, r in region.items()}
+
+    sent = to_all(lambda r, other: tokens_per_s[r, other])
+    received = to_all(lambda r, other: tokens_per_s[other, r])
+    pairs = sum(to_all(lambda r, other: max(tokens_per_s[r, other], tokens_per_s[other, r])).values()) / 2
+    links = problem.cluster.network.links
+    for a, b in sorted({tuple(sorted(link.ends)) for link in links if _crosses(link.ends, region)}):
         there, back = problem.link_capacity(a, b), problem.link_capacity(b, a)
-        for tokens, source, target in ((there, a, b), (back, b, a)):
-            sent[source] += tokens - usual
-            received[target] += tokens - usual
-        pairs += max(there, back) - usual
+        usual = tokens_per_s[region[a], region[b]], tokens_per_s[region[b], region[a]]
+        for tokens, instead_of, source, target in ((there, usual[0], a, b), (back, usual[1], b, a)):
+            sent[source] += tokens - instead_of
+            received[target] += tokens - instead_of
+        pairs += max(there, back) - max(usual)
     by_node = (sum(min(throughput[n], capacity[n]) for n in region) for capacity in (sent, received))
     return min(pairs, *by_node)
 
@@ -136,10 +149,19 @@ def fastest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
     915
     """
     region = {n: g.region for g in groups for n in g.nodes}
-    network = problem.cluster.network
-    exceptions = [link.bytes_per_s for link in network.links if _crosses(link.ends, region)]
-    usual = [network.between_regions.bytes_per_s] if network.between_regions else []
-    return max([*usual, *exceptions]) / problem.model.link_bytes_per_token
+    links = problem.cluster.network.links
+    exceptions = [
+        link.bytes_per_s / problem.model.link_bytes_per_token for link in links if _crosses(link.ends, region)
+    ]
+    return max([*_region_capacities(problem, region).values(), *exceptions])
+
+
+def _region_capacities(problem: Problem, region: Mapping[str, str]) -> dict[tuple[str, str], float]:
+    """Tokens/s of the usual link from each region to each other one, 0 where every link is an exception."""
+    regions = dict.fromkeys(region.values())
+    links = {(a, b): problem.cluster.region_link(a, b) for a in regions for b in regions if a != b}
+    size = problem.model.link_bytes_per_token
+    return {pair: 0.0 if link is None else link.bytes_per_s / size for pair, link in links.items()}
 
 
 def _crosses(ends: tuple[str, str], region: Mapping[str, str]) -> bool:
