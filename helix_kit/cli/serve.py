@@ -9,10 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from helix_kit.cli.shared import JsonFlag, PolicyOption, SeedOption, Status, app, print_run, stderr
+from helix_kit.cli.shared import (
+    GoodputOption,
+    JsonFlag,
+    PolicyOption,
+    SeedOption,
+    Status,
+    app,
+    check_writable,
+    print_run,
+    slo_of,
+    stderr,
+)
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
+    from helix_kit.metrics import SLO
     from helix_kit.report import Run
 
 
@@ -82,21 +94,41 @@ def serve_command(
             help="Limit to each worker's KV pages (16 tokens of one layer each). Default: as the plan, if they fit.",
         ),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORKLOAD",
+            help="Serve a workload at its arrival times, with random prompts, and report as `simulate` does: a trace "
+            "file, azure-conversation, azure-code, poisson or constant.",
+        ),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests/s of --replay. Default: as simulate.")] = None,
+    duration: Annotated[float, typer.Option(help="Seconds of arrivals of --replay, but for a trace.")] = 60.0,
+    records: Annotated[Path | None, typer.Option(help="Write one row per request of --replay to this CSV.")] = None,
+    goodput: GoodputOption = None,
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Serve a model for real, one worker per node of the plan: answer prompts, or stay up as an HTTP API."""
+    """Serve a model for real, one worker per node of the plan: answer prompts, replay a workload, or stay up as an
+    HTTP API.
+
+    Example: [bold]helix-kit serve[/] laptop.json --replay poisson --rate 0.5 --goodput ttft:2 tpot:0.2
+    """
     from helix_kit.placement.plan import Plan
     from helix_kit.report import Run
     from helix_kit.runtime import demo_weights, serve
     from helix_kit.runtime.interrupts import sigterm_interrupts
     from helix_kit.runtime.weights.demo import DEMO_MODEL
+    from helix_kit.workload import make_workload
 
-    plan = Plan.load(plan_file)
-    if http is not None and prompt:
-        raise InputError("expected --http or --prompt, not both")
-    prompts = [] if http is not None else prompt or [line.strip() for line in sys.stdin if line.strip()]
-    if http is None and not prompts:
+    plan, slo = Plan.load(plan_file), slo_of(goodput)
+    if sum(given is not None for given in (http, prompt or None, replay)) > 1:
+        raise InputError("expected one of --http, --prompt and --replay")
+    check_writable(records=records)
+    alone = http is not None or replay is not None
+    prompts = [] if alone else prompt or [line.strip() for line in sys.stdin if line.strip()]
+    workload = None if replay is None else make_workload(replay, plan, rate_per_s=rate, duration_s=duration, seed=seed)
+    if not alone and not prompts:
         raise InputError("expected at least one --prompt, prompts on standard input (one a line), or --http PORT")
     with sigterm_interrupts(), Status("Serving", as_json) as say:
         if weights is None and plan.model.name == DEMO_MODEL:
@@ -113,12 +145,16 @@ def serve_command(
                 typer.echo(f"Serving {plan.model.name} at http://{host}:{http}/v1 (Ctrl-C ends it)", err=True)
                 run_server(engine, host=host, port=http, api_key=api_key)
                 return
+            if workload is not None:
+                served = engine.replay(workload, progress=lambda done, of: say(f"{done} of {of} requests"))
+                _print_replay(served, slo, records, as_json)
+                return
             say(f"answering {len(prompts)} prompts")
             options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
             answers = [handle.result() for handle in handles]
     run = Run([answer.record for answer in answers])
-    summary = {**run.summary(), "decode_tokens_per_s": _decode_tokens_per_s(run)}
+    summary = {**run.summary(slo), "decode_tokens_per_s": _decode_tokens_per_s(run)}
     if as_json:
         completions = [
             {
@@ -142,6 +178,17 @@ def serve_command(
         f"Generated: {_counted(tokens, 'token')} for {_counted(len(answers), 'prompt')} in {run.window_s:.2f} s, "
         f"{summary['output_tokens_per_s']:,.1f} tokens/s with the time until the first token"
     )
+
+
+def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool) -> None:
+    """Print a replay as `simulate` prints a simulation."""
+    if records:
+        run.to_csv(records)
+    summary = run.summary(slo)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        print_run(summary, f"{summary['cluster']}, {summary['model']}: served, policy {summary['policy']}")
 
 
 def _counted(count: int, noun: str) -> str:

@@ -94,3 +94,22 @@ def test_a_policy_of_ones_own_serves(helix_kit, files):
 def test_unknown_words_of_serve_are_wrong_input(helix_kit, plan_file, option, words):
     code, _, err = helix_kit("serve", plan_file, "--weights", "nowhere", "--prompt", "x", *option)
     assert code == 2 and words in " ".join(err.split())
+
+
+def test_a_replay_is_reported_as_a_simulation(helix_kit, files, tmp_path):
+    trace = tmp_path / "short.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,5,3\n0.1,4,4\n0.2,6,1\n")
+    rows = tmp_path / "rows.csv"
+    more = ("--replay", trace, "--records", rows, "--goodput", "ttft:30", "tpot:0.001", "--json")
+    out, _ = serve(helix_kit, files, *more)
+    summary = json.loads(out)
+    assert summary["engine"] == "runtime" and summary["finished"] == 3
+    assert summary["tpot_s"]["min"] > 0.05, "six layers of 12 ms a token"
+    good = summary["goodput"]
+    assert (good["decided"], good["kept"], good["kept_by_limit"]) == (3, 1, {"ttft": 3, "tpot": 1})
+    assert len(rows.read_text().splitlines()) == 4
+
+
+def test_prompts_and_a_replay_exclude_each_other(helix_kit, plan_file):
+    code, _, err = helix_kit("serve", plan_file, "--replay", "poisson", "--prompt", "x")
+    assert code == 2 and "expected one of --http, --prompt and --replay" in err
