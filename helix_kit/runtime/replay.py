@@ -73,7 +73,7 @@ def replay(
 
     Each request generates exactly its output tokens, greedily. After `max_seconds`, unfinished requests are cancelled
     and reported as in flight, and the run is marked partial. Times in the records count from the start of the replay.
-    The window ends with the last token, or after `max_seconds` when requests were unfinished then.
+    The window ends with the last request, or after `max_seconds` when requests were unfinished then.
 
     Raises OverrunError when an emulated cluster was late in more than 2 % of its steps.
     """
@@ -99,7 +99,9 @@ def replay(
     if is_partial and max_seconds is not None:
         window_s = float(max_seconds)
     else:
-        window_s = float(max([t for r in records for t in r.token_times_s[-1:]], default=0.0))
+        # A request ends some microseconds after its last token, and counts in the window in which it ends.
+        ends = [t for r in records for t in (*r.token_times_s[-1:], r.finished_s) if t is not None]
+        window_s = float(max(ends, default=0.0))
     after = engine.status(fresh=True)
     facts = _facts(engine, workload, seed, before, after)
     if engine.emulated and facts["overrun_share"] > MAX_OVERRUN_SHARE:
