@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 
@@ -59,6 +61,17 @@ def test_constraints_pin_every_direct_dependency(root):
     direct = [r for group in project["optional-dependencies"].values() for r in group] + project["dependencies"]
     names = {re.match(r"[A-Za-z0-9_.-]+", r).group().lower().replace("_", "-") for r in direct} - {"helix-kit"}  # type: ignore[union-attr]
     assert names <= pins
+
+
+def test_pinned_packages_run_on_the_oldest_python(root):
+    """The first release of the oldest Python that pyproject.toml allows installs every pin (Debian 12 has 3.11.2)."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    pins = {tuple(line.split("==")) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line}
+    installed = {(d.metadata["Name"], d.version): d.metadata["Requires-Python"] for d in distributions()}
+    ranges = {pin: SpecifierSet(installed[pin]) for pin in pins & set(installed) if installed[pin]}
+    assert len(ranges) > 100
+    assert [pin for pin, versions in ranges.items() if oldest not in versions] == []
 
 
 def test_readme_python_example_runs(root):
