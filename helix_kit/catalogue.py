@@ -1,6 +1,7 @@
 """The GPU catalogue: figures and source of each GPU that a cluster may name.
 
-``data/gpus.csv`` holds datasheet figures, ``data/gpu_links.csv`` the links between the GPUs of one node.
+``data/gpus.csv`` holds datasheet figures, ``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the
+GPUs of one node.
 """
 
 from __future__ import annotations
@@ -13,6 +14,36 @@ from helix_kit import _files
 
 EMULATED_PREFIX = "CPU-"
 """Prefix of the catalogue's emulated kinds: paced processes on this machine."""
+
+IDLE_SHARE = 0.15
+"""Idle power as a share of the TDP, where no reading is known: an A100 idles at 62 of 400 W."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPrice:
+    """Dollars per hour of one GPU, by the way it is paid for; None where unknown.
+
+    Examples
+    --------
+    >>> GpuPrice(on_demand=2.0, spot=0.8).of("spot"), GpuPrice(on_demand=2.0).of("reserved")
+    (0.8, None)
+    """
+
+    on_demand: float | None = None
+    reserved: float | None = None
+    """For a committed term, the longest that the seller lists."""
+    spot: float | None = None
+    """May be taken away at short notice."""
+    source: str = ""
+    """Seller, day, and where it is listed."""
+
+    def of(self, payment: str) -> float | None:
+        """The price by one of `PAYMENTS`."""
+        return {"on_demand": self.on_demand, "reserved": self.reserved, "spot": self.spot}[payment]
+
+
+PAYMENTS = ("on_demand", "reserved", "spot")
+"""How a GPU is paid for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +59,33 @@ class Gpu:
     name: str
     """As a cluster names it."""
     memory_gb: float
-    """10^9 bytes."""
+    """10^9 bytes; of a machine with unified memory, the share that its GPU may take."""
     memory_bandwidth_gb_per_s: float
     """10^9 bytes/s."""
     fp16_tflops: float
     """10^12 operations/s, without sparsity."""
-    price_usd_per_hour: float | None
-    """None where unknown."""
+    price: GpuPrice
+    """What it costs to rent."""
     source: str
     """Where the figures come from."""
+    unified_memory_gb: float | None = None
+    """Memory that GPU and CPU share; None where the GPU has its own."""
+    tdp_w: float | None = None
+    """Power at full load, of the whole machine where memory is unified; None where unknown."""
+    idle_w: float | None = None
+    """Power of a GPU that waits; None where unknown."""
+
+    @property
+    def price_usd_per_hour(self) -> float | None:
+        """The on-demand price; None where unknown."""
+        return self.price.on_demand
+
+    def power_w(self, utilisation: float) -> float | None:
+        """Power at a share of its full speed: an estimate, linear between idle and the TDP. None where unknown."""
+        if self.tdp_w is None:
+            return None
+        idle_w = IDLE_SHARE * self.tdp_w if self.idle_w is None else self.idle_w
+        return idle_w + (self.tdp_w - idle_w) * min(1.0, max(0.0, utilisation))
 
 
 @cache
@@ -53,6 +102,7 @@ def gpus() -> dict[str, Gpu]:
     >>> "A100-40G" in gpus()
     True
     """
+    prices = _prices()
     with (_files.data_dir() / "gpus.csv").open(newline="", encoding="utf-8") as file:
         return {
             row["gpu"]: Gpu(
@@ -60,11 +110,29 @@ def gpus() -> dict[str, Gpu]:
                 memory_gb=float(row["memory_gb"]),
                 memory_bandwidth_gb_per_s=float(row["memory_bandwidth_gb_per_s"]),
                 fp16_tflops=float(row["fp16_tflops"]),
-                price_usd_per_hour=float(row["price_usd_per_hour"]) if row["price_usd_per_hour"] else None,
+                price=prices.get(row["gpu"], GpuPrice()),
                 source=row["source"],
+                unified_memory_gb=_number(row["unified_memory_gb"]),
+                tdp_w=_number(row["tdp_w"]),
+                idle_w=_number(row["idle_w"]),
             )
             for row in csv.DictReader(file)
         }
+
+
+def _prices() -> dict[str, GpuPrice]:
+    with (_files.data_dir() / "gpu_prices.csv").open(newline="", encoding="utf-8") as file:
+        return {
+            row["gpu"]: GpuPrice(
+                **{payment: _number(row[f"{payment}_usd_per_hour"]) for payment in PAYMENTS},
+                source=f"{row['seller']}, {row['read_on']}: {row['source']}",
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from helix_kit.cli.shared import JsonFlag, app
 def catalog_command(as_json: JsonFlag = False) -> None:
     """List the clusters, models and GPUs that ship with the package."""
     from helix_kit import cluster, model
+    from helix_kit.catalogue import PAYMENTS
     from helix_kit.profiles import gpu_links, gpus
 
     clusters = {name: cluster.Cluster.preset(name).kind_counts for name in cluster.preset_names()}
@@ -25,7 +26,10 @@ def catalog_command(as_json: JsonFlag = False) -> None:
         content = {
             "clusters": clusters,
             "models": {name: m.model_dump() for name, m in models.items()},
-            "gpus": {name: {k: v for k, v in asdict(g).items() if k != "name"} for name, g in gpus().items()},
+            "gpus": {
+                name: {k: v for k, v in asdict(g).items() if k != "name"} | {"price_usd_per_hour": g.price_usd_per_hour}
+                for name, g in gpus().items()
+            },
             "gpu_links": {gpu: {name: asdict(link) for name, link in gpu_links(gpu).items()} for gpu in gpus()},
         }
         typer.echo(json.dumps(content))
@@ -39,11 +43,18 @@ def catalog_command(as_json: JsonFlag = False) -> None:
     for name, m in models.items():
         table.add_row(name, str(m.num_layers), f"{m.layer_gb:.3g}", f"{m.num_layers * m.layer_gb:.3g}")
     console.print(table)
-    table = Table("GPU", "Memory GB", "GB/s", "TFLOPS fp16", "USD/h", "Source")
+    table = Table("GPU", "Memory GB", "GB/s", "TFLOPS fp16", "TDP W", "Source")
     for name, g in gpus().items():
-        price = "" if g.price_usd_per_hour is None else f"{g.price_usd_per_hour:.2f}"
-        figures = (f"{g.memory_gb:g}", f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", price)
-        table.add_row(name, *figures, escape(g.source))
+        memory = f"{g.memory_gb:g}" + (f" of {g.unified_memory_gb:g}" if g.unified_memory_gb else "")
+        power = "" if g.tdp_w is None else f"{g.tdp_w:g}"
+        table.add_row(name, memory, f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", power, escape(g.source))
+    console.print(table)
+    table = Table("USD/h of a GPU", "on demand", "reserved", "spot", "Seller, day and source")
+    for name, g in gpus().items():
+        prices = [g.price.of(payment) for payment in PAYMENTS]
+        if any(price is not None for price in prices):
+            shown = ("" if price is None else f"{price:.2f}" for price in prices)
+            table.add_row(name, *shown, escape(g.price.source))
     console.print(table)
     table = Table("Several GPUs in a node", "gpu_link", "Gbit/s", "ms a step", "Source")
     for name in gpus():

@@ -28,7 +28,7 @@ from __future__ import annotations
 from helix_kit.cluster.cluster import Cluster, load_cluster
 from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE
 from helix_kit.cluster.links import Link, LinkException, Network, bytes_per_s
-from helix_kit.cluster.machines import Coordinator, GpuSpec, Node
+from helix_kit.cluster.machines import Coordinator, GpuSpec, Node, OwnPrice
 from helix_kit.cluster.reading import preset_names
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "LinkException",
     "Network",
     "Node",
+    "OwnPrice",
     "bytes_per_s",
     "load_cluster",
     "preset_names",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,10 @@ from pydantic import Field, field_validator, model_validator
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, counted
-from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
+from helix_kit.catalogue import Gpu, GpuLink, GpuPrice, gpu_links, gpus
 from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, Frozen, Name
 from helix_kit.cluster.links import Link, LinkRules, Network, check_links
-from helix_kit.cluster.machines import Coordinator, GpuSpec, Node
+from helix_kit.cluster.machines import Coordinator, GpuSpec, Node, OwnPrice
 from helix_kit.cluster.reading import expand_counts, preset_names
 from helix_kit.errors import InputError
 
@@ -48,6 +49,9 @@ class Cluster(Summarised, Frozen):
     """Rules for all links, and the links that differ."""
     gpus: dict[Name, GpuSpec] = Field(default_factory=dict)
     """GPUs of your own by name. They take precedence over the catalogue and over measured tables of that name."""
+    prices: dict[str, OwnPrice] = Field(default_factory=dict)
+    """What one GPU costs you, by its name: dollars per hour, or ``{on_demand, reserved, spot}``. It comes before the
+    catalogue's price. A GPU may have a price without being in the cluster, for the question what to buy."""
     memory_share: Annotated[float, Field(gt=0, le=1)] = MEMORY_SHARE
     """Share of each GPU's memory for weights, embeddings and KV cache, where a node's profile is an estimate."""
 
@@ -76,6 +80,13 @@ class Cluster(Summarised, Frozen):
     def _expand_counts(cls, data: Any) -> Any:
         return expand_counts(data)
 
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _numbers_are_on_demand(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {gpu: {"on_demand": p} if isinstance(p, int | float) else p for gpu, p in given.items()}
+
     @model_validator(mode="after")
     def _known_gpus(self) -> Cluster:
         known = {*gpus(), *self.gpus}
@@ -83,6 +94,9 @@ class Cluster(Summarised, Frozen):
             if node.gpu not in known:
                 hint = "; or describe it under `gpus:`"
                 raise ValueError(f"nodes[{index}].gpu: {_files.unknown('GPU', node.gpu, known)}{hint}")
+        for gpu in self.prices:
+            if gpu not in known:
+                raise ValueError(f"prices.{gpu}: {_files.unknown('GPU', gpu, known)}")
         return self
 
     @model_validator(mode="after")
@@ -149,11 +163,23 @@ class Cluster(Summarised, Frozen):
         return self._by_name[name]
 
     def gpu(self, name: str) -> Gpu:
-        """Figures of the GPU called `name`: those of `gpus`, or else those of the catalogue."""
+        """Figures of the GPU called `name`: those of `gpus`, or else the catalogue's; `prices` gives its price."""
+        where = f"cluster {self.name}"
         if name in self.gpus:
-            figures = self.gpus[name].model_dump(exclude={"nvlink", "pcie"})
-            return Gpu(name=name, source=f"cluster {self.name}", **figures)
-        return gpus()[name]
+            figures = self.gpus[name].model_dump(exclude={"nvlink", "pcie", "price_usd_per_hour"})
+            price = self.gpus[name].price_usd_per_hour
+            gpu = Gpu(name=name, source=where, price=GpuPrice(price, price, price, where), **figures)
+        else:
+            gpu = gpus()[name]
+        if (own := self.prices.get(name)) is None:
+            return gpu
+        reserved, spot = (own.on_demand if p is None else p for p in (own.reserved, own.spot))
+        return replace(gpu, price=GpuPrice(own.on_demand, reserved, spot, where))
+
+    def usd_per_hour(self, node: Node, payment: str = "on_demand") -> float | None:
+        """Price of a machine: that of its GPUs by one of `helix_kit.catalogue.PAYMENTS`; None where unknown."""
+        price = self.gpu(node.gpu).price.of(payment)
+        return None if price is None else price * node.gpus_per_node
 
     def _links_of(self, gpu: str) -> dict[str, GpuLink]:
         return self.gpus[gpu].links(f"cluster {self.name}") if gpu in self.gpus else gpu_links(gpu)
@@ -221,6 +247,7 @@ class Cluster(Summarised, Frozen):
             nodes=nodes,
             network=self.network.model_copy(update={"links": links}),
             gpus=self.gpus,
+            prices=self.prices,
             memory_share=self.memory_share,
         )
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from helix_kit import _files
 from helix_kit.catalogue import GpuLink, gpu_links
-from helix_kit.cluster.fields import Frozen, Name, Positive
+from helix_kit.cluster.fields import Frozen, Name, NonNegative, Positive
 from helix_kit.cluster.links import Link
 
 GPU_LINK_NAMES = ("nvlink", "pcie")
@@ -86,7 +86,11 @@ class GpuSpec(Frozen):
     fp16_tflops: Positive
     """10^12 operations/s, without sparsity."""
     price_usd_per_hour: Positive | None = None
-    """None where unknown."""
+    """None where unknown. A price under the cluster's `prices` takes precedence."""
+    tdp_w: Positive | None = None
+    """Power at full load in W; None where unknown."""
+    idle_w: NonNegative | None = None
+    """Power of a GPU that waits, in W; None: a share of the TDP."""
     nvlink: Link | None = None
     """NVLink between such GPUs of one node, as an all-reduce reaches it; the latency is that of one step of a ring."""
     pcie: Link | None = None
@@ -98,6 +102,23 @@ class GpuSpec(Frozen):
         return {
             name: GpuLink(name, link.bandwidth_gbps, link.latency_ms, source) for name, link in given.items() if link
         } | ({} if self.pcie else {"pcie": gpu_links("*")["pcie"]})
+
+
+class OwnPrice(Frozen):
+    """What one GPU costs an hour in a cluster's file, in dollars.
+
+    Examples
+    --------
+    >>> OwnPrice.model_validate({"on_demand": 2.0, "spot": 0.8}).spot
+    0.8
+    """
+
+    on_demand: NonNegative
+    """Paid by the hour."""
+    reserved: NonNegative | None = None
+    """For a committed term. None: as on demand."""
+    spot: NonNegative | None = None
+    """May be taken away at short notice. None: as on demand."""
 
 
 class Coordinator(Frozen):
@@ -113,4 +134,4 @@ class Coordinator(Frozen):
     """Region whose links it uses."""
 
 
-__all__ = ["Coordinator", "GpuSpec", "Node"]
+__all__ = ["Coordinator", "GpuSpec", "Node", "OwnPrice"]

@@ -150,11 +150,11 @@ def _price(kind: str, prices: Mapping[str, float] | None, cluster: Cluster) -> f
             raise InputError("expected a price for every kind of node", field="prices", value=kind)
         return prices[kind]
     node = next(n for n in cluster.nodes if n.kind == kind)
-    price = cluster.gpu(node.gpu).price_usd_per_hour
+    price = cluster.usd_per_hour(node)
     if price is None:
-        expected = "no price is known for it: expected `price_usd_per_hour` under the cluster's `gpus`, or `prices`"
+        expected = "no price is known for it: expected one under the cluster's `prices`, or in `prices` of the call"
         raise InputError(expected, where=f"cluster {cluster.name}", field="gpu", value=node.gpu)
-    return price * node.gpus_per_node
+    return price
 
 
 class Chosen(NamedTuple):

@@ -97,8 +97,8 @@ def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
     kind is its memory, which is compared as a number.
     """
     family = re.sub(r"-\d+G$", "", kind)
-    # NVIDIA writes "RTX 4090" for RTX4090.
-    spelled = r"[\s-]?".join(re.escape(part) for part in re.findall(r"[A-Za-z]+(?=\d{4})|.+", family))
+    # NVIDIA writes "RTX 4090" for RTX4090, and "RTX PRO 6000" for RTXPro6000.
+    spelled = r"[\s-]?".join(re.escape(part) for part in re.findall(r"RTX|[A-Za-z]+(?=\d{4})|.+", family))
     if not re.search(rf"(?<![A-Za-z0-9]){spelled}(?![A-Za-z0-9])", found.name, re.IGNORECASE):
         return False
     return abs(found.memory_gb / memory_gb - 1) <= MEMORY_TOLERANCE

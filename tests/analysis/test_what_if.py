@@ -66,7 +66,7 @@ def test_answers_are_what_planning_the_changed_cluster_gives(small_plan):
     assert (rows[rows["kind"] == "add"]["gain_tokens_per_s"] >= 0).all()
     assert rows.loc["one A100-40G less in us", "gain_tokens_per_s"] < 0
     better = rows.loc["one more A100-40G in us"]
-    assert better["gain_per_usd"] == pytest.approx(better["gain_tokens_per_s"] / 2.93)
+    assert better["gain_per_usd"] == pytest.approx(better["gain_tokens_per_s"] / 1.99)
 
 
 def test_a_loss_that_leaves_no_plan_counts_as_zero():

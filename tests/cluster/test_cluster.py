@@ -50,7 +50,7 @@ def test_one_way_links(tmp_path):
 @pytest.mark.parametrize(
     ("find", "replace", "expected"),
     [
-        ("gpu: A100-40G", "gpu: A1000", ["unknown GPU 'A1000'", "did you mean A100"]),
+        ("gpu: A100-40G", "gpu: A100-44G", ["unknown GPU 'A100-44G'", "did you mean A100"]),
         ("bandwidth_gbps: 10", "bandwidth_gbps: -10", ["within_region.bandwidth_gbps = -10", "greater than 0"]),
         ("bandwidth_gbps: 10", "bandwidth_gbps: 1.0e300", ["within_region.bandwidth_gbps = 1e+300", "less than"]),
         ("bandwidth_gbps: 10", "bandwidth_gbps: fast", ["within_region.bandwidth_gbps = 'fast'", "number"]),

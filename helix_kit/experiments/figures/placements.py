@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from helix_kit import _files
+from helix_kit.catalogue import EMULATED_PREFIX, gpus
 from helix_kit.experiments.figures.common.published import layout_plan, published_run
 from helix_kit.experiments.figures.pictures.placements import draw_catalogue, draw_placements, draw_topology
 from helix_kit.experiments.machinery.registry import Context, experiment
@@ -91,11 +91,16 @@ def placement_pictures(context: Context) -> pd.DataFrame:
     title="The catalogue of GPUs",
     paper="Table of GPUs",
     draw=draw_catalogue,
-    data=("gpus.csv",),
-    text="Datasheet figures; the source of each row is in `data/gpus.csv`.",
+    data=("gpus.csv", "gpu_prices.csv"),
+    text="Datasheet figures and rents; the source of each row is in `data/gpus.csv` and `data/gpu_prices.csv`.",
 )
 def gpu_catalogue(context: Context) -> pd.DataFrame:
     """One row for each GPU: memory, bandwidth, FP16 compute, list price."""
     del context
-    table = pd.read_csv(_files.data_dir() / "gpus.csv").drop(columns="source")
-    return table[~table["gpu"].str.startswith("CPU")]
+    named = ("memory_gb", "memory_bandwidth_gb_per_s", "fp16_tflops", "price_usd_per_hour", "tdp_w")
+    rows = [
+        {"gpu": gpu.name} | {name: getattr(gpu, name) for name in named}
+        for gpu in gpus().values()
+        if not gpu.name.startswith(EMULATED_PREFIX)
+    ]
+    return pd.DataFrame(rows)

@@ -162,36 +162,54 @@ PAPER_GPUS = ("T4", "L4", "V100-16G", "A100-40G")
 """Kinds of GPU in the published clusters."""
 
 
+def _label_gpus(axes: Axes, table: pd.DataFrame) -> None:
+    """Write each GPU's name beside its mark, where it covers neither a mark nor another name."""
+    points = axes.transData.transform(table[["memory_bandwidth_gb_per_s", "fp16_tflops"]].to_numpy())
+    points *= 72 / axes.figure.dpi  # pixels -> points
+    radii = table["memory_gb"].to_numpy() ** 0.5 / 2  # the area of a mark is a square point for each GB
+    taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(points, radii, strict=True)]
+    for row, (x, y), radius in zip(rows_of(table), points, radii, strict=True):
+        name = row.gpu if row.gpu.endswith("G") and "-" in row.gpu else f"{row.gpu}, {row.memory_gb:g} GB"
+        wide, high, gap = 4.5 * len(name), 8.0, radius + 2
+        left, low = -gap - wide, -gap - high
+        places = [(gap, -high / 2), (left, -high / 2), (-wide / 2, gap), (-wide / 2, low)]
+        places += [(gap, gap / 2), (gap, low + high / 2), (left, gap / 2), (left, low + high / 2)]
+
+        def box(place: tuple[float, float]) -> tuple[float, float, float, float]:
+            return x + place[0], y + place[1], x + place[0] + wide, y + place[1] + high  # noqa: B023
+
+        def overlap(place: tuple[float, float]) -> float:
+            a = box(place)
+            return sum(
+                max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1])) for b in taken
+            )
+
+        best = min(places, key=overlap)
+        taken.append(box(best))
+        where = (row.memory_bandwidth_gb_per_s, row.fp16_tflops)
+        axes.annotate(name, where, best, textcoords="offset points", fontsize=7, va="bottom", ha="left", zorder=4)
+
+
 def draw_catalogue(table: pd.DataFrame) -> Figure:
     """Compute against bandwidth; the area of a mark is the memory."""
-    figure = new_figure(3.0)
+    figure = new_figure(4.5)
     axes = figure.subplots()
     for label, part in (("in the paper's clusters", table[table["gpu"].isin(PAPER_GPUS)]),
                         ("others", table[~table["gpu"].isin(PAPER_GPUS)])):  # fmt: skip
         old = label != "others"
         axes.scatter(
-            part["memory_bandwidth_gb_per_s"], part["fp16_tflops"], s=4 * part["memory_gb"], linewidths=1.0,
+            part["memory_bandwidth_gb_per_s"], part["fp16_tflops"], s=part["memory_gb"], linewidths=1.0,
             color=KIND_COLOURS[0] if old else mix(KIND_COLOURS[1], "#ffffff", 0.6), marker="o" if old else "s",
             edgecolors=KIND_COLOURS[0] if old else "0.25", label=label, zorder=3,
         )  # fmt: skip
-    for row in rows_of(table):
-        # A label to the right would cover a neighbour that is close by there.
-        reach = table["memory_bandwidth_gb_per_s"] / row.memory_bandwidth_gb_per_s
-        near = (reach > 1) & (reach < 1.7) & ((table["fp16_tflops"] / row.fp16_tflops - 1).abs() < 0.1)
-        radius = row.memory_gb**0.5  # points: the area of a mark is 4 points² for each GB
-        offset, side = ((0, radius + 5), "center") if near.any() else ((radius + 3, -2), "left")
-        name = row.gpu if row.gpu.endswith("G") and "-" in row.gpu else f"{row.gpu}, {row.memory_gb:g} GB"
-        axes.annotate(
-            name, (row.memory_bandwidth_gb_per_s, row.fp16_tflops), offset, textcoords="offset points",
-            fontsize=7, ha=side, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, zorder=2,
-        )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="memory bandwidth, GB/s", ylabel="FP16 compute, TFLOPS")
-    axes.set(xlim=(240, 8000), ylim=(48, 1900))
-    ticks = {"x": (300, 500, 1000, 2000, 5000), "y": (50, 100, 200, 500, 1000)}
+    axes.set(xlim=(90, 17000), ylim=(3, 4500))
+    ticks = {"x": (100, 200, 500, 1000, 2000, 5000), "y": (5, 10, 20, 50, 100, 200, 500, 1000, 2000)}
     for which, values in ticks.items():
         log_ticks(axes, which, values, "{:,}")
     finish_axes(axes)
     grid_both_ways(axes)
+    _label_gpus(axes, table)
     looks = ((KIND_COLOURS[0], "o", "in the paper's clusters"), (mix(KIND_COLOURS[1], "#ffffff", 0.6), "s", "others"))
     signs = [Line2D([], [], ls="", marker=m, color=c, mec="0.25", ms=6, label=name) for c, m, name in looks]
     axes.legend(handles=signs, frameon=False, fontsize=7, loc="upper left")
