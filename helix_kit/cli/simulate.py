@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -25,8 +25,13 @@ from helix_kit.cli.shared import (
 )
 from helix_kit.errors import HelixKitError, InputError
 
+if TYPE_CHECKING:
+    from helix_kit.workload import Workload
+
 WARMUP_S, DURATION_S = 60.0, 600.0
 """Defaults of a sampled workload and of offline runs."""
+MAX_BACKLOG = 1_000_000
+"""A sampled backlog of more requests is not made longer; if it runs dry, the result says so."""
 
 
 @app.command("simulate")
@@ -75,32 +80,38 @@ def simulate_command(
     if trace is None or mode is Mode.OFFLINE:
         warmup = WARMUP_S if warmup is None else warmup
         duration = DURATION_S if duration is None else duration
-    requests = make_workload(
-        workload if trace is None else trace,
-        plan,
-        mode=mode.value,
-        rate_per_s=rate,
-        duration_s=(warmup or 0.0) + (duration or DURATION_S),
-        seed=seed,
-        columns=_parse_columns(columns),
-        time_unit=time_unit,
-    )
+
+    def requests_for(seconds: float) -> Workload:
+        return make_workload(
+            workload if trace is None else trace, plan, mode=mode.value, rate_per_s=rate, duration_s=seconds, seed=seed,
+            columns=_parse_columns(columns), time_unit=time_unit,
+        )  # fmt: skip
+
+    seconds = (warmup or 0.0) + (duration or DURATION_S)
+    requests = requests_for(seconds)
     notes = list(requests.notes)
     late = 0 if duration is None else sum(r.arrival_s > (warmup or 0.0) + duration for r in requests)
     if late:
         notes.append(f"{late} of {len(requests)} requests arrive after the simulated time and are left out")
     with Status("Simulating", as_json) as say, _errors_of(policy):
-        run = simulate(
-            plan,
-            requests,
-            mode=mode.value,
-            policy=policy,
-            execution=cast(Literal["range", "layerwise"], execution),  # checked by simulate
-            duration_s=duration,
-            warmup_s=warmup,
-            seed=seed,
-            progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
-        )
+        while True:
+            run = simulate(
+                plan,
+                requests,
+                mode=mode.value,
+                policy=policy,
+                execution=cast(Literal["range", "layerwise"], execution),  # checked by simulate
+                duration_s=duration,
+                warmup_s=warmup,
+                seed=seed,
+                progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
+            )
+            # A sampled backlog that ran dry is made longer, unless the cluster turns away whatever comes.
+            is_short = "ran_dry_s" in run.facts and trace is None and not run.partial
+            if not is_short or len(requests) > MAX_BACKLOG or all(r.outcome == "rejected" for r in run.records):
+                break
+            seconds *= 2
+            requests = requests_for(seconds)
     if records:
         run.to_csv(records)
     if perfetto:

@@ -46,6 +46,11 @@ class Engine(Protocol):
         """Whether every request of the workload was admitted or rejected, so that none waits."""
         ...
 
+    @property
+    def ran_dry_s(self) -> float | None:
+        """Offline: when there was no further request to take up, in seconds since the start; None if there was one."""
+        ...
+
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
         ...

@@ -39,6 +39,10 @@ def report_of(
         LinkUse(source, target, float(link["busy"] / length), float(link["bytes"]), int(link["messages"]))
         for (source, target), link in zip(setup.edges, setup.links, strict=True)
     ]
+    notes = engine.notes()
+    if engine.ran_dry_s is not None:
+        notes.append(dry_note(engine, window))
+        facts = {**facts, "ran_dry_s": engine.ran_dry_s}
     return Run(
         records,
         window=window,
@@ -49,9 +53,28 @@ def report_of(
         kv_unit=engine.kv_unit,
         kv_samples={name: np.array(samples) for name, samples in kv.items()},
         partial=partial,
-        notes=engine.notes(),
+        notes=notes,
         facts=facts,
     )
+
+
+def dry_note(engine: Engine, window: tuple[float, float]) -> str:
+    """What a reader must know where an offline workload ends before the run: when, and the rate until then."""
+    dry_s = engine.ran_dry_s
+    assert dry_s is not None, "the workload lasted"
+    said = (
+        f"the backlog of {len(engine.requests):,} requests ran dry at {dry_s:.0f} s of {window[1]:.0f} s: from then on "
+        "the cluster empties, and the rates of the window are not those of a full cluster"
+    )
+    if dry_s <= window[0]:
+        return f"{said} (it ran dry before the measuring began; give more requests)"
+    times = engine.log.arrays.token_time[: int(engine.clock[0]["tokens"])] - engine.start_s
+    request = engine.log.arrays.token_request[: len(times)]
+    is_decode = np.ones(len(request), dtype=bool)
+    is_decode[np.unique(request, return_index=True)[1]] = False  # A request's first token ends its prompt.
+    decoded = int((is_decode & (times >= window[0]) & (times <= dry_s)).sum())
+    rate = decoded / (dry_s - window[0])
+    return f"{said} (until then {rate:.1f} decode tokens/s; give more requests)"
 
 
 def _mean_since(samples: list[tuple[float, float]], start_s: float) -> float:

@@ -108,7 +108,8 @@ def score(
     plan
         A plan, or (problem, placement, flow); flow None for the maximum flow.
     workload
-        Requests; None (offline only): a backlog that does not end, with lengths as in the conversation trace.
+        Requests; None (offline only): a backlog that does not end, with lengths as in the conversation trace. An
+        offline workload must last for the run.
     execution, mode, policy, links, kv_capacity
         As in `helix_kit.simulate`.
     duration_s, warmup_s
@@ -127,7 +128,7 @@ def score(
     Raises
     ------
     InputError
-        Online mode without a workload.
+        Online mode without a workload, or an offline workload that runs dry within the run.
 
     Examples
     --------
@@ -157,6 +158,12 @@ def score(
         # A backlog that came to its end is none: again, with twice as many, unless all of them are turned away.
         if workload is not None or not engine.all_admitted or len(engine.log.rejected) == backlog:
             break
+    if workload is not None and engine.ran_dry_s is not None:
+        raise InputError(
+            f"expected requests that last for the {warmup_s + race.window_s:g} s of the run; they ran dry at "
+            f"{engine.ran_dry_s:.0f} s",
+            where="score", field="workload", value=f"{len(workload)} requests",
+        )  # fmt: skip
     duration_s = race.window_s
     tokens = int(engine.clock[0]["tokens"])
     request, time = engine.log.arrays.token_request[:tokens], engine.log.arrays.token_time[:tokens] - engine.start_s

@@ -33,6 +33,16 @@ def draw_lengths(name: str, count: int, rng: np.random.Generator) -> np.ndarray:
     return low + (spread * width).astype(np.int64)
 
 
+@cache
+def mean_lengths(name: str) -> tuple[float, float]:
+    """Mean input and output tokens of what `draw_lengths` draws."""
+    table = _table(f"{name}_lengths").astype(float)
+    # The uniform draw within a cell is rounded down to whole tokens: its mean is half a token below the middle.
+    middle = (table[:, [0, 2]] + table[:, [1, 3]] - 1) / 2
+    weighted = (middle * table[:, 4:5]).sum(axis=0) / table[:, 4].sum()
+    return float(weighted[0]), float(weighted[1])
+
+
 def draw_arrivals(name: str, rate_per_s: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:
     """Increasing arrival times in [0, duration_s), with bursts as in the trace."""
     check_rate(rate_per_s, duration_s)

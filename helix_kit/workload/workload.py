@@ -285,6 +285,18 @@ class Workload(Summarised, Sequence[Request]):
         return iter(self.requests)
 
 
+def backlog_size(plan: Plan, duration_s: float, tokens_per_request: float = TRACE_TOKENS) -> int:
+    """Requests that keep a plan's cluster full for so long: what its flow serves, and what its KV caches hold.
+
+    At least 20 a second, more than any of the published clusters serves (`MEAN_SECONDS_A_REQUEST`).
+    """
+    kinds = plan.problem.kind_of
+    held = sum(plan.profiles[kinds[n]].kv_capacity(end - start) for n, (start, end) in plan.placement.items())
+    served = plan.flow_tokens_per_s * duration_s / tokens_per_request
+    wanted = max(served + held / plan.model.num_layers / tokens_per_request, duration_s / MEAN_SECONDS_A_REQUEST)
+    return int(np.ceil(wanted))
+
+
 SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}
 SYNTHETIC = {"poisson": Workload.poisson, "constant": Workload.constant}
 PAPER_LOAD = 0.75
@@ -312,7 +324,8 @@ def make_workload(
     plan
         Its flow decides the default rate.
     mode
-        ``online``: requests arrive over time. ``offline``: requests of the same lengths all arrive at time 0.
+        ``online``: requests arrive over time. ``offline``: requests of the same lengths all arrive at time 0; of a
+        name as many as the plan's flow serves in `duration_s` and its KV caches hold.
     rate_per_s
         Requests/s. None: 75 % of the plan's flow for a name (Helix, section 6.2), and a trace's own arrivals.
     duration_s
@@ -344,7 +357,10 @@ def make_workload(
     if name in SAMPLED or name in SYNTHETIC:
         rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
         if mode == "offline" and name in SAMPLED:
-            return Workload.offline(duration_s=duration_s, seed=seed, like=name)
+            tokens = sum(samplers.mean_lengths(name.replace("-", "_")))
+            return Workload.offline(backlog_size(plan, duration_s, tokens), seed=seed, like=name)
+        if mode == "offline":
+            rate = backlog_size(plan, duration_s) / duration_s
         if name in SAMPLED:
             return SAMPLED[name](rate, duration_s, seed=seed)
         workload = (

@@ -69,3 +69,26 @@ def test_goodput_under_limits(helix_kit, plan_file, tmp_path):
     assert code == 0 and "Goodput: 0 requests/s" in out and "TTFT (prompt latency)" in out
     code, _, err = helix_kit(*command, "--goodput", "itl:3")
     assert code == 2 and "slo = 'itl:3': expected limits such as ttft:0.5" in " ".join(err.split())
+
+
+def test_a_sampled_backlog_lasts_whatever_the_cluster_serves(helix_kit, plan_file, monkeypatch):
+    """Four machines and few requests: the command takes more until some are left, and says nothing of the first try."""
+    from helix_kit.workload import workload
+
+    asked = []
+    make = workload.Workload.offline
+    monkeypatch.setattr(workload, "backlog_size", lambda plan, seconds, tokens: int(seconds))
+    monkeypatch.setattr(workload.Workload, "offline", lambda n, **more: asked.append(n) or make(n, **more))
+    options = ("--mode", "offline", "--warmup", 5, "--duration", 20, "--json")
+    code, out, err = helix_kit("simulate", plan_file, *options)
+    summary = json.loads(out)
+    assert code == 0, err
+    assert "ran_dry_s" not in summary and not summary["notes"]
+    assert asked == [25 << i for i in range(len(asked))] and len(asked) > 1
+
+
+def test_a_trace_that_runs_dry_offline_is_said(helix_kit, tmp_path, plan_file):
+    trace = tmp_path / "few.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n" + "0,50,20\n" * 30)
+    code, out, _ = helix_kit("simulate", plan_file, "--trace", trace, "--mode", "offline")
+    assert code == 0 and "Note: the backlog of 30 requests ran dry at" in out

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
-from helix_kit.workload import Workload
+from helix_kit.workload import Workload, samplers
 
 
 def lengths(workload: Workload) -> np.ndarray:
@@ -58,3 +58,9 @@ def test_poisson_gaps_are_exponential():
     assert gaps.mean() == pytest.approx(0.5, rel=0.05)
     assert gaps.std() == pytest.approx(0.5, rel=0.05)
     assert (gaps > 1.0).mean() == pytest.approx(np.exp(-2), abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["azure_conversation", "azure_code"])
+def test_mean_lengths_are_those_of_many_draws(name):
+    drawn = samplers.draw_lengths(name, 200_000, np.random.default_rng(5))
+    assert drawn.mean(axis=0) == pytest.approx(samplers.mean_lengths(name), rel=0.01)

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
-from helix_kit.workload import Workload
+from helix_kit.model import Model
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.workload import Workload, make_workload
 
 
 def lengths(workload: Workload) -> np.ndarray:
@@ -59,3 +63,16 @@ def test_only_requests_within_the_limits_are_kept():
     kept = workload.limited(max_input=15, max_output=6)
     assert [(r.id, r.arrival_s, r.input_tokens) for r in kept] == [(0, 0, 10)]
     assert workload.limited() == workload
+
+
+def test_a_backlog_is_as_large_as_the_plan_serves():
+    """One A100 with a small model serves more than 20 requests a second: the backlog follows the plan's flow."""
+    cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "A100-40G"}]})
+    problem = Problem.of(cluster, Model.preset("SmolLM2-135M"))
+    plan = Plan.from_placement(problem, {"A100-40G-0": (0, 30)}, method="by hand")
+    requests = make_workload("azure-conversation", plan, mode="offline", duration_s=10.0)
+    tokens = sum(r.input_tokens + r.output_tokens for r in requests)
+    assert tokens > plan.flow_tokens_per_s * 10.0 and len(requests) > 10.0 / 0.05
+    fixed = make_workload("constant", plan, mode="offline", duration_s=10.0)
+    assert sum(r.input_tokens + r.output_tokens for r in fixed) > plan.flow_tokens_per_s * 10.0
+    assert {r.arrival_s for r in fixed} == {0.0}

@@ -82,6 +82,7 @@ class LayerwiseEngine(StateOwner[State]):
         self.log = RunLog.for_requests(len(requests), record_batches=options.record_batches)
         self._waiting: deque[int] = deque()
         self._issued = 0
+        self._dry_s = np.inf
         self._random = random.Random(options.seed)
         self.clock = new_clock()
         clock = self.clock[0]
@@ -114,7 +115,7 @@ class LayerwiseEngine(StateOwner[State]):
         """Simulate `duration_s` seconds, calling `watch(seconds)` every `every_s` of them."""
         end = self.start_s + duration_s
         if self.feed is not None:
-            for i in range(min(self.feed.initial, len(self.requests))):
+            for i in range(self.feed.initial):
                 self._issue(self.start_s + FEED_GAP_S * i)
         mark = self.start_s
         if self.policy is None:
@@ -142,6 +143,7 @@ class LayerwiseEngine(StateOwner[State]):
     def _issue(self, time: float) -> None:
         """Issue the next request of the workload, if there is one, at `time` on the engine's clock."""
         if self._issued >= len(self.requests):
+            self._dry_s = min(self._dry_s, time - self.start_s)
             return
         if self.feed is not None and self.feed.shared_draws and self.policy is None:
             if self.clock[0]["events"] == 0:
@@ -228,6 +230,11 @@ class LayerwiseEngine(StateOwner[State]):
     def all_admitted(self) -> bool:
         """Whether every request of the workload was admitted or rejected, so that none waits."""
         return self._issued == len(self.requests) and not self._waiting
+
+    @property
+    def ran_dry_s(self) -> float | None:
+        """Offline: when the feed first asked for a request that the workload does not have; None if it never did."""
+        return self._dry_s if self._dry_s < self.now_s() else None
 
     def arrived_s(self, at: int) -> float:
         """When the request was issued: its arrival, or when the offline feed issued it."""

@@ -322,6 +322,12 @@ class RangedEngine(StateOwner[State]):
         """Whether every request of the workload was admitted or rejected, so that none waits."""
         return self.issued == len(self.requests) and not self._waiting
 
+    @property
+    def ran_dry_s(self) -> float | None:
+        """Offline: when the last request was admitted, since none waits from then on; None while some wait."""
+        is_dry = self._offline and self.all_admitted
+        return max(self.log.started_s.values(), default=0.0) if is_dry else None
+
     def arrived_s(self, at: int) -> float:
         """When the request arrived; offline, when it was admitted, since its wait before is of no interest."""
         return self.log.started_s.get(at, 0.0) if self._offline else self.requests[at].arrival_s

@@ -177,9 +177,19 @@ def layout_plan(layout_name: str, model_name: str) -> Plan:
     return Plan.from_placement(problem, placement, method="published", flow=flow)
 
 
-def offline_requests() -> Workload:
-    """The published requests of offline runs."""
-    return _stream("offline")
+STREAM_SEEDS = range(6)
+"""Seeds of the published sampler whose first 8,000 lengths are stored; the published results are of seed 0."""
+
+
+@cache
+def offline_requests(seed: int = 0) -> Workload:
+    """The requests of offline runs that the published sampler draws with `seed` (0: the published stream)."""
+    if seed == 0:
+        return _stream("offline")
+    path = _files.data_dir() / "published" / "streams" / "offline_seeds.csv"
+    rows = csv.DictReader(_files.read_text(path).splitlines())
+    lengths = ((0.0, int(r[f"input_{seed}"]), int(r[f"output_{seed}"])) for r in rows)
+    return Workload.of(lengths, f"published sampler, seed {seed}")
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from helix_kit.errors import InputError
 from helix_kit.simulator import simulate
 
 if TYPE_CHECKING:
@@ -48,8 +49,18 @@ class Simulation:
 
 
 def run_together(simulations: list[Simulation]) -> Run:
-    """Simulate the separate subclusters of one cluster: throughputs are added, latencies pooled."""
+    """Simulate the separate subclusters of one cluster: throughputs are added, latencies pooled.
+
+    Raises InputError where an offline stream ends within a run: its figures would not be those of a full cluster.
+    """
     from helix_kit.report import merge
 
     runs = [simulation.run() for simulation in simulations]
+    for simulation, run in zip(simulations, runs, strict=True):
+        if "ran_dry_s" in run.facts:
+            raise InputError(
+                f"expected requests that last for {run.window[1]:g} s; they ran dry at {run.facts['ran_dry_s']:.0f} s",
+                where=f"{simulation.plan.method} plan on {simulation.plan.cluster.name}", field="workload",
+                value=f"{len(simulation.workload)} requests",
+            )  # fmt: skip
     return merge(runs) if len(runs) > 1 else runs[0]

@@ -2,6 +2,7 @@
 
 from helix_kit.experiments.figures.common.published import (
     LENGTHS_IN_SAMPLER,
+    STREAM_SEEDS,
     layout_plan,
     offline_requests,
     published_run,
@@ -26,6 +27,16 @@ def test_offline_runs_share_one_stream_and_only_helix_has_the_default_feed():
     assert swarm.feed.shared_draws is None and swarm.feed.kv_mark is None
     random = published_run("scheduling", "llama2-70b", "random", "offline").simulations()[0]
     assert random.feed.shared_draws == LENGTHS_IN_SAMPLER and random.policy == "random"
+
+
+def test_streams_of_other_seeds_are_other_requests_and_as_many():
+    lengths = [[(r.input_tokens, r.output_tokens) for r in offline_requests(seed)] for seed in STREAM_SEEDS]
+    assert [len(each) for each in lengths] == [8000] * 6
+    assert len({tuple(each[:3]) for each in lengths}) == 6
+    # Means of the trace that the sampler draws from (Azure conversation, as the paper cuts it).
+    for each in lengths:
+        inputs, outputs = (sum(column) / len(each) for column in zip(*each, strict=True))
+        assert abs(inputs - 763.1) < 25 and abs(outputs - 232.4) < 8
 
 
 def test_windows_are_those_of_the_paper():
