@@ -6,6 +6,8 @@ changes results: throughput tables, plans, schedules, predictions or the text of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 TRACE_INPUT_TOKENS = 763
 """Mean prompt of Azure's conversation trace of 2023, over the requests that the paper keeps (at most 2048 in)."""
 TRACE_OUTPUT_TOKENS = 232
@@ -34,3 +36,56 @@ PREDICTOR_PROMPTS = (91, 250, 420, 620, 800, 1020, 1310, 1530)
 
 One prompt of the mean length would not do, since prefill times are not proportional to the length. The predictor's
 constants were fitted with these."""
+
+
+@dataclass(frozen=True)
+class MeanLengths:
+    """Mean lengths of the requests that a plan is for.
+
+    Raises
+    ------
+    ValueError
+        A length is below 1 or not finite.
+
+    Examples
+    --------
+    >>> MeanLengths(1000.0, 20.0).tokens
+    1020.0
+    """
+
+    input_tokens: float
+    """Tokens of a prompt."""
+    output_tokens: float
+    """Tokens of an answer."""
+    source: str = "given"
+    """Where the numbers come from, for the reader of a plan."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens"):
+            value = getattr(self, name)
+            if not 1 <= value < float("inf"):
+                raise ValueError(f"{name} = {value}: expected a finite number of at least 1")
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def tokens(self) -> float:
+        """Prompt and answer together."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def passes_per_token(self) -> float:
+        """Passes through the model for each token counted.
+
+        Prompt and answer are counted, and all of them but the last token of the answer are fed into the model. It is
+        the share of a request's tokens that cross a link.
+        """
+        return (self.tokens - 1) / self.tokens
+
+    def __str__(self) -> str:
+        return f"{self.input_tokens:,.4g} tokens in and {self.output_tokens:,.4g} out ({self.source})"
+
+
+PUBLISHED_LENGTHS = MeanLengths(PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS, "the published estimate")
+"""What clusters with ``throughput: published`` are planned for unless a workload is given."""
+TRACE_LENGTHS = MeanLengths(TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, "azure-conversation")
+"""What all other clusters are planned for unless a workload is given."""

@@ -97,7 +97,7 @@ def robustness(
     flows = np.zeros((samples, len(rivals)))
     for row in flows:
         factors = {kind: float(rng.uniform(1 - error, 1 + error)) for kind in plan.profiles}
-        world = Problem.of(plan.cluster, plan.model, scaled(plan.profiles, factors))
+        world = Problem.of(plan.cluster, plan.model, scaled(plan.profiles, factors), plan.lengths)
         row[:] = [measured(world, rival) for rival in rivals]
     return pd.DataFrame(
         {

@@ -229,6 +229,7 @@ def _with(cluster: Cluster, node: Node) -> Cluster:
         network=_rule(cluster, node),
         gpus=cluster.gpus,
         memory_share=cluster.memory_share,
+        throughput=cluster.throughput,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -54,6 +54,12 @@ class Cluster(Summarised, Frozen):
     catalogue's price. A GPU may have a price without being in the cluster, for the question what to buy."""
     memory_share: Annotated[float, Field(gt=0, le=1)] = MEMORY_SHARE
     """Share of each GPU's memory for weights, embeddings and KV cache, where a node's profile is an estimate."""
+    throughput: Literal["machine", "published"] = "machine"
+    """Definition of T(k), the tokens/s of a machine with k layers.
+
+    ``machine``: it depends on the machine, the model and the mean lengths of requests alone. ``published``: the
+    estimate of the Helix artifact, which also depends on the other machines; the paper's clusters are planned with it.
+    """
 
     @classmethod
     def preset(cls, name: str) -> Cluster:
@@ -249,6 +255,7 @@ class Cluster(Summarised, Frozen):
             gpus=self.gpus,
             prices=self.prices,
             memory_share=self.memory_share,
+            throughput=self.throughput,
         )
 
 

@@ -49,6 +49,8 @@ class ArrayFlows:
         Node name -> its table T(k) in tokens/s (index k - 1). The names and their order are those of the arrays.
     partial_inference
         Whether a request may enter a node's range after its first layer.
+    passes_per_token
+        As for `helix_kit.flow.link_capacity_tokens_per_s`.
 
     Examples
     --------
@@ -60,7 +62,13 @@ class ArrayFlows:
     """
 
     def __init__(
-        self, cluster: Cluster, model: Model, throughput: Mapping[str, Sequence[float]], *, partial_inference: bool
+        self,
+        cluster: Cluster,
+        model: Model,
+        throughput: Mapping[str, Sequence[float]],
+        *,
+        partial_inference: bool,
+        passes_per_token: float = 1.0,
     ) -> None:
         self.names, self.num_layers = list(throughput), model.num_layers
         self.index = {name: i for i, name in enumerate(self.names)}
@@ -75,7 +83,9 @@ class ArrayFlows:
             return min(MAX_CAPACITY, int(tokens_per_s * self.units_per_token))
 
         def link(source: str, target: str) -> int:
-            return 0 if source == target else units(link_capacity_tokens_per_s(cluster, model, source, target))
+            if source == target:
+                return 0
+            return units(link_capacity_tokens_per_s(cluster, model, source, target, passes_per_token))
 
         self._links = self._link_table(cluster, link)
         self._from_coordinator = np.array([link(COORDINATOR, a) for a in self.names], np.int32)
@@ -84,7 +94,7 @@ class ArrayFlows:
         self._throughput = np.zeros((len(self.names), max(len(table) for table in throughput.values()) + 1), np.int32)
         for i, table in enumerate(throughput.values()):
             self._throughput[i, 1 : len(table) + 1] = [units(t) for t in table]
-        card = card_capacity_tokens_per_s(cluster, model)
+        card = card_capacity_tokens_per_s(cluster, model, passes_per_token)
         self._card, self._card_of_token_ids = units(card.activations), units(card.token_ids)
         self.throughput_tokens_per_s = self._throughput / self.units_per_token
         """Tokens/s of each node with k layers, shape (nodes, most layers + 1)."""

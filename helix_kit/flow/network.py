@@ -99,7 +99,9 @@ def can_follow(end: int, next_range: tuple[int, int], partial_inference: bool = 
     return start <= end < stop if partial_inference else start == end
 
 
-def link_capacity_tokens_per_s(cluster: Cluster, model: Model, source: str, target: str) -> float:
+def link_capacity_tokens_per_s(
+    cluster: Cluster, model: Model, source: str, target: str, passes_per_token: float = 1.0
+) -> float:
     """Tokens/s that fit on a link: bandwidth / bytes per token.
 
     Parameters
@@ -108,6 +110,9 @@ def link_capacity_tokens_per_s(cluster: Cluster, model: Model, source: str, targ
         The descriptions.
     source, target
         Node names, or ``coordinator``.
+    passes_per_token
+        How often a token crosses the link: a little less than 1 where the last token of an answer is counted, which is
+        not fed into the model.
 
     Returns
     -------
@@ -122,10 +127,10 @@ def link_capacity_tokens_per_s(cluster: Cluster, model: Model, source: str, targ
     76285
     """
     size = model.token_bytes if COORDINATOR in (source, target) else model.link_bytes_per_token
-    return cluster.link(source, target).bytes_per_s / size
+    return cluster.link(source, target).bytes_per_s / (size * passes_per_token)
 
 
-def card_capacity_tokens_per_s(cluster: Cluster, model: Model) -> CardCapacity:
+def card_capacity_tokens_per_s(cluster: Cluster, model: Model, passes_per_token: float = 1.0) -> CardCapacity:
     """Tokens/s that a node's network card carries in each direction, whatever links it serves.
 
     A direction carries bare token ids only if the coordinator is the node's sole neighbour in that direction.
@@ -135,6 +140,8 @@ def card_capacity_tokens_per_s(cluster: Cluster, model: Model) -> CardCapacity:
     ----------
     cluster, model
         The descriptions.
+    passes_per_token
+        As for `link_capacity_tokens_per_s`.
 
     Returns
     -------
@@ -147,7 +154,7 @@ def card_capacity_tokens_per_s(cluster: Cluster, model: Model) -> CardCapacity:
     >>> round(card_capacity_tokens_per_s(cluster, Model.preset("llama2-70b")).activations)
     610277
     """
-    card = cluster.network.nic_bytes_per_s
+    card = cluster.network.nic_bytes_per_s / passes_per_token
     return CardCapacity(card / model.link_bytes_per_token, card / model.token_bytes)
 
 
@@ -159,6 +166,7 @@ def build_flow_graph(
     *,
     partial_inference: bool = True,
     links: Iterable[Edge] | None = None,
+    passes_per_token: float = 1.0,
 ) -> nx.DiGraph:
     """The flow network of `placement`, with each node split into an edge of its own capacity.
 
@@ -175,6 +183,8 @@ def build_flow_graph(
     links
         Usable links by their ends (``coordinator`` at both ends of a path). None: all links between ranges that
         follow each other.
+    passes_per_token
+        As for `link_capacity_tokens_per_s`.
 
     Returns
     -------
@@ -190,7 +200,7 @@ def build_flow_graph(
     >>> [name for _, _, name in graph.edges(data="edge")][-1]
     ('T4-1', 'coordinator')
     """
-    card = card_capacity_tokens_per_s(cluster, model)
+    card = card_capacity_tokens_per_s(cluster, model, passes_per_token)
     allowed = None if links is None else set(links)
     held = {n.name: placement[n.name] for n in cluster.nodes if n.name in placement}
 
@@ -215,7 +225,7 @@ def build_flow_graph(
         capacity = min(throughput_tokens_per_s[name], card_in, card_out)
         graph.add_edge((name, "in"), (name, "out"), capacity=int(capacity * MILLI), edge=(name, name))
     for source, target in pairs:
-        capacity = int(link_capacity_tokens_per_s(cluster, model, source, target) * MILLI)
+        capacity = int(link_capacity_tokens_per_s(cluster, model, source, target, passes_per_token) * MILLI)
         graph.add_edge((source, "out"), (target, "in"), capacity=capacity, edge=(source, target))
     return graph
 

@@ -21,6 +21,7 @@ from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
+from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 SCHEMA_VERSION = 1
 
@@ -38,6 +39,9 @@ class Plan(Summarised, BaseModel):
         How the plan was made; `solver` is None where none was used.
     placement
         Node name -> layer range [start, end).
+    lengths
+        Mean lengths of the requests that the plan is for. Files from before the field are read as what they assumed:
+        the published lengths, and a cluster with ``throughput: published``.
     partial_inference
         Whether a request may enter a node's range after its first layer.
     flow_tokens_per_s, bound_tokens_per_s
@@ -79,6 +83,7 @@ class Plan(Summarised, BaseModel):
     objective: str = "flow"
     solver: str | None = None
     placement: dict[str, tuple[int, int]]
+    lengths: MeanLengths = TRACE_LENGTHS
     partial_inference: bool = True
     flow_tokens_per_s: float
     bound_tokens_per_s: float
@@ -98,9 +103,14 @@ class Plan(Summarised, BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_checksum(cls, data: Any) -> Any:
-        """What `to_json` writes beside the fields is no field."""
-        return {name: value for name, value in data.items() if name != CHECKSUM} if isinstance(data, dict) else data
+    def _as_written(cls, data: Any) -> Any:
+        """The fields of a file: without the checksum, and with what files from before `lengths` assumed."""
+        if not isinstance(data, dict):
+            return data
+        cluster = data.get("cluster")
+        if isinstance(cluster, dict) and "lengths" not in data:
+            data = {**data, "lengths": PUBLISHED_LENGTHS, "cluster": {"throughput": "published", **cluster}}
+        return {name: value for name, value in data.items() if name != CHECKSUM}
 
     @model_validator(mode="after")
     def _matches_its_cluster(self) -> Plan:
@@ -170,6 +180,7 @@ class Plan(Summarised, BaseModel):
             profiles=problem.profiles,
             method=method,
             placement=placed,
+            lengths=problem.lengths,
             flow_tokens_per_s=value,
             bound_tokens_per_s=bound,
             gap=max(0.0, bound - value) / value if value > 0 else float("inf"),
@@ -261,7 +272,7 @@ class Plan(Summarised, BaseModel):
     @cached_property
     def problem(self) -> Problem:
         """The problem this plan solves, with the plan's own profiles."""
-        return Problem.of(self.cluster, self.model, self.profiles)
+        return Problem.of(self.cluster, self.model, self.profiles, self.lengths)
 
     @cached_property
     def flow_edges(self) -> dict[Edge, float]:

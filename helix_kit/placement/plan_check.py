@@ -25,6 +25,7 @@ from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
+from helix_kit.typical_request import MeanLengths
 
 TOLERANCE = 1e-6
 """Relative difference up to which two values are equal: files may have been written on another machine."""
@@ -32,8 +33,8 @@ DERIVED = ("flow", "flow_tokens_per_s", "bound_tokens_per_s", "gap", "node_throu
 """Fields that follow from the others. A file may leave them out; they are then worked out when it is read."""
 CHECKSUM = "checksum"
 """Field of a file that is no field of a plan: the digest of the fields below."""
-TOGETHER = ("cluster", "model", "profiles", "placement", "partial_inference", "node_throughput_tokens_per_s", "bounds",
-            *DERIVED)  # fmt: skip
+TOGETHER = ("cluster", "model", "profiles", "placement", "lengths", "partial_inference",
+            "node_throughput_tokens_per_s", "bounds", *DERIVED)  # fmt: skip
 Refuse = Callable[[str, object, str], InputError]
 """Makes the error for a field, its value, and what was expected."""
 HINT = f"; leave out {', '.join(DERIVED)} to have them computed"
@@ -45,6 +46,7 @@ class PlanFields(Protocol):
     model: Model
     profiles: dict[str, Profile]
     placement: dict[str, tuple[int, int]]
+    lengths: MeanLengths
     partial_inference: bool
     node_throughput_tokens_per_s: dict[str, float]
     flow: tuple[tuple[str, str, float], ...]
@@ -65,7 +67,8 @@ class PlanFields(Protocol):
 
 def checksum_of(data: Mapping[str, Any]) -> str:
     """The checksum of a plan given as plain data, whatever the order of its fields and the layout of its file."""
-    together = {name: data.get(name) for name in sorted(set(TOGETHER))}
+    # Files from before `lengths` have a checksum without it.
+    together = {name: data.get(name) for name in sorted(set(TOGETHER)) if name != "lengths" or name in data}
     return hashlib.sha256(json.dumps(together, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -212,6 +215,7 @@ def _graph(plan: PlanFields, links: Iterable[Edge] | None) -> nx.DiGraph:
         plan.node_throughput_tokens_per_s,
         partial_inference=plan.partial_inference,
         links=links,
+        passes_per_token=plan.problem.passes_per_token,
     )
 
 

@@ -20,7 +20,8 @@ from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
 from helix_kit.model import Model
 from helix_kit.placement.feasibility import layers_held, shortfall
-from helix_kit.profiles import Profile, profiles_for, throughput_tables
+from helix_kit.profiles import Profile, profiles_for, speed_tables
+from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,9 +48,17 @@ class Problem(Summarised):
     profiles: dict[str, Profile]
     throughput_by_kind: dict[str, tuple[float, ...]]
     """T(k) in tokens/s for k = 1.. of each kind (index k - 1)."""
+    lengths: MeanLengths = TRACE_LENGTHS
+    """Mean lengths of the requests that T(k) and link capacities are for."""
 
     @classmethod
-    def of(cls, cluster: Cluster, model: Model, profiles: Mapping[str, Profile] | None = None) -> Problem:
+    def of(
+        cls,
+        cluster: Cluster,
+        model: Model,
+        profiles: Mapping[str, Profile] | None = None,
+        lengths: MeanLengths | None = None,
+    ) -> Problem:
         """The problem of placing a model on a cluster.
 
         Parameters
@@ -58,6 +67,9 @@ class Problem(Summarised):
             The descriptions.
         profiles
             Measured profiles by kind of node, which are used in place of the shipped tables.
+        lengths
+            Mean lengths of requests. None: those of the conversation trace, and the published ones where the cluster
+            has ``throughput: published``.
 
         Raises
         ------
@@ -65,12 +77,14 @@ class Problem(Summarised):
             When the cluster cannot hold the model, whatever the placement.
         """
         found = profiles_for(cluster, model, profiles)
-        problem = cls(cluster, model, found, throughput_tables(cluster.kind_counts, model, found))
+        lengths = lengths or default_lengths(cluster)
+        problem = cls(cluster, model, found, speed_tables(cluster, model, found, lengths), lengths)
         problem._check_fits()
         return problem
 
     def _check_fits(self) -> None:
         if layers_held(self.cluster, self.model, self.profiles) >= self.num_layers:
+            self._check_requests_fit()
             return
         lack = shortfall(self.cluster, self.model, self.profiles)
         detail = ", ".join(f"{count} x {kind}: {most}" for kind, (count, most) in lack.by_kind.items())
@@ -80,6 +94,16 @@ class Problem(Summarised):
             f"{lack.layers_held} layers (per node: {detail}). {'; '.join(lack.sums)}",
             fix=lack.smallest or "more or larger GPUs, or a smaller model",
         )
+
+    def _check_requests_fit(self) -> None:
+        """Raise InfeasibleError when no placement has room for the context of one request in every layer."""
+        most = sum(self.max_layers(node.name) for node in self.cluster.nodes)
+        if most < self.num_layers:
+            raise InfeasibleError(
+                f"cluster {self.cluster.name}: its machines have room for the KV cache of one request of "
+                f"{self.lengths} in at most {most} layers together; {self.model.name} has {self.num_layers}",
+                fix="shorter requests, or more or larger GPUs",
+            )
 
     def _title(self) -> str:
         return f"{self.model.name} on {self.cluster.name}"
@@ -102,8 +126,9 @@ class Problem(Summarised):
         return {n.name: n.kind for n in self.cluster.nodes}
 
     def max_layers(self, node: str) -> int:
-        """K_i: the largest number of layers that `node` can hold."""
-        return min(self.profiles[self.kind_of[node]].max_layers, self.num_layers)
+        """K_i: the largest number of layers that `node` can hold beside the KV cache of a request."""
+        kind = self.kind_of[node]
+        return min(self.profiles[kind].max_layers, len(self.throughput_by_kind[kind]), self.num_layers)
 
     @cached_property
     def fewest_nodes(self) -> int:
@@ -117,6 +142,8 @@ class Problem(Summarised):
         Beyond the node's maximum K, tokens/s are T(K) K / k.
         """
         table = self.throughput_by_kind[self.kind_of[node]]
+        if not table:
+            return 0.0
         return table[k - 1] if k <= len(table) else table[-1] * len(table) / k
 
     def node_throughput(self, placement: Placement) -> dict[str, float]:
@@ -127,9 +154,19 @@ class Problem(Summarised):
             if n.name in placement
         }
 
+    @property
+    def passes_per_token(self) -> float:
+        """How often a token crosses a link: the published definition counts every token, the last of an answer too."""
+        return 1.0 if self.cluster.throughput == "published" else self.lengths.passes_per_token
+
+    @property
+    def link_bytes_per_token(self) -> float:
+        """Bytes on a link between two nodes for each token that is counted."""
+        return self.model.link_bytes_per_token * self.passes_per_token
+
     def link_capacity(self, source: str, target: str) -> float:
         """Tokens/s that fit on the link between two ends."""
-        return link_capacity_tokens_per_s(self.cluster, self.model, source, target)
+        return link_capacity_tokens_per_s(self.cluster, self.model, source, target, self.passes_per_token)
 
     @cached_property
     def compute_bound(self) -> float:
@@ -175,6 +212,7 @@ class Problem(Summarised):
             self.node_throughput(placement) if capacity_tokens_per_s is None else capacity_tokens_per_s,
             partial_inference=partial_inference,
             links=links,
+            passes_per_token=self.passes_per_token,
         )
         if split == "balanced":
             from helix_kit.flow.balanced import balanced_flow
@@ -202,3 +240,8 @@ class Problem(Summarised):
             if not 0 <= start < end <= self.num_layers:
                 expected = f"expected 0 <= start < end <= {self.num_layers}"
                 raise InputError(expected, where=where, field=name, value=[start, end])
+
+
+def default_lengths(cluster: Cluster) -> MeanLengths:
+    """The mean lengths that a cluster is planned for when no workload is given."""
+    return PUBLISHED_LENGTHS if cluster.throughput == "published" else TRACE_LENGTHS

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
 from helix_kit.cluster import Cluster, Node
 from helix_kit.model import Model
+from helix_kit.profiles.machine_speed import EngineLimits, machine_tables, machine_tokens_per_s
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import estimate
 from helix_kit.profiles.tables import load_profiles, measured_for, shipped_profiles
 from helix_kit.profiles.throughput import throughput_tables
+from helix_kit.typical_request import MeanLengths
 
 
 def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile] | None = None) -> dict[str, Profile]:
@@ -50,6 +52,41 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     return {kind: p.model_copy(update={"model": model.name, "kind": kind}) for kind, p in found.items()}
 
 
+def speed_tables(
+    cluster: Cluster, model: Model, profiles: Mapping[str, Profile], lengths: MeanLengths
+) -> dict[str, tuple[float, ...]]:
+    """T(k) of each kind of machine of a cluster, by the definition that the cluster names.
+
+    Parameters
+    ----------
+    cluster
+        Its `throughput` names the definition.
+    model
+        The model whose layers run.
+    profiles
+        Profile of each kind.
+    lengths
+        Mean lengths of requests.
+
+    Returns
+    -------
+    dict of str to tuple of float
+        By kind: T(1), T(2), ... T(max_layers) in tokens/s.
+
+    Examples
+    --------
+    >>> from helix_kit.typical_request import TRACE_LENGTHS
+    >>> cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L4"}, {"gpu": "T4", "count": 2}]})
+    >>> model = Model.preset("llama-30b")
+    >>> table = speed_tables(cluster, model, profiles_for(cluster, model), TRACE_LENGTHS)
+    >>> sorted(table)
+    ['L4', 'T4']
+    """
+    if cluster.throughput == "published":
+        return throughput_tables(cluster.kind_counts, model, profiles, lengths)
+    return machine_tables(model, {kind: profiles[kind] for kind in cluster.kind_counts}, lengths)
+
+
 def _by_kind(cluster: Cluster) -> dict[str, Node]:
     return {node.kind: node for node in cluster.nodes}
 
@@ -64,6 +101,7 @@ def _profile(cluster: Cluster, node: Node, model: Model, shipped: Mapping[str, P
 
 __all__ = [
     "Curve",
+    "EngineLimits",
     "Gpu",
     "GpuLink",
     "Profile",
@@ -71,8 +109,11 @@ __all__ = [
     "gpu_links",
     "gpus",
     "load_profiles",
+    "machine_tables",
+    "machine_tokens_per_s",
     "measured_for",
     "profiles_for",
     "shipped_profiles",
+    "speed_tables",
     "throughput_tables",
 ]

@@ -1,9 +1,13 @@
-"""T(k): tokens/s (input and output together) of a node that holds k layers, in the mix of its cluster.
+"""The published T(k): tokens/s (input and output together) of a node that holds k layers, in the mix of its cluster.
 
 The estimate is the published one (Helix artifact, the helper of the model manager). A node with k layers has room for
 A tokens of context in each layer. A request spends the share rho of its time in flight on this node; rho depends on
 the speed of the rest of the cluster. Room and share give a typical batch, and the step time of that batch gives the
 throughput.
+
+Because rho depends on the cluster's other machines, so does T(k): adding a machine can lower the value of a placement.
+Clusters with ``throughput: published`` use this definition, so that the paper's values stay comparable. All others use
+`helix_kit.profiles.machine_speed`.
 """
 
 from __future__ import annotations
@@ -12,16 +16,18 @@ from collections.abc import Mapping
 
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Profile
-from helix_kit.typical_request import PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS
+from helix_kit.typical_request import PUBLISHED_LENGTHS, MeanLengths
 
-PUBLISHED_TOKENS = PUBLISHED_INPUT_TOKENS + PUBLISHED_OUTPUT_TOKENS
 KV_FILL = 0.3
 """Share of the KV cache that the estimate of the typical batch assumes to be in use."""
 ITERATIONS = 10
 
 
 def throughput_tables(
-    kind_counts: Mapping[str, int], model: Model, profiles: Mapping[str, Profile]
+    kind_counts: Mapping[str, int],
+    model: Model,
+    profiles: Mapping[str, Profile],
+    lengths: MeanLengths = PUBLISHED_LENGTHS,
 ) -> dict[str, tuple[float, ...]]:
     """T(k) of each kind of machine.
 
@@ -33,6 +39,8 @@ def throughput_tables(
         The model whose layers run.
     profiles
         Profile of each kind.
+    lengths
+        Mean lengths of requests.
 
     Returns
     -------
@@ -54,14 +62,14 @@ def throughput_tables(
         usual = {kind: profiles[kind].max_layers for kind in counts}
     seconds_per_layer_token = {kind: 1 / profiles[kind].initial_layer_tokens_per_s for kind in counts}
     # A kind without room for the context of one typical request is left out of the mean speed.
-    roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= PUBLISHED_TOKENS]
+    roomy = [kind for kind in counts if _room_tokens(profiles[kind], usual[kind]) >= lengths.tokens]
     total = sum(counts[kind] * usual[kind] for kind in roomy)
 
     def mean_seconds() -> float:
         return sum(counts[kind] * usual[kind] * seconds_per_layer_token[kind] for kind in roomy) / total
 
     def throughput(kind: str, k: int, mean: float) -> float:
-        return node_throughput(profiles[kind], k, model.num_layers, seconds_per_layer_token[kind], mean)
+        return node_throughput(profiles[kind], k, model.num_layers, (seconds_per_layer_token[kind], mean), lengths)
 
     if not roomy:
         return {kind: (0.0,) * profiles[kind].max_layers for kind in kind_counts}
@@ -78,20 +86,24 @@ def throughput_tables(
     }
 
 
-def node_throughput(profile: Profile, k: int, num_layers: int, own_s: float, mean_s: float) -> float:
+def node_throughput(
+    profile: Profile, k: int, num_layers: int, speeds_s: tuple[float, float], lengths: MeanLengths
+) -> float:
     """Tokens/s of a node with `k` layers.
 
-    `own_s` and `mean_s` are seconds per layer and token, of its own kind and on average over the cluster.
+    `speeds_s` are seconds per layer and token, of its own kind and on average over the cluster.
     """
+    own_s, mean_s = speeds_s
+    input_tokens, output_tokens, tokens = lengths.input_tokens, lengths.output_tokens, lengths.tokens
     share = k * own_s / ((num_layers - k) * mean_s + k * own_s)
     room_tokens = _room_tokens(profile, k)
-    prefills = room_tokens / PUBLISHED_TOKENS * share / PUBLISHED_OUTPUT_TOKENS
+    prefills = room_tokens / tokens * share / output_tokens
     if prefills > 1:
-        step_ms = profile.step_ms(PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS)
-        return PUBLISHED_TOKENS / (k * step_ms / 1e3)
-    prefill_tokens = round(PUBLISHED_INPUT_TOKENS * prefills)
-    decode_requests = round(room_tokens / PUBLISHED_TOKENS * share)
-    if room_tokens < PUBLISHED_TOKENS and prefill_tokens + decode_requests == 0:
+        step_ms = profile.step_ms(input_tokens, output_tokens)
+        return tokens / (k * step_ms / 1e3)
+    prefill_tokens = round(input_tokens * prefills)
+    decode_requests = round(room_tokens / tokens * share)
+    if room_tokens < tokens and prefill_tokens + decode_requests == 0:
         return 0.0  # There is no room for the context of one request.
     # A request that has room is at times on the node, however small the node's share of the time is.
     decode_requests = decode_requests if prefill_tokens + decode_requests else 1

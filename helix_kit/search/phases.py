@@ -299,4 +299,4 @@ def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Pr
     cluster = problem.cluster.model_copy(
         update={"nodes": tuple(free), "network": network.model_copy(update={"links": links})}
     )
-    return Problem(cluster, problem.model, problem.profiles, problem.throughput_by_kind)
+    return replace(problem, cluster=cluster)

@@ -10,6 +10,7 @@ from helix_kit._plugins import is_own_code
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.machine_speed import RUNTIME_LIMITS
 from helix_kit.scheduling import PAGE_TOKENS, PolicyChoice, policy_name, resolve_policy
 from helix_kit.simulator.faults import Fault
 from helix_kit.workload.request import Request
@@ -51,9 +52,9 @@ class BatchingOptions:
     512
     """
 
-    step_tokens: int = 512
+    step_tokens: int = RUNTIME_LIMITS.step_tokens
     """Tokens that a step may take, prefill and decode together."""
-    chunk_tokens: int = 256
+    chunk_tokens: int = RUNTIME_LIMITS.chunk_tokens
     """Tokens of a prefill chunk."""
     only_stage_goes_on: bool = True
     """Whether a node that holds all layers of a request decodes its new token in the next step, as our workers do.

@@ -283,7 +283,7 @@ def _over(cluster: Cluster, solved: Plan) -> Plan:
     published compute bound is left.
     """
     bound = solved.bound_tokens_per_s if _is_slower(cluster, solved.cluster) else None
-    problem = Problem.of(cluster, solved.model, solved.profiles)
+    problem = Problem.of(cluster, solved.model, solved.profiles, solved.lengths)
     return solved.rearranged(dict(solved.placement), problem=problem, bound_tokens_per_s=bound)
 
 

@@ -27,6 +27,7 @@ def two_regions() -> Cluster:
     return Cluster.model_validate(
         {
             "name": "two-regions",
+            "throughput": "published",
             "coordinator": {"region": "near"},
             "nodes": [{"gpu": gpu, "region": region, "count": count} for gpu, region, count in machines],
             "network": {
@@ -73,6 +74,7 @@ def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
     cluster = Cluster.model_validate(
         {
             "name": "three",
+            "throughput": "published",
             "nodes": [{"gpu": "A100-40G", "count": 1}, {"gpu": "T4", "count": 2}],
             "network": {"within_region": {"bandwidth_gbps": 0.08, "latency_ms": 1}},
         }

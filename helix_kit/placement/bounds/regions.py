@@ -150,9 +150,7 @@ def fastest_crossing(problem: Problem, groups: Sequence[Group]) -> float:
     """
     region = {n: g.region for g in groups for n in g.nodes}
     links = problem.cluster.network.links
-    exceptions = [
-        link.bytes_per_s / problem.model.link_bytes_per_token for link in links if _crosses(link.ends, region)
-    ]
+    exceptions = [link.bytes_per_s / problem.link_bytes_per_token for link in links if _crosses(link.ends, region)]
     return max([*_region_capacities(problem, region).values(), *exceptions])
 
 
@@ -160,7 +158,7 @@ def _region_capacities(problem: Problem, region: Mapping[str, str]) -> dict[tupl
     """Tokens/s of the usual link from each region to each other one, 0 where every link is an exception."""
     regions = dict.fromkeys(region.values())
     links = {(a, b): problem.cluster.region_link(a, b) for a in regions for b in regions if a != b}
-    size = problem.model.link_bytes_per_token
+    size = problem.link_bytes_per_token
     return {pair: 0.0 if link is None else link.bytes_per_s / size for pair, link in links.items()}
 
 

@@ -47,7 +47,13 @@ _NodesByGroup = dict[int, list[int]]
 def array_flows(problem: Problem, names: Sequence[str], partial_inference: bool) -> ArrayFlows:
     """Maximum flows of placements of `names`, as far as each node's memory allows."""
     tables = {n: [problem.throughput(n, k) for k in range(1, problem.max_layers(n) + 1)] for n in names}
-    return ArrayFlows(problem.cluster, problem.model, tables, partial_inference=partial_inference)
+    return ArrayFlows(
+        problem.cluster,
+        problem.model,
+        tables,
+        partial_inference=partial_inference,
+        passes_per_token=problem.passes_per_token,
+    )
 
 
 def place_across_regions(

@@ -6,6 +6,7 @@ The planner starts from the best of them, so no plan carries less than any of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Placement
@@ -66,7 +67,7 @@ def _best_of_part(
     problem: Problem, names: Sequence[str], methods: Sequence[Method], value_of: Callable[[Placement], float]
 ) -> Placement:
     """The best baseline on some of the nodes; they can hold the model together."""
-    part = Problem(problem.cluster.subset(list(names)), problem.model, problem.profiles, problem.throughput_by_kind)
+    part = replace(problem, cluster=problem.cluster.subset(list(names)))
     found = [placement for method in methods for placement in _tried(part, method)]
     return max(found, key=value_of, default={})
 

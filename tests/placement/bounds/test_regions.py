@@ -15,7 +15,7 @@ def test_thin_links_bound_the_plan():
     """Each region serves alone, and next to nothing crosses: B5 knows it, bounds without the network do not."""
     nodes = [{"gpu": "A100-40G", "count": 8, "region": r} for r in ("east", "west")]
     network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": 1e-4}}
-    cluster = hk.Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    cluster = hk.Cluster.model_validate({"name": "two", "throughput": "published", "nodes": nodes, "network": network})
     plan = hk.plan(cluster, "llama2-70b", time_limit_s=20)
     assert plan.gap <= 0.01
     assert plan.bounds["B5"] < 0.8 * plan.bounds["B2"]
@@ -34,7 +34,13 @@ def test_crossing_by_hand():
         "links": links,
     }
     cluster = hk.Cluster.model_validate(
-        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
+        {
+            "name": "hand",
+            "throughput": "published",
+            "coordinator": {"region": "east"},
+            "nodes": nodes,
+            "network": network,
+        }
     )
     problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
     # The faster direction of each pair; by senders it is 10 + 19 + 20 + 45 + 38, by receivers 24 + 59 + 11 + 1 + 38.
@@ -54,7 +60,13 @@ def test_crossing_is_what_the_only_node_of_a_region_processes(outward):
         "links": links,
     }
     cluster = hk.Cluster.model_validate(
-        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
+        {
+            "name": "hand",
+            "throughput": "published",
+            "coordinator": {"region": "east"},
+            "nodes": nodes,
+            "network": network,
+        }
     )
     problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
     one = problem.throughput("T4-0", 1)

@@ -10,7 +10,9 @@ from helix_kit.placement.paper.alone import solve_alone
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 2}, {"gpu": "T4", "count": 4}]})
+    cluster = Cluster.model_validate(
+        {"name": "six", "throughput": "published", "nodes": [{"gpu": "L4", "count": 2}, {"gpu": "T4", "count": 4}]}
+    )
     model = Model.preset("SmolLM2-135M").model_copy(update={"name": "short", "num_layers": 6, "layer_gb": 4.0})
     return Problem.of(cluster, model)
 

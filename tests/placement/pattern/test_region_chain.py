@@ -29,7 +29,13 @@ def test_capacities_of_links_by_hand():
     ]
     network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": 1}, "links": links}
     cluster = hk.Cluster.model_validate(
-        {"name": "hand", "coordinator": {"region": "east"}, "nodes": nodes, "network": network}
+        {
+            "name": "hand",
+            "throughput": "published",
+            "coordinator": {"region": "east"},
+            "nodes": nodes,
+            "network": network,
+        }
     )
     problem = Problem.of(cluster, hk.Model.preset("llama2-70b").model_copy(update={"num_layers": 8}))
     groups = groups_of(problem)

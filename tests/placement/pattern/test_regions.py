@@ -47,7 +47,7 @@ def test_five_regions(nodes, least):
 def two_regions(gbps, count=4):
     nodes = [{"gpu": "A100-40G", "count": count, "region": r} for r in ("east", "west")]
     network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": gbps}}
-    return hk.Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    return hk.Cluster.model_validate({"name": "two", "throughput": "published", "nodes": nodes, "network": network})
 
 
 def test_wider_links_never_hurt_and_thin_ones_bind():

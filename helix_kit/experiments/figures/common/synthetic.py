@@ -23,6 +23,7 @@ def synthetic_cluster(nodes: int, *, regions: int = 1, seed: int = 0) -> Cluster
     return Cluster.model_validate(
         {
             "name": f"synthetic-{nodes}-{regions}",
+            "throughput": "published",
             "coordinator": {"region": "region0"},
             "nodes": [
                 {"gpu": gpu, "gpus_per_node": count, "region": f"region{i * regions // nodes}"}

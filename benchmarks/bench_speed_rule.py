@@ -1,0 +1,159 @@
+"""How well T(k) ranks placements: predicted flow against simulated saturation, for both definitions of T(k).
+
+    python benchmarks/bench_speed_rule.py [--cases 12] [--seed 100] [-o FILE]
+
+Each case is a random cluster of today's cards with a random model (the generator of `bench_users.py`). Its placements
+are those of the baselines and of the default method under either definition. Each is simulated by our runtime's rules
+with a backlog that does not end; what it then serves, prompt and answer tokens together, is its saturation. The table
+has the flow that each definition predicts over the saturation, and the rank correlation (Spearman) within each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench_users import BASELINES, Case, draw_case
+
+import helix_kit as hk
+from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Placement
+from helix_kit.placement.planner import plan_problem
+from helix_kit.placement.problem import Problem
+from helix_kit.simulator import score
+from helix_kit.typical_request import TRACE_LENGTHS
+
+RULES = ("published", "machine")
+TOKENS, SHORTEST_S, LONGEST_S = 1.5e6, 40.0, 600.0
+"""Tokens that a simulation should count, and the limits of its window in simulated seconds."""
+WARMUP_SHARE = 0.7
+"""Warm-up as a share of the window: prompts fill the caches at first."""
+MAX_TOKENS_PER_S = 60_000
+"""Placements of a larger flow are left out: they take minutes to simulate."""
+HEAD = (
+    "| case | model | placement | nodes | saturation | published | machine |",
+    "|---|---|---|---:|---:|---:|---:|",
+)
+
+
+@dataclass
+class Row:
+    """One placement: what it serves at saturation, and the flow that each rule predicts, in tokens/s."""
+
+    case: str
+    model: str
+    placement: str
+    nodes: int
+    saturation: float
+    flows: dict[str, float]
+
+    def ratio(self, rule: str) -> float:
+        """Predicted flow over saturation."""
+        return self.flows[rule] / self.saturation
+
+    def text(self) -> str:
+        """The row of the table."""
+        ratios = " | ".join(f"{self.ratio(rule):.2f}" for rule in RULES)
+        return f"| {self.case} | {self.model} | {self.placement} | {self.nodes} | {self.saturation:,.0f} | {ratios} |"
+
+
+def problems(case: Case) -> dict[str, Problem]:
+    """The problem under each definition, for requests of the same lengths."""
+    return {
+        rule: Problem.of(case.cluster.model_copy(update={"throughput": rule}), case.model, lengths=TRACE_LENGTHS)
+        for rule in RULES
+    }
+
+
+def placements(case: Case, of: dict[str, Problem], seconds: float) -> Iterator[tuple[str, Placement]]:
+    """Distinct placements that keep to the machines' memory."""
+    seen: set[tuple[tuple[str, tuple[int, int]], ...]] = set()
+    for method in (*BASELINES, *RULES):
+        try:
+            if method in of:
+                plan = plan_problem(of[method], time_limit_s=seconds, prove=False)
+            else:
+                plan = hk.plan(*case, method=method, prove=False)
+        except InfeasibleError:
+            continue
+        key = tuple(sorted(plan.placement.items()))
+        if key not in seen and of["machine"].holds(plan.placement):
+            seen.add(key)
+            yield f"plan, {method} rule" if method in of else method, plan.placement
+
+
+def saturation(problem: Problem, placement: Placement) -> float:
+    """Tokens/s, prompt and answer together, that a placement serves in the simulator when requests always wait."""
+    flow = problem.max_flow(placement, split="balanced")
+    window_s = min(LONGEST_S, max(SHORTEST_S, TOKENS / max(flow.tokens_per_s, 1.0)))
+    served = score((problem, placement, flow), execution="range", duration_s=window_s, warmup_s=WARMUP_SHARE * window_s)
+    answers_per_s = served.decode_steps / served.window_s / (TRACE_LENGTHS.output_tokens - 1)
+    return answers_per_s * TRACE_LENGTHS.tokens
+
+
+def rows_of(seed: int, seconds: float) -> Iterator[Row]:
+    """The rows of one case."""
+    case = draw_case(seed)
+    of = problems(case)
+    for name, placement in placements(case, of, seconds):
+        flows = {rule: of[rule].max_flow(placement).tokens_per_s for rule in RULES}
+        if not 0 < flows["machine"] <= MAX_TOKENS_PER_S:
+            continue
+        served = saturation(of["machine"], placement)
+        if served > 0:
+            yield Row(case.cluster.name, case.model.name, name, len(placement), served, flows)
+
+
+def summary(rows: list[Row]) -> str:
+    """Spread of the ratios and rank correlation of each rule."""
+    cases = {row.case: [r for r in rows if r.case == row.case] for row in rows}
+    lines = []
+    for rule in RULES:
+        ratios = [row.ratio(rule) for row in rows]
+        spread = statistics.pstdev([float(np.log(max(r, 1e-9))) for r in ratios])
+        ranks = [
+            float(spearmanr([r.flows[rule] for r in part], [r.saturation for r in part]).statistic)
+            for part in cases.values()
+            if len(part) >= 3 and len({r.flows[rule] for r in part}) > 1
+        ]
+        best = [max(part, key=lambda r: r.flows[rule]).saturation / max(r.saturation for r in part)
+                for part in cases.values()]  # fmt: skip
+        lines.append(
+            f"{rule}: predicted over served {min(ratios):.2f} to {max(ratios):.2f}, median "
+            f"{statistics.median(ratios):.2f}, spread a factor of {np.exp(spread):.2f}; Spearman within a case "
+            f"{statistics.mean(ranks):.2f} on average, {min(ranks):.2f} at worst; the placement of the largest flow "
+            f"serves {statistics.mean(best):.0%} of the best, {min(best):.0%} at worst."
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the benchmark and print, or write, the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=100, help="seed of the first case; the others follow")
+    parser.add_argument("--time-limit", type=float, default=3.0, help="seconds for each plan")
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    rows: list[Row] = []
+    print("\n".join(HEAD), flush=True)
+    for seed in range(args.seed, args.seed + args.cases):
+        for row in rows_of(seed, args.time_limit):
+            rows.append(row)
+            print(row.text(), flush=True)
+    text = summary(rows)
+    print("\n" + text)
+    if args.output:
+        args.output.write_text("\n".join([*HEAD, *(row.text() for row in rows)]) + "\n\n" + text + "\n")
+
+
+if __name__ == "__main__":
+    main()
