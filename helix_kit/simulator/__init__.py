@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
     from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
     from helix_kit.simulator.scoring import Score, score
+    from helix_kit.simulator.steady import Window, steady_score
 
 __all__ = [
     "BatchingOptions",
@@ -29,9 +30,11 @@ __all__ = [
     "PlanSwap",
     "Score",
     "SimulationOptions",
+    "Window",
     "make_engine",
     "score",
     "simulate",
+    "steady_score",
 ]
 
 _HOMES = {
@@ -45,8 +48,10 @@ _HOMES = {
     "Score": "scoring",
     "SimulationOptions": "options",
     "make_engine": "engine",
+    "Window": "steady",
     "score": "scoring",
     "simulate": "api",
+    "steady_score": "steady",
 }
 """Name -> module of this folder."""
 

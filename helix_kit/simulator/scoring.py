@@ -62,6 +62,11 @@ class Score(Summarised):
     half_tokens_per_s: float = 0.0
     """All tokens/s until about half of the window, in the later half of that time."""
 
+    half_width_tokens_per_s: float = 0.0
+    """Half width of a 95 % interval of the tokens/s; 0 where none was estimated."""
+    share_of_window: float = 1.0
+    """Less than 1 where the run ended early."""
+
     def _title(self) -> str:
         return ""
 
@@ -164,7 +169,11 @@ def score(
             f"{engine.ran_dry_s:.0f} s",
             where="score", field="workload", value=f"{len(workload)} requests",
         )  # fmt: skip
-    duration_s = race.window_s
+    return measured(engine, warmup_s, race.window_s, share_of_window=race.window_s / duration_s, **race.rates)
+
+
+def measured(engine: Engine, from_s: float, duration_s: float, **more: float) -> Score:
+    """The score of an engine's run over `duration_s` seconds from `from_s` on; `more` are other fields of it."""
     tokens = int(engine.clock[0]["tokens"])
     request, time = engine.log.arrays.token_request[:tokens], engine.log.arrays.token_time[:tokens] - engine.start_s
     order = np.argsort(request, kind="stable")
@@ -173,7 +182,7 @@ def score(
     first[1:] = request[1:] != request[:-1]
     before = np.concatenate([[0.0], time[:-1]])[:tokens]
     before[first] = [engine.arrived_s(at) for at in request[first]]
-    within = (time >= warmup_s) & (time <= warmup_s + duration_s)
+    within = (time >= from_s) & (time <= from_s + duration_s)
     prompt, decode = (time - before)[within & first], (time - before)[within & ~first]
     return Score(
         decode_tokens_per_s=len(decode) / duration_s,
@@ -182,7 +191,7 @@ def score(
         prompts=float(len(prompt)),
         decode_steps=float(len(decode)),
         window_s=duration_s,
-        **race.rates,
+        **more,
     )
 
 

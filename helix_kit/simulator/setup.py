@@ -129,6 +129,19 @@ def longest_path(setup: Setup) -> int:
     return int(longest[n + 1])
 
 
+def carry_statistics(before: Setup, after: Setup) -> None:
+    """Nodes and links that both plans use go on with what they have counted."""
+    for i, name in enumerate(after.names):
+        if name in before.number_of:
+            old = before.nodes[before.number_of[name]]
+            for field in ("busy_s", "blocked_s", "steps", "prefill_tokens", "decode_tokens"):
+                after.nodes[i][field] = old[field]
+    for i, edge in enumerate(after.edges):
+        if edge in before.link_index:
+            for field in ("busy", "bytes", "messages"):
+                after.links[i][field] = before.links[before.link_index[edge]][field]
+
+
 def request_records(requests: Sequence[Request], chains: tuple[str, ...]) -> np.ndarray:
     """A `REQUEST` record for each request, with its lengths."""
     records = filled(REQUEST, len(requests), chains)

@@ -238,6 +238,11 @@ class StateOwner(Generic[AnyState]):
         """Everything that compiled code reads and writes."""
         return self._state
 
+    @property
+    def packed(self) -> tuple:
+        """The state as a plain tuple."""
+        return self._packed
+
     @state.setter
     def state(self, state: AnyState) -> None:
         self._state = state

@@ -26,6 +26,7 @@ from helix_kit.simulator.ranged.state import State
 from helix_kit.simulator.setup import (
     Setup,
     build_setup,
+    carry_statistics,
     load_seconds,
     longest_path,
     new_clock,
@@ -205,7 +206,7 @@ class RangedEngine(StateOwner[State]):
         limit = self.batching.max_in_flight
         while self._waiting and (limit is None or len(self.live) < limit):
             at = self._waiting[0]
-            request = self._as_it_stands(at)
+            request = self.as_it_stands(at)
             pipeline = checked_pipeline(self.policy, self.policy.route(request, self), self.setup.plan)
             if pipeline is not None and not self.kv.reserve(request, pipeline):
                 self.policy.on_refused(request, pipeline)
@@ -218,14 +219,21 @@ class RangedEngine(StateOwner[State]):
                 return
             self._waiting.popleft()
             self.policy.on_admitted(request, pipeline)
-            self._launch(at, request, pipeline)
+            self.launch(at, request, pipeline)
 
-    def _as_it_stands(self, at: int) -> Request:
+    def as_it_stands(self, at: int) -> Request:
         """The request with the tokens that it has generated as part of its prompt."""
         original, done = self.requests[at], int(self._requests[at]["done"])
         return Request(at, original.arrival_s, original.input_tokens + done, original.output_tokens - done)
 
-    def _launch(self, at: int, request: Request, pipeline: Pipeline) -> None:
+    def launch(self, at: int, request: Request, pipeline: Pipeline) -> None:
+        """Take up a request and send its prompt."""
+        self.take_up(at, request, pipeline)
+        self.need_chunks(request.input_tokens // self.batching.chunk_tokens + 2)
+        rules.launch(self._packed, at, self.batching.chunk_tokens)
+
+    def take_up(self, at: int, request: Request, pipeline: Pipeline) -> None:
+        """Note an admitted request: its route, and the pages that it has reserved."""
         route = self.setup.route_of(pipeline)
         self.state.routes[at, : len(route)] = route
         self._requests[at]["hops"] = len(route)
@@ -234,11 +242,12 @@ class RangedEngine(StateOwner[State]):
         self.log.started_s.setdefault(at, float(self.clock["now"][0]))
         for stage in pipeline:
             self._peak_pages[stage.node] = max(self._peak_pages[stage.node], self.kv.used(stage.node))
-        needed = request.input_tokens // self.batching.chunk_tokens + 2
-        if self.clock[0]["free_chunks"] < needed:
-            chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", needed)
+
+    def need_chunks(self, count: int) -> None:
+        """Make sure that so many chunks are free."""
+        if self.clock[0]["free_chunks"] < count:
+            chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", count)
             self.state = self.state._replace(chunks=chunks)
-        rules.launch(self._packed, at, self.batching.chunk_tokens)
 
     def _extended(self, records: np.ndarray, head: str, count: str, needed: int) -> np.ndarray:
         """The pool with at least `needed` more free records; `head` and `count` are its fields of the clock."""
@@ -311,7 +320,7 @@ class RangedEngine(StateOwner[State]):
         setup, before = self._make_setup(fault.plan), self.setup
         self.log.batches_before += self.log.batches(self.clock[0]["batches"], before.names, self.start_s)
         self.clock["batches"] = 0
-        _carry_statistics(before, setup)
+        carry_statistics(before, setup)
         self._install(setup)
         # Nothing happens at this moment itself, but waiting requests are tried again after every entry.
         self._agenda.append(Entry(self._unavailable_until_s, lambda: None))
@@ -370,19 +379,6 @@ class RangedEngine(StateOwner[State]):
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the node's free pages hold `tokens` in `num_layers` layers."""
         return self.kv.has_room(node, tokens, num_layers)
-
-
-def _carry_statistics(before: Setup, after: Setup) -> None:
-    """Nodes and links that both plans use go on with what they have counted."""
-    for i, name in enumerate(after.names):
-        if name in before.number_of:
-            old = before.nodes[before.number_of[name]]
-            for field in ("busy_s", "blocked_s", "steps", "prefill_tokens", "decode_tokens"):
-                after.nodes[i][field] = old[field]
-    for i, edge in enumerate(after.edges):
-        if edge in before.link_index:
-            for field in ("busy", "bytes", "messages"):
-                after.links[i][field] = before.links[before.link_index[edge]][field]
 
 
 def _longest_context_tokens(setup: Setup, kv: PagedKV) -> int:

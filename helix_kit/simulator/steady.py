@@ -1,0 +1,240 @@
+"""What a plan serves in its steady state, estimated from a short run that starts with full KV caches.
+
+A run of ten minutes from an empty cluster spends most of its time on a start that no user waits for twice, and costs
+the more, the faster the cluster is. Here the caches are full at the start, of requests at random points of their
+decodes, and the window is counted in tokens. So a run costs about as much on any cluster.
+
+Which requests are in the caches is chosen as follows. A request of O output tokens decodes O - 1 times, so it is met
+in a cache in proportion to O - 1, after a number of its tokens that is uniform. Lengths are drawn systematically: from
+a sorted sample at equal steps of its weight, from a random first place. Means over few requests then differ less from
+the trace's own than those of free draws.
+
+>>> from helix_kit.simulator import steady_score
+>>> steady_score(plan).decode_tokens_per_s                      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from scipy.stats import t as student
+
+from helix_kit.flow import Flow, Placement
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.simulator.options import SimulationOptions
+from helix_kit.simulator.ranged.driver import RangedEngine, ranged_engine
+from helix_kit.simulator.ranged.filled import fill
+from helix_kit.simulator.scoring import Score, measured
+from helix_kit.workload.request import Request
+from helix_kit.workload.workload import Workload
+
+BATCHES = 10
+"""Batches of the window: few enough that each holds many requests, and enough for an interval."""
+CONFIDENCE = 0.95
+SAMPLE = 20_000
+"""Requests from which lengths are drawn, where no workload gives them."""
+STRATUM = 40
+"""New requests that are drawn systematically together."""
+LOOKS = 40
+"""Looks at a run that serves as much as its flow; one that serves an eighth of it is looked at eight times as often."""
+MAX_LOOKS = 4000
+"""A run that has not come to its end by then ends: it serves next to nothing."""
+FIRST_LOOK = 0.25
+"""Share of the window after which a run may end early."""
+GROWTH = 2
+"""Factor by which the stream of requests is lengthened where it ran dry."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How long a steady run is.
+
+    Examples
+    --------
+    >>> Window(requests=100).requests
+    100
+    """
+
+    requests: int = 400
+    """Requests whose tokens are measured, on average: the window ends after so many times their mean output."""
+    warmup_lives: float = 0.25
+    """Tokens before the window, as a share of those that the requests in the caches generate in all. Prompts are not
+    part of the initial state: within this time as many are on their way as there will be."""
+    lives: float = 0.5
+    """The window is at least so long, in the same measure."""
+
+
+def steady_score(
+    plan: Plan | tuple[Problem, Placement, Flow | None],
+    lengths: Sequence[Request] | None = None,
+    *,
+    window: Window = Window(),
+    seed: int = 0,
+    at_least: float = 0.0,
+) -> Score:
+    """Estimate what a plan serves from a backlog, by the rules of our runtime, once its KV caches are full.
+
+    Parameters
+    ----------
+    plan
+        A plan, or (problem, placement, flow); flow None for the maximum flow.
+    lengths
+        Requests whose lengths are drawn from; None: lengths as in the conversation trace.
+    window
+        How long the run is.
+    seed
+        Of the lengths drawn. Runs of different plans with the same seed meet the same requests.
+    at_least
+        Decode tokens/s. The run ends early once it serves less for sure: once the upper end of its interval, over the
+        batches so far, is below.
+
+    Returns
+    -------
+    Score
+        Means over the window, with the half width of a 95 % interval over its batches; all zero where the plan carries
+        no flow.
+
+    Examples
+    --------
+    >>> steady_score(plan, seed=1).half_width_tokens_per_s          # doctest: +SKIP
+    """
+    if not isinstance(plan, Plan):
+        problem, placement, flow = plan
+        plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
+    if plan.flow_tokens_per_s <= 0:
+        return Score()
+    sample = lengths_of(lengths, seed)
+    options = SimulationOptions(mode="offline", execution="range", duration_s=1.0, warmup_s=0.0, seed=seed)
+    for growth in (GROWTH**i for i in count()):
+        cached = _in_caches(plan, sample)
+        held, done = lives(sample, cached, np.random.default_rng([seed, 1]))
+        new = stream(sample, growth * (cached + 2 * window.requests), np.random.default_rng([seed, 2]))
+        requests = [Request(i, 0.0, a, b) for i, (a, b) in enumerate(np.concatenate([held, new]).tolist())]
+        engine = ranged_engine(plan, requests, options)
+        admitted = fill(engine, done.tolist(), seed)
+        life_tokens = float(held[:admitted, 1].sum()) or 1.0
+        mean_output = float(sample[:, 1].mean())
+        race = _Race(
+            engine,
+            warmup_tokens=window.warmup_lives * life_tokens,
+            window_tokens=max(window.requests * mean_output, window.lives * life_tokens),
+            at_least=at_least,
+        )
+        with suppress(_EndError):
+            engine.run(math.inf, race, race.window_tokens / plan.flow_tokens_per_s / LOOKS)
+        if not engine.all_admitted or len(engine.log.rejected) >= len(new):
+            return race.score()
+    raise AssertionError("unreachable")
+
+
+def lengths_of(workload: Sequence[Request] | None, seed: int) -> np.ndarray:
+    """Pairs (input tokens, output tokens) to draw from, ordered by output and then by input, shape (requests, 2)."""
+    if workload is None:
+        workload = Workload.offline(SAMPLE, seed=0)
+    pairs = np.array([(r.input_tokens, r.output_tokens) for r in workload], dtype=np.int64)
+    return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+
+
+def _systematic(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` places of `weights`, at equal steps of their sum from a random first one, in random order."""
+    cumulated = np.cumsum(weights, dtype=float)
+    marks = (np.arange(count) + rng.random()) / count * cumulated[-1]
+    return rng.permutation(np.minimum(np.searchsorted(cumulated, marks, side="right"), len(weights) - 1))
+
+
+def lives(sample: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Requests as they are met in full caches, shape (count, 2), and the output tokens that each has generated.
+
+    Where every output is one token, none decodes, and none is met.
+    """
+    weights = np.maximum(sample[:, 1] - 1, 0)
+    if not weights.any():
+        return sample[:0], np.zeros(0, dtype=np.int64)
+    met = sample[_systematic(weights, count, rng)]
+    share = rng.permutation((np.arange(count) + rng.random(count)) / count)
+    return met, 1 + (share * (met[:, 1] - 1)).astype(np.int64)
+
+
+def stream(sample: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The lengths of `count` requests or a few more, in the order in which they come."""
+    even = np.ones(len(sample))
+    size = min(STRATUM, len(sample))
+    return np.concatenate([sample[_systematic(even, size, rng)] for _ in range(-(-count // size))])
+
+
+def _in_caches(plan: Plan, sample: np.ndarray) -> int:
+    """Requests that surely do not all fit into the KV caches: half more than the tightest layer holds of mean ones."""
+    room = np.zeros(plan.model.num_layers)
+    for node, (start, end) in plan.placement.items():
+        room[start:end] += plan.profiles[plan.problem.kind_of[node]].kv_capacity(end - start) / (end - start)
+    weights = np.maximum(sample[:, 1] - 1, 1)
+    mean = float(np.average(sample.sum(axis=1), weights=weights))
+    return int(1.5 * room.min() / mean) + 8
+
+
+class _EndError(Exception):
+    """The run has come to its end."""
+
+
+class _Race:
+    """Looks at a running engine: when its window begins, when it ends, and whether it is surely behind."""
+
+    def __init__(self, engine: RangedEngine, *, warmup_tokens: float, window_tokens: float, at_least: float) -> None:
+        self._engine, self._at_least = engine, at_least
+        self._warmup_tokens, self.window_tokens = warmup_tokens, window_tokens
+        self._looks = 0
+        self._start_s: float | None = None
+        self._first = 0
+        self._end_s = 0.0
+        self._share = 0.0
+        """Of the window, simulated so far."""
+
+    def __call__(self, now_s: float) -> None:
+        tokens = int(self._engine.clock[0]["tokens"])
+        self._looks += 1
+        self._end_s = now_s
+        if self._looks > MAX_LOOKS:
+            raise _EndError
+        if self._start_s is None:
+            if tokens >= self._warmup_tokens and now_s > 0:
+                self._start_s, self._first = now_s, tokens
+            return
+        self._share = min(1.0, (tokens - self._first) / self.window_tokens)
+        if self._share >= 1:
+            raise _EndError
+        if self._at_least and self._share >= FIRST_LOOK:
+            mean, half = self.interval()
+            if mean + half < self._at_least:
+                raise _EndError
+
+    def interval(self) -> tuple[float, float]:
+        """Mean tokens/s of the window so far, and the half width of its interval from batch means."""
+        start_s = self._start_s if self._start_s is not None else 0.0
+        tokens = int(self._engine.clock[0]["tokens"])
+        times = self._engine.log.arrays.token_time[self._first : tokens]
+        edges = np.linspace(start_s, self._end_s, BATCHES + 1)
+        length = (self._end_s - start_s) / BATCHES
+        if length <= 0:
+            return 0.0, 0.0
+        rates = np.diff(np.searchsorted(times, edges)) / length
+        error = float(rates.std(ddof=1)) / math.sqrt(BATCHES)
+        return float(rates.mean()), float(student.ppf((1 + CONFIDENCE) / 2, BATCHES - 1)) * error
+
+    def score(self) -> Score:
+        """The score of the window."""
+        start_s = self._start_s if self._start_s is not None else 0.0
+        if self._end_s <= start_s:
+            return Score(share_of_window=0.0)
+        _, half = self.interval()
+        return measured(
+            self._engine, start_s, self._end_s - start_s, half_width_tokens_per_s=half, share_of_window=self._share
+        )
+
+
+__all__ = ["Window", "steady_score"]

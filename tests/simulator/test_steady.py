@@ -1,0 +1,60 @@
+"""The steady estimate: which requests fill the caches, and what a long run says."""
+
+import numpy as np
+import pytest
+
+import helix_kit as hk
+from helix_kit.simulator import Score, Window, score, steady_score
+from helix_kit.simulator.steady import lengths_of, lives, stream
+from helix_kit.workload.workload import Workload
+
+
+@pytest.fixture(scope="module")
+def plan():
+    cluster = hk.Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    return hk.plan(cluster, hk.Model.preset("llama-30b"), method="proportional")
+
+
+def test_long_outputs_are_met_more_often():
+    """Three requests of 1, 3 and 9 output tokens decode 0, 2 and 8 times: four of five in a cache are the longest."""
+    sample = lengths_of(Workload.of([(0.0, 10, 9), (0.0, 20, 1), (0.0, 30, 3)]), 0)
+    met, done = lives(sample, 1000, np.random.default_rng(0))
+    assert [int((met[:, 1] == o).sum()) for o in (1, 3, 9)] == [0, 200, 800]
+    assert done.min() == 1
+    assert (done < met[:, 1]).all()
+    assert done[met[:, 1] == 9].mean() == pytest.approx(4.5, abs=0.2)
+
+
+def test_a_stretch_of_the_stream_has_the_mean_of_the_sample():
+    sample = lengths_of(None, 0)
+    first = stream(sample, 40, np.random.default_rng(3))
+    assert first[:, 1].mean() == pytest.approx(sample[:, 1].mean(), rel=0.05)
+    assert not np.array_equal(first, np.sort(first, axis=0)), "they come in random order"
+
+
+def test_requests_of_one_output_token_fill_no_cache():
+    sample = lengths_of(Workload.of([(0.0, 10, 1)]), 0)
+    met, done = lives(sample, 10, np.random.default_rng(0))
+    assert len(met) == len(done) == 0
+
+
+def test_equals_a_long_run_from_an_empty_start(plan):
+    window = Window(requests=300, lives=1.0)
+    short = [steady_score(plan, window=window, seed=s) for s in range(3)]
+    mean = np.mean([s.decode_tokens_per_s for s in short])
+    long = score(plan, execution="range", warmup_s=600.0, duration_s=3000.0)
+    assert mean == pytest.approx(long.decode_tokens_per_s, rel=0.04)
+    assert all(0 < s.half_width_tokens_per_s < 0.2 * mean for s in short)
+    assert short[0].decode_latency_s == pytest.approx(long.decode_latency_s, rel=0.06)
+
+
+def test_a_plan_that_is_surely_behind_ends_early(plan):
+    whole = steady_score(plan)
+    early = steady_score(plan, at_least=3 * whole.decode_tokens_per_s)
+    assert whole.share_of_window == 1
+    assert early.share_of_window < 0.5
+    assert early.decode_steps < 0.6 * whole.decode_steps
+
+
+def test_a_plan_without_flow_serves_nothing(plan):
+    assert steady_score((plan.problem, {"L4-0": (0, 10)}, None)) == Score()
