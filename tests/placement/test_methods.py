@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -176,7 +174,8 @@ def test_a_function_in_a_file_on_the_command_line(helix_kit, own_folder):
         assert (code, out) == (2, "") and words in err and f"method = {wrong!r}" in err
 
 
-def test_an_installed_package_adds_a_method(tmp_path):
+def test_an_installed_package_adds_a_method(helix_kit, own_folder, monkeypatch):
+    tmp_path = own_folder
     (tmp_path / "fitting.py").write_text(
         "from helix_kit.placement import Method\n" + FIRST_FIT + "\nbest = Method(first_fit, ('max_stages',))\n"
     )
@@ -189,24 +188,19 @@ def test_an_installed_package_adds_a_method(tmp_path):
     )
     (tmp_path / "six.yaml").write_text("name: six\nnodes: [{gpu: L4, count: 6}]\n")
 
-    def program(*args):
-        path = os.pathsep.join([str(tmp_path), *sys.path])
-        return subprocess.run(
-            [sys.executable, "-m", "helix_kit.cli", *args], capture_output=True, text=True, check=False, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "400"},
-        )  # fmt: skip
-
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     base = ("plan", "six.yaml", "--model", "llama-30b", "--json", "--method")
-    done = program(*base, "first-fit")
-    assert done.returncode == 0, done.stderr
-    assert hk.Plan.model_validate_json(done.stdout).placement["L4-5"] == (55, 60)
-    assert program(*base, "best", "--max-stages", "9").returncode == 0
-    assert program(*base, "first-fit", "--max-stages", "9").returncode == 2
-    broken = program(*base, "absent")
-    assert broken.returncode == 2
-    assert "the entry point 'fitting:absent' of package fitting cannot be loaded: AttributeError" in broken.stderr
-    assert "not an object of int" in program(*base, "number").stderr
-    assert "parallax, first-fit, best, absent, number; or a function" in program("plan", "--help").stdout
+    with pytest.warns(UserWarning, match="'pattern' of fitting:first_fit is left out"):
+        code, out, err = helix_kit(*base, "first-fit")
+    assert code == 0, err
+    assert hk.Plan.model_validate_json(out).placement["L4-5"] == (55, 60)
+    assert helix_kit(*base, "best", "--max-stages", "9")[0] == 0
+    assert helix_kit(*base, "first-fit", "--max-stages", "9")[0] == 2
+    code, _, err = helix_kit(*base, "absent")
+    assert code == 2
+    assert "the entry point 'fitting:absent' of package fitting cannot be loaded: AttributeError" in err
+    assert "not an object of int" in helix_kit(*base, "number")[2]
+    assert method_names()[-4:] == ["first-fit", "best", "absent", "number"]
 
 
 def test_help_lists_the_table(helix_kit):

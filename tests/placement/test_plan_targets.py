@@ -55,7 +55,9 @@ def test_same_seed_same_plan():
 
 def test_progress_and_record():
     seen = []
-    plan = hk.plan("hetero42", "llama2-70b", time_limit_s=10, progress=lambda *event: seen.append(event))
+    plan = hk.plan(
+        "hetero42", "llama2-70b", time_limit_s=2, deterministic=True, progress=lambda *event: seen.append(event)
+    )
     assert len(seen) >= 3
     values, bounds = [e[1] for e in seen], [e[2] for e in seen]
     assert values == sorted(values)

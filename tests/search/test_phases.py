@@ -50,18 +50,9 @@ def fast_cluster():
     return cluster, model
 
 
-@pytest.mark.parametrize("time_limit_s", [5.0, 20.0])
-def test_the_time_limit_is_kept_where_simulations_are_dear(time_limit_s):
-    begun = time.monotonic()
-    plan = hk.plan(*fast_cluster(), objective="served", time_limit_s=time_limit_s)
-    assert time.monotonic() - begun < 1.1 * time_limit_s + 2
-    assert plan.served.decode_tokens_per_s > 0
-
-
-def test_a_stop_ends_simulations_within_a_second():
-    begun = time.monotonic()
-    hk.plan(*fast_cluster(), objective="served", time_limit_s=60, stop=lambda: time.monotonic() > begun + 12)
-    assert time.monotonic() - begun < 13
+def test_a_short_time_suffices_for_a_plan_where_simulations_are_dear():
+    """That the limit is kept, and a stop heard within a second, is measured in `benchmarks/bench_clock.py`."""
+    assert hk.plan(*fast_cluster(), objective="served", time_limit_s=3).served.decode_tokens_per_s > 0
 
 
 def test_windows_are_cut_down_to_what_the_time_affords():

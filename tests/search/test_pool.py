@@ -22,7 +22,7 @@ def problem():
 
 
 def test_every_family_proposes_placements_that_nodes_can_hold(problem):
-    known = hk.plan(problem.cluster, problem.model).placement
+    known = hk.plan(problem.cluster, problem.model, method="swarm").placement
     solving = Solving("highs", 0, Watch(60))
     proposals = list(propose(problem, Evaluator(problem, Requirements()), [known], solving))
     assert proposals[0] == ("known", known)

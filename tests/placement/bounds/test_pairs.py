@@ -13,7 +13,7 @@ def test_it_is_above_the_plan_found(gbps):
     nodes = [{"gpu": "A100-40G", "count": 4, "region": r} for r in ("east", "west")]
     network = {"within_region": {"bandwidth_gbps": 10}, "between_regions": {"bandwidth_gbps": gbps}}
     cluster = hk.Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
-    plan = hk.plan(cluster, "llama2-70b", time_limit_s=4)
+    plan = hk.plan(cluster, "llama2-70b", time_limit_s=1, deterministic=True)
     groups = groups_of(plan.problem)
     high, crossing = bounds.spread_bound(groups, 80), bounds.fastest_crossing(plan.problem, groups)
     effort = bounds.ProofEffort(Watch(60.0))

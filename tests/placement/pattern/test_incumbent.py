@@ -6,6 +6,7 @@ import helix_kit as hk
 from helix_kit.placement import Problem
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.method import PlanOptions, Task
+from helix_kit.placement.pattern import incumbent
 from helix_kit.placement.pattern.incumbent import Incumbent
 from helix_kit.placement.watch import Watch
 
@@ -33,6 +34,17 @@ def test_a_cap_on_depth_counts():
     assert best.consider({"L4-0": (0, 3), "L4-1": (3, 6), "L4-2": (6, 8)}) == 0.0
     assert best.placement == {}
     assert best.consider({"L4-0": (0, 4), "L4-1": (4, 8)}) > 0
+
+
+def test_time_for_the_last_flow_is_measured_where_there_are_many_nodes(monkeypatch):
+    best = incumbent_of()
+    best.consider({"L4-0": (0, 4), "L4-1": (4, 8)})
+    assert best.final_flow_s() == 0.0
+    monkeypatch.setattr(incumbent, "MANY_NODES", 1)
+    monkeypatch.setattr(incumbent, "RESERVE", 2.5)
+    ticks = iter([10.0, 13.0])
+    monkeypatch.setattr(incumbent.time, "perf_counter", lambda: next(ticks))
+    assert best.final_flow_s() == 7.5
 
 
 def test_starts_keep_the_pins():

@@ -14,7 +14,7 @@ KNOWN = {10: 1063, 12: 1392, 14: 1515, 20: 1754}
 
 def test_pins_are_kept():
     pins = {"A100-40G-0": (0, 12), "T4-0": (76, 80), "L4-1": (33, 40)}
-    plan = hk.plan("single24", "llama2-70b", pins=pins, patience_s=1.0)
+    plan = hk.plan("single24", "llama2-70b", pins=pins, patience_s=0.3)
     assert {n: plan.placement[n] for n in pins} == pins
     free = hk.plan("single24", "llama2-70b")
     assert 0.7 * free.flow_tokens_per_s < plan.flow_tokens_per_s <= free.flow_tokens_per_s
@@ -52,7 +52,7 @@ def test_random_pins_are_kept_or_refused(data):
         size = data.draw(st.integers(1, 7))
         start = data.draw(st.integers(0, 80 - size))
         pins[name] = (start, start + size)
-    plan = hk.plan("single24", "llama2-70b", pins=pins, patience_s=1.0, time_limit_s=10)
+    plan = hk.plan("single24", "llama2-70b", pins=pins, time_limit_s=1, deterministic=True)
     assert {n: plan.placement[n] for n in pins} == pins
     assert plan.flow_tokens_per_s > 500
 
@@ -60,7 +60,7 @@ def test_random_pins_are_kept_or_refused(data):
 def test_pinning_the_optimum_gives_the_optimum():
     free = hk.plan("single24", "llama2-70b")
     some = dict(list(free.placement.items())[::3])
-    assert hk.plan("single24", "llama2-70b", pins=some, patience_s=1.0).flow_tokens_per_s == free.flow_tokens_per_s
+    assert hk.plan("single24", "llama2-70b", pins=some, patience_s=0.3).flow_tokens_per_s == free.flow_tokens_per_s
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_pinning_the_optimum_gives_the_optimum():
 )
 def test_contradictory_pins(pins, error, text):
     with pytest.raises(error, match=text):
-        hk.plan("single24", "llama2-70b", pins=pins, patience_s=1.0)
+        hk.plan("single24", "llama2-70b", pins=pins, patience_s=0.3)

@@ -1,12 +1,14 @@
-"""Plans for clusters as users bring them: never below a baseline, better with time, and done within it."""
+"""Plans for clusters as users bring them: never below a baseline, better with work, and done within it.
 
-import time
+Work is counted here; what clocks show is in `benchmarks/bench_clock.py`.
+"""
 
 import pytest
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError
-from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
+from helix_kit.placement.pattern.incumbent import Incumbent
+from helix_kit.placement.pattern.rounds import Rounds
 
 SMALL = {"num_layers": 28, "hidden_size": 3584, "num_heads": 28, "num_kv_heads": 4, "intermediate_size": 18944,
          "vocab_size": 152064}  # fmt: skip
@@ -32,6 +34,17 @@ def cities():
     )
 
 
+@pytest.fixture(scope="module")
+def large():
+    return hk.Model.preset("qwen3-32b")
+
+
+@pytest.fixture(scope="module")
+def planned(cities, large):
+    """A plan of three rounds."""
+    return hk.plan(cities, large, time_limit_s=6, deterministic=True)
+
+
 def best_baseline(cluster, model):
     values = []
     for method in BASELINES:
@@ -44,62 +57,57 @@ def best_baseline(cluster, model):
     return max(values)
 
 
-def test_a_plan_of_a_second_is_no_worse_than_any_baseline(cities):
-    """The search of stages alone left the fast machines idle: 29,743 tokens/s where swarm carries 109,996."""
+def test_a_plan_of_the_first_round_is_no_worse_than_any_baseline(cities):
+    """The search of stages alone left the fast machines idle: 29,743 tokens/s where swarm carries 109,996.
+
+    Replicas beside pipelines are found, too: the search of stages alone ended 15.8 % below its bound.
+    """
     model = hk.Model(name="small", **SMALL)
-    plan = hk.plan(cities, model, time_limit_s=1)
+    plan = hk.plan(cities, model, time_limit_s=1, deterministic=True)
     assert plan.flow_tokens_per_s >= best_baseline(cities, model) > 100_000
+    assert plan.gap < 0.04
 
 
-def test_more_work_is_never_worse(cities):
-    """Replicas beside pipelines are found: the search of stages alone ended 15.8 % below its bound."""
-    model = hk.Model(name="small", **SMALL)
-    plans = [hk.plan(cities, model, time_limit_s=limit, deterministic=True) for limit in (1, 3, 6)]
-    values = [plan.flow_tokens_per_s for plan in plans]
-    assert values == sorted(values)
-    assert plans[-1].gap < 0.04
+def test_counted_work_gives_the_same_plan_twice_and_more_of_it_a_better_one(cities, large, planned):
+    one, again = (hk.plan(cities, large, time_limit_s=1, deterministic=True) for _ in range(2))
+    assert one.to_json() == again.to_json()
+    assert one.flow_tokens_per_s < planned.flow_tokens_per_s
+    assert one.bound_tokens_per_s >= planned.bound_tokens_per_s
 
 
-def test_fewer_machines_are_never_better(cities):
+def test_fewer_machines_are_never_better(cities, large, planned):
     """The plan of a part is a plan of the whole, as long as each machine's speed is the same."""
-    model = hk.Model.preset("qwen3-32b")
-    whole = hk.plan(cities, model, time_limit_s=6, deterministic=True)
     lab = {n.name for n in cities.nodes if n.region == "lab"}
-    part = {n: span for n, span in whole.placement.items() if n in lab}
-    assert whole.flow_tokens_per_s >= whole.problem.max_flow(part).tokens_per_s
-    assert whole.flow_tokens_per_s >= best_baseline(cities, model)
+    part = {n: span for n, span in planned.placement.items() if n in lab}
+    assert planned.flow_tokens_per_s >= planned.problem.max_flow(part).tokens_per_s
+    assert planned.flow_tokens_per_s >= best_baseline(cities, large)
 
 
-def test_counted_work_gives_the_same_plan_twice(cities):
-    model = hk.Model.preset("qwen3-32b")
-    plans = [hk.plan(cities, model, time_limit_s=3, deterministic=True, seed=2) for _ in range(2)]
-    assert plans[0].to_json() == plans[1].to_json()
-
-
-def test_the_search_goes_on_while_a_gap_is_left_and_keeps_the_clock(cities):
-    begun = time.perf_counter()
-    plan = hk.plan(cities, hk.Model.preset("qwen3-32b"), time_limit_s=4)
-    assert plan.gap > 1e-3
-    assert 3.9 < time.perf_counter() - begun < 1.1 * 4 + 2
+def test_the_search_goes_on_while_a_gap_is_left_and_keeps_its_limit(planned):
+    """What was counted after the limit is the work that was under way."""
+    assert planned.gap > 1e-3
+    assert 6 <= planned.seconds < 6.6
 
 
 def test_patience_ends_the_search(cities):
-    begun = time.perf_counter()
-    plan = hk.plan(cities, hk.Model(name="small", **SMALL), time_limit_s=120, patience_s=1.0)
-    assert time.perf_counter() - begun < 60
+    """Five times as long as long as the program of stages has not come to its end."""
+    plan = hk.plan(cities, hk.Model(name="small", **SMALL), time_limit_s=120, patience_s=0.1, deterministic=True)
     assert plan.gap > 1e-3
+    assert plan.seconds < 10
 
 
-def test_stop_is_heard_within_a_second(cities):
-    stop_at = time.perf_counter() + 2
-    hk.plan(cities, hk.Model.preset("qwen3-32b"), time_limit_s=60, stop=lambda: time.perf_counter() > stop_at)
-    assert time.perf_counter() < stop_at + 1
+def test_stop_is_heard_soon(cities, large):
+    """Of the many times that a search asks, few come after the answer."""
+    asked = []
+    plan = hk.plan(cities, large, deterministic=True, stop=lambda: len(asked) > 300 or asked.append(1))
+    assert len(asked) == 301 and plan.flow_tokens_per_s > 0
+    assert plan.seconds < 2
 
 
-def test_a_thousand_nodes_keep_the_clock():
-    """The last flow of so many nodes takes seconds: its time is set aside."""
-    cluster = synthetic_cluster(1000, regions=5)
-    begun = time.perf_counter()
-    plan = hk.plan(cluster, hk.Model.preset("llama2-70b"), time_limit_s=12)
-    assert time.perf_counter() - begun < 1.1 * 12 + 2
-    assert plan.flow_tokens_per_s > 100_000
+def test_time_for_the_last_flow_is_set_aside(cities, large, monkeypatch):
+    """The last flow of many nodes takes seconds: the rounds get what is left."""
+    given = []
+    monkeypatch.setattr(Incumbent, "final_flow_s", lambda _: 50.0)
+    monkeypatch.setattr(Rounds, "run", lambda _, watch: given.append(watch.left_s))
+    hk.plan(cities, large, time_limit_s=60, deterministic=True, prove=False)
+    assert 9 < given[0] <= 10

@@ -31,7 +31,7 @@ def test_messages_take_bandwidth_and_latency() -> None:
     while len(arrived) < 4:
         for message in inbox.receive(0.01):
             arrived[message.requests[0].request] = time.monotonic() - start
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60
     assert list(arrived) == [9, 0, 1, 2]
     for number in range(3):
         expected = 0.1 * (number + 1) + 0.04
@@ -48,7 +48,7 @@ def timed_arrivals(start_s: float, shapers: list[Shaper], receive, expected: int
     while len(arrived) < expected:
         for message in receive(0.01):
             arrived[message.items[0].request] = time.monotonic() - start_s
-        assert time.monotonic() - start_s < 5
+        assert time.monotonic() - start_s < 60
     for shaper in shapers:
         shaper.close()
     return arrived
