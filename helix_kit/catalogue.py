@@ -1,7 +1,7 @@
 """The GPU catalogue: figures and source of each GPU that a cluster may name.
 
-``data/gpus.csv`` holds datasheet figures, ``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the
-GPUs of one node.
+``data/gpus.csv`` holds datasheet figures, ``data/gpu_low_bits.csv`` the rates of arithmetic on 8 bits,
+``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the GPUs of one node.
 """
 
 from __future__ import annotations
@@ -74,6 +74,10 @@ class Gpu:
     """Power at full load, of the whole machine where memory is unified; None where unknown."""
     idle_w: float | None = None
     """Power of a GPU that waits; None where unknown."""
+    fp8_tflops: float | None = None
+    """10^12 operations/s on 8-bit floats. None: the card has no such arithmetic, or its rate is unknown."""
+    int8_tops: float | None = None
+    """10^12 operations/s on 8-bit integers, with the same meaning of None."""
 
     @property
     def price_usd_per_hour(self) -> float | None:
@@ -86,6 +90,11 @@ class Gpu:
             return None
         idle_w = IDLE_SHARE * self.tdp_w if self.idle_w is None else self.idle_w
         return idle_w + (self.tdp_w - idle_w) * min(1.0, max(0.0, utilisation))
+
+    def tflops(self, arithmetic: str) -> float:
+        """10^12 operations/s of this type (fp16, fp8 or int8). Without the type's own units, operands are expanded."""
+        own = {"fp8": self.fp8_tflops, "int8": self.int8_tops}.get(arithmetic)
+        return own or self.fp16_tflops
 
 
 @cache
@@ -103,6 +112,8 @@ def gpus() -> dict[str, Gpu]:
     True
     """
     prices = _prices()
+    with (_files.data_dir() / "gpu_low_bits.csv").open(newline="", encoding="utf-8") as file:
+        low_bits = {row["gpu"]: row for row in csv.DictReader(file)}
     with (_files.data_dir() / "gpus.csv").open(newline="", encoding="utf-8") as file:
         return {
             row["gpu"]: Gpu(
@@ -115,6 +126,8 @@ def gpus() -> dict[str, Gpu]:
                 unified_memory_gb=_number(row["unified_memory_gb"]),
                 tdp_w=_number(row["tdp_w"]),
                 idle_w=_number(row["idle_w"]),
+                fp8_tflops=_number(low_bits.get(row["gpu"], {}).get("fp8_tflops", "")),
+                int8_tops=_number(low_bits.get(row["gpu"], {}).get("int8_tops", "")),
             )
             for row in csv.DictReader(file)
         }

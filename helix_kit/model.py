@@ -14,12 +14,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.hf_config import read_sizes
+from helix_kit.layers import LayerKind
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -69,6 +70,12 @@ class Model(Summarised, BaseModel):
     """Bytes of a token id on links of the coordinator."""
     tied_embeddings: bool = False
     """Whether the output projection is the embedding itself, so that a node with both holds one table."""
+    layer_kinds: tuple[LayerKind, ...] = ()
+    """The different kinds of layers. Empty: every layer is dense and as the sizes above say."""
+    layer_pattern: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Index in `layer_kinds` of each layer's kind. Empty: all layers are of the first kind."""
+    expert_skew: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """How unevenly tokens choose experts: expert e is as popular as e^-skew. 0: evenly."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,15 +88,39 @@ class Model(Summarised, BaseModel):
             data.setdefault("num_kv_heads", data["num_heads"])
             # Not assumed equal to hidden / heads: several families (Qwen3, Mistral-Nemo) break that.
             data.setdefault("head_dim", hidden // data["num_heads"])
+            kinds, pattern = data.get("layer_kinds"), data.get("layer_pattern")
+            if "layer_gb" not in data and kinds:
+                kinds = [k if isinstance(k, LayerKind) else LayerKind.model_validate(k) for k in kinds]
+                layers = [kinds[i] for i in pattern] if pattern else kinds[:1]
+                data["layer_gb"] = sum(k.all_bytes for k in layers) / len(layers) / 1e9
             if "layer_gb" not in data:
                 q_and_out = 2 * hidden * data["num_heads"] * data["head_dim"]
                 k_and_v = 2 * hidden * data["num_kv_heads"] * data["head_dim"]
                 mlp = data.get("mlp_matrices", 3) * hidden * data["intermediate_size"]
                 data["layer_gb"] = (q_and_out + k_and_v + mlp + 2 * hidden) * dtype / 1e9
             data.setdefault("activation_bytes_per_token", hidden * dtype)
-        except (KeyError, TypeError, ZeroDivisionError):
+        except (KeyError, TypeError, ZeroDivisionError, IndexError):
             pass  # a missing or malformed field: pydantic reports it with its name
         return data
+
+    @model_validator(mode="after")
+    def _pattern_names_kinds(self) -> Model:
+        if self.layer_pattern and len(self.layer_pattern) != self.num_layers:
+            raise ValueError(f"layer_pattern: expected {self.num_layers} kinds, got {len(self.layer_pattern)}")
+        if len(self.layer_kinds) > 1 and not self.layer_pattern:
+            raise ValueError(f"expected layer_pattern to say which of {len(self.layer_kinds)} kinds each layer is of")
+        if any(index >= len(self.layer_kinds) for index in self.layer_pattern):
+            raise ValueError(f"layer_pattern: expected indices below the {len(self.layer_kinds)} layer_kinds")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields of unequal layers are left out where there are none, so plans of other models stay as they were."""
+        fields: dict[str, Any] = handler(self)
+        for name in ("layer_kinds", "layer_pattern", "expert_skew"):
+            if not fields.get(name):
+                fields.pop(name, None)
+        return fields
 
     @classmethod
     def preset(cls, name: str) -> Model:
@@ -101,15 +132,24 @@ class Model(Summarised, BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """The model described by a YAML file with the fields of this class."""
-        return _files.validate(cls, _files.read_yaml(path), path)
+        """The model described by a YAML file with the fields of this class.
+
+        The field ``hf_config`` may take the place of the sizes: it holds a Hugging Face config.json.
+        """
+        data = _files.read_yaml(path)
+        config = data.get("hf_config") if isinstance(data, dict) else None
+        if isinstance(config, dict):
+            others = {name: value for name, value in data.items() if name != "hf_config"}
+            data = {**read_sizes(config, f"{path}: hf_config", others.get("dtype_bytes")), **others}
+        return _files.validate(cls, data, path)
 
     @classmethod
     def from_hf(cls, path: str | Path, *, name: str | None = None, dtype_bytes: int | None = None) -> Model:
         """Sizes from a Hugging Face ``config.json`` (the file, or the folder that holds it).
 
-        `dtype_bytes` defaults to the config's ``torch_dtype`` (2 where it says nothing). The families of
-        `helix_kit.hf_config.FAMILIES` are read; anything else is an InputError that names the field.
+        `dtype_bytes` is the size of a weight that is not quantised, by default that of the config's ``torch_dtype`` (2
+        where it says nothing). The families of `helix_kit.hf_config.FAMILIES` and `EXPERT_FAMILIES` are read, with
+        their ``quantization_config``; anything else is an InputError that names the field.
         """
         path = Path(path)
         file = path / "config.json" if path.is_dir() else path
@@ -125,17 +165,70 @@ class Model(Summarised, BaseModel):
         return self.name
 
     def _facts(self) -> dict[str, str]:
-        return {
+        facts = {
             "layers": f"{self.num_layers} of {number(self.layer_gb)} GB",
             "hidden size": str(self.hidden_size),
             "heads": f"{self.num_heads} ({self.num_kv_heads} key-value) of {self.head_dim}",
             "bytes a weight": str(self.dtype_bytes),
         }
+        if self.layer_kinds:
+            counts = self.count_kinds(0, self.num_layers)
+            facts["kinds"] = "; ".join(f"{n} x {kind.name}" for n, kind in zip(counts, self.layer_kinds, strict=True))
+            total, active = self.layers_params / 1e9, self.active_params / 1e9
+            facts["parameters"] = f"{total:.3g} billion in layers" + (
+                f", {active:.3g} billion for each token" if active < total else ""
+            )
+        return facts
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all layers are of one kind, so that a range's speed depends on its length alone."""
+        return len(set(self.layer_pattern)) <= 1
+
+    def kind_of(self, layer: int) -> LayerKind | None:
+        """The kind of a layer; None where the model has no `layer_kinds`."""
+        if not self.layer_kinds:
+            return None
+        return self.layer_kinds[self.layer_pattern[layer] if self.layer_pattern else 0]
+
+    def count_kinds(self, start: int, end: int) -> tuple[int, ...]:
+        """How many layers of each of `layer_kinds` lie in [start, end)."""
+        if not self.layer_pattern:
+            return (end - start,) if self.layer_kinds else ()
+        within = self.layer_pattern[start:end]
+        return tuple(within.count(index) for index in range(len(self.layer_kinds)))
+
+    def layers_gb(self, start: int, end: int) -> float:
+        """Weights of the layers [start, end) in 10^9 bytes."""
+        if self.is_uniform:
+            return (end - start) * self.layer_gb
+        counts = self.count_kinds(start, end)
+        return sum(n * kind.all_bytes for n, kind in zip(counts, self.layer_kinds, strict=True)) / 1e9
+
+    @property
+    def layers_params(self) -> float:
+        """Parameters of all layers together."""
+        if not self.layer_kinds:
+            return self.num_layers * self.layer_params
+        counts = self.count_kinds(0, self.num_layers)
+        return float(sum(n * kind.all_params for n, kind in zip(counts, self.layer_kinds, strict=True)))
+
+    @property
+    def active_params(self) -> float:
+        """Parameters of all layers that one token uses."""
+        if not self.layer_kinds:
+            return self.num_layers * self.layer_params
+        counts = self.count_kinds(0, self.num_layers)
+        return float(sum(n * kind.active_params for n, kind in zip(counts, self.layer_kinds, strict=True)))
 
     @property
     def kv_bytes_per_token_layer(self) -> int:
-        """Bytes of the keys and values of one token in one layer."""
-        return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
+        """Bytes of the keys and values of one token in one layer, on average over the layers and within windows."""
+        if not self.layer_kinds:
+            return 2 * self.num_kv_heads * self.head_dim * self.dtype_bytes
+        counts = self.count_kinds(0, self.num_layers)
+        total = sum(n * kind.kv_bytes_per_token for n, kind in zip(counts, self.layer_kinds, strict=True))
+        return -(-total // self.num_layers)
 
     @property
     def link_bytes_per_token(self) -> int:
@@ -149,7 +242,9 @@ class Model(Summarised, BaseModel):
 
     @property
     def layer_params(self) -> float:
-        """Parameters of one layer: `layer_gb` divided by the bytes of a weight."""
+        """Parameters of one layer, on average: `layer_gb` divided by the bytes of a weight unless it is quantised."""
+        if self.layer_kinds:
+            return self.layers_params / self.num_layers
         return self.layer_gb * 1e9 / self.dtype_bytes
 
 

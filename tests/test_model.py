@@ -46,7 +46,7 @@ def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
         ({"num_hidden_layers": None}, "num_hidden_layers"),
         ({"hidden_size": -1}, "hidden_size = -1"),
         ({"torch_dtype": "float12"}, "torch_dtype = 'float12'"),
-        ({"num_experts": 8}, "mixture-of-experts"),
+        ({"num_experts": 8}, "num_experts = 8"),
     ],
 )
 def test_bad_configs(tmp_path, changes, expected):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from helix_kit.model import Model
+from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 MIN_KV_TOKENS = 4096
 """Tokens of KV cache in each layer below which a node is of no use.
@@ -54,7 +55,7 @@ def min_kv_gb(model: Model) -> float:
     Parameters
     ----------
     model
-        Its KV heads decide.
+        Its KV heads decide, or its layers' kinds: then the kind that needs most counts.
 
     Returns
     -------
@@ -66,7 +67,40 @@ def min_kv_gb(model: Model) -> float:
     >>> round(min_kv_gb(Model.preset("llama3.1-70b")), 4)
     0.0168
     """
+    if model.layer_kinds:
+        return max(kind.kv_bytes(MIN_KV_TOKENS) for kind in model.layer_kinds) / 1e9
     return MIN_KV_TOKENS * model.kv_bytes_per_token_layer / 1e9
+
+
+def kv_bytes_per_token(model: Model, counts: tuple[int, ...]) -> float:
+    """Bytes of KV cache of a token in a layer, on average over layers of these kinds, for a request of usual length.
+
+    Parameters
+    ----------
+    model
+        A layer with a window keeps no more tokens than it; one with a state takes it once a request.
+    counts
+        Layers of each of the model's kinds. Empty: all layers are alike.
+
+    Returns
+    -------
+    float
+        Of a request of `ROUND_CONTEXT_TOKENS` tokens.
+
+    Examples
+    --------
+    A window of 128 tokens keeps 128 of 1,000:
+
+    >>> round(kv_bytes_per_token(Model.preset("gpt-oss-20b"), (1, 0)), 1)
+    262.1
+    >>> round(kv_bytes_per_token(Model.preset("gpt-oss-20b"), (1, 1)), 1)
+    1155.1
+    """
+    if not model.layer_kinds:
+        return model.kv_bytes_per_token_layer
+    total = sum(n * k.kv_bytes(ROUND_CONTEXT_TOKENS) for n, k in zip(counts, model.layer_kinds, strict=True))
+    # Linear attention keeps a state and nothing per token: a byte stands for it where there is nothing at all.
+    return max(1.0, total / (sum(counts) * ROUND_CONTEXT_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -94,7 +128,22 @@ class NodeMemory:
     def kv_tokens(self, model: Model, k: int) -> int:
         """Tokens of KV cache on all GPUs, summed over `k` layers; below zero where the weights alone do not fit."""
         left_gb = self.gpus * self.usable_gb - k * model.layer_gb - tables_gb(model, k)
-        return int(left_gb * 1e9 // model.kv_bytes_per_token_layer)
+        return int(left_gb * 1e9 // kv_bytes_per_token(model, (k,) if model.layer_kinds else ()))
+
+    def kv_tokens_of(self, model: Model, counts: tuple[int, ...]) -> int:
+        """Tokens of KV cache, summed over layers of these kinds; below zero where the layers do not fit.
+
+        The fullest of several GPUs is taken to hold the largest layers of the range.
+        """
+        kinds = [kind for kind, n in zip(model.layer_kinds, counts, strict=True) for _ in range(n)]
+        weights_gb = sum(kind.all_bytes for kind in kinds) / 1e9
+        left_gb = self.gpus * self.usable_gb - weights_gb - tables_gb(model, len(kinds))
+        needed_gb = sorted((kind.all_bytes + kind.kv_bytes(MIN_KV_TOKENS)) / 1e9 for kind in kinds)
+        tables = tables_gb(model, len(kinds)) if self.gpus == 1 else model.embedding_gb
+        on_fullest = -(-len(kinds) // self.gpus)
+        if sum(needed_gb[len(kinds) - on_fullest :]) + tables > self.usable_gb:
+            return -1
+        return int(left_gb * 1e9 // kv_bytes_per_token(model, counts))
 
     def _parts(self, model: Model, k: int) -> tuple[int, float, float, float]:
         """What the fullest GPU holds at least: its layers, then GB of weights, tables and KV cache.
@@ -125,4 +174,4 @@ class NodeMemory:
         return f"{parts} = {sum(needed_gb):.2f} GB{where}, and has {has}"
 
 
-__all__ = ["MIN_KV_TOKENS", "NodeMemory", "min_kv_gb", "tables_gb"]
+__all__ = ["MIN_KV_TOKENS", "NodeMemory", "kv_bytes_per_token", "min_kv_gb", "tables_gb"]

@@ -1,19 +1,25 @@
 """Roofline estimate of a profile from datasheet figures, for a GPU and a model without measurements.
 
 A step of one layer takes the longer of two times, plus a fixed launch time: the time to read its weights and KV cache,
-and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. Several
+and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. A layer
+with experts reads those that the tokens of the step are expected to take, and computes with those that each token
+takes. Quantised weights take fewer bytes, and are computed at the card's rate for their type. Several
 GPUs of a node share each layer, and add up their parts of its result over the link between them. Every plan labels
 estimates as such, and `tests/profiles/test_roofline.py` compares them with the measured tables.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
 from helix_kit.cluster import MEMORY_SHARE, Link, Node
 from helix_kit.errors import InputError
+from helix_kit.layers import LayerKind
 from helix_kit.model import Model
 from helix_kit.profiles.memory import NodeMemory
-from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.profiles.profile import Curve, KindTimes, Profile, RangeLimits, mean_curve
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 COMPUTE_EFFICIENCY = 0.5
@@ -66,7 +72,8 @@ def estimate(
 ) -> Profile:
     """Roofline estimate of a node's profile.
 
-    With W weight bytes of a layer, P parameters, t tokens, K bytes of KV cache read, and n GPUs:
+    With W weight bytes of a layer that the step reads, P parameters that a token uses, t tokens, K bytes of KV cache
+    read, and n GPUs:
     step time = max(2 P t / (n x flops/s), (W + K) / (n x bytes/s)) + 2 all-reduces of t activations + launch.
 
     Parameters
@@ -100,34 +107,105 @@ def estimate(
     """
     if not 0 < memory_share <= 1:
         raise InputError("expected a number above 0, at most 1", field="memory_share", value=memory_share)
-    gpu, link, n = gpu or gpus()[node.gpu], link or _link_of(node), node.gpus_per_node
-    flops_per_s = gpu.fp16_tflops * 1e12 * n * COMPUTE_EFFICIENCY
-    bytes_per_s = gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
+    gpu, link = gpu or gpus()[node.gpu], link or _link_of(node)
+    machine = _Machine(gpu, node.gpus_per_node, link, model)
+    n = node.gpus_per_node
+    memory = NodeMemory(gpus=n, gpu_gb=gpu.memory_gb, share=memory_share)
+    between = "" if n == 1 else f"; {link.name} between {n} GPUs: {link.source}"
+    fields = {"kind": node.kind, "model": model.name, "source": f"{SOURCE} ({gpu.name}: {gpu.source}{between})"}
+    if not model.is_uniform:
+        return Profile.model_validate({**fields, **_unequal_layers(model, machine, memory)})
+    prefill, decode = machine.curves(model.layer_kinds[0] if model.layer_kinds else None)
+    kv = tuple(memory.kv_tokens(model, k) for k in range(1, memory.max_layers(model) + 1))
+    return Profile.model_validate(
+        {
+            **fields,
+            "prefill_ms_per_layer": prefill,
+            "decode_ms_per_layer": decode,
+            "kv_capacity_layer_tokens": kv,
+            "prefill_max_requests": (2,) * len(kv),
+            "decode_max_requests": tuple(_decode_limit(k, tokens) for k, tokens in enumerate(kv, 1)),
+        }
+    )
 
-    def step_ms(tokens: int, kv_bytes: float) -> float:
-        arithmetic_s = 2 * model.layer_params * tokens / flops_per_s
-        reading_s = (model.layer_gb * 1e9 + kv_bytes) / bytes_per_s
-        exchange_ms = ALL_REDUCES_PER_LAYER * all_reduce_ms(tokens * model.activation_bytes_per_token, n, link)
+
+@dataclass(frozen=True)
+class _Machine:
+    """A node that runs layers of a model."""
+
+    gpu: Gpu
+    gpus: int
+    link: GpuLink
+    model: Model
+
+    def curves(self, kind: LayerKind | None) -> tuple[Curve, Curve]:
+        """Prefill over tokens and decode over requests, for a layer of this kind; None: a dense layer."""
+        if kind is None:
+            kv_bytes: float = ROUND_CONTEXT_TOKENS * self.model.kv_bytes_per_token_layer
+        else:
+            kv_bytes = kind.kv_bytes(ROUND_CONTEXT_TOKENS)
+        prefill = [(float(t), self._step_ms(kind, t, 0.0)) for t in PREFILL_TOKENS]
+        decode = [(float(b), self._step_ms(kind, b, b * kv_bytes)) for b in DECODE_REQUESTS]
+        return _curve(prefill), _curve(decode)
+
+    def _step_ms(self, kind: LayerKind | None, tokens: int, kv_bytes: float) -> float:
+        model, n = self.model, self.gpus
+        params = model.layer_params if kind is None else kind.active_params
+        weight_bytes = model.layer_gb * 1e9 if kind is None else kind.read_bytes(tokens, model.expert_skew)
+        tflops = self.gpu.fp16_tflops if kind is None else self.gpu.tflops(kind.arithmetic)
+        flops_per_s = tflops * 1e12 * n * COMPUTE_EFFICIENCY
+        bytes_per_s = self.gpu.memory_bandwidth_gb_per_s * 1e9 * n * MEMORY_EFFICIENCY
+        arithmetic_s = 2 * params * tokens / flops_per_s
+        reading_s = (weight_bytes + kv_bytes) / bytes_per_s
+        exchange_ms = ALL_REDUCES_PER_LAYER * all_reduce_ms(tokens * model.activation_bytes_per_token, n, self.link)
         return 1e3 * max(arithmetic_s, reading_s) + exchange_ms + LAUNCH_MS_PER_LAYER
 
-    kv_per_request = ROUND_CONTEXT_TOKENS * model.kv_bytes_per_token_layer
-    prefill = [(float(t), step_ms(t, 0.0)) for t in PREFILL_TOKENS]
-    decode = [(float(b), step_ms(b, b * kv_per_request)) for b in DECODE_REQUESTS]
-    memory = NodeMemory(gpus=n, gpu_gb=gpu.memory_gb, share=memory_share)
-    kv = tuple(memory.kv_tokens(model, k) for k in range(1, memory.max_layers(model) + 1))
-    between = "" if n == 1 else f"; {link.name} between {n} GPUs: {link.source}"
-    return Profile(
-        kind=node.kind,
-        model=model.name,
-        source=f"{SOURCE} ({gpu.name}: {gpu.source}{between})",
-        prefill_ms_per_layer=_curve(prefill),
-        decode_ms_per_layer=_curve(decode),
-        kv_capacity_layer_tokens=kv,
-        prefill_max_requests=(2,) * len(kv),
-        decode_max_requests=tuple(
-            max(1, min(DECODE_REQUESTS[-1], tokens // (k * ROUND_CONTEXT_TOKENS))) for k, tokens in enumerate(kv, 1)
-        ),
-    )
+
+def _decode_limit(k: int, kv_tokens: int) -> int:
+    return max(1, min(DECODE_REQUESTS[-1], kv_tokens // (k * ROUND_CONTEXT_TOKENS)))
+
+
+def _unequal_layers(model: Model, machine: _Machine, memory: NodeMemory) -> dict[str, Any]:
+    """Fields of the profile of a model whose layers differ: times of each kind, and limits of each range that fits."""
+    kinds = []
+    for kind in model.layer_kinds:
+        prefill, decode = machine.curves(kind)
+        kinds.append(KindTimes(name=kind.name, prefill_ms_per_layer=prefill, decode_ms_per_layer=decode))
+    limits: dict[tuple[int, ...], RangeLimits | None] = {}
+    least: list[RangeLimits] = []
+    for k in range(1, model.num_layers + 1):
+        of_length = set()
+        for start in range(model.num_layers - k + 1):
+            counts = model.count_kinds(start, start + k)
+            if counts not in limits:
+                tokens = memory.kv_tokens_of(model, counts)
+                limits[counts] = (
+                    RangeLimits(
+                        layers=counts,
+                        kv_capacity_layer_tokens=tokens,
+                        prefill_max_requests=2,
+                        decode_max_requests=_decode_limit(k, tokens),
+                    )
+                    if tokens >= 0
+                    else None
+                )
+            of_length.add(counts)
+        fitting = [limits[counts] for counts in of_length]
+        if len(least) == k - 1 and None not in fitting:
+            least.append(min((f for f in fitting if f), key=lambda f: f.kv_capacity_layer_tokens))
+        if not any(fitting):
+            break
+    whole = model.count_kinds(0, model.num_layers)
+    return {
+        "prefill_ms_per_layer": mean_curve([kind.prefill_ms_per_layer for kind in kinds], whole),
+        "decode_ms_per_layer": mean_curve([kind.decode_ms_per_layer for kind in kinds], whole),
+        "kv_capacity_layer_tokens": tuple(limit.kv_capacity_layer_tokens for limit in least),
+        "prefill_max_requests": tuple(limit.prefill_max_requests for limit in least),
+        "decode_max_requests": tuple(limit.decode_max_requests for limit in least),
+        "layer_kinds": tuple(kinds),
+        "layer_pattern": model.layer_pattern,
+        "range_limits": tuple(limit for limit in limits.values() if limit),
+    }
 
 
 def is_estimate(profile: Profile) -> bool:

@@ -195,7 +195,7 @@ _LAYER_SIZES = (
 
 
 def _is_same_layer(model: Model, preset: Model) -> bool:
-    if any(getattr(model, size) != getattr(preset, size) for size in _LAYER_SIZES):
+    if model.layer_kinds or any(getattr(model, size) != getattr(preset, size) for size in _LAYER_SIZES):
         return False
     # The paper's presets give a rounded figure for the layer; a config.json gives what the sizes make.
     from_sizes = Model(name=preset.name, num_layers=1, **{size: getattr(preset, size) for size in _LAYER_SIZES})

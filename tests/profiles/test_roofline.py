@@ -6,6 +6,7 @@ import pytest
 
 from helix_kit.catalogue import GpuLink, gpu_links
 from helix_kit.cluster import Cluster, Node
+from helix_kit.layers import LayerKind
 from helix_kit.model import Model
 from helix_kit.profiles import estimate, profiles_for, shipped_profiles
 from helix_kit.profiles.roofline import all_reduce_ms
@@ -95,3 +96,67 @@ def test_a_slower_link_between_gpus_slows_long_prompts_and_single_tokens():
         assert getattr(fast, curve)(at) < getattr(slow, curve)(at) < getattr(slowest, curve)(at)
     assert fast.kv_capacity_layer_tokens == slow.kv_capacity_layer_tokens
     assert "nvlink between 8 GPUs: NCCL" in fast.source
+
+
+def test_a_layer_with_experts_reads_those_it_meets_and_computes_with_those_a_token_takes():
+    """By hand from the sizes: Mixtral has 8 experts of 3 x 4096 x 14336, of which each token takes 2."""
+    model, a100 = Model.preset("mixtral-8x7b"), Node(name="a", gpu="A100-80G")
+    expert, rest = 3 * 4096 * 14336, 2 * 4096 * 4096 + 2 * 4096 * 1024 + 8 * 4096 + 2 * 4096
+    profile = estimate(a100, model)
+    for requests in (1, 4):
+        met = 8 * (1 - 0.75**requests)
+        read = 2 * (rest + met * expert) + requests * 1000 * 2 * 8 * 128 * 2
+        assert profile.decode_ms_per_layer(requests) == pytest.approx(1e3 * read / (2039e9 * 0.7) + 0.1)
+    flops = 2 * 4096 * (rest + 2 * expert)
+    assert profile.prefill_ms_per_layer(4096) == pytest.approx(1e3 * flops / (312e12 * 0.5) + 0.1)
+    skewed = estimate(a100, model.model_copy(update={"expert_skew": 1.5}))
+    assert skewed.decode_ms_per_layer(4) < profile.decode_ms_per_layer(4)
+
+
+def test_low_bit_weights_are_computed_at_the_rate_of_their_type():
+    """fp8 is computed as such on an H100, and as 16 bits on an A100, which has no units for it."""
+    kind = LayerKind(name="k", kv_bytes_per_token=4, params=10**9, weight_bytes=1e9, arithmetic="fp8")
+    sizes = {"num_layers": 4, "hidden_size": 64, "num_heads": 4, "intermediate_size": 128, "vocab_size": 100}
+    model = Model(name="m", layer_kinds=(kind,), **sizes)
+    for gpu, tflops in (("H100-80G", 1979), ("A100-80G", 312)):
+        profile = estimate(Node(name="a", gpu=gpu), model)
+        assert profile.prefill_ms_per_layer(8192) == pytest.approx(
+            1e3 * 2 * 8192e9 / (tflops * 1e12 * 0.5) + 0.1, rel=1e-6
+        )
+
+
+PUBLISHED = [
+    # tt-inference-server, issue 340: vLLM, one request of 128 tokens, milliseconds a token.
+    ("qwen3-30b-a3b", "A100-80G", 1, 9.6),
+    # runaihome.com, gpt-oss-20b guide of 2026: 225 tokens/s.
+    ("gpt-oss-20b", "RTX4090", 1, 1e3 / 225),
+    # achatbot, pull request 183: SGLang, 32 requests at a time, 2765 output tokens/s, prompts included.
+    ("gpt-oss-20b", "H100-80G", 32, 32e3 / 2765),
+    # silybench-data, run of 2026-09-24: vLLM, 512 chats of 128 + 128 tokens, 14,540 tokens/s.
+    ("qwen3-8b", "H100-80G", 512, 512e3 / 14540),
+]
+
+
+@pytest.mark.parametrize(("model", "gpu", "requests", "published_ms"), PUBLISHED)
+def test_estimates_are_near_published_figures_of_one_gpu(model, gpu, requests, published_ms):
+    """Within a factor of 1.6: engines differ by as much."""
+    described = Model.preset(model)
+    profile = estimate(Node(name="a", gpu=gpu), described)
+    estimated = described.num_layers * profile.decode_ms_per_layer(requests)
+    assert 1 / 1.6 < estimated / published_ms < 1.6 and profile.source.startswith("roofline estimate")
+
+
+def test_ranges_of_unequal_layers_have_their_own_times_and_memory():
+    """DeepSeek-V3 begins with three dense layers, which are smaller and faster than those with experts."""
+    model = Model.preset("deepseek-v3")
+    profile = estimate(Node(name="a", gpu="H100-80G"), model)
+    dense, experts = profile.of_range(0, 3), profile.of_range(3, 6)
+    mixed = profile.of_range(2, 4)
+    for curve in ("prefill_ms_per_layer", "decode_ms_per_layer"):
+        fast, slow = getattr(dense, curve)(64), getattr(experts, curve)(64)
+        assert fast < slow and getattr(mixed, curve)(64) == pytest.approx((fast + slow) / 2)
+    assert profile.fits(0, 8) and not profile.fits(3, 11) and profile.max_layers == 6
+    weights_gb = (model.kind_of(0).all_bytes + model.kind_of(3).all_bytes) / 1e9
+    left = 80e9 * 0.9 - (weights_gb + model.embedding_gb) * 1e9
+    assert mixed.kv_capacity(2) == int(left // 1152)
+    assert estimate(Node(name="a", gpu="L4"), Model.preset("llama2-70b")).of_range(3, 9).is_uniform

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.hf_config import EXPERT_FAMILIES
+from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
 from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
@@ -140,7 +142,10 @@ def check_family(config: Any, where: object) -> None:
     """Raise InputError unless the runtime computes the config's model exactly; the message says `where` it is from."""
     family = config.get("model_type") if isinstance(config, dict) else None
     if family not in FAMILIES:
-        raise InputError(f"expected one of {', '.join(FAMILIES)}", where=where, field="model_type", value=family)
+        expected = f"expected one of {', '.join(FAMILIES)}"
+        if family in EXPERT_FAMILIES or family in PLANNED_FAMILIES:
+            expected += ": this family can be planned and simulated, but not served yet"
+        raise InputError(expected, where=where, field="model_type", value=family)
     for kind in config.get("architectures") or ():
         if "For" in kind and not kind.endswith("ForCausalLM"):
             raise InputError("expected a causal language model", where=where, field="architectures", value=kind)
@@ -148,7 +153,7 @@ def check_family(config: Any, where: object) -> None:
         raise InputError("expected a causal language model", where=where, field="is_causal", value=False)
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        expected = "quantised weights are not supported"
+        expected = "quantised weights can be planned and simulated, but not served yet"
         raise InputError(expected, where=where, field="quantization_config", value=method)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))

@@ -1,0 +1,237 @@
+"""Fields of a `Model` from a parsed config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from helix_kit._files import unknown
+from helix_kit.errors import InputError
+from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
+from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS, Family
+from helix_kit.hf_config.fields import ALIASES, dtype_bytes_of, need
+from helix_kit.hf_config.layer_parts import LayerReader
+from helix_kit.hf_config.layout import LAYER_TYPES, attention_types, layers_with_experts, window_tokens
+from helix_kit.hf_config.quantization import PARTS, Quantization, read_quantization
+from helix_kit.layers import Experts, LayerKind
+
+_ALL: Mapping[str, Family] = {**FAMILIES, **EXPERT_FAMILIES}
+_NAMES = {**TEXT_MODELS, **EXPERT_ALIASES}
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts", "ffn_config")
+_LATENT = ("kv_lora_rank", "q_lora_rank")
+_HYBRID = (
+    "attn_layer_period", "mamba_d_state", "mamba_d_conv", "ssm_cfg", "state_size", "attn_layer_indices",
+    "hybrid_override_pattern", "linear_num_value_heads", "block_types",
+)  # fmt: skip
+_STATE_BYTES = 4
+"""The state of linear attention is kept in 32 bits."""
+
+
+def read_sizes(config: Mapping[str, Any], file: str | Path, dtype_bytes: int | None = None) -> dict[str, Any]:
+    """Fields of `helix_kit.model.Model` from a parsed config.json.
+
+    Parameters
+    ----------
+    config
+        The content of the file.
+    file
+        Named in errors.
+    dtype_bytes
+        Bytes of a weight that is not quantised. None: as the config's ``torch_dtype`` says, and 2 where it says
+        nothing.
+
+    Returns
+    -------
+    dict
+        All fields but the name. `layer_gb` counts every parameter of a layer, on average over the layers. A model of
+        equal dense layers without windows and quantisation has no `layer_kinds`.
+
+    Raises
+    ------
+    InputError
+        The config is not that of a supported decoder. The message names field and value.
+
+    Examples
+    --------
+    >>> config = {"model_type": "mixtral", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
+    ...           "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000, "num_local_experts": 8,
+    ...           "num_experts_per_tok": 2}
+    >>> kind = read_sizes(config, "config.json")["layer_kinds"][0]
+    >>> kind.name, kind.experts.count, round(kind.all_bytes / 1e9, 2)
+    ('full attention, 2 of 8 experts', 8, 2.9)
+    """
+    config, where = _decoder_of(config, file)
+    kind = str(config.get("model_type", ""))
+    _refuse_other_kinds(config, where, kind)
+    family = _falcon(config) if kind == "falcon" else _ALL[_NAMES.get(kind, kind)]
+    layers = LayerReader.of(config, where, _NAMES.get(kind, kind), family)
+    num_layers = need(config, where, *ALIASES["num_layers"])
+    weight_bytes = dtype_bytes or dtype_bytes_of(config, where)
+    vocabulary = need(config, where, *ALIASES["vocab_size"])
+    fields = {
+        "num_layers": num_layers,
+        "hidden_size": layers.hidden,
+        "num_heads": layers.heads,
+        "num_kv_heads": layers.kv_heads,
+        "head_dim": layers.head_dim,
+        "intermediate_size": layers.width,
+        "vocab_size": vocabulary,
+        "dtype_bytes": weight_bytes,
+        "mlp_matrices": family.mlp_matrices,
+        # A token id of a vocabulary over 65,536 does not fit in two bytes.
+        "token_bytes": 2 if vocabulary <= 1 << 16 else 4,
+        "tied_embeddings": _is_tied(config, where, family),
+    }
+    kinds, pattern = _kinds(layers, read_quantization(config, where), num_layers, weight_bytes)
+    first = kinds[0]
+    is_plain = first.attention == "full" and first.experts is None and first.weight_bytes == first.params * weight_bytes
+    if len(kinds) == 1 and is_plain:
+        return fields | {"layer_gb": first.params * weight_bytes / 1e9}
+    return fields | {"layer_kinds": kinds, "layer_pattern": pattern if len(kinds) > 1 else ()}
+
+
+def _kinds(
+    layers: LayerReader, quantization: Quantization | None, num_layers: int, dtype_bytes: int
+) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
+    """The different kinds of layers, in order of first appearance, and the index of each layer's kind."""
+    config, where, family = layers.config, layers.where, layers.family
+    types = attention_types(config, where, family, num_layers)
+    experts = layers_with_experts(config, where, family, num_layers)
+    keys = []
+    for layer in range(num_layers):
+        window = window_tokens(config, where, types[layer])
+        # A sliding or chunked layer whose window is longer than any context attends to all of it.
+        kind = types[layer] if window or types[layer] == LAYER_TYPES[-1] else LAYER_TYPES[0]
+        low_bits = tuple(quantization is not None and quantization.holds_for(part, layer) for part in PARTS)
+        keys.append((kind, window, experts[layer], low_bits))
+    different = list(dict.fromkeys(keys))
+    kinds = tuple(_kind(layers, key, quantization, dtype_bytes) for key in different)
+    names = [kind.name for kind in kinds]
+    numbered = tuple(
+        kind if names.count(kind.name) == 1 else kind.model_copy(update={"name": f"{kind.name} ({i})"})
+        for i, kind in enumerate(kinds, 1)
+    )
+    return numbered, tuple(different.index(key) for key in keys)
+
+
+def _kind(
+    layers: LayerReader,
+    key: tuple[str, int | None, bool, tuple[bool, ...]],
+    quantization: Quantization | None,
+    dtype_bytes: int,
+) -> LayerKind:
+    attention_type, window, has_experts, low_bits = key
+    attention, mlp = layers.attention(attention_type), layers.mlp(has_experts)
+    is_low = dict(zip(PARTS, low_bits, strict=True))
+    low_bytes = quantization.format.bits_per_weight / 8 if quantization else float(dtype_bytes)
+
+    def stored(part: str, matrices: int) -> float:
+        return matrices * (low_bytes if is_low[part] else dtype_bytes)
+
+    vectors = attention.vectors + mlp.vectors + layers.norm_vectors()
+    stored_bytes = vectors * dtype_bytes + stored("attention", attention.matrices) + stored("mlp", mlp.matrices)
+    experts = None
+    if mlp.experts:
+        experts = Experts(
+            count=mlp.experts,
+            active=mlp.active,
+            shared=mlp.shared,
+            width=mlp.width,
+            params=mlp.expert_matrices + mlp.expert_vectors,
+            weight_bytes=stored("experts", mlp.expert_matrices) + mlp.expert_vectors * dtype_bytes,
+        )
+    short = attention_type.removesuffix("_attention")
+    name = "latent" if layers.family.latent else short
+    words = f"{mlp.active} of {mlp.experts} experts" if mlp.experts else "dense"
+    main_part = "experts" if mlp.experts else "mlp"
+    return LayerKind.model_validate(
+        {
+            "name": f"{name} attention, {words}",
+            "attention": name,
+            "window_tokens": window,
+            "kv_bytes_per_token": attention.kv_elements * dtype_bytes,
+            "state_bytes": attention.state_elements * _STATE_BYTES,
+            "params": attention.matrices + mlp.matrices + vectors,
+            "weight_bytes": stored_bytes,
+            "experts": experts,
+            "arithmetic": quantization.format.arithmetic if quantization and is_low[main_part] else "fp16",
+        }
+    )
+
+
+def _decoder_of(config: Mapping[str, Any], file: str | Path) -> tuple[Mapping[str, Any], str]:
+    """The decoder's own config, which multimodal models keep under ``text_config``, and its place for errors."""
+    nested = config.get("text_config")
+    if nested is None:
+        return config, str(file)
+    where = f"{file}: text_config"
+    if not isinstance(nested, dict):
+        raise InputError("expected an object with the decoder's sizes", where=file, field="text_config", value=nested)
+    if "model_type" not in nested:
+        raise InputError("missing field: expected model_type", where=where)
+    shared = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")
+    inherited = {k: config[k] for k in shared if k in config}
+    return {**inherited, **nested}, where
+
+
+def _refuse_other_kinds(config: Mapping[str, Any], where: str, kind: str) -> None:
+    name = _NAMES.get(kind, kind)
+    if name in EXPERT_FAMILIES:
+        return
+    for field in _EXPERTS:
+        value = config.get(field)
+        if value not in (None, 0, 1) and (field != "ffn_config" or "moe_num_experts" in value):
+            raise InputError(
+                f"experts of the family {kind!r} are not described: expected a dense decoder or one of "
+                f"{', '.join(sorted(EXPERT_FAMILIES))}",
+                where=where, field=field, value=value if isinstance(value, int) else None,
+            )  # fmt: skip
+    if kind.endswith("_moe") or "moe" in kind.split("_"):
+        raise InputError(
+            f"experts of this family are not described: expected one of {', '.join(sorted(EXPERT_FAMILIES))}",
+            where=where, field="model_type", value=kind,
+        )  # fmt: skip
+    for field in _LATENT:
+        if config.get(field):
+            expected = "multi-head latent attention is not supported in this family: expected deepseek_v2 or _v3"
+            raise InputError(expected, where=where, field=field, value=config[field])
+    hybrid = next((field for field in _HYBRID if config.get(field)), None)
+    layers = set(config.get("layer_types") or ()) - set(LAYER_TYPES[:3])
+    if hybrid or layers:
+        field, value = (hybrid, config[hybrid]) if hybrid else ("layer_types", sorted(layers))
+        raise InputError(
+            "models whose layers differ in kind are not supported in this family: expected attention in every layer",
+            where=where, field=field, value=value,
+        )  # fmt: skip
+    if config.get("is_encoder_decoder"):
+        raise InputError("expected a decoder without an encoder", where=where, field="is_encoder_decoder", value=True)
+    if not kind:
+        raise InputError("missing field: expected model_type", where=where)
+    if name not in _ALL and kind != "falcon":
+        families = sorted({*_ALL, *_NAMES, "falcon"})
+        raise InputError(unknown("model family", kind, families), where=where, field="model_type")
+
+
+def _falcon(config: Mapping[str, Any]) -> Family:
+    """Falcon's three layers: with grouped heads and two norms, multi-query with one norm, and sequential."""
+    grouped = bool(config.get("new_decoder_architecture"))
+    parallel = config.get("parallel_attn", True)
+    norms = (config.get("num_ln_in_parallel_attn") or 2) if grouped else 1 if parallel else 2
+    return Family(
+        mlp_matrices=2, norms=norms, norm_params=2, qkv_bias="bias", out_bias="bias", mlp_bias="bias",
+        defaults=(("bias", False),), tied=True,
+        kv_heads="num_kv_heads" if grouped else "multi_query",
+    )  # fmt: skip
+
+
+def _is_tied(config: Mapping[str, Any], where: str, family: Family) -> bool:
+    given = config.get("tie_word_embeddings")
+    if given is None:
+        return family.tied
+    if not isinstance(given, bool):
+        raise InputError("expected true or false", where=where, field="tie_word_embeddings", value=given)
+    return given
+
+
+__all__ = ["read_sizes"]
