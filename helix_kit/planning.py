@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.cluster import Cluster, load_cluster
@@ -21,6 +21,10 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 from helix_kit.profiles import Profile
 from helix_kit.search.options import ServedOptions
+from helix_kit.typical_request import MeanLengths
+
+if TYPE_CHECKING:
+    from helix_kit.workload.lengths import LengthPairs, PlannedFor
 
 OBJECTIVES = ("flow", "served")
 
@@ -38,6 +42,7 @@ def plan(
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
     memory_share: float | None = None,
+    workload: PlannedFor | None = None,
     flow_split: FlowSplit = "balanced",
     max_stages: int | None = None,
     pins: Mapping[str, tuple[int, int]] | None = None,
@@ -76,6 +81,11 @@ def plan(
     memory_share
         Share of each GPU's memory for weights, embeddings and KV cache, where a profile is an estimate. None: as the
         cluster says (0.9 unless it has a `memory_share`).
+    workload
+        What the plan is for: a `Workload`, a pair (input tokens, output tokens) of mean lengths, the name of a sampled
+        workload, or a trace file. Its mean lengths decide the speed of machines, what links carry and which ranges
+        leave room for a request; objective ``served`` simulates requests of its lengths. None: the conversation trace
+        of 2023, or what the published estimate assumes where the cluster has ``throughput: published``.
     flow_split
         Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
     max_stages
@@ -135,7 +145,8 @@ def plan(
     model = model if isinstance(model, Model) else load_model(model)
     if memory_share is not None:
         cluster = cluster.with_memory_share(memory_share)
-    problem = Problem.of(cluster, model, profiles)
+    planned_for, pairs = _planned_for(workload)
+    problem = Problem.of(cluster, model, profiles, planned_for)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
     watch = Watch(options.time_limit_s, progress, stop, incumbent)
@@ -143,7 +154,17 @@ def plan(
     from helix_kit.search import plan_served
 
     watch.report(bound=problem.compute_bound)
-    return plan_served(problem, options, served, watch=watch)
+    return plan_served(problem, options, served, watch=watch, lengths=pairs)
+
+
+def _planned_for(workload: PlannedFor | None) -> tuple[MeanLengths | None, LengthPairs]:
+    """Mean lengths to plan for, and pairs of lengths to simulate with; None and none where no workload is given."""
+    if workload is None:
+        return None, ()
+    from helix_kit.workload.lengths import length_pairs, mean_lengths, workload_for
+
+    requests = workload_for(workload)
+    return mean_lengths(requests), length_pairs(requests)
 
 
 def _check_served(options: PlanOptions) -> None:

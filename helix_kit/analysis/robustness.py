@@ -12,8 +12,8 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
+from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
-from helix_kit.planning import plan as solve
 from helix_kit.profiles import Profile
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def robustness(
     rivals = [plan]
     for method in against:
         try:
-            rivals.append(solve(plan.cluster, plan.model, method=method, profiles=plan.profiles, seed=plan.seed))
+            rivals.append(plan_problem(plan.problem, method=method, seed=plan.seed))
         except HelixKitError:
             continue  # a method without a plan here is left out
         if measure == "served" and not plan.problem.holds(rivals[-1].placement):

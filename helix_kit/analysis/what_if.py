@@ -215,6 +215,7 @@ def _flow(plan: Plan, cluster: Cluster, time_limit_s: float, options: dict[str, 
     # Profiles of kinds that the plan knows stay as they are; new kinds get theirs from the tables.
     known = {kind: plan.profiles[kind] for kind in cluster.kind_counts if kind in plan.profiles}
     try:
+        options = {"workload": plan.lengths, **options}
         changed = solve(cluster, plan.model, time_limit_s=time_limit_s, profiles=known, seed=plan.seed, **options)
     except HelixKitError:
         return 0.0, None

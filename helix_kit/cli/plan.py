@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
     JsonFlag,
     Mode,
@@ -104,6 +105,23 @@ def plan_command(
             "Without it the speed of the machine decides how far the search comes within the time limit.",
         ),
     ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plan for the requests of this trace (as for `simulate`): their mean lengths "
+            "decide T(k) and links; objective served simulates with their lengths.",
+        ),
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="Plan for a sampled workload: azure-conversation (the default) or azure-code.")
+    ] = None,
+    input_tokens: Annotated[
+        float | None, typer.Option(metavar="N", help="Plan for prompts of N tokens on average; with --output-tokens.")
+    ] = None,
+    output_tokens: Annotated[
+        float | None, typer.Option(metavar="N", help="Plan for answers of N tokens on average; with --input-tokens.")
+    ] = None,
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles to use in place of ours.")] = None,
     memory_share: Annotated[
         float | None,
@@ -131,6 +149,7 @@ def plan_command(
     from helix_kit.placement.cheapest import cheapest
     from helix_kit.planning import plan
     from helix_kit.profiles import load_profiles
+    from helix_kit.workload.lengths import mean_lengths
 
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
@@ -172,6 +191,7 @@ def plan_command(
         }  # fmt: skip
         if clash := [name for name, given_too in others.items() if given_too]:
             raise InputError(f"expected without {', '.join(clash)}", field="--reach", value=reach)
+    planned_for = planned_lengths(trace, workload, input_tokens, output_tokens)
     described, chosen = load_cluster(cluster), load_model(model)
     if memory_share is not None:
         if not 0 < memory_share <= 1:
@@ -193,6 +213,7 @@ def plan_command(
                 time_limit_s=time_limit,
                 seed=seed,
                 profiles=measured,
+                lengths=None if planned_for is None else mean_lengths(planned_for),
                 stop=stop,
                 progress=progress,
             )
@@ -207,6 +228,7 @@ def plan_command(
                 seed=seed,
                 partial_inference=partial_inference,
                 profiles=measured,
+                workload=planned_for,
                 flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
                 max_stages=max_stages,
                 pins=pins or None,

@@ -182,6 +182,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         if plan.pipelines
         else "none",
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
+        "Planned for": str(plan.lengths),
         "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
     }
     if plan.served and plan.served.max_flow_tokens_per_s is not None:

@@ -33,6 +33,7 @@ from helix_kit.placement.solvers import SolverSettings, solve_model
 from helix_kit.placement.solvers.parts import define_node_supply_constraints
 from helix_kit.placement.watch import Progress, Stop, Watch
 from helix_kit.profiles import Profile
+from helix_kit.typical_request import MeanLengths
 
 MAX_ROUNDS = 8
 """Node sets that are planned for before all nodes are tried."""
@@ -83,7 +84,8 @@ def cheapest(
     stop, progress
         As in `helix_kit.plan`. Values are those of the plan on the nodes chosen last.
     keywords
-        ``solver`` (``highs``, ``glpk`` or ``gurobi``) and ``seed``, as in `helix_kit.plan`.
+        ``solver`` (``highs``, ``glpk`` or ``gurobi``) and ``seed``, as in `helix_kit.plan`; and ``lengths``, the
+        `MeanLengths` of the requests.
 
     Returns
     -------
@@ -106,9 +108,10 @@ def cheapest(
     """
     if not 0 < tokens_per_s < inf:
         raise InputError("expected a positive number of tokens/s", field="tokens_per_s", value=tokens_per_s)
-    check_names(keywords, ("solver", "seed"), "of `cheapest`")
+    check_names(keywords, ("solver", "seed", "lengths"), "of `cheapest`")
+    lengths: MeanLengths | None = keywords.pop("lengths", None)
     options = read_options({**keywords, "time_limit_s": time_limit_s})
-    problem = Problem.of(cluster, model, profiles)
+    problem = Problem.of(cluster, model, profiles, lengths)
     groups = groups_of(problem)
     price = [_price(g.kind, prices, cluster) for g in groups]
     watch = Watch(options.time_limit_s, stop=stop)
@@ -123,7 +126,7 @@ def cheapest(
         if chosen is None or watch.is_over():
             break
         part = cluster.subset(chosen.names, f"{cluster.name}-cheapest")
-        plan = plan_problem(Problem.of(part, model, profiles), time_left(), stop=stop, progress=progress)
+        plan = plan_problem(Problem.of(part, model, profiles, lengths), time_left(), stop=stop, progress=progress)
         if plan.flow_tokens_per_s >= tokens_per_s * (1 - 1e-6):
             cost = sum(_price(part.node(n).kind, prices, cluster) for n in chosen.names)
             answer = Answer(plan, cost, chosen.price_bound)

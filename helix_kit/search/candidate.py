@@ -17,6 +17,7 @@ from helix_kit.search.capacity_shares import CapacityShares
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import Execution, Mode
 from helix_kit.simulator.scoring import Score
+from helix_kit.workload.lengths import LengthPairs
 
 PENALTY_POWER = 4
 """A plan whose latency is above its limit is marked down by this power of limit / latency."""
@@ -52,6 +53,8 @@ class Requirements:
     limits: LatencyLimits = LatencyLimits()
     rate_per_s: float | None = None
     """Requests/s that arrive in online mode; None: offline mode."""
+    lengths: LengthPairs = ()
+    """Lengths of requests to simulate with; empty: the conversation trace's."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from helix_kit.flow import Flow, Placement
+from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.search.candidate import Candidate, Requirements, Trial, by_prediction, value_of
 from helix_kit.search.capacity_shares import CapacityShares, effective_shares, flow_with_shares, vary_share
 from helix_kit.search.moves import MOVES, MOVES_ALIKE, key_of, neighbours
-from helix_kit.search.predictor import Predictor
+from helix_kit.search.predictor import Predictor, lengths_of
 from helix_kit.simulator.scoring import Score, score
 from helix_kit.workload import Workload
+from helix_kit.workload.lengths import LengthPairs
 
 NEIGHBOURS = 30
 """Neighbours of a placement that one step of local search predicts; twice as many where the flow split is any."""
@@ -54,7 +55,7 @@ class Evaluator:
 
     def __init__(self, problem: Problem, requirements: Requirements) -> None:
         self.problem, self.requirements = problem, requirements
-        self.predictor = Predictor(problem)
+        self.predictor = Predictor(problem, lengths_of(requirements.lengths) if requirements.lengths else None)
 
     @property
     def may_share(self) -> bool:
@@ -98,7 +99,7 @@ class Evaluator:
 
     def simulate(self, candidate: Candidate, trial: Trial) -> Candidate:
         """The candidate with its score and value."""
-        return self.scored(candidate, simulated(self.problem, candidate.placement, candidate.flow, trial), trial)
+        return self.scored(candidate, simulated(self.problem, candidate, trial, self.requirements.lengths), trial)
 
     def predicted(self, candidate: Candidate) -> Candidate:
         """The candidate with what the predictor expects in place of a score; its window is 0 s."""
@@ -166,14 +167,16 @@ class Evaluator:
         return best[:2]
 
 
-def simulated(problem: Problem, placement: Placement, flow: Flow, trial: Trial) -> Score:
-    """The score of one placement whose requests follow `flow`, simulated in this process."""
+def simulated(problem: Problem, candidate: Candidate, trial: Trial, lengths: LengthPairs = ()) -> Score:
+    """The score of one placement whose requests follow its flow, simulated in this process."""
     workload = None
     if trial.mode == "online":
         until_s = trial.warmup_s + trial.duration_s
-        workload = Workload.azure_conversation(rate_per_s=trial.rate_per_s or 1.0, duration_s=until_s, seed=trial.seed)
+        workload = Workload.azure_conversation(
+            rate_per_s=trial.rate_per_s or 1.0, duration_s=until_s, seed=trial.seed, like=lengths or None
+        )
     return score(
-        (problem, placement, flow),
+        (problem, candidate.placement, candidate.flow),
         workload,
         mode=trial.mode,
         execution=trial.execution,
@@ -181,4 +184,5 @@ def simulated(problem: Problem, placement: Placement, flow: Flow, trial: Trial) 
         warmup_s=trial.warmup_s,
         seed=trial.seed,
         at_least=trial.at_least,
+        lengths=lengths,
     )

@@ -52,7 +52,7 @@ def held_out(problem: Problem, *, count: int = 30, seed: int = 11, window_s: flo
     """
     predictor, trial = Predictor(problem), Trial(duration_s=window_s)
     plans = list(random_plans(problem, count, seed))
-    measured = [simulated(problem, p.placement, p.flow, trial).decode_tokens_per_s for p in plans]
+    measured = [simulated(problem, p, trial).decode_tokens_per_s for p in plans]
     predicted = [predictor(p.placement, p.flow).decode_tokens_per_s for p in plans]
     return HeldOut(
         len(plans),

@@ -108,7 +108,12 @@ def evaluator_of(header: str) -> Evaluator:
     data = json.loads(header)
     required = data["requirements"]
     requirements = Requirements(
-        **{**required, "pins": layout_of(required["pins"]), "limits": LatencyLimits(**required["limits"])}
+        **{
+            **required,
+            "pins": layout_of(required["pins"]),
+            "limits": LatencyLimits(**required["limits"]),
+            "lengths": tuple((i, o) for i, o in required["lengths"]),
+        }
     )
     return Evaluator(Plan.model_validate(data["plan"]).problem, requirements)
 

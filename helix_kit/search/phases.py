@@ -23,7 +23,6 @@ from helix_kit.search.options import ServedOptions
 from helix_kit.search.pool import SIDE_BY_SIDE, propose
 from helix_kit.search.scorer import Scorer
 from helix_kit.search.stage_program import Solving
-from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
 
 POOL_SHARE = 0.15
 """Share of the time limit for proposing placements."""
@@ -165,7 +164,8 @@ class Search:
         affordable_s = self.watch.left_s * self.scorer.jobs / MIN_SIMULATIONS / cost
         if self.options.window_s is None and trial.warmup_s + trial.duration_s > affordable_s:
             expected = self.evaluator.predicted(candidate).measured
-            life_s = expected.prompt_latency_s + TRACE_OUTPUT_TOKENS * expected.decode_latency_s
+            output_tokens = self.evaluator.predictor.lengths.output_tokens
+            life_s = expected.prompt_latency_s + output_tokens * expected.decode_latency_s
             warmup_s = min(trial.warmup_s, WARMUP_LIVES * life_s, affordable_s)
             shortest_s = min(max(SHORTEST_WINDOW_S, MIN_LIVES * life_s), MAX_GROWTH * affordable_s - warmup_s)
             duration_s = min(trial.duration_s, max(shortest_s, affordable_s - warmup_s))

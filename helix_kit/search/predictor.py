@@ -26,6 +26,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.typical_request import PREDICTOR_PROMPTS, TRACE_OUTPUT_TOKENS
+from helix_kit.workload.lengths import LengthPairs
 
 KV_MEAN_SHARE, KV_WORST_SHARE = 0.712, 0.85
 """Shares of a layer's KV cache, and of the fullest node's, that are in use when the scheduler stops admitting."""
@@ -69,6 +70,16 @@ class Lengths:
     def tokens(self) -> float:
         """Mean KV tokens of a finished request."""
         return self.input_tokens + self.output_tokens
+
+
+def lengths_of(pairs: LengthPairs) -> Lengths:
+    """The lengths of a workload given as pairs (input tokens, output tokens).
+
+    The prompts are the means of as many equal parts of the sorted prompts as the predictor usually takes.
+    """
+    prompts = np.sort([i for i, _ in pairs])
+    parts = np.array_split(prompts, min(len(PREDICTOR_PROMPTS), len(prompts)))
+    return Lengths(tuple(round(float(part.mean())) for part in parts), sum(o for _, o in pairs) / len(pairs))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from helix_kit.search.moves import key_of
 from helix_kit.search.options import ParetoPick, ServedOptions
 from helix_kit.search.phases import POOL_SHARE, WINDOW_S, Decision, Search
 from helix_kit.search.scorer import Scorer
+from helix_kit.workload.lengths import LengthPairs
 
 FLOW_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.25, 0.2
 """Shares of the time limit: for the proven maximum flow, for the first simulations, and for the last comparison."""
@@ -29,7 +30,14 @@ WARMUP_S = {"layerwise": 60.0, "range": 120.0}
 of prompts, which would count against the plans whose KV caches hold most requests."""
 
 
-def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *, watch: Watch | None = None) -> Plan:
+def plan_served(
+    problem: Problem,
+    options: PlanOptions,
+    served: ServedOptions,
+    *,
+    watch: Watch | None = None,
+    lengths: LengthPairs = (),
+) -> Plan:
     """The plan that serves most in the simulator, of those found within the time limit.
 
     Placements of many shapes, each with its balanced maximum flow, are ranked by a cheap prediction. The best are
@@ -46,6 +54,8 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
         Options of this objective: traffic, latency limits, and when the search ends.
     watch
         The clock, which also reports progress and stops the search; None: a clock with the time limit of `options`.
+    lengths
+        Pairs (input tokens, output tokens) of the requests to simulate with; empty: the conversation trace's.
 
     Returns
     -------
@@ -80,6 +90,7 @@ def plan_served(problem: Problem, options: PlanOptions, served: ServedOptions, *
         options.max_stages,
         limits,
         served.rate_per_s,
+        lengths,
     )
     trial = Trial(
         served.mode, served.execution, served.rate_per_s,

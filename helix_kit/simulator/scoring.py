@@ -27,6 +27,7 @@ from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import Engine, make_engine
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.typical_request import TRACE_OUTPUT_TOKENS
+from helix_kit.workload.lengths import LengthPairs
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
@@ -105,6 +106,7 @@ def score(
     links: Iterable[Edge] | None = None,
     kv_capacity: Mapping[str, int] | None = None,
     at_least: tuple[float, float] | None = None,
+    lengths: LengthPairs = (),
 ) -> Score:
     """Simulate a plan only for its mean throughput and latencies: no records, samples or report.
 
@@ -124,6 +126,9 @@ def score(
     at_least
         All tokens/s after a quarter and after half of the window, each counted over the later half of that time, since
         a run begins with prompts. A run below the first or second number ends there.
+    lengths
+        Pairs (input tokens, output tokens): each request of the backlog has one of them. Empty: the conversation
+        trace's.
 
     Returns
     -------
@@ -151,10 +156,11 @@ def score(
         links=links, kv_capacity=kv_capacity,
     )  # fmt: skip
     # No plan has served more tokens than its flow; many serve an eighth.
-    likely = plan.flow_tokens_per_s / 8 * (warmup_s + duration_s) / TRACE_OUTPUT_TOKENS
+    output_tokens = sum(o for _, o in lengths) / len(lengths) if lengths else TRACE_OUTPUT_TOKENS
+    likely = plan.flow_tokens_per_s / 8 * (warmup_s + duration_s) / output_tokens
     least = max(0, math.ceil(math.log2(likely / BACKLOG)))
     for backlog in (BACKLOG << i for i in count(least)):
-        requests = workload if workload is not None else _backlog(seed, backlog)
+        requests = workload if workload is not None else _backlog(seed, backlog, lengths)
         engine = make_engine(plan, requests, options)
         race = _Race(engine, warmup_s, duration_s, at_least)
         # Marks count from zero, so that windows of every length are looked at alike.
@@ -226,5 +232,5 @@ class _Race:
 
 
 @lru_cache(maxsize=4)
-def _backlog(seed: int, requests: int) -> Workload:
-    return Workload.offline(requests, seed=seed)
+def _backlog(seed: int, requests: int, lengths: LengthPairs) -> Workload:
+    return Workload.offline(requests, seed=seed, like=lengths or "azure-conversation")

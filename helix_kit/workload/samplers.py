@@ -7,6 +7,7 @@ scales it to the mean rate, rounds it and carries the remainder over, and spread
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -41,6 +42,14 @@ def mean_lengths(name: str) -> tuple[float, float]:
     middle = (table[:, [0, 2]] + table[:, [1, 3]] - 1) / 2
     weighted = (middle * table[:, 4:5]).sum(axis=0) / table[:, 4].sum()
     return float(weighted[0]), float(weighted[1])
+
+
+def draw_like(like: str | Sequence[tuple[int, int]], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Lengths as in a trace that is named, or pairs chosen at random from those given; shape (count, 2)."""
+    if isinstance(like, str):
+        return draw_lengths(like.replace("-", "_"), count, rng)
+    pairs = np.array(like, dtype=np.int64)
+    return pairs[rng.integers(len(pairs), size=count)]
 
 
 def draw_arrivals(name: str, rate_per_s: float, duration_s: float, rng: np.random.Generator) -> np.ndarray:

@@ -78,12 +78,29 @@ class Workload(Summarised, Sequence[Request]):
 
     @classmethod
     @_OLD_NAMES
-    def azure_conversation(cls, rate_per_s: float, duration_s: float, *, seed: int = 0) -> Workload:
+    def azure_conversation(
+        cls, rate_per_s: float, duration_s: float, *, seed: int = 0, like: Sequence[tuple[int, int]] | None = None
+    ) -> Workload:
         """Lengths and bursts as in Azure's conversation trace of 2023, on average 763 tokens in and 232 out.
 
-        `rate_per_s` is in requests/s. As in the paper, there are at most 2048 tokens in and 1024 out.
+        As in the paper, there are at most 2048 tokens in and 1024 out.
+
+        Parameters
+        ----------
+        rate_per_s
+            Mean requests/s.
+        duration_s
+            Arrivals lie in [0, duration_s).
+        seed
+            The same seed gives the same requests.
+        like
+            Pairs (input tokens, output tokens): each request has one of them in place of lengths of the trace.
         """
-        return cls._sampled("azure_conversation", rate_per_s, duration_s, seed)
+        workload = cls._sampled("azure_conversation", rate_per_s, duration_s, seed)
+        if like is None:
+            return workload
+        lengths = samplers.draw_like(like, len(workload), np.random.default_rng(seed))
+        return cls._joined(np.array([r.arrival_s for r in workload]), lengths, f"{workload.source}, lengths as given")
 
     @classmethod
     @_OLD_NAMES
@@ -157,7 +174,12 @@ class Workload(Summarised, Sequence[Request]):
     @classmethod
     @_OLD_NAMES
     def offline(
-        cls, n: int | None = None, *, duration_s: float | None = None, seed: int = 0, like: str = "azure-conversation"
+        cls,
+        n: int | None = None,
+        *,
+        duration_s: float | None = None,
+        seed: int = 0,
+        like: str | Sequence[tuple[int, int]] = "azure-conversation",
     ) -> Workload:
         """A backlog: all requests arrive at time 0.
 
@@ -170,7 +192,8 @@ class Workload(Summarised, Sequence[Request]):
         seed
             The same seed gives the same requests.
         like
-            Trace whose lengths the requests have: azure-conversation or azure-code.
+            Trace whose lengths the requests have: azure-conversation or azure-code. Or pairs (input tokens, output
+            tokens), of which each request has one at random.
         """
         if (n is None) == (duration_s is None):
             raise InputError("expected either n or duration_s", where="offline workload")
@@ -178,7 +201,7 @@ class Workload(Summarised, Sequence[Request]):
         if count < 1:
             raise InputError("expected at least 1", where="offline workload", field="n", value=n)
         rng = np.random.default_rng(seed)
-        lengths = samplers.draw_lengths(like.replace("-", "_"), count, rng)
+        lengths = samplers.draw_like(like, count, rng)
         return cls._joined(np.zeros(count), lengths, f"offline, seed {seed}")
 
     @classmethod

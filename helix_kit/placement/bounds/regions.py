@@ -42,7 +42,7 @@ def region_bound(
     >>> from helix_kit.placement.groups import groups_of
     >>> nodes = [{"gpu": "L4", "count": 6, "region": region} for region in ("east", "west")]
     >>> network = {"between_regions": {"bandwidth_gbps": 1e-6}}
-    >>> cluster = Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    >>> cluster = Cluster.model_validate({"name": "two", "throughput": "published", "nodes": nodes, "network": network})
     >>> problem = Problem.of(cluster, Model.preset("llama-30b"))
     >>> alone = cover_bound_of(tuple(groups_of(problem)[:1]), problem.num_layers)
     >>> round(region_bound(problem, groups_of(problem), high=5000.0) - 2 * alone, 2)
@@ -88,7 +88,7 @@ def max_crossing(problem: Problem, groups: Sequence[Group]) -> float:
     >>> from helix_kit.placement.groups import groups_of
     >>> nodes = [{"gpu": "A100-40G", "count": 6, "region": "east"}, {"gpu": "T4", "count": 2, "region": "west"}]
     >>> network = {"between_regions": {"bandwidth_gbps": 0.001}}
-    >>> cluster = Cluster.model_validate({"name": "two", "nodes": nodes, "network": network})
+    >>> cluster = Cluster.model_validate({"name": "two", "throughput": "published", "nodes": nodes, "network": network})
     >>> problem = Problem.of(cluster, Model.preset("llama2-70b"))
     >>> round(max_crossing(problem, groups_of(problem)) / (12 * 0.001e9 / 8 / 16386), 6)
     1.0
