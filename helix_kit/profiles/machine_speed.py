@@ -88,7 +88,7 @@ def machine_tables(
 
     def table(profile: Profile) -> tuple[float, ...]:
         sizes = range(1, min(profile.max_layers, model.num_layers) + 1)
-        speeds = (machine_tokens_per_s(profile, (0, k), model.num_layers, lengths, limits) for k in sizes)
+        speeds = (_tokens_per_s(profile, k, model.num_layers, lengths, limits) for k in sizes)
         return tuple(takewhile(lambda tokens_per_s: tokens_per_s > 0, speeds))
 
     return {kind: table(profile) for kind, profile in profiles.items()}
@@ -103,7 +103,7 @@ def machine_tokens_per_s(
 ) -> float:
     """Tokens/s of a machine that holds a range of layers.
 
-    Layers are equal today, so only their number counts.
+    If layers are alike, only their number counts; else the profile of the range does (`Profile.of_range`).
 
     Parameters
     ----------
@@ -136,7 +136,13 @@ def machine_tokens_per_s(
     >>> round(machine_tokens_per_s(profile, (0, 1), 2, MeanLengths(50, 50))) == round(100 / (1e-3 * (1 + 49 / 20)))
     True
     """
-    held = layers[1] - layers[0]
+    return _tokens_per_s(profile.of_range(*layers), layers[1] - layers[0], num_layers, lengths, limits)
+
+
+def _tokens_per_s(profile: Profile, held: int, num_layers: int, lengths: MeanLengths, limits: EngineLimits) -> float:
+    """Tokens/s with `held` layers of these times and limits; 0 where they or the KV cache of a request do not fit."""
+    if not profile.max_layers:
+        return 0.0
     kv_layer_tokens = profile.kv_capacity(held)
     if kv_layer_tokens < lengths.tokens * held:
         return 0.0
