@@ -40,8 +40,12 @@ $(TRITON): Makefile | $(DEV)
 demo: $(DEMO) ## Set up, then plan, simulate and serve: runs notebooks/00_quickstart.ipynb and prints a summary
 	$(BIN)/python -m helix_kit.experiments.machinery.demo
 
-test: $(DEV) $(TRITON) ## Set up, then all tests but the slow and GPU ones
-	$(PYTEST) -m "not slow and not gpu"
+# Files of tests are shared out among so many processes; each computes with one thread. JOBS=0 runs all in one process.
+JOBS ?= 2
+
+test: export OMP_NUM_THREADS ?= 1
+test: $(DEV) $(TRITON) ## Set up, then all tests but the slow and GPU ones (JOBS=4 for four processes at once)
+	$(PYTEST) -m "not slow and not gpu" --numprocesses $(JOBS) --dist loadfile
 
 test-slow: $(DEV) ## Tests that take minutes each (chaos, soak, long simulations)
 	$(PYTEST) -m "slow and not gpu" --timeout 7200

