@@ -29,6 +29,7 @@ _HOMES = {
     "register_method": "helix_kit.placement.methods",
     "Workload": "helix_kit.workload",
     "simulate": "helix_kit.simulator",
+    "sweep": "helix_kit.sweeps",
     "Run": "helix_kit.report",
     "serve": "helix_kit.runtime",
     "SLO": "helix_kit.metrics",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from helix_kit.report import Run
     from helix_kit.runtime import serve
     from helix_kit.simulator import simulate
+    from helix_kit.sweeps import sweep
     from helix_kit.workload import Workload
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "register_method",
     "serve",
     "simulate",
+    "sweep",
 ]
 
 

@@ -220,11 +220,10 @@ def goodput_of(times: RequestTimes, tokens_within: np.ndarray, window: tuple[flo
     late = unfinished & slo.broken_by(times, end_s)
     kept = finished & slo.kept(times)
     length_s = end_s - start_s
-    per_s = 1 / length_s if length_s > 0 else 0.0
     return Goodput(
         slo,
-        requests_per_s=float(kept.sum() * per_s),
-        output_tokens_per_s=float(tokens_within[kept].sum() * per_s),
+        requests_per_s=float(kept.sum() / length_s) if length_s > 0 else 0.0,
+        output_tokens_per_s=float(tokens_within[kept].sum() / length_s) if length_s > 0 else 0.0,
         kept=int(kept.sum()),
         decided=int((finished | lost | late).sum()),
         kept_by_limit={name: int((finished & slo.keeps_one(times, name)).sum()) for name in slo.limits},

@@ -26,7 +26,7 @@ FLOORS = [
     {"simulator", "runtime"},
     {"search"},
     {"planning"},
-    {"analysis"},
+    {"analysis", "sweeps"},
     {"plots"},
     {"widgets"},
     {"experiments"},
@@ -40,6 +40,7 @@ UPWARD = {
     ("helix_kit.placement.plan", "helix_kit.widgets"): "drawing method: Plan.show in a notebook",
     ("helix_kit.report", "helix_kit.plots"): "drawing method: Run.plot",
     ("helix_kit.analysis.compare", "helix_kit.plots"): "drawing method: Comparison.plot",
+    ("helix_kit.sweeps.result", "helix_kit.plots"): "drawing method: Sweep.plot",
     ("helix_kit._export", "helix_kit.report"): "type annotation only: the functions write a Run",
 }
 """(importing module, imported folder) -> why this late import may point up."""

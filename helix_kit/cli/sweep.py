@@ -1,0 +1,132 @@
+"""``helix-kit sweep``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from helix_kit._summary import number
+from helix_kit.cli.shared import (
+    GoodputOption,
+    JsonFlag,
+    PolicyOption,
+    Status,
+    app,
+    check_writable,
+    slo_of,
+)
+from helix_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from helix_kit.sweeps import Sweep
+
+
+@app.command("sweep")
+def sweep_command(
+    plan_files: Annotated[list[Path], typer.Argument(metavar="PLAN...", help="One or more plan.json.")],
+    rates: Annotated[
+        str,
+        typer.Option(
+            help="Requests/s: auto (12 rates around what the best plan serves), auto:COUNT, FROM:TO:STEP or 0.5,1,2."
+        ),
+    ] = "auto",
+    concurrency: Annotated[
+        str | None,
+        typer.Option(help="In place of --rates, a closed loop: so many requests served at once, as 1,8,64."),
+    ] = None,
+    workload: Annotated[
+        str, typer.Option(help="azure-conversation, azure-code, poisson, constant, or a trace file, repeated.")
+    ] = "azure-conversation",
+    goodput: GoodputOption = None,
+    policy: PolicyOption = "helix",
+    execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
+    duration: Annotated[
+        float | None, typer.Option(help="Simulated seconds that are measured. Default: three mean stays of a request.")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Simulated seconds before. Default: two and a half mean stays.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each point, for the intervals.")] = 3,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Simulations at once. Default: one a core.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Keep every point in this file; points in it are not simulated again.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the picture (PNG, PDF or SVG).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the table (.csv) or curves (.json).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate plans at many loads: saturation curves, knees, and the highest rate at which an SLO holds.
+
+    Example: [bold]helix-kit sweep[/] plan.json other.json --rates auto --slo ttft:3 tpot:1 at:0.9 --plot curves.png
+    """
+    from helix_kit.sweeps import sweep
+    from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+
+    slo = slo_of(goodput)
+    check_writable(plot=plot, output=output, resume=resume)
+    if output is not None and output.suffix not in {".csv", ".json"}:
+        raise InputError("expected a file that ends with .csv or .json", field="--output", value=str(output))
+    chosen: str | Workload = workload
+    if workload not in SAMPLED and workload not in SYNTHETIC and Path(workload).exists():
+        chosen = Workload.from_trace(workload)
+    with Status("Sweeping", as_json) as say:
+        found = sweep(
+            plan_files,
+            rates=rates,
+            concurrency=None if concurrency is None else _numbers(concurrency),
+            workload=chosen,
+            slo=slo,
+            policy=policy,
+            execution=cast(Literal["range", "layerwise"], execution),  # checked by sweep
+            duration_s=duration,
+            warmup_s=warmup,
+            seeds=seeds,
+            jobs=jobs,
+            resume=resume,
+            progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
+        )
+    if plot is not None:
+        found.plot().savefig(plot)
+    if output is not None:
+        found.to_csv(output) if output.suffix == ".csv" else found.to_json(output)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+    else:
+        _print(found)
+
+
+def _numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise InputError("expected whole numbers such as 1,8,64", field="--concurrency", value=text)
+    return [int(part) for part in parts]
+
+
+def _print(found: Sweep) -> None:
+    """A table a plan, and a line on where it saturates."""
+    columns = {"requests_per_s": "served/s", "output_tokens_per_s": "tokens/s", "ttft_p50_s": "TTFT p50",
+               "ttft_p99_s": "p99", "tpot_p50_s": "TPOT p50", "tpot_p99_s": "p99"}  # fmt: skip
+    if found.slo is not None:
+        columns["attainment"] = "kept"
+    for curve in found.curves.values():
+        head = "at once" if curve.is_closed else "rate/s"
+        table = Table(*(Column(name, justify="right") for name in (head, *columns.values())), "", title=curve.plan)
+        for row in curve.rows:
+            load = row["concurrency"] if curve.is_closed else row["rate_per_s"]
+            regime = "" if row["regime"] == "stable" else row["regime"]
+            table.add_row(number(load), *(number(row[name]) for name in columns), regime)
+        Console().print(table)
+        told = [f"{name} {value}" for name, value in curve._facts().items() if name != "loads"]
+        typer.echo(f"{curve.plan}: {'; '.join(told)}")
+    facts = found.facts
+    typer.echo(
+        f"{len(facts['seeds'])} seeds, {facts['duration_s']:g} s after {facts['warmup_s']:g} s of warm-up, "
+        f"{facts['workload']}, policy {facts['policy']}"
+    )
