@@ -1,11 +1,12 @@
 """How well T(k) ranks placements: predicted flow against simulated saturation, for both definitions of T(k).
 
-    python benchmarks/bench_speed_rule.py [--cases 12] [--seed 100] [-o FILE]
+    python benchmarks/bench_speed_rule.py [--cases 12] [--seed 100] [--published] [-o FILE]
 
-Each case is a random cluster of today's cards with a random model (the generator of `bench_users.py`). Its placements
-are those of the baselines and of the default method under either definition. Each is simulated by our runtime's rules
-with a backlog that does not end; what it then serves, prompt and answer tokens together, is its saturation. The table
-has the flow that each definition predicts over the saturation, and the rank correlation (Spearman) within each case.
+Each case is a random cluster of today's cards with a random model (the generator of `bench_users.py`), or with
+--published one of the paper's clusters. Its placements are those of the baselines and of the default method under
+either definition. Each is simulated by our runtime's rules with a backlog that does not end; what it then serves,
+prompt and answer tokens together, is its saturation. The table has the flow that each definition predicts over the
+saturation, and the rank correlation (Spearman) within each case.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.simulator import score
 from helix_kit.typical_request import TRACE_LENGTHS
 
+PUBLISHED = tuple((c, m) for c in ("single24", "geo24", "hetero42") for m in ("llama2-70b", "llama-30b"))
 RULES = ("published", "machine")
 TOKENS, SHORTEST_S, LONGEST_S = 1.5e6, 40.0, 600.0
 """Tokens that a simulation should count, and the limits of its window in simulated seconds."""
@@ -99,9 +101,17 @@ def saturation(problem: Problem, placement: Placement) -> float:
     return answers_per_s * TRACE_LENGTHS.tokens
 
 
-def rows_of(seed: int, seconds: float) -> Iterator[Row]:
+def cases(first: int, count: int, published: bool) -> Iterator[Case]:
+    """Random cases from the seed `first` on, or the paper's clusters."""
+    if not published:
+        yield from (draw_case(seed) for seed in range(first, first + count))
+        return
+    for cluster, model in PUBLISHED:
+        yield Case(hk.Cluster.preset(cluster), hk.Model.preset(model))
+
+
+def rows_of(case: Case, seconds: float) -> Iterator[Row]:
     """The rows of one case."""
-    case = draw_case(seed)
     of = problems(case)
     for name, placement in placements(case, of, seconds):
         flows = {rule: of[rule].max_flow(placement).tokens_per_s for rule in RULES}
@@ -114,18 +124,18 @@ def rows_of(seed: int, seconds: float) -> Iterator[Row]:
 
 def summary(rows: list[Row]) -> str:
     """Spread of the ratios and rank correlation of each rule."""
-    cases = {row.case: [r for r in rows if r.case == row.case] for row in rows}
+    by_case = {(r.case, r.model): [s for s in rows if (s.case, s.model) == (r.case, r.model)] for r in rows}
     lines = []
     for rule in RULES:
         ratios = [row.ratio(rule) for row in rows]
         spread = statistics.pstdev([float(np.log(max(r, 1e-9))) for r in ratios])
         ranks = [
             float(spearmanr([r.flows[rule] for r in part], [r.saturation for r in part]).statistic)
-            for part in cases.values()
+            for part in by_case.values()
             if len(part) >= 3 and len({r.flows[rule] for r in part}) > 1
         ]
         best = [max(part, key=lambda r: r.flows[rule]).saturation / max(r.saturation for r in part)
-                for part in cases.values()]  # fmt: skip
+                for part in by_case.values()]  # fmt: skip
         lines.append(
             f"{rule}: predicted over served {min(ratios):.2f} to {max(ratios):.2f}, median "
             f"{statistics.median(ratios):.2f}, spread a factor of {np.exp(spread):.2f}; Spearman within a case "
@@ -141,12 +151,13 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=12)
     parser.add_argument("--seed", type=int, default=100, help="seed of the first case; the others follow")
     parser.add_argument("--time-limit", type=float, default=3.0, help="seconds for each plan")
+    parser.add_argument("--published", action="store_true", help="the paper's clusters in place of random ones")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     rows: list[Row] = []
     print("\n".join(HEAD), flush=True)
-    for seed in range(args.seed, args.seed + args.cases):
-        for row in rows_of(seed, args.time_limit):
+    for case in cases(args.seed, args.cases, args.published):
+        for row in rows_of(case, args.time_limit):
             rows.append(row)
             print(row.text(), flush=True)
     text = summary(rows)

@@ -146,7 +146,7 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
     >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
     >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
     >>> print(explain(six).splitlines()[1])
-    Layers 0-9 are served only by L4-0, 402 tokens/s: all of it is used.
+    Layers 0-9 are served only by L4-0, 222 tokens/s: all of it is used.
     """
     found = bottleneck(plan, mean_tokens=mean_tokens)
     if found.flow_tokens_per_s <= 0:

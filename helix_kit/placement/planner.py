@@ -166,7 +166,7 @@ def plan_problem(
     >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
     >>> plan = plan_problem(Problem.of(cluster, Model.preset("llama-30b")), method="proportional")
     >>> plan.placement["L4-0"], round(plan.flow_tokens_per_s, 1)
-    ((0, 10), 401.7)
+    ((0, 10), 222.1)
     """
     if options is None:
         options = read_options(keywords)

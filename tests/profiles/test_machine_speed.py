@@ -38,9 +38,9 @@ def serve_one_by_one(kv_per_layer: int, k: int, lengths: MeanLengths) -> float:
     """Tokens/s of a machine alone with layers of 10 ms, counted step by step over the lives of its requests.
 
     Every pass of a request through all layers takes 12 turns of one layer, k of them here. A turn serves the requests
-    whose turn it is: those that live, spread evenly over the 12 layers.
+    whose turn it is: those that live, half of those that fit, spread evenly over the 12 layers.
     """
-    living = kv_per_layer / lengths.tokens
+    living = kv_per_layer / lengths.tokens / 2
     passes = -(-lengths.input_tokens // 256) + lengths.output_tokens - 1
     here = living * k / 12
     seconds = 0.0

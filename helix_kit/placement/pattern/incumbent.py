@@ -38,7 +38,7 @@ class Incumbent:
     >>> best = Incumbent(Task(problem, Watch(10.0), groups_of(problem)))
     >>> best.start({})
     >>> round(best.value, 1)
-    401.7
+    222.1
     """
 
     def __init__(self, task: Task) -> None:
