@@ -91,9 +91,9 @@ bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 bench-users: $(DEV) ## Planning: random clusters of today's cards against every baseline (a quarter of an hour)
 	$(BIN)/python benchmarks/bench_users.py -o docs/users-bench.md
 
-bench-served: $(DEV) ## What served plans serve beside the published ones (a good hour)
+bench-served: $(DEV) ## What the stored served plans serve beside the published ones (half an hour)
 	rm -f docs/served-bench.md
-	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md --plans figures/.cache/served-bench
+	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md --readme README.md
 
 bench-clock: $(DEV) ## Promises about seconds: time limits, stops, imports, notebooks (ten minutes without other work)
 	$(BIN)/python benchmarks/bench_clock.py

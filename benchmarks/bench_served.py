@@ -1,12 +1,15 @@
-"""What served plans serve, beside the published Helix plans: decode tokens/s and mean latencies over length seeds.
+"""What served plans serve beside the published Helix plans: tokens/s and latencies over six request streams.
 
-Offline under the published simulator's rules, the published request stream as seed 0 and lengths drawn anew for the
-others; online at the published rates; by our runtime's rules (`range` execution, chunked prefill); with wrong
-profiles; and how well the predictor orders plans that it was not fitted on. All sections take a good hour on two
-idle cores. Sections, clusters and models can be run alone: in a document that is there already only their rows change,
-and its last table says when and where each row was measured:
+The plans are stored in ``data/served_plans`` and measured again; nothing is searched for unless ``--search`` says so:
 
-    python benchmarks/bench_served.py --sections any --clusters geo24 -o docs/served-bench.md
+    python benchmarks/bench_served.py                                               # the tables, on the terminal
+    python benchmarks/bench_served.py --sections offline --clusters geo24           # some rows
+    python benchmarks/bench_served.py --search --sections any --clusters geo24 -o docs/served-bench.md
+
+Offline under the published simulator's rules, on the streams that the published sampler draws with six seeds (searches
+draw from another sampler); online at the published rates; by our runtime's rules (`range` execution); with wrong
+profiles; and how well the predictor orders plans that it was not fitted on. In a document that is there already only
+the rows that were asked for change; its last table says when and where each row was measured.
 """
 
 from __future__ import annotations
@@ -16,156 +19,190 @@ import datetime
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from served_table import HEAD, MEASURED, PLANS, SAMPLES, SECTIONS, merged, rows_in, write_sentence
 
 import helix_kit as hk
 from helix_kit.analysis import robustness
-from helix_kit.experiments.figures.common.published import ONLINE_WINDOW_S, offline_requests, published_run
+from helix_kit.experiments.figures.common import comparison, served_plans
+from helix_kit.experiments.figures.common.comparison import LABELS, Means
+from helix_kit.experiments.figures.common.metrics import PHASES
+from helix_kit.experiments.figures.common.published import STREAM_SEEDS, published_run
+from helix_kit.experiments.figures.common.settings import SETTINGS, Setting, helix_simulation
+from helix_kit.experiments.figures.common.simulation import Simulation
+from helix_kit.flow import longest_path
 from helix_kit.placement.plan import Plan
+from helix_kit.search.candidate import LatencyLimits, value_of
 from helix_kit.search.held_out import held_out
-from helix_kit.simulator import score, simulate
+from helix_kit.simulator import score
 from helix_kit.typical_request import TRACE_TOKENS
 
 SETUPS = {"single24": "single", "geo24": "geo", "hetero42": "hetero42"}
-SEEDS = range(6)
-METRICS = ("decode_tokens_per_s", "prompt_latency_s", "decode_latency_s")
 MARGIN = 0.97
 """The latency limits of the searches, as a share of the published mean latencies."""
 TIME_LIMIT_S = {"single24": 150.0, "geo24": 150.0, "hetero42": 280.0}
 """Of a search; that of 42 machines needs longer."""
 RIVALS = ("swarm", "petals", "separate", "separate-plus", "proportional")
-SAMPLES = 10
-
-SERVED_HEAD = (
-    "| cluster | model | published tokens/s | ours | times | prompt s | ours | decode s | ours | stages | simulated | "
-    "planning s |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
-)
-SECTIONS: dict[str, tuple[str, str]] = {
-    "offline": (
-        "Offline, balanced flow",
-        "`execution=layerwise`, Helix's scheduler. The search is told to keep both mean latencies under 97 % of the\n"
-        "published plan's.\n\n" + SERVED_HEAD,
-    ),
-    "any": (
-        "Offline, any maximum flow",
-        '`flow_split="any"`: the first maximum flow met, as published; latencies kept as above.\n\n' + SERVED_HEAD,
-    ),
-    "online": (
-        "Online at the published rates",
-        "Published arrivals, half an hour; judged by latency, at 97 % of the published means or less.\n\n"
-        + SERVED_HEAD,
-    ),
-    "range": (
-        "Offline by the rules of our runtime",
-        "`execution=range`: nodes run whole ranges, prefill is cut into chunks, decodes go first. The published plan\n"
-        "is simulated by the same rules; no latency limits.\n\n" + SERVED_HEAD,
-    ),
-    "robustness": (
-        "Wrong profiles",
-        f"In each of {SAMPLES} draws the times of each kind of machine are off by up to 20 %; plans and flows stay as\n"
-        "planned, and all are simulated (ten minutes). The plans are those of the first section.\n\n"
-        "| cluster | model | ours: mean, worst tokens/s | rival | rival's mean | ours ahead in |\n"
-        "|---|---|---:|---|---:|---:|\n",
-    ),
-    "predictor": (
-        "Predictor on held-out plans",
-        "Spearman's rank correlation with the simulated decode tokens/s over random plans that the predictor's\n"
-        "constants were not fitted on (`helix_kit.search.held_out`).\n\n"
-        "| cluster | model | plans | predictor | max flow |\n|---|---|---:|---:|---:|\n",
-    ),
-}
-MEASURED = (
-    "When and where",
-    "| section | cluster | model | date | Python | machine | cores | worker processes |\n"
-    "|---|---|---|---|---|---|---:|---:|\n",
-)
+JUDGE_SEEDS = (1001, 1002, 1003)
+"""Streams of the search's own sampler on which a new plan must beat the stored one: none of a search or of a table."""
+SEARCHED = ("offline", "any", "online", "range")
+"""Sections with a stored plan in each row."""
 
 
-def published_means(setup: str, model: str, mode: str, execution: str = "layerwise") -> dict[str, float]:
-    """The published plan on the published stream, by the published rules or by our runtime's."""
-    run = published_run(setup, model, "helix", mode).run(execution=execution)  # type: ignore[arg-type]
-    return _means_of(run.summary())
+def setting_of(cluster: str, model: str) -> Setting:
+    """The cluster and model as the paper's evaluation names them."""
+    return SETTINGS[SETUPS[cluster], model]
 
 
-def _means_of(summary: dict[str, Any]) -> dict[str, float]:
-    latencies = {k: float(summary[k]["avg"]) for k in METRICS[1:]}
-    return {"decode_tokens_per_s": float(summary["decode_tokens_per_s"]), **latencies}
+def measured(simulations: Sequence[Simulation], jobs: int, seeds: Sequence[int] = STREAM_SEEDS) -> Means:
+    """Means over the streams, which `jobs` processes simulate."""
+    if jobs <= 1:
+        return comparison.means_of(simulations, seeds=seeds)
+    with ProcessPoolExecutor(jobs) as pool:
+        runs = pool.map(comparison.measure, [comparison.on_stream(simulations, seed) for seed in seeds])
+        return Means.of(list(runs))
 
 
-def _ten_minutes(plan: Plan, execution: str, seed: int) -> dict[str, float]:
-    stream = offline_requests() if seed == 0 else None
-    return score(plan, stream, execution=execution, duration_s=600.0, seed=seed).to_dict()  # type: ignore[arg-type]
+def online_variants(setting: Setting, plan: Plan) -> dict[str, Means]:
+    """The published plan, the fair base and ours at the published arrivals."""
+    run = published_run(setting.setup, setting.model, "helix", "online")
+    (whole,) = run.subclusters
+    placement = run.plans()[0].placement
+    fair = Plan.from_placement(setting.problem(), placement, method="published")
+    steps = {
+        "published": run.simulations(),
+        "fair base": [helix_simulation(fair, "online", whole.requests())],
+        "ours": [helix_simulation(plan, "online", whole.requests())],
+    }
+    return {name: Means.of([comparison.measure(simulations)]) for name, simulations in steps.items()}
 
 
-def offline_means(plan: Plan, execution: str, jobs: int = 1) -> dict[str, float]:
-    """Means over the length seeds of a ten-minute backlog run."""
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs) as pool:
-            runs = list(pool.map(_ten_minutes, repeat(plan), repeat(execution), SEEDS))
-    else:
-        runs = [_ten_minutes(plan, execution, seed) for seed in SEEDS]
-    return {k: float(np.mean([r[k] for r in runs])) for k in METRICS}
+def base_of(section: str, cluster: str, model: str, jobs: int) -> Means:
+    """The published plan, in the section's mode and by its rules."""
+    setting = setting_of(cluster, model)
+    if section == "online":
+        return Means.of([comparison.measure(published_run(setting.setup, model, "helix", "online").simulations())])
+    execution = "range" if section == "range" else "layerwise"
+    return measured(comparison.published_simulations(setting, execution), jobs)  # type: ignore[arg-type]
 
 
-def online_means(plan: Plan, setup: str, model: str) -> dict[str, float]:
-    """The published arrivals, half an hour of them."""
-    (whole,) = published_run(setup, model, "helix", "online").subclusters
-    warmup_s, duration_s = ONLINE_WINDOW_S
-    run = simulate(
-        plan, whole.requests(), mode="online", execution="layerwise", warmup_s=warmup_s, duration_s=duration_s
-    )
-    return _means_of(run.summary())
-
-
-def plan_of(args: argparse.Namespace, section: str, cluster: str, model: str, theirs: dict[str, float]) -> Plan:
-    """The plan of a row; saved in the folder of plans, if there is one."""
-    kept = args.plans / f"{section}-{cluster}-{model}.json" if args.plans else None
-    options: dict[str, Any] = {"flow_split": "any" if section == "any" else "balanced"}
+def search(args: argparse.Namespace, section: str, cluster: str, model: str) -> Plan:
+    """A new plan for a row, by a search."""
+    base = base_of(section, cluster, model, args.jobs)
+    options: dict[str, Any] = {"flow_split": "any" if section == "any" else "balanced", "execution": "layerwise"}
     if section == "range":
         options["execution"] = "range"
     else:
-        options["prompt_latency_limit_s"] = MARGIN * theirs["prompt_latency_s"]
-        options["latency_limit_s"] = MARGIN * theirs["decode_latency_s"]
+        options["prompt_latency_limit_s"] = MARGIN * base.latency_s["prompt"]
+        options["latency_limit_s"] = MARGIN * base.latency_s["decode"]
     if section == "online":
-        (whole,) = published_run(SETUPS[cluster], model, "helix", "online").subclusters
-        options |= {"mode": "online", "rate": whole.offered_tokens_per_s / TRACE_TOKENS}
+        options |= {"mode": "online", "rate_per_s": online_rate_per_s(cluster, model)}
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]
-    plan = hk.plan(cluster, model, objective="served", time_limit_s=limit_s, jobs=args.jobs, **options)
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        plan.save(kept)
-    return plan
+    return hk.plan(cluster, model, objective="served", time_limit_s=limit_s, jobs=args.jobs, seed=args.seed, **options)
 
 
-def served_row(args: argparse.Namespace, section: str, cluster: str, model: str) -> str:
-    """Plan, measure, and compare: one line of a table."""
-    setup, mode = SETUPS[cluster], "online" if section == "online" else "offline"
-    execution = "range" if section == "range" else "layerwise"
-    theirs = published_means(setup, model, mode, execution)
-    plan = plan_of(args, section, cluster, model, theirs)
-    ours = online_means(plan, setup, model) if mode == "online" else offline_means(plan, execution, args.jobs)
+def online_rate_per_s(cluster: str, model: str) -> float:
+    """Requests/s of the published online run."""
+    (whole,) = published_run(SETUPS[cluster], model, "helix", "online").subclusters
+    assert whole.offered_tokens_per_s is not None, "an online run"
+    return whole.offered_tokens_per_s / TRACE_TOKENS
+
+
+def value(plan: Plan, section: str, base: Means) -> float:
+    """What a plan is worth on streams of the search's sampler that no search and no table uses."""
+    limits = (
+        LatencyLimits() if section == "range" else LatencyLimits(base.latency_s["decode"], base.latency_s["prompt"])
+    )
+    is_online = section == "online"
+    values = []
+    for seed in JUDGE_SEEDS:
+        workload = None
+        if is_online:
+            rate_per_s = online_rate_per_s(plan.cluster.name, plan.model.name)
+            workload = hk.Workload.azure_conversation(rate_per_s, 660.0, seed=seed)
+        result = score(
+            plan, workload, mode="online" if is_online else "offline",
+            execution="range" if section == "range" else "layerwise", duration_s=600.0, seed=seed,
+        )  # fmt: skip
+        values.append(value_of(result, limits, online=is_online))
+    return float(np.mean(values))
+
+
+def store_if_better(args: argparse.Namespace, section: str, cluster: str, model: str) -> None:
+    """Search for a plan, and store it in place of the stored one where it is better on the judge's streams."""
+    plan = search(args, section, cluster, model)
+    base = base_of(section, cluster, model, args.jobs)
     assert plan.served is not None, "a plan of objective served"
-    pairs = " | ".join(f"{theirs[k]:.2f} | {ours[k]:.2f}" for k in METRICS[1:])
+    if served_plans.has_plan(section, cluster, model):
+        old, new = value(served_plans.served_plan(section, cluster, model), section, base), value(plan, section, base)
+        print(f"{section} {cluster} {model}: stored plan {old:.1f}, new plan {new:.1f}", file=sys.stderr)
+        if new <= old:
+            return
+    how = {
+        "date": str(datetime.date.today()),
+        "seconds": round(plan.seconds),
+        "simulations": plan.served.simulations,
+        "seeds": sorted({plan.seed, *plan.served.seeds}),
+        "helix_kit": hk.__version__,
+    }
+    served_plans.store_plan(section, plan, how)
+
+
+def served_rows(args: argparse.Namespace, section: str, cluster: str, model: str) -> str:
+    """The published plan, the steps between, and our plan: the lines of one cluster and model."""
+    setting = setting_of(cluster, model)
+    if args.search:
+        store_if_better(args, section, cluster, model)
+    plan = served_plans.served_plan(section, cluster, model)
+    means: dict[Any, Means]
+    if section == "online":
+        means = {**online_variants(setting, plan)}
+    else:
+        steps = comparison.variants(setting, plan, execution="range" if section == "range" else "layerwise")
+        means = {name: measured(simulations, args.jobs) for name, simulations in steps.items()}
+    return "".join(_lines(section, (cluster, model), means))
+
+
+def _lines(section: str, row: tuple[str, str], means: dict[Any, Means]) -> Iterator[str]:
+    begin = " | ".join(row)
+    if section in ("offline", "any"):
+        paper = comparison.paper_tokens_per_s(setting_of(*row))
+        yield f"| {begin} | the paper's figure | | {paper:.1f} | | | | | |\n"
+    published = means["published"]
+    best = max(
+        (found for name, found in means.items() if not name.startswith("ours")), key=lambda m: m.decode_tokens_per_s
+    )
+    for name, found in means.items():
+        label = LABELS[name] if section != "any" else LABELS[name].replace("our split", "first split")
+        times = [f"{found.decode_tokens_per_s / base.decode_tokens_per_s:.2f}" for base in (published, best)]
+        if name == "ours":
+            label, times[0] = f"**{label}**", f"**{times[0]}**"
+        latencies = " | ".join(f"{found.latency_s[phase]:.2f}, {found.p95_s[phase]:.2f}" for phase in PHASES)
+        stream = f"{found.first_stream_tokens_per_s:.1f}"
+        missed = "; ".join(found.missed(published)) or "none"
+        cells = [begin, label, f"{found.decode_tokens_per_s:.1f}", stream, *times, latencies, missed]
+        yield "| " + " | ".join(cells) + " |\n"
+
+
+def plan_row(section: str, cluster: str, model: str) -> str:
+    """How the stored plan of a row was found."""
+    plan, how = served_plans.served_plan(section, cluster, model), served_plans.found(section, cluster, model)
+    stages = longest_path(plan.max_flow, plan.placement)
+    seeds = ", ".join(str(seed) for seed in how["seeds"])
     return (
-        f"| {cluster} | {model} | {theirs[METRICS[0]]:.1f} | {ours[METRICS[0]]:.1f} | "
-        f"**{ours[METRICS[0]] / theirs[METRICS[0]]:.2f}** | {pairs} | {plan.served.stages} | "
-        f"{plan.served.simulations} | {plan.seconds:.0f} |\n"
+        f"| {section} | {cluster} | {model} | {stages} | {how['seconds']} | {how['simulations']} | {seeds} | "
+        f"{how['date']} |\n"
     )
 
 
 def robustness_rows(args: argparse.Namespace, cluster: str, model: str) -> str:
     """Our plan and the heuristics in worlds with other profiles."""
-    kept = args.plans / f"offline-{cluster}-{model}.json" if args.plans else None
-    if kept and kept.exists():
-        plan = Plan.load(kept)
-    else:
-        plan = plan_of(args, "offline", cluster, model, published_means(SETUPS[cluster], model, "offline"))
+    plan = served_plans.served_plan("offline", cluster, model)
     table = robustness(plan, samples=SAMPLES, against=RIVALS, measure="served").to_dict("records")
     mine = f"{table[0]['mean']:.1f}, {table[0]['worst']:.1f}"
     return "".join(
@@ -187,17 +224,7 @@ def rows(args: argparse.Namespace, section: str, cluster: str, model: str) -> st
         return robustness_rows(args, cluster, model)
     if section == "predictor":
         return predictor_row(cluster, model)
-    return served_row(args, section, cluster, model)
-
-
-HEAD = (
-    "# What served plans serve\n\n"
-    "Written by `make bench-served` (`benchmarks/bench_served.py`); the last table says when and where each row was\n"
-    "measured.\n\n"
-    "Offline: means over six length seeds of ten minutes each, the first the published stream; the published\n"
-    "plan on that stream. Latencies are means over requests and decode steps. The published 30B plans are three\n"
-    "separate clusters with a scheduler each, theirs added up; ours is one.\n"
-)
+    return served_rows(args, section, cluster, model)
 
 
 def measured_row(args: argparse.Namespace, section: str, cluster: str, model: str) -> str:
@@ -209,38 +236,6 @@ def measured_row(args: argparse.Namespace, section: str, cluster: str, model: st
     )
 
 
-def rows_in(document: list[str], part: tuple[str, str]) -> range | None:
-    """The lines of a document with the rows of a part's table; None if it has no such part.
-
-    Raises ValueError if the part has a table of other columns.
-    """
-    title, intro = part
-    if f"## {title}" not in document:
-        return None
-    first = document.index(f"## {title}") + 1
-    last = next((i for i in range(first, len(document)) if document[i].startswith("## ")), len(document))
-    columns = intro.splitlines()[-2]
-    if columns not in document[first:last]:
-        raise ValueError(f"the table of {title!r} has other columns than this program writes; write to another file")
-    start = document.index(columns, first) + 2
-    return range(start, next((i for i in range(start, last) if not document[i].startswith("|")), last))
-
-
-def merged(text: str, part: tuple[str, str], lines: str, cells: Sequence[str]) -> str:
-    """The document with `lines` in place of the rows of that part that begin with `cells`, or after the others."""
-    document = text.splitlines()
-    found = rows_in(document, part)
-    if found is None:
-        title, intro = part
-        before, mark, after = text.partition(f"\n## {MEASURED[0]}\n")
-        return f"{before.rstrip()}\n\n## {title}\n\n{intro}{lines}{mark}{after}"
-    begin = "| " + " | ".join(cells) + " "
-    old = [i for i in found if document[i].startswith(begin)]
-    at = old[0] if old else found.stop
-    kept = [line for i, line in enumerate(document) if i not in old]
-    return "\n".join([*kept[:at], *lines.splitlines(), *kept[at:]]) + "\n"
-
-
 def main() -> None:
     """Run the benchmark; print the rows, and put them into the tables of an output file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -250,13 +245,15 @@ def main() -> None:
     limits = ", ".join(f"{name} {seconds:g}" for name, seconds in TIME_LIMIT_S.items())
     parser.add_argument("--time-limit", type=float, help=f"seconds a search, for every cluster; else {limits}")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--plans", type=Path, help="folder to keep the plans in, and to take those of robustness from")
+    parser.add_argument("--search", action="store_true", help="search for plans first, and store those that are better")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the searches")
     parser.add_argument("-o", "--output", type=Path, help="document to write; of one that is there only these rows")
+    parser.add_argument("--readme", type=Path, help="file whose sentence on served plans is written from the document")
     args = parser.parse_args()
     if args.output and args.output.exists():
         # Before an hour is spent.
         try:
-            for part in (*(SECTIONS[s] for s in args.sections), MEASURED):
+            for part in (*(SECTIONS[s] for s in args.sections), PLANS, MEASURED):
                 rows_in(args.output.read_text().splitlines(), part)
         except ValueError as error:
             parser.error(f"{args.output}: {error}")
@@ -273,7 +270,11 @@ def main() -> None:
                 if args.output:
                     text = merged(args.output.read_text(), SECTIONS[section], lines, (cluster, model))
                     row = measured_row(args, section, cluster, model)
+                    if section in SEARCHED:
+                        text = merged(text, PLANS, plan_row(section, cluster, model), (section, cluster, model))
                     args.output.write_text(merged(text, MEASURED, row, (section, cluster, model)))
+    if args.output and args.readme:
+        write_sentence(args.readme, args.output.read_text())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmark of served plans: a run of some rows leaves the rest of its document alone; limits are by cluster."""
+"""The benchmark of served plans: its document, the plans behind it, and the README's sentence that follows from it."""
 
 import argparse
 import importlib.util
@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_served.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "bench_served.py"
 
 
 @pytest.fixture
-def bench():
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location("bench_served", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,6 +31,7 @@ def run(bench, monkeypatch, tmp_path):
             return line * 2 if section == "robustness" else line
 
         monkeypatch.setattr(bench, "rows", rows)
+        monkeypatch.setattr(bench, "plan_row", lambda *cells: f"| {' | '.join(cells)} | 7 |\n")
         monkeypatch.setattr(sys, "argv", ["bench_served", *arguments, "-o", str(tmp_path / "served.md")])
         bench.main()
         return (tmp_path / "served.md").read_text()
@@ -40,9 +43,15 @@ def titles(text):
     return [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
 
 
+def titles_of(bench):
+    """The sections in the order in which a whole run writes them: that of the plans follows the first one."""
+    first, *rest = [title for title, _ in bench.SECTIONS.values()]
+    return [first, "The plans", *rest]
+
+
 def test_a_whole_run_has_every_section_and_ends_with_when(bench, run):
     text = run("first")
-    assert titles(text) == [*(title for title, _ in bench.SECTIONS.values()), "When and where"]
+    assert titles(text) == [*titles_of(bench), "When and where"]
     # 30B was published on two clusters, offline: 3 + 2 rows there, 3 in each other section, 6 where rivals have a row.
     assert text.count("| first |") == 5 + 3 * 4 + 6
     assert sum(line.startswith("| predictor | geo24 | llama2-70b | ") for line in text.splitlines()) == 1
@@ -68,7 +77,12 @@ def test_rows_that_are_new_join_their_table(run):
     run("first", "--sections", "any", "--clusters", "geo24")
     text = run("second", "--sections", "offline", "any", "--clusters", "hetero42")
     assert "| geo24 | llama2-70b | first |\n| hetero42 | llama2-70b | second |\n" in text
-    assert titles(text) == ["Offline, any maximum flow", "Offline, balanced flow", "When and where"]
+    assert titles(text) == [
+        "Offline, the first maximum flow found",
+        "The plans",
+        "Offline, balanced flow",
+        "When and where",
+    ]
 
 
 def test_a_table_of_other_columns_is_refused_before_anything_is_measured(run, tmp_path, capsys):
@@ -84,9 +98,71 @@ def test_a_table_of_other_columns_is_refused_before_anything_is_measured(run, tm
     ("cluster", "given_s", "limit_s"),
     [("single24", None, 150), ("geo24", None, 150), ("hetero42", None, 280), ("hetero42", 20.0, 20)],
 )
-def test_searches_are_given_time_by_cluster(bench, monkeypatch, cluster, given_s, limit_s):
+def test_searches_are_given_time_by_cluster_and_the_published_latencies(bench, monkeypatch, cluster, given_s, limit_s):
     monkeypatch.setattr(bench.hk, "plan", lambda *args, **options: SimpleNamespace(args=args, options=options))
-    arguments = argparse.Namespace(plans=None, time_limit=given_s, jobs=2)
-    means = {"prompt_latency_s": 2.0, "decode_latency_s": 1.0}
-    plan = bench.plan_of(arguments, "offline", cluster, "llama2-70b", means)
+    base = bench.Means(100.0, 100.0, {"prompt": 2.0, "decode": 1.0}, {"prompt": 4.0, "decode": 2.0})
+    monkeypatch.setattr(bench, "base_of", lambda *row: base)
+    arguments = argparse.Namespace(time_limit=given_s, jobs=2, seed=3)
+    plan = bench.search(arguments, "offline", cluster, "llama2-70b")
     assert plan.args == (cluster, "llama2-70b") and plan.options["time_limit_s"] == limit_s
+    assert (plan.options["prompt_latency_limit_s"], plan.options["latency_limit_s"]) == (1.94, 0.97)
+    assert plan.options["seed"] == 3
+
+
+def test_lines_say_what_placement_links_and_split_gain_and_which_latency_is_missed(bench):
+    def means(tokens_per_s, prompt_s):
+        return bench.Means(
+            tokens_per_s, tokens_per_s + 1, {"prompt": prompt_s, "decode": 1.0}, {"prompt": 9.0, "decode": 3.0}
+        )
+
+    found = {"published": means(100.0, 2.0), "our split": means(125.0, 2.0), "fair base": means(120.0, 1.9)}
+    found |= {"ours": means(150.0, 2.5), "ours, first split": means(110.0, 1.5)}
+    lines = "".join(bench._lines("offline", ("geo24", "llama2-70b"), found)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][2:5] == ["the paper's figure", "", "98.0"]
+    assert [row[5:7] for row in cells[1:]] == [
+        ["1.00", "0.80"], ["1.25", "1.00"], ["1.20", "0.96"], ["**1.50**", "1.20"], ["1.10", "0.88"]
+    ]  # fmt: skip
+    assert cells[4][3:5] == ["150.0", "151.0"] and cells[4][7:9] == ["2.50, 9.00", "1.00, 3.00"]
+    assert [row[9] for row in cells[1:]] == ["none", "none", "none", "prompt: 2.50 s beside 2.00 s", "none"]
+    assert {len(row) for row in cells} == {10}
+
+
+def document_rows(title):
+    """The rows of a table of the committed document, as lists of cells without marks."""
+    text = (ROOT / "docs" / "served-bench.md").read_text().split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"][
+        2:
+    ]
+
+
+def test_a_row_of_the_document_is_measured_again_from_its_stored_plan(bench):
+    (row,) = [
+        r for r in document_rows("Offline, balanced flow") if r[:3] == ["geo24", "llama2-70b", bench.LABELS["ours"]]
+    ]
+    plan = bench.served_plans.served_plan("offline", "geo24", "llama2-70b")
+    steps = bench.comparison.variants(bench.setting_of("geo24", "llama2-70b"), plan)
+    assert f"{bench.comparison.measure(steps['ours'])['decode_tokens_per_s']:.1f}" == row[4]
+
+
+def test_every_plan_of_the_document_is_stored_and_its_figure_is_the_papers(bench):
+    stored = {path.stem for path in (ROOT / "data" / "served_plans").glob("*.json")}
+    listed = {"-".join(row[:3]) for row in document_rows("The plans")}
+    assert listed and listed <= stored
+    paper = {
+        tuple(row[:2]): row[4] for row in document_rows("Offline, balanced flow") if row[2] == "the paper's figure"
+    }
+    figures = {("single24", "llama2-70b"): "252.1", ("geo24", "llama2-70b"): "98.0", ("hetero42", "llama2-70b"): "645.6",
+               ("single24", "llama-30b"): "339.6", ("geo24", "llama-30b"): "232.7"}  # fmt: skip
+    assert paper.items() <= figures.items()
+
+
+def test_the_readme_says_what_the_document_says(bench, tmp_path):
+    document, readme = ((ROOT / name).read_text() for name in ("docs/served-bench.md", "README.md"))
+    copy = tmp_path / "README.md"
+    copy.write_text(readme)
+    bench.write_sentence(copy, document)
+    assert copy.read_text() == readme
+    changed = document.replace("| 1.00 |", "| 1.01 |")
+    bench.write_sentence(copy, document)
+    assert changed != document and copy.read_text().count("On the published clusters") == 1

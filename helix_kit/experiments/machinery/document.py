@@ -14,6 +14,7 @@ from helix_kit.errors import InputError
 from helix_kit.experiments.figures.agreement import EVALUATIONS, TOLERANCE_PERCENT
 from helix_kit.experiments.figures.common.metrics import QUANTILES, SPEED
 from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
+from helix_kit.experiments.figures.common.settings import OWN_PLANS
 from helix_kit.experiments.machinery.catalogue import experiments
 from helix_kit.experiments.machinery.files import load, measured_file
 from helix_kit.experiments.machinery.registry import Experiment
@@ -27,6 +28,8 @@ SECTIONS = EVALUATIONS[:3]
 """The experiments of sections 6.3 to 6.5, in which methods are compared as a whole."""
 BASELINES = ("swarm", "separate", "separate_plus")
 SOURCES = (SIMULATION, PROTOTYPE, OURS)
+STEPS = ("published", "fair base", "served", "served, first split")
+"""Plans of the experiment ``own-plans`` that tell apart what placement, links and split gain."""
 METHODS = {"separate": "separate pipelines", "separate_plus": "separate pipelines+", "shortest_queue": "shortest queue"}
 
 
@@ -36,7 +39,7 @@ def write_document(path: Path, folder: Path) -> None:
     Raises InputError if a result that it needs is missing.
     """
     done = {name: entry for name, entry in experiments().items() if (folder / f"{name}.csv").is_file()}
-    for name in (*EVALUATIONS, "agreement"):
+    for name in (*EVALUATIONS, "agreement", OWN_PLANS):
         if name not in done:
             raise InputError(f"run `helix-kit reproduce {name}` first: no such file", where=folder / f"{name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,7 @@ def _summary(agreement: pd.DataFrame, folder: Path) -> Iterator[str]:
     yield "Decode throughput of our plans over that of Helix's plans, both in our simulator at Helix's load:"
     yield ""
     yield from _table(("setup", "model", "mode", "largest flow", "served"), own_against_helix(folder))
+    yield from _own_in_steps(load(OWN_PLANS, folder))
     yield "Decode throughput of Helix over that of the baselines:"
     yield ""
     rows = [
@@ -145,6 +149,29 @@ def own_against_helix(folder: Path) -> Iterator[tuple[str, ...]]:
         helix = values["helix", OURS]
         ours = (values.get((own, OURS)) for own in ("own flow", "own served"))
         yield (*key, *("" if speed is None else f"{speed / helix:.2f}" for speed in ours))
+
+
+def _own_in_steps(table: pd.DataFrame) -> Iterator[str]:
+    """What placement, links and split gain, over six request streams; nothing where the table does not say."""
+    if "six_streams_tokens_per_s" not in table:
+        return
+    yield (
+        "Decode tokens/s offline, means over six request streams that no search draws. The fair base is the published "
+        "placement with all links and our split of the flow. The first split is the maximum flow that networkx finds, "
+        "as the published scheduler has. Named are the mean latencies of our served plan that are above the published "
+        "plan's."
+    )
+    yield ""
+    rows = []
+    for (setup, model), part in table.groupby(["setup", "model"], sort=False):
+        one = part.drop_duplicates("objective").set_index("objective")
+        speeds = [one.at[name, "six_streams_tokens_per_s"] for name in STEPS]
+        missed = one.at["served", "missed"]
+        cells = [one.at["published", "paper_tokens_per_s"], *speeds]
+        shown = [f"{cell:.1f}" for cell in cells]
+        rows.append((setup, model, *shown, missed if isinstance(missed, str) and missed else "none"))
+    head = ("setup", "model", "the paper", "published", "fair base", "served", "served, first split", "latencies")
+    yield from _table(head, rows)
 
 
 def _equal_load(table: pd.DataFrame) -> Iterator[str]:

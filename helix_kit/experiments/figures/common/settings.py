@@ -68,6 +68,11 @@ def load_own_plans(setting: Setting, context: Context, objectives: Sequence[str]
         table = pd.concat([part(alone, setting, objective) for objective in objectives])
     else:
         table = load(OWN_PLANS, context.folder)
+    return plans_in(table, setting, objectives)
+
+
+def plans_in(table: pd.DataFrame, setting: Setting, objectives: Sequence[str]) -> dict[str, Plan]:
+    """Objective -> our plan for a setting, from rows of the experiment ``own-plans``."""
     ours = table[(table["setup"] == setting.setup) & (table["model"] == setting.model)]
     ours = ours[ours["objective"].isin(objectives)]
     plans = {}

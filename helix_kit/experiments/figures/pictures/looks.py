@@ -50,6 +50,7 @@ class Look:
 
 METHODS = {
     "helix": Look("Helix", KIND_COLOURS[0], "", "|"),
+    "helix, our split": Look("Helix's placement", mix(KIND_COLOURS[0], "#ffffff", 0.5), "//", "|"),
     "paper-milp": Look("paper's program", KIND_COLOURS[0], "", "|"),
     "swarm": Look("Swarm", KIND_COLOURS[1], "///", "v"),
     "petals": Look("Petals", KIND_COLOURS[3], "...", "P"),
