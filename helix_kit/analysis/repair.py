@@ -82,6 +82,11 @@ def fix_the_rest(plan: Plan, pinned: Iterable[str], *, time_limit_s: float = 5.0
     )
 
 
+def climbed(problem: Problem, start: Placement, kept: frozenset[str], deadline: float) -> dict[str, tuple[int, int]]:
+    """A placement after hill climbing until `deadline` (of `time.perf_counter`), where nodes in `kept` do not move."""
+    return _climb(problem, start, kept, deadline)
+
+
 def _climbed(plan: Plan, start: Placement, kept: frozenset[str], deadline: float) -> Plan:
     return plan.rearranged(_climb(plan.problem, start, kept, deadline))
 

@@ -1,104 +1,58 @@
-"""What a change of the cluster would bring: one more machine of a kind, a wider link, the loss of a machine.
+"""What a change of the cluster would bring, by the objective of the plan that is there.
 
-Every change is a new cluster, which is planned from scratch. So the numbers are those of real plans, not a linear
-estimate from the present one.
+Each cluster, the present one too, is planned anew for the same seconds, and the plan that is there is carried over and
+repaired by hill climbing. All these placements are judged alike (`helix_kit.analysis.judge`). A placement of a smaller
+cluster counts for the larger ones as well, so that a machine more never costs and a machine less never gains.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from helix_kit._deprecation import renamed_keywords
-from helix_kit.cluster import Cluster, Link, LinkException, Network, Node
+from helix_kit.analysis.changes import Change, changes
+from helix_kit.analysis.cost import cost_of
+from helix_kit.analysis.judge import Entry, Judge, Worth, best_of, improved, problem_on
+from helix_kit.analysis.repair import climbed
 from helix_kit.errors import HelixKitError
+from helix_kit.flow import Placement
 from helix_kit.placement.plan import Plan
-from helix_kit.planning import plan as solve
+from helix_kit.placement.planner import plan_problem, read_options
+from helix_kit.placement.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Progress = Callable[[int, int, str], None]
 """Called with (changes done, changes in all, name of the next change)."""
+TOTAL_S = 16.0
+"""Seconds for all changes together, when nothing else is said."""
+SOLVE_SHARE = 0.5
+"""Share of these seconds for planning where placements are simulated as well."""
+MIN_SOLVE_S = 0.3
+"""Seconds for planning one cluster at least."""
+EXTRA_S = 0.4
+"""Seconds that planning one cluster takes beside the search: its bounds, hill climbing, and flows."""
+CLIMB_S = 0.1
+"""Seconds of hill climbing from one placement."""
+LOCAL_SHARE = 0.5
+"""Share of the seconds for a cluster in which the present placement is improved; in the rest it is planned anew."""
+JUDGED = 2
+"""Placements of each cluster that are judged: those that are expected to be worth most."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """A changed cluster.
+@dataclass
+class _Answer:
+    """A change with what was found for it."""
 
-    Examples
-    --------
-    >>> from helix_kit import Cluster
-    >>> smaller = Cluster.model_validate({"name": "five", "nodes": [{"gpu": "L4", "count": 5}]})
-    >>> Change("one L4 less", "lose", smaller, usd_per_hour=-0.7).kind
-    'lose'
-    """
-
-    name: str
-    """What was done, as the tables say it."""
-    kind: str
-    """``add``, ``lose`` or ``widen``."""
-    cluster: Cluster
-    """The cluster after the change."""
-    usd_per_hour: float | None = None
-    """Additional cost in dollars per hour; None: not known."""
-
-
-def changes(plan: Plan, *, add: Iterable[str] | None = None, widen: float = 2.0, lose: bool = True) -> list[Change]:
-    """The changes that `what_if` tries by default.
-
-    Parameters
-    ----------
-    plan
-        The plan whose cluster is changed.
-    add
-        GPUs of the catalogue of which one machine is added in each region; None: the kinds that the cluster has,
-        each in the regions where it has them.
-    widen
-        Factor on the bandwidth of all links between regions (within, when there is one region).
-    lose
-        Whether to take away one machine of each kind in each region.
-
-    Returns
-    -------
-    list of Change
-        Machines added, links widened, machines lost, in this order.
-
-    Examples
-    --------
-    >>> from helix_kit import Cluster, Model, plan
-    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
-    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
-    >>> [change.name for change in changes(six)]
-    ['one more L4', 'links within the region 2x as wide', 'one L4 less']
-    """
-    cluster = plan.cluster
-    found: list[Change] = []
-    places = list({(n.kind, n.region): n for n in cluster.nodes}.values())
-    if add is None:
-        wanted = places
-    else:
-        regions = [r for r in cluster.regions if any(n.region == r for n in cluster.nodes)]
-        wanted = [Node(name="new", gpu=gpu, region=region) for gpu in add for region in regions]
-    for like in wanted:
-        node = like.model_copy(update={"name": _free_name(cluster, like.kind)})
-        where = f" in {node.region}" if len(cluster.regions) > 1 else ""
-        price = cluster.gpu(node.gpu).price_usd_per_hour
-        cost = None if price is None else price * node.gpus_per_node
-        found.append(Change(f"one more {node.kind}{where}", "add", _with(cluster, node), cost))
-    if widen > 1:
-        found += _widened(cluster, widen)
-    if lose:
-        for last in places:
-            rest = [n.name for n in cluster.nodes if n is not last]
-            if not rest:
-                continue
-            price = cluster.gpu(last.gpu).price_usd_per_hour
-            saved = None if price is None else -price * last.gpus_per_node
-            where = f" in {last.region}" if len(cluster.regions) > 1 else ""
-            found.append(Change(f"one {last.kind} less{where}", "lose", cluster.subset(rest, cluster.name), saved))
-    return found
+    change: Change
+    entries: list[Entry]
+    gap: float | None = None
+    best: Entry | None = None
+    worth: Worth | None = None
 
 
 @renamed_keywords(time_limit="time_limit_s")
@@ -106,11 +60,12 @@ def what_if(
     plan: Plan,
     asked: Iterable[Change] | None = None,
     *,
-    time_limit_s: float = 10.0,
+    time_limit_s: float | None = None,
+    total_s: float = TOTAL_S,
     progress: Progress | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Plan each changed cluster, and rank the changes by the tokens/s that they gain.
+    """Plan each changed cluster, judge it by the plan's own objective, and rank the changes by what a dollar gains.
 
     Parameters
     ----------
@@ -119,158 +74,170 @@ def what_if(
     asked
         The changes; None: `changes(plan)`.
     time_limit_s
-        Seconds of solving for each change.
+        Seconds of solving for each cluster. None: as `total_s` allows.
+    total_s
+        Seconds for all changes together, about.
     progress
         Called with (changes done, changes in all, name of the next change).
     options
-        Further options of `helix_kit.plan`; the method is the default one.
+        Further options of `helix_kit.plan` for objective ``flow``; the method is the default one.
 
     Returns
     -------
     pandas.DataFrame
-        One row a change, the largest gain first: change, kind, flow_tokens_per_s, gain_tokens_per_s, gain_percent, gap
-        (empty where no plan exists), usd_per_hour (additional cost) and gain_per_usd (tokens/s for each dollar per
-        hour; for a loss, the tokens/s given up for each dollar saved). The gain is against a new plan of the unchanged
-        cluster with the same options, or against `plan` where that is better.
+        One row a change: change, kind, tokens_per_s (the flow, or decode tokens/s of a served plan), gain_tokens_per_s
+        with the ends of its 95 % interval (gain_low, gain_high; equal for a flow), gain_percent, gap (of the flow
+        planned anew), usd_per_hour (additional cost), gain_per_usd (tokens/s for each dollar per hour; for a loss, the
+        tokens/s given up for each dollar saved, as a negative number) and tokens_per_s_per_usd (of the machines in
+        use). First come the changes that cost, the largest gain for a dollar first, then those without a
+        price, then losses. The gain is against the best that was found for the unchanged cluster; the attribute
+        ``base_tokens_per_s`` of the table says it, ``plan_tokens_per_s`` what this plan is worth.
 
     Examples
     --------
     >>> from helix_kit import Cluster, Model, plan
     >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
     >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
-    >>> table = what_if(six, time_limit_s=2.0)
+    >>> table = what_if(six, time_limit_s=1.0)
     >>> table["kind"].tolist()[-1]
     'lose'
     """
     import pandas as pd
 
+    began = time.perf_counter()
     todo = list(changes(plan) if asked is None else asked)
-    base = max(plan.flow_tokens_per_s, _flow(plan, plan.cluster, time_limit_s, options)[0])
-    rows = []
-    for index, change in enumerate(todo):
-        if progress:
-            progress(index, len(todo), change.name)
-        flow, gap = _flow(plan, change.cluster, time_limit_s, options)
-        if change.kind != "lose":
-            # The old plan is still possible on a larger cluster, whatever the solver found in its time.
-            flow = max(flow, base)
-        gain = flow - base
-        rows.append(
-            {
-                "change": change.name,
-                "kind": change.kind,
-                "flow_tokens_per_s": flow,
-                "gain_tokens_per_s": gain,
-                "gain_percent": 100 * gain / base if base else float("nan"),
-                "gap": gap,
-                "usd_per_hour": change.usd_per_hour,
-                "gain_per_usd": gain / change.usd_per_hour if change.usd_per_hour else None,
-            }
-        )
-    if progress:
-        progress(len(todo), len(todo), "done")
-    table = pd.DataFrame(rows)
-    return table.sort_values("gain_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+    judge = Judge(plan)
+    say = progress or (lambda done, of, name: None)
+    base = _Answer(Change("no change", "base", plan.cluster, 0.0), [judge.own()])
+    answers = [base, *(_Answer(change, []) for change in todo)]
+    solved_by_s = began + total_s * (SOLVE_SHARE if judge.is_served else 1.0)
+    for index, answer in enumerate(answers):
+        say(max(0, index - 1), len(todo), answer.change.name)
+        solve_s = time_limit_s
+        if solve_s is None:
+            # What a plan takes beyond its limit is taken from the later ones.
+            solve_s = max(MIN_SOLVE_S, (solved_by_s - time.perf_counter()) / (len(answers) - index) - EXTRA_S)
+        start = judge.own() if index == 0 else best_of(judge, base.entries, 1)[0] if base.entries else None
+        _plan_anew(answer, judge, start, solve_s, options)
+    left_s = max(1.0, total_s - (time.perf_counter() - began))
+    judge.spread_over(left_s, JUDGED * len(answers))
+    losses = [answer for answer in answers if answer.change.kind == "lose"]
+    for index, answer in enumerate([*losses, *(a for a in answers if a not in losses)]):
+        say(min(index, len(todo)), len(todo), answer.change.name)
+        _judge(answer, judge)
+    # What the cluster serves with a machine less, it also serves with it.
+    for loss in losses:
+        if loss.best is not None and (base.worth is None or loss.worth.mean > base.worth.mean):  # type: ignore[union-attr]
+            base.best, base.worth = loss.best, loss.worth
+    say(len(todo), len(todo), "done")
+    table = pd.DataFrame([_row(answer, base, judge) for answer in answers[1:]], columns=list(_COLUMNS))
+    table = table.sort_values("order", kind="stable", ignore_index=True).drop(columns="order")
+    table.attrs["base_tokens_per_s"] = base.worth.mean if base.worth else 0.0
+    table.attrs["plan_tokens_per_s"] = judge.worth(judge.own()).mean
+    return table
 
 
-def losses(plan: Plan) -> pd.DataFrame:
-    """The flow that is left when one machine fails and the placement stays as it is.
-
-    Parameters
-    ----------
-    plan
-        The plan whose machines fail, one at a time.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a machine, the largest loss first: node, flow_tokens_per_s, loss_tokens_per_s and loss_percent.
-
-    Examples
-    --------
-    >>> from helix_kit import Cluster, Model, plan
-    >>> cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
-    >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
-    >>> losses(six)["loss_percent"].tolist()[0]
-    100.0
-    """
-    import pandas as pd
-
-    rows = []
-    for name in plan.placement:
-        rest = {n: span for n, span in plan.placement.items() if n != name}
-        flow = plan.problem.max_flow(rest, partial_inference=plan.partial_inference).tokens_per_s
-        rows.append(
-            {
-                "node": name,
-                "flow_tokens_per_s": flow,
-                "loss_tokens_per_s": plan.flow_tokens_per_s - flow,
-                "loss_percent": 100 * (1 - flow / plan.flow_tokens_per_s) if plan.flow_tokens_per_s else 0.0,
-            }
-        )
-    return pd.DataFrame(rows).sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+_COLUMNS = ("change", "kind", "tokens_per_s", "gain_tokens_per_s", "gain_low", "gain_high", "gain_percent", "gap",
+            "usd_per_hour", "gain_per_usd", "tokens_per_s_per_usd", "order")  # fmt: skip
 
 
-def _flow(plan: Plan, cluster: Cluster, time_limit_s: float, options: dict[str, Any]) -> tuple[float, float | None]:
-    # Profiles of kinds that the plan knows stay as they are; new kinds get theirs from the tables.
-    known = {kind: plan.profiles[kind] for kind in cluster.kind_counts if kind in plan.profiles}
+def _plan_anew(answer: _Answer, judge: Judge, start: Entry | None, solve_s: float, options: dict[str, Any]) -> None:
+    """Fill in the placements found for a cluster: planned anew, carried over, and repaired."""
+    plan = judge.plan
     try:
-        options = {"workload": plan.lengths, **options}
-        changed = solve(cluster, plan.model, time_limit_s=time_limit_s, profiles=known, seed=plan.seed, **options)
+        problem = plan.problem if answer.change.kind == "base" else problem_on(plan.problem, answer.change.cluster)
     except HelixKitError:
-        return 0.0, None
-    return changed.flow_tokens_per_s, changed.gap
+        return
+    if start is not None:
+        answer.entries += _carried_over(problem, start, judge, LOCAL_SHARE * solve_s)
+    own = {"partial_inference": plan.partial_inference, "flow_split": plan.flow_split, "seed": plan.seed}
+    try:
+        solved = plan_problem(problem, read_options({**own, "time_limit_s": (1 - LOCAL_SHARE) * solve_s, **options}))
+    except HelixKitError:
+        return
+    answer.entries.append(judge.entry(problem, solved.placement))
+    answer.gap = solved.gap
 
 
-def _with(cluster: Cluster, node: Node) -> Cluster:
-    return Cluster(
-        name=cluster.name,
-        coordinator=cluster.coordinator,
-        nodes=(*cluster.nodes, node),
-        network=_rule(cluster, node),
-        gpus=cluster.gpus,
-        memory_share=cluster.memory_share,
-        throughput=cluster.throughput,
-    )
+def _carried_over(problem: Problem, start: Entry, judge: Judge, climb_s: float) -> list[Entry]:
+    """The placement itself on this cluster, and what hill climbing and local search make of it."""
+    served = judge.plan.served
+    shares = bool(served and served.ease)
+    entries = [
+        judge.entry(problem, placement, as_planned=as_planned)
+        for placement in _without_the_lost(problem, start)
+        for as_planned in ((True, False) if shares else (False,))
+    ]
+    best = max(entries, key=judge.expected)
+    names = frozenset(best.placement)
+    deadline = time.perf_counter() + CLIMB_S
+    for kept in (names, frozenset()):
+        entries.append(judge.entry(problem, climbed(problem, best.placement, kept, deadline)))
+    best = max(entries, key=judge.expected)
+    entries.append(improved(judge, best, time.perf_counter() + climb_s, judge.plan.seed))
+    return entries
 
 
-def _rule(cluster: Cluster, node: Node) -> Network:
-    """The network, with a rule between regions where only exceptions were given: the median of those exceptions."""
-    network = cluster.network
-    if network.between_regions is not None or len(cluster.regions) == 1:
-        return network
-    crossing = [link for link in network.links if cluster.region_of(link.ends[0]) != cluster.region_of(link.ends[1])]
-    middle = Link(
-        bandwidth_gbps=_median([link.bandwidth_gbps for link in crossing]),
-        latency_ms=_median([link.latency_ms for link in crossing]),
-    )
-    return network.model_copy(update={"between_regions": middle})
+def _without_the_lost(problem: Problem, start: Entry) -> list[Placement]:
+    """The placement on the machines that are there. Machines of one kind in one region are told apart by nothing but
+    their layers, so that the one that is lost may be any of them: each is tried."""
+    before, here = start.problem.cluster, set(problem.kind_of)
+    held = {n: span for n, span in start.placement.items() if n in here}
+    variants: list[Placement] = [held]
+    for lost in (n for n in before.nodes if n.name not in here and n.name in start.placement):
+        seen = {start.placement[lost.name]}
+        for peer in problem.cluster.nodes:
+            alike = (peer.kind, peer.region) == (lost.kind, lost.region)
+            if alike and peer.name in held and held[peer.name] not in seen:
+                seen.add(held[peer.name])
+                variants.append({**held, peer.name: start.placement[lost.name]})
+    return variants
 
 
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
+def _judge(answer: _Answer, judge: Judge) -> None:
+    """The placement that is worth most of those found for a cluster, and its value.
+
+    They are compared on one request stream; the best is then measured on all of them.
+    """
+    chosen = best_of(judge, answer.entries, JUDGED)
+    if answer.change.kind == "base":
+        chosen = [judge.own(), *chosen]
+    if chosen:
+        answer.best = max(chosen, key=lambda entry: judge.sample(entry, 0))
+        answer.worth = judge.worth(answer.best)
 
 
-def _widened(cluster: Cluster, factor: float) -> list[Change]:
-    network, several = cluster.network, len(cluster.regions) > 1
+def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
+    assert base.worth is not None and base.best is not None
+    change, worth, best = answer.change, answer.worth, answer.best
+    if change.kind != "lose" and (worth is None or worth.mean < base.worth.mean):
+        # What the present cluster carries, it carries with a machine more or a wider link, too.
+        worth, best = base.worth, base.best
+    if worth is None:
+        worth = Worth((0.0,) * len(base.worth.samples))
+    gain, low, high = worth.minus(base.worth)
+    cost = None
+    if best is not None:
+        cost = cost_of(best.problem, best.flow, tokens_per_s=worth.mean).tokens_per_s_per_usd
+    per_usd = None
+    if change.usd_per_hour:
+        # For a loss: tokens/s given up (negative) for each dollar saved.
+        per_usd = gain / abs(change.usd_per_hour)
+    group = {"lose": 2}.get(change.kind, 0 if per_usd is not None else 1)
+    return {
+        "change": change.name,
+        "kind": change.kind,
+        "tokens_per_s": worth.mean,
+        "gain_tokens_per_s": gain,
+        "gain_low": low,
+        "gain_high": high,
+        "gain_percent": 100 * gain / base.worth.mean if base.worth.mean else float("nan"),
+        "gap": answer.gap,
+        "usd_per_hour": change.usd_per_hour,
+        "gain_per_usd": per_usd,
+        "tokens_per_s_per_usd": cost,
+        "order": (group, -(per_usd if per_usd is not None else gain)),
+    }
 
-    def wider(link: Link) -> Link:
-        return link.model_copy(update={"bandwidth_gbps": link.bandwidth_gbps * factor})
 
-    def concerned(link: LinkException) -> bool:
-        a, b = link.ends
-        return (cluster.region_of(a) != cluster.region_of(b)) == several
-
-    update: dict[str, Any] = {"links": tuple(wider(x) if concerned(x) else x for x in network.links)}
-    if several and network.between_regions is not None:
-        update["between_regions"] = wider(network.between_regions)
-    if not several:
-        update["within_region"] = wider(network.within_region)
-    name = f"links {'between regions' if several else 'within the region'} {factor:g}x as wide"
-    return [Change(name, "widen", cluster.model_copy(update={"network": network.model_copy(update=update)}))]
-
-
-def _free_name(cluster: Cluster, kind: str) -> str:
-    taken = {n.name for n in cluster.nodes}
-    return next(name for i in range(len(taken) + 1) if (name := f"{kind}-{i}") not in taken)
+__all__ = ["what_if"]

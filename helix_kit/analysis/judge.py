@@ -1,0 +1,195 @@
+"""Values of placements by the objective of a plan, found alike for the plan and for what it is compared with.
+
+A flow plan is worth its maximum flow in tokens/s. A served plan is worth the decode tokens/s that the simulator
+measures under full load, by the rules of the nodes that the plan was made for. Every placement is simulated on the same
+request streams, one for each seed, so that differences are those of the placements and not of the requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from helix_kit.cluster import Cluster
+from helix_kit.flow import Flow, Placement
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.search.capacity_shares import flow_with_shares
+from helix_kit.search.moves import MOVES, neighbours
+from helix_kit.search.predictor import Predictor
+
+SEEDS = 3
+"""Request streams that a served placement is simulated on."""
+T_97_5 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
+"""The 97.5 % quantile of Student's t by degrees of freedom."""
+NEIGHBOURS = 20
+"""Neighbours of a placement that local search looks at before it draws others."""
+WARMUP_SHARE = 0.4
+"""Share of the simulated seconds before the measurement, which begins when the machines are full."""
+MIN_SIMULATED_S, MAX_SIMULATED_S = 50.0, 300.0
+"""Simulated seconds of one run. Within them as many as the time left allows."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A placement with its flow, in the cluster that it is judged in."""
+
+    problem: Problem
+    placement: Mapping[str, tuple[int, int]]
+    flow: Flow
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Values of one placement in tokens/s, one a request stream (one alone for a flow)."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean value."""
+        return float(np.mean(self.samples))
+
+    def minus(self, other: Worth) -> tuple[float, float, float]:
+        """The difference to another value, and the ends of its 95 % interval: of the pairs of the same stream."""
+        pairs = np.array(self.samples) - np.array(other.samples)
+        mean = float(pairs.mean())
+        if len(pairs) < 2:
+            return mean, mean, mean
+        half = T_97_5[len(pairs) - 1] * float(pairs.std(ddof=1)) / len(pairs) ** 0.5
+        return mean, mean - half, mean + half
+
+
+@dataclass
+class Judge:
+    """Judges placements by the objective of a plan.
+
+    Parameters
+    ----------
+    plan
+        The plan whose objective counts.
+    simulated_s
+        Simulated seconds of each run of a served placement.
+    """
+
+    plan: Plan
+    simulated_s: float = MAX_SIMULATED_S
+    _known: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the plan's objective is what it serves in the simulator."""
+        return self.plan.served is not None
+
+    @property
+    def unit(self) -> str:
+        """What the values count."""
+        return "decode tokens/s" if self.is_served else "tokens/s"
+
+    def own(self) -> Entry:
+        """The plan itself, with the flow that it has."""
+        return Entry(self.plan.problem, self.plan.placement, self.plan.max_flow)
+
+    def entry(self, problem: Problem, placement: Placement, *, as_planned: bool = False) -> Entry:
+        """A placement with its flow by the plan's rules; `as_planned`: kinds keep the capacity shares of the plan."""
+        partial = self.plan.partial_inference
+        if self.is_served and self.plan.flow_split == "balanced":
+            ease = dict(self.plan.served.ease) if as_planned and self.plan.served else {}
+            flow = flow_with_shares(problem, placement, ease, partial_inference=partial)
+        else:
+            # Requests do not change between separate pipelines.
+            links = list(self.plan.flow_edges) if as_planned and self.plan.method.startswith("separate") else None
+            flow = problem.max_flow(placement, partial_inference=partial, links=links, split=self.plan.flow_split)
+        return Entry(problem, placement, flow)
+
+    def expected(self, entry: Entry) -> float:
+        """The flow, or what a served placement is predicted to serve, without a simulation."""
+        if not self.is_served or entry.flow.tokens_per_s <= 0:
+            return entry.flow.tokens_per_s
+        return float(Predictor(entry.problem)(entry.placement, entry.flow, None).decode_tokens_per_s)
+
+    def worth(self, entry: Entry) -> Worth:
+        """The values of a placement, which are found once."""
+        if not self.is_served or entry.flow.tokens_per_s <= 0:
+            return Worth((entry.flow.tokens_per_s,) * (SEEDS if self.is_served else 1))
+        return Worth(tuple(self.sample(entry, seed) for seed in range(SEEDS)))
+
+    def sample(self, entry: Entry, seed: int) -> float:
+        """The value on one request stream, which is found once. Machines that the flow does not use change nothing."""
+        if not self.is_served or entry.flow.tokens_per_s <= 0:
+            return entry.flow.tokens_per_s
+        used = tuple(sorted((n, span) for n, span in entry.placement.items() if entry.flow.through(n) > 0))
+        key = (seed, entry.problem.cluster.network, used, tuple(sorted(entry.flow.edges.items())))
+        if key not in self._known:
+            self._known[key] = self._simulated(entry, seed)
+        return self._known[key]
+
+    def _simulated(self, entry: Entry, seed: int) -> float:
+        from helix_kit.simulator import score  # numba takes a second to load.
+
+        served = self.plan.served
+        assert served is not None
+        warmup_s = WARMUP_SHARE * self.simulated_s
+        found = score(
+            (entry.problem, entry.placement, entry.flow),
+            execution=cast(Literal["range", "layerwise"], served.execution),
+            warmup_s=warmup_s,
+            duration_s=self.simulated_s - warmup_s,
+            # Streams that the search has not used.
+            seed=self.plan.seed + 10_000 + seed,
+        )
+        return found.decode_tokens_per_s
+
+    def spread_over(self, seconds: float, placements: int) -> None:
+        """Choose the simulated seconds so that so many placements take about so many seconds."""
+        if not self.is_served:
+            return
+        self.simulated_s = MIN_SIMULATED_S
+        own = self.own()
+        self._simulated(own, 0)  # the first run compiles
+        began = time.perf_counter()
+        self._simulated(own, 0)
+        per_second = max(1e-6, time.perf_counter() - began) / MIN_SIMULATED_S
+        possible = seconds / (SEEDS * max(1, placements)) / per_second
+        self.simulated_s = float(np.clip(possible, MIN_SIMULATED_S, MAX_SIMULATED_S))
+
+
+def problem_on(problem: Problem, cluster: Cluster) -> Problem:
+    """The same model on another cluster. Kinds that are in both keep their profiles and speeds.
+
+    Raises InfeasibleError when the cluster cannot hold the model.
+    """
+    known = {kind: problem.profiles[kind] for kind in cluster.kind_counts if kind in problem.profiles}
+    fresh = Problem.of(cluster, problem.model, known)
+    kept = {kind: problem.throughput_by_kind[kind] for kind in known}
+    speeds = {**fresh.throughput_by_kind, **kept}
+    return replace(problem, cluster=cluster, profiles=fresh.profiles, throughput_by_kind=speeds)
+
+
+def improved(judge: Judge, entry: Entry, deadline_s: float, seed: int = 0) -> Entry:
+    """The best entry that local search finds until `deadline_s` (of `time.perf_counter`), by what is expected of it."""
+    rng = np.random.default_rng(seed)
+    value = judge.expected(entry)
+    while time.perf_counter() < deadline_s:
+        found = False
+        for placement in neighbours(entry.problem, entry.placement, rng, NEIGHBOURS, MOVES):
+            if time.perf_counter() >= deadline_s:
+                break
+            other = judge.entry(entry.problem, placement)
+            expected = judge.expected(other)
+            if expected > value * (1 + 1e-6):
+                entry, value, found = other, expected, True
+                break
+        if not found and entry.flow.tokens_per_s <= 0:
+            break
+    return entry
+
+
+def best_of(judge: Judge, entries: Sequence[Entry], count: int) -> list[Entry]:
+    """The entries that are expected to be worth most, best first, each shape of flow once."""
+    carrying = [entry for entry in entries if entry.flow.tokens_per_s > 0]
+    return sorted(carrying, key=judge.expected, reverse=True)[:count]
