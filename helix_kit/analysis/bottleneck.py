@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge
@@ -61,6 +61,12 @@ class Bottleneck:
     """The layers with the least room for KV caches; capacity in tokens, not tokens/s."""
     mean_tokens: int
     """Tokens of context that each of these requests is taken to have."""
+    spare_tokens_per_s: float = 0.0
+    """What the placement would carry beyond the plan's flow, where the plan spares machines or links."""
+    busy: dict[str, float] = field(default_factory=dict)
+    """Node -> share of the time in which it computes under full load, where it was simulated."""
+    kv_use: dict[str, float] = field(default_factory=dict)
+    """Node -> mean share of its KV cache in use under full load, where it was simulated."""
 
 
 def layer_ranges(plan: Plan) -> list[LayerRange]:
@@ -74,7 +80,7 @@ def layer_ranges(plan: Plan) -> list[LayerRange]:
     return ranges
 
 
-def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
+def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False) -> Bottleneck:
     """The bottleneck of a plan: its min cut, saturated and missing layers, idle machines and KV caches.
 
     Parameters
@@ -83,11 +89,14 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
         The plan; it may carry no flow.
     mean_tokens
         Context of a request in tokens. The default is the mean of Azure's conversation trace, 763 + 232.
+    simulated
+        Whether to measure under full load how busy machines are and how full their KV caches (some seconds).
 
     Returns
     -------
     Bottleneck
-        The min cut is that of the maximum flow (Helix, section 4.3); without flow it is empty.
+        The min cut is that of the maximum flow (Helix, section 4.3). It is empty without flow, and where the plan uses
+        less than its placement carries: no machine is full then.
 
     Examples
     --------
@@ -110,6 +119,8 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
             total += problem.profiles[problem.kind_of[name]].kv_capacity(held) / held
         return total
 
+    most = problem.max_flow(plan.placement, partial_inference=plan.partial_inference).tokens_per_s if flow > 0 else 0.0
+    busy, kv_use = _measured(plan) if simulated and flow > 0 else ({}, {})
     tightest = min(ranges, key=kv_tokens)
     room = kv_tokens(tightest)
     return Bottleneck(
@@ -122,10 +133,29 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> Bottleneck:
         requests=int(room // mean_tokens),
         kv_layers=LayerRange(tightest.start, tightest.end, tightest.holders, room),
         mean_tokens=mean_tokens,
+        spare_tokens_per_s=most - flow if most > flow * (1 + 1e-6) else 0.0,
+        busy=busy,
+        kv_use=kv_use,
     )
 
 
-def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
+WARMUP_S, MEASURED_S = 30.0, 60.0
+"""Simulated seconds of a measurement of how busy machines are."""
+
+
+def _measured(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of the time in which each machine computes, and of its KV cache in use, under full load."""
+    from helix_kit.simulator import simulate  # numba takes a second to load.
+    from helix_kit.workload import make_workload
+
+    seconds = WARMUP_S + MEASURED_S
+    load = make_workload("azure-conversation", plan, mode="offline", duration_s=seconds, seed=plan.seed)
+    run = simulate(plan, load, mode="offline", execution="range", warmup_s=WARMUP_S, duration_s=MEASURED_S)
+    kv_use = {name: use.kv_mean / use.kv_capacity for name, use in run.nodes.items() if use.kv_capacity}
+    return {name: use.busy for name, use in run.nodes.items()}, kv_use
+
+
+def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False) -> str:
     """The bottleneck of a plan as sentences, the most important first.
 
     Parameters
@@ -134,6 +164,8 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
         The plan; it may carry no flow.
     mean_tokens
         Context of a request in tokens, by which the requests that fit into the KV caches are counted.
+    simulated
+        Whether to measure under full load how busy machines are and how full their KV caches (some seconds).
 
     Returns
     -------
@@ -148,13 +180,25 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
     >>> print(explain(six).splitlines()[1])
     Layers 0-9 are served only by L4-0, 222 tokens/s: all of it is used.
     """
-    found = bottleneck(plan, mean_tokens=mean_tokens)
+    found = bottleneck(plan, mean_tokens=mean_tokens, simulated=simulated)
     if found.flow_tokens_per_s <= 0:
         return "\n".join(_no_flow(plan, found))
     lines = [
         f"The plan carries {found.flow_tokens_per_s:,.0f} tokens/s; at most {plan.bound_tokens_per_s:,.0f} are "
         f"possible on this cluster ({_gap(plan)})."
     ]
+    if plan.served is not None and plan.served.decode_tokens_per_s:
+        served = plan.served
+        lines.insert(
+            0,
+            f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
+            f"(simulated, {served.mode}, {served.execution}).",
+        )
+    if found.spare_tokens_per_s:
+        lines.append(
+            f"Its placement would carry {found.spare_tokens_per_s:,.0f} tokens/s more: the plan gives some machines "
+            "less than they could do, so that no machine and no link is full."
+        )
     for layers in found.layers[:3]:
         verb = "is" if layers.end - layers.start == 1 else "are"
         together = "together " if len(layers.holders) > 1 else ""
@@ -171,6 +215,7 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
             lines.append(f"{len(found.links) - 4} further links of the cut are full.")
     elif found.nodes and not found.layers:
         lines.append(f"The min cut is {_names(found.nodes)}: no route around them has capacity left.")
+    lines += _measured_words(found)
     if found.idle:
         verb = "carries" if len(found.idle) == 1 else "carry"
         lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")
@@ -179,6 +224,27 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS) -> str:
         f"(on {_names(found.kv_layers.holders)}) have the least room."
     )
     return "\n".join(lines)
+
+
+def _measured_words(found: Bottleneck) -> list[str]:
+    """Which machines the simulator finds busiest, and whose KV caches are fullest."""
+    if not found.busy:
+        return []
+    top = max(found.busy.values())
+    busiest = tuple(name for name, share in found.busy.items() if share >= top - 0.02)
+    words = [
+        f"Under full load {_names(busiest)} {'is' if len(busiest) == 1 else 'are'} busiest: {top:.0%} of the time."
+    ]
+    if found.kv_use:
+        most = max(found.kv_use.values())
+        fullest = tuple(name for name, share in found.kv_use.items() if share >= most - 0.02)
+        cause = ", which limits how many requests run at once" if most >= KV_FULL else ""
+        words.append(f"KV caches are fullest on {_names(fullest)}: {most:.0%} on average{cause}.")
+    return words
+
+
+KV_FULL = 0.75
+"""KV caches count as full on average from here: new requests come in when old ones end."""
 
 
 def _gap(plan: Plan) -> str:

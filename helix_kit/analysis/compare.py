@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit._plugins import is_own_code
+from helix_kit.analysis.cost import Cost, cost
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, PolicyChoice, policy_name, resolve_policy
@@ -73,8 +74,9 @@ def compare(
     Comparison
         A pandas.DataFrame with one row a run, which prints as a rounded table. Its columns: plan, policy, workload,
         flow_tokens_per_s, gap, decode_tokens_per_s, prompt_s and decode_s (mean latencies in s), prompt_p95_s,
-        decode_p95_s, finished, of (all requests), and problem. A method without a plan has its reason in `problem` and
-        no numbers.
+        decode_p95_s, finished, of (all requests), usd_per_hour (machines in use, and egress), usd_per_million_tokens
+        and joules_per_token (over input and output tokens; empty where a price or a power is unknown), and problem. A
+        method without a plan has its reason in `problem` and no numbers.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def compare(
                             seed=seed,
                             **options,
                         )
-                        row |= _numbers(run.summary())
+                        row |= _numbers(run.summary()) | _costs(cost(plan, run))
                     except HelixKitError as error:
                         row["problem"] = str(error)
                 else:
@@ -134,11 +136,19 @@ def compare(
                 rows.append(row)
     if progress:
         progress(total, total, "done")
-    columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, "problem"]
+    columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, *_COSTS, "problem"]
     return Comparison(rows, columns=columns)
 
 
 _NUMBERS = ("decode_tokens_per_s", "prompt_s", "prompt_p95_s", "decode_s", "decode_p95_s", "finished", "of")
+
+
+_COSTS = ("usd_per_hour", "usd_per_million_tokens", "joules_per_token")
+
+
+def _costs(paid: Cost) -> dict[str, Any]:
+    """Dollars per hour of the machines in use and of egress, and dollars and joules for the tokens served."""
+    return dict(zip(_COSTS, (paid.total_usd_per_hour, paid.usd_per_million_tokens, paid.joules_per_token), strict=True))
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:

@@ -50,11 +50,16 @@ class Comparison(pd.DataFrame):
                     "decode tokens/s": number(row["decode_tokens_per_s"]) if ran else "-",
                     "prompt s (p95)": with_p95(row, "prompt_s"),
                     "decode s (p95)": with_p95(row, "decode_s"),
+                    "$/M tokens": _optional(row, "usd_per_million_tokens"),
+                    "J/token": _optional(row, "joules_per_token"),
                     "finished": f"{int(row['finished']):,} of {int(row['of']):,}" if ran else "-",
                     "problem": "" if pd.isna(row["problem"]) else " ".join(str(row["problem"]).split()),
                 }
             )
         shown = pd.DataFrame(rows)
+        for column in ("$/M tokens", "J/token"):
+            if not shown.empty and (shown[column] == "-").all():
+                shown = shown.drop(columns=column)
         return shown if shown.empty or shown["problem"].any() else shown.drop(columns="problem")
 
     def _is_whole(self) -> bool:
@@ -74,6 +79,12 @@ class Comparison(pd.DataFrame):
             return html
         shown = self.as_text()
         return html_table(shown.itertuples(index=False), head=list(shown.columns))
+
+
+def _optional(row: Any, name: str) -> str:
+    """A number as text, a dash where it is unknown or the table is from before the column."""
+    value = row.get(name)
+    return "-" if value is None or pd.isna(value) else number(value)
 
 
 __all__ = ["Comparison"]

@@ -17,10 +17,7 @@ from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.report import Run
-from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS
 
-OUTPUT_SHARE = TRACE_OUTPUT_TOKENS / (TRACE_INPUT_TOKENS + TRACE_OUTPUT_TOKENS)
-"""Share of a flow's tokens that are output, where nothing was measured: that of the conversation trace."""
 J_PER_KWH = 3.6e6
 
 
@@ -150,7 +147,7 @@ def cost_of(
     flow: Flow,
     *,
     tokens_per_s: float | None = None,
-    output_share: float = OUTPUT_SHARE,
+    output_share: float | None = None,
     busy: Mapping[str, float] | None = None,
     gco2_per_kwh: float | None = None,
 ) -> Cost:
@@ -165,7 +162,7 @@ def cost_of(
     tokens_per_s
         Input and output tokens/s of the load. None: the flow.
     output_share
-        Share of the tokens that are output.
+        Share of the tokens that are output. None: that of the lengths that the problem is for.
     busy
         Node -> share of its speed in use. None: load x flow through it / its capacity.
     gco2_per_kwh
@@ -192,6 +189,8 @@ def cost_of(
     if gco2_per_kwh is not None and gco2_per_kwh < 0:
         raise InputError("expected a number of at least 0", field="gco2_per_kwh", value=gco2_per_kwh)
     cluster, model = problem.cluster, problem.model
+    if output_share is None:
+        output_share = problem.lengths.output_tokens / problem.lengths.tokens
     total = flow.tokens_per_s if tokens_per_s is None else tokens_per_s
     load = total / flow.tokens_per_s if flow.tokens_per_s else 0.0
     used = [n for n in cluster.nodes if flow.through(n.name) > 0]
@@ -204,7 +203,7 @@ def cost_of(
         rents[payment] = None if unpriced else sum(p or 0.0 for p in prices)
     egress = 0.0
     for (source, target), tokens in flow.edges.items():
-        size = model.token_bytes if COORDINATOR in (source, target) else model.link_bytes_per_token
+        size = model.token_bytes if COORDINATOR in (source, target) else problem.link_bytes_per_token
         egress += load * tokens * size / 1e9 * 3600 * cluster.link(source, target).usd_per_gb
     power: float | None = 0.0
     for node in used:
@@ -261,7 +260,7 @@ def cost(plan: Plan, run: Run | None = None, *, gco2_per_kwh: float | None = Non
         plan.problem,
         plan.max_flow,
         tokens_per_s=total,
-        output_share=summary["output_tokens_per_s"] / total if total else OUTPUT_SHARE,
+        output_share=summary["output_tokens_per_s"] / total if total else None,
         busy={name: use.busy for name, use in run.nodes.items()} or None,
         gco2_per_kwh=gco2_per_kwh,
     )

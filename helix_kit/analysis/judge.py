@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
 
 import numpy as np
 
@@ -30,8 +29,10 @@ NEIGHBOURS = 20
 """Neighbours of a placement that local search looks at before it draws others."""
 WARMUP_SHARE = 0.4
 """Share of the simulated seconds before the measurement, which begins when the machines are full."""
-MIN_SIMULATED_S, MAX_SIMULATED_S = 50.0, 300.0
-"""Simulated seconds of one run. Within them as many as the time left allows."""
+MAX_REQUESTS, MAX_SIMULATED_S = 400, 300.0
+"""Length of a run at full effort: requests by the runtime's rules, seconds by the published ones."""
+MIN_EFFORT = 0.15
+"""Share of that length at least. Between the two it is what the time left allows."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Judge:
     ----------
     plan
         The plan whose objective counts.
-    simulated_s
-        Simulated seconds of each run of a served placement.
+    effort
+        Length of each run of a served placement, as a share of the longest.
     """
 
     plan: Plan
-    simulated_s: float = MAX_SIMULATED_S
+    effort: float = 1.0
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     @property
@@ -129,33 +130,35 @@ class Judge:
         return self._known[key]
 
     def _simulated(self, entry: Entry, seed: int) -> float:
-        from helix_kit.simulator import score  # numba takes a second to load.
+        from helix_kit.simulator import Window, score, steady_score  # numba takes a second to load.
 
         served = self.plan.served
         assert served is not None
-        warmup_s = WARMUP_SHARE * self.simulated_s
-        found = score(
-            (entry.problem, entry.placement, entry.flow),
-            execution=cast(Literal["range", "layerwise"], served.execution),
-            warmup_s=warmup_s,
-            duration_s=self.simulated_s - warmup_s,
-            # Streams that the search has not used.
-            seed=self.plan.seed + 10_000 + seed,
-        )
-        return found.decode_tokens_per_s
+        seed += self.plan.seed + 10_000  # streams that the search has not used
+        judged = (entry.problem, entry.placement, entry.flow)
+        if served.execution == "range":
+            requests = round(self.effort * MAX_REQUESTS)
+            return steady_score(judged, window=Window(requests=requests), seed=seed).decode_tokens_per_s
+        seconds = self.effort * MAX_SIMULATED_S
+        return score(
+            judged,
+            execution="layerwise",
+            warmup_s=WARMUP_SHARE * seconds,
+            duration_s=(1 - WARMUP_SHARE) * seconds,
+            seed=seed,
+        ).decode_tokens_per_s
 
-    def spread_over(self, seconds: float, placements: int) -> None:
-        """Choose the simulated seconds so that so many placements take about so many seconds."""
+    def spread_over(self, seconds: float, runs: int) -> None:
+        """Choose how long the runs are so that so many of them take about so many seconds."""
         if not self.is_served:
             return
-        self.simulated_s = MIN_SIMULATED_S
+        self.effort = MIN_EFFORT
         own = self.own()
         self._simulated(own, 0)  # the first run compiles
         began = time.perf_counter()
         self._simulated(own, 0)
-        per_second = max(1e-6, time.perf_counter() - began) / MIN_SIMULATED_S
-        possible = seconds / (SEEDS * max(1, placements)) / per_second
-        self.simulated_s = float(np.clip(possible, MIN_SIMULATED_S, MAX_SIMULATED_S))
+        took_s = max(1e-6, time.perf_counter() - began)
+        self.effort = float(np.clip(MIN_EFFORT * seconds / max(1, runs) / took_s, MIN_EFFORT, 1.0))
 
 
 def problem_on(problem: Problem, cluster: Cluster) -> Problem:

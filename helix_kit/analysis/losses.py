@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from helix_kit.analysis.judge import Judge, Worth
+from helix_kit.analysis.judge import SEEDS, Judge, Worth
 from helix_kit.placement.plan import Plan
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def losses(
         key = (node.kind, node.region, span, round(flow.through(name), 1))
         alike.setdefault(key if judge.is_served else (name,), []).append(name)
     began = time.perf_counter()
-    judge.spread_over(total_s, len(alike) + 1)
+    judge.spread_over(total_s, SEEDS * (len(alike) + 1))
     whole = judge.worth(judge.entry(problem, plan.placement, as_planned=True))
     if not judge.is_served:
         whole = Worth((plan.flow_tokens_per_s,))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.analysis.changes import Change, changes
 from helix_kit.analysis.cost import cost_of
-from helix_kit.analysis.judge import Entry, Judge, Worth, best_of, improved, problem_on
+from helix_kit.analysis.judge import SEEDS, Entry, Judge, Worth, best_of, improved, problem_on
 from helix_kit.analysis.repair import climbed
 from helix_kit.errors import HelixKitError
 from helix_kit.flow import Placement
@@ -120,7 +120,7 @@ def what_if(
         start = judge.own() if index == 0 else best_of(judge, base.entries, 1)[0] if base.entries else None
         _plan_anew(answer, judge, start, solve_s, options)
     left_s = max(1.0, total_s - (time.perf_counter() - began))
-    judge.spread_over(left_s, JUDGED * len(answers))
+    judge.spread_over(left_s, (JUDGED + SEEDS - 1) * len(answers))
     losses = [answer for answer in answers if answer.change.kind == "lose"]
     for index, answer in enumerate([*losses, *(a for a in answers if a not in losses)]):
         say(min(index, len(todo)), len(todo), answer.change.name)
@@ -216,9 +216,11 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
     if worth is None:
         worth = Worth((0.0,) * len(base.worth.samples))
     gain, low, high = worth.minus(base.worth)
-    cost = None
+    per_total_usd = None
     if best is not None:
-        cost = cost_of(best.problem, best.flow, tokens_per_s=worth.mean).tokens_per_s_per_usd
+        output = best.problem.lengths.output_tokens / best.problem.lengths.tokens
+        total = cost_of(best.problem, best.flow, tokens_per_s=worth.mean / (output if judge.is_served else 1.0))
+        per_total_usd = worth.mean / total.total_usd_per_hour if total.total_usd_per_hour else None
     per_usd = None
     if change.usd_per_hour:
         # For a loss: tokens/s given up (negative) for each dollar saved.
@@ -235,7 +237,7 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
         "gap": answer.gap,
         "usd_per_hour": change.usd_per_hour,
         "gain_per_usd": per_usd,
-        "tokens_per_s_per_usd": cost,
+        "tokens_per_s_per_usd": per_total_usd,
         "order": (group, -(per_usd if per_usd is not None else gain)),
     }
 

@@ -11,10 +11,17 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from helix_kit.cli.shared import JsonFlag, Status, app
+from helix_kit.cli.shared import Co2Option, JsonFlag, Status, app, print_cost
+from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from helix_kit.analysis import Change
+    from helix_kit.placement.plan import Plan
+
+FACTOR = 2.0
+"""How much wider a link is made when nothing else is said."""
 
 
 @app.command("explain")
@@ -22,43 +29,119 @@ def explain_command(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
     what_if: Annotated[
         bool,
-        typer.Option("--what-if", help="Also plan with a machine more or less, or wider links; rank the gains."),
+        typer.Option("--what-if", help="Also plan with a machine more or less, or wider links; rank by gain per $."),
     ] = False,
+    buy: Annotated[
+        str | None,
+        typer.Option(help="With --what-if: machines to add, by GPU (L4x2 for two in one machine): H100-80G,L40S."),
+    ] = None,
+    widen: Annotated[
+        list[str] | None,
+        typer.Option(help="With --what-if: a pair of regions whose links alone are widened, REGION:REGION[=FACTOR]."),
+    ] = None,
     losses: Annotated[
-        bool, typer.Option("--losses", help="Also rank machines by the flow lost when they fail.")
+        bool, typer.Option("--losses", help="Also rank machines by what is lost when they fail.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds of solving for each change.")] = 10.0,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for all what-if changes together.")] = 16.0,
+    gco2_per_kwh: Co2Option = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what limits a plan, what would help, and what each machine's loss would cost."""
+    """Say what limits a plan, what it costs, what would help, and what each machine's loss would cost.
+
+    Everything speaks of the plan's own objective: its flow, or what it serves in the simulator.
+
+    Example: [bold]helix-kit explain[/] plan.json --what-if --buy H100-80G,L40S --widen lab:home=4
+    """
     from helix_kit import analysis
     from helix_kit.placement.plan import Plan
 
+    for option, given in (("--buy", buy), ("--widen", widen)):
+        if given and not what_if:
+            raise InputError("expected only with --what-if", field=option, value=str(given))
     plan = Plan.load(plan_file)
-    sentences = analysis.explain(plan)
+    asked = _asked(plan, buy, widen or []) if what_if else []
+    sentences = analysis.explain(plan, simulated=plan.served is not None)
+    paid = analysis.cost(plan, gco2_per_kwh=gco2_per_kwh)
     tables: dict[str, pd.DataFrame] = {}
     if what_if:
         with Status("Planning each change", as_json) as say:
             tables["what_if"] = analysis.what_if(
-                plan, time_limit_s=time_limit, progress=lambda done, of, name: say(f"{done} of {of}: {name}")
+                plan, asked, total_s=time_limit, progress=lambda done, of, name: say(f"{done} of {of}: {name}")
             )
     if losses:
-        tables["losses"] = analysis.losses(plan)
+        with Status("Losing each machine", as_json) as say:
+            tables["losses"] = analysis.losses(plan, progress=lambda done, of, name: say(f"{done} of {of}: {name}"))
     if as_json:
         content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        typer.echo(json.dumps({"explanation": sentences.splitlines(), **content}))
+        bases = dict(tables["what_if"].attrs) if what_if else {}
+        typer.echo(json.dumps({"explanation": sentences.splitlines(), "cost": paid.to_dict(), **bases, **content}))
         return
     typer.echo(sentences)
+    print_cost(paid)
+    if what_if:
+        typer.echo(_base_words(plan, tables["what_if"]))
     for table in tables.values():
-        brief = table.drop(columns=["kind", "gap", "gain_percent"], errors="ignore")
-        first, *rest = (column.replace("_", " ") for column in brief.columns)
-        shown = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in rest))
-        for row in brief.itertuples(index=False):
-            shown.add_row(*(_cell(value) for value in row))
-        Console().print(shown)
+        _print(table)
+
+
+def _asked(plan: Plan, buy: str | None, widen: list[str]) -> list[Change]:
+    """The changes that the options ask for; without options, the usual ones."""
+    from helix_kit.analysis import changes
+
+    if buy is None and not widen:
+        return changes(plan)
+    asked = []
+    if buy is not None:
+        kinds = [kind.strip() for kind in buy.split(",") if kind.strip()]
+        if not kinds:
+            raise InputError("expected GPUs, such as H100-80G,L40S", field="--buy", value=buy)
+        asked += changes(plan, add=kinds, widen=1, lose=False)
+    for text in widen:
+        pair, equals, factor = text.partition("=")
+        regions = tuple(pair.split(":"))
+        try:
+            times = float(factor) if equals else FACTOR
+        except ValueError:
+            times = 0.0
+        if len(regions) != 2 or not 1 < times < math.inf:
+            raise InputError("expected REGION:REGION or REGION:REGION=FACTOR above 1", field="--widen", value=text)
+        asked += changes(plan, add=[], widen=times, lose=False, links=[(regions[0], regions[1])])
+    return asked
+
+
+def _base_words(plan: Plan, table: pd.DataFrame) -> str:
+    unit = "decode tokens/s" if plan.served is not None else "tokens/s"
+    own, base = table.attrs["plan_tokens_per_s"], table.attrs["base_tokens_per_s"]
+    words = f"Measured as below, this plan has {own:,.0f} {unit}."
+    if base > own * 1.001:
+        words += f" Without any change a plan with {base:,.0f} was found; gains are against that one."
+    return words
+
+
+def _print(table: pd.DataFrame) -> None:
+    """Print a table with rounded numbers, and a gain or loss with its interval."""
+    brief = table.copy()
+    for what in ("gain", "loss"):
+        if f"{what}_low" in brief:
+            shown = [
+                _cell(mean) if low == high else f"{_cell(mean)} ({_cell(low)} to {_cell(high)})"
+                for mean, low, high in zip(
+                    brief[f"{what}_tokens_per_s"], brief[f"{what}_low"], brief[f"{what}_high"], strict=True
+                )
+            ]
+            brief[f"{what}_tokens_per_s"] = shown
+    hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high"]
+    brief = brief.drop(columns=hidden, errors="ignore")
+    first, *rest = (column.replace("_", " ") for column in brief.columns)
+    printed = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in rest))
+    for row in brief.itertuples(index=False):
+        printed.add_row(*(_cell(value) for value in row))
+    Console().print(printed)
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         if math.isnan(value):
             return "-"

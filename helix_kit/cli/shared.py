@@ -20,6 +20,7 @@ from helix_kit.errors import InputError
 from helix_kit.scheduling import POLICY_NAMES
 
 if TYPE_CHECKING:
+    from helix_kit.analysis import Cost
     from helix_kit.metrics import SLO
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
@@ -106,6 +107,12 @@ def help_of(record: type, option: str) -> str:
     return " ".join(line.strip() for line in text).replace("``", "")
 
 
+Co2Option = Annotated[
+    float | None,
+    typer.Option("--gco2-per-kwh", min=0, help="Grams of CO2 for a kWh where the machines stand, such as 30 or 400."),
+]
+
+
 class Mode(StrEnum):
     """Traffic: all requests waiting (offline), or arriving over time (online)."""
 
@@ -173,6 +180,8 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         table.add_row(name, f"[{start}, {end})", f"{flow.through(name):,.1f}", f"{used:.0%}{mark}")
     console = Console()
     console.print(table, markup=False)
+    from helix_kit.analysis import cost  # the command line alone needs it here
+
     unused = [n.name for n in problem.cluster.nodes if n.name not in plan.placement]
     lines = {
         "Flow": f"{plan.flow_tokens_per_s:,.1f} tokens/s",
@@ -197,6 +206,10 @@ def print_plan(plan: Plan, output: Path | None) -> None:
             f"prompt {plan.served.prompt_latency_s:.2f} s, "
             f"decode {plan.served.decode_latency_s:.2f} s (simulated, {plan.served.mode})"
         )
+    lines |= {
+        name: f"{text}, at full flow" if name == "Per token" else text for name, text in cost(plan).lines().items()
+    }
+    lines.pop("Idle", None)
     if unused:
         lines["Not used"] = ", ".join(unused)
     if plan.notes:
@@ -232,6 +245,12 @@ def goodput_line(goodput: dict[str, Any]) -> str:
         f"{limits}: {share} ({goodput['kept']:,} of {goodput['decided']:,}), "
         f"{'as' if goodput['holds'] else 'fewer than'} the {goodput['slo']['at']:.1%} asked for"
     )
+
+
+def print_cost(cost: Cost) -> None:
+    """Print what a plan costs at a load, and its energy."""
+    for name, text in cost.lines().items():
+        typer.echo(f"{name + ':':<18} {text}")
 
 
 def print_run(summary: dict[str, Any], title: str) -> None:

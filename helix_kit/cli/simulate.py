@@ -12,6 +12,7 @@ import typer
 
 from helix_kit._plugins import is_ours, is_own_code, told
 from helix_kit.cli.shared import (
+    Co2Option,
     GoodputOption,
     JsonFlag,
     Mode,
@@ -20,6 +21,7 @@ from helix_kit.cli.shared import (
     Status,
     app,
     check_writable,
+    print_cost,
     print_run,
     slo_of,
 )
@@ -58,12 +60,14 @@ def simulate_command(
     records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every batch.")] = None,
     goodput: GoodputOption = None,
+    gco2_per_kwh: Co2Option = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Simulate traffic on a plan: throughput, latencies (TTFT, TPOT, ITL, E2EL) and goodput under limits.
 
     Example: [bold]helix-kit simulate[/] plan.json --rate 0.5 --goodput ttft:2 tpot:0.8 at:0.9
     """
+    from helix_kit.analysis import cost
     from helix_kit.placement.plan import Plan
     from helix_kit.simulator import simulate
     from helix_kit.workload import make_workload
@@ -118,10 +122,12 @@ def simulate_command(
         run.to_perfetto(perfetto)
     summary = run.summary(slo)
     summary["notes"] = [*notes, *summary["notes"]]
+    paid = cost(plan, run, gco2_per_kwh=gco2_per_kwh)
     if as_json:
-        typer.echo(json.dumps(summary))
+        typer.echo(json.dumps({**summary, "cost": paid.to_dict()}))
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
+        print_cost(paid)
 
 
 @contextmanager

@@ -281,9 +281,13 @@ class Plan(Summarised, BaseModel):
 
     @cached_property
     def max_flow(self) -> Flow:
-        """The plan's flow with capacities and min cut; the split on links is the plan's own."""
+        """The plan's flow with capacities and min cut; the split on links is the plan's own.
+
+        Where the plan uses less than its placement carries, no cut is full: the min cut is empty.
+        """
         computed = self.problem.max_flow(self.placement, partial_inference=self.partial_inference)
-        return Flow(self.flow_tokens_per_s, self.flow_edges, computed.capacities, computed.min_cut)
+        is_full = self.flow_tokens_per_s >= computed.tokens_per_s * (1 - 1e-6)
+        return Flow(self.flow_tokens_per_s, self.flow_edges, computed.capacities, computed.min_cut if is_full else ())
 
     @cached_property
     def pipelines(self) -> list[tuple[Pipeline, float]]:

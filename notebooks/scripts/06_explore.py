@@ -118,7 +118,7 @@ print(explain(plan))
 
 # %%
 answers = remembered(what_if, plan, changes(plan, lose=not FAST), time_limit_s=3 if FAST else 6)
-answers[["change", "flow_tokens_per_s", "gain_tokens_per_s", "gain_percent", "usd_per_hour", "gain_per_usd"]].round(2)
+answers[["change", "tokens_per_s", "gain_tokens_per_s", "gain_percent", "usd_per_hour", "gain_per_usd"]].round(2)
 
 # %% [markdown]
 # ## 5 What if a machine fails?

@@ -58,7 +58,7 @@ def test_a_full_link_is_named_with_its_bandwidth(thin_link):
     found = bottleneck(thin_link)
     assert found.links == (("H200-141G-0", "H200-141G-1"),) and found.nodes == () and found.layers == ()
     assert "link H200-141G-0 -> H200-141G-1 (0.00125 gbps) is full" in explain(thin_link)
-    assert thin_link.flow_tokens_per_s == pytest.approx(9.5, abs=1e-3)
+    assert thin_link.flow_tokens_per_s == pytest.approx(9.5 / thin_link.problem.passes_per_token, abs=1e-3)
 
 
 def test_layers_that_nobody_holds_and_dead_ends_are_named(overlapping_plan):
@@ -90,3 +90,19 @@ def test_kv_room_is_that_of_the_tightest_layer(overlapping_plan):
         room.append(tokens)
     assert found.requests == int(min(room) // 1000)
     assert room[found.kv_layers.start] == min(room)
+
+
+def test_a_machine_with_room_is_no_bottleneck_and_measured_ones_are_named(overlapping_plan):
+    """A plan that uses a tenth of its placement: no cut is full. The simulator says which machine is busiest."""
+    problem, placement = overlapping_plan.problem, overlapping_plan.placement
+    tenth = {n: t / 10 for n, t in problem.node_throughput(placement).items()}
+    flow = problem.max_flow(placement, split="balanced", capacity_tokens_per_s=tenth)
+    easy = Plan.from_placement(problem, dict(placement), method="search", flow=flow)
+    found = bottleneck(easy)
+    assert found.nodes == () and found.links == () and found.layers == () and easy.max_flow.min_cut == ()
+    assert found.spare_tokens_per_s == pytest.approx(9 * flow.tokens_per_s, rel=0.01)
+    assert "would carry" in explain(easy) and "served only by" not in explain(easy)
+    measured = bottleneck(overlapping_plan, simulated=True)
+    assert set(measured.busy) == set(placement) and 0 < max(measured.busy.values()) <= 1
+    busiest = max(measured.busy, key=measured.busy.get)
+    assert busiest in explain(overlapping_plan, simulated=True).split("Under full load")[1]

@@ -1,13 +1,58 @@
-"""`helix-kit explain`: what limits a plan, and what each node loses."""
+"""`helix-kit explain`: what limits a plan, what it costs, what would help, and what each node loses."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def test_explain(helix_kit, single24_file):
-    code, out, err = helix_kit("explain", single24_file, "--losses", "--json")
+    code, out, err = helix_kit("explain", single24_file, "--losses", "--json", "--gco2-per-kwh", "400")
     assert code == 0, err
     told = json.loads(out)
     assert any("2,046 tokens/s" in line for line in told["explanation"])
     assert {row["node"] for row in told["losses"]} == set(json.loads(single24_file.read_text())["placement"])
+    assert told["cost"]["usd_per_hour"] > 0 and told["cost"]["gco2_per_million_tokens"] > 0
+
+
+@pytest.fixture(scope="module")
+def home_file(tmp_path_factory):
+    """A plan of two regions, made in no time."""
+    from helix_kit import Cluster, Model, plan
+
+    nodes = [{"gpu": "A100-40G", "count": 2, "region": "lab"}, {"gpu": "L4", "count": 4, "region": "home"}]
+    network = {"between_regions": {"bandwidth_gbps": 0.05, "latency_ms": 40}}
+    cluster = Cluster.model_validate({"name": "home", "nodes": nodes, "network": network})
+    path = tmp_path_factory.mktemp("explain") / "plan.json"
+    plan(cluster, Model.preset("llama-30b"), method="proportional").save(path)
+    return path
+
+
+def test_what_to_buy_and_which_link_to_widen(helix_kit, home_file):
+    asked = ("--what-if", "--buy", "H100-80G,L40S", "--widen", "lab:home=8", "--time-limit", "1")
+    code, out, err = helix_kit("explain", home_file, *asked, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert {row["change"] for row in told["what_if"]} == {
+        *(f"one more {gpu} in {region}" for gpu in ("H100-80G", "L40S") for region in ("lab", "home")),
+        "links between lab and home 8x as wide",
+    }
+    assert told["base_tokens_per_s"] >= told["plan_tokens_per_s"] > 0
+    code, out, err = helix_kit("explain", home_file, *asked)
+    assert code == 0 and "one more H100-80G in lab" in out and "Measured as below" in out and "Cost:" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--buy", "H100-80G"], "--buy"),
+        (["--what-if", "--buy", "H1000"], "unknown GPU 'H1000'"),
+        (["--what-if", "--widen", "lab"], "expected REGION:REGION"),
+        (["--what-if", "--widen", "lab:home=0.5"], "FACTOR above 1"),
+        (["--what-if", "--widen", "lab:hom"], "unknown region 'hom'"),
+    ],
+)
+def test_each_mistake_is_told(helix_kit, home_file, options, expected):
+    code, _, err = helix_kit("explain", home_file, *options)
+    assert code == 2 and expected in err
