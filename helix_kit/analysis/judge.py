@@ -19,7 +19,10 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.search.capacity_shares import flow_with_shares
 from helix_kit.search.moves import MOVES, neighbours
-from helix_kit.search.predictor import Predictor
+from helix_kit.search.predictor import Predictor, lengths_of
+from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS
+from helix_kit.workload.lengths import LengthPairs
+from helix_kit.workload.request import Request
 
 SEEDS = 3
 """Request streams that a served placement is simulated on."""
@@ -91,6 +94,14 @@ class Judge:
         """What the values count."""
         return "decode tokens/s" if self.is_served else "tokens/s"
 
+    @property
+    def _pairs(self) -> LengthPairs:
+        """Lengths of the requests, where the plan is for others than the conversation trace's: their means."""
+        means = self.plan.lengths
+        if means in (TRACE_LENGTHS, PUBLISHED_LENGTHS):
+            return ()
+        return ((max(1, round(means.input_tokens)), max(2, round(means.output_tokens))),)
+
     def own(self) -> Entry:
         """The plan itself, with the flow that it has."""
         return Entry(self.plan.problem, self.plan.placement, self.plan.max_flow)
@@ -111,7 +122,8 @@ class Judge:
         """The flow, or what a served placement is predicted to serve, without a simulation."""
         if not self.is_served or entry.flow.tokens_per_s <= 0:
             return entry.flow.tokens_per_s
-        return float(Predictor(entry.problem)(entry.placement, entry.flow, None).decode_tokens_per_s)
+        predictor = Predictor(entry.problem, lengths_of(self._pairs) if self._pairs else None)
+        return float(predictor(entry.placement, entry.flow, None).decode_tokens_per_s)
 
     def worth(self, entry: Entry) -> Worth:
         """The values of a placement, which are found once."""
@@ -138,7 +150,8 @@ class Judge:
         judged = (entry.problem, entry.placement, entry.flow)
         if served.execution == "range":
             requests = round(self.effort * MAX_REQUESTS)
-            return steady_score(judged, window=Window(requests=requests), seed=seed).decode_tokens_per_s
+            like = [Request(i, 0.0, *pair) for i, pair in enumerate(self._pairs)] or None
+            return steady_score(judged, like, window=Window(requests=requests), seed=seed).decode_tokens_per_s
         seconds = self.effort * MAX_SIMULATED_S
         return score(
             judged,
@@ -146,6 +159,7 @@ class Judge:
             warmup_s=WARMUP_SHARE * seconds,
             duration_s=(1 - WARMUP_SHARE) * seconds,
             seed=seed,
+            lengths=self._pairs,
         ).decode_tokens_per_s
 
     def spread_over(self, seconds: float, runs: int) -> None:
@@ -167,7 +181,7 @@ def problem_on(problem: Problem, cluster: Cluster) -> Problem:
     Raises InfeasibleError when the cluster cannot hold the model.
     """
     known = {kind: problem.profiles[kind] for kind in cluster.kind_counts if kind in problem.profiles}
-    fresh = Problem.of(cluster, problem.model, known)
+    fresh = Problem.of(cluster, problem.model, known, problem.lengths)
     kept = {kind: problem.throughput_by_kind[kind] for kind in known}
     speeds = {**fresh.throughput_by_kind, **kept}
     return replace(problem, cluster=cluster, profiles=fresh.profiles, throughput_by_kind=speeds)
