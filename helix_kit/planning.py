@@ -87,7 +87,8 @@ def plan(
         leave room for a request; objective ``served`` simulates requests of its lengths. None: the conversation trace
         of 2023, or what the published estimate assumes where the cluster has ``throughput: published``.
     flow_split
-        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
+        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first one that
+        networkx finds on our network. The published program takes the first one too, on a network of another order.
     max_stages
         The largest number of nodes that a request may pass (method ``pattern``). Fewer hops mean lower latency.
     pins

@@ -38,7 +38,8 @@ class PlanOptions:
     partial_inference
         Whether a request may enter a node's range after its first layer.
     flow_split
-        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first found.
+        Which of the maximum flows requests follow: ``balanced`` loads nodes evenly, ``any`` is the first one that
+        networkx finds on our network. The published program takes the first one too, on a network of another order.
     max_stages
         The largest number of nodes that a request may pass (method ``pattern``).
     pins

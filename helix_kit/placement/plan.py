@@ -94,7 +94,7 @@ class Plan(Summarised, BaseModel):
     node_throughput_tokens_per_s: dict[str, float]
     flow: tuple[tuple[str, str, float], ...]
     flow_split: Literal["balanced", "any"] = "balanced"
-    """Which of the maximum flows `flow` is: the one that loads nodes evenly, or the first met."""
+    """Which of the maximum flows `flow` is: the one that loads nodes evenly, or the first that is found."""
     progress: tuple[tuple[float, float, float], ...] = ()
     served: Served | None = None
     """What the plan served in the simulator; None for objective ``flow``."""
