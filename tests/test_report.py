@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-
 import numpy as np
 import pytest
 
-from helix_kit.report import Batch, NodeUse, Run, TokenTimes, describe, merge
+from helix_kit.report import Run, TokenTimes, describe, merge
 from helix_kit.workload.request import Request, RequestRecord
 
 
@@ -60,24 +57,6 @@ def test_merge_adds_throughput_and_pools_latency():
         a.summary()["decode_tokens_per_s"] + b.summary()["decode_tokens_per_s"]
     )
     assert both["prompt_latency_s"]["avg"] == pytest.approx(2.0)
-
-
-def test_exports_can_be_read_back(tmp_path):
-    run = Run(
-        [record(0, 0.0, [1.0, 1.5])], window=(0, 2), batches=[Batch("n", 0.25, 0.75, 10, 2)],
-        kv_samples={"n": np.array([[0.0, 1.0], [1.0, 5.0]])}, nodes={"n": NodeUse(0.25, 0.0, 0.75, 1, 10, 2)},
-    )  # fmt: skip
-    run.to_csv(tmp_path / "r.csv")
-    row = next(csv.DictReader((tmp_path / "r.csv").open()))
-    assert (row["outcome"], float(row["first_token_s"]), row["output_tokens"]) == ("finished", 1.0, "2")
-    assert (
-        json.loads(run.to_json(tmp_path / "r.json")) == json.loads((tmp_path / "r.json").read_text()) == run.summary()
-    )
-    run.to_perfetto(tmp_path / "t.json")
-    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    spans = [e for e in events if e["ph"] == "X"]
-    assert [(e["ts"], e["dur"], e["name"]) for e in spans] == [(0.25e6, 0.5e6, "prefill 10 + decode 2")]
-    assert [e["args"]["pages"] for e in events if e["ph"] == "C"] == [1.0, 5.0]
 
 
 def test_an_empty_run_is_a_run():

@@ -143,24 +143,6 @@ def test_anything_but_a_plan_is_refused(problem):
         plan.diff({"L4-0": (0, 12)})
 
 
-def test_the_command(helix_kit, problem, tmp_path):
-    old, new = plan_of(problem, {"L4-0": (0, 12)}), plan_of(problem, {"L4-0": (0, 8), "L4-1": (4, 12)})
-    a, b = tmp_path / "a.json", tmp_path / "b.json"
-    old.save(a)
-    new.save(b)
-    code, out, err = helix_kit("diff", a, b, "--json")
-    assert code == 0, err
-    told = json.loads(out)
-    assert told == old.diff(new).to_dict()
-    assert told["layers_gb"] == pytest.approx(8 * old.model.layer_gb)
-    code, out, err = helix_kit("diff", a, b)
-    assert code == 0 and "L4-1" in out and "joins" in out and "To load:" in out
-    code, _, err = helix_kit("diff", a, tmp_path / "absent.json")
-    assert code == 2 and "absent.json: no such file" in err
-    (tmp_path / "half.json").write_text(old.to_json()[:100])
-    assert helix_kit("diff", tmp_path / "half.json", b)[0] == 2
-
-
 def test_a_plan_made_from_another_says_what_moves(helix_kit, tmp_path):
     path = tmp_path / "old.json"
     case = ("single24", "--model", "llama-30b")

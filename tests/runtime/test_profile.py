@@ -9,10 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from typer.testing import CliRunner
 
 from helix_kit import Cluster, plan
-from helix_kit.cli import app
 from helix_kit.errors import InputError
 from helix_kit.profiles import load_profiles
 from helix_kit.runtime.profile import DECODE_REQUESTS, PREFILL_TOKENS, emulated, measure, write_tables
@@ -59,15 +57,3 @@ def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
         measure(tiny_llama, memory_share=90)
     with pytest.raises(InputError, match="repeats"):
         measure(tiny_llama, repeats=0)
-
-
-def test_a_cluster_that_was_edited_is_left_alone(tiny_llama: Path, tmp_path: Path) -> None:
-    command = ["profile", str(tiny_llama), "--layers", "1", "--repeats", "1", "--memory-gb", "1", "-o", str(tmp_path)]
-    assert CliRunner().invoke(app, command).exit_code == 0
-    cluster, times = tmp_path / "cluster.yaml", tmp_path / "layer_times.csv"
-    assert Cluster.load(cluster).nodes
-    cluster.write_text("mine\n")
-    times.write_text("old\n")
-    again = CliRunner().invoke(app, command)
-    assert again.exit_code == 0 and "is left as it is" in again.stderr
-    assert cluster.read_text() == "mine\n" and times.read_text() != "old\n"

@@ -1,0 +1,32 @@
+"""A record of a request shows what has happened to it, and nothing that has not."""
+
+from helix_kit.flow import Stage
+from helix_kit.workload.request import Request, RequestRecord
+
+
+def test_a_request_that_waits_has_no_times():
+    record = RequestRecord(Request(7, 1.5, 1200, 30))
+    shown = repr(record)
+    assert "in_flight" in shown and "1,200 in and 0 of 30 out" in shown and "1.5 s" in shown
+    assert "first token" not in shown and "finished" not in shown and "stages" not in shown
+
+
+def test_a_finished_request_shows_its_times_and_stages():
+    record = RequestRecord(
+        Request(7, 1.5, 1200, 2), outcome="finished", first_token_s=3.0, finished_s=4.25, tokens_generated=2,
+        pipeline=(Stage("a", 0, 3), Stage("b", 3, 6)),
+    )  # fmt: skip
+    shown = repr(record)
+    assert "2 of 2 out" in shown and "first token 3 s" in shown and "finished 4.25 s" in shown and "stages 2" in shown
+
+
+def test_a_reason_stands_beside_the_outcome():
+    assert "rejected (queue is full)" in repr(
+        RequestRecord(Request(0, 0.0, 1, 1), outcome="rejected", reason="queue is full")
+    )
+
+
+def test_records_do_not_share_their_token_times():
+    one, other = (RequestRecord(Request(i, 0.0, 1, 1)) for i in range(2))
+    one.token_times_s.append(1.0)
+    assert other.token_times_s == []
