@@ -5,6 +5,12 @@
 Each case is drawn with a seed: 2 to 4 kinds of cards from T4 to H200 and RTX, 1 to 3 regions, links of 0.2 to
 100 Gbit/s, and a model of 1B to 123B parameters that fits. The table says what the plan carries, what the best baseline
 carries, the proven bound, and the seconds that the plan took of its time limit.
+
+With `--served` the plans are those of objective `served`. They, the flow plan, every baseline and replicas of the whole
+model are measured again over a long run by our runtime's rules: the plan must not serve less than the best of them, and
+the long run's value should lie within the interval that the plan states. `--longer S` also plans for S seconds:
+
+    python benchmarks/bench_users.py --served --time-limit 60 [--longer 600] [--cases 24] [-o FILE]
 """
 
 from __future__ import annotations
@@ -15,12 +21,15 @@ import platform
 import random
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Flow, Placement
 from helix_kit.placement.problem import Problem
+from helix_kit.simulator import Window, steady_score
 
 CARDS = (
     "T4", "V100-16G", "L4", "A10G", "A100-40G", "A100-80G", "H100-80G", "H200-141G", "L40S", "RTX3090", "RTX4090",
@@ -137,6 +146,99 @@ def row(case: Case, time_limit_s: float) -> Row:
     return Row(text, ratio, plan.gap, seconds - 1.1 * time_limit_s - 2, regions)
 
 
+LONG = Window(requests=3000, warmup_lives=1.0, lives=3.0)
+"""The run over which served plans are measured again: several lives of the requests in the KV caches."""
+LONG_SEED = 1000
+MARGIN = 0.98
+"""Two long runs of plans that serve the same differ by up to 2 %."""
+
+
+class ServedRow(NamedTuple):
+    """One line of the served table."""
+
+    text: str
+    ratio: float
+    within: bool
+    over_s: float
+    of_longer: float | None
+
+
+def long_value(problem: Problem, placement: Placement, flow: Flow | None = None) -> float:
+    """Decode tokens/s of a placement over the long run."""
+    return steady_score((problem, placement, flow), window=LONG, seed=LONG_SEED).decode_tokens_per_s
+
+
+def best_rival(case: Case) -> tuple[str, float]:
+    """The best of the flow plan, the baselines and replicas over the long run."""
+    problem = Problem.of(*case)
+    rivals: dict[str, Placement] = {"flow": hk.plan(*case, time_limit_s=10.0).placement}
+    whole = {n: (0, problem.num_layers) for n in problem.kind_of if problem.max_layers(n) == problem.num_layers}
+    if whole:
+        rivals["replicas"] = whole
+    for method in BASELINES:
+        with suppress(InfeasibleError):
+            rivals[method] = hk.plan(*case, method=method, prove=False).placement
+    values: dict[str, float] = {}
+    measured: list[tuple[Placement, float]] = []
+    for name, placement in rivals.items():
+        if problem.holds(placement):
+            same = next((value for other, value in measured if other == placement), None)
+            values[name] = long_value(problem, placement, _balanced(problem, placement)) if same is None else same
+            measured.append((placement, values[name]))
+    best = max(values, key=lambda name: values[name])
+    return best, values[best]
+
+
+def _balanced(problem: Problem, placement: Placement) -> Flow:
+    return problem.max_flow(placement, split="balanced")
+
+
+def served_row(case: Case, time_limit_s: float, longer_s: float | None) -> ServedRow:
+    """Plan one case for what is served, and compare it with its rivals over a long run."""
+    cluster, model = case
+    rival, rival_value = best_rival(case)
+    begun = time.perf_counter()
+    plan = hk.plan(cluster, model, objective="served", time_limit_s=time_limit_s)
+    seconds = time.perf_counter() - begun
+    assert plan.served is not None, "a plan of objective served"
+    stated, half = plan.served.decode_tokens_per_s, plan.served.half_width_tokens_per_s
+    value = steady_score(plan, window=LONG, seed=LONG_SEED).decode_tokens_per_s
+    of_longer = None
+    if longer_s:
+        longer = hk.plan(cluster, model, objective="served", time_limit_s=longer_s)
+        of_longer = value / steady_score(longer, window=LONG, seed=LONG_SEED).decode_tokens_per_s
+    within = abs(value - stated) <= half
+    text = (
+        f"| {cluster.name} | {kinds_of(cluster)} | {len(cluster.regions)} | {model.name} | "
+        f"{rival_value:,.1f} ({rival}) | {value:,.1f} | {value / rival_value:.3f} | {stated:,.1f} ± {half:,.1f} | "
+        f"{'yes' if within else 'no'} | {'' if of_longer is None else f'{of_longer:.3f}'} | "
+        f"{plan.served.simulations} | {seconds:.1f} |"
+    )
+    return ServedRow(text, value / rival_value, within, seconds - 1.1 * time_limit_s - 2, of_longer)
+
+
+SERVED_HEAD = (
+    "| case | machines | regions | model | best rival | plan | ratio | stated | within | of longer | simulated | s |",
+    "|---|---|---:|---|---:|---:|---:|---:|---|---:|---:|---:|",
+)
+
+
+def served_summary(rows: list[ServedRow], time_limit_s: float) -> str:
+    """What the served rows show together, in sentences."""
+    lines = [
+        f"Plans that serve less than {MARGIN:.0%} of the best rival: {sum(r.ratio < MARGIN for r in rows)} of "
+        f"{len(rows)}; lowest ratio {min(r.ratio for r in rows):.3f}, "
+        f"median {statistics.median(r.ratio for r in rows):.3f}.",
+        f"Long runs within the stated interval: {sum(r.within for r in rows)} of {len(rows)}.",
+        f"Plans that took longer than 1.1 x {time_limit_s:g} s + 2 s: {sum(r.over_s > 0 for r in rows)} of "
+        f"{len(rows)}.",
+    ]
+    longer = [r.of_longer for r in rows if r.of_longer is not None]
+    if longer:
+        lines.append(f"Of what the longer search's plan serves: lowest {min(longer):.3f}.")
+    return "\n".join(lines)
+
+
 HEAD = (
     "| case | machines | regions | Gbit/s within / between | model | best baseline | plan | ratio | bound | gap | s |",
     "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
@@ -157,6 +259,27 @@ def summary(rows: list[Row], time_limit_s: float) -> str:
     return "\n".join(lines)
 
 
+def served_table(args: argparse.Namespace) -> None:
+    """The served half: print, or write, its table."""
+    print("\n".join(SERVED_HEAD), flush=True)
+    rows: list[ServedRow] = []
+    for seed in range(args.seed, args.seed + args.cases):
+        rows.append(served_row(draw_case(seed), args.time_limit, args.longer))
+        print(rows[-1].text, flush=True)
+    text = served_summary(rows, args.time_limit)
+    print("\n" + text)
+    if args.output:
+        head = (
+            "# Served plans for random clusters of today's cards\n\n"
+            f"Written by `benchmarks/bench_users.py --served`: a time limit of {args.time_limit:g} s, "
+            f"seeds {args.seed} to {args.seed + args.cases - 1}.\nRivals are the flow plan, "
+            f"{', '.join(BASELINES)} and replicas; decode tokens/s over a long run by our runtime's rules.\n"
+            f"Python {platform.python_version()}, {platform.machine()}, "
+            f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end.\n\n"
+        )
+        args.output.write_text(head + "\n".join([*SERVED_HEAD, *(r.text for r in rows)]) + "\n\n" + text + "\n")
+
+
 def main() -> None:
     """Run the benchmark and print, or write, the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,7 +287,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the others follow")
     parser.add_argument("--time-limit", type=float, default=30.0)
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--served", action="store_true", help="plans of objective served, against their rivals")
+    parser.add_argument("--longer", type=float, help="with --served: also plan for so many seconds, and compare")
     args = parser.parse_args()
+    if args.served:
+        served_table(args)
+        return
     rows: list[Row] = []
     print("\n".join(HEAD), flush=True)
     for seed in range(args.seed, args.seed + args.cases):

@@ -97,10 +97,16 @@ class Served(_Fields):
         Seconds over which the means are taken.
     quarter_tokens_per_s, half_tokens_per_s
         Tokens/s in the later half of the time until a quarter, and until half, of the window.
+    half_width_tokens_per_s
+        Half width of a 95 % interval of the decode tokens/s over the request streams; 0 where none was estimated.
+    share_of_window
+        Less than 1 where the simulation ended early.
     mode, execution
         Traffic (``offline``, ``online``) and rules of the nodes (``layerwise``, ``range``).
     duration_s, warmup_s
-        Simulated seconds that are measured, and seconds before them.
+        Simulated seconds that are measured, and seconds before them; both 0 where windows are counted in requests.
+    window_requests
+        Requests in the window of each run, on average, where runs start with full KV caches; 0 otherwise.
     seeds
         Request streams that the plan was compared over.
     simulations, compared
@@ -131,10 +137,13 @@ class Served(_Fields):
     window_s: float = 0.0
     quarter_tokens_per_s: float = 0.0
     half_tokens_per_s: float = 0.0
+    half_width_tokens_per_s: float = 0.0
+    share_of_window: float = 1.0
     mode: str = "offline"
     execution: str = "layerwise"
     duration_s: float = 0.0
     warmup_s: float = 0.0
+    window_requests: int = 0
     seeds: tuple[int, ...] = ()
     simulations: int = 0
     compared: int = 0

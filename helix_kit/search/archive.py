@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, KeysView, Sequence
 
-from helix_kit.search.candidate import Candidate
+from helix_kit.search.candidate import Candidate, is_whole
 from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.moves import key_of
 
@@ -38,10 +38,12 @@ class Archive:
     def ranked(self, duration_s: float) -> list[Candidate]:
         """Candidates with the largest value first, of those that were simulated for the whole duration.
 
+        A duration of 0 stands for windows in tokens, which end after other seconds for each plan.
+
         Runs that were stopped early are kept only so that they are not repeated; their means are not comparable. They
         are returned only while there is no whole run.
         """
-        whole = [c for c in self._entries.values() if c.measured.window_s >= duration_s]
+        whole = [c for c in self._entries.values() if is_whole(c.measured, duration_s)]
         return sorted(
             whole or self._entries.values(), key=lambda c: (-c.value, key_of(c.placement), sorted(c.shares.items()))
         )
@@ -77,3 +79,14 @@ class Archive:
             QUARTER_MARGIN * slowest(c.measured.quarter_tokens_per_s for c in best),
             HALF_MARGIN * slowest(c.measured.half_tokens_per_s for c in best),
         )
+
+    def floor_tokens_per_s(self) -> float:
+        """Decode tokens/s below which a steady run need not go on: then it is surely behind the best four.
+
+        This is the least of the lower ends of their intervals, each marked down as its plan is. 0 while fewer are
+        known.
+        """
+        best = [c for c in self.ranked(0.0)[:MAX_ELITES] if c.value > 0]
+        if len(best) < MAX_ELITES:
+            return 0.0
+        return min(c.value * (1 - c.measured.half_width_tokens_per_s / c.measured.decode_tokens_per_s) for c in best)

@@ -62,7 +62,7 @@ class Trial:
     """The conditions of a simulation: traffic, rules, window and seed."""
 
     mode: Mode = "offline"
-    execution: Execution = "layerwise"
+    execution: Execution = "range"
     rate_per_s: float | None = None
     """Requests/s that arrive in online mode."""
     duration_s: float = 600.0
@@ -70,6 +70,19 @@ class Trial:
     seed: int = 0
     at_least: tuple[float, float] | None = None
     """Tokens/s after a quarter and after half of the window below which the simulation ends early; see `score`."""
+    requests: int | None = None
+    """Requests in the window of a run that starts with full caches, see `steady_score`; None: the window is in seconds,
+    and the run starts empty."""
+    warmup_lives: float = 0.1
+    lives: float = 0.1
+    """Lengths of its warm-up, and of its window at least; see `helix_kit.simulator.Window`."""
+    floor_tokens_per_s: float = 0.0
+    """Decode tokens/s below which such a run ends early, once it is surely below."""
+
+    @property
+    def whole_s(self) -> float:
+        """Simulated seconds of a run that was not ended early; 0 where they differ from plan to plan."""
+        return self.duration_s if self.requests is None else 0.0
 
 
 class Measured(Protocol):
@@ -104,6 +117,12 @@ def value_of(measured: Measured, limits: LatencyLimits, *, online: bool) -> floa
     return value
 
 
+def excess(measured: Measured, limits: LatencyLimits) -> float:
+    """The largest latency as a share of its limit: at most 1 where all limits are met, 0 where there are none."""
+    pairs = ((measured.decode_latency_s, limits.decode_s), (measured.prompt_latency_s, limits.prompt_s))
+    return max((latency_s / limit_s for latency_s, limit_s in pairs if limit_s is not None), default=0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A placement with its flow, what the predictor expects, and what the simulator measured.
@@ -136,6 +155,11 @@ class Candidate:
 def mean_score(scores: Sequence[Score]) -> Score:
     """The mean of each number over several simulations of one plan."""
     return Score(**{f.name: float(np.mean([s.to_dict()[f.name] for s in scores])) for f in fields(Score)})
+
+
+def is_whole(score: Score, trial_s: float) -> bool:
+    """Whether a score is over the whole window: of `trial_s` seconds, or of a length of its own where that is 0."""
+    return score.window_s > 0 and score.window_s >= trial_s and score.share_of_window >= 1
 
 
 def by_prediction(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -19,11 +19,12 @@ from helix_kit.search.capacity_shares import CapacityShares, effective_shares, f
 from helix_kit.search.moves import MOVES, MOVES_ALIKE, key_of, neighbours
 from helix_kit.search.predictor import Predictor, lengths_of
 from helix_kit.simulator.scoring import Score, score
+from helix_kit.simulator.steady import Window, steady_score
 from helix_kit.workload import Workload
 from helix_kit.workload.lengths import LengthPairs
 
 NEIGHBOURS = 30
-"""Neighbours of a placement that one step of local search predicts; twice as many where the flow split is any."""
+"""Neighbours of a placement that one step of local search predicts, where simulations are dear."""
 POLISH_WIDTH = 4
 """Placements that polishing keeps from round to round."""
 PREDICTION_SLACK = 1.15
@@ -48,6 +49,8 @@ class Exploration:
     picks: int
     shares: CapacityShares = field(default_factory=dict)
     """Capacity shares of the parent."""
+    neighbours: int = NEIGHBOURS
+    """Neighbours that are predicted; twice as many where the flow split is any."""
 
 
 class Evaluator:
@@ -108,6 +111,7 @@ class Evaluator:
             decode_tokens_per_s=expected.decode_tokens_per_s,
             prompt_latency_s=expected.prompt_latency_s,
             decode_latency_s=expected.decode_latency_s,
+            share_of_window=0.0,
         )
         return replace(candidate, score=score, value=candidate.predicted_value)
 
@@ -126,7 +130,7 @@ class Evaluator:
         rng = np.random.default_rng(step.seed)
         fresh: dict[str, Candidate] = {}
         any_split = self.requirements.flow_split == "any"
-        moves, count = (MOVES_ALIKE, 2 * NEIGHBOURS) if any_split else (MOVES, NEIGHBOURS)
+        moves, count = (MOVES_ALIKE, 2 * step.neighbours) if any_split else (MOVES, step.neighbours)
         for neighbour in neighbours(self.problem, step.parent, rng, count, moves):
             if stop():
                 break
@@ -169,6 +173,15 @@ class Evaluator:
 
 def simulated(problem: Problem, candidate: Candidate, trial: Trial, lengths: LengthPairs = ()) -> Score:
     """The score of one placement whose requests follow its flow, simulated in this process."""
+    if trial.requests is not None:
+        window = Window(trial.requests, trial.warmup_lives, trial.lives)
+        return steady_score(
+            (problem, candidate.placement, candidate.flow),
+            lengths,
+            window=window,
+            seed=trial.seed,
+            at_least=trial.floor_tokens_per_s,
+        )
     workload = None
     if trial.mode == "online":
         until_s = trial.warmup_s + trial.duration_s

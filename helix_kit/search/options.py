@@ -24,16 +24,17 @@ class ServedOptions:
     rate_per_s
         Requests/s, for mode ``online`` alone.
     execution
-        Rules that plans are judged by: ``layerwise`` (as published) or ``range`` (as our runtime works).
+        Rules that plans are judged by: ``range`` (as our runtime works) or ``layerwise`` (as published).
     latency_limit_s
-        Mean decode latency in s; a plan above it is marked down.
+        Mean decode latency in s that a plan must keep to, if any of those found does.
     prompt_latency_limit_s
-        Mean prompt latency in s; a plan above it is marked down.
+        Mean prompt latency in s that a plan must keep to, if any of those found does.
     pareto_pick
         Plan of the Pareto front that is returned: ``throughput``, ``prompt``, ``decode`` or ``balanced``.
     window_s
-        Simulated seconds over which plans are compared. None: 600, and fewer (down to 200) where the plans serve more
-        than 1000 tokens/s, so that about as many tokens are counted.
+        Simulated seconds over which plans are compared, from an empty start. None: with mode ``offline`` and execution
+        ``range`` windows are counted in tokens and start with full KV caches; otherwise 600 s, and fewer (down to 200)
+        where the plans serve more than 1000 tokens/s, so that about as many tokens are counted.
     max_simulations
         Simulations after which the search ends. With it results do not depend on the speed of the machine; the last
         comparison of the finalists is not counted.
@@ -48,7 +49,7 @@ class ServedOptions:
     Examples
     --------
     >>> ServedOptions(mode="online", rate_per_s=2.0).execution
-    'layerwise'
+    'range'
     >>> ServedOptions(rate_per_s=2.0)
     Traceback (most recent call last):
     ...
@@ -57,13 +58,18 @@ class ServedOptions:
 
     mode: Mode = "offline"
     rate_per_s: float | None = None
-    execution: Execution = "layerwise"
+    execution: Execution = "range"
     latency_limit_s: float | None = None
     prompt_latency_limit_s: float | None = None
     pareto_pick: ParetoPick = "throughput"
     window_s: float | None = None
     max_simulations: int | None = None
     jobs: int | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether plans are judged by their steady state (`helix_kit.simulator.steady_score`)."""
+        return self.mode == "offline" and self.execution == "range" and self.window_s is None
 
     def __post_init__(self) -> None:
         choices = {

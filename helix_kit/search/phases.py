@@ -14,13 +14,14 @@ from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search.archive import MAX_ELITES, Archive
-from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, mean_score
+from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, excess, is_whole, mean_score
 from helix_kit.search.capacity_shares import effective_shares, first_shares
-from helix_kit.search.evaluate import Exploration
+from helix_kit.search.evaluate import NEIGHBOURS, Exploration
+from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial
 from helix_kit.search.front import pareto_front
 from helix_kit.search.messages import Explore, Polish, Simulate
 from helix_kit.search.options import ServedOptions
-from helix_kit.search.pool import SIDE_BY_SIDE, propose
+from helix_kit.search.pool import SAFE, SIDE_BY_SIDE, propose
 from helix_kit.search.scorer import Scorer
 from helix_kit.search.stage_program import Solving
 
@@ -50,6 +51,14 @@ MAX_GROWTH = 4.0
 """Windows may be so many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
 MIN_LIVES, WARMUP_LIVES, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
 """The shortest window and warm-up, in mean lives of a request, and simulated seconds that no window falls below."""
+STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
+"""The same where runs start with full caches: a simulation then takes about as long as ten predictions."""
+REQUESTS = 300
+"""Requests in the window of such a run."""
+FINAL_COST = 4.0
+"""A run of the last comparison takes about so many times as long as one before, until the first has been measured."""
+SAFE_SHARE = 0.6
+"""Share of the time limit in which the placements are simulated that the plan must not be worse than."""
 IDLE_ROUNDS = 25
 """Rounds in a row without a new placement after which local search ends."""
 FINALISTS = 10
@@ -78,8 +87,15 @@ class Search:
         self.rng = np.random.default_rng(trial.seed)
         self.simulation_s = 0.0
         """Seconds that simulating a candidate takes at the moment, of a worker's time."""
+        self.safe: list[Candidate] = []
+        """Candidates that the plan must not be worse than."""
         self.history: list[tuple[float, float]] = []
         """[seconds, decode tokens/s of the best plan] whenever the best plan changed."""
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether runs start with full caches and are counted in requests, which makes them short."""
+        return self.trial.requests is not None
 
     def keep(self, simulated: Sequence[Candidate]) -> None:
         """Put simulated candidates into the archive, and report the best."""
@@ -97,16 +113,18 @@ class Search:
 
     def ranked(self) -> list[Candidate]:
         """The archive's candidates, the largest value first."""
-        return self.archive.ranked(self.trial.duration_s)
+        return self.archive.ranked(self.trial.whole_s)
 
     def elites(self) -> list[Candidate]:
         """The candidates that local search starts from."""
-        return self.archive.elites(self.trial.duration_s)
+        return self.archive.elites(self.trial.whole_s)
 
     def race(self) -> Trial:
         """The trial in which a plan that is far behind the best ends early; offline only."""
         if self.options.mode == "online":
             return self.trial
+        if self.is_steady:
+            return replace(self.trial, floor_tokens_per_s=self.archive.floor_tokens_per_s())
         return replace(self.trial, at_least=self.archive.race_limits(self.trial.duration_s))
 
     def must_end(self) -> bool:
@@ -122,24 +140,32 @@ class Search:
 
     def screen(self, known: Sequence[Placement], until_s: float) -> None:
         """Propose placements, and simulate those with the best predictions and some of every shape and depth."""
-        order, others = self._screening_order(self._proposed(known))
+        families = self._proposed(known)
+        self.safe = families.get(SAFE, [])
+        order, others = self._screening_order(families)
         if self.evaluator.requirements.flow_split == "any":
             # With a limit on simulations the clock must not decide how far polishing comes.
             share = POLISH_SHARE if self.options.max_simulations is None else 1.0
             polish_s = share * self.watch.time_limit_s
             order = [*self._polished(distinct(order), self.watch.seconds + polish_s), *order]
             until_s += polish_s
-        if self.options.window_s is None:
+        if self.options.window_s is None and not self.is_steady:
             expected = max(c.predicted_value for c in order)
             window_s = max(MIN_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / expected))
             self.trial = replace(self.trial, duration_s=float(round(window_s)))
         order = distinct([*order, *others])
-        if self.options.max_simulations is None:
+        steps, screened = STEPS, SCREENED
+        if self.is_steady:
+            order = distinct([*by_prediction(self.safe), *order])
+            steps, screened = STEADY_STEPS, len(order)
+        elif self.options.max_simulations is None:
             self._plan_windows(order[0])
-        for start in range(0, min(SCREENED, len(order)), STEPS):
-            if start and self.is_over(until_s, simulations=1):
+        for start in range(0, min(screened, len(order)), steps):
+            # The placements that the plan must not be worse than have time until the last comparison.
+            end_s = self.watch.time_limit_s * SAFE_SHARE if start < len(self.safe) and self.is_steady else until_s
+            if start and self.is_over(end_s, simulations=1):
                 break
-            count = int(min(STEPS, self.max_simulations - self.simulations))
+            count = int(min(steps, self.max_simulations - self.simulations))
             self.keep(self._simulate(order[start : start + count], self.race()))
         if not len(self.archive):
             # The time was over before a simulation was: the search still has to return a plan.
@@ -221,7 +247,7 @@ class Search:
         """The candidates with their scores; fewer where the time limit came first."""
         begun_s = self.watch.seconds
         simulated = self.scorer.run([Simulate(c, trial) for c in candidates], self.must_end)
-        if any(c.measured.window_s >= trial.duration_s for c in simulated):
+        if any(is_whole(c.measured, trial.whole_s) for c in simulated):
             turns = -(-len(candidates) // self.scorer.jobs)
             self.simulation_s = max((self.watch.seconds - begun_s) / turns, 0.8 * self.simulation_s)
         return simulated
@@ -241,16 +267,17 @@ class Search:
     def improve(self, until_s: float) -> None:
         """Local search from the elites, the better ones more often; the simulator decides what is kept."""
         idle_rounds = 0
-        while not self.is_over(until_s, simulations=PICKS) and idle_rounds < IDLE_ROUNDS:
+        picks, count = (STEADY_PICKS, STEADY_NEIGHBOURS) if self.is_steady else (PICKS, NEIGHBOURS)
+        while not self.is_over(until_s, simulations=picks) and idle_rounds < IDLE_ROUNDS:
             elites = self.elites()
             weights = np.array([1 / (rank + 1) for rank in range(len(elites))])
             parents = self.rng.choice(len(elites), STEPS, p=weights / weights.sum())
             seeds = self.rng.integers(2**31, size=STEPS)
             left = self.max_simulations - self.simulations
             steps = [
-                Exploration(elites[p].placement, int(seed), int(min(PICKS, left - i * PICKS)), elites[p].shares)
+                Exploration(elites[p].placement, int(seed), int(min(picks, left - i * picks)), elites[p].shares, count)
                 for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
-                if left > i * PICKS
+                if left > i * picks
             ]
             trial, known = self.race(), set(self.archive.identities)
             simulated = self.scorer.run([Explore(step, trial, known) for step in steps], self.must_end)
@@ -265,6 +292,8 @@ class Search:
         are returned as they are.
         """
         ranked = self.ranked()
+        if self.is_steady:
+            return self._decide_steady(ranked)
         front = pareto_front(ranked)
         undecided = Decision(front, [self.trial.seed])
         finalists = distinct([*ranked[: MAX_ELITES // 2], *self.elites(), *front])[:FINALISTS]
@@ -284,6 +313,38 @@ class Search:
                 score = mean_score([run.measured for run in same])
                 measured.append(self.evaluator.scored(candidate, score, self.trial))
         return Decision(measured, [trial.seed for trial in trials]) if measured else undecided
+
+    def _decide_steady(self, ranked: Sequence[Candidate]) -> Decision:
+        """The finalists on longer runs, until one is surely best, the streams suffice or the time is over."""
+        front = pareto_front(ranked)
+        undecided = Decision(front, [self.trial.seed])
+        if self.must_end() or not ranked or not ranked[0].measured.window_s:
+            return undecided
+        limits = self.evaluator.requirements.limits
+        safe = {self.evaluator.identity(c.placement, c.shares) for c in self.safe}
+        best_safe = [c for c in ranked if self.evaluator.identity(c.placement, c.shares) in safe][:STEPS]
+        nearest = sorted(ranked, key=lambda c: (max(1.0, excess(c.measured, limits)), -c.value))[:1]
+        finalists = distinct([*ranked[:1], *best_safe, *nearest, *ranked[1:MAX_ELITES], *self.elites(), *front])
+        finalists = finalists[:FINALISTS]
+        trial, counted = final_trial(self.trial), self.options.max_simulations is not None
+        taken = [FINAL_COST * self.simulation_s]
+
+        def may_go_on(left: int) -> bool:
+            turns = -(-left // self.scorer.jobs)
+            return not self.must_end() and (counted or self.watch.left_s > turns * taken[-1])
+
+        def simulate(candidates: Sequence[Candidate], played: Trial) -> list[Candidate]:
+            begun_s = self.watch.seconds
+            results = self.scorer.run([Simulate(c, played) for c in candidates], self.must_end)
+            taken.append((self.watch.seconds - begun_s) / -(-len(candidates) // self.scorer.jobs))
+            return results
+
+        while len(finalists) > 2 and not may_go_on(len(finalists)):
+            finalists.pop()
+        finals = Finals(finalists, lambda c, score: self.evaluator.scored(c, score, trial).value)
+        finals.play(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
+        measured = [self.evaluator.scored(c, score, trial) for c, score in finals.measured()]
+        return Decision(measured, finals.seeds) if measured else undecided
 
 
 def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:

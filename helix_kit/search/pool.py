@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Placement
-from helix_kit.placement import baselines
 from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
@@ -19,14 +18,17 @@ from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.predictor import Predictor
 from helix_kit.search.side_by_side import Proposal, side_by_side
 from helix_kit.search.stage_program import CAUTION, MAX_PROGRAMS, Block, Solving
+from helix_kit.search.starting import safe_placements
 
 OTHER_CAUTIONS = (1.0, 12.0)
 """Weights of waiting that are tried beside the default, see `stage_program.CAUTION`."""
 MAX_UNIFORM = 60
 CHOICES_BETWEEN_LOOKS = 500
 """Combinations of uniform stages that are tried between two looks at the clock."""
-SIDE_BY_SIDE = ("parallel", "apart")
-"""Families in which several parts of the cluster each hold the whole model. There the flow may use less than the
+SAFE = "safe"
+"""Family of the placements that a plan must not be worse than."""
+SIDE_BY_SIDE = (SAFE, "parallel", "apart")
+"""Families in which several parts of the cluster may each hold the whole model. There the flow may use less than the
 capacity of slow kinds."""
 EVEN_SHARES = (0.6, 0.52, 0.68, 0.76, 0.45, 0.86)
 """With the flow split "any": flows to which stages are filled, as shares of the maximum flow."""
@@ -34,33 +36,17 @@ EVEN_PROGRAMS = 8
 DEPTH_FACTORS = (1.0, 1.15, 1.35, 1.6, 1.9, 2.3)
 """Caps on depth, as multiples of the fewest nodes that hold the model."""
 
-BASELINES: tuple[tuple[str, Callable[[Problem], Placement]], ...] = (
-    ("baseline", baselines.petals_placement),
-    ("baseline", baselines.swarm_placement),
-    ("baseline", baselines.proportional_placement),
-    ("baseline", baselines.parallax_placement),
-    ("apart", lambda problem: baselines.separate_pipelines(problem)[0]),
-    ("apart", lambda problem: baselines.separate_pipelines(problem, plus=True)[0]),
-)
-
 
 def propose(problem: Problem, evaluator: Evaluator, known: Sequence[Placement], solving: Solving) -> Iterator[Proposal]:
     """Placements from every source, the most promising sources first, until the time is over.
 
-    The sources are: placements that are `known` already, the baselines, uniform stages, the stage program, the same for
-    flows that are not balanced (flow split "any"), parts that each hold the model, and flow plans of capped depth. The
-    order matters on slow machines, where the time may be over before the last source.
+    The sources are: placements that a plan must not be worse than (`known` ones, baselines, parts alone), uniform
+    stages, the stage program, the same for flows that are not balanced (flow split "any"), parts that each hold the
+    model, and flow plans of capped depth. The order matters on slow machines, where the time may be over before the
+    last source.
     """
     groups, predictor, requirements = groups_of(problem), evaluator.predictor, evaluator.requirements
-    yield from (Proposal("known", placement) for placement in known)
-    for family, place in BASELINES:
-        try:
-            placement = place(problem)
-        except InfeasibleError:
-            continue
-        # Separate pipelines may put more layers on a node than it holds: a search cannot start from such a placement.
-        if problem.holds(placement):
-            yield Proposal(family, placement)
+    yield from (Proposal(SAFE, placement) for placement in safe_placements(problem, known, solving.seed, solving.watch))
     yield from (Proposal("uniform", placement) for placement in uniform(groups, predictor, solving.watch))
 
     def from_program(

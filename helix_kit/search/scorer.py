@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
@@ -70,6 +71,14 @@ class Scorer:
                 if stop():
                     self._kill()
             return [c for answer in asked for c in answer.result()]
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        """Let the workers do tasks whose results are of no interest, while this process goes on.
+
+        A worker's first simulation loads the simulator, which takes seconds. Without workers nothing is done.
+        """
+        for task in tasks if self._workers else ():
+            threading.Thread(target=self._ask, args=(task,), daemon=True).start()
 
     def _ask(self, task: Task) -> list[Candidate]:
         """The answer of the first worker that is free; nothing once the workers are killed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
+from helix_kit.placement.baselines import petals_placement
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.pattern.pins import check_pins
 from helix_kit.placement.plan import Plan
@@ -12,11 +14,14 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front
-from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial
+from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial, excess
 from helix_kit.search.evaluate import Evaluator
+from helix_kit.search.finals import LONGER
+from helix_kit.search.idle import idle_notes
+from helix_kit.search.messages import Simulate
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import ParetoPick, ServedOptions
-from helix_kit.search.phases import POOL_SHARE, WINDOW_S, Decision, Search
+from helix_kit.search.phases import POOL_SHARE, REQUESTS, WINDOW_S, Decision, Search
 from helix_kit.search.scorer import Scorer
 from helix_kit.workload.lengths import LengthPairs
 
@@ -95,26 +100,28 @@ def plan_served(
     trial = Trial(
         served.mode, served.execution, served.rate_per_s,
         duration_s=served.window_s or WINDOW_S, warmup_s=WARMUP_S[served.execution], seed=options.seed,
+        requests=REQUESTS if served.is_steady else None,
     )  # fmt: skip
     limit_s = watch.time_limit_s
-    # The maximum flow is proven within seconds, and its plan is among the placements that the search starts from.
-    max_flow_plan = plan_problem(
-        problem, solver=options.solver, seed=options.seed, time_limit_s=max(1.0, limit_s * FLOW_SHARE),
-        stop=watch.stopped, partial_inference=options.partial_inference, pins=requirements.pins or None,
-        patience_s=FLOW_PATIENCE_S,
-        max_stages=options.max_stages,
-    )  # fmt: skip
-    watch.report(
-        value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow",
-        placement=max_flow_plan.placement,
-    )  # fmt: skip
     jobs = served.jobs or max(1, min(2, os.cpu_count() or 1))
     with Scorer(Evaluator(problem, requirements), jobs) as scorer:
+        scorer.begin(_first_runs(scorer, trial))
+        # The maximum flow is proven within seconds, and its plan is among the placements that the search starts from.
+        max_flow_plan = plan_problem(
+            problem, solver=options.solver, seed=options.seed, time_limit_s=max(1.0, limit_s * FLOW_SHARE),
+            stop=watch.stopped, partial_inference=options.partial_inference, pins=requirements.pins or None,
+            patience_s=FLOW_PATIENCE_S,
+            max_stages=options.max_stages,
+        )  # fmt: skip
+        watch.report(
+            value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow",
+            placement=max_flow_plan.placement,
+        )  # fmt: skip
         search = Search(scorer, watch, served, trial, options.solver)
         search.screen([max_flow_plan.placement], limit_s * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE))
         search.improve(limit_s * (1 - FINAL_SHARE))
         decision = search.decide()
-    chosen = _chosen(decision, served.pareto_pick)
+    chosen = _chosen(decision, served.pareto_pick, limits)
     return Plan.from_placement(
         problem,
         dict(chosen.placement),
@@ -130,15 +137,26 @@ def plan_served(
         partial_inference=options.partial_inference,
         progress=tuple(watch.history),
         served=_record(search, decision, chosen, max_flow_plan),
-        notes=tuple(_notes(chosen)),
+        notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.placement, chosen.flow)),
     )
 
 
-def _chosen(decision: Decision, pareto_pick: ParetoPick) -> Candidate:
-    """The candidate that becomes the plan."""
+def _first_runs(scorer: Scorer, trial: Trial) -> list[Simulate]:
+    """A short run for each worker, with which it loads the simulator."""
+    evaluator = scorer.evaluator
+    candidate = evaluator.candidate(petals_placement(evaluator.problem)) if scorer.jobs > 1 else None
+    if candidate is None:
+        return []
+    short = replace(trial, requests=trial.requests and 1, warmup_lives=0.0, lives=0.0, warmup_s=0.0, duration_s=1.0)
+    return [Simulate(candidate, short)] * scorer.jobs
+
+
+def _chosen(decision: Decision, pareto_pick: ParetoPick, limits: LatencyLimits) -> Candidate:
+    """The candidate that becomes the plan: of those that meet the latency limits, if any does."""
+    meeting = [c for c in decision.measured if excess(c.measured, limits) <= 1]
     if pareto_pick == "throughput":
-        return max(decision.measured, key=lambda c: (c.value, key_of(c.placement)))
-    return front.pick(decision.measured, pareto_pick)
+        return max(meeting or decision.measured, key=lambda c: (c.value, key_of(c.placement)))
+    return front.pick(meeting or decision.measured, pareto_pick)
 
 
 def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan: Plan) -> Served:
@@ -148,8 +166,9 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
         **chosen.measured.to_dict(),
         mode=trial.mode,
         execution=trial.execution,
-        duration_s=trial.duration_s,
-        warmup_s=trial.warmup_s,
+        duration_s=trial.whole_s,
+        warmup_s=trial.warmup_s if trial.requests is None else 0.0,
+        window_requests=(trial.requests or 0) * (LONGER if decision.seeds != [trial.seed] else 1),
         seeds=tuple(decision.seeds),
         simulations=search.simulations,
         compared=len(decision.measured) if decision.seeds != [trial.seed] else 0,
@@ -164,10 +183,29 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
     )
 
 
-def _notes(chosen: Candidate) -> list[str]:
+def _limit_notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
+    """Which latency limits the plan misses, by how much, and how near any plan of the search came."""
+    found = chosen.measured
+    notes = []
+    for name, latency_s, limit_s in (
+        ("decode_latency_s", found.decode_latency_s, limits.decode_s),
+        ("prompt_latency_s", found.prompt_latency_s, limits.prompt_s),
+    ):
+        if limit_s is not None and latency_s > limit_s:
+            seen = [latency_s, *(getattr(c.measured, name) for c in search.ranked() if c.measured.decode_steps)]
+            words = name.removesuffix("_latency_s")
+            notes.append(
+                f"no plan was found that meets the limit of {limit_s:g} s on the mean {words} latency: this one has "
+                f"{latency_s:.3g} s, {latency_s / limit_s - 1:.0%} above; the lowest that was met is {min(seen):.3g} s"
+            )
+    return notes
+
+
+def _notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
     notes = ["bound and gap are of the flow; what is served has no proven bound"]
     if chosen.measured.window_s <= 0:
         notes.append("the time limit came before a simulation ended: what the plan serves is predicted")
+    notes += _limit_notes(chosen, search, limits)
     if chosen.shares:
         shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
         notes.append(

@@ -16,13 +16,12 @@ the trace's own than those of free draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.plan import Plan
@@ -31,6 +30,8 @@ from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged.driver import RangedEngine, ranged_engine
 from helix_kit.simulator.ranged.filled import fill
 from helix_kit.simulator.scoring import Score, measured
+from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
+from helix_kit.workload.lengths import LengthPairs
 from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
@@ -72,7 +73,7 @@ class Window:
 
 def steady_score(
     plan: Plan | tuple[Problem, Placement, Flow | None],
-    lengths: Sequence[Request] | None = None,
+    lengths: LengthPairs = (),
     *,
     window: Window = Window(),
     seed: int = 0,
@@ -85,7 +86,8 @@ def steady_score(
     plan
         A plan, or (problem, placement, flow); flow None for the maximum flow.
     lengths
-        Requests whose lengths are drawn from; None: lengths as in the conversation trace.
+        Pairs (input tokens, output tokens) that lengths are drawn from; empty: as in the conversation trace, stretched
+        to the mean lengths that the plan is for.
     window
         How long the run is.
     seed
@@ -109,7 +111,7 @@ def steady_score(
         plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
     if plan.flow_tokens_per_s <= 0:
         return Score()
-    sample = lengths_of(lengths, seed)
+    sample = lengths_of(lengths, None if lengths else plan.lengths)
     options = SimulationOptions(mode="offline", execution="range", duration_s=1.0, warmup_s=0.0, seed=seed)
     for growth in (GROWTH**i for i in count()):
         cached = _in_caches(plan, sample)
@@ -133,11 +135,17 @@ def steady_score(
     raise AssertionError("unreachable")
 
 
-def lengths_of(workload: Sequence[Request] | None, seed: int) -> np.ndarray:
-    """Pairs (input tokens, output tokens) to draw from, ordered by output and then by input, shape (requests, 2)."""
-    if workload is None:
-        workload = Workload.offline(SAMPLE, seed=0)
-    pairs = np.array([(r.input_tokens, r.output_tokens) for r in workload], dtype=np.int64)
+def lengths_of(given: LengthPairs = (), means: MeanLengths | None = None) -> np.ndarray:
+    """Pairs (input tokens, output tokens) to draw from, ordered by output and then by input, shape (requests, 2).
+
+    With `means` they are stretched to these, unless it is the conversation trace's own or the published estimate of it.
+    """
+    pairs = np.array(
+        given or [(r.input_tokens, r.output_tokens) for r in Workload.offline(SAMPLE, seed=0)], dtype=np.int64
+    )
+    if means is not None and means not in (TRACE_LENGTHS, PUBLISHED_LENGTHS):
+        factors = np.array([means.input_tokens, means.output_tokens]) / pairs.mean(axis=0)
+        pairs = np.maximum(1, np.rint(pairs * factors)).astype(np.int64)
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
 
 
@@ -224,7 +232,7 @@ class _Race:
             return 0.0, 0.0
         rates = np.diff(np.searchsorted(times, edges)) / length
         error = float(rates.std(ddof=1)) / math.sqrt(BATCHES)
-        return float(rates.mean()), float(student.ppf((1 + CONFIDENCE) / 2, BATCHES - 1)) * error
+        return float(rates.mean()), float(stdtrit(BATCHES - 1, (1 + CONFIDENCE) / 2)) * error
 
     def score(self) -> Score:
         """The score of the window."""

@@ -1,5 +1,7 @@
 """The archive ranks whole runs, keeps early-ended ones only as known, and sets the limits of a race."""
 
+from dataclasses import replace
+
 import pytest
 
 import helix_kit as hk
@@ -55,3 +57,15 @@ def test_equal_machines_in_another_order_are_one_entry(evaluator):
     assert [c.value for c in archive.ranked(40)] == [110.0]
     archive.add([simulated(0, 90.0, 40.0, "T4-0")])
     assert len(archive) == 2
+
+
+def test_the_floor_of_a_steady_run_is_the_least_lower_end_of_the_best_four(evaluator):
+    archive = Archive(evaluator)
+    archive.add([replace_half(simulated(2 * i, 100.0 + i, 40.0), 5.0) for i in range(3)])
+    assert archive.floor_tokens_per_s() == 0, "three plans are too few"
+    archive.add([replace_half(simulated(2 * i, 100.0 + i, 40.0), 5.0) for i in range(3, 6)])
+    assert archive.floor_tokens_per_s() == pytest.approx(102.0 - 5.0)
+
+
+def replace_half(candidate, half):
+    return replace(candidate, score=replace(candidate.score, half_width_tokens_per_s=half))

@@ -72,7 +72,7 @@ def test_a_simulated_candidate_has_the_score_of_the_simulator(problem):
     evaluator = Evaluator(problem, Requirements())
     candidate = evaluator.simulate(evaluator.candidate(WITH_L4), TRIAL)
     assert candidate.score == score(
-        (problem, WITH_L4, candidate.flow), execution="layerwise", duration_s=20.0, warmup_s=10.0
+        (problem, WITH_L4, candidate.flow), execution="range", duration_s=20.0, warmup_s=10.0
     )
     assert candidate.value == candidate.score.decode_tokens_per_s  # there are no limits
     limit = candidate.score.decode_latency_s / 2

@@ -6,7 +6,7 @@ import pytest
 import helix_kit as hk
 from helix_kit.simulator import Score, Window, score, steady_score
 from helix_kit.simulator.steady import lengths_of, lives, stream
-from helix_kit.workload.workload import Workload
+from helix_kit.typical_request import TRACE_LENGTHS, MeanLengths
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def plan():
 
 def test_long_outputs_are_met_more_often():
     """Three requests of 1, 3 and 9 output tokens decode 0, 2 and 8 times: four of five in a cache are the longest."""
-    sample = lengths_of(Workload.of([(0.0, 10, 9), (0.0, 20, 1), (0.0, 30, 3)]), 0)
+    sample = lengths_of([(10, 9), (20, 1), (30, 3)])
     met, done = lives(sample, 1000, np.random.default_rng(0))
     assert [int((met[:, 1] == o).sum()) for o in (1, 3, 9)] == [0, 200, 800]
     assert done.min() == 1
@@ -26,16 +26,22 @@ def test_long_outputs_are_met_more_often():
 
 
 def test_a_stretch_of_the_stream_has_the_mean_of_the_sample():
-    sample = lengths_of(None, 0)
+    sample = lengths_of()
     first = stream(sample, 40, np.random.default_rng(3))
     assert first[:, 1].mean() == pytest.approx(sample[:, 1].mean(), rel=0.05)
     assert not np.array_equal(first, np.sort(first, axis=0)), "they come in random order"
 
 
 def test_requests_of_one_output_token_fill_no_cache():
-    sample = lengths_of(Workload.of([(0.0, 10, 1)]), 0)
+    sample = lengths_of([(10, 1)])
     met, done = lives(sample, 10, np.random.default_rng(0))
     assert len(met) == len(done) == 0
+
+
+def test_lengths_are_those_that_a_plan_is_for():
+    own = lengths_of((), MeanLengths(100.0, 500.0))
+    assert own.mean(axis=0) == pytest.approx((100, 500), rel=0.01)
+    assert lengths_of((), TRACE_LENGTHS).mean(axis=0) == pytest.approx(lengths_of().mean(axis=0))
 
 
 def test_equals_a_long_run_from_an_empty_start(plan):

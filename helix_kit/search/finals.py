@@ -1,0 +1,111 @@
+"""The last comparison of a steady search: longer runs on fresh request streams, until one plan is surely the best.
+
+In each round every plan that is left is simulated on a stream that the search has not used, the same for all. Plans are
+compared stream by stream, so that what all of them owe to a stream does not count. The mean over the streams is the
+plan's value, and its interval follows from how the streams differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.special import stdtrit
+
+from helix_kit.search.candidate import Candidate, Trial, mean_score
+from helix_kit.simulator.scoring import Score
+
+MAX_ROUNDS, MIN_ROUNDS = 8, 4
+"""Streams of the last comparison: so many at most, and so many before a plan that is alone is returned."""
+CONFIDENCE = 0.95
+SURELY = 0.98
+"""Plans are dropped once they are behind the best with this confidence."""
+FAR_BEHIND = 0.1
+"""After the first stream plans are dropped that serve less by this share."""
+LONGER = 2
+FINAL_WARMUP_LIVES, FINAL_LIVES = 0.3, 0.6
+"""The windows are so many times as long in requests, and so many lives long at least."""
+
+Simulating = Callable[[Sequence[Candidate], Trial], list[Candidate]]
+"""Simulates candidates; fewer come back where the time was over."""
+
+
+@dataclass
+class Finals:
+    """The candidates that are left, and what each served on each stream."""
+
+    left: list[Candidate]
+    value_of: Callable[[Candidate, Score], float]
+    """The value of a candidate under a score."""
+    runs: dict[int, list[Score]] = field(default_factory=dict)
+    """Scores of a candidate, by the identity of its object."""
+    entered: list[Candidate] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+    def play(self, trial: Trial, simulate: Simulating, may_go_on: Callable[[int], bool], max_rounds: int) -> None:
+        """Rounds until one plan is left, the streams suffice, or `may_go_on`, asked with the plans left, says no."""
+        self.entered = list(self.left)
+        for round_number in range(max_rounds):
+            if not may_go_on(len(self.left)):
+                return
+            played = replace(trial, seed=trial.seed + 1 + round_number)
+            simulated = simulate(self.left, played)
+            if len(simulated) < len(self.left):
+                return
+            for candidate, result in zip(self.left, simulated, strict=True):
+                self.runs.setdefault(id(candidate), []).append(result.measured)
+            self.seeds.append(played.seed)
+            self._drop()
+            if len(self.left) == 1 and round_number + 1 >= MIN_ROUNDS:
+                return
+
+    def _values(self, candidate: Candidate) -> np.ndarray:
+        return np.array([self.value_of(candidate, score) for score in self.runs[id(candidate)]])
+
+    def _drop(self) -> None:
+        """Drop the plans that are surely behind the best."""
+        values = {id(c): self._values(c) for c in self.left}
+        best = max(self.left, key=lambda c: float(values[id(c)].mean()))
+        top = values[id(best)]
+
+        def stays(c: Candidate) -> bool:
+            if c is best:
+                return True
+            behind = top - values[id(c)]
+            if len(behind) == 1:
+                return float(behind[0]) <= FAR_BEHIND * float(top[0])
+            error = float(behind.std(ddof=1)) / math.sqrt(len(behind))
+            return float(behind.mean()) <= float(stdtrit(len(behind) - 1, SURELY)) * error
+
+        self.left = [c for c in self.left if stays(c)]
+
+    def measured(self) -> list[tuple[Candidate, Score]]:
+        """Every candidate that was simulated on a fresh stream, with its mean score and interval."""
+        return [(c, score_over(self.runs[id(c)])) for c in self.entered if id(c) in self.runs]
+
+
+def score_over(runs: Sequence[Score]) -> Score:
+    """The mean of scores on several streams, with the half width of its interval.
+
+    Three streams or more tell the interval by their differences; with fewer it follows from the batches of each run.
+    """
+    mean = mean_score(runs)
+    count = len(runs)
+    half = mean.half_width_tokens_per_s / math.sqrt(count)
+    if count > 2:
+        error = float(np.std([r.decode_tokens_per_s for r in runs], ddof=1)) / math.sqrt(count)
+        half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+    return replace(mean, half_width_tokens_per_s=half)
+
+
+def final_trial(trial: Trial) -> Trial:
+    """The trial of the last comparison: longer, and no run of it ends early."""
+    return replace(
+        trial,
+        requests=LONGER * (trial.requests or 0),
+        warmup_lives=FINAL_WARMUP_LIVES,
+        lives=FINAL_LIVES,
+        floor_tokens_per_s=0.0,
+    )

@@ -1,0 +1,60 @@
+"""Machines that a served plan leaves out: which they are, why, and what the others cost."""
+
+from __future__ import annotations
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Flow, Placement
+from helix_kit.placement.problem import Problem
+
+ENOUGH_SHARE = 0.1
+"""A machine whose links carry less than this share of its speed with all the layers that it holds is cut off."""
+
+
+def idle_notes(problem: Problem, placement: Placement, flow: Flow) -> list[str]:
+    """A sentence for each kind of machine in each region that the plan leaves out, and the price of the others."""
+    used = {end for edge in flow.edges for end in edge if end != COORDINATOR}
+    idle = [n for n in problem.cluster.nodes if n.name not in used]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node in idle:
+        groups.setdefault((problem.kind_of[node.name], problem.cluster.region_of(node.name)), []).append(node.name)
+    notes = [
+        f"not used: {', '.join(names)} ({_reason(problem, names[0], used)})" for (_, _), names in sorted(groups.items())
+    ]
+    if idle:
+        notes += _price(problem, used)
+    return notes
+
+
+def _reason(problem: Problem, name: str, used: set[str]) -> str:
+    """Why a machine stays idle, as far as its memory and its links tell."""
+    layers = problem.max_layers(name)
+    if layers < 1:
+        return f"its memory does not hold one layer of {problem.model.name}"
+    cluster = problem.cluster
+    speed = problem.throughput(name, layers)
+    ends = [COORDINATOR] if layers == problem.num_layers else [n for n in sorted(used) if n != name]
+    link_tokens_per_s = max((problem.link_capacity(end, name) for end in ends), default=0.0)
+    if link_tokens_per_s < ENOUGH_SHARE * speed:
+        best = max(ends, key=lambda end: problem.link_capacity(end, name))
+        gbps = cluster.link(best, name).bandwidth_gbps
+        needed = gbps * ENOUGH_SHARE * speed / link_tokens_per_s if link_tokens_per_s > 0 else float("inf")
+        return (
+            f"its fastest link to the others has {gbps:g} gbps and carries {link_tokens_per_s:,.0f} of the "
+            f"{speed:,.0f} tokens/s that it computes: it would need {needed:.2g} gbps"
+        )
+    if layers < problem.num_layers:
+        return (
+            f"it holds {layers} of {problem.num_layers} layers: a pipeline through it takes one more hop and serves no "
+            "more, by the simulations made"
+        )
+    return "plans with it served no more, by the simulations made: requests that it takes wait longer"
+
+
+def _price(problem: Problem, used: set[str]) -> list[str]:
+    """The price of the machines in use, where all their prices are known."""
+    nodes = [n for n in problem.cluster.nodes if n.name in used]
+    prices = {n.gpu: problem.cluster.gpu(n.gpu).price_usd_per_hour for n in nodes}
+    if not nodes or any(price is None for price in prices.values()):
+        return []
+    usd = sum((prices[n.gpu] or 0.0) * n.gpus_per_node for n in nodes)
+    return [f"the machines in use cost {usd:.2f} USD an hour; those that are not used may be given up"]
