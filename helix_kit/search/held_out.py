@@ -50,7 +50,7 @@ def held_out(problem: Problem, *, count: int = 30, seed: int = 11, window_s: flo
     The window is ten minutes, as in the evaluation: deep plans fill slowly, so that a minute of service says little
     about their final throughput.
     """
-    predictor, trial = Predictor(problem), Trial(duration_s=window_s)
+    predictor, trial = Predictor(problem), Trial(execution="layerwise", duration_s=window_s)
     plans = list(random_plans(problem, count, seed))
     measured = [simulated(problem, p, trial).decode_tokens_per_s for p in plans]
     predicted = [predictor(p.placement, p.flow).decode_tokens_per_s for p in plans]

@@ -8,7 +8,7 @@ from helix_kit.search.idle import idle_notes
 
 
 def problem_of(between_gbps):
-    nodes = [{"gpu": "A100-40G", "count": 2, "region": "a"}, {"gpu": "L4", "count": 2, "region": "b"}]
+    nodes = [{"gpu": "A100-40G", "count": 4, "region": "a"}, {"gpu": "L4", "count": 2, "region": "b"}]
     network = {
         "within_region": {"bandwidth_gbps": 10, "latency_ms": 1},
         "between_regions": {"bandwidth_gbps": between_gbps, "latency_ms": 30},
@@ -24,7 +24,7 @@ def notes():
     found = {}
     for gbps in (0.001, 10.0):
         problem = problem_of(gbps)
-        placement = {"A100-40G-0": (0, 30), "A100-40G-1": (30, 60)}
+        placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
         found[gbps] = idle_notes(problem, placement, problem.max_flow(placement))
     return found
 
@@ -45,11 +45,11 @@ def test_a_fast_link_is_not(notes):
 
 def test_the_price_is_that_of_the_machines_in_use(notes):
     usd = hk.Cluster.preset("single24").gpu("A100-40G").price_usd_per_hour
-    assert f"{2 * usd:.2f} USD" in notes[10.0][-1]
+    assert f"{4 * usd:.2f} USD" in notes[10.0][-1]
 
 
 def test_nothing_is_said_where_all_are_used():
-    cluster = hk.Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "A100-40G", "count": 2}]})
+    cluster = hk.Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "A100-40G", "count": 4}]})
     problem = Problem.of(cluster, hk.Model.preset("llama-30b"))
-    placement = {"A100-40G-0": (0, 30), "A100-40G-1": (30, 60)}
+    placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
     assert idle_notes(problem, placement, problem.max_flow(placement)) == []

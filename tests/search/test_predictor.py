@@ -34,7 +34,7 @@ def candidates(problem, count):
 
 def test_ranks_as_the_simulator_does_and_better_than_flow(problem):
     pool = candidates(problem, 20)
-    predictor, trial = Predictor(problem), Trial(duration_s=40, warmup_s=60)
+    predictor, trial = Predictor(problem), Trial(execution="layerwise", duration_s=40, warmup_s=60)
     measured = [simulated(problem, *c, trial).decode_tokens_per_s for c in pool]
     predicted = [predictor(*c).decode_tokens_per_s for c in pool]
     ours, surrogate = (

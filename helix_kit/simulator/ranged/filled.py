@@ -117,16 +117,21 @@ class _Limits:
         output = sum(r.output_tokens for r in new) / len(new)
         self._decodes = output / (prompt + output)
         step = engine.batching.step_tokens
+        # Beside decodes only whole chunks fit, and the rest of a prompt: so many whole chunks are run a step, and so
+        # many requests finish their prompts.
+        chunk = engine.batching.chunk_tokens
+        whole = sum(r.input_tokens // chunk for r in new) / len(new)
+        decodes = step * self._decodes
+        if whole > 0:
+            decodes = min(decodes, output * max(1.0, (step - decodes) // chunk) / whole)
+        self._step_decodes = decodes
+        prefill = decodes * prompt / output
         plan = self._setup.plan
         self._step_s = {}
         """Seconds of a full step for each layer."""
         for name in self._setup.names:
             profile = plan.profiles[plan.problem.kind_of[name]]
-            self._step_s[name] = (
-                profile.prefill_ms_per_layer(step * (1 - self._decodes))
-                + profile.decode_ms_per_layer(step * self._decodes)
-            ) / 1e3
-        self._step_decodes = step * self._decodes
+            self._step_s[name] = (profile.prefill_ms_per_layer(prefill) + profile.decode_ms_per_layer(decodes)) / 1e3
         self._decoding: dict[str | int, int] = {}
         self._of: dict[Pipeline, dict[str | int, float]] = {}
 

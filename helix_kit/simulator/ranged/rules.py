@@ -67,6 +67,8 @@ def choose_step(state, node, here):
                     fits = chunk.tokens <= budget or node.batch_head < 0
                     takes = fits and requests[chunk.request].step_id != node.step_id * len(inboxes) + here
             if not stale and not takes:
+                # Chunks of a request run in their order: those behind one that does not fit wait with it.
+                requests[chunk.request].step_id = node.step_id * len(inboxes) + here
                 previous = at
                 at = following
                 continue
