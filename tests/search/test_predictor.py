@@ -5,7 +5,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem
-from helix_kit.search.candidate import Trial
+from helix_kit.search.candidate import Candidate, Trial
 from helix_kit.search.evaluate import simulated
 from helix_kit.search.held_out import rank_correlation
 from helix_kit.search.moves import neighbours
@@ -35,7 +35,7 @@ def candidates(problem, count):
 def test_ranks_as_the_simulator_does_and_better_than_flow(problem):
     pool = candidates(problem, 20)
     predictor, trial = Predictor(problem), Trial(execution="layerwise", duration_s=40, warmup_s=60)
-    measured = [simulated(problem, *c, trial).decode_tokens_per_s for c in pool]
+    measured = [simulated(problem, Candidate(*c, 0.0), trial).decode_tokens_per_s for c in pool]
     predicted = [predictor(*c).decode_tokens_per_s for c in pool]
     ours, surrogate = (
         rank_correlation(predicted, measured),
