@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 
 import pytest
 
@@ -13,6 +15,7 @@ from helix_kit.analysis.compare import compare
 from helix_kit.analysis.repair import fix_the_rest
 from helix_kit.analysis.robustness import robustness
 from helix_kit.placement.cheapest import cheapest
+from helix_kit.runtime.weights import tiny
 from helix_kit.simulator import score
 from helix_kit.workload import make_workload
 
@@ -85,3 +88,10 @@ def test_plan_accepts_the_old_name_of_its_time_limit():
     new = plan(cluster, "llama-30b", method="petals", time_limit_s=9.0)
     with pytest.warns(DeprecationWarning, match=r"plan\(\).*`time_limit`.*`time_limit_s`"):
         assert plan(cluster, "llama-30b", method="petals", time_limit=9.0).placement == new.placement
+
+
+def test_the_old_place_of_tiny_checkpoints_is_importable(monkeypatch):
+    monkeypatch.delitem(sys.modules, "helix_kit.runtime.tiny", raising=False)
+    with pytest.warns(DeprecationWarning, match="helix_kit.runtime.weights.tiny"):
+        old = importlib.import_module("helix_kit.runtime.tiny")
+    assert old.tiny_checkpoint is tiny.tiny_checkpoint and old.tiny_plan is tiny.tiny_plan
