@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from helix_kit import _export
+from helix_kit import _export, _tool_formats
 from helix_kit._summary import Summarised, number
 from helix_kit.metrics import SLO, Goodput, RequestTimes, describe, goodput_of, peak_concurrency, statistics
 from helix_kit.workload.request import RequestRecord
@@ -315,6 +315,14 @@ class Run(Summarised):
     def to_perfetto(self, path: str | Path) -> None:
         """A Chrome trace (open it at ui.perfetto.dev or chrome://tracing) with each node's batches and KV use."""
         _export.write_perfetto(self, path)
+
+    def to_vllm_json(self, path: str | Path, slo: SLO | None = None) -> None:
+        """The result as ``vllm bench serve --save-result --save-detailed`` writes it; with `slo`, with its goodput."""
+        _tool_formats.write_vllm_json(self, path, slo)
+
+    def to_aiperf_jsonl(self, path: str | Path) -> None:
+        """A line for each request as AIPerf's ``profile_export.jsonl`` has it, which its and other tools read."""
+        _tool_formats.write_aiperf_jsonl(self, path)
 
     def plot(self) -> Any:
         """A figure of throughput, latencies and use over time (matplotlib)."""

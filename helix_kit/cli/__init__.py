@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from helix_kit import __version__
-from helix_kit.cli import catalog, diff, explain, plan, profile, reproduce, serve, simulate, sweep  # noqa: F401  (importing them registers the commands)
+from helix_kit.cli import bench, catalog, diff, explain, plan, profile, reproduce, serve, simulate, sweep  # noqa: F401  (importing them registers the commands)
 from helix_kit.cli.shared import app, joined_limits
 from helix_kit.errors import HelixKitError
 

@@ -29,6 +29,12 @@ class Request:
     """Tokens of the prompt."""
     output_tokens: int
     """Tokens to generate."""
+    session: str | None = None
+    """The conversation that it belongs to, where the trace says so."""
+    hash_ids: tuple[int, ...] = ()
+    """Names of the prompt's blocks, where the trace has them: equal names at the beginning are a shared prefix."""
+    prompt: str | None = None
+    """Its text, where the trace has it."""
 
 
 @dataclass(slots=True, repr=False)

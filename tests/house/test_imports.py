@@ -21,9 +21,9 @@ FLOORS = [
     {"placement"},
     {"workload"},
     {"scheduling", "metrics"},
-    {"_export"},
+    {"_export", "_tool_formats"},
     {"report"},
-    {"simulator", "runtime"},
+    {"simulator", "runtime", "bench"},
     {"search"},
     {"planning"},
     {"analysis", "sweeps"},
@@ -41,6 +41,7 @@ UPWARD = {
     ("helix_kit.report", "helix_kit.plots"): "drawing method: Run.plot",
     ("helix_kit.analysis.compare", "helix_kit.plots"): "drawing method: Comparison.plot",
     ("helix_kit.sweeps.result", "helix_kit.plots"): "drawing method: Sweep.plot",
+    ("helix_kit._tool_formats", "helix_kit.report"): "type annotation only: the functions write a Run",
     ("helix_kit._export", "helix_kit.report"): "type annotation only: the functions write a Run",
 }
 """(importing module, imported folder) -> why this late import may point up."""
