@@ -79,7 +79,7 @@ class _Session:
         self.records: dict[int, RequestRecord] = {}
         self.model, self.prompter = options.model or "", Prompter(options.seed)
         self.notes: list[str] = []
-        self.is_partial = False
+        self.is_partial, self.done = False, 0
         self._stop = threading.Event()
 
     def run(self, url: str) -> Run:
@@ -163,8 +163,8 @@ class _Session:
             self.records[index] = RequestRecord(request, started_s=due_s)
             self.records[index] = await ask(client, request, bodies[index], self.options, now_s)
             if self.progress:
-                done = sum(r.outcome != "in_flight" for r in self.records.values())
-                self.progress(done, total)
+                self.done += 1
+                self.progress(self.done, total)
 
         async def closed(indices: list[int]) -> None:
             while indices:

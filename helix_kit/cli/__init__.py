@@ -1,5 +1,5 @@
-"""The command line: ``helix-kit plan``, ``diff``, ``explain``, ``simulate``, ``sweep``, ``serve``, ``profile``,
-``reproduce`` and ``catalog``.
+"""The command line: ``helix-kit plan``, ``diff``, ``explain``, ``simulate``, ``sweep``, ``serve``, ``bench``,
+``profile``, ``reproduce`` and ``catalog``.
 
 Each takes ``--json``: the result and nothing else on stdout; progress and messages go to stderr. Exit codes: 0 done,
 2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.

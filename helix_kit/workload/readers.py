@@ -12,6 +12,9 @@ splitwise-sim  arrival_timestamp, prompt_size, token_size       seconds
 Mooncake       timestamp, input_length, output_length           milliseconds
 Bailian        the same and chat_id                             seconds
 LLMServingSim  arrival_time_ns, input_toks, output_toks         nanoseconds
+ShareGPT       conversations                                    none
+vLLM custom    prompt, perhaps output_tokens                    none
+AIPerf         text or texts, or session_id and turns           milliseconds, if any
 =============  ===============================================  ==================================================
 
 CSV files may have commas, semicolons or tabs between columns, quotes, blank lines, and comments before the header.
@@ -35,6 +38,7 @@ from typing import Any, NamedTuple
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.workload.text_readers import CHARACTERS_A_TOKEN, DEFAULT_OUTPUT_TOKENS, format_of_texts, text_rows
 
 SECONDS_IN = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Units of time that a trace may have."""
@@ -51,6 +55,9 @@ class Row(NamedTuple):
     arrival_s: float
     input_tokens: int
     output_tokens: int
+    session: str | None = None
+    hash_ids: tuple[int, ...] = ()
+    prompt: str | None = None
 
 
 @dataclass
@@ -124,6 +131,9 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
     table = _json_table(path, text) if is_json else _csv_table(path, text)
     if table is None:
         raise InputError("expected at least one request, the trace is empty", where=path)
+    text_format = format_of_texts(set(table.names)) if is_json and not columns else None
+    if text_format is not None:
+        return _trace_of_texts(text_format, table)
     known = _format_of(path, set(table.names), JSON_FORMATS if is_json else CSV_FORMATS, columns)
     trace = Trace(known.name, [])
     twice = next((c for c in known.columns if table.names.count(c) > 1), None)
@@ -131,8 +141,9 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
         raise InputError("expected the column once", where=table.where, field=twice)
     unit, parse = _time_reader(known, time_unit)
     left_out = 0
+    sessions: dict[str, str] = {}
     for entry in table.entries:
-        row = _row(entry, known.columns, parse)
+        row = _with_blocks(entry, _row(entry, known.columns, parse), sessions)
         if known.name == "ours" and row.arrival_s < 0:
             expected = "expected a time of at least 0"
             raise InputError(expected, where=entry.where, field=known.columns[0], value=row.arrival_s)
@@ -288,6 +299,43 @@ def _row(entry: _Entry, columns: tuple[str, str, str], parse: Callable[[str], fl
         raise InputError("expected a finite time", where=entry.where, field=columns[0], value=time)
     tokens = [_tokens(entry.where, name, value) for name, value in zip(columns[1:], lengths, strict=True)]
     return Row(arrival_s, tokens[0], tokens[1])
+
+
+def _with_blocks(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
+    """The row with its session and the names of its prompt's blocks, as far as the entry has them.
+
+    In Bailian's traces each turn names the one before it: a conversation is called after its first turn.
+    """
+    found = entry.values
+    session = found.get("session_id")
+    if session is None and "chat_id" in found:
+        chat, parent = str(found["chat_id"]), str(found.get("parent_chat_id", "-1"))
+        session = sessions[chat] = sessions.get(parent, chat)
+    blocks = found.get("hash_ids") or ()
+    if not isinstance(blocks, list | tuple) or not all(isinstance(b, int) and not isinstance(b, bool) for b in blocks):
+        raise InputError("expected a list of whole numbers", where=entry.where, field="hash_ids", value=blocks)
+    return row._replace(session=None if session is None else str(session), hash_ids=tuple(blocks))
+
+
+def _trace_of_texts(name: str, table: _Table) -> Trace:
+    """The requests of a file with texts."""
+    trace, without_length, left_out = Trace(name, []), 0, 0
+    for entry in table.entries:
+        rows = list(text_rows(name, entry.where, entry.values))
+        left_out += not rows
+        for row in rows:
+            without_length += row.output_tokens is None
+            at_s = float(len(trace.rows)) if row.arrival_s is None else row.arrival_s
+            output = row.output_tokens or DEFAULT_OUTPUT_TOKENS
+            trace.rows.append(Row(at_s, row.input_tokens, output, row.session, (), row.prompt))
+    trace.notes.append(f"tokens are estimated from the texts, {CHARACTERS_A_TOKEN} characters each")
+    if all(row.arrival_s == i for i, row in enumerate(trace.rows)):
+        trace.notes.append("the file has no times: one request a second, which a rate scales")
+    if without_length:
+        trace.notes.append(f"{without_length} requests without a length of the answer get {DEFAULT_OUTPUT_TOKENS}")
+    if left_out:
+        trace.notes.append(f"{left_out} conversations without a question and an answer are left out")
+    return trace
 
 
 def _tokens(where: str, name: str, value: Any) -> int:

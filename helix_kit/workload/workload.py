@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -71,10 +71,14 @@ class Workload(Summarised, Sequence[Request]):
                 )  # fmt: skip
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[float, int, int]], source: str = "given", notes: tuple[str, ...] = ()) -> Workload:
-        """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival."""
+    def of(cls, rows: Iterable[Sequence[Any]], source: str = "given", notes: tuple[str, ...] = ()) -> Workload:
+        """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival.
+
+        A row may go on with the request's session, block names and text, as the fields of `Request`.
+        """
         ordered = sorted(rows, key=lambda row: row[0])
-        return cls(tuple(Request(i, float(t), int(a), int(b)) for i, (t, a, b) in enumerate(ordered)), source, notes)
+        requests = (Request(i, float(t), int(a), int(b), *more) for i, (t, a, b, *more) in enumerate(ordered))
+        return cls(tuple(requests), source, notes)
 
     @classmethod
     @_OLD_NAMES
@@ -248,7 +252,7 @@ class Workload(Summarised, Sequence[Request]):
     def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
         """The requests within these lengths, numbered anew."""
         rows = (
-            (r.arrival_s, r.input_tokens, r.output_tokens)
+            _row_of(r, r.arrival_s)
             for r in self.requests
             if r.input_tokens <= (max_input or r.input_tokens) and r.output_tokens <= (max_output or r.output_tokens)
         )
@@ -262,7 +266,7 @@ class Workload(Summarised, Sequence[Request]):
                 "expected requests that arrive over time", where=self.source, field="rate_per_s", value=rate_per_s
             )
         factor = self.rate_per_s / rate_per_s
-        rows = ((r.arrival_s * factor, r.input_tokens, r.output_tokens) for r in self.requests)
+        rows = (_row_of(r, r.arrival_s * factor) for r in self.requests)
         return Workload.of(rows, f"{self.source}, scaled to {rate_per_s:g}/s", self.notes)
 
     def _title(self) -> str:
@@ -318,6 +322,11 @@ def backlog_size(plan: Plan, duration_s: float, tokens_per_request: float = TRAC
     served = plan.flow_tokens_per_s * duration_s / tokens_per_request
     wanted = max(served + held / plan.model.num_layers / tokens_per_request, duration_s / MEAN_SECONDS_A_REQUEST)
     return int(np.ceil(wanted))
+
+
+def _row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
+    """The row of a request, at another time."""
+    return (arrival_s, request.input_tokens, request.output_tokens, request.session, request.hash_ids, request.prompt)
 
 
 SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}
@@ -398,6 +407,6 @@ def make_workload(
             field="workload",
         )
     if mode == "offline":
-        rows = ((0.0, r.input_tokens, r.output_tokens) for r in workload)
+        rows = (_row_of(r, 0.0) for r in workload)
         return Workload.of(rows, f"{workload.source}, offline", workload.notes)
     return workload

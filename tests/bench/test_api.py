@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
+import numpy as np
 import pytest
 import stub_server
 from stub_server import HEAD, Stub, answer, chunk, event
@@ -11,6 +13,7 @@ from stub_server import HEAD, Stub, answer, chunk, event
 from helix_kit import Workload
 from helix_kit.bench import BenchOptions, bench
 from helix_kit.errors import HelixKitError, InputError
+from helix_kit.metrics import RequestTimes
 
 FIVE = Workload.of([(0.01 * i, 20, 4) for i in range(5)])
 
@@ -155,8 +158,7 @@ def test_wrong_options(wrong):
 
 
 def test_against_our_own_server(tmp_path):
-    """The client's times and those of the engine's own records: within 5 ms in the best of three rounds, since other
-    programs may hold this machine up."""
+    """Token for token as in the engine's own records, and never before them; within 5 ms where the machine is idle."""
     pytest.importorskip("torch")
     from helix_kit.runtime import serve
     from helix_kit.runtime.api import start_server
@@ -165,7 +167,6 @@ def test_against_our_own_server(tmp_path):
     weights = tiny_checkpoint(tmp_path / "tiny")
     plan = tiny_plan(weights, {"a": (0, 6)}, step_ms=2.0)
     load = Workload.of([(0.1 * i, 6, 8) for i in range(10)])
-    differences = []
     with serve(plan, weights, launcher="inproc", pace=True) as engine, start_server(engine) as server:
         own, submit = [], engine.submit
 
@@ -174,14 +175,11 @@ def test_against_our_own_server(tmp_path):
             return own[-1]
 
         engine.submit = recorded
-        for _ in range(3):
-            own.clear()
-            run = bench(server.url, load, BenchOptions(prompts="tokens", vocab_size=engine.vocab_size, warmup=0))
-            assert run.summary()["finished"] == 10, run.summary()["reasons"]
-            ours, theirs = run.times, type(run.times).of([handle.record for handle in own])
-            assert (ours.output_tokens == theirs.output_tokens).all()
-            gaps = [abs(getattr(ours, name) - getattr(theirs, name)) for name in ("ttft_s", "tpot_s")]
-            differences.append(max(float(sorted(gap)[5]) for gap in gaps))
-            if differences[-1] < 0.005:
-                break
-    assert min(differences) < 0.005
+        run = bench(server.url, load, BenchOptions(prompts="tokens", vocab_size=engine.vocab_size, warmup=0))
+    assert run.summary()["finished"] == 10, run.summary()["reasons"]
+    ours, theirs = run.times, RequestTimes.of([handle.record for handle in own])
+    assert (ours.output_tokens == theirs.output_tokens).all() and (ours.output_tokens == 8).all()
+    assert (ours.ttft_s >= theirs.ttft_s).all(), "a token reaches the client after the server has it"
+    if os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1):
+        for name in ("ttft_s", "tpot_s"):
+            assert np.median(np.abs(getattr(ours, name) - getattr(theirs, name))) < 0.005
