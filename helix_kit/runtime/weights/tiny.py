@@ -18,6 +18,7 @@ from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.typical_request import MeanLengths
 
 SIZES = {
     "hidden_size": 64,
@@ -28,6 +29,16 @@ SIZES = {
     "vocab_size": 256,
     "max_position_embeddings": 512,
 }
+UNUSUAL: dict[str, dict[str, Any]] = {
+    # A window shorter than the prompts of tests, so that it masks tokens.
+    "mistral": {"sliding_window": 12},
+    # head_dim is not hidden_size / heads here, as in the real Qwen3.
+    "qwen3": {"head_dim": 32},
+    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
+}
+"""Family -> settings by which its layers differ from a Llama's, for comparisons of layers."""
+REQUESTS = MeanLengths(12, 8, "tiny requests")
+"""What tiny plans are for: their nodes may hold a few pages only."""
 
 
 def tiny_checkpoint(folder: str | Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:
@@ -89,5 +100,5 @@ def tiny_plan(
         prefill_max_requests=(4,) * model.num_layers,
         decode_max_requests=(64,) * model.num_layers,
     )
-    problem = Problem(cluster, model, {gpu: profile}, {gpu: tuple(1000.0 / k for k in layers)})
+    problem = Problem(cluster, model, {gpu: profile}, {gpu: tuple(1000.0 / k for k in layers)}, REQUESTS)
     return Plan.from_placement(problem, dict(placement), method="hand-made")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import attention  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments  # noqa: E402
@@ -93,18 +93,9 @@ def test_long_and_short_decodes_are_gathered_apart(tiny_llama: Path, monkeypatch
     assert max(len(found) for found in groups) > 1
 
 
-SPECIAL = {
-    # A window shorter than the test's prompts, so that it masks tokens.
-    "mistral": {"sliding_window": 12},
-    # head_dim is not hidden_size / heads here, as in the real Qwen3.
-    "qwen3": {"head_dim": 32},
-    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
-}
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str, tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / family, family, seed=3, **SPECIAL.get(family, {}))
+    folder = tiny_checkpoint(tmp_path / family, family, seed=3, **UNUSUAL.get(family, {}))
     for ours, theirs in run_mixed(folder):
         assert theirs.std() > 0.1  # the logits differ, so the comparison can fail
         assert (ours - theirs).abs().max() <= TOLERANCE
@@ -123,7 +114,7 @@ LLAMA3_ROPE = {
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_with_tied_and_untied_embeddings(family: str, tied: bool, tmp_path: Path) -> None:
-    settings = {**SPECIAL.get(family, {}), "tie_word_embeddings": tied}
+    settings = {**UNUSUAL.get(family, {}), "tie_word_embeddings": tied}
     folder = tiny_checkpoint(tmp_path / family, family, seed=4, **settings)
     checkpoint = Checkpoint(folder)
     assert checkpoint.ties_embeddings == tied

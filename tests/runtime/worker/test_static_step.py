@@ -12,18 +12,13 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.errors import HelixKitError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
+from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
 
 TOLERANCE = 1e-4
-SPECIAL = {
-    "mistral": {"sliding_window": 12},
-    "qwen3": {"head_dim": 32},
-    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
-}
 SPANS = [(0, 6), (2, 6), (0, 4), (0, 6), (1, 5)]
 """Layer ranges of the requests: two enter mid-range, two leave early."""
 SCHEDULE = [
@@ -60,7 +55,7 @@ def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], page
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(family: str, tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **SPECIAL.get(family, {})))
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **UNUSUAL.get(family, {})))
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
     model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
     assert ("fused layers" in model.description) == (family != "olmo2")
