@@ -119,9 +119,10 @@ def what_if(
             solve_s = max(MIN_SOLVE_S, (solved_by_s - time.perf_counter()) / (len(answers) - index) - EXTRA_S)
         start = judge.own() if index == 0 else best_of(judge, base.entries, 1)[0] if base.entries else None
         _plan_anew(answer, judge, start, solve_s, options)
+    losses = [answer for answer in answers if answer.change.kind == "lose"]
+    _learn_from_each_other(losses, judge)
     left_s = max(1.0, total_s - (time.perf_counter() - began))
     judge.spread_over(left_s, (JUDGED + SEEDS - 1) * len(answers))
-    losses = [answer for answer in answers if answer.change.kind == "lose"]
     for index, answer in enumerate([*losses, *(a for a in answers if a not in losses)]):
         say(min(index, len(todo)), len(todo), answer.change.name)
         _judge(answer, judge)
@@ -192,6 +193,26 @@ def _without_the_lost(problem: Problem, start: Entry) -> list[Placement]:
                 seen.add(held[peer.name])
                 variants.append({**held, peer.name: start.placement[lost.name]})
     return variants
+
+
+def _learn_from_each_other(losses: list[_Answer], judge: Judge) -> None:
+    """Try the best placement of each loss for the others: the machine that is there again takes the lost one's place.
+
+    So the loss of a fast machine costs at least as much as that of a slower one.
+    """
+    best = {id(answer): best_of(judge, answer.entries, 1) for answer in losses}
+    for answer in losses:
+        if not answer.entries:
+            continue
+        problem = answer.entries[0].problem
+        here = set(problem.kind_of)
+        for other in losses:
+            for entry in best[id(other)] if other is not answer else []:
+                placement = {n: span for n, span in entry.placement.items() if n in here}
+                back = [n for n in here if n not in entry.problem.kind_of]
+                gone = [span for n, span in entry.placement.items() if n not in here]
+                placement |= {n: s for n, s in zip(back, gone) if s[1] - s[0] <= problem.max_layers(n)}
+                answer.entries.append(judge.entry(problem, placement))
 
 
 def _judge(answer: _Answer, judge: Judge) -> None:

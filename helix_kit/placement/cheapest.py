@@ -143,6 +143,9 @@ def cheapest(
             )
         answer = Answer(whole, sum(p * g.size for p, g in zip(price, groups)), 0.0)
     plan, cost, bound = answer
+    # Machines without flow are not paid for.
+    used = [n for n in plan.cluster.nodes if plan.max_flow.through(n.name) > 0]
+    cost = min(cost, sum(_price(n.kind, prices, cluster) for n in used))
     note = f"price {cost:.2f} USD/h; by this method's stages at least {bound:.2f} USD/h at the whole cluster's T(k)"
     return plan.model_copy(update={"notes": (*plan.notes, note)})
 

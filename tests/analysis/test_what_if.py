@@ -109,3 +109,12 @@ def test_progress_names_what_is_planned(small_plan):
     what_if(small_plan, changes(small_plan, lose=False)[:1], time_limit_s=0.3, progress=lambda *now: heard.append(now))
     assert heard[0] == (0, 1, "no change") and (0, 1, "one more A100-40G in lab") in heard
     assert heard[-1] == (1, 1, "done")
+
+
+def test_losing_a_slow_machine_costs_no_more_than_losing_a_fast_one():
+    """An H100 could do the work of an L4 that is lost beside it."""
+    nodes = [{"gpu": "H100-80G", "count": 2}, {"gpu": "L4", "count": 3}]
+    cluster = Cluster.model_validate({"name": "mixed", "nodes": nodes})
+    mixed = plan(cluster, Model.preset("llama2-70b"), method="proportional")
+    lost = what_if(mixed, changes(mixed, add=[], widen=1), time_limit_s=0.2).set_index("change")["tokens_per_s"]
+    assert lost["one L4 less"] >= lost["one H100-80G less"]
