@@ -72,8 +72,8 @@ def plan(
         Seconds after which the best plan found is returned. A search for the flow ends before only when the proven gap
         is below 0.1 %.
     seed
-        Seed of random choices. The time limit and the machine's speed decide how far the search comes; with objective
-        ``flow`` and ``deterministic=True`` work is counted instead, and the same call gives the same plan.
+        Seed of random choices. The time limit and the machine's speed decide how far the search comes, so two calls may
+        give two plans. With ``deterministic=True`` work is counted instead, and the same call gives the same bytes.
     partial_inference
         Whether a request may enter a node's range after its first layer.
     profiles
@@ -136,6 +136,8 @@ def plan(
         "partial_inference": partial_inference, "flow_split": flow_split, "max_stages": max_stages, "pins": pins,
         "base": base, "price_per_gb": price_per_gb,
     }  # fmt: skip
+    if "deterministic" in more:
+        given["deterministic"] = more.pop("deterministic")
     options = read_options(given if objective == "served" else {**given, **more})
     served = ServedOptions()
     if objective == "served":
@@ -150,7 +152,7 @@ def plan(
     problem = Problem.of(cluster, model, profiles, planned_for)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
-    watch = Watch(options.time_limit_s, progress, stop, incumbent)
+    watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
     # The simulator takes seconds to load, which count: only this objective needs it.
     from helix_kit.search import plan_served
 

@@ -82,7 +82,10 @@ class MeanLengths:
         return (self.tokens - 1) / self.tokens
 
     def __str__(self) -> str:
-        return f"{self.input_tokens:,.4g} tokens in and {self.output_tokens:,.4g} out ({self.source})"
+        def text(tokens: float) -> str:
+            return f"{tokens:,.1f}" if tokens < 1000 and tokens % 1 else f"{tokens:,.0f}"
+
+        return f"{text(self.input_tokens)} tokens in and {text(self.output_tokens)} out ({self.source})"
 
 
 PUBLISHED_LENGTHS = MeanLengths(PUBLISHED_INPUT_TOKENS, PUBLISHED_OUTPUT_TOKENS, "the published estimate")

@@ -49,3 +49,23 @@ def test_better_placements_are_told_while_the_solve_goes_on():
     flows = [problem.max_flow(placement).tokens_per_s for placement in seen]
     assert flows == sorted(flows) and len(set(flows)) == len(flows) >= 1
     assert flows[-1] == pytest.approx(plan.flow_tokens_per_s)
+
+
+@pytest.mark.parametrize("method", ["proportional", "petals"])
+def test_a_plan_is_for_the_lengths_of_its_workload(method):
+    cluster = hk.Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    usual = hk.plan(cluster, "llama-30b", method=method, prove=False)
+    rows = [(0.0, 2000, 100), (1.0, 1000, 300)]
+    mine = hk.plan(cluster, "llama-30b", method=method, prove=False, workload=hk.Workload.of(rows, "two"))
+    assert (usual.lengths.input_tokens, usual.lengths.output_tokens) == (763, 232)
+    assert str(mine.lengths) == "1,500 tokens in and 200 out (two)"
+    assert mine.problem.throughput("L4-0", 5) != usual.problem.throughput("L4-0", 5)
+    assert mine.flow_tokens_per_s == pytest.approx(
+        mine.problem.max_flow(mine.placement, split="balanced").tokens_per_s, rel=1e-6
+    )
+
+
+def test_requests_that_no_placement_has_room_for_are_refused():
+    cluster = hk.Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "T4", "count": 15}]})
+    with pytest.raises(hk.InfeasibleError, match="room for the KV cache of one request of 900,000 tokens in"):
+        hk.plan(cluster, "llama-30b", method="petals", workload=(900_000, 10))

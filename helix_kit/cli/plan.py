@@ -101,8 +101,9 @@ def plan_command(
         bool,
         typer.Option(
             "--deterministic",
-            help="Objective flow: count work in place of seconds, so that the same command gives the same bytes. "
-            "Without it the speed of the machine decides how far the search comes within the time limit.",
+            help="Count work in place of seconds, so that the same command gives the same bytes; it may take longer or "
+            "shorter than the time limit. Without it the machine's speed and load decide how far the search comes, and "
+            "two runs may give two plans.",
         ),
     ] = False,
     trace: Annotated[
@@ -177,8 +178,6 @@ def plan_command(
         raise InputError("expected only with --objective served", field="--pareto-png", value=str(pareto_png))
     if write_lp is not None:
         options["write_lp"] = write_lp
-    if deterministic and objective != "flow":
-        raise InputError("expected only with --objective flow", field="--deterministic", value="")
     if deterministic:
         options["deterministic"] = True
     if reach is not None:

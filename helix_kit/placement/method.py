@@ -52,8 +52,8 @@ class PlanOptions:
         Seconds without a better plan after which the search ends although time and a gap are left (five times as many
         while the pattern program has not come to its end); None: it does not.
     deterministic
-        Whether to count work in place of seconds (method ``pattern``, solver ``highs``). The same command then gives
-        the same plan on every machine, and may take longer or shorter than `time_limit_s`.
+        Whether to count work in place of seconds (method ``pattern``, solver ``highs``, both objectives). The same
+        command then gives the same bytes on every machine, and may take longer or shorter than `time_limit_s`.
     prove
         Whether to search for bounds beyond those that the method finds on its way.
     degree

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from helix_kit.search.capacity_shares import effective_shares, first_shares
 from helix_kit.search.evaluate import NEIGHBOURS, Exploration
 from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial
 from helix_kit.search.front import pareto_front
-from helix_kit.search.messages import Explore, Polish, Simulate
+from helix_kit.search.messages import Explore, Polish, Simulate, Task
 from helix_kit.search.options import ServedOptions
 from helix_kit.search.pool import SAFE, SIDE_BY_SIDE, propose
 from helix_kit.search.scorer import Scorer
@@ -65,6 +66,13 @@ FINALISTS = 10
 FINAL_SEEDS = 2
 """Request streams of the last comparison. The search itself uses none of them: a plan may have been chosen because the
 search's own stream happens to suit it."""
+
+
+COUNTED_JOBS = 2
+TASK_S: dict[type[Task], float] = {Simulate: 0.05, Explore: 0.15, Polish: 9.0}
+TOKEN_S = {"range": 6e-6, "layerwise": 4e-5}
+"""Where work is counted in place of seconds: simulations that run at once, seconds of a task, and seconds of a token
+that is simulated, about as on a usual machine."""
 
 
 class Decision(NamedTuple):
@@ -128,8 +136,25 @@ class Search:
         return replace(self.trial, at_least=self.archive.race_limits(self.trial.duration_s))
 
     def must_end(self) -> bool:
-        """Whether simulations that still run are given up: the user asked to stop, or the time limit has come."""
-        return self.watch.is_over()
+        """Whether simulations that still run are given up: the user asked to stop, or the time limit has come.
+
+        Where work is counted a simulation that has begun ends, since how often this is asked depends on the machine.
+        """
+        return self.watch.stopped() if self.watch.is_counted else self.watch.is_over()
+
+    def _run(self, tasks: Sequence[Task], stop: Callable[[], bool]) -> list[Candidate]:
+        """The candidates of all tasks. Where the watch counts work, their work is counted."""
+        candidates = self.scorer.run(tasks, stop)
+        if self.watch.is_counted:
+            tokens = sum(c.score.prompts + c.score.decode_steps for c in candidates if c.score is not None)
+            work_s = sum(TASK_S[type(task)] for task in tasks) + tokens * TOKEN_S[self.trial.execution]
+            self.watch.spend(work_s / self._jobs)
+        return candidates
+
+    @property
+    def _jobs(self) -> int:
+        """Simulations that run at once. Where work is counted it does not depend on the number of workers."""
+        return COUNTED_JOBS if self.watch.is_counted else self.scorer.jobs
 
     def is_over(self, until_s: float, simulations: int = 0) -> bool:
         """Whether a phase has no time left for so many simulations in turn, or the search none of its simulations."""
@@ -180,14 +205,14 @@ class Search:
         for count, probe_s in enumerate(PROBES_S):
             probe = replace(self.trial, warmup_s=0.0, duration_s=probe_s)
             begun_s = self.watch.seconds
-            if not self.scorer.run([Simulate(candidate, probe)] * self.scorer.jobs, self.must_end):
+            if not self._run([Simulate(candidate, probe)] * self._jobs, self.must_end):
                 return
             took_s = self.watch.seconds - begun_s
             cost = took_s / probe_s
             if count and took_s > PROBE_SHARE * self.watch.time_limit_s:
                 break
         trial = self.trial
-        affordable_s = self.watch.left_s * self.scorer.jobs / MIN_SIMULATIONS / cost
+        affordable_s = self.watch.left_s * self._jobs / MIN_SIMULATIONS / cost
         if self.options.window_s is None and trial.warmup_s + trial.duration_s > affordable_s:
             expected = self.evaluator.predicted(candidate).measured
             output_tokens = self.evaluator.predictor.lengths.output_tokens
@@ -246,9 +271,9 @@ class Search:
     def _simulate(self, candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
         """The candidates with their scores; fewer where the time limit came first."""
         begun_s = self.watch.seconds
-        simulated = self.scorer.run([Simulate(c, trial) for c in candidates], self.must_end)
+        simulated = self._run([Simulate(c, trial) for c in candidates], self.must_end)
         if any(is_whole(c.measured, trial.whole_s) for c in simulated):
-            turns = -(-len(candidates) // self.scorer.jobs)
+            turns = -(-len(candidates) // self._jobs)
             self.simulation_s = max((self.watch.seconds - begun_s) / turns, 0.8 * self.simulation_s)
         return simulated
 
@@ -258,10 +283,11 @@ class Search:
         parents = [c.placement for c in starts[:POLISHED]]
         for at in range(0, len(parents), STEPS):
             if not self.is_over(until_s):
-                deadline_s = time.monotonic() + until_s - self.watch.seconds
+                left_s = math.inf if self.watch.is_counted else until_s - self.watch.seconds
+                deadline_s = time.monotonic() + left_s
                 seed = self.trial.seed + at
                 tasks = [Polish(parent, seed, POLISH_ROUNDS, deadline_s) for parent in parents[at : at + STEPS]]
-                polished += self.scorer.run(tasks, self.watch.stopped)
+                polished += self._run(tasks, self.watch.stopped)
         return by_prediction(polished)
 
     def improve(self, until_s: float) -> None:
@@ -280,7 +306,7 @@ class Search:
                 if left > i * picks
             ]
             trial, known = self.race(), set(self.archive.identities)
-            simulated = self.scorer.run([Explore(step, trial, known) for step in steps], self.must_end)
+            simulated = self._run([Explore(step, trial, known) for step in steps], self.must_end)
             idle_rounds = 0 if simulated else idle_rounds + 1
             if simulated:
                 self.keep(simulated)
@@ -330,13 +356,13 @@ class Search:
         taken = [FINAL_COST * self.simulation_s]
 
         def may_go_on(left: int) -> bool:
-            turns = -(-left // self.scorer.jobs)
+            turns = -(-left // self._jobs)
             return not self.must_end() and (counted or self.watch.left_s > turns * taken[-1])
 
         def simulate(candidates: Sequence[Candidate], played: Trial) -> list[Candidate]:
             begun_s = self.watch.seconds
-            results = self.scorer.run([Simulate(c, played) for c in candidates], self.must_end)
-            taken.append((self.watch.seconds - begun_s) / -(-len(candidates) // self.scorer.jobs))
+            results = self._run([Simulate(c, played) for c in candidates], self.must_end)
+            taken.append((self.watch.seconds - begun_s) / -(-len(candidates) // self._jobs))
             return results
 
         while len(finalists) > 2 and not may_go_on(len(finalists)):

@@ -87,8 +87,9 @@ def depth_capped(problem: Problem, requirements: Requirements, solving: Solving)
             plan = plan_problem(
                 problem, solver=solving.solver, seed=solving.seed, max_stages=cap, time_limit_s=time_limit_s,
                 stop=solving.watch.stopped, prove=False, flow_split="any",
-                partial_inference=requirements.partial_inference,
+                partial_inference=requirements.partial_inference, deterministic=solving.watch.is_counted,
             )  # fmt: skip
+            solving.watch.spend(plan.seconds)
         except InfeasibleError:
             continue
         yield plan.placement

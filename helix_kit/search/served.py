@@ -86,7 +86,7 @@ def plan_served(
     >>> plan.served.decode_tokens_per_s > 0                                                    # doctest: +SKIP
     True
     """
-    watch = watch or Watch(options.time_limit_s)
+    watch = watch or Watch(options.time_limit_s, counted=options.deterministic)
     limits = LatencyLimits(served.latency_limit_s, served.prompt_latency_limit_s)
     requirements = Requirements(
         options.flow_split,
@@ -111,8 +111,9 @@ def plan_served(
             problem, solver=options.solver, seed=options.seed, time_limit_s=max(1.0, limit_s * FLOW_SHARE),
             stop=watch.stopped, partial_inference=options.partial_inference, pins=requirements.pins or None,
             patience_s=FLOW_PATIENCE_S,
-            max_stages=options.max_stages,
+            max_stages=options.max_stages, deterministic=watch.is_counted,
         )  # fmt: skip
+        watch.spend(max_flow_plan.seconds)
         watch.report(
             value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow",
             placement=max_flow_plan.placement,

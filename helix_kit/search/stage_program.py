@@ -213,8 +213,8 @@ def _choose(
     model.round_trip = pyo.Objective(expr=sum(costs[b] * model.count[i] for i, b in enumerate(kept)))
     model.all_layers = pyo.Constraint(expr=sum(b.length * model.count[i] for i, b in enumerate(kept)) == num_layers)
     define_node_supply_constraints(model, [b.counts for b in kept], sizes)
-    time_limit_s = min(SOLVE_LIMIT_S, solving.watch.left_s)
-    settings = SolverSettings(solving.solver, time_limit_s, MIP_GAP, solving.seed, solving.watch.is_over)
+    time_limit_s, stop = solving.watch.solver_limit(SOLVE_LIMIT_S)
+    settings = SolverSettings(solving.solver, time_limit_s, MIP_GAP, solving.seed, stop)
     solution = solve_model(model, settings)
     if solution.value is None:
         return None

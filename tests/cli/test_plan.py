@@ -235,7 +235,6 @@ def test_more_than_the_cluster_reaches_is_exit_code_3(plan_command):
         (["--write-lp", "no/such/folder/x.lp", "--method", "paper-milp"], "cannot be written"),
         (["--price-per-gb", "1"], "--price-per-gb"),
         (["--from-plan", "missing.json"], "missing.json"),
-        (["--deterministic"], "--deterministic"),
         (["--deterministic", "--reach", "400"], "without --deterministic"),
         (["--reach", "-5"], "--reach = -5.0: expected a positive number"),
         (["--reach", "inf"], "--reach = inf: expected a positive number"),

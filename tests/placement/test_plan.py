@@ -7,8 +7,10 @@ from itertools import pairwise
 
 import pytest
 
+import helix_kit as hk
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
+from helix_kit.placement.plan_check import checksum_of
 
 
 def test_a_file_gives_back_the_same_plan_and_the_same_bytes(overlapping_plan, tmp_path):
@@ -71,3 +73,20 @@ def test_it_is_drawn_to_files(overlapping_plan, tmp_path):
 def test_a_plan_for_flow_has_no_front_to_draw(overlapping_plan):
     with pytest.raises(InputError, match="served"):
         overlapping_plan.pareto()
+
+
+def test_a_file_from_before_lengths_is_read_as_what_it_assumed(tmp_path):
+    cluster = hk.Cluster.model_validate(
+        {"name": "old", "throughput": "published", "nodes": [{"gpu": "L4", "count": 6}]}
+    )
+    plan = hk.plan(cluster, "llama-30b", method="proportional", prove=False)
+    data = json.loads(plan.to_json())
+    del data["lengths"], data["cluster"]["throughput"], data["checksum"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**data, "checksum": checksum_of(data)}))
+    old = Plan.load(path)
+    assert (old.lengths.input_tokens, old.lengths.output_tokens) == (750, 240)
+    assert old.cluster.throughput == "published"
+    assert old.problem.node_throughput(old.placement) == plan.node_throughput_tokens_per_s
+    old.save(path)
+    assert Plan.load(path) == old

@@ -144,3 +144,10 @@ def test_beats_the_published_plans(cluster, model, split, least):
     plan = hk.plan(cluster, model, objective="served", time_limit_s=240, flow_split=split)
     means = [score(plan, duration_s=600, seed=seed).decode_tokens_per_s for seed in range(6)]
     assert sum(means) / 6 >= least
+
+
+def test_counted_work_gives_the_same_bytes_whatever_the_workers(small):
+    options = {"objective": "served", "deterministic": True, "time_limit_s": 1.0}
+    alone, by_two = (hk.plan(*small, **options, jobs=jobs) for jobs in (1, 2))
+    assert alone.served.simulations > 0
+    assert alone.to_json() == by_two.to_json()
