@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.flow import Flow, Placement
+from helix_kit.flow import Flow
 from helix_kit.placement.problem import Problem
 
 ENOUGH_SHARE = 0.1
 """A machine whose links carry less than this share of its speed with all the layers that it holds is cut off."""
 
 
-def idle_notes(problem: Problem, placement: Placement, flow: Flow) -> list[str]:
-    """A sentence for each kind of machine in each region that the plan leaves out, and the price of the others."""
+def idle_notes(problem: Problem, flow: Flow, judged_by: str = "by the simulations made") -> list[str]:
+    """A sentence for each kind of machine in each region that the plan leaves out, and the price of the others.
+
+    `judged_by` says how plans were compared, for the reason that is given where memory and links tell none.
+    """
     used = {end for edge in flow.edges for end in edge if end != COORDINATOR}
     idle = [n for n in problem.cluster.nodes if n.name not in used]
     groups: dict[tuple[str, str], list[str]] = {}
     for node in idle:
         groups.setdefault((problem.kind_of[node.name], problem.cluster.region_of(node.name)), []).append(node.name)
     notes = [
-        f"not used: {', '.join(names)} ({_reason(problem, names[0], used)})" for (_, _), names in sorted(groups.items())
+        f"not used: {', '.join(names)} ({_reason(problem, names[0], used, judged_by)})"
+        for (_, _), names in sorted(groups.items())
     ]
     if idle:
         notes += _price(problem, used)
     return notes
 
 
-def _reason(problem: Problem, name: str, used: set[str]) -> str:
+def _reason(problem: Problem, name: str, used: set[str], judged_by: str) -> str:
     """Why a machine stays idle, as far as its memory and its links tell."""
     layers = problem.max_layers(name)
     if layers < 1:
@@ -45,9 +49,9 @@ def _reason(problem: Problem, name: str, used: set[str]) -> str:
     if layers < problem.num_layers:
         return (
             f"it holds {layers} of {problem.num_layers} layers: a pipeline through it takes one more hop and serves no "
-            "more, by the simulations made"
+            f"more, {judged_by}"
         )
-    return "plans with it served no more, by the simulations made: requests that it takes wait longer"
+    return f"the plans tried with it are no better, {judged_by}"
 
 
 def _price(problem: Problem, used: set[str]) -> list[str]:

@@ -138,7 +138,7 @@ def plan_served(
         partial_inference=options.partial_inference,
         progress=tuple(watch.history),
         served=_record(search, decision, chosen, max_flow_plan),
-        notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.placement, chosen.flow)),
+        notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.flow, _judged_by(chosen, limits))),
     )
 
 
@@ -184,6 +184,12 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
     )
 
 
+def _judged_by(chosen: Candidate, limits: LatencyLimits) -> str:
+    """How plans were compared, in words."""
+    how = "by the simulations made" if chosen.measured.window_s > 0 else "by the prediction"
+    return f"{how} and the latency limits" if limits != LatencyLimits() else how
+
+
 def _limit_notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
     """Which latency limits the plan misses, by how much, and how near any plan of the search came."""
     found = chosen.measured
@@ -197,7 +203,8 @@ def _limit_notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> li
             words = name.removesuffix("_latency_s")
             notes.append(
                 f"no plan was found that meets the limit of {limit_s:g} s on the mean {words} latency: this one has "
-                f"{latency_s:.3g} s, {latency_s / limit_s - 1:.0%} above; the lowest that was met is {min(seen):.3g} s"
+                f"{latency_s:.3g} s, {latency_s / limit_s - 1:.0%} above; "
+                f"the lowest of all plans tried is {min(seen):.3g} s"
             )
     return notes
 

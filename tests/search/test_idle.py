@@ -25,7 +25,7 @@ def notes():
     for gbps in (0.001, 10.0):
         problem = problem_of(gbps)
         placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
-        found[gbps] = idle_notes(problem, placement, problem.max_flow(placement))
+        found[gbps] = idle_notes(problem, problem.max_flow(placement))
     return found
 
 
@@ -52,4 +52,4 @@ def test_nothing_is_said_where_all_are_used():
     cluster = hk.Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "A100-40G", "count": 4}]})
     problem = Problem.of(cluster, hk.Model.preset("llama-30b"))
     placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
-    assert idle_notes(problem, placement, problem.max_flow(placement)) == []
+    assert idle_notes(problem, problem.max_flow(placement)) == []
