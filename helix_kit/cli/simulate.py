@@ -56,6 +56,13 @@ def simulate_command(
         float | None, typer.Option(help="Simulated seconds before measuring starts. Default: 60; with --trace, 0.")
     ] = None,
     execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Serving engine to predict, such as vllm-0.15, or a YAML file of one; see data/engines."),
+    ] = None,
+    sorts_samples: Annotated[
+        bool, typer.Option("--top-p", help="With --engine: requests are sampled with top-p or top-k.")
+    ] = False,
     seed: SeedOption = 0,
     records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every batch.")] = None,
@@ -108,6 +115,8 @@ def simulate_command(
                 duration_s=duration,
                 warmup_s=warmup,
                 seed=seed,
+                engine=engine,
+                sorts_samples=sorts_samples,
                 progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
             )
             # A sampled backlog that ran dry is made longer, unless the cluster turns away whatever comes.

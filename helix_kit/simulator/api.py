@@ -12,8 +12,11 @@ from typing import Literal
 
 from helix_kit import __version__
 from helix_kit._deprecation import renamed_keywords
+from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.engines import Engine as EngineRecord
+from helix_kit.profiles.engines import load_engine
 from helix_kit.report import Run
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import make_engine
@@ -22,6 +25,8 @@ from helix_kit.simulator.layerwise import rules as layerwise
 from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
 from helix_kit.simulator.progress import Progress, watcher
 from helix_kit.simulator.ranged import rules as ranged
+from helix_kit.simulator.replicas import rules as replicas
+from helix_kit.simulator.replicas.driver import ReplicasEngine
 from helix_kit.simulator.reporting import report_of
 from helix_kit.workload.request import Request
 
@@ -45,6 +50,8 @@ def simulate(
     feed: Feed | None = None,
     faults: Sequence[Fault] = (),
     options: BatchingOptions | None = None,
+    engine: str | EngineRecord | None = None,
+    sorts_samples: bool = False,
     record_tokens: bool = False,
     record_batches: bool = False,
 ) -> Run:
@@ -83,6 +90,12 @@ def simulate(
         `NodeDies`, `NodeSlows`, `LinkDegrades`, `PlanSwap` (range execution).
     options
         How workers batch in range execution; see `BatchingOptions`.
+    engine
+        A serving engine: a name of `helix_kit.profiles.engines.engine_names`, a YAML file, or a record. With an engine
+        of replicas, such as ``vllm-0.15``, each pipeline of the plan is a replica whose steps last as the record says,
+        and `policy` chooses the replica: helix, shortest_queue, random, or prefix (where the prompt is cached).
+    sorts_samples
+        Whether requests are sampled with top-p or top-k. Engines of replicas take time for it.
     record_tokens
         Keep each token's time in its request's record.
     record_batches
@@ -110,32 +123,57 @@ def simulate(
     >>> run.summary()["finished"]                                # doctest: +SKIP
     5
     """
+    record = load_engine(engine) if isinstance(engine, str) else engine
+    if record is not None and (execution != "range" or options is not None):
+        raise InputError(
+            "expected no execution and no options beside an engine, which has its own rules",
+            where="simulate", field="engine", value=record.name,
+        )  # fmt: skip
+    if record is not None and record.execution == "range":
+        options = batching_of(record)
     chosen = SimulationOptions(
         mode=mode, policy=policy, execution=execution, duration_s=duration_s, warmup_s=warmup_s, seed=seed,
         kv_capacity=kv_capacity, links=links, feed=feed, faults=faults, batching=options or BatchingOptions(),
-        record_batches=record_batches,
+        record_batches=record_batches, engine=record, sorts_samples=sorts_samples,
     ).with_window(workload)  # fmt: skip
     chosen.check(plan, workload)
-    engine = make_engine(plan, workload, chosen)
-    _say_if_compiling(execution)
+    simulation = make_engine(plan, workload, chosen)
+    _say_if_compiling(chosen)
     partial = False
     start_s, end_s = chosen.window_s
     stop_s = end_s
     with watcher(progress, end_s) as watch, _interruptible() as interrupted:
         try:
-            engine.run(end_s, lambda now_s: _check_in(now_s, watch, interrupted), SAMPLE_EVERY_S)
+            simulation.run(end_s, lambda now_s: _check_in(now_s, watch, interrupted), SAMPLE_EVERY_S)
         except KeyboardInterrupt:
             partial = True
-            stop_s = engine.now_s()
+            stop_s = simulation.now_s()
     facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
              "policy": policy if isinstance(policy, str) else chosen.policy_name, "execution": execution, "seed": seed,
              "helix_kit": __version__}  # fmt: skip
-    return report_of(engine, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
+    if isinstance(simulation, ReplicasEngine):
+        facts |= simulation.facts()
+    elif record is not None:
+        facts["engine"] = record.name
+    return report_of(simulation, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
 
 
-def _say_if_compiling(execution: str) -> None:
+def batching_of(engine: EngineRecord) -> BatchingOptions:
+    """The options of our runtime that an engine's record stands for."""
+    rules = engine.rules
+    return BatchingOptions(
+        step_tokens=rules.max_num_batched_tokens,
+        chunk_tokens=rules.prefill_chunk_tokens or rules.max_num_batched_tokens,
+        page_tokens=rules.block_tokens,
+        max_in_flight=rules.max_num_seqs if "max_num_seqs" in rules.model_fields_set else None,
+    )
+
+
+def _say_if_compiling(options: SimulationOptions) -> None:
     """Tell the user why the first simulation takes longer: numba compiles it once and keeps the result in a cache."""
-    module = ranged if execution == "range" else layerwise
+    module = ranged if options.execution == "range" else layerwise
+    if options.engine is not None and options.engine.execution == "replicas":
+        module = replicas
     name = module.__name__.rsplit(".", 1)[-1]
     if not module.advance.signatures and not any(Path(module.advance.stats.cache_path).glob(f"{name}.advance-*.nbi")):
         print("helix_kit: compiling the simulator (about 10 s, once)", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from helix_kit.simulator.layerwise.driver import layerwise_engine
 from helix_kit.simulator.log import RunLog
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged.driver import ranged_engine
+from helix_kit.simulator.replicas.driver import replicas_engine
 from helix_kit.simulator.setup import Setup
 from helix_kit.workload.request import Request
 
@@ -104,6 +105,8 @@ def make_engine(plan: Plan, workload: Sequence[Request], options: SimulationOpti
     >>> engine.run(60.0, print, 1.0)                                                # doctest: +SKIP
     """
     options = options.with_window(workload)
+    if options.engine is not None and options.engine.execution == "replicas":
+        return replicas_engine(plan, workload, options)
     if options.execution == "range":
         return ranged_engine(plan, workload, options)
     return layerwise_engine(plan, workload, options)

@@ -10,6 +10,7 @@ from helix_kit._plugins import is_own_code
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.engines import Engine
 from helix_kit.profiles.machine_speed import RUNTIME_LIMITS
 from helix_kit.scheduling import PAGE_TOKENS, PolicyChoice, policy_name, resolve_policy
 from helix_kit.simulator.faults import Fault
@@ -99,6 +100,10 @@ class SimulationOptions:
     """How workers batch (range execution)."""
     record_batches: bool = False
     """Keep every batch."""
+    engine: Engine | None = None
+    """The serving engine that is simulated; None: our runtime as `batching` says."""
+    sorts_samples: bool = False
+    """Whether requests are sampled with top-p or top-k, which an engine of replicas takes time for."""
 
     @property
     def is_offline(self) -> bool:
@@ -150,7 +155,8 @@ class SimulationOptions:
             raise InputError("expected online or offline", where="simulate", field="mode", value=self.mode)
         if self.execution not in {"range", "layerwise"}:
             raise InputError("expected range or layerwise", where="simulate", field="execution", value=self.execution)
-        resolve_policy(self.policy)
+        if self.engine is None or self.engine.execution == "range":
+            resolve_policy(self.policy)
         for node in self.kv_capacity or {}:
             if node not in plan.placement:
                 raise InputError("expected a node of the plan", where="simulate", field="kv_capacity", value=node)

@@ -4,13 +4,15 @@
 format         columns of a CSV file, or fields of JSON lines   time
 =============  ===============================================  ==================================================
 ours           arrival_s, input_tokens, output_tokens           seconds
+               (and prefix, answer: content that is shared)
 Azure          TIMESTAMP, ContextTokens, GeneratedTokens        date and time, UTC unless it names another offset
 BurstGPT       Timestamp, Request tokens, Response tokens       seconds
 vidur          arrived_at, num_prefill_tokens,                  seconds
                num_decode_tokens
 splitwise-sim  arrival_timestamp, prompt_size, token_size       seconds
 Mooncake       timestamp, input_length, output_length           milliseconds
-Bailian        the same and chat_id                             seconds
+               (and hash_ids, one for 512 tokens of the prompt)
+Bailian        the same and chat_id (hash_ids: for 16 tokens)   seconds
 LLMServingSim  arrival_time_ns, input_toks, output_toks         nanoseconds
 ShareGPT       conversations                                    none
 vLLM custom    prompt, perhaps output_tokens                    none
@@ -31,13 +33,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.workload.prefixes import parse_segments, segments_of_hashes
+from helix_kit.workload.request import Segments
 from helix_kit.workload.text_readers import CHARACTERS_A_TOKEN, DEFAULT_OUTPUT_TOKENS, format_of_texts, text_rows
 
 SECONDS_IN = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -58,6 +62,8 @@ class Row(NamedTuple):
     session: str | None = None
     hash_ids: tuple[int, ...] = ()
     prompt: str | None = None
+    prefix: Segments = ()
+    answer: int | None = None
 
 
 @dataclass
@@ -80,6 +86,8 @@ class Format:
     unit: str
     other_unit: str = ""
     """A unit in which such traces are published as well."""
+    hash_tokens: int = 0
+    """Tokens of the prompt for each entry of ``hash_ids``; 0 for formats without it."""
 
 
 CSV_FORMATS = (
@@ -90,10 +98,10 @@ CSV_FORMATS = (
     Format("splitwise-sim", ("arrival_timestamp", "prompt_size", "token_size"), "s"),
 )
 JSON_FORMATS = (
-    Format("Mooncake", ("timestamp", "input_length", "output_length"), "ms", "s"),
+    Format("Mooncake", ("timestamp", "input_length", "output_length"), "ms", "s", hash_tokens=512),
     Format("LLMServingSim", ("arrival_time_ns", "input_toks", "output_toks"), "ns"),
 )
-BAILIAN = Format("Bailian", ("timestamp", "input_length", "output_length"), "s", "ms")
+BAILIAN = Format("Bailian", ("timestamp", "input_length", "output_length"), "s", "ms", hash_tokens=16)
 """Told from Mooncake by the field ``chat_id``."""
 
 
@@ -144,6 +152,7 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
     sessions: dict[str, str] = {}
     for entry in table.entries:
         row = _with_blocks(entry, _row(entry, known.columns, parse), sessions)
+        row = _with_content(row, entry, known)
         if known.name == "ours" and row.arrival_s < 0:
             expected = "expected a time of at least 0"
             raise InputError(expected, where=entry.where, field=known.columns[0], value=row.arrival_s)
@@ -242,7 +251,7 @@ def _format_of(path: Path, names: set[str], formats: tuple[Format, ...], columns
     for known in formats:
         mapped = tuple(given.get(role, name) for role, name in zip(ROLES, known.columns, strict=True))
         if set(mapped) <= names:
-            return Format(known.name, (mapped[0], mapped[1], mapped[2]), known.unit, known.other_unit)
+            return replace(known, columns=(mapped[0], mapped[1], mapped[2]))
     listed = "; ".join(f"{f.name}: {', '.join(f.columns)}" for f in (*CSV_FORMATS, *JSON_FORMATS))
     raise InputError(
         f"no known trace format: expected the columns or fields of one of them ({listed}), or their names in `columns` "
@@ -336,6 +345,19 @@ def _trace_of_texts(name: str, table: _Table) -> Trace:
     if left_out:
         trace.notes.append(f"{left_out} conversations without a question and an answer are left out")
     return trace
+
+
+def _with_content(row: Row, entry: _Entry, known: Format) -> Row:
+    """The row with what the file says of the prompt's content: our column ``prefix``, or ``hash_ids``."""
+    if known.name == "ours" and entry.values.get("prefix"):
+        row = row._replace(prefix=parse_segments(str(entry.values["prefix"]), row.input_tokens, entry.where))
+    if known.name == "ours" and entry.values.get("answer"):
+        row = row._replace(answer=_tokens(entry.where, "answer", entry.values["answer"]))
+    if known.hash_tokens and "hash_ids" in entry.values:
+        hashes = entry.values["hash_ids"]
+        prefix = segments_of_hashes(hashes, known.hash_tokens, row.input_tokens, entry.where)
+        row = row._replace(prefix=prefix)
+    return row
 
 
 def _tokens(where: str, name: str, value: Any) -> int:

@@ -8,6 +8,8 @@ from typing import Literal
 from helix_kit._summary import Summarised, number
 from helix_kit.flow import Pipeline
 
+Segments = tuple[tuple[int, int], ...]
+"""Text by its identity: (id of the content, tokens), in order. Equal ids stand for equal text."""
 Outcome = Literal["finished", "rejected", "in_flight", "cancelled", "failed"]
 
 
@@ -35,6 +37,11 @@ class Request:
     """Names of the prompt's blocks, where the trace has them: equal names at the beginning are a shared prefix."""
     prompt: str | None = None
     """Its text, where the trace has it."""
+    prefix: Segments = ()
+    """What is known of the prompt's content, from its first token on; the rest is like no other prompt. Prompts that
+    begin with the same segments share the KV cache of these tokens where there is a prefix cache."""
+    answer: int | None = None
+    """Id of the answer's content, where a later prompt repeats it, as the next turn of a conversation does."""
 
 
 @dataclass(slots=True, repr=False)

@@ -26,6 +26,7 @@ from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
+from helix_kit.workload.prefixes import format_segments
 from helix_kit.workload.readers import Row, read_trace
 from helix_kit.workload.request import Request
 
@@ -74,7 +75,7 @@ class Workload(Summarised, Sequence[Request]):
     def of(cls, rows: Iterable[Sequence[Any]], source: str = "given", notes: tuple[str, ...] = ()) -> Workload:
         """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival.
 
-        A row may go on with the request's session, block names and text, as the fields of `Request`.
+        A row may go on with the request's session, block names, text and shared content, as the fields of `Request`.
         """
         ordered = sorted(rows, key=lambda row: row[0])
         requests = (Request(i, float(t), int(a), int(b), *more) for i, (t, a, b, *more) in enumerate(ordered))
@@ -176,6 +177,97 @@ class Workload(Summarised, Sequence[Request]):
         return cls.of(((i / rate_per_s, input_tokens, output_tokens) for i in range(count)), "constant")
 
     @classmethod
+    def shared_prompts(
+        cls,
+        rate_per_s: float,
+        duration_s: float,
+        *,
+        groups: int = 10,
+        prompts_per_group: int = 10,
+        system_tokens: int = 100,
+        question_tokens: int = 400,
+        output_tokens: int = 250,
+        seed: int = 0,
+    ) -> Workload:
+        """Poisson arrivals of a fixed set of prompts, round robin: each group of prompts shares a system prompt.
+
+        The benchmarks of serving engines send such traffic. With a prefix cache all but the first use of a prompt finds
+        nearly all of its KV cache.
+
+        Parameters
+        ----------
+        rate_per_s
+            Mean requests/s.
+        duration_s
+            Arrivals lie in [0, duration_s); there are `rate_per_s` x `duration_s` of them.
+        groups, prompts_per_group
+            System prompts, and different questions for each.
+        system_tokens, question_tokens
+            Lengths; a prompt has both.
+        output_tokens
+            Length of every answer.
+        seed
+            The same seed gives the same requests.
+        """
+        samplers.check_rate(rate_per_s, duration_s)
+        rng = np.random.default_rng(seed)
+        gaps = rng.exponential(size=round(rate_per_s * duration_s) + 1)
+        arrivals = gaps.cumsum()[:-1] / gaps.sum() * duration_s
+        order = rng.permutation(groups * prompts_per_group)
+        rows = []
+        for i, arrival_s in enumerate(arrivals.tolist()):
+            prompt = int(order[i % len(order)])
+            prefix = ((prompt % groups, system_tokens), (groups + prompt, question_tokens))
+            rows.append((arrival_s, system_tokens + question_tokens, output_tokens, None, (), None, prefix))
+        return cls.of(rows, f"shared prompts, seed {seed}")
+
+    @classmethod
+    def conversations(
+        cls,
+        rate_per_s: float,
+        duration_s: float,
+        *,
+        turns: int = 4,
+        system_tokens: int = 100,
+        question_tokens: int = 100,
+        output_tokens: int = 200,
+        think_s: float = 30.0,
+        seed: int = 0,
+    ) -> Workload:
+        """Conversations: each turn's prompt is the whole conversation so far and a new question.
+
+        Parameters
+        ----------
+        rate_per_s
+            Mean conversations that start in a second (Poisson).
+        duration_s
+            Conversations start in [0, duration_s); their last turns come later.
+        turns
+            Mean turns of a conversation (geometric).
+        system_tokens
+            System prompt of all conversations.
+        question_tokens, output_tokens
+            Mean length of a question and of an answer (geometric).
+        think_s
+            Mean time between two turns (exponential); it includes the answer.
+        seed
+            The same seed gives the same requests.
+        """
+        rng = np.random.default_rng(seed)
+        rows: list[tuple[Any, ...]] = []
+        content = 0
+        for start_s in samplers.poisson_arrivals(rate_per_s, duration_s, rng).tolist():
+            arrival_s, prefix = start_s, ((0, system_tokens),) if system_tokens else ()
+            for _ in range(rng.geometric(1 / turns)):
+                question, answer = int(rng.geometric(1 / question_tokens)), int(rng.geometric(1 / output_tokens))
+                prefix = (*prefix, (content + 1, question))
+                rows.append((arrival_s, sum(n for _, n in prefix), answer, None, (), None, prefix, content + 2))
+                prefix = (*prefix, (content + 2, answer))
+                content += 2
+                arrival_s += float(rng.exponential(think_s))
+        return cls.of(rows, f"conversations, seed {seed}")
+
+    @classmethod
     @_OLD_NAMES
     def offline(
         cls,
@@ -246,8 +338,14 @@ class Workload(Summarised, Sequence[Request]):
         """Write a CSV file from which `from_csv` makes an equal workload."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
+            if not any(r.prefix or r.answer is not None for r in self.requests):
+                writer.writerow(COLUMNS)
+                writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
+                return
+            writer.writerow((*COLUMNS, "prefix", "answer"))
+            for r in self.requests:
+                content = (format_segments(r.prefix), "" if r.answer is None else r.answer)
+                writer.writerow((repr(r.arrival_s), r.input_tokens, r.output_tokens, *content))
 
     def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
         """The requests within these lengths, numbered anew."""
@@ -326,7 +424,8 @@ def backlog_size(plan: Plan, duration_s: float, tokens_per_request: float = TRAC
 
 def _row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
     """The row of a request, at another time."""
-    return (arrival_s, request.input_tokens, request.output_tokens, request.session, request.hash_ids, request.prompt)
+    texts = (request.session, request.hash_ids, request.prompt, request.prefix, request.answer)
+    return (arrival_s, request.input_tokens, request.output_tokens, *texts)
 
 
 SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}

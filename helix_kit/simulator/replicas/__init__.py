@@ -1,0 +1,1 @@
+"""The rules of engines that keep a whole model on one chain of nodes, such as vLLM: replicas."""

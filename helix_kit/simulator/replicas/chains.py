@@ -1,0 +1,74 @@
+"""From a plan to replicas: the chains of nodes that each hold the whole model."""
+
+from __future__ import annotations
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.errors import InputError
+from helix_kit.flow import Pipeline, Stage
+from helix_kit.placement.plan import Plan
+from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.step import Machine, ModelWork, kv_blocks, step_costs
+from helix_kit.simulator.replicas.replica import StageOfReplica
+
+
+def chains_of(plan: Plan) -> list[Pipeline]:
+    """The replicas of a plan whose nodes each serve one pipeline, from their first layer to their last.
+
+    A chain starts at a node with the first layer and goes on, over the link with the most flow, to a node that is not
+    taken yet and holds the layers that come next.
+    """
+    free = dict(plan.placement)
+    flow = plan.flow_edges
+    chains: list[Pipeline] = []
+    for start in sorted(
+        (n for n, (first, _) in free.items() if first == 0), key=lambda n: -flow.get((COORDINATOR, n), 0)
+    ):
+        chain = [start]
+        while (end := plan.placement[chain[-1]][1]) < plan.model.num_layers:
+            last = chain[-1]
+            follow = [n for n, (first, _) in free.items() if first == end]
+            if not follow:
+                break
+            chain.append(max(follow, key=lambda n: flow.get((last, n), 0.0)))
+            del free[chain[-1]]
+        free.pop(start, None)
+        if plan.placement[chain[-1]][1] == plan.model.num_layers:
+            chains.append(tuple(Stage(node, *plan.placement[node]) for node in chain))
+        else:
+            free[start] = plan.placement[start]
+            free |= {node: plan.placement[node] for node in chain[1:]}
+    if free:
+        raise InputError(
+            "expected a plan of separate pipelines, as this engine serves them: each node in one pipeline, with all of "
+            "its layers; these nodes are in no such pipeline",
+            where="simulate", field="engine", value=", ".join(sorted(free)),
+        )  # fmt: skip
+    return chains
+
+
+def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> list[StageOfReplica]:
+    """Costs of each stage, and the links between them; the last hop brings the tokens back to the first node."""
+    stages = []
+    for i, stage in enumerate(chain):
+        is_last = i == len(chain) - 1
+        costs = step_costs(engine, work, machine_of(plan, stage.node), layers=stage.end - stage.start, is_last=is_last)
+        if len(chain) == 1:
+            stages.append(StageOfReplica(costs))
+            continue
+        link = plan.cluster.link(stage.node, chain[0].node if is_last else chain[i + 1].node)
+        token_bytes = plan.model.token_bytes if is_last else plan.model.link_bytes_per_token
+        bytes_per_s = min(link.bytes_per_s, plan.cluster.network.nic_bytes_per_s)
+        stages.append(StageOfReplica(costs, link.latency_s, token_bytes / bytes_per_s))
+    return stages
+
+
+def blocks_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> int:
+    """Blocks of KV cache of a replica: as many as the stage with the least room has."""
+    return min(kv_blocks(engine, work, machine_of(plan, s.node), layers=s.end - s.start) for s in chain)
+
+
+def machine_of(plan: Plan, name: str) -> Machine:
+    """The GPUs of a node, which share its layers."""
+    node = plan.cluster.node(name)
+    link = plan.cluster.gpu_link(node) if node.gpus_per_node > 1 else None
+    return Machine(plan.cluster.gpu(node.gpu), node.gpus_per_node, link)

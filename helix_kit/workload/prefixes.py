@@ -1,0 +1,202 @@
+"""Content that prompts share: read from traces, written to files, and cut into the blocks of a prefix cache.
+
+A prompt's content is a row of segments (id, tokens). Two prompts share the KV cache of their first tokens as far as
+their segments are the same. A prefix cache works in blocks: a block's key stands for all content up to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from helix_kit.errors import InputError
+from helix_kit.workload.request import Request, Segments
+
+MAX_ID = 2**62
+
+
+def format_segments(segments: Segments) -> str:
+    """Segments as a cell of our CSV files.
+
+    Parameters
+    ----------
+    segments
+        (id, tokens) in order.
+
+    Returns
+    -------
+    str
+        ``id:tokens`` for each, separated by spaces.
+
+    Examples
+    --------
+    >>> format_segments(((3, 100), (17, 40)))
+    '3:100 17:40'
+    """
+    return " ".join(f"{key}:{tokens}" for key, tokens in segments)
+
+
+def parse_segments(text: str, input_tokens: int, where: str) -> Segments:
+    """Segments from a cell of our CSV files.
+
+    Parameters
+    ----------
+    text
+        As `format_segments` writes it.
+    input_tokens
+        Length of the prompt.
+    where
+        Place for messages.
+
+    Returns
+    -------
+    Segments
+        (id, tokens) in order.
+
+    Raises
+    ------
+    InputError
+        The text is not of this form, or the segments are longer than the prompt.
+
+    Examples
+    --------
+    >>> parse_segments("3:100 17:40", 150, "file:2")
+    ((3, 100), (17, 40))
+    """
+    pairs = [part.partition(":") for part in text.split()]
+    if not all(key.isdecimal() and tokens.isdecimal() and int(tokens) > 0 for key, _, tokens in pairs):
+        raise InputError("expected id:tokens, separated by spaces", where=where, field="prefix", value=text)
+    segments = tuple((int(key), int(tokens)) for key, _, tokens in pairs)
+    total = sum(tokens for _, tokens in segments)
+    if total > input_tokens or any(key > MAX_ID for key, _ in segments):
+        expected = f"expected segments of at most input_tokens ({input_tokens}) together"
+        raise InputError(expected, where=where, field="prefix", value=text)
+    return segments
+
+
+def segments_of_hashes(hashes: Any, tokens_each: int, input_tokens: int, where: str) -> Segments:
+    """Segments from the ``hash_ids`` of a trace: each stands for `tokens_each` tokens, the last one for what is left.
+
+    Parameters
+    ----------
+    hashes
+        The field's value.
+    tokens_each
+        Tokens of a block of the trace.
+    input_tokens
+        Length of the prompt.
+    where
+        Place for messages.
+
+    Returns
+    -------
+    Segments
+        Hashes beyond the prompt's length are left out.
+
+    Raises
+    ------
+    InputError
+        The field is not a list of whole numbers.
+
+    Examples
+    --------
+    >>> segments_of_hashes([7, 8], 512, 600, "file:1")
+    ((7, 512), (8, 88))
+    """
+    if not isinstance(hashes, list) or not all(isinstance(h, int) and 0 <= h <= MAX_ID for h in hashes):
+        raise InputError("expected a list of whole numbers", where=where, field="hash_ids", value=hashes)
+    lengths = (min(tokens_each, input_tokens - i * tokens_each) for i in range(len(hashes)))
+    return tuple((h, n) for h, n in zip(hashes, lengths, strict=True) if n > 0)
+
+
+class BlockKeys(NamedTuple):
+    """Keys of the blocks of many requests. Equal keys stand for equal content up to the block's end.
+
+    Examples
+    --------
+    >>> block_keys([Request(0, 0.0, 40, 5, prefix=((1, 40),))], 16).distinct
+    2
+    """
+
+    keys: np.ndarray
+    """Keys of all requests, end to end; whole numbers from 0 on."""
+    first: np.ndarray
+    """Place of each request's first key, shape (requests,)."""
+    blocks: np.ndarray
+    """Blocks of each request whose content is known, shape (requests,)."""
+    distinct: int
+    """Number of different keys."""
+
+
+def block_keys(requests: Sequence[Request], block_tokens: int) -> BlockKeys:
+    """The keys of all full blocks of prompts and answers whose content is known.
+
+    Parameters
+    ----------
+    requests
+        With their `prefix` and `answer`. An answer counts where the whole prompt before it is known.
+    block_tokens
+        Tokens of a block.
+
+    Returns
+    -------
+    BlockKeys
+        For all requests.
+
+    Examples
+    --------
+    >>> prompts = [Request(0, 0.0, 40, 5, prefix=((1, 32), (2, 8))), Request(1, 0.0, 40, 5, prefix=((1, 32), (3, 8)))]
+    >>> block_keys(prompts, 16).keys.tolist(), block_keys(prompts, 8).keys.tolist()
+    ([0, 1, 0, 1], [0, 1, 2, 3, 4, 0, 1, 2, 3, 5])
+    """
+    table: dict[Any, list[int]] = {}
+    whole: dict[Segments, list[int]] = {}
+    fresh = 0
+
+    def run(key: Any, length: int) -> list[int]:
+        """The first `length` keys of blocks that follow each other within one segment; made when first asked for."""
+        nonlocal fresh
+        known = table.setdefault(key, [])
+        while len(known) < length:
+            known.append(fresh)
+            fresh += 1
+        return known[:length]
+
+    def keys_of(segments: Segments) -> list[int]:
+        keys: list[int] = []
+        open_block: list[tuple[int, int, int]] = []
+        filled = 0
+        for content, tokens in segments:
+            at = 0
+            while at < tokens:
+                previous = keys[-1] if keys else -1
+                if filled == 0 and tokens - at >= block_tokens:
+                    blocks = (tokens - at) // block_tokens
+                    keys += run((previous, content, at), blocks)
+                    at += blocks * block_tokens
+                    continue
+                taken = min(block_tokens - filled, tokens - at)
+                open_block.append((content, at, taken))
+                filled, at = filled + taken, at + taken
+                if filled == block_tokens:
+                    keys += run((previous, tuple(open_block)), 1)
+                    open_block, filled = [], 0
+        return keys
+
+    rows = []
+    for request in requests:
+        segments = request.prefix
+        if request.answer is not None and sum(n for _, n in segments) == request.input_tokens:
+            segments = (*segments, (request.answer, request.output_tokens))
+        if segments not in whole:
+            whole[segments] = keys_of(segments)
+        rows.append(whole[segments])
+    count = np.array([len(keys) for keys in rows], dtype=np.int64)
+    first = np.concatenate([[0], count.cumsum()[:-1]]).astype(np.int64)
+    flat = np.fromiter((key for keys in rows for key in keys), dtype=np.int64, count=int(count.sum()))
+    return BlockKeys(flat, first, count, fresh)
+
+
+__all__ = ["BlockKeys", "block_keys", "format_segments", "parse_segments", "segments_of_hashes"]
