@@ -115,8 +115,8 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
     def kv_tokens(layers: LayerRange) -> float:
         total = 0.0
         for name in layers.holders:
-            held = plan.placement[name][1] - plan.placement[name][0]
-            total += problem.profiles[problem.kind_of[name]].kv_capacity(held) / held
+            start, end = plan.placement[name]
+            total += problem.profile_of(name, start, end).kv_capacity(end - start) / (end - start)
         return total
 
     most = problem.max_flow(plan.placement, partial_inference=plan.partial_inference).tokens_per_s if flow > 0 else 0.0

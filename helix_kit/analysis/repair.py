@@ -103,7 +103,7 @@ def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: f
     placement = dict(start)
     served = np.zeros(layers)
     for name, (s, e) in placement.items():
-        served[s:e] += problem.throughput(name, e - s)
+        served[s:e] += problem.range_throughput(name, s, e)
     free = [n.name for n in problem.cluster.nodes if n.name not in kept and problem.max_layers(n.name) > 0]
     options = {kind: _options(problem, name) for name in free for kind in [problem.kind_of[name]]}
     scale = max(problem.compute_bound, 1e-9)
@@ -116,7 +116,7 @@ def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: f
             without = served.copy()
             if name in placement:
                 s, e = placement[name]
-                without[s:e] -= problem.throughput(name, e - s)
+                without[s:e] -= problem.range_throughput(name, s, e)
             values = _soft_minimum(without + adds, scale)
             index = int(np.argmax(values))
             now = _soft_minimum(served[None, :], scale)[0]
@@ -130,10 +130,11 @@ def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: f
 def _options(problem: Problem, name: str) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Every range that a node may hold, and what it adds to each layer, shape (ranges, layers)."""
     layers = problem.num_layers
-    spans = [(s, s + k) for k in range(1, problem.max_layers(name) + 1) for s in range(layers - k + 1)]
+    sizes = range(1, problem.longest_range(name) + 1)
+    spans = [(s, s + k) for k in sizes for s in range(layers - k + 1) if problem.fits(name, s, s + k)]
     adds = np.zeros((len(spans), layers))
     for row, (s, e) in zip(adds, spans, strict=True):
-        row[s:e] = problem.throughput(name, e - s)
+        row[s:e] = problem.range_throughput(name, s, e)
     return spans, adds
 
 

@@ -28,7 +28,7 @@ class Capacities(NamedTuple):
     """Capacities of some nodes and of the links between them, in units of flow."""
 
     throughput: Integers
-    """With k layers, shape (nodes, most layers + 1)."""
+    """By column, shape (nodes, columns): see `columns`."""
     links: Integers
     """From each node to each, shape (nodes, nodes)."""
     from_coordinator: Integers
@@ -36,6 +36,8 @@ class Capacities(NamedTuple):
     card: int
     """What a network card carries with activations."""
     card_of_token_ids: int
+    columns: Integers
+    """Column of `throughput` for a range [s, e), shape (L + 1, L + 1). Where layers are alike it is e - s."""
 
 
 class ArrayFlows:
@@ -47,6 +49,8 @@ class ArrayFlows:
         The descriptions.
     throughput
         Node name -> its table T(k) in tokens/s (index k - 1). The names and their order are those of the arrays.
+    columns
+        Where layers differ, index in the tables of each range [s, e), plus one, shape (L + 1, L + 1). None: e - s.
     partial_inference
         Whether a request may enter a node's range after its first layer.
     passes_per_token
@@ -69,13 +73,22 @@ class ArrayFlows:
         *,
         partial_inference: bool,
         passes_per_token: float = 1.0,
+        columns: Integers | None = None,
     ) -> None:
         self.names, self.num_layers = list(throughput), model.num_layers
         self.index = {name: i for i, name in enumerate(self.names)}
         """Node name -> its number in the arrays."""
         self._partial_inference = partial_inference
         # Whatever the placement, a flow is at most the sum of max_k k T(k) / L.
-        likely = sum(max((k * t for k, t in enumerate(table, 1)), default=0.0) for table in throughput.values())
+        layers = np.arange(model.num_layers + 1)
+        lengths = np.maximum(0, layers[None, :] - layers[:, None])
+        self.columns = lengths if columns is None else columns
+        """Column of a node's throughput for a range [s, e), shape (L + 1, L + 1)."""
+        length_of = dict(zip(self.columns.ravel().tolist(), lengths.ravel().tolist()))
+        likely = sum(
+            max((length_of.get(column, 0) * t for column, t in enumerate(table, 1)), default=0.0)
+            for table in throughput.values()
+        )
         self.units_per_token = min(float(MILLI), MAX_CAPACITY * model.num_layers / max(likely, 1e-9))
         """Units of flow in one token/s."""
 
@@ -90,14 +103,14 @@ class ArrayFlows:
         self._links = self._link_table(cluster, link)
         self._from_coordinator = np.array([link(COORDINATOR, a) for a in self.names], np.int32)
         self._to_coordinator = np.array([link(a, COORDINATOR) for a in self.names], np.int32)
-        # _throughput[node, k]: units of flow with k layers.
+        # _throughput[node, column]: units of flow, with k layers in column k where layers are alike.
         self._throughput = np.zeros((len(self.names), max(len(table) for table in throughput.values()) + 1), np.int32)
         for i, table in enumerate(throughput.values()):
             self._throughput[i, 1 : len(table) + 1] = [units(t) for t in table]
         card = card_capacity_tokens_per_s(cluster, model, passes_per_token)
         self._card, self._card_of_token_ids = units(card.activations), units(card.token_ids)
         self.throughput_tokens_per_s = self._throughput / self.units_per_token
-        """Tokens/s of each node with k layers, shape (nodes, most layers + 1)."""
+        """Tokens/s of each node by column, shape (nodes, columns)."""
 
     def _link_table(self, cluster: Cluster, link: Callable[[str, str], int]) -> NDArray[np.int32]:
         """The capacity of the link from each node to each. Links without a rule of their own are equal by region."""
@@ -142,6 +155,7 @@ class ArrayFlows:
             wide(self._to_coordinator[nodes]),
             self._card,
             self._card_of_token_ids,
+            self.columns,
         )
 
     def of_placement(self, placement: Placement) -> float:
@@ -189,7 +203,7 @@ class ArrayFlows:
         is_fed = np.bincount(heads, minlength=count) > 0
         card_in = np.where((starts == 0) & ~is_fed, self._card_of_token_ids, self._card)
         card_out = np.where(ends == self.num_layers, self._card_of_token_ids, self._card)
-        throughput = self._throughput[nodes, ends - starts]
+        throughput = self._throughput[nodes, self.columns[starts, ends]]
         node_capacity = np.minimum(throughput, np.minimum(card_in, card_out)).astype(np.int32)
         # Vertices: entries 0..n-1, exits n..2n-1, then source and sink.
         source, sink = 2 * count, 2 * count + 1

@@ -43,6 +43,33 @@ def layers_to_load(before: Span | None, after: Span | None) -> int:
     return after[1] - after[0] - kept
 
 
+def gb_to_load(model: Model, before: Span | None, after: Span | None) -> float:
+    """Weights of the layers of a node's new range that its old one lacks, in 10^9 bytes.
+
+    Parameters
+    ----------
+    model
+        Its layers may differ.
+    before, after
+        Layer ranges [start, end); None where it holds none.
+
+    Returns
+    -------
+    float
+        GB without embedding and output projection.
+
+    Examples
+    --------
+    >>> round(gb_to_load(Model.preset("deepseek-v3"), None, (0, 4)), 2)
+    13.25
+    """
+    if model.is_uniform or after is None:
+        return layers_to_load(before, after) * model.layer_gb
+    start, end = after if before is None else (max(before[0], after[0]), min(before[1], after[1]))
+    kept_gb = model.layers_gb(start, end) if before is not None and start < end else 0.0
+    return model.layers_gb(*after) - kept_gb
+
+
 @dataclass(frozen=True)
 class NodeChange:
     """One node in both plans.
@@ -272,7 +299,7 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
                 name,
                 was,
                 now,
-                layers_gb=layers_to_load(held, now) * model.layer_gb,
+                layers_gb=gb_to_load(model, held, now),
                 tables_gb=len(tables) * model.embedding_gb,
             )
         )
@@ -346,4 +373,4 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-__all__ = ["NodeChange", "PlanDiff", "PlanFigures", "change_notes", "layers_to_load", "node_changes"]
+__all__ = ["NodeChange", "PlanDiff", "PlanFigures", "change_notes", "gb_to_load", "layers_to_load", "node_changes"]

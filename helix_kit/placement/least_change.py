@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helix_kit.flow import Placement
-from helix_kit.placement.diff import layers_to_load
+from helix_kit.placement.diff import gb_to_load, layers_to_load
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
@@ -42,7 +42,9 @@ def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
     >>> moved_gb(problem, {"T4-0": (0, 6)}, {"T4-0": (2, 7)}) == problem.model.layer_gb
     True
     """
-    return sum(layers_to_load(old.get(name), span) for name, span in new.items()) * problem.model.layer_gb
+    if problem.model.is_uniform:
+        return sum(layers_to_load(old.get(name), span) for name, span in new.items()) * problem.model.layer_gb
+    return sum(gb_to_load(problem.model, old.get(name), span) for name, span in new.items())
 
 
 def least_change(task: Task, old: Placement, optimum: Placement) -> Placement:
@@ -81,7 +83,7 @@ def least_change(task: Task, old: Placement, optimum: Placement) -> Placement:
                 for span in dict.fromkeys([old.get(name), None, *ranges]):
                     if task.watch.is_over():
                         return placement
-                    if span == placement.get(name) or (span and span[1] - span[0] > problem.max_layers(name)):
+                    if span == placement.get(name) or (span and not problem.fits(name, *span)):
                         continue
                     others = {n: s for n, s in placement.items() if n != name}
                     trial = others if span is None else {**others, name: span}
@@ -147,7 +149,7 @@ def _coverage(problem: Problem, placement: Placement) -> float:
     """The least, over layers, of the summed T of the nodes that hold it, in tokens/s."""
     held = [0.0] * problem.num_layers
     for name, (start, end) in placement.items():
-        throughput = problem.throughput(name, end - start)
+        throughput = problem.range_throughput(name, start, end)
         for layer in range(start, end):
             held[layer] += throughput
     return min(held)

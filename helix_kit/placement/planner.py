@@ -6,6 +6,7 @@ The value is always the exact maximum flow of the placement (`helix_kit.flow`), 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -232,7 +233,8 @@ def _bounds(task: Task, value: float, placed: Placed) -> dict[str, float]:
         groups = groups_of(problem, forced=placed.placement)
         placed.notes.append("some nodes hold more layers than their maximum: bounds allow all of their kind the same")
     num_layers, several_regions = problem.num_layers, len({g.region for g in groups}) > 1
-    proven = {"compute": problem.compute_bound, "B1": bounds.spread_bound(groups, num_layers), **placed.bounds}
+    spread = bounds.least_bound(problem, groups, lambda g, n, _: bounds.spread_bound(g, n), math.inf)
+    proven = {"compute": problem.compute_bound, "B1": spread, **placed.bounds}
     if not task.options.prove:
         return proven
 
@@ -242,16 +244,27 @@ def _bounds(task: Task, value: float, placed: Placed) -> dict[str, float]:
     effort = bounds.ProofEffort(watch, task.options.solver)
     if gap_is_open() and "B2" not in proven:
         best = min(proven.values())
-        proven["B2"] = bounds.cover_bound(groups, num_layers, low=value, high=best, should_stop=watch.is_over)
+        proven["B2"] = bounds.least_bound(
+            problem,
+            groups,
+            lambda g, n, high: bounds.cover_bound(g, n, low=value, high=high, should_stop=watch.is_over),
+            best,
+        )
     if gap_is_open() and placed.solver is not None and not watch.is_over():
         best = min(proven.values())
-        proven["B3"] = bounds.whole_cover_bound(groups, num_layers, low=value, high=best, effort=effort)
+        proven["B3"] = bounds.least_bound(
+            problem,
+            groups,
+            lambda g, n, high: bounds.whole_cover_bound(g, n, low=value, high=high, effort=effort),
+            best,
+        )
     if gap_is_open() and several_regions and "B5" not in proven:
         best = min(proven.values())
-        proven["B5"] = bounds.region_bound(problem, groups, high=best, should_stop=watch.is_over)
+        relaxed = bounds.relaxed_groups(problem, groups)
+        proven["B5"] = bounds.region_bound(problem, relaxed, high=best, should_stop=watch.is_over)
     if gap_is_open() and several_regions and "B4" not in proven and not watch.is_over():
         proven["B4"] = bounds.pair_bound(
-            groups,
+            bounds.relaxed_groups(problem, groups),
             num_layers,
             low=value,
             high=min(proven.values()),

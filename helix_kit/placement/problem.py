@@ -20,7 +20,7 @@ from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacity_tokens_per_s, max_flow
 from helix_kit.model import Model
 from helix_kit.placement.feasibility import layers_held, shortfall
-from helix_kit.profiles import Profile, profiles_for, speed_tables
+from helix_kit.profiles import Profile, profiles_for, range_speed, speed_tables
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 
@@ -137,7 +137,7 @@ class Problem(Summarised):
         return next(n for n in range(1, len(sizes) + 1) if sum(sizes[:n]) >= self.num_layers)
 
     def throughput(self, node: str, k: int) -> float:
-        """T_i(k): tokens/s of `node` with k layers.
+        """T_i(k): tokens/s of `node` with k layers, of the least favourable range if layers differ.
 
         Beyond the node's maximum K, tokens/s are T(K) K / k.
         """
@@ -146,12 +146,53 @@ class Problem(Summarised):
             return 0.0
         return table[k - 1] if k <= len(table) else table[-1] * len(table) / k
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether a range's speed depends on its length alone, on every node."""
+        return self.cluster.throughput == "published" or all(p.is_uniform for p in self.profiles.values())
+
+    @cached_property
+    def _range_speeds(self) -> dict[tuple[str, tuple[int, ...]], float]:
+        return {}
+
+    def range_throughput(self, node: str, start: int, end: int) -> float:
+        """T_i(s, e): tokens/s of `node` with the layers [start, end).
+
+        T_i(k) is the least over the ranges of k layers.
+        """
+        kind = self.kind_of[node]
+        profile = self.profiles[kind]
+        if self.is_uniform or profile.is_uniform:
+            return self.throughput(node, end - start)
+        key = kind, profile.count_kinds(start, end)
+        if key not in self._range_speeds:
+            found = range_speed(self.cluster, profile, (start, end), self.num_layers, self.lengths)
+            self._range_speeds[key] = self.throughput(node, end - start) if found is None else found
+        return self._range_speeds[key]
+
+    def fits(self, node: str, start: int, end: int) -> bool:
+        """Whether the layers [start, end) fit into the memory of `node` beside the KV cache of a request."""
+        if self.is_uniform or self.profiles[self.kind_of[node]].is_uniform:
+            return end - start <= self.max_layers(node)
+        return self.profiles[self.kind_of[node]].fits(start, end) and self.range_throughput(node, start, end) > 0
+
+    def longest_range(self, node: str) -> int:
+        """The largest number of layers that `node` can hold somewhere in the model; at least `max_layers`."""
+        k = self.max_layers(node)
+        if self.is_uniform:
+            return k
+        while k < self.num_layers and any(self.fits(node, s, s + k + 1) for s in range(self.num_layers - k)):
+            k += 1
+        return k
+
+    def profile_of(self, node: str, start: int, end: int) -> Profile:
+        """The profile of `node` with the layers [start, end)."""
+        return self.profiles[self.kind_of[node]].of_range(start, end)
+
     def node_throughput(self, placement: Placement) -> dict[str, float]:
         """T_i of each placed node with the layers it holds, in cluster order."""
         return {
-            n.name: self.throughput(n.name, placement[n.name][1] - placement[n.name][0])
-            for n in self.cluster.nodes
-            if n.name in placement
+            n.name: self.range_throughput(n.name, *placement[n.name]) for n in self.cluster.nodes if n.name in placement
         }
 
     @property
@@ -170,11 +211,59 @@ class Problem(Summarised):
 
     @cached_property
     def compute_bound(self) -> float:
-        """The published upper bound in tokens/s: sum over nodes of max_k k T(k) / L (Helix, section 4.4)."""
-        best = {
-            kind: max((k * t for k, t in enumerate(ts, 1)), default=0.0) for kind, ts in self.throughput_by_kind.items()
-        }
-        return sum(best[n.kind] for n in self.cluster.nodes) / self.num_layers
+        """The published upper bound in tokens/s: sum over nodes of max_k k T(k) / L (Helix, section 4.4).
+
+        If layers differ, T(k) is that of the best range of k layers, and the least of the bounds over all layers and
+        over those of each kind holds.
+        """
+        return min(self._compute_bound(weights) for weights in self.kind_weights)
+
+    def _compute_bound(self, weights: tuple[int, ...]) -> float:
+        tables = {kind: self.best_table(kind, weights) for kind in self.throughput_by_kind}
+        best = {kind: max((k * t for k, t in enumerate(ts, 1)), default=0.0) for kind, ts in tables.items()}
+        return sum(best[n.kind] for n in self.cluster.nodes) / self.weigh_layers(weights)
+
+    @property
+    def kind_weights(self) -> list[tuple[int, ...]]:
+        """Weights of the kinds of layers that bounds count with. Empty: every layer counts 1."""
+        kinds = range(0 if self.is_uniform else len(self.model.layer_kinds))
+        return [(), *(tuple(int(i == kind) for i in kinds) for kind in kinds)]
+
+    def weigh_layers(self, weights: tuple[int, ...], start: int = 0, end: int | None = None) -> int:
+        """The layers [start, end) by the weights of their kinds; their number for empty weights."""
+        end = self.num_layers if end is None else end
+        if not weights:
+            return end - start
+        return sum(w * n for w, n in zip(weights, self.model.count_kinds(start, end), strict=True))
+
+    def best_table(self, kind: str, weights: tuple[int, ...] = ()) -> tuple[float, ...]:
+        """T of the best range whose layers weigh k, for k = 1.. (index k - 1), in tokens/s; 0 where there is none.
+
+        Every layer is covered by nodes whose T add up to the flow. So a node whose range weighs k stands for k of the
+        weight of all layers, and carries no more than this: bounds hold with these tables and `weigh_layers` in place
+        of T(k) and L, whatever the weights.
+        """
+        if self.is_uniform or (not weights and self.profiles[kind].is_uniform):
+            return self.throughput_by_kind[kind]
+        if (kind, weights) not in self._best_tables:
+            node = next(n.name for n in self.cluster.nodes if n.kind == kind)
+            best: dict[int, float] = {}
+            for k in range(1, self.longest_range(node) + 1):
+                for start in range(self.num_layers - k + 1):
+                    weight = self.weigh_layers(weights, start, start + k)
+                    if weight and self.fits(node, start, start + k):
+                        best[weight] = max(best.get(weight, 0.0), self.range_throughput(node, start, start + k))
+            self._best_tables[kind, weights] = tuple(best.get(k, 0.0) for k in range(1, max(best, default=0) + 1))
+        return self._best_tables[kind, weights]
+
+    @cached_property
+    def weights_found(self) -> dict[tuple[tuple[str, str, int], ...], tuple[int, ...]]:
+        """Weights of kinds of layers that gave good bounds, by the nodes that they are for."""
+        return {}
+
+    @cached_property
+    def _best_tables(self) -> dict[tuple[str, tuple[int, ...]], tuple[float, ...]]:
+        return {}
 
     def max_flow(
         self,
@@ -226,7 +315,7 @@ class Problem(Summarised):
         Plans of separate pipelines may hold more, as published ones do.
         """
         return all(
-            0 <= start < end <= self.num_layers and end - start <= self.max_layers(name)
+            0 <= start < end <= self.num_layers and self.fits(name, start, end)
             for name, (start, end) in placement.items()
         )
 

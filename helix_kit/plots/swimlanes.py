@@ -247,7 +247,7 @@ def node_hint(machine: Machine, plan: Plan) -> str:
     ]
     profile = plan.profiles[machine.kind]
     held = machine.end - machine.start
-    tokens = profile.kv_capacity(held) / held
+    tokens = profile.of_range(machine.start, machine.end).kv_capacity(held) / held
     lines.append(
         f"KV cache: {format_number(tokens)} tokens on each machine with {held} of at most {profile.max_layers} layers"
     )

@@ -87,6 +87,44 @@ def speed_tables(
     return machine_tables(model, {kind: profiles[kind] for kind in cluster.kind_counts}, lengths)
 
 
+def range_speed(
+    cluster: Cluster, profile: Profile, layers: tuple[int, int], num_layers: int, lengths: MeanLengths
+) -> float | None:
+    """Tokens/s of a machine with a layer range, where the range matters beyond its length.
+
+    Parameters
+    ----------
+    cluster
+        Its `throughput` names the definition. The published one knows the number of layers alone.
+    profile
+        Of the machine's kind.
+    layers
+        Range [start, end).
+    num_layers
+        L, all layers of the model.
+    lengths
+        Mean lengths of requests.
+
+    Returns
+    -------
+    float or None
+        None where T(k) says it: the layers are alike, or the definition is the published one.
+
+    Examples
+    --------
+    >>> from helix_kit.typical_request import TRACE_LENGTHS
+    >>> cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G"}]})
+    >>> model = Model.preset("deepseek-v3")
+    >>> profile = profiles_for(cluster, model)["H100-80G"]
+    >>> dense, experts = (range_speed(cluster, profile, r, 61, TRACE_LENGTHS) for r in ((0, 3), (3, 6)))
+    >>> dense > 2 * experts
+    True
+    """
+    if profile.is_uniform or cluster.throughput == "published":
+        return None
+    return machine_tokens_per_s(profile, layers, num_layers, lengths)
+
+
 def _by_kind(cluster: Cluster) -> dict[str, Node]:
     return {node.kind: node for node in cluster.nodes}
 
@@ -113,6 +151,7 @@ __all__ = [
     "machine_tokens_per_s",
     "measured_for",
     "profiles_for",
+    "range_speed",
     "shipped_profiles",
     "speed_tables",
     "throughput_tables",

@@ -56,6 +56,8 @@ class EngineLimits:
 
 
 RUNTIME_LIMITS = EngineLimits()
+USUAL_BATCH = 32
+"""Requests of a decode step by which layers of different kinds are compared."""
 
 
 def machine_tables(
@@ -81,7 +83,8 @@ def machine_tables(
     -------
     dict of str to tuple of float
         By kind: T(1), T(2), ... T(K) in tokens/s, where K is the largest number of layers that leave room for the KV
-        cache of one request. The tuple is empty for kinds that cannot hold a layer.
+        cache of one request. The tuple is empty for kinds that cannot hold a layer. If layers differ, T(k) is that of
+        the least favourable range, and K holds wherever a range begins.
 
     Examples
     --------
@@ -93,9 +96,13 @@ def machine_tables(
     True
     """
 
+    def slowest(profile: Profile, k: int) -> float:
+        ranges = different_ranges(profile, k, model.num_layers)
+        return min(machine_tokens_per_s(profile, span, model.num_layers, lengths, limits) for span in ranges)
+
     def table(profile: Profile) -> tuple[float, ...]:
         sizes = range(1, min(profile.max_layers, model.num_layers) + 1)
-        speeds = (_tokens_per_s(profile, k, model.num_layers, lengths, limits) for k in sizes)
+        speeds = (slowest(profile, k) for k in sizes)
         return tuple(takewhile(lambda tokens_per_s: tokens_per_s > 0, speeds))
 
     return {kind: table(profile) for kind, profile in profiles.items()}
@@ -110,7 +117,8 @@ def machine_tokens_per_s(
 ) -> float:
     """Tokens/s of a machine that holds a range of layers.
 
-    If layers are alike, only their number counts; else the profile of the range does (`Profile.of_range`).
+    If all layers are alike, only their number counts. Otherwise a request spends time here in proportion to the time
+    that these layers take, of the time of all layers.
 
     Parameters
     ----------
@@ -143,22 +151,58 @@ def machine_tokens_per_s(
     >>> round(machine_tokens_per_s(profile, (0, 1), 2, MeanLengths(50, 50))) == round(100 / (1e-3 * (1 + 49 / 10)))
     True
     """
-    return _tokens_per_s(profile.of_range(*layers), layers[1] - layers[0], num_layers, lengths, limits)
-
-
-def _tokens_per_s(profile: Profile, held: int, num_layers: int, lengths: MeanLengths, limits: EngineLimits) -> float:
-    """Tokens/s with `held` layers of these times and limits; 0 where they or the KV cache of a request do not fit."""
+    held, whole, profile = layers[1] - layers[0], profile, profile.of_range(*layers)
     if not profile.max_layers:
         return 0.0
     kv_layer_tokens = profile.kv_capacity(held)
     if kv_layer_tokens < lengths.tokens * held:
         return 0.0
     batch = KV_IN_USE * kv_layer_tokens / (lengths.tokens * num_layers)
+    if profile is not whole:
+        batch *= _usual_ms(profile, lengths) / _usual_ms(whole, lengths)
     batch = min(batch, profile.decode_limit(held), limits.max_sequences or math.inf, limits.step_tokens)
     chunks = math.ceil(lengths.input_tokens / limits.chunk_tokens)
     prompt_ms = chunks * profile.prefill_ms_per_layer(lengths.input_tokens / chunks)
     answer_ms = (lengths.output_tokens - 1) * ms_per_request(profile.decode_ms_per_layer, batch)
     return lengths.tokens / (held * (prompt_ms + answer_ms) / 1e3)
+
+
+def _usual_ms(profile: Profile, lengths: MeanLengths) -> float:
+    """Milliseconds of a layer for a request among `USUAL_BATCH` others, to compare layers with each other."""
+    decode_ms = profile.decode_ms_per_layer(USUAL_BATCH) / USUAL_BATCH
+    return profile.prefill_ms_per_layer(lengths.input_tokens) + lengths.output_tokens * decode_ms
+
+
+def different_ranges(profile: Profile, k: int, num_layers: int) -> list[tuple[int, int]]:
+    """Ranges [start, end) of k layers, one of each mix of kinds. Layers that are alike give one range.
+
+    Parameters
+    ----------
+    profile
+        Knows the kind of each layer.
+    k
+        Layers of a range.
+    num_layers
+        L, all layers of the model.
+
+    Returns
+    -------
+    list of (int, int)
+        In order of their starts.
+
+    Examples
+    --------
+    >>> curve = Curve(x=(0, 1, 100), y=(0, 1.0, 1.0))
+    >>> profile = Profile(kind="X", model="tiny", source="by hand", prefill_ms_per_layer=curve,
+    ...                   decode_ms_per_layer=curve, kv_capacity_layer_tokens=(4000, 4000),
+    ...                   prefill_max_requests=(2, 2), decode_max_requests=(64, 64))
+    >>> different_ranges(profile, 2, 8)
+    [(0, 2)]
+    """
+    if profile.is_uniform:
+        return [(0, k)]
+    mixes = {profile.count_kinds(s, s + k): (s, s + k) for s in range(num_layers - k, -1, -1)}
+    return sorted(mixes.values())
 
 
 def ms_per_request(step_ms: Curve, batch: float) -> float:
@@ -191,4 +235,11 @@ def ms_per_request(step_ms: Curve, batch: float) -> float:
     return min(step_ms(size) / size for size in (1, batch, *(x for x in step_ms.x if 1 < x < batch)))
 
 
-__all__ = ["RUNTIME_LIMITS", "EngineLimits", "machine_tables", "machine_tokens_per_s", "ms_per_request"]
+__all__ = [
+    "RUNTIME_LIMITS",
+    "EngineLimits",
+    "different_ranges",
+    "machine_tables",
+    "machine_tokens_per_s",
+    "ms_per_request",
+]

@@ -65,7 +65,7 @@ class WorkerFactory:
         options, connection = self._options, self.connection
         start, end = plan.placement[worker.node]
         node = plan.cluster.node(worker.node)
-        profile = plan.profiles[node.kind]
+        profile = plan.profiles[node.kind].of_range(start, end)
         devices_of = self.devices.of(plan)
         device = devices_of[worker.node][worker.index]
         paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
@@ -104,7 +104,10 @@ class WorkerFactory:
     def _num_pages(self, plan: Plan, worker: NodeWorker) -> int:
         """KV pages of one worker: what the node's profile says, or less where `kv_pages` says so; at least one."""
         start, end = plan.placement[worker.node]
-        pages = plan.profiles[plan.cluster.node(worker.node).kind].kv_capacity(end - start) // PAGE_TOKENS
+        pages = (
+            plan.profiles[plan.cluster.node(worker.node).kind].of_range(start, end).kv_capacity(end - start)
+            // PAGE_TOKENS
+        )
         if worker.count > 1:
             devices = self.devices.of(plan)[worker.node]
             pages_per_layer = plan.model.layer_gb * 1e9 / plan.model.kv_bytes_per_token_layer / PAGE_TOKENS

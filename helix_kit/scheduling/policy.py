@@ -77,7 +77,7 @@ class Topology(Summarised):
             hops[source].append((target, flow.get((source, target), 0.0)))
         problem = plan.problem
         kv = {
-            name: problem.profiles[problem.kind_of[name]].kv_capacity(end - start)
+            name: problem.profile_of(name, start, end).kv_capacity(end - start)
             for name, (start, end) in plan.placement.items()
         }
         kv.update(kv_capacity or {})

@@ -14,6 +14,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles import Profile
 from helix_kit.simulator.events import EVENT, FIFO_ROOM
 from helix_kit.simulator.state import CLOCK, LINK, NODE, NONE, QUEUE, REQUEST, STARVED, Curves, filled
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
@@ -69,8 +70,8 @@ class Setup:
 
 def load_seconds(plan: Plan) -> float:
     """When the published simulator starts to serve: after the fullest node has read its layers from disk."""
-    fullest = max(end - start for start, end in plan.placement.values())
-    return math.ceil(fullest * plan.model.layer_gb / DISK_GB_PER_S) + 1.0
+    fullest_gb = max(plan.model.layers_gb(start, end) for start, end in plan.placement.values())
+    return math.ceil(fullest_gb / DISK_GB_PER_S) + 1.0
 
 
 def build_setup(plan: Plan, links: Iterable[Edge], *, kv_capacity: Mapping[str, int] | None = None) -> Setup:
@@ -83,13 +84,15 @@ def build_setup(plan: Plan, links: Iterable[Edge], *, kv_capacity: Mapping[str, 
     nodes["nic"], nodes["send_free"], nodes["receive_free"] = nic, nic, nic
     nodes["state"], nodes["alive"], nodes["slowdown"] = STARVED, 1, 1.0
     kind_of = plan.problem.kind_of
-    kinds = sorted({kind_of[name] for name in names})
+    profiles = {name: plan.profiles[kind_of[name]].of_range(*plan.placement[name]) for name in names}
+    keys = {name: _curve_key(plan, name) for name in names}
+    kinds = sorted(set(keys.values()))
     first_queue = 0
     for i, name in enumerate(names):
         start, end = plan.placement[name]
-        k, profile, node = end - start, plan.profiles[kind_of[name]], nodes[i]
+        k, profile, node = end - start, profiles[name], nodes[i]
         node["start"], node["layers"], node["first_queue"] = start, k, first_queue
-        node["curve"] = kinds.index(kind_of[name])
+        node["curve"] = kinds.index(keys[name])
         node["prefill_max"] = profile.prefill_limit(k)
         node["prefill_tokens_max"] = PROMPT_TOKENS_A_REQUEST * profile.prefill_limit(k)
         node["decode_max"] = profile.decode_limit(k)
@@ -110,7 +113,7 @@ def build_setup(plan: Plan, links: Iterable[Edge], *, kv_capacity: Mapping[str, 
         links=link_array,
         queues=filled(QUEUE, first_queue, ("head", "tail")),
         into=into,
-        curves=_curves(plan, kinds),
+        curves=_curves([profiles[next(n for n in names if keys[n] == key)] for key in kinds]),
     )
 
 
@@ -186,14 +189,19 @@ def _round_off(bytes_per_s: float) -> float:
     return round(bytes_per_s, 3) or bytes_per_s
 
 
-def _curves(plan: Plan, kinds: list[str]) -> Curves:
+def _curve_key(plan: Plan, name: str) -> tuple[str, tuple[int, ...]]:
+    """What a node's step times depend on: its kind and, where layers differ, the mix of its layers."""
+    kind = plan.problem.kind_of[name]
+    return kind, plan.profiles[kind].count_kinds(*plan.placement[name])
+
+
+def _curves(profiles: list[Profile]) -> Curves:
     """The step times of each kind of node, end to end."""
     x: list[float] = []
     y: list[float] = []
-    first = np.zeros((len(kinds), 2), dtype=np.int64)
-    count = np.zeros((len(kinds), 2), dtype=np.int64)
-    for i, kind in enumerate(kinds):
-        profile = plan.profiles[kind]
+    first = np.zeros((len(profiles), 2), dtype=np.int64)
+    count = np.zeros((len(profiles), 2), dtype=np.int64)
+    for i, profile in enumerate(profiles):
         for phase, curve in enumerate((profile.prefill_ms_per_layer, profile.decode_ms_per_layer)):
             first[i, phase], count[i, phase] = len(x), len(curve.x)
             x += curve.x

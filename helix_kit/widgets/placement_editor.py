@@ -234,9 +234,9 @@ def problems(plan: Plan) -> list[str]:
     for layers in bottleneck(plan).missing:
         lines.append(f"No machine holds {layers.words}.")
     for name, (start, end) in plan.placement.items():
-        max_layers = plan.problem.max_layers(name)
-        if end - start > max_layers:
-            excess_gb = (end - start - max_layers) * plan.model.layer_gb
+        if not plan.problem.fits(name, start, end):
+            max_layers = next(e for e in range(end - 1, start - 1, -1) if plan.problem.fits(name, start, e)) - start
+            excess_gb = plan.model.layers_gb(start + max_layers, end)
             lines.append(
                 f"{name} holds {end - start} layers but has memory for {max_layers} beside its KV cache: "
                 f"{excess_gb:.1f} GB too many."

@@ -87,11 +87,12 @@ def compile_all() -> None:
     def ranges() -> Ranges:
         return Ranges(np.array([0, 1], np.int64), np.array([1, 2], np.int64))
 
-    nodes = Nodes(np.ones((2, 3)), np.array([2, 2], np.int64), np.array([0, 1], np.int64))
+    columns = np.ones((3, 3), np.int64)
+    nodes = Nodes(np.ones((2, 3)), np.array([2, 2], np.int64), np.array([0, 1], np.int64), columns)
     schedule = Schedule(0.1, 0.1, 1, 0)
     anneal_coverage(nodes, ranges(), ranges(), 2, 2.0, schedule)
     ends = np.ones(2, np.int64)
-    capacities = Capacities(np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), ends, ends, 9, 9)
+    capacities = Capacities(np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), ends, ends, 9, 9, columns)
     anneal_flow(nodes, capacities, ranges(), ranges(), 2, True, 2.0, schedule)
 
 

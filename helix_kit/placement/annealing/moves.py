@@ -21,11 +21,13 @@ class Nodes(NamedTuple):
     """The nodes of a search, by number."""
 
     throughput: NDArray[np.float64]
-    """Tokens/s with k layers, shape (nodes, most layers + 1)."""
+    """Tokens/s by column, shape (nodes, columns): see `columns`."""
     largest: NDArray[np.int64]
     """The largest number of layers of each node."""
     free: NDArray[np.int64]
     """Numbers of the nodes that may move."""
+    columns: NDArray[np.int64]
+    """Column of `throughput` for a range [s, e), shape (L + 1, L + 1). Where layers are alike it is e - s."""
 
 
 class Ranges(NamedTuple):
@@ -109,11 +111,12 @@ def propose(nodes, now, num_layers, moved, new):
 
 
 @njit(cache=True)
-def cover(throughput, starts, ends, covered, target):
+def cover(nodes, starts, ends, covered, target):
     """Tokens/s that each layer's nodes have together, each node counted up to the target; returns what is missing."""
+    throughput, columns = nodes.throughput, nodes.columns
     covered[:] = 0.0
     for i in range(len(starts)):
-        tokens = min(throughput[i, ends[i] - starts[i]], target)
+        tokens = min(throughput[i, columns[starts[i], ends[i]]], target)
         for layer in range(starts[i], ends[i]):
             covered[layer] += tokens
     missing = 0.0
@@ -140,10 +143,10 @@ def anneal_coverage(nodes, now, best, num_layers, target, schedule):
         `Schedule`, temperatures in tokens/s.
     """
     np.random.seed(schedule.seed)
-    throughput, starts, ends = nodes.throughput, now.starts, now.ends
+    throughput, columns, starts, ends = nodes.throughput, nodes.columns, now.starts, now.ends
     hot, cold, steps = schedule.hot, schedule.cold, schedule.steps
     covered = np.zeros(num_layers)
-    energy = cover(throughput, starts, ends, covered, target)
+    energy = cover(nodes, starts, ends, covered, target)
     least = energy
     best.starts[:], best.ends[:] = starts, ends
     moved, new = np.zeros(2, np.int64), Ranges(np.zeros(2, np.int64), np.zeros(2, np.int64))
@@ -164,11 +167,11 @@ def anneal_coverage(nodes, now, best, num_layers, target, schedule):
             after[layer] = covered[layer]
         for at in range(count):
             node = moved[at]
-            tokens = min(throughput[node, ends[node] - starts[node]], target)
+            tokens = min(throughput[node, columns[starts[node], ends[node]]], target)
             for layer in range(starts[node], ends[node]):
                 after[layer] -= tokens
         for at in range(count):
-            tokens = min(throughput[moved[at], new_ends[at] - new_starts[at]], target)
+            tokens = min(throughput[moved[at], columns[new_starts[at], new_ends[at]]], target)
             for layer in range(new_starts[at], new_ends[at]):
                 after[layer] += tokens
         change = 0.0
@@ -207,7 +210,7 @@ def fill_network(network, capacities, now, num_layers, partial_inference):
                 fed = True
         into = capacities.card_of_token_ids if starts[j] == 0 and not fed else capacities.card
         out = capacities.card_of_token_ids if ends[j] == num_layers else capacities.card
-        network[j, count + j] = min(capacities.throughput[j, ends[j] - starts[j]], into, out)
+        network[j, count + j] = min(capacities.throughput[j, capacities.columns[starts[j], ends[j]]], into, out)
         if starts[j] == 0:
             network[source, j] = capacities.from_coordinator[j]
         if ends[j] == num_layers:
@@ -291,7 +294,7 @@ def anneal_flow(nodes, capacities, now, best, num_layers, partial_inference, tar
         `Schedule`, temperatures in the units of `capacities`.
     """
     np.random.seed(schedule.seed)
-    throughput, starts, ends = nodes.throughput, now.starts, now.ends
+    starts, ends = now.starts, now.ends
     hot, cold, steps = schedule.hot, schedule.cold, schedule.steps
     count = len(starts)
     network = np.zeros((2 * count + 2, 2 * count + 2), np.int64)
@@ -303,7 +306,7 @@ def anneal_flow(nodes, capacities, now, best, num_layers, partial_inference, tar
     old_starts, old_ends = np.zeros(2, np.int64), np.zeros(2, np.int64)
     fill_network(network, capacities, now, num_layers, partial_inference)
     flow = dense_flow(network, level, queue, at, path)
-    energy = target - flow + 0.1 * cover(throughput, starts, ends, covered, target) / num_layers
+    energy = target - flow + 0.1 * cover(nodes, starts, ends, covered, target) / num_layers
     greatest = flow
     best.starts[:], best.ends[:] = starts, ends
     for step in range(steps):
@@ -319,7 +322,7 @@ def anneal_flow(nodes, capacities, now, best, num_layers, partial_inference, tar
         temperature = hot + (cold - hot) * step / steps
         allowed = energy - temperature * np.log(np.random.random() + 1e-300)
         # What the layers hold bounds the flow from above, and costs a fraction of it.
-        missing = cover(throughput, starts, ends, covered, target)
+        missing = cover(nodes, starts, ends, covered, target)
         least = 0.0
         for layer in range(num_layers):
             least = max(least, target - covered[layer])

@@ -109,7 +109,7 @@ class Annealing:
         self.placement: Placement = {}
         self.seed = task.options.seed
         self.throughput = flows.throughput_tokens_per_s
-        self.largest = np.array([task.problem.max_layers(n) for n in flows.names], np.int64)
+        self.largest = np.array([task.problem.longest_range(n) for n in flows.names], np.int64)
         self.sets = self._region_sets()
 
     def _region_sets(self) -> dict[tuple[str, ...], _RegionSet]:
@@ -142,7 +142,7 @@ class Annealing:
 
     def _bound_of(self, regions: Sequence[str]) -> float:
         """Tokens/s that the nodes of some regions cannot exceed; 0 where they cannot hold the model."""
-        groups = [g for g in self.task.groups if g.region in regions]
+        groups = bounds.relaxed_groups(self.task.problem, [g for g in self.task.groups if g.region in regions])
         if sum(g.size * g.max_layers for g in groups) < self.num_layers:
             return 0.0
         return bounds.spread_bound(groups, self.num_layers)
@@ -175,7 +175,7 @@ class Annealing:
     def _coverage(self, part: _RegionSet, starts: Numbers, ends: Numbers) -> float:
         """The least tokens/s that the nodes of any layer have together."""
         change = np.zeros(self.num_layers + 1)
-        tokens = self.throughput[part.nodes, ends - starts]
+        tokens = self.throughput[part.nodes, self.flows.columns[starts, ends]]
         np.add.at(change, starts, tokens)
         np.subtract.at(change, ends, tokens)
         return float(np.cumsum(change)[:-1].min())
@@ -248,7 +248,9 @@ class Annealing:
         target = value + REACHES[leg % len(REACHES)] * (part.bound - value)
         steps = int(COVERAGE_STEPS * part.growth)
         heat = HEATS[leg % len(HEATS)] * target
-        nodes = Nodes(np.ascontiguousarray(self.throughput[part.nodes]), self.largest[part.nodes], free)
+        nodes = Nodes(
+            np.ascontiguousarray(self.throughput[part.nodes]), self.largest[part.nodes], free, self.flows.columns
+        )
         now = Ranges(part.starts.copy(), part.ends.copy())
         best = now.copy()
         chunks = max(1, round(steps / COVERAGE_CHUNK))
@@ -295,7 +297,7 @@ class Annealing:
         now = Ranges(starts, ends)
         best = now.copy()
         capacities = flows.capacities(part.nodes)
-        nodes = Nodes(capacities.throughput.astype(float), self.largest[part.nodes], free)
+        nodes = Nodes(capacities.throughput.astype(float), self.largest[part.nodes], free, capacities.columns)
         partial_inference = self.task.options.partial_inference
         for chunk in range(chunks):
             if watch.is_over():
@@ -319,7 +321,11 @@ class Annealing:
 
     def _named(self, part: _RegionSet, starts: Numbers, ends: Numbers) -> dict[str, tuple[int, int]]:
         names: Sequence[str] = self.flows.names
-        return {names[n]: (int(s), int(e)) for n, s, e in zip(part.nodes, starts, ends)}
+        placement = {names[n]: (int(s), int(e)) for n, s, e in zip(part.nodes, starts, ends)}
+        if self.task.problem.is_uniform:
+            return placement
+        # A node with layers that its memory does not hold carries nothing.
+        return {n: (s, e) for n, (s, e) in placement.items() if self.task.problem.fits(n, s, e) or n in self.pins}
 
 
 __all__ = ["Annealing"]

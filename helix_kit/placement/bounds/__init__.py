@@ -13,6 +13,8 @@ B4       `pair_bound`               Where links between regions are thin, one la
 B5       `region_bound`             Paths stay in one region, or take one of the links between regions.
 ======== ========================== ==================================================================================
 
+If layers differ, T(k) is that of the best range of k layers: see `relaxations`.
+
 >>> from helix_kit.cluster import Cluster
 >>> from helix_kit.model import Model
 >>> from helix_kit.placement.groups import groups_of
@@ -31,6 +33,7 @@ from helix_kit.placement.bounds.covers import (
 )
 from helix_kit.placement.bounds.pairs import pair_bound
 from helix_kit.placement.bounds.regions import fastest_crossing, max_crossing, region_bound
+from helix_kit.placement.bounds.relaxations import least_bound, relaxed_groups
 from helix_kit.placement.bounds.spread import spread_bound
 
 __all__ = [
@@ -39,9 +42,11 @@ __all__ = [
     "cover_bound",
     "cover_bound_of",
     "fastest_crossing",
+    "least_bound",
     "max_crossing",
     "pair_bound",
     "region_bound",
+    "relaxed_groups",
     "spread_bound",
     "whole_cover_bound",
 ]

@@ -6,11 +6,12 @@ plan to deploy, but it hides how far the solver came. `solve_alone` shows how fa
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 from helix_kit.flow import Placement
-from helix_kit.placement.bounds import spread_bound
+from helix_kit.placement.bounds import least_bound, spread_bound
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.paper.program import build, read_placement
 from helix_kit.placement.problem import Problem
@@ -105,7 +106,9 @@ def solve_alone(
     ([(0, 4), (4, 8)], 0.0)
     """
     started = time.perf_counter()
-    cap = spread_bound(groups_of(problem), problem.num_layers) if tighten else None
+    cap = None
+    if tighten:
+        cap = least_bound(problem, groups_of(problem), lambda g, n, _: spread_bound(g, n), math.inf)
     program = build(problem, cap_tokens_per_s=cap)
     history: list[tuple[float, float, float]] = []
 

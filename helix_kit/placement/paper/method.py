@@ -5,6 +5,7 @@ What a solver says is not taken as the flow: each placement is evaluated by an e
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import pyomo.environ as pyo
@@ -12,7 +13,7 @@ import pyomo.environ as pyo
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.flow import Placement
 from helix_kit.placement.baselines import petals_placement, swarm_placement
-from helix_kit.placement.bounds import spread_bound
+from helix_kit.placement.bounds import least_bound, spread_bound
 from helix_kit.placement.method import Placed, PlanOptions, Task
 from helix_kit.placement.paper.program import build, read_placement, set_initial_values, size_of
 from helix_kit.placement.solvers import Solution, SolverSettings, solve_model, write_lp
@@ -64,7 +65,9 @@ def place(task: Task) -> Placed:
     [(0, 4), (4, 8)]
     """
     options, watch = task.options, task.watch
-    cap = spread_bound(task.groups, task.problem.num_layers) if options.tighten else None
+    cap = None
+    if options.tighten:
+        cap = least_bound(task.problem, task.groups, lambda g, n, _: spread_bound(g, n), math.inf)
     heuristic = best_heuristic(task)
     model = build(
         task.problem, partial_inference=options.partial_inference, degree=options.degree, cap_tokens_per_s=cap

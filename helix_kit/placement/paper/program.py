@@ -70,13 +70,16 @@ def build(
     model.partial_inference = partial_inference
     cap = float("inf") if cap_tokens_per_s is None else cap_tokens_per_s
     model.nodes = pyo.Set(initialize=nodes)
-    model.sizes = pyo.Set(initialize=[(n, k) for n in nodes for k in range(1, problem.max_layers(n) + 1)])
+    model.sizes = pyo.Set(initialize=[(n, k) for n in nodes for k in range(1, problem.longest_range(n) + 1)])
     model.links = pyo.Set(initialize=links)
     model.inner_links = pyo.Set(initialize=[link for link in links if COORDINATOR not in link])
     define_variables(model)
     define_placement_constraints(model)
     define_flow_conservation_constraints(model)
-    define_node_throughput_constraints(model, problem, cap)
+    if problem.is_uniform:
+        define_node_throughput_constraints(model, problem, cap)
+    else:
+        define_range_throughput_constraints(model, problem, cap)
     define_connection_validity_constraints(model)
     define_link_capacity_constraints(model, problem, cap)
     define_objective(model, cap)
@@ -148,6 +151,35 @@ def define_node_throughput_constraints(model: pyo.ConcreteModel, problem: Proble
     )
 
 
+def define_range_throughput_constraints(model: pyo.ConcreteModel, problem: Problem, cap: float) -> None:
+    """Group 3 where layers differ: a binary variable for each range [s, e) that a node can hold, of which it has one.
+
+    It decides start and size, so a node carries at most sum_(s, e) T_i(s, e) r_ise.
+    """
+    into, _ = _ends(model)
+    layers = problem.num_layers
+    ranges = [(n, s, s + k) for n, k in model.sizes for s in range(layers - k + 1) if problem.fits(n, s, s + k)]
+    of_node: dict[str, list[tuple[int, int]]] = {}
+    for n, s, e in ranges:
+        of_node.setdefault(n, []).append((s, e))
+    model.ranges = pyo.Set(initialize=ranges)
+    model.has_range = pyo.Var(model.ranges, domain=pyo.Binary)
+    model.range_start = pyo.Constraint(
+        model.nodes, rule=lambda m, n: m.start[n] == sum(s * m.has_range[n, s, e] for s, e in of_node[n])
+    )
+    model.range_size = pyo.Constraint(
+        model.sizes,
+        rule=lambda m, n, k: m.holds[n, k] == sum(m.has_range[n, s, e] for s, e in of_node[n] if e - s == k),
+    )
+    model.node_throughput = pyo.Constraint(
+        model.nodes,
+        rule=lambda m, n: (
+            sum(m.flow[e] for e in into.get(n, []))
+            <= sum(min(problem.range_throughput(n, s, e), cap) * m.has_range[n, s, e] for s, e in of_node[n])
+        ),
+    )
+
+
 def define_connection_validity_constraints(model: pyo.ConcreteModel) -> None:
     """A link is used only if the receiver holds the layer that comes next (constraint group 4).
 
@@ -205,6 +237,9 @@ def set_initial_values(model: pyo.ConcreteModel, placement: Mapping[str, tuple[i
         model.start[n] = spans[n][0]
     for n, k in model.sizes:
         model.holds[n, k] = int(spans[n][1] - spans[n][0] == k)
+    if model.find_component("ranges") is not None:
+        for n, s, e in model.ranges:
+            model.has_range[n, s, e] = int(spans[n] == (s, e))
     for i, j in model.links:
         amount = flow.edges.get((i, j), 0.0)
         valid = _follows(spans, i, j, model.num_layers, model.partial_inference)

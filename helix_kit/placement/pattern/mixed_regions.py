@@ -46,14 +46,42 @@ _NodesByGroup = dict[int, list[int]]
 
 def array_flows(problem: Problem, names: Sequence[str], partial_inference: bool) -> ArrayFlows:
     """Maximum flows of placements of `names`, as far as each node's memory allows."""
-    tables = {n: [problem.throughput(n, k) for k in range(1, problem.max_layers(n) + 1)] for n in names}
+    columns = None
+    if problem.is_uniform:
+        tables = {n: [problem.throughput(n, k) for k in range(1, problem.max_layers(n) + 1)] for n in names}
+    else:
+        columns, spans = range_columns(problem)
+        by_kind: dict[str, list[float]] = {}
+        for n in names:
+            if problem.kind_of[n] not in by_kind:
+                by_kind[problem.kind_of[n]] = [
+                    problem.range_throughput(n, *span) if problem.fits(n, *span) else 0.0 for span in spans
+                ]
+        tables = {n: by_kind[problem.kind_of[n]] for n in names}
     return ArrayFlows(
         problem.cluster,
         problem.model,
         tables,
         partial_inference=partial_inference,
         passes_per_token=problem.passes_per_token,
+        columns=columns,
     )
+
+
+def range_columns(problem: Problem) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """A number from 1 for each mix of kinds that a range may have, shape (L + 1, L + 1), and a range of each mix."""
+    layers, longest = problem.num_layers, max(problem.longest_range(n.name) for n in problem.cluster.nodes)
+    columns = np.zeros((layers + 1, layers + 1), np.int64)
+    numbers: dict[tuple[int, ...], int] = {}
+    spans: list[tuple[int, int]] = []
+    for k in range(1, longest + 1):
+        for start in range(layers - k + 1):
+            mix = problem.model.count_kinds(start, start + k)
+            if mix not in numbers:
+                spans.append((start, start + k))
+                numbers[mix] = len(spans)
+            columns[start, start + k] = numbers[mix]
+    return columns, spans
 
 
 def place_across_regions(

@@ -6,19 +6,23 @@ longer limit is never worse than that of a shorter one, apart from how fast the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement import bounds
 from helix_kit.placement.annealing import Annealing, Compilation
 from helix_kit.placement.bounds.covers import forget
+from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.incumbent import Incumbent
 from helix_kit.placement.pattern.pins import place_around_pins
 from helix_kit.placement.pattern.regions import PartitionSearch
 from helix_kit.placement.pattern.search import Candidate
-from helix_kit.placement.pattern.small import is_small, solve_coverage
+from helix_kit.placement.pattern.small import by_length, is_small, solve_coverage
+from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.watch import Watch
 
@@ -33,6 +37,12 @@ UNFINISHED_PATIENCE = 5.0
 """Patience is so many times as long while the pattern program has not come to its end."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
+
+
+def _speed_of_range(problem: Problem, group: Group, start: int, end: int) -> float:
+    """Tokens/s of a node of a group with a range, 0 where it does not fit."""
+    node = group.nodes[0]
+    return problem.range_throughput(node, start, end) if problem.fits(node, start, end) else 0.0
 
 
 class Rounds:
@@ -73,11 +83,19 @@ class Rounds:
         task = self.task
         if watch.is_counted:
             forget()
-        self._prove("B1", lambda _: bounds.spread_bound(task.groups, task.problem.num_layers), watch)
+        problem = task.problem
+        self._prove(
+            "B1",
+            lambda _: bounds.least_bound(problem, task.groups, lambda g, n, _: bounds.spread_bound(g, n), math.inf),
+            watch,
+        )
         self._prove(
             "B2",
-            lambda clock: bounds.cover_bound(
-                task.groups, task.problem.num_layers, low=0.0, high=self.bound, should_stop=clock.is_over
+            lambda clock: bounds.least_bound(
+                problem,
+                task.groups,
+                lambda g, n, high: bounds.cover_bound(g, n, low=0.0, high=high, should_stop=clock.is_over),
+                self.bound,
             ),
             watch,
         )
@@ -174,7 +192,8 @@ class Rounds:
 
     def _prove_regions(self, clock: Watch) -> None:
         """B5 and B4 know the links between regions. Proven before the search, they spare it targets above them."""
-        problem, groups = self.task.problem, self.task.groups
+        problem = self.task.problem
+        groups = bounds.relaxed_groups(problem, self.task.groups)
         self._prove(
             "B5",
             lambda watch: bounds.region_bound(problem, groups, high=self.bound, should_stop=watch.is_over),
@@ -198,22 +217,31 @@ class Rounds:
         task, solver = self.task, self.task.options.solver
         if self.best.value > self._refuted_from.get("B3", 0.0):
             effort = bounds.ProofEffort(clock, solver)
-            high = self.bound
-            bound = bounds.whole_cover_bound(
-                task.groups, task.problem.num_layers, low=self.best.value, high=high, effort=effort
+            bound = bounds.least_bound(
+                task.problem,
+                task.groups,
+                lambda g, n, high: bounds.whole_cover_bound(g, n, low=self.best.value, high=high, effort=effort),
+                self.bound,
             )
             self.proven["B3"] = min(bound, self.proven.get("B3", bound))
             task.watch.report(bound=self.bound)
             if not effort.watch.is_over():
                 self._refuted_from["B3"] = self.best.value
         free = not self.pins and task.options.max_stages is None
-        if not free or "coverage" in self._finished_bounds or not is_small(task.groups, task.problem.num_layers):
+        problem, groups = task.problem, bounds.relaxed_groups(task.problem, task.groups)
+        if not free or "coverage" in self._finished_bounds or not is_small(groups, task.problem.num_layers):
             return
         if not self.gap_above(bounds.PRECISION):
             return
         limit_s, stop = clock.solver_limit(PROGRAM_LIMIT_S)
         settings = SolverSettings(solver, limit_s, 1e-6, task.options.seed, stop)
-        found = solve_coverage(task.groups, task.problem.num_layers, cap_tokens_per_s=self.bound, settings=settings)
+        found = solve_coverage(
+            groups,
+            problem.num_layers,
+            cap_tokens_per_s=self.bound,
+            settings=settings,
+            speed_of=by_length if problem.is_uniform else partial(_speed_of_range, problem),
+        )
         if found.bound_tokens_per_s is not None:
             # The solver proves its bound to a relative gap of 1e-6.
             self.proven["coverage"] = min(found.bound_tokens_per_s * (1 + 1e-6), self.proven.get("coverage", 1e300))

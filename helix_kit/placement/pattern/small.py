@@ -13,7 +13,7 @@ relaxation is weak, but it is exact for a handful of nodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyomo.environ as pyo
@@ -23,6 +23,13 @@ from helix_kit.placement.solvers import SolverSettings, solve_model
 from helix_kit.placement.solvers.parts import Slot, assign_nodes, chosen_columns, define_node_supply_constraints
 
 MAX_VARIABLES = 800
+SpeedOf = Callable[[Group, int, int], float]
+"""Tokens/s of a node of a group with the layers [start, end)."""
+
+
+def by_length(group: Group, start: int, end: int) -> float:
+    """The group's T(k), which the number of layers alone decides."""
+    return group.throughput[end - start - 1]
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,11 @@ def is_small(groups: Sequence[Group], num_layers: int) -> bool:
 
 
 def build(
-    groups: Sequence[Group], slots: Sequence[Slot], num_layers: int, cap_tokens_per_s: float
+    groups: Sequence[Group],
+    slots: Sequence[Slot],
+    num_layers: int,
+    cap_tokens_per_s: float,
+    speed_of: SpeedOf = by_length,
 ) -> pyo.ConcreteModel:
     """The program over the slots; T above the cap, a proven bound on the flow, is cut down to it."""
     model = pyo.ConcreteModel("coverage")
@@ -50,18 +61,23 @@ def build(
     model.coverage = pyo.Objective(expr=model.flow, sense=pyo.maximize)
     uses = [[int(g == slot.group) for g in range(len(groups))] for slot in slots]
     define_node_supply_constraints(model, uses, [group.size for group in groups])
-    define_coverage_constraints(model, groups, slots, num_layers, cap_tokens_per_s)
+    define_coverage_constraints(model, groups, slots, (num_layers, cap_tokens_per_s), speed_of)
     return model
 
 
 def define_coverage_constraints(
-    model: pyo.ConcreteModel, groups: Sequence[Group], slots: Sequence[Slot], num_layers: int, cap_tokens_per_s: float
+    model: pyo.ConcreteModel,
+    groups: Sequence[Group],
+    slots: Sequence[Slot],
+    layers_and_cap: tuple[int, float],
+    speed_of: SpeedOf,
 ) -> None:
     """The nodes that hold a layer carry F together."""
+    num_layers, cap_tokens_per_s = layers_and_cap
 
     def rule(m: pyo.ConcreteModel, layer: int) -> object:
         carried = (
-            min(groups[slot.group].throughput[slot.end - slot.start - 1], cap_tokens_per_s) * m.count[i]
+            min(speed_of(groups[slot.group], slot.start, slot.end), cap_tokens_per_s) * m.count[i]
             for i, slot in enumerate(slots)
             if slot.start <= layer < slot.end
         )
@@ -71,20 +87,26 @@ def define_coverage_constraints(
 
 
 def solve_coverage(
-    groups: Sequence[Group], num_layers: int, *, cap_tokens_per_s: float, settings: SolverSettings
+    groups: Sequence[Group],
+    num_layers: int,
+    *,
+    cap_tokens_per_s: float,
+    settings: SolverSettings,
+    speed_of: SpeedOf = by_length,
 ) -> Coverage:
     """The placement of the greatest coverage that the solver finds, and its bound.
 
-    `cap_tokens_per_s` is a proven bound on the flow.
+    `cap_tokens_per_s` is a proven bound on the flow. `speed_of` gives tokens/s of a node of a group with a range, 0
+    where it does not fit.
     """
     slots = [
         Slot(g, start, start + k)
         for g, group in enumerate(groups)
         for k in range(1, group.max_layers + 1)
         for start in range(num_layers - k + 1)
-        if group.throughput[k - 1] > 0
+        if speed_of(group, start, start + k) > 0
     ]
-    model = build(groups, slots, num_layers, cap_tokens_per_s)
+    model = build(groups, slots, num_layers, cap_tokens_per_s, speed_of)
     solution = solve_model(model, settings)
     placement = assign_nodes(chosen_columns(model, slots), groups) if solution.value else {}
     return Coverage(placement, solution.bound)
