@@ -39,8 +39,13 @@ def test_dense_flow_is_the_maximum_flow(problem, partial_inference):
     assert positive > 10
 
 
+def by_length(layers):
+    """Columns of ranges [s, e) of layers that are alike: e - s."""
+    return np.maximum(0, np.subtract.outer(np.arange(layers + 1), np.arange(layers + 1)).T)
+
+
 def test_moves_keep_to_the_model_and_the_memory():
-    nodes = moves.Nodes(np.ones((3, 5)), np.array([3, 2, 4]), np.array([0, 2]))
+    nodes = moves.Nodes(np.ones((3, 5)), np.array([3, 2, 4]), np.array([0, 2]), by_length(8))
     now = moves.Ranges(np.array([0, 3, 3]), np.array([3, 5, 6]))
     moved, new = np.zeros(2, np.int64), moves.Ranges(np.zeros(2, np.int64), np.zeros(2, np.int64))
     counts = set()
@@ -59,7 +64,7 @@ def test_annealing_covers_layers_that_need_every_node():
     throughput = np.zeros((5, 5))
     throughput[:4, 1:3] = 10.0
     throughput[4, 1:5] = 10.0
-    nodes = moves.Nodes(throughput, np.array([2, 2, 2, 2, 4]), np.arange(5))
+    nodes = moves.Nodes(throughput, np.array([2, 2, 2, 2, 4]), np.arange(5), by_length(6))
     now = moves.Ranges(np.zeros(5, np.int64), nodes.largest.copy())
     best = now.copy()
     missing = moves.anneal_coverage(nodes, now, best, 6, 20.0, moves.Schedule(6.0, 0.01, 50_000, 0))
