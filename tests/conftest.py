@@ -53,7 +53,11 @@ def overlapping_plan() -> Plan:
     The two that hold the last layers, A10G-0 and T4-0, limit the flow; every link carries some, in three pipelines.
     """
     cluster = Cluster.model_validate(
-        {"name": "four", "nodes": [{"gpu": "V100-16G"}, {"gpu": "A10G"}, {"gpu": "T4", "count": 2}]}
+        {
+            "name": "four",
+            "throughput": "published",
+            "nodes": [{"gpu": "V100-16G"}, {"gpu": "A10G"}, {"gpu": "T4", "count": 2}],
+        }
     )
     # Under a name without measured tables: the roofline estimate, which no new measurement changes.
     model = Model.preset("SmolLM2-135M").model_copy(update={"name": "tiny"})
