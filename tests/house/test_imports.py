@@ -25,7 +25,7 @@ FLOORS = [
     {"report"},
     {"simulator", "runtime", "bench"},
     {"search"},
-    {"planning"},
+    {"planning", "export"},
     {"analysis", "sweeps"},
     {"plots"},
     {"widgets"},

@@ -1,0 +1,51 @@
+"""``helix-kit export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helix_kit._summary import number, percent
+from helix_kit.cli.shared import JsonFlag, app
+
+
+@app.command("export")
+def export_command(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
+    to: Annotated[str, typer.Option(help="vllm, sglang, llama.cpp or ray-serve-llm.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for scripts, router and a note.")],
+    model: Annotated[
+        str | None, typer.Option(help="Weights for the engine: a name, a folder, or a GGUF file. Default: the plan's.")
+    ] = None,
+    max_loss: Annotated[
+        float,
+        typer.Option(help="Share of the plan's flow that may be lost; 0 refuses plans that the engine cannot express."),
+    ] = 1.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write what another engine needs to serve a plan: launch scripts for each machine, and a router.
+
+    Example: [bold]helix-kit export[/] plan.json --to vllm --model meta-llama/Llama-2-70b-hf -o launch
+    """
+    from helix_kit.export import export_plan
+    from helix_kit.placement.plan import Plan
+
+    found = export_plan(Plan.load(plan_file), to, model=model, max_loss=max_loss)
+    found.write(output)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    replicas = found.replicas
+    for index, replica in enumerate(replicas.replicas):
+        stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in replica.stages)
+        typer.echo(f"Replica {index}: {number(replica.flow_tokens_per_s)} tokens/s, {stages}")
+    lost = "nothing is lost" if replicas.is_exact else f"{percent(replicas.loss)} is lost, since pipelines share nodes"
+    typer.echo(
+        f"Flow: {number(replicas.flow_tokens_per_s)} of {number(replicas.plan_flow_tokens_per_s)} tokens/s, {lost}"
+    )
+    if replicas.unused:
+        typer.echo(f"Not used: {', '.join(replicas.unused)}")
+    typer.echo(f"Written to {output}: {len(found.files)} files; begin with README.md")
