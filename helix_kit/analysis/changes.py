@@ -224,6 +224,3 @@ def _widened_pair(cluster: Cluster, pair: tuple[str, str], factor: float) -> Cha
         what = "the region" if len(cluster.regions) == 1 else pair[0]
     name = f"links {'within' if pair[0] == pair[1] else 'between'} {what} {factor:g}x as wide"
     return Change(name, "widen", changed)
-
-
-__all__ = ["Change", "changes", "machine"]

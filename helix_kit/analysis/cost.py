@@ -264,6 +264,3 @@ def cost(plan: Plan, run: Run | None = None, *, gco2_per_kwh: float | None = Non
         busy={name: use.busy for name, use in run.nodes.items()} or None,
         gco2_per_kwh=gco2_per_kwh,
     )
-
-
-__all__ = ["Cost", "cost", "cost_of"]

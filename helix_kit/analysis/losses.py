@@ -86,6 +86,3 @@ def losses(
     columns = ["node", "tokens_per_s", "loss_tokens_per_s", "loss_low", "loss_high", "loss_percent"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
-
-
-__all__ = ["losses"]

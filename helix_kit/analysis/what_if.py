@@ -261,6 +261,3 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
         "tokens_per_s_per_usd": per_total_usd,
         "order": (group, -(per_usd if per_usd is not None else gain)),
     }
-
-
-__all__ = ["what_if"]

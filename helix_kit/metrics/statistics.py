@@ -66,6 +66,3 @@ def describe(values: np.ndarray) -> dict[str, float | None]:
     ordered = np.sort(values)
     picked = {f"p{q}": float(ordered[int(len(ordered) * (q / 100))]) for q in PUBLISHED_QUANTILES}
     return {"avg": float(ordered.mean()), **picked}
-
-
-__all__ = ["describe", "statistics"]
