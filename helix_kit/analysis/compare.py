@@ -11,6 +11,7 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit._plugins import is_own_code
 from helix_kit.analysis.cost import Cost, cost
 from helix_kit.errors import HelixKitError, InputError
+from helix_kit.metrics import SLO
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, PolicyChoice, policy_name, resolve_policy
 from helix_kit.workload import Workload
@@ -41,6 +42,7 @@ def compare(
     warmup_s: float = 0.0,
     time_limit_s: float = 30.0,
     seed: int = 0,
+    slo: SLO | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Comparison:
@@ -64,6 +66,8 @@ def compare(
         Seconds for each plan that is made here.
     seed
         Seed of planning and simulation.
+    slo
+        Limits of a request: adds the columns goodput_per_s and attainment.
     progress
         Called with (runs done, runs in all, name of the next run).
     options
@@ -129,6 +133,9 @@ def compare(
                             **options,
                         )
                         row |= _numbers(run.summary()) | _costs(cost(plan, run))
+                        if slo is not None:
+                            good = run.goodput(slo)
+                            row |= {"goodput_per_s": good.requests_per_s, "attainment": good.attainment}
                     except HelixKitError as error:
                         row["problem"] = str(error)
                 else:
@@ -136,7 +143,8 @@ def compare(
                 rows.append(row)
     if progress:
         progress(total, total, "done")
-    columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, *_COSTS, "problem"]
+    under_slo = [] if slo is None else ["goodput_per_s", "attainment"]
+    columns = ["plan", "policy", "workload", "flow_tokens_per_s", "gap", *_NUMBERS, *under_slo, *_COSTS, "problem"]
     return Comparison(rows, columns=columns)
 
 

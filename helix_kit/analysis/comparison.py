@@ -52,6 +52,7 @@ class Comparison(pd.DataFrame):
                     "decode s (p95)": with_p95(row, "decode_s"),
                     "$/M tokens": _optional(row, "usd_per_million_tokens"),
                     "J/token": _optional(row, "joules_per_token"),
+                    **self._under_slo(row, ran),
                     "finished": f"{int(row['finished']):,} of {int(row['of']):,}" if ran else "-",
                     "problem": "" if pd.isna(row["problem"]) else " ".join(str(row["problem"]).split()),
                 }
@@ -61,6 +62,13 @@ class Comparison(pd.DataFrame):
             if not shown.empty and (shown[column] == "-").all():
                 shown = shown.drop(columns=column)
         return shown if shown.empty or shown["problem"].any() else shown.drop(columns="problem")
+
+    def _under_slo(self, row: Any, ran: bool) -> dict[str, str]:
+        """Goodput and attainment, where an SLO was given."""
+        if "attainment" not in self.columns:
+            return {}
+        share = "-" if not ran or pd.isna(row["attainment"]) else percent(row["attainment"])
+        return {"goodput/s": number(row["goodput_per_s"]) if ran else "-", "attainment": share}
 
     def _is_whole(self) -> bool:
         return {"plan", "policy", "workload", "problem", "of"} <= set(self.columns)

@@ -17,9 +17,10 @@
 # # 04 Simulate: offline, online, schedulers, fidelity
 #
 # **Purpose.** This notebook simulates what a plan serves, which is not the same as its flow. It shows offline
-# throughput and online latency, compares schedulers and placements, and checks how far the simulator can be trusted.
+# throughput and online latency, compares schedulers and placements, checks how far the simulator can be trusted, and
+# shows where plans saturate and how many requests keep an SLO.
 #
-# **Takes** about a minute on 2 cores (20 s with `FAST=1`).
+# **Takes** about two minutes on 2 cores (40 s with `FAST=1`).
 
 # %%
 import os
@@ -158,9 +159,50 @@ inside = sum(sum(r.request.arrival_s <= t < (r.finished_s or 1e9) for r in run.r
 print(f"in flight on average {inside:.1f}; rate x stay = 0.3/s x {stay:.1f} s = {0.3 * stay:.1f}")
 
 # %% [markdown]
+# ## 6 Saturation and goodput
+#
+# An SLO sets limits for a request: here 3 s to the first token (TTFT, the paper's prompt latency) and 1.2 s for each
+# further token (TPOT). Goodput is the rate of the requests that keep both. The tables have the measures of vLLM's
+# benchmark, which are also those of a served run.
+
+# %%
+slo = hk.SLO(ttft_s=3.0, tpot_s=1.2, at=0.9)
+run = hk.simulate(
+    plan, hk.Workload.azure_conversation(rate_per_s=0.6, duration_s=SECONDS + 300), warmup_s=300, duration_s=SECONDS
+)
+summary = run.summary(slo)
+measures = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2el_s": "E2EL"}
+print(run.goodput(slo))
+pd.DataFrame({name: summary[key] for key, name in measures.items()}).T.round(2)
+
+# %% [markdown]
+# A sweep simulates plans at many rates. Up to its knee (dotted) a plan serves requests as fast as they come. Above it
+# requests pile up, and the time to the first token grows with the length of the run. The decode latency limits the
+# goodput long before the knee.
+
+# %%
+plans = {"ours": plan, **{name: hk.plan(cluster, model, method=name) for name in ("swarm", "separate")}}
+curves = hk.sweep(plans, rates="auto:6" if FAST else "auto", slo=slo, seeds=1 if FAST else 2)
+curves.plot()
+
+# %%
+pd.DataFrame(
+    {
+        name: {
+            "knee, requests/s": curve.knee_per_s,
+            "most output, tokens/s": max(curve.column("output_tokens_per_s")),
+            "SLO holds until, requests/s": curve.slo_rate_per_s,
+            "most goodput, requests/s": curve.max_goodput[1],
+        }
+        for name, curve in curves.curves.items()
+    }
+).T.round(2)
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Plan with `max_stages=12` and repeat section 2. The plan has less flow. Does it serve more?
 # 2. Give every machine twice the KV cache (`kv_capacity=`) in the offline case. What limits it now?
 # 3. Write a `Policy` of your own (three lines: see `helix_kit/scheduling/policy.py`) and add it to section 4.
 # 4. Keep every batch (`record_batches=True`), write `run.to_perfetto("trace.json")`, and open it at ui.perfetto.dev.
+# 5. Repeat the sweep of section 6 in a closed loop: `hk.sweep(plans, concurrency=[1, 16, 64, 256], slo=slo)`.

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from helix_kit import Cluster, InputError, Model, Workload, plan, simulate
+from helix_kit import SLO, Cluster, InputError, Model, Workload, plan, simulate
 from helix_kit.analysis import compare
 from helix_kit.analysis.compare import plot_comparison
 
@@ -82,3 +82,13 @@ def test_what_cannot_be_compared_is_refused(cluster, model, workload):
         compare([], workload, cluster=cluster, model=model)
     with pytest.raises(InputError, match="expected one of"):
         compare(["magic"], workload, cluster=cluster, model=model)
+
+
+def test_goodput_of_each_row(cluster, model, workload):
+    slo = SLO(ttft_s=0.5, at=0.9)
+    table = compare(["pattern"], workload, cluster=cluster, model=model, duration_s=60, slo=slo)
+    good = simulate(plan(cluster, model), workload, duration_s=60).goodput(slo)
+    row = table.iloc[0]
+    assert (row["goodput_per_s"], row["attainment"]) == (good.requests_per_s, good.attainment)
+    assert "attainment" in repr(table) and "goodput/s" in repr(table)
+    assert "attainment" not in compare(["pattern"], workload, cluster=cluster, model=model, duration_s=60).columns

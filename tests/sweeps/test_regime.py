@@ -43,7 +43,7 @@ def test_four_servers_of_a_second(rate, regime):
 
 def test_a_queue_that_stands_is_backlogged():
     """One server that is busy 97 % of the time: the queue is long, and in the long run it does not grow."""
-    backlogs = [backlog_of(RequestTimes.of(queue(0.97, 1.0, 20_000.0, seed)), (5_000.0, 20_000.0)) for seed in range(4)]
+    backlogs = [backlog_of(RequestTimes.of(queue(0.97, 1.0, 9_000.0, seed)), (3_000.0, 9_000.0)) for seed in range(3)]
     assert regime_of(backlogs) == "backlogged"
 
 
