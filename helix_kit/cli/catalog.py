@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,8 +15,21 @@ from helix_kit.cli.shared import JsonFlag, app
 
 
 @app.command("catalog")
-def catalog_command(as_json: JsonFlag = False) -> None:
-    """List the clusters, models and GPUs that ship with the package."""
+def catalog_command(
+    with_sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources",
+            help="Also where each figure comes from, all prices with seller and day, and the links between the GPUs of "
+            "a node.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the clusters, models and GPUs that ship with the package.
+
+    Example: [bold]helix-kit catalog[/] --sources
+    """
     from helix_kit import cluster, model
     from helix_kit.catalogue import PAYMENTS
     from helix_kit.profiles import gpu_links, gpus
@@ -43,12 +57,22 @@ def catalog_command(as_json: JsonFlag = False) -> None:
     for name, m in models.items():
         table.add_row(name, str(m.num_layers), f"{m.layer_gb:.3g}", f"{m.num_layers * m.layer_gb:.3g}")
     console.print(table)
-    table = Table("GPU", "Memory GB", "GB/s", "TFLOPS fp16", "TDP W", "Source")
+    table = Table("GPU", "Memory GB", "GB/s", "TFLOPS fp16", "TDP W", "Source" if with_sources else "USD/h on demand")
     for name, g in gpus().items():
         memory = f"{g.memory_gb:g}" + (f" of {g.unified_memory_gb:g}" if g.unified_memory_gb else "")
-        power = "" if g.tdp_w is None else f"{g.tdp_w:g}"
-        table.add_row(name, memory, f"{g.memory_bandwidth_gb_per_s:g}", f"{g.fp16_tflops:g}", power, escape(g.source))
+        price = "" if g.price_usd_per_hour is None else f"{g.price_usd_per_hour:.2f}"
+        table.add_row(
+            name,
+            memory,
+            f"{g.memory_bandwidth_gb_per_s:g}",
+            f"{g.fp16_tflops:g}",
+            "" if g.tdp_w is None else f"{g.tdp_w:g}",
+            escape(g.source) if with_sources else price,
+        )
     console.print(table)
+    if not with_sources:
+        console.print("With --sources: where each figure comes from, all prices, and links between the GPUs of a node.")
+        return
     table = Table("USD/h of a GPU", "on demand", "reserved", "spot", "Seller, day and source")
     for name, g in gpus().items():
         prices = [g.price.of(payment) for payment in PAYMENTS]

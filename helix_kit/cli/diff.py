@@ -17,7 +17,10 @@ def diff_command(
     after: Annotated[Path, typer.Argument(metavar="OTHER", help="The plan.json that is to follow it.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what changes from one plan to another: who holds what, the flow, and the weights that nodes have to load."""
+    """Say what changes from one plan to another: who holds what, the flow, and the weights that nodes have to load.
+
+    Example: [bold]helix-kit diff[/] plan.json other.json
+    """
     from helix_kit.placement.plan import Plan
 
     change = Plan.load(before).diff(Plan.load(after))

@@ -143,7 +143,10 @@ def plan_command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this JSON file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Place the layers of a model on a cluster, with a proven bound on what is possible."""
+    """Place the layers of a model on a cluster, with a proven bound on what is possible.
+
+    Example: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --time-limit 60 -o plan.json
+    """
     from helix_kit.cluster import load_cluster
     from helix_kit.model import load_model
     from helix_kit.placement import Plan

@@ -49,7 +49,10 @@ def profile_command(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result."""
+    """Measure how fast this machine runs a model's layers; `plan --profiles FOLDER` reads the result.
+
+    Example: [bold]helix-kit profile[/] MODEL_FOLDER --links -o mine
+    """
     from helix_kit.runtime import demo_weights
     from helix_kit.runtime.profile import measure, write_tables
     from helix_kit.runtime.transport.link_measurement import measure_link

@@ -44,7 +44,10 @@ def reproduce_command(
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Regenerate figures and tables, but for those that are up to date. Without names: list all experiments."""
+    """Regenerate figures and tables, but for those that are up to date. Without names: list all experiments.
+
+    Example: [bold]helix-kit reproduce[/] single-cluster
+    """
     from helix_kit.experiments import experiments, run_all
     from helix_kit.experiments.machinery.catalogue import experiments_of
     from helix_kit.experiments.machinery.files import FAST_FIGURES, FIGURES

@@ -192,19 +192,22 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         else "none",
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Planned for": str(plan.lengths),
-        "Profiles": "; ".join(sorted({p.source for p in plan.profiles.values()})),
+        "Profiles": _profiles_line(plan),
     }
     if plan.served and plan.served.max_flow_tokens_per_s is not None:
         lines["Most flow"] = (
             f"{plan.served.max_flow_tokens_per_s:,.1f} tokens/s, at most "
-            f"{plan.served.max_flow_bound_tokens_per_s:,.1f} (gap {plan.served.max_flow_gap:.2%}), proven in "
-            f"{plan.served.max_flow_seconds:.1f} s; --objective flow gives that plan"
+            f"{plan.served.max_flow_bound_tokens_per_s:,.1f} (gap {plan.served.max_flow_gap:.2%}), found in "
+            f"{plan.served.max_flow_seconds:.1f} s; --objective flow searches for it until the time limit"
         )
     if plan.served:
+        how = "simulated" if plan.served.window_s > 0 else "predicted, since no simulation ended in time"
+        width = plan.served.half_width_tokens_per_s
+        interval = f" +- {width:,.1f}" if width > 0 else ""
         lines["Served"] = (
-            f"{plan.served.decode_tokens_per_s:,.1f} decode tokens/s, "
+            f"{plan.served.decode_tokens_per_s:,.1f}{interval} decode tokens/s, "
             f"prompt {plan.served.prompt_latency_s:.2f} s, "
-            f"decode {plan.served.decode_latency_s:.2f} s (simulated, {plan.served.mode})"
+            f"decode {plan.served.decode_latency_s:.2f} s ({how}; {plan.served.mode})"
         )
     lines |= {
         name: f"{text}, at full flow" if name == "Per token" else text for name, text in cost(plan).lines().items()
@@ -218,6 +221,15 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         lines["Written to"] = str(output)
     for name, text in lines.items():
         typer.echo(f"{name + ':':<14} {text}")
+
+
+def _profiles_line(plan: Plan) -> str:
+    """Where the machines' speeds come from; estimates are named by kind alone, since plan.json has their sources."""
+    from helix_kit.profiles.roofline import SOURCE, is_estimate
+
+    measured = sorted({p.source for p in plan.profiles.values() if not is_estimate(p)})
+    estimated = sorted(kind for kind, p in plan.profiles.items() if is_estimate(p))
+    return "; ".join([*measured, *([f"{SOURCE} ({', '.join(estimated)})"] if estimated else [])])
 
 
 def print_diff(change: PlanDiff, title: str) -> None:

@@ -2,20 +2,21 @@
 
 import pytest
 
-from helix_kit.cli.shared import check_writable, help_of
+from helix_kit.cli.shared import app, check_writable, help_of, print_plan
 from helix_kit.errors import InputError
+from helix_kit.placement.served import Served
 from helix_kit.search import ServedOptions
 
 
 def test_help_is_the_text_under_the_options_name():
     assert help_of(ServedOptions, "rate_per_s") == "Requests/s, for mode online alone."
-    assert help_of(ServedOptions, "execution").startswith("Rules that plans are judged by: layerwise (as published)")
+    assert help_of(ServedOptions, "execution").startswith("Rules that plans are judged by: range")
 
 
 def test_plan_help_shows_the_records_texts(helix_kit):
     code, out, _ = helix_kit("plan", "--help")
     words = " ".join(out.replace("│", " ").split())
-    assert code == 0 and "Objective served: Mean decode latency in s; a plan above it is marked down." in words
+    assert code == 0 and "Objective served: Mean decode latency in s that a plan must keep to" in words
 
 
 def test_an_output_that_cannot_be_written_is_named_by_its_option(tmp_path):
@@ -26,9 +27,33 @@ def test_an_output_that_cannot_be_written_is_named_by_its_option(tmp_path):
     check_writable(output=tmp_path / "new.json", records=None)
 
 
+@pytest.mark.parametrize(("window_s", "word"), [(0.0, "predicted"), (60.0, "simulated")])
+def test_a_served_figure_says_whether_it_was_simulated(overlapping_plan, capsys, window_s, word):
+    served = Served(decode_tokens_per_s=10.0, window_s=window_s, mode="offline", half_width_tokens_per_s=0.25)
+    print_plan(overlapping_plan.model_copy(update={"served": served}), None)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Served:"))
+    assert "10.0 +- 0.2 decode" in line
+    assert {"predicted", "simulated"} & set(line.replace("(", " ").replace(",", " ").replace(";", " ").split()) == {
+        word
+    }
+
+
+def test_estimated_kinds_stand_in_one_entry_of_the_profiles(overlapping_plan, capsys):
+    print_plan(overlapping_plan, None)
+    out = capsys.readouterr().out
+    assert "roofline estimate (A10G, T4, V100-16G)" in out and "datasheet" not in out
+
+
 def test_help_names_the_commands(helix_kit):
     code, out, _ = helix_kit("--help")
     assert code == 0 and all(word in out for word in ("plan", "simulate", "serve", "catalog"))
+
+
+def test_the_help_of_each_command_has_an_example():
+    without = [
+        c.name for c in app.registered_commands if f"Example: [bold]helix-kit {c.name}[/]" not in c.callback.__doc__
+    ]
+    assert without == []
 
 
 @pytest.mark.parametrize(
