@@ -22,7 +22,6 @@ from helix_kit.search.moves import MOVES, neighbours
 from helix_kit.search.predictor import Predictor, lengths_of
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS
 from helix_kit.workload.lengths import LengthPairs
-from helix_kit.workload.request import Request
 
 SEEDS = 3
 """Request streams that a served placement is simulated on."""
@@ -150,8 +149,7 @@ class Judge:
         judged = (entry.problem, entry.placement, entry.flow)
         if served.execution == "range":
             requests = round(self.effort * MAX_REQUESTS)
-            like = [Request(i, 0.0, *pair) for i, pair in enumerate(self._pairs)] or None
-            return steady_score(judged, like, window=Window(requests=requests), seed=seed).decode_tokens_per_s
+            return steady_score(judged, self._pairs, window=Window(requests=requests), seed=seed).decode_tokens_per_s
         seconds = self.effort * MAX_SIMULATED_S
         return score(
             judged,

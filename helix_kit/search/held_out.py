@@ -13,7 +13,7 @@ from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.planner import plan_problem
 from helix_kit.placement.problem import Problem
-from helix_kit.search.candidate import Trial
+from helix_kit.search.candidate import Candidate, Trial
 from helix_kit.search.evaluate import simulated
 from helix_kit.search.moves import neighbours
 from helix_kit.search.predictor import Predictor
@@ -52,7 +52,7 @@ def held_out(problem: Problem, *, count: int = 30, seed: int = 11, window_s: flo
     """
     predictor, trial = Predictor(problem), Trial(execution="layerwise", duration_s=window_s)
     plans = list(random_plans(problem, count, seed))
-    measured = [simulated(problem, p, trial).decode_tokens_per_s for p in plans]
+    measured = [simulated(problem, Candidate(*p, 0.0), trial).decode_tokens_per_s for p in plans]
     predicted = [predictor(p.placement, p.flow).decode_tokens_per_s for p in plans]
     return HeldOut(
         len(plans),

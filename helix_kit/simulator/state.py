@@ -238,15 +238,15 @@ class StateOwner(Generic[AnyState]):
         """Everything that compiled code reads and writes."""
         return self._state
 
-    @property
-    def packed(self) -> tuple:
-        """The state as a plain tuple."""
-        return self._packed
-
     @state.setter
     def state(self, state: AnyState) -> None:
         self._state = state
         self._packed = tuple(tuple(entry) if isinstance(entry, tuple) else entry for entry in state)
+
+    @property
+    def packed(self) -> tuple:
+        """The state as a plain tuple."""
+        return self._packed
 
 
 def filled(dtype: np.dtype, count: int, links: tuple[str, ...] = ()) -> np.ndarray:

@@ -94,7 +94,8 @@ def mean_lengths(workload: Workload | MeanLengths) -> MeanLengths:
     if not len(workload):
         raise InputError("expected at least one request, the workload is empty", field="workload")
     pairs = np.array([(r.input_tokens, r.output_tokens) for r in workload], dtype=float)
-    return MeanLengths(*(float(mean) for mean in pairs.mean(axis=0)), workload.source)
+    input_tokens, output_tokens = pairs.mean(axis=0).tolist()
+    return MeanLengths(input_tokens, output_tokens, workload.source)
 
 
 def length_pairs(workload: Workload | MeanLengths) -> LengthPairs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING, Any
 
 from helix_kit.errors import InputError
@@ -167,7 +168,7 @@ def _own_in_steps(table: pd.DataFrame) -> Iterator[str]:
         one = part.drop_duplicates("objective").set_index("objective")
         speeds = [one.at[name, "six_streams_tokens_per_s"] for name in STEPS]
         missed = one.at["served", "missed"]
-        cells = [one.at["published", "paper_tokens_per_s"], *speeds]
+        cells: list[Any] = [one.at["published", "paper_tokens_per_s"], *speeds]
         shown = [f"{cell:.1f}" for cell in cells]
         rows.append((setup, model, *shown, missed if isinstance(missed, str) and missed else "none"))
     head = ("setup", "model", "the paper", "published", "fair base", "served", "served, first split", "latencies")
