@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from typing import TYPE_CHECKING, Any
 
 from helix_kit.errors import InputError
