@@ -126,7 +126,8 @@ def _on_single24(run: PublishedRun, context: Context) -> list[Simulation]:
         plan = plan_problem(problem, method="petals", seed=0, flow_split="any")
         return [helix_simulation(plan, run.mode, joined_requests(run.subclusters), seed=context.seed)]
     layout = "ilp" if run.setup == "scheduling" else {"helix": "ilp", "swarm": "swarm"}[run.method]
-    subclusters = tuple(replace(subcluster, layout=f"{folder}/{layout}") for subcluster in run.subclusters)
+    # Two schedulers have streams of their own, only as long as their runs on geo24: single24 would run out of requests.
+    subclusters = tuple(replace(one, layout=f"{folder}/{layout}", stream="offline") for one in run.subclusters)
     return replace(run, subclusters=subclusters).simulations(seed=context.seed)
 
 
