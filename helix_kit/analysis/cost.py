@@ -250,7 +250,7 @@ def cost(plan: Plan, run: Run | None = None, *, gco2_per_kwh: float | None = Non
     >>> six = plan(cluster, Model.preset("llama-30b"), method="proportional")
     >>> six_cost = cost(six, gco2_per_kwh=100)
     >>> six_cost.usd_per_hour, round(six_cost.power_w), round(six_cost.joules_per_token, 1)
-    (3.0, 432, 1.1)
+    (3.0, 432, 1.9)
     """
     if run is None:
         return cost_of(plan.problem, plan.max_flow, gco2_per_kwh=gco2_per_kwh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from stub_server import HEAD, answer, chunk
 
@@ -46,7 +47,9 @@ def measured(script, tokens=4):
                 await asyncio.sleep(0)
         return await task, pipe
 
-    return asyncio.run(run())
+    # In a thread of its own: another test of this process may have left an event loop running in the main one.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, run()).result()
 
 
 def test_known_delays_exactly():

@@ -66,7 +66,7 @@ def test_one_version_everywhere(root):
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     assert helix_kit.__version__ == version
     assert str(yaml.safe_load((root / "CITATION.cff").read_text())["version"]) == version
-    newest = re.search(r"^## \[([^\]]+)\]", (root / "CHANGELOG.md").read_text(), re.M)
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (root / "CHANGELOG.md").read_text(), re.M)
     assert newest and newest[1] == version
 
 

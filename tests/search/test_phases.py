@@ -64,7 +64,7 @@ def test_windows_are_cut_down_to_what_the_time_affords():
     search._plan_windows(candidate)
     assert search.trial.duration_s < 600.0
     assert search.trial.warmup_s <= 60.0
-    assert search.simulation_s == pytest.approx(search.trial.warmup_s + search.trial.duration_s, rel=0.01)
+    assert search.simulation_s == pytest.approx(search.trial.warmup_s + search.trial.duration_s, rel=0.02)
 
 
 class _Dear:

@@ -76,7 +76,9 @@ def test_a_backlog_that_nobody_can_serve_is_not_made_longer(plan, monkeypatch, e
     """With room for ten tokens in a layer every request is turned away, of however many."""
     asked = []
     make = scoring._backlog
-    monkeypatch.setattr(scoring, "_backlog", lambda seed, requests: asked.append(requests) or make(seed, requests))
+    monkeypatch.setattr(
+        scoring, "_backlog", lambda seed, requests, *rest: asked.append(requests) or make(seed, requests, *rest)
+    )
     room = {node: 10 * (end - start) for node, (start, end) in plan.placement.items()}
     assert score(plan, execution=execution, warmup_s=5, duration_s=10, kv_capacity=room).decode_tokens_per_s == 0
     assert len(asked) == 1

@@ -16,11 +16,11 @@ from helix_kit.workload import Workload
 
 
 def test_chunked_prefill_spares_decodes(plan):
-    """The point of chunks: with whole prompts in one step, decode latency's tail is longer."""
+    """The point of chunks: with whole prompts in one step, decodes wait longer on average."""
     workload = Workload.azure_conversation(rate_per_s=1.5, duration_s=200, seed=2)
     chunked = simulate(plan, workload).summary()
     whole = simulate(plan, workload, options=BatchingOptions(step_tokens=4096, chunk_tokens=4096)).summary()
-    assert chunked["decode_latency_s"]["p95"] < whole["decode_latency_s"]["p95"]
+    assert chunked["decode_latency_s"]["avg"] < 0.97 * whole["decode_latency_s"]["avg"]
 
 
 def test_a_step_joins_pieces_in_the_middle_of_a_range(plan):
