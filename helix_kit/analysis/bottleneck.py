@@ -189,10 +189,11 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
     ]
     if plan.served is not None and plan.served.decode_tokens_per_s:
         served = plan.served
+        how = "simulated" if served.window_s > 0 else "predicted, not simulated"
         lines.insert(
             0,
             f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
-            f"(simulated, {served.mode}, {served.execution}).",
+            f"({how}, {served.mode}, {served.execution}).",
         )
     if found.spare_tokens_per_s:
         lines.append(

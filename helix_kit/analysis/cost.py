@@ -42,6 +42,10 @@ class Cost:
     """The same for a committed term; on demand where a seller has no such price."""
     spot_usd_per_hour: float | None = None
     """The same as spot machines, likewise."""
+    not_reserved: tuple[str, ...] = ()
+    """GPUs in use that no known seller reserves, counted on demand there."""
+    not_spot: tuple[str, ...] = ()
+    """GPUs in use without a spot price, counted on demand there."""
     egress_usd_per_hour: float = 0.0
     """GB that are sent over links with a price, at this load."""
     unpriced: tuple[str, ...] = ()
@@ -120,9 +124,16 @@ class Cost:
 
         unknown = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
         egress = f" and {usd(self.egress_usd_per_hour)}/h of egress" if self.egress_usd_per_hour else ""
+
+        def paid_as(name: str, value: float | None, missing: tuple[str, ...]) -> str:
+            if missing and value in (None, self.usd_per_hour):
+                return f"no {name} price"
+            return f"{usd(value)} {name}" + (f" (on demand: {', '.join(missing)})" if missing else "")
+
         told = {
-            "Cost": f"{usd(self.usd_per_hour)}/h{egress} on demand, {usd(self.reserved_usd_per_hour)} reserved, "
-            f"{usd(self.spot_usd_per_hour)} spot{unknown}"
+            "Cost": f"{usd(self.usd_per_hour)}/h{egress} on demand{unknown}, "
+            f"{paid_as('reserved', self.reserved_usd_per_hour, self.not_reserved)}, "
+            f"{paid_as('spot', self.spot_usd_per_hour, self.not_spot)}"
         }
         if self.usd_per_million_tokens is not None:
             per_usd = self.tokens_per_s_per_usd or 0.0
@@ -198,9 +209,11 @@ def cost_of(
     on_demand = {n.gpu: cluster.gpu(n.gpu).price.on_demand for n in cluster.nodes}
     unpriced = tuple(dict.fromkeys(n.gpu for n in used if on_demand[n.gpu] is None))
     rents: dict[str, float | None] = {}
+    missing: dict[str, tuple[str, ...]] = {}
     for payment in PAYMENTS:
         prices = [cluster.usd_per_hour(n, payment) or cluster.usd_per_hour(n) for n in used]
         rents[payment] = None if unpriced else sum(p or 0.0 for p in prices)
+        missing[payment] = tuple(dict.fromkeys(n.gpu for n in used if cluster.usd_per_hour(n, payment) is None))
     egress = 0.0
     for (source, target), tokens in flow.edges.items():
         size = model.token_bytes if COORDINATOR in (source, target) else problem.link_bytes_per_token
@@ -217,6 +230,8 @@ def cost_of(
         usd_per_hour=rents["on_demand"],
         reserved_usd_per_hour=rents["reserved"],
         spot_usd_per_hour=rents["spot"],
+        not_reserved=missing["reserved"],
+        not_spot=missing["spot"],
         egress_usd_per_hour=egress,
         unpriced=unpriced,
         idle=tuple(n.name for n in idle),

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 FACTOR = 2.0
 """How much wider a link is made when nothing else is said."""
 
+HEADINGS = {
+    "tokens_per_s": "tokens/s", "gain_tokens_per_s": "gain", "usd_per_hour": "USD/h", "gain_per_usd": "gain\nper USD",
+    "tokens_per_s_per_usd": "tokens/s\nper USD", "loss_tokens_per_s": "loss", "loss_percent": "loss %",
+    "interval": "95 % interval",
+}  # fmt: skip
+"""Columns of the tables -> what is printed above them."""
+
 
 @app.command("explain")
 def explain_command(
@@ -119,21 +126,20 @@ def _base_words(plan: Plan, table: pd.DataFrame) -> str:
 
 
 def _print(table: pd.DataFrame) -> None:
-    """Print a table with rounded numbers, and a gain or loss with its interval."""
+    """Print a table with rounded numbers; a gain or loss of a served plan with its 95 % interval."""
     brief = table.copy()
     for what in ("gain", "loss"):
         if f"{what}_low" in brief:
             shown = [
-                _cell(mean) if low == high else f"{_cell(mean)} ({_cell(low)} to {_cell(high)})"
-                for mean, low, high in zip(
-                    brief[f"{what}_tokens_per_s"], brief[f"{what}_low"], brief[f"{what}_high"], strict=True
-                )
+                "" if low == high else f"{_cell(low)} to {_cell(high)}"
+                for low, high in zip(brief[f"{what}_low"], brief[f"{what}_high"], strict=True)
             ]
-            brief[f"{what}_tokens_per_s"] = shown
+            if any(shown):
+                brief.insert(brief.columns.get_loc(f"{what}_tokens_per_s") + 1, "interval", shown)
     hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high"]
     brief = brief.drop(columns=hidden, errors="ignore")
-    first, *rest = (column.replace("_", " ") for column in brief.columns)
-    printed = Table(Column(first, no_wrap=True), *(Column(name, justify="right") for name in rest))
+    first, *rest = (HEADINGS.get(column, column.replace("_", " ")) for column in brief.columns)
+    printed = Table(first, *(Column(name, justify="right", no_wrap="\n" not in name) for name in rest))
     for row in brief.itertuples(index=False):
         printed.add_row(*(_cell(value) for value in row))
     Console().print(printed)

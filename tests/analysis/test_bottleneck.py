@@ -9,6 +9,7 @@ from helix_kit import Cluster, Model, Plan, Problem
 from helix_kit.analysis import bottleneck, explain
 from helix_kit.analysis.bottleneck import layer_ranges
 from helix_kit.flow import MILLI, SINK, SOURCE, build_flow_graph
+from helix_kit.placement.served import Served
 
 
 @pytest.fixture
@@ -106,3 +107,9 @@ def test_a_machine_with_room_is_no_bottleneck_and_measured_ones_are_named(overla
     assert set(measured.busy) == set(placement) and 0 < max(measured.busy.values()) <= 1
     busiest = max(measured.busy, key=measured.busy.get)
     assert busiest in explain(overlapping_plan, simulated=True).split("Under full load")[1]
+
+
+@pytest.mark.parametrize(("window_s", "said"), [(0.0, "(predicted, not simulated, "), (60.0, "(simulated, ")])
+def test_what_a_plan_serves_is_called_simulated_only_if_it_was(overlapping_plan, window_s, said):
+    served = Served(decode_tokens_per_s=10.0, window_s=window_s, mode="offline", execution="range")
+    assert said in explain(overlapping_plan.model_copy(update={"served": served})).splitlines()[0]

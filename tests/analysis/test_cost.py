@@ -6,6 +6,8 @@ import pytest
 
 from helix_kit import Cluster, Model, Plan, Problem, Workload, simulate
 from helix_kit.analysis import compare, cost
+from helix_kit.analysis.cost import Cost
+from helix_kit.catalogue import gpus
 from helix_kit.errors import InputError
 
 
@@ -76,3 +78,13 @@ def test_what_is_not_known_is_not_made_up():
     assert paid.unpriced == ("BIG",) and paid.usd_per_hour is None and paid.usd_per_million_tokens is None
     assert paid.power_w is None and paid.joules_per_token is None
     assert "no price for BIG" in paid.lines()["Cost"] and "Energy" not in paid.lines()
+
+
+def test_what_has_no_reserved_or_spot_price_is_said(two_regions, overlapping_plan):
+    assert cost(two_regions).lines()["Cost"].endswith("on demand, $8.00 reserved, $3.00 spot")
+    listed = cost(overlapping_plan)
+    for payment, missing in (("reserved", listed.not_reserved), ("spot", listed.not_spot)):
+        assert set(missing) == {gpu for gpu in ("V100-16G", "A10G", "T4") if gpus()[gpu].price.of(payment) is None}
+    load = {"input_tokens_per_s": 750.0, "output_tokens_per_s": 250.0, "usd_per_hour": 10.0}
+    mixed = Cost(**load, reserved_usd_per_hour=8.0, not_reserved=("L4",), spot_usd_per_hour=10.0, not_spot=("L4", "T4"))
+    assert mixed.lines()["Cost"] == "$10.00/h on demand, $8.00 reserved (on demand: L4), no spot price"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
+
+from helix_kit.cli.explain import _print
 
 
 def test_explain(helix_kit, single24_file):
@@ -56,3 +59,18 @@ def test_what_to_buy_and_which_link_to_widen(helix_kit, home_file):
 def test_each_mistake_is_told(helix_kit, home_file, options, expected):
     code, _, err = helix_kit("explain", home_file, *options)
     assert code == 2 and expected in err
+
+
+def test_a_table_with_intervals_fits_eighty_columns_without_cut_numbers(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {
+        "change": "one more H100-80G in lab",
+        "tokens_per_s": 13992.0,
+        "gain_tokens_per_s": 1272.0,
+        "gain_low": 1130.0,
+    }
+    row |= {"gain_high": 1413.0, "usd_per_hour": 3.2, "gain_per_usd": 397.5, "tokens_per_s_per_usd": 174.0}
+    _print(pd.DataFrame([row]))
+    out = capsys.readouterr().out
+    assert "1,130 to 1,413" in out and "13,992" in out and "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert max(map(len, out.splitlines())) <= 80
