@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from helix_kit._summary import number
 from helix_kit.cli.shared import (
@@ -117,11 +117,18 @@ def _print(found: Sweep) -> None:
         columns["attainment"] = "kept"
     for curve in found.curves.values():
         head = "at once" if curve.is_closed else "rate/s"
-        table = Table(*(Column(name, justify="right") for name in (head, *columns.values())), "", title=curve.plan)
-        for row in curve.rows:
+        regimes = ["" if row["regime"] == "stable" else row["regime"] for row in curve.rows]
+        names = (head, *columns.values())
+        # Close together where regimes stand beside the numbers, so that all of them fit 80 columns.
+        table = Table(title=curve.plan, padding=(0, 0 if any(regimes) else 1))
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        if any(regimes):
+            table.add_column("", no_wrap=True)
+        for row, regime in zip(curve.rows, regimes, strict=True):
             load = row["concurrency"] if curve.is_closed else row["rate_per_s"]
-            regime = "" if row["regime"] == "stable" else row["regime"]
-            table.add_row(number(load), *(number(row[name]) for name in columns), regime)
+            cells = [number(load), *(number(row[name]) for name in columns)]
+            table.add_row(*cells, *([regime] if any(regimes) else []))
         Console().print(table)
         told = [f"{name} {value}" for name, value in curve._facts().items() if name != "loads"]
         typer.echo(f"{curve.plan}: {'; '.join(told)}")
