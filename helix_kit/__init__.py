@@ -25,6 +25,7 @@ _HOMES = {
     "Plan": "helix_kit.placement.plan",
     "Problem": "helix_kit.placement.problem",
     "compare": "helix_kit.analysis.compare",
+    "fleet": "helix_kit.fleets",
     "plan": "helix_kit.planning",
     "register_method": "helix_kit.placement.methods",
     "Workload": "helix_kit.workload",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from helix_kit.analysis.compare import compare
     from helix_kit.cluster import Cluster, Link, Network, Node
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
+    from helix_kit.fleets import fleet
     from helix_kit.metrics import SLO
     from helix_kit.model import Model
     from helix_kit.placement.methods import register_method
@@ -70,6 +72,7 @@ __all__ = [
     "Workload",
     "__version__",
     "compare",
+    "fleet",
     "plan",
     "register_method",
     "serve",

@@ -1,5 +1,5 @@
-"""The command line: ``helix-kit plan``, ``diff``, ``explain``, ``simulate``, ``sweep``, ``serve``, ``bench``,
-``export``, ``profile``, ``exam``, ``reproduce`` and ``catalog``.
+"""The command line: ``helix-kit plan``, ``diff``, ``explain``, ``simulate``, ``sweep``, ``fleet``, ``serve``,
+``bench``, ``export``, ``profile``, ``exam``, ``reproduce`` and ``catalog``.
 
 Each takes ``--json``: the result and nothing else on stdout; progress and messages go to stderr. Exit codes: 0 done,
 2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from helix_kit import __version__
-from helix_kit.cli import bench, catalog, diff, exam, explain, export, plan, profile, reproduce, serve, simulate, sweep  # noqa: F401  (importing them registers the commands)
+from helix_kit.cli import (  # noqa: F401  (importing them registers the commands)
+    bench,
+    catalog,
+    diff,
+    exam,
+    explain,
+    export,
+    fleet,
+    plan,
+    profile,
+    reproduce,
+    serve,
+    simulate,
+    sweep,
+)
 from helix_kit.cli.shared import app, joined_limits
 from helix_kit.errors import HelixKitError
 

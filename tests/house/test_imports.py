@@ -27,6 +27,7 @@ FLOORS = [
     {"search"},
     {"planning", "export"},
     {"analysis", "sweeps"},
+    {"fleets"},
     {"plots"},
     {"widgets"},
     {"experiments"},

@@ -28,6 +28,7 @@ VERBS = {
     "runtime.serving.serve": "public verb",
     "analysis.compare.compare": "public verb: takes keywords of `plan` and of `simulate`",
     "sweeps.api.sweep": "public verb, with keywords of `simulate`",
+    "fleets.api.fleet": "public verb, with keywords of `plan` and of `simulate`",
     "report.Run.__init__": "a record of what a run is made of",
 }
 """Functions that may take more parameters, with the reason."""
