@@ -32,6 +32,7 @@ FLOORS = [
     {"widgets"},
     {"experiments"},
     {"cli"},
+    {"__main__"},
 ]
 """Folders and modules of the package from the lowest to the highest. Those of one floor do not import each other."""
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
