@@ -21,11 +21,12 @@ from helix_kit.cli.shared import (
     slo_of,
     stderr,
 )
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
 
 if TYPE_CHECKING:
     from helix_kit.metrics import SLO
     from helix_kit.report import Run
+    from helix_kit.runtime import Completion, Handle
 
 
 @app.command("serve")
@@ -152,32 +153,58 @@ def serve_command(
             say(f"answering {len(prompts)} prompts")
             options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
             handles = [engine.submit(text, **options) for text in prompts]
-            answers = [handle.result() for handle in handles]
-    run = Run([answer.record for answer in answers])
+            outcomes = [_outcome(handle) for handle in handles]
+            records_of = [handle.record for handle in handles]
+    answers = [outcome for outcome in outcomes if not isinstance(outcome, HelixKitError)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, HelixKitError)]
+    if not answers:
+        raise failures[0]
+    run = Run(records_of)
     summary = {**run.summary(slo), "decode_tokens_per_s": _decode_tokens_per_s(run)}
     if as_json:
-        completions = [
-            {
-                "prompt": text,
-                "text": answer.text,
-                "token_ids": answer.token_ids,
-                "finish_reason": answer.finish_reason,
-                "pipeline": [list(stage) for stage in answer.pipeline],
-            }
-            for text, answer in zip(prompts, answers, strict=True)
-        ]
+        completions = [_as_json(text, outcome) for text, outcome in zip(prompts, outcomes, strict=True)]
         typer.echo(json.dumps({"completions": completions, "summary": summary}))
+    else:
+        for text, outcome in zip(prompts, outcomes, strict=True):
+            _print_answer(text, outcome)
+        print_run(summary, f"{plan.cluster.name}, {plan.model.name}: served")
+        tokens = sum(len(answer.token_ids) for answer in answers)
+        typer.echo(
+            f"Generated: {_counted(tokens, 'token')} for {_counted(len(answers), 'prompt')} in {run.window_s:.2f} s, "
+            f"{summary['output_tokens_per_s']:,.1f} tokens/s with the time until the first token"
+        )
+    if failures:
+        typer.echo(f"helix-kit: {len(failures)} of {len(outcomes)} prompts failed", err=True)
+        raise typer.Exit(failures[0].exit_code)
+
+
+def _outcome(handle: Handle) -> Completion | HelixKitError:
+    """The answer, or why there is none: the other prompts' answers are printed all the same."""
+    try:
+        return handle.result()
+    except HelixKitError as error:
+        return error
+
+
+def _as_json(text: str, outcome: Completion | HelixKitError) -> dict[str, Any]:
+    if isinstance(outcome, HelixKitError):
+        return {"prompt": text, "error": str(outcome)}
+    return {
+        "prompt": text,
+        "text": outcome.text,
+        "token_ids": outcome.token_ids,
+        "finish_reason": outcome.finish_reason,
+        "pipeline": [list(stage) for stage in outcome.pipeline],
+    }
+
+
+def _print_answer(text: str, outcome: Completion | HelixKitError) -> None:
+    if isinstance(outcome, HelixKitError):
+        typer.echo(f"> {text}\nfailed: {outcome}\n")
         return
-    for text, answer in zip(prompts, answers, strict=True):
-        typer.echo(f"> {text}\n{answer.text.strip()}")
-        stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in answer.pipeline)
-        stderr.print(stages + "\n", style="dim", markup=False)
-    print_run(summary, f"{plan.cluster.name}, {plan.model.name}: served")
-    tokens = sum(len(answer.token_ids) for answer in answers)
-    typer.echo(
-        f"Generated: {_counted(tokens, 'token')} for {_counted(len(answers), 'prompt')} in {run.window_s:.2f} s, "
-        f"{summary['output_tokens_per_s']:,.1f} tokens/s with the time until the first token"
-    )
+    typer.echo(f"> {text}\n{outcome.text.strip()}")
+    stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in outcome.pipeline)
+    stderr.print(stages + "\n", style="dim", markup=False)
 
 
 def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from helix_kit.workload.request import RequestRecord
 MAX_SHOWN_CHARACTERS = 60
 """Of an answer, in the line that shows it."""
 FinishReason = Literal["stop", "length", "cancelled"]
-FailureCode = Literal["queue_full", "too_large", "timeout", "no_pipeline", "closed", "failed"]
+FailureCode = Literal["queue_full", "too_large", "timeout", "no_pipeline", "policy_failed", "closed", "failed"]
 
 
 class RequestFailedError(HelixKitError):
@@ -30,7 +30,8 @@ class RequestFailedError(HelixKitError):
         The message: why.
     code
         The kind of failure: ``queue_full``, ``too_large`` (its context fits into no pipeline's KV pages), ``timeout``,
-        ``no_pipeline`` (the workers that are up do not cover all layers), ``closed`` or ``failed``.
+        ``no_pipeline`` (the workers that are up do not cover all layers), ``policy_failed`` (the scheduling policy
+        raised an exception or returned no pipeline of the plan), ``closed`` or ``failed``.
 
     Examples
     --------

@@ -21,6 +21,8 @@ class First(Policy):
         self.first = pipelines[0][0]
 
     def route(self, request, view):
+        if request.input_tokens == 3:
+            raise LookupError("no prompt of three")
         return self.first
 """
 
@@ -85,6 +87,17 @@ def test_a_policy_of_ones_own_serves(helix_kit, files):
     policy = f"{files[2]}:First"
     out, _ = serve(helix_kit, files, "--prompt", "w5", "--max-new-tokens", 2, "--policy", policy, "--json")
     assert json.loads(out)["completions"][0]["pipeline"] == [["a", 0, 3], ["b", 3, 6]]
+
+
+def test_a_prompt_at_which_the_policy_raises_does_not_cost_the_other_answers(helix_kit, files):
+    plan, weights, mine = files
+    options = ("--launcher", "inproc", "--policy", f"{mine}:First", "--max-new-tokens", 2)
+    prompts = ("--prompt", "w5", "--prompt", "w5 w6 w7")
+    code, out, err = helix_kit("serve", plan, "--weights", weights, *options, *prompts, "--json")
+    answered, failed = json.loads(out)["completions"]
+    assert code == 1 and "1 of 2 prompts failed" in err
+    assert len(answered["token_ids"]) == 2
+    assert "policy 'First': route raised LookupError: no prompt of three (mine.py, line " in failed["error"]
 
 
 @pytest.mark.parametrize(

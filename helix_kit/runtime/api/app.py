@@ -28,6 +28,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         404: "No such model",
         413: "The body is too large",
         429: "The queue is full",
+        500: "The scheduling policy raised an exception",
         503: "No pipeline is up, or the request took too long",
     }.items()
 }

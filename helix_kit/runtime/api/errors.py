@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,12 +15,24 @@ from helix_kit.runtime.api.fields import INVALID, UNKNOWN, UNSUPPORTED
 from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 
-STATUS_OF = {"queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "closed": 503, "failed": 503}
+STATUS_OF = {
+    "queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "policy_failed": 500, "closed": 503,
+    "failed": 503,
+}  # fmt: skip
 """HTTP status for a request that the engine did not finish, by `RequestFailedError.code`."""
 RETRY_AFTER_S = "1"
 CONTEXT_EXCEEDED = "context_length_exceeded"
 """The code by which clients notice that they should shorten a conversation."""
 _TYPES = {401: "authentication_error", 404: "not_found_error", 413: "invalid_request_error", 429: "rate_limit_error"}
+
+
+ENDPOINTS = (
+    "expected POST /v1/completions, POST /v1/chat/completions, GET /v1/models, GET /health or GET /metrics; GET /docs "
+    "describes them"
+)
+"""What the answer to another path or method says."""
+_UNION = re.compile(r"str|int|float|bool|(constrained|literal|list|dict|function)\b.*")
+"""What pydantic puts between a field and its items to say which of several types it tried."""
 
 
 class RefusedError(HelixKitError):
@@ -64,8 +77,10 @@ def install(app: FastAPI) -> None:
         return response(error.status, str(error), error.code, error.param)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = error.errors()[:5]
+        if reason := _no_object(request, problems[0]):
+            return response(400, reason, "invalid_request")
         first = problems[0]
         code = first["type"] if first["type"] in {UNKNOWN, UNSUPPORTED, INVALID} else "invalid_request"
         return response(400, "; ".join(_say(problem) for problem in problems), code, _field(first))
@@ -75,15 +90,36 @@ def install(app: FastAPI) -> None:
         return response(500, f"internal error: {type(error).__name__}", "internal_error")
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
-        answer = response(error.status_code, str(error.detail))
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"{request.method} {request.url.path}: {message}; {ENDPOINTS}"
+        answer = response(error.status_code, message)
         answer.headers.update(error.headers or {})
         return answer
 
 
+def _no_object(request: Request, problem: dict[str, Any]) -> str | None:
+    """Why the body is no JSON object; None where it is one."""
+    if problem["type"] == "json_invalid":
+        reason = problem.get("ctx", {}).get("error", "JSON decode error")
+        return f"the body is no JSON: {reason} at character {problem['loc'][-1]}"
+    if tuple(problem["loc"]) != ("body",):
+        return None
+    if problem["type"] == "missing":
+        return "the body is empty: expected a JSON object"
+    if problem["type"] not in {"model_attributes_type", "model_type", "dict_type"}:
+        return None
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        return f"Content-Type = {media_type!r}: expected the header `Content-Type: application/json`"
+    return "expected a JSON object"
+
+
 def _say(problem: dict[str, Any]) -> str:
     """Place and message of what pydantic found."""
-    place = ".".join(str(part) for part in problem["loc"] if part != "body")
+    parts = [str(part) for part in problem["loc"] if part != "body"]
+    place = ".".join(part for part in parts if not _UNION.fullmatch(part))
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 

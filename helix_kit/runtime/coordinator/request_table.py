@@ -99,21 +99,25 @@ class RequestTable:
     # ---- admission -----------------------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Start waiting requests, oldest first, until one does not fit; reject those that can never fit."""
+        """Start waiting requests, oldest first, until one does not fit.
+
+        Requests that can never fit are rejected; those at which the policy raises an exception fail.
+        """
         while self.waiting and self.router.has_pipeline:
             active = self.waiting[0]
             if active.promise_tokens is not None:
                 request = active.request
                 active.routed = replace(request, output_tokens=active.next_promise - request.input_tokens)
-            pipeline = self.router.route(active.routed)
-            worker_pipeline = to_workers(pipeline, self._workers.workers_of) if pipeline else ()
-            if pipeline and not self._promise_pages(active, worker_pipeline):
-                self.router.policy_refused(active.routed, pipeline)
-                pipeline = None
-            if pipeline:
-                self.waiting.popleft()
-                self._start(active, pipeline, worker_pipeline)
-            elif self._can_never_fit(active):
+            try:
+                started = self._route_and_start(active)
+            except RequestFailedError as error:
+                if self.waiting and self.waiting[0] is active:  # not when `on_admitted` failed
+                    self.waiting.popleft()
+                self._fail(active, error)
+                continue
+            if started:
+                continue
+            if self._can_never_fit(active):
                 self.waiting.popleft()
                 if active.generated and active.promise_tokens is not None:
                     # Its length was to be what fits, and a pipeline with more pages has been lost since.
@@ -127,6 +131,19 @@ class RequestTable:
             else:
                 self.may_admit = False
                 return
+
+    def _route_and_start(self, active: ActiveRequest) -> bool:
+        """Start the first waiting request if the policy finds a pipeline, and that has pages; whether it started."""
+        pipeline = self.router.route(active.routed)
+        if not pipeline:
+            return False
+        worker_pipeline = to_workers(pipeline, self._workers.workers_of)
+        if not self._promise_pages(active, worker_pipeline):
+            self.router.policy_refused(active.routed, pipeline)
+            return False
+        self.waiting.popleft()
+        self._start(active, pipeline, worker_pipeline)
+        return True
 
     def _promise_pages(self, active: ActiveRequest, worker_pipeline: Pipeline) -> bool:
         active.promised_tokens = active.next_promise
@@ -166,12 +183,15 @@ class RequestTable:
             self._reject(active, "waited longer than its time limit", "timeout")
 
     def fail_without_pipeline(self) -> None:
-        """Fail the waiting requests when the workers leave no pipeline and none is coming up."""
+        """Fail the waiting requests when the workers leave no pipeline, or the policy fails, and none is coming up."""
         if self.router.has_pipeline or self._workers.is_starting:
             return
+        code: FailureCode = "no_pipeline"
         reason = f"no pipeline is left through all layers; lost: {self._workers.lost_reasons}"
+        if self.router.fault is not None:
+            reason, code = self.router.fault, "policy_failed"
         for active in list(self.waiting):
-            self._fail(active, RequestFailedError(reason, "no_pipeline"))
+            self._fail(active, RequestFailedError(reason, code))
         self.waiting.clear()
 
     # ---- tokens --------------------------------------------------------------------------------------------------

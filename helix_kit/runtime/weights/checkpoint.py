@@ -66,13 +66,14 @@ class Checkpoint:
             return frozenset()
         return frozenset(given if isinstance(given, list) else [given])
 
-    @property
+    @cached_property
     def ties_embeddings(self) -> bool:
         """Whether the output projection is the embedding table.
 
-        An output projection that is stored wins over the config's word, as in transformers: the two may differ.
+        A config that does not say it has its family's default, as in transformers. An output projection that is stored
+        wins over the config, also as in transformers: the two may differ.
         """
-        return bool(self.config.get("tie_word_embeddings")) and HEAD not in self._files_by_tensor
+        return HEAD not in self._files_by_tensor and Model.from_hf(self.folder).tied_embeddings
 
     def check_matches(self, model: Model) -> None:
         """Raise InputError when the weights are not those of `model` (layers, hidden size, heads)."""

@@ -64,12 +64,34 @@ def test_other_wrong_requests(http) -> None:
     assert http.post("/v1/chat/completions", json={"messages": []}).status_code == 400
     assert http.get("/v1/completions").status_code == 405
     assert http.get("/nowhere").json()["error"]["type"] == "not_found_error"
+    assert "GET /nowhere: Not Found; expected POST /v1/completions" in http.get("/nowhere").json()["error"]["message"]
 
     def endless() -> Iterator[bytes]:  # no Content-Length: the size shows only on the way
         for _ in range(100):
             yield b" " * 1000
 
     assert http.post("/v1/completions", content=endless()).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "message"),
+    [
+        (
+            b'{"prompt": "w5"}',
+            "application/x-www-form-urlencoded",
+            "expected the header `Content-Type: application/json`",
+        ),
+        (b"", "application/json", "the body is empty: expected a JSON object"),
+        (b"[1]", "application/json", "expected a JSON object"),
+        (b'{"prompt":', "application/json", "the body is no JSON: "),
+        (b'{"prompt": "w5", "logprobs": true}', "application/json", "logprobs: Input should be a valid integer"),
+    ],
+)
+def test_messages_that_do_not_name_a_library(http, content: bytes, media_type: str, message: str) -> None:
+    answer = http.post("/v1/completions", content=content, headers={"Content-Type": media_type})
+    said = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and message in said
+    assert not any(word in said for word in ("constrained", "literal[", "dictionary"))
 
 
 USER = {"role": "user", "content": "w5"}

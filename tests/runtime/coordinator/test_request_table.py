@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.runtime import RequestFailedError, serve  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
+from helix_kit.scheduling import Policy  # noqa: E402
 
 
 def test_waits_for_pages_and_rejects_what_can_never_fit(tiny_llama: Path) -> None:
@@ -102,3 +103,34 @@ def test_an_answer_of_unknown_length_leaves_room_for_others(tiny_llama: Path) ->
     assert [record.tokens_generated for record in records] == [509] * 3
     starts = max(record.started_s for record in records)
     assert starts < min(record.token_times_s[255] for record in records)
+
+
+class FailsAtTimes(Policy):
+    """Raises in `route` at prompts of 4 tokens, and in `on_admitted` at prompts of 5."""
+
+    def __init__(self, pipelines) -> None:
+        self.pipeline = pipelines[0][0]
+
+    def route(self, request, view):
+        if request.input_tokens == 4:
+            raise ZeroDivisionError("no prompt of four")
+        return self.pipeline
+
+    def on_admitted(self, request, pipeline):
+        if request.input_tokens == 5:
+            raise LookupError("no prompt of five")
+
+
+def test_requests_at_which_the_policy_raises_fail_and_the_others_are_served(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6)})
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, policy=FailsAtTimes) as engine:
+        handles = [engine.submit([7] * length, max_new_tokens=3, ignore_eos=True) for length in (3, 4, 5, 6)]
+        failed = {}
+        for handle in handles[1:3]:
+            with pytest.raises(RequestFailedError) as caught:
+                handle.result(30)
+            failed[handle.record.outcome] = caught.value.code
+            assert "policy 'FailsAtTimes': " in str(caught.value) and "no prompt of f" in str(caught.value)
+        assert failed == {"failed": "policy_failed"}
+        assert [len(handle.result(30).token_ids) for handle in (handles[0], handles[3])] == [3, 3]
+        wait_until_idle(engine)  # the pages that were promised to the failed requests are free again

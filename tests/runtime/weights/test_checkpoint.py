@@ -12,8 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoConfig  # noqa: E402
 
 from helix_kit.errors import InputError  # noqa: E402
+from helix_kit.runtime.weights import checkpoint as checkpoints  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint, check_family  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 
@@ -165,3 +167,17 @@ def test_a_config_with_a_byte_order_mark_is_refused(tmp_path: Path) -> None:
     config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
     with pytest.raises(InputError, match=r"config.json: begins with a byte order mark"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mixtral", "gemma", "gemma2", "smollm3"])
+def test_a_config_that_does_not_mention_tied_embeddings(family: str, tmp_path: Path, monkeypatch) -> None:
+    """Transformers' default of the family counts; a stored output projection wins over it."""
+    monkeypatch.setattr(checkpoints, "check_family", lambda *_: None)  # also families that are only planned
+    config = AutoConfig.for_model(family)
+    written = config.to_dict()
+    written.pop("tie_word_embeddings", None)
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    save_file({"model.embed_tokens.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    assert Checkpoint(tmp_path).ties_embeddings == config.tie_word_embeddings
+    save_file({"lm_head.weight": torch.zeros(2, 2)}, tmp_path / "head.safetensors")
+    assert not Checkpoint(tmp_path).ties_embeddings
