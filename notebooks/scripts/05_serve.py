@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import helix_kit as hk
-from helix_kit.runtime import demo_weights
+from helix_kit.runtime import Timeouts, demo_weights
 from helix_kit.runtime.profile import measure
 
 FAST = os.environ.get("FAST") == "1"
@@ -68,7 +68,8 @@ plan.show()
 
 # %%
 started = time.perf_counter()
-engine = hk.serve(plan, weights, restart_workers=False)
+# A busy machine may leave a worker without a turn for seconds: it counts as lost after half a minute.
+engine = hk.serve(plan, weights, restart_workers=False, timeouts=Timeouts(silence_s=30))
 print(f"{len(plan.placement)} workers up after {time.perf_counter() - started:.1f} s")
 pd.DataFrame(engine.status().to_dict()["workers"]).T[["state", "layers", "pages"]]
 
