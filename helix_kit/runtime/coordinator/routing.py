@@ -142,11 +142,11 @@ class Router:
 
     def _report_tokens(self) -> None:
         if self._policy is not None:
-            try:
-                for request in self._pending_tokens:
+            for request in self._pending_tokens:
+                try:
                     self._policy.on_token(request)
-            except Exception as error:
-                self._describe("on_token", error)
+                except Exception as error:
+                    self._describe("on_token", error)
         self._pending_tokens.clear()
 
     def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
