@@ -96,8 +96,9 @@ class Router:
         if now.flow_tokens_per_s > 0:
             try:
                 self._policy = make_policy(self._choice, now, seed=self._seed)
-            except Exception as error:
-                self.fault = self._describe("the constructor", error)
+            except InputError as error:  # its message says what the constructor raised, and where
+                self.fault = str(error)
+                log.error("%s", error, exc_info=error)
 
     def route(self, request: Request) -> Pipeline | None:
         """The policy's pipeline for `request`; None when it finds no room, or when a node of the pipeline is down.
