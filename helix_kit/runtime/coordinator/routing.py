@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import helix_kit.flow.balanced  # noqa: F401 - load scipy now: after a loss, requests wait for the new flow
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.handle import RequestFailedError
@@ -96,7 +96,7 @@ class Router:
         if now.flow_tokens_per_s > 0:
             try:
                 self._policy = make_policy(self._choice, now, seed=self._seed)
-            except InputError as error:  # its message says what the constructor raised, and where
+            except HelixKitError as error:  # its message says what the constructor raised, and where
                 self.fault = str(error)
                 log.error("%s", error, exc_info=error)
 

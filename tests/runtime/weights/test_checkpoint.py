@@ -179,5 +179,6 @@ def test_a_config_that_does_not_mention_tied_embeddings(family: str, tmp_path: P
     (tmp_path / "config.json").write_text(json.dumps(written))
     save_file({"model.embed_tokens.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     assert Checkpoint(tmp_path).ties_embeddings == config.tie_word_embeddings
-    save_file({"lm_head.weight": torch.zeros(2, 2)}, tmp_path / "head.safetensors")
+    tensors = {name: torch.zeros(2, 2) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    save_file(tensors, tmp_path / "model.safetensors")
     assert not Checkpoint(tmp_path).ties_embeddings
