@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from helix_kit import _files
 from helix_kit._summary import Summarised
@@ -26,7 +26,7 @@ from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, read_prompt
-from helix_kit.runtime.replay import replay
+from helix_kit.runtime.replay import ReplayOptions, replay
 from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
 from helix_kit.runtime.weights.checkpoint import Checkpoint
@@ -370,10 +370,13 @@ class Engine(Summarised):
         workload: Workload,
         *,
         seed: int | None = None,
+        mode: Literal["online", "offline"] = "online",
         max_seconds: float | None = None,
+        window: tuple[float, float] | None = None,
+        max_in_flight: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Run:
-        """Serve a workload's requests at their arrival times and report them as a simulation does.
+        """Serve a workload's requests and report them as a simulation does.
 
         Prompts are random tokens, as many as each request has, and exactly its output tokens are generated. With a
         `time_scale`, all times are those of the emulated machines.
@@ -384,8 +387,16 @@ class Engine(Summarised):
             The requests.
         seed
             Of the prompts; None: the engine's.
+        mode
+            ``online``: requests come at their arrival times. ``offline``: they wait from the start, and the workers are
+            kept full until the end; a window or `max_seconds` must say when that is.
         max_seconds
             After this time, requests that are unfinished are cancelled and reported as in flight. None: wait for all.
+        window
+            Start and end in s of what is measured; the replay ends at its end. None: from the start until the last
+            request has ended, or for `max_seconds`.
+        max_in_flight
+            Requests of an offline replay that may be served at once. None: as many as the KV pages hold.
         progress
             Called with (requests done, all requests).
 
@@ -396,6 +407,8 @@ class Engine(Summarised):
 
         Raises
         ------
+        InputError
+            For an unknown mode, a window that ends before it begins, or an offline replay without an end.
         OverrunError
             When the steps of an emulated cluster were late too often (`helix_kit.runtime.replay`).
         EngineError
@@ -407,7 +420,11 @@ class Engine(Summarised):
         >>> run.summary()["finished"]                                                    # doctest: +SKIP
         """
         seed = self._seed if seed is None else seed
-        return replay(self, workload, seed=seed, max_seconds=max_seconds, progress=progress)
+        options = ReplayOptions(
+            seed=seed, mode=mode, max_seconds=max_seconds, window=window, max_in_flight=max_in_flight,
+            progress=progress,
+        )  # fmt: skip
+        return replay(self, workload, options)
 
     def status(self, *, fresh: bool = False) -> EngineStatus:
         """Workers (state, process, layers, counters), queue, promised pages, losses.

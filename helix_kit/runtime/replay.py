@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from helix_kit.errors import HelixKitError
+from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.handle import Handle
@@ -24,6 +24,8 @@ MAX_OVERRUN_SHARE = 0.02
 PROGRESS_S = 0.2
 """How often progress is reported while no request is due."""
 POLL_S = 0.02
+QUEUED = 64
+"""Requests that wait at the coordinator while a backlog is fed: more than it admits between two looks."""
 
 
 class OverrunError(HelixKitError):
@@ -61,32 +63,76 @@ Progress = Callable[[int, int], None]
 """Called with (requests done, all requests)."""
 
 
-def replay(
-    engine: ReplayTarget,
-    workload: Workload,
-    *,
-    seed: int = 0,
-    max_seconds: float | None = None,
-    progress: Progress | None = None,
-) -> Run:
-    """Serve every request of `workload` at its arrival time, with random prompts of its length.
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """How a workload is replayed; the fields are keywords of `Engine.replay`, which describes them.
 
-    Each request generates exactly its output tokens, greedily. After `max_seconds`, unfinished requests are cancelled
-    and reported as in flight, and the run is marked partial. Times in the records count from the start of the replay.
-    The window ends with the last request, or after `max_seconds` when requests were unfinished then.
+    Raises
+    ------
+    InputError
+        For an unknown mode, an offline replay without an end, a window that ends before it begins, or a limit below 1.
+
+    Examples
+    --------
+    >>> ReplayOptions(mode="offline", window=(10.0, 60.0)).end_s
+    60.0
+    """
+
+    seed: int = 0
+    """Of the prompts."""
+    mode: Literal["online", "offline"] = "online"
+    """Requests are sent when they arrive, or wait from the start."""
+    max_seconds: float | None = None
+    """When the replay ends at the latest."""
+    window: tuple[float, float] | None = None
+    """What is measured; the replay ends at its end."""
+    max_in_flight: int | None = None
+    """Requests of an offline replay that may be served at once."""
+    progress: Progress | None = None
+    """Called with (requests done, all requests)."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in {"online", "offline"}:
+            raise InputError("expected online or offline", where="replay", field="mode", value=self.mode)
+        if self.window is not None and not 0 <= self.window[0] < self.window[1] < float("inf"):
+            raise InputError("expected 0 <= start < end in s", where="replay", field="window", value=self.window)
+        if self.mode == "offline" and self.end_s == float("inf"):
+            raise InputError("expected a window or max_seconds for mode offline", where="replay", field="window")
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise InputError("expected at least 1", where="replay", field="max_in_flight", value=self.max_in_flight)
+
+    @property
+    def end_s(self) -> float:
+        """Seconds after which unfinished requests are cancelled; infinite where all are waited for."""
+        ends = [self.max_seconds, self.window[1] if self.window is not None else None]
+        return min((float(end) for end in ends if end is not None), default=float("inf"))
+
+
+def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> Run:
+    """Serve the requests of `workload`, with random prompts of their lengths.
+
+    Each request generates exactly its output tokens, greedily. At the end of the replay, unfinished requests are
+    cancelled and reported as in flight, and the run is marked partial. Times in the records count from the start of the
+    replay. Without a window, what is measured ends with the last request, or after `max_seconds` when requests were
+    unfinished then.
+
+    Offline, requests wait from the start, and the workers take up as many as their KV pages hold. As in the simulator,
+    a request counts as having arrived when it is taken up, and requests that never were have no record.
 
     Raises OverrunError when an emulated cluster was late in more than 2 % of its steps.
     """
-    rng = np.random.default_rng(seed)
-    vocabulary = engine.vocab_size
-    prompts = [rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload]
     before = engine.status(fresh=True)
     start_s, scale = engine.now_s(), engine.time_scale
-    end_s = start_s + max_seconds * scale if max_seconds is not None else float("inf")
-    handles, unsent = _submit_in_time(engine, workload, prompts, start_s, end_s, progress)
+    end_s = start_s + options.end_s * scale
+    prompts = _prompts(engine, workload, options.seed)
+    if options.mode == "offline":
+        handles = _feed_backlog(engine, workload, prompts, end_s, options)
+        unsent: list[Request] = []
+    else:
+        handles, unsent = _submit_in_time(engine, workload, prompts, start_s, end_s, options.progress)
     while not all(handle.done for handle in handles) and engine.now_s() < end_s:
         time.sleep(POLL_S)
-        _report(progress, handles, len(workload))
+        _report(options.progress, handles, len(workload))
     unfinished = {index for index, handle in enumerate(handles) if not handle.done}
     for index in unfinished:
         handles[index].cancel()
@@ -94,16 +140,24 @@ def replay(
     for index, (request, handle) in enumerate(zip(workload, handles)):
         record = _in_emulated_time(handle.record, request, start_s, scale)
         records.append(replace(record, outcome="in_flight", finished_s=None) if index in unfinished else record)
+    facts: dict[str, Any] = {}
+    if options.mode == "offline":
+        all_taken_up = len(handles) == len(workload) and all(r.started_s is not None for r in records)
+        records = [_arrived_when_taken_up(r) for r in records if r.started_s is not None or r.outcome != "in_flight"]
+        if all_taken_up:
+            facts["ran_dry_s"] = max((r.started_s for r in records if r.started_s is not None), default=0.0)
     records += [RequestRecord(request) for request in unsent]
     is_partial = bool(unfinished or unsent)
-    if is_partial and max_seconds is not None:
-        window_s = float(max_seconds)
+    if options.window is not None:
+        window = options.window
+    elif is_partial and options.max_seconds is not None:
+        window = (0.0, float(options.max_seconds))
     else:
         # A request ends some microseconds after its last token, and counts in the window in which it ends.
         ends = [t for r in records for t in (*r.token_times_s[-1:], r.finished_s) if t is not None]
-        window_s = float(max(ends, default=0.0))
+        window = (0.0, float(max(ends, default=0.0)))
     after = engine.status(fresh=True)
-    facts = _facts(engine, workload, seed, before, after)
+    facts = {**_facts(engine, workload, options, before, after), **facts}
     if engine.emulated and facts["overrun_share"] > MAX_OVERRUN_SHARE:
         raise OverrunError(
             f"{facts['overrun_share']:.1%} of {facts['steps']} steps took longer than their profile (an emulation may "
@@ -111,18 +165,57 @@ def replay(
         )
     return Run(
         records,
-        window=(0.0, window_s),
-        nodes=_node_use(before, after, window_s * scale),
+        window=window,
+        nodes=_node_use(before, after, window[1] * scale),
         kv_unit="pages",
         partial=is_partial,
         facts=facts,
     )
 
 
+def _prompts(engine: ReplayTarget, workload: Workload, seed: int) -> Iterator[list[int]]:
+    """A random prompt for each request, made when it is asked for: a backlog may have millions of tokens."""
+    rng, vocabulary = np.random.default_rng(seed), engine.vocab_size
+    return (rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload)
+
+
+def _feed_backlog(
+    engine: ReplayTarget, workload: Workload, prompts: Iterator[list[int]], end_s: float, options: ReplayOptions
+) -> list[Handle]:
+    """Let requests wait, a few at a time, until the end or until all have been taken up; returns their handles.
+
+    The workers stay as full as if all requests waited: more follow before the queue is empty. With `max_in_flight` so
+    many are unfinished at once.
+    """
+    handles: list[Handle] = []
+    unfinished: list[Handle] = []
+    limit = options.max_in_flight or len(workload)
+    while len(handles) < len(workload) and engine.now_s() < end_s:
+        unfinished = [handle for handle in unfinished if not handle.done]
+        waiting = sum(handle.record.started_s is None for handle in unfinished)
+        count = max(0, min(QUEUED - waiting, limit - len(unfinished)))
+        more = [
+            engine.submit_tokens(next(prompts), request.output_tokens, arrival_s=engine.now_s())
+            for request in workload[len(handles) : len(handles) + count]
+        ]
+        handles += more
+        unfinished += more
+        time.sleep(POLL_S)
+        _report(options.progress, handles, len(workload))
+    return handles
+
+
+def _arrived_when_taken_up(record: RequestRecord) -> RequestRecord:
+    """The record of a request of a backlog: its wait before it is taken up is of no interest."""
+    if record.started_s is None:
+        return record
+    return replace(record, request=replace(record.request, arrival_s=record.started_s))
+
+
 def _submit_in_time(
     engine: ReplayTarget,
     workload: Workload,
-    prompts: list[list[int]],
+    prompts: Iterator[list[int]],
     start_s: float,
     end_s: float,
     progress: Progress | None,
@@ -130,11 +223,12 @@ def _submit_in_time(
     """Submit each request when it is due; returns the handles, and the requests that are due after the end."""
     handles: list[Handle] = []
     unsent: list[Request] = []
-    for request, prompt in zip(workload, prompts):
+    for request in workload:
         due_s = start_s + request.arrival_s * engine.time_scale
         if due_s >= end_s:
             unsent.append(request)
             continue
+        prompt = next(prompts)
         while (wait_s := due_s - engine.now_s()) > 0:
             time.sleep(min(wait_s, PROGRESS_S))
             _report(progress, handles, len(workload))
@@ -213,7 +307,7 @@ def _combined(uses: list[NodeUse]) -> NodeUse:
 
 
 def _facts(
-    engine: ReplayTarget, workload: Workload, seed: int, before: EngineStatus, after: EngineStatus
+    engine: ReplayTarget, workload: Workload, options: ReplayOptions, before: EngineStatus, after: EngineStatus
 ) -> dict[str, Any]:
     def steps_of(status: EngineStatus) -> tuple[int, int]:
         workers = status.workers.values()
@@ -230,7 +324,8 @@ def _facts(
         "method": engine.plan.method,
         "policy": engine.policy_name,
         "dtype": engine.dtype,
-        "seed": seed,
+        "mode": options.mode,
+        "seed": options.seed,
         "page_tokens": PAGE_TOKENS,
         "time_scale": engine.time_scale,
         "emulated": engine.emulated,

@@ -8,7 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, serve  # noqa: E402
+from helix_kit.runtime.replay import ReplayOptions  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.workload.workload import Workload  # noqa: E402
 
@@ -31,3 +33,43 @@ def test_replay_can_be_cut_short(tiny_llama: Path) -> None:
         run = engine.replay(Workload.of([(0.0, 5, 400), (0.1, 5, 4), (9.0, 5, 4)]), max_seconds=4.0)
     assert [r.outcome for r in run.records] == ["in_flight", "finished", "in_flight"]
     assert run.partial and run.window == (0.0, 4.0)
+
+
+def test_a_backlog_keeps_the_workers_full_until_the_end(tiny_llama: Path) -> None:
+    """One node with KV pages for four requests, 60 ms a step: as many run at once, and the others wait unseen."""
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=10.0, kv_tokens_per_layer=64)
+    workload = Workload.of([(0.0, 5, 8)] * 500, "backlog")
+    with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
+        run = engine.replay(workload, mode="offline", window=(1.0, 3.0))
+        assert engine.status().waiting == 0
+    summary = run.summary()
+    assert run.window == (1.0, 3.0) and summary["mode"] == "offline" and "ran_dry_s" not in summary
+    assert summary["peak_concurrency"] == 4
+    # Of the 64 that waited at the coordinator only those that were taken up have records; they arrived at that moment.
+    assert all(r.started_s == r.request.arrival_s for r in run.records)
+    assert 4 < summary["finished"] < len(run.records) <= summary["finished"] + 4
+    assert max(r.first_token_s - r.started_s for r in run.records if r.first_token_s) < 0.5
+
+
+def test_a_backlog_with_a_limit_that_ends_early_says_so(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=2.0)
+    with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
+        run = engine.replay(Workload.of([(0.0, 5, 8)] * 6), mode="offline", window=(0.0, 2.0), max_in_flight=2)
+    summary = run.summary()
+    assert summary["finished"] == 6 and summary["peak_concurrency"] == 2 and not run.partial
+    # Three rounds of two; the last two are taken up when two rounds are over.
+    assert 0 < summary["ran_dry_s"] < max(r.finished_s for r in run.records) and run.window == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"mode": "offline"}, "window"),
+        ({"mode": "both"}, "mode"),
+        ({"window": (5.0, 5.0)}, "window"),
+        ({"mode": "offline", "max_seconds": 1.0, "max_in_flight": 0}, "max_in_flight"),
+    ],
+)
+def test_wrong_options_are_named(options: dict, field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        ReplayOptions(**options)
