@@ -230,6 +230,7 @@ class RangedEngine(StateOwner[State]):
         """Take up a request and send its prompt."""
         self.take_up(at, request, pipeline)
         self.need_chunks(request.input_tokens // self.batching.chunk_tokens + 2)
+        self.need_messages(2 * len(self.setup.links))
         rules.launch(self._packed, at, self.batching.chunk_tokens)
 
     def take_up(self, at: int, request: Request, pipeline: Pipeline) -> None:
@@ -248,6 +249,12 @@ class RangedEngine(StateOwner[State]):
         if self.clock[0]["free_chunks"] < count:
             chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", count)
             self.state = self.state._replace(chunks=chunks)
+
+    def need_messages(self, count: int) -> None:
+        """Make sure that so many messages are free. Many requests may start before the simulation advances again."""
+        if self.clock[0]["free_messages"] < count:
+            messages = self._extended(self.state.messages, "free_message", "free_messages", count)
+            self.state = self.state._replace(messages=messages)
 
     def _extended(self, records: np.ndarray, head: str, count: str, needed: int) -> np.ndarray:
         """The pool with at least `needed` more free records; `head` and `count` are its fields of the clock."""

@@ -57,6 +57,14 @@ def test_prompts_of_more_chunks_than_the_pool_has_at_first(plan):
     assert sum(use.prefill_tokens for use in run.nodes.values()) == 6000 * len(run.records[0].pipeline)
 
 
+def test_thousands_of_requests_may_start_in_one_moment(plan):
+    """Each sends a message at once, more than the pool has at first; none may be lost."""
+    room = dict.fromkeys(plan.placement, 10_000_000)
+    workload = Workload.of([(0.0, 10, 2)] * 3000)
+    run = simulate(plan, workload, duration_s=600, warmup_s=0, kv_capacity=room)
+    assert Counter(record.outcome for record in run.records) == {"finished": 3000}
+
+
 def test_swarm_learns_hop_times_while_it_runs(plan):
     """An A100 is many times as fast as two L4 behind a slow link."""
     workload = Workload.poisson(rate_per_s=3.0, duration_s=40, input_tokens=200, output_tokens=10, seed=1)
