@@ -74,7 +74,13 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all patterns of a question share."""
+    """What all patterns of a question share.
+
+    Examples
+    --------
+    >>> Setting([], Model.preset("llama3.1-8b"), {}, MeanLengths(500, 100)).step_tokens
+    512
+    """
 
     offers: Sequence[Offer]
     """Machines on offer."""
