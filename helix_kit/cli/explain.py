@@ -135,7 +135,7 @@ def _print(table: pd.DataFrame) -> None:
                 for low, high in zip(brief[f"{what}_low"], brief[f"{what}_high"], strict=True)
             ]
             if any(shown):
-                brief.insert(brief.columns.get_loc(f"{what}_tokens_per_s") + 1, "interval", shown)
+                brief.insert(list(brief.columns).index(f"{what}_tokens_per_s") + 1, "interval", shown)
     hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high"]
     brief = brief.drop(columns=hidden, errors="ignore")
     first, *rest = (HEADINGS.get(column, column.replace("_", " ")) for column in brief.columns)

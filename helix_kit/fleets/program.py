@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyomo.environ as pyo
@@ -43,7 +44,8 @@ class Limits(NamedTuple):
     """Seconds of a solve."""
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """Pipelines chosen, and the objective with its bound.
 
     Examples
