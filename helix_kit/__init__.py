@@ -25,6 +25,7 @@ _HOMES = {
     "Plan": "helix_kit.placement.plan",
     "Problem": "helix_kit.placement.problem",
     "compare": "helix_kit.analysis.compare",
+    "evaluate": "helix_kit.experiments.evaluate",
     "fleet": "helix_kit.fleets",
     "plan": "helix_kit.planning",
     "register_method": "helix_kit.placement.methods",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from helix_kit.analysis.compare import compare
     from helix_kit.cluster import Cluster, Link, Network, Node
     from helix_kit.errors import HelixKitError, InfeasibleError, InputError
+    from helix_kit.experiments.evaluate import evaluate
     from helix_kit.fleets import fleet
     from helix_kit.metrics import SLO
     from helix_kit.model import Model
@@ -72,6 +74,7 @@ __all__ = [
     "Workload",
     "__version__",
     "compare",
+    "evaluate",
     "fleet",
     "plan",
     "register_method",

@@ -1,5 +1,5 @@
 """The command line: ``helix-kit plan``, ``diff``, ``explain``, ``simulate``, ``sweep``, ``fleet``, ``serve``,
-``bench``, ``export``, ``profile``, ``exam``, ``reproduce`` and ``catalog``.
+``bench``, ``evaluate``, ``export``, ``profile``, ``exam``, ``reproduce`` and ``catalog``.
 
 Each takes ``--json``: the result and nothing else on stdout; progress and messages go to stderr. Exit codes: 0 done,
 2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
@@ -17,6 +17,7 @@ from helix_kit.cli import (  # noqa: F401  (importing them registers the command
     bench,
     catalog,
     diff,
+    evaluate,
     exam,
     explain,
     export,

@@ -27,6 +27,7 @@ VERBS = {
     "simulator.scoring.score": "public, with the keywords of `simulate`",
     "runtime.serving.serve": "public verb",
     "analysis.compare.compare": "public verb: takes keywords of `plan` and of `simulate`",
+    "experiments.evaluate.api.evaluate": "public verb, with keywords of `plan` and of `serve`",
     "sweeps.api.sweep": "public verb, with keywords of `simulate`",
     "fleets.api.fleet": "public verb, with keywords of `plan` and of `simulate`",
     "report.Run.__init__": "a record of what a run is made of",

@@ -1,0 +1,152 @@
+"""``helix-kit evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from helix_kit._summary import number
+from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, check_writable, stderr
+from helix_kit.errors import InputError
+
+if TYPE_CHECKING:
+    from helix_kit.experiments.evaluate import Evaluation
+
+
+@app.command("evaluate")
+def evaluate_command(
+    cluster: Annotated[str, typer.Argument(help="Name of a preset, or a cluster file.")],
+    model: Annotated[str, typer.Option(help="Name of a preset, a model file, or a Hugging Face folder.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Hugging Face folder with safetensors, for --real. Default: SmolLM2-135M, fetched once."),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Of helix, swarm, petals, separate, separate-plus, random, shortest-queue (both on Helix's "
+            "placement), served; PLACEMENT+POLICY; or files with plans."
+        ),
+    ] = "helix,swarm,separate,random,shortest-queue,served",
+    modes: Annotated[str, typer.Option(help="offline (kept full), online (requests arrive), or both.")] = (
+        "offline,online"
+    ),
+    real: Annotated[bool, typer.Option("--real", help="Serve by workers on this machine's devices.")] = False,
+    emulate: Annotated[
+        bool,
+        typer.Option("--emulate", help="Serve by a process for each node, paced to the profiles, with a stand-in."),
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of serving, all runs together. Default: 3 real, 60 emulated.")
+    ] = None,
+    workload: Annotated[
+        str, typer.Option(help="azure-conversation, azure-code, poisson, constant, or a trace file, repeated.")
+    ] = "azure-conversation",
+    rate: Annotated[
+        float | None, typer.Option(help="Requests/s online. Default: 75 % of what the largest flow serves.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds that are measured. Default: chosen, as --warmup.")
+    ] = None,
+    warmup: Annotated[float | None, typer.Option(help="Seconds before measuring.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for each plan.")] = 60.0,
+    time_scale: Annotated[
+        float | None, typer.Option(help="Factor on the times of paced workers. Default: 1 real, 8 emulated.")
+    ] = None,
+    launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
+    dtype: Annotated[str, typer.Option(help="Of real workers: float32, bfloat16 or float16.")] = "float32",
+    devices: Annotated[
+        str, typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu).")
+    ] = "plan",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder. Default: evaluation-CLUSTER-MODEL. Runs in it are not repeated."),
+    ] = None,
+    seed: SeedOption = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare methods on a cluster: plan by each, simulate and serve the same requests, one table and one picture.
+
+    Ctrl-C keeps what is done, and the same command goes on from there.
+
+    Example: [bold]helix-kit evaluate[/] laptop --model SmolLM2-135M --methods helix,swarm,separate --real
+    """
+    from helix_kit.experiments.evaluate import evaluate
+    from helix_kit.runtime.interrupts import sigterm_interrupts
+    from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+
+    if real and emulate:
+        raise InputError("expected one of --real and --emulate")
+    given: str | Workload = workload
+    if workload not in SAMPLED and workload not in SYNTHETIC and Path(workload).exists():
+        given = Workload.from_trace(workload)
+    folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}")
+    if folder.is_file():
+        raise InputError("expected a folder", where=folder, field="--output")
+    if not folder.exists():
+        check_writable(output=folder)
+    serve_options: dict[str, Any] = {"launcher": launcher, "devices": devices, "dtype": dtype} if real else {}
+    if emulate:
+        serve_options = {"launcher": launcher}
+    with sigterm_interrupts(), Status("Evaluating", as_json) as say:
+        found = evaluate(
+            cluster,
+            model,
+            methods=methods,
+            modes=modes,
+            workers="real" if real else "emulated" if emulate else "simulated",
+            weights=weights,
+            workload=given,
+            rate_per_s=rate,
+            duration_s=duration,
+            warmup_s=warmup,
+            minutes=minutes,
+            time_limit_s=time_limit,
+            time_scale=time_scale,
+            seed=seed,
+            folder=folder,
+            progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
+            **serve_options,
+        )
+    found.to_csv(folder / "table.csv")
+    found.to_json(folder / "evaluation.json")
+    found.plot().savefig(folder / "picture.png", dpi=200)
+    if as_json:
+        typer.echo(found.to_json())
+    else:
+        _print(found, folder)
+    if found.stopped:
+        stderr.print(f"helix-kit: stopped; the same command goes on from {folder}", markup=False)
+        raise typer.Exit(130)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _print(found: Evaluation, folder: Path) -> None:
+    """A row for each run, then what a reader should know."""
+    right = [Column(name, justify="right") for name in
+             ("decode tokens/s", "prompt p50, s", "p95", "decode p50, s", "p95", "finished", "late steps")]  # fmt: skip
+    table = Table("Method", "Mode", "Source", *right, title=f"{found.facts['model']} on {found.facts['cluster']}")
+    metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "prompt_latency_p95_s", "decode_latency_p50_s",
+               "decode_latency_p95_s", "finished")  # fmt: skip
+    for method, mode in found.runs:
+        for source in ("simulated", found.workers):
+            if source is None or found.value(method, mode, source, "decode_tokens_per_s") is None:
+                continue
+            late = found.value(method, mode, source, "late_steps_share")
+            cells = [number(found.value(method, mode, source, metric)) for metric in metrics]
+            told = "" if late is None else f"{late:.1%}"
+            table.add_row(found.labels[method], mode, source, *cells, told)
+    Console().print(table)
+    for row in found.differences().itertuples():
+        name = f"{found.labels[str(row.method)]}, {row.mode}"
+        typer.echo(f"{name}: {str(row.metric).replace('_', ' ')} {row.difference:+.1%} beside the simulation")
+    for note in found.notes:
+        typer.echo(f"Note: {note}")
+    for problem in found.problems:
+        typer.echo(f"Problem: {problem}", err=True)
+    typer.echo(f"-> {folder}/table.csv, picture.png, evaluation.json")

@@ -1,0 +1,97 @@
+"""The whole of an evaluation on a tiny model: planned, simulated, served by real workers, stopped, and gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import helix_kit as hk
+from helix_kit.errors import InputError
+from helix_kit.experiments.evaluate import serving
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
+
+METHODS = "helix,separate+random"
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Three nodes that hold the whole model, with steps of 24 ms, and requests that they keep up with."""
+    weights = tiny_checkpoint(tmp_path_factory.mktemp("evaluate") / "tiny")
+    plan = tiny_plan(weights, {"a": (0, 6), "b": (0, 6), "c": (0, 6)}, step_ms=4.0)
+    return {
+        "cluster": plan.cluster, "model": plan.model, "profiles": plan.profiles, "weights": weights, "workers": "real",
+        "workload": hk.Workload.poisson(6, 10, input_tokens=12, output_tokens=8, seed=1), "warmup_s": 0.5,
+        "duration_s": 1.5, "time_limit_s": 5.0, "launcher": "inproc",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+def test_a_worker_that_is_lost_and_a_stop_in_the_middle(setting, folder, monkeypatch: pytest.MonkeyPatch):
+    """The first served run loses a worker and is measured again; Ctrl-C comes in the second run."""
+    started = []
+    check = serving._check_workers
+
+    def start(*arguments):
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(0)
+        return serve(*arguments)
+
+    def lose(engine):
+        if len(started) == 1:
+            raise serving.WorkerLostError("a (its process ended)")
+        check(engine)
+
+    serve = serving.start_workers
+    monkeypatch.setattr(serving, "start_workers", start)
+    monkeypatch.setattr(serving, "_check_workers", lose)
+    found = hk.evaluate(**setting, methods=METHODS, folder=folder)
+    assert found.stopped and found.runs == [(m, mode) for m in METHODS.split(",") for mode in ("offline", "online")]
+    assert found.value("helix", "offline", "real workers", "lost_workers") == 1
+    assert found.value("helix", "offline", "real workers", "attempts") == 2
+    assert any("measured again, a worker was lost: a (its process ended)" in note for note in found.notes)
+    assert found.value("helix", "online", "real workers", "decode_tokens_per_s") is None
+    assert found.value("helix", "online", "simulated", "decode_tokens_per_s") > 0
+
+
+def test_the_same_call_goes_on_and_shows_both_sources(setting, folder):
+    done: list[str] = []
+    found = hk.evaluate(
+        **setting, methods=METHODS, folder=folder, progress=lambda _, of, what: done.append(f"{of}: {what}")
+    )
+    assert not found.stopped and not found.problems and len(found.runs) == 4
+    # The run that was finished before the stop is not run again.
+    assert not any("Helix, offline, real workers" in text for text in done)
+    assert any("8: Helix, online, real workers: starting" in text for text in done)
+    # How much the workers serve depends on the machine: on a busy one nothing may finish within the window.
+    for method, mode in found.runs:
+        assert found.value(method, mode, "simulated", "finished") > 0
+        assert found.value(method, mode, "real workers", "requests") > 0
+    compared = found.differences()
+    assert found.workers == "real workers" and (compared["metric"] == "decode_tokens_per_s").sum() == 4
+    panels = found.plot().axes
+    assert len(panels) == 6 and [t.get_text() for t in panels[0].get_xticklabels()] == ["Helix", "separate+random"]
+    # Two methods, two sources.
+    assert len(panels[0].patches) == 4
+    text = found.to_json()
+    assert '"real workers"' in text and '"stopped": false' in text
+
+
+def test_another_evaluation_needs_another_folder(setting, folder):
+    with pytest.raises(InputError, match="seed = 3"):
+        hk.evaluate(**setting, methods=METHODS, folder=folder, seed=3)
+
+
+def test_a_method_without_a_plan_is_a_problem_and_wrong_options_are_errors(setting):
+    with pytest.raises(InputError, match="workers = 'rented'"):
+        hk.evaluate(**{**setting, "workers": "rented"})
+    with pytest.raises(InputError, match="weights"):
+        hk.evaluate(**{**setting, "weights": None}, methods="separate", modes="online")
