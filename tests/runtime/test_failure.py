@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from greedy_tokens import greedy
 from idling import wait_until_idle
 
 torch = pytest.importorskip("torch")
@@ -20,7 +21,7 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, RequestFailedError, SwapError, Timeouts, device_memory, serve  # noqa: E402
 from helix_kit.runtime.coordinator.routing import solve_rest  # noqa: E402
 from helix_kit.runtime.transport.messages import WorkerCounters  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint, tiny_plan  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 
 # Every layer is held twice; b and d may be entered in the middle.
@@ -102,6 +103,25 @@ def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal
     assert [node for _, node, _ in status.losses[len(before.losses) :]] == [victim]
     assert status.flow_tokens_per_s < engine.plan.flow_tokens_per_s
     wait_until_idle(engine)
+
+
+def test_a_mixture_of_experts_survives_a_lost_worker(tmp_path: Path) -> None:
+    """Over four workers, two of which are entered in the middle; the one that was lost comes back."""
+    folder = tiny_checkpoint(tmp_path, "qwen3_moe", **UNUSUAL["qwen3_moe"])
+    texts = prompts(6)
+    with serve(tiny_plan(folder, PLACEMENT, step_ms=STEP_MS), folder, policy="random", pace=True) as engine:
+        handles = [engine.submit(p, max_new_tokens=24, ignore_eos=True) for p in texts]
+        wait_for(lambda: engine.status().tokens_out > 20, 60, "no tokens")
+        os.kill(engine.status().workers["b"].pid, signal.SIGKILL)
+        answers = [handle.result(120) for handle in handles]
+        assert [node for _, node, _ in engine.status().losses] == ["b"]
+        engine.restart("b")
+        wait_for(lambda: all_up(engine), 60, "did not come back")
+        later = engine.generate(texts, max_new_tokens=8, ignore_eos=True)
+    expected = [greedy(folder, p, 24) for p in texts]
+    assert [a.token_ids for a in answers] == expected
+    assert [a.token_ids for a in later] == [tokens[:8] for tokens in expected]
+    assert any(s.start > PLACEMENT[s.node][0] for a in [*answers, *later] for s in a.pipeline)
 
 
 def test_a_restarted_worker_rejoins(engine: Engine, undisturbed) -> None:

@@ -7,7 +7,8 @@ whose code looks the same can give wrong results silently (Granite scales its re
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,17 @@ from helix_kit.errors import InputError
 from helix_kit.hf_config import EXPERT_FAMILIES
 from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
+from helix_kit.runtime.weights import mxfp4
 from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
+from helix_kit.runtime.weights.experts import is_expert, join_experts
+from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
 if TYPE_CHECKING:
     import torch
 
-FAMILIES = ("llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3")
-"""`model_type`s whose logits are tested against transformers (tests/runtime/worker/test_model_layers.py)."""
+log = logging.getLogger(__name__)
+
 _ROPE_TYPES = {"default", "linear", "llama3", "yarn"}
 """Rotary variants whose table depends on the position alone. The tables of the others (dynamic, longrope) depend on the
 longest sequence of the batch, so that one request would change another's tokens."""
@@ -90,7 +94,7 @@ class Checkpoint:
     def check_tensors(self) -> None:
         """Raise InputError unless the files hold the config's tensors: names, shapes, and numbers that are no codes.
 
-        Only the headers of the files are read.
+        Only the headers of the files are read. Weights in mxfp4 are expanded when they are loaded; a warning says so.
         """
         model = Model.from_hf(self.folder)
         expected = expected_tensors(self.config, model, with_head=not self.ties_embeddings)
@@ -102,7 +106,10 @@ class Checkpoint:
             header = headers[path].get(name)
             if header is None:
                 raise InputError(f"tensor {name!r} is missing: {INDEX} says that it is there", where=path)
-            if header.dtype not in _DTYPES:
+            if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES)):
+                if header.dtype != "U8":
+                    raise InputError(f"tensor {name!r} holds {header.dtype}: expected U8", where=path)
+            elif header.dtype not in _DTYPES:
                 numbers = f"tensor {name!r} holds {header.dtype}: expected one of {', '.join(_DTYPES)}"
                 raise InputError(f"{numbers}; quantised weights are not supported", where=path)
             if header.shape != shape:
@@ -110,6 +117,12 @@ class Checkpoint:
             twice = next((other for other, held in headers.items() if other != path and name in held), None)
             if twice is not None:
                 raise InputError(f"tensor {name!r} stands in {path.name} and in {twice.name}", where=self.folder)
+        if any(name.endswith(mxfp4.BLOCKS) for name in expected):
+            log.warning(
+                "%s: the experts are stored in mxfp4 and expanded when they are loaded. In 16 bits they take 3.8 times "
+                "the memory that a plan reckons with: plan with a config.json without quantization_config",
+                self.folder,
+            )
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None, device: torch.device) -> dict[str, torch.Tensor]:
         """The tensors called `names`, as `dtype` (None: as they are stored). No other part of the files is read."""
@@ -134,6 +147,31 @@ class Checkpoint:
         names = [name for name in names if not name.endswith(ROTARY_TABLE)]
         return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
 
+    def read_layer(self, index: int, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+        """The tensors of a layer by the names of the parameters that transformers' layer has."""
+        prefix, experts = f"model.layers.{index}.", LAYER_NAMES[self.config["model_type"]].experts
+        if experts is None:
+            return self.read_under(prefix, dtype, device)
+        import torch
+
+        stored = [name.removeprefix(prefix) for name in self._files_by_tensor if name.startswith(prefix)]
+        single = [name for name in stored if is_expert(name, experts)]
+        others = [f"{prefix}{name}" for name in stored if name not in set(single) and not name.endswith(ROTARY_TABLE)]
+        packed = [name for name in others if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES))]
+        layer = {}
+        for name, tensor in self.read([name for name in others if name not in packed], dtype, device).items():
+            own = name.removeprefix(prefix)
+            is_block = own.startswith(f"{experts.block}.")
+            layer[f"mlp.{own.removeprefix(f'{experts.block}.')}" if is_block else own] = tensor
+
+        codes = {name.removeprefix(prefix): tensor for name, tensor in self.read(packed, None, device).items()}
+        for name in [name.removesuffix(mxfp4.BLOCKS) for name in codes if name.endswith(mxfp4.BLOCKS)]:
+            blocks, scales = (codes[f"{name}{end}"] for end in (mxfp4.BLOCKS, mxfp4.SCALES))
+            layer[name] = mxfp4.expand(blocks, scales, dtype)
+        mapped = self.read([f"{prefix}{name}" for name in single], None, torch.device("cpu"))
+        matrices = {name.removeprefix(prefix): matrix for name, matrix in mapped.items()}
+        return layer | join_experts(matrices, experts, dtype, device)
+
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "a single number"
@@ -154,10 +192,19 @@ def check_family(config: Any, where: object) -> None:
         raise InputError("expected a causal language model", where=where, field="is_causal", value=False)
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        expected = "quantised weights can be planned and simulated, but not served yet"
-        raise InputError(expected, where=where, field="quantization_config", value=method)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPE_TYPES:
-        expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
-        raise InputError(expected, where=where, field="rope_type", value=kind)
+        if (family, method) != ("gpt_oss", "mxfp4"):
+            expected = "these quantised weights can be planned and simulated, but not served yet"
+            raise InputError(expected, where=where, field="quantization_config", value=method)
+    if config.get("use_bidirectional_attention"):
+        raise InputError("expected false", where=where, field="use_bidirectional_attention", value=True)
+    for rope in _ropes(config):
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in _ROPE_TYPES:
+            expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
+            raise InputError(expected, where=where, field="rope_type", value=kind)
+
+
+def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a config says about rotary embeddings: for all layers, or for each type of layers (Gemma-3)."""
+    given = [config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    return [part for rope in given for part in (rope, *rope.values()) if isinstance(part, dict)]

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from helix_kit.errors import InputError
+from helix_kit.hf_config import EXPERT_FAMILIES
+from helix_kit.hf_config import FAMILIES as DENSE_FAMILIES
+from helix_kit.hf_config.layer_parts import LayerReader
+from helix_kit.hf_config.layout import layers_with_experts
 from helix_kit.model import Model
+from helix_kit.runtime.weights import mxfp4
+from helix_kit.runtime.weights.families import LAYER_NAMES, ExpertNames
 
 Shapes = dict[str, tuple[int, ...]]
 HEAD = "lm_head.weight"
@@ -28,35 +34,75 @@ def expected_tensors(config: Mapping[str, Any], model: Model, *, with_head: bool
     shapes: Shapes = {"model.embed_tokens.weight": (model.vocab_size, hidden), "model.norm.weight": (hidden,)}
     if with_head:
         shapes[HEAD] = (model.vocab_size, hidden)
-    layer = _layer(config, model)
-    for index in range(model.num_layers):
+    kind = config["model_type"]
+    family = {**DENSE_FAMILIES, **EXPERT_FAMILIES}[kind]
+    reader = LayerReader.of(config, "config.json", kind, family)
+    attention = _attention(reader)
+    for index, has_experts in enumerate(layers_with_experts(config, "config.json", family, model.num_layers)):
+        layer = attention | (_experts(reader) if has_experts else _mlp(reader))
         shapes.update({f"model.layers.{index}.{name}": shape for name, shape in layer.items()})
     return shapes
 
 
-def _layer(config: Mapping[str, Any], model: Model) -> Shapes:
-    family, hidden, width = config["model_type"], model.hidden_size, model.intermediate_size
-    q, kv = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    shapes: Shapes = {"self_attn.o_proj.weight": (hidden, q), "mlp.down_proj.weight": (hidden, width)}
-    if family == "phi3":
-        shapes["self_attn.qkv_proj.weight"] = (q + 2 * kv, hidden)
-        shapes["mlp.gate_up_proj.weight"] = (2 * width, hidden)
-    else:
-        shapes |= {f"self_attn.{name}_proj.weight": (rows, hidden) for name, rows in (("q", q), ("k", kv), ("v", kv))}
-        shapes |= {f"mlp.{name}_proj.weight": (width, hidden) for name in ("gate", "up")}
-    norms = ["post_attention_layernorm", "post_feedforward_layernorm" if family == "olmo2" else "input_layernorm"]
-    shapes |= {f"{name}.weight": (hidden,) for name in norms}
-    if family == "olmo2":
-        shapes |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
-    if family == "qwen3":
-        shapes |= {f"self_attn.{name}_norm.weight": (model.head_dim,) for name in ("q", "k")}
-    biased = {"llama": "attention_bias", "olmo2": "attention_bias", "qwen3": "attention_bias"}.get(family)
-    if family == "qwen2" or (biased and config.get(biased)):
-        names = ("q", "k", "v") if family == "qwen2" else ("q", "k", "v", "o")
-        shapes |= {f"self_attn.{n}_proj.bias": shapes[f"self_attn.{n}_proj.weight"][:1] for n in names}
-    if family == "llama" and config.get("mlp_bias"):
-        shapes |= {f"mlp.{n}_proj.bias": shapes[f"mlp.{n}_proj.weight"][:1] for n in ("gate", "up", "down")}
+def _attention(reader: LayerReader) -> Shapes:
+    """Attention and the norms of the hidden state."""
+    family, names, hidden = reader.family, LAYER_NAMES[reader.kind], reader.hidden
+    q, kv = reader.heads * reader.head_dim, reader.kv_heads * reader.head_dim
+    inputs = {"qkv": q + 2 * kv} if names.joined else {"q": q, "k": kv, "v": kv}
+    shapes: Shapes = {f"self_attn.{name}_proj.weight": (rows, hidden) for name, rows in inputs.items()}
+    shapes["self_attn.o_proj.weight"] = (hidden, q)
+    if reader.is_on(family.qkv_bias):
+        shapes |= {f"self_attn.{name}_proj.bias": (rows,) for name, rows in inputs.items()}
+    if reader.is_on(family.out_bias):
+        shapes["self_attn.o_proj.bias"] = (hidden,)
+    if family.qk_norm:
+        widths = (reader.head_dim,) * 2 if family.qk_norm == "head" else (q, kv)
+        shapes |= {f"self_attn.{name}_norm.weight": (width,) for name, width in zip("qk", widths, strict=True)}
+    if family.heads_vector:
+        shapes["self_attn.sinks"] = (reader.heads,)
+    return shapes | {f"{name}.weight": (hidden,) for name in names.norms}
+
+
+def _mlp(reader: LayerReader) -> Shapes:
+    width, hidden = reader.width, reader.hidden
+    inputs = {"gate_up": 2 * width} if LAYER_NAMES[reader.kind].joined else {"gate": width, "up": width}
+    shapes: Shapes = {f"mlp.{name}_proj.weight": (rows, hidden) for name, rows in inputs.items()}
+    shapes["mlp.down_proj.weight"] = (hidden, width)
+    if reader.is_on(reader.family.mlp_bias):
+        shapes |= {f"mlp.{name}_proj.bias": (rows,) for name, rows in (inputs | {"down": hidden}).items()}
     return shapes
+
+
+def _experts(reader: LayerReader) -> Shapes:
+    names, experts, hidden = LAYER_NAMES[reader.kind].experts, reader.mlp(has_experts=True), reader.hidden
+    assert names is not None and reader.family.experts is not None
+    count, width, block = experts.experts, experts.width, names.block
+    shapes: Shapes = {f"{block}.{names.router}.weight": (count, hidden)}
+    if names.stacked:
+        for name, inputs, outputs in (("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)):
+            if reader.config.get("quantization_config"):  # mxfp4, or the config would have been refused
+                groups = inputs // mxfp4.GROUP
+                shapes[f"{block}.experts.{name}{mxfp4.BLOCKS}"] = (count, outputs, groups, mxfp4.GROUP // 2)
+                shapes[f"{block}.experts.{name}{mxfp4.SCALES}"] = (count, outputs, groups)
+            else:
+                shapes[f"{block}.experts.{name}"] = (count, inputs, outputs)
+    for index in range(0 if names.stacked else count):
+        shapes |= _gated(f"{block}.experts.{index}", names, width, hidden)
+    if reader.family.experts.bias:
+        shapes[f"{block}.{names.router}.bias"] = (count,)
+        shapes[f"{block}.experts.gate_up_proj_bias"] = (count, 2 * width)
+        shapes[f"{block}.experts.down_proj_bias"] = (count, hidden)
+    if names.shared:
+        shapes |= _gated(f"{block}.{names.shared}", names, experts.matrices // (3 * hidden), hidden)
+    if names.shared_gate:
+        shapes[f"{block}.{names.shared_gate}.weight"] = (1, hidden)
+    return shapes
+
+
+def _gated(prefix: str, names: ExpertNames, width: int, hidden: int) -> Shapes:
+    """The three matrices of one gated MLP."""
+    shapes: Shapes = {f"{prefix}.{name}.weight": (width, hidden) for name in (names.gate, names.up)}
+    return shapes | {f"{prefix}.{names.down}.weight": (hidden, width)}
 
 
 def check_names(expected: Shapes, found: set[str], where: object) -> None:

@@ -29,20 +29,57 @@ SIZES = {
     "vocab_size": 256,
     "max_position_embeddings": 512,
 }
+_EXPERTS: dict[str, Any] = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 UNUSUAL: dict[str, dict[str, Any]] = {
-    # A window shorter than the prompts of tests, so that it masks tokens.
+    # Windows are shorter than the prompts of tests, so that they mask tokens.
+    "cohere2": {"sliding_window": 12, "logit_scale": 0.25},
+    "gemma": {"head_dim": 32},
+    "gemma2": {
+        "head_dim": 32,
+        "sliding_window": 12,
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 8.0,
+    },
+    "gemma3_text": {"head_dim": 32, "sliding_window": 12, "sliding_window_pattern": 3, "query_pre_attn_scalar": 24},
+    "gpt_oss": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": 12, "head_dim": 16},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 2.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.2,
+    },
     "mistral": {"sliding_window": 12},
+    "mixtral": {"num_local_experts": 5, "sliding_window": 12},
+    "olmo3": {"sliding_window": 12},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 2},
+    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
+    "qwen2_moe": {
+        **_EXPERTS,
+        "shared_expert_intermediate_size": 80,
+        "mlp_only_layers": [1],
+        "use_sliding_window": True,
+        "sliding_window": 12,
+        "max_window_layers": 3,
+    },
     # head_dim is not hidden_size / heads here, as in the real Qwen3.
     "qwen3": {"head_dim": 32},
-    "phi3": {"tie_word_embeddings": False, "partial_rotary_factor": 0.5},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 32, "norm_topk_prob": True, "decoder_sparse_step": 2},
+    "seed_oss": {"head_dim": 32},
 }
 """Family -> settings by which its layers differ from a Llama's, for comparisons of layers."""
 REQUESTS = MeanLengths(12, 8, "tiny requests")
 """What tiny plans are for: their nodes may hold a few pages only."""
 
 
-def tiny_checkpoint(folder: str | Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:
-    """Write a random model of `family` (a transformers `model_type`) with a toy tokenizer; returns the folder."""
+def tiny_checkpoint(
+    folder: str | Path, family: str = "llama", *, seed: int = 0, random_vectors: bool = False, **overrides: Any
+) -> Path:
+    """Write a random model of `family` (a transformers `model_type`) with a toy tokenizer; returns the folder.
+
+    `random_vectors` changes norms, biases and sinks, too, which are ones and zeros otherwise. `overrides` are fields of
+    config.json.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -58,6 +95,9 @@ def tiny_checkpoint(folder: str | Path, family: str = "llama", *, seed: int = 0,
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.3 if "embed" in name or "lm_head" in name else 0.12)
+        for weight in model.parameters() if random_vectors else ():
+            if weight.dim() == 1:
+                weight.data += 0.3 * torch.randn(weight.shape)
     model.save_pretrained(folder)
     # Each token is a word, w3, w4, ..., so that text is readable.
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, config.vocab_size)}

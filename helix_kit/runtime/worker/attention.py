@@ -8,6 +8,7 @@ With a backend of `helix_kit.runtime.worker.flashinfer`, `attend` writes keys an
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from helix_kit.runtime.worker.changed_scores import ChangedScores
 from helix_kit.runtime.worker.flashinfer import FlashInfer, PagedStep
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import StaticBatch
@@ -155,15 +157,26 @@ class AttentionSettings:
     """Factor of the scores; None: 1 / sqrt(head dim)."""
     window: int | None = None
     """Number of last tokens that a row sees, itself included; None: all of them."""
+    changed: ChangedScores | None = None
+    """What else the layer does to its scores; None: nothing."""
 
 
-def settings_of(layer: torch.nn.Module, hidden_size: int, rotary_dim: int, dtype: torch.dtype) -> AttentionSettings:
-    """What `layer`, a decoder layer on the meta device, asks of the attention."""
+class _SettingsFilledError(Exception):
+    """Ends a run without data: what a layer does after its attention (experts read their data) is not of interest."""
+
+
+def settings_of(
+    layer: torch.nn.Module, hidden_size: int, rotary: tuple[torch.Tensor, torch.Tensor]
+) -> AttentionSettings:
+    """What `layer`, a decoder layer on the meta device, asks of the attention.
+
+    `rotary` are cosines and sines of one row, (1, 1, values), in the layer's dtype.
+    """
     settings = AttentionSettings()
-    with torch.device("meta"):
-        rotary = 2 * (torch.empty(1, 1, rotary_dim, dtype=dtype),)
-        row = torch.empty(1, 1, hidden_size, dtype=dtype)
-        layer(row, position_ids=None, position_embeddings=rotary, attention_mask=None, step=settings)
+    with torch.device("meta"), contextlib.suppress(_SettingsFilledError):
+        row = torch.empty(1, 1, hidden_size, dtype=rotary[0].dtype)
+        tables = tuple(torch.empty_like(table, device="meta") for table in rotary)
+        layer(row, position_ids=None, position_embeddings=tables, attention_mask=None, step=settings)
     return settings
 
 
@@ -177,6 +190,8 @@ def attend(
     step: StepLayout | StaticBatch | AttentionSettings,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Write this step's keys and values to their pages, then attend. transformers expects this signature.
@@ -194,45 +209,55 @@ def attend(
     scaling
         Factor of the scores; None: 1 / sqrt(head dim).
     sliding_window
-        Number of last tokens that a row sees, itself included; None: all of them.
+        Number of last tokens that a row sees, itself included; None: as many as the attribute of this name of `module`
+        says (Qwen2-MoE passes its window in the mask alone), or all of them.
+    softcap
+        Scores s become softcap x tanh(s / softcap); None: they stay as they are.
+    s_aux
+        Sinks (heads,): a score of each head that takes part in the softmax and has no value; None: there are none.
 
     Returns
     -------
     The attention of all rows, of shape (1, rows, heads, head dim), and None for the weights.
     """
+    window = getattr(module, "sliding_window", None) if sliding_window is None else sliding_window
+    changed = None if softcap is None and s_aux is None else ChangedScores(softcap, s_aux)
     if isinstance(step, AttentionSettings):
-        step.scaling, step.window = scaling, sliding_window
-        return query.transpose(1, 2), None
+        step.scaling, step.window, step.changed = scaling, window, changed
+        raise _SettingsFilledError
     if isinstance(step, StaticBatch):
         cache = step.cache(int(module.layer_idx))  # type: ignore[arg-type]
         step.kernels.write(key[0].transpose(0, 1), value[0].transpose(0, 1), cache)
         rows_first = query[0].transpose(0, 1).contiguous()
-        return step.kernels.attend(rows_first, cache, step, scaling, sliding_window).unsqueeze(0), None
+        assert changed is None, "no kernels for static batches change scores: choose_attention refuses them"
+        return step.kernels.attend(rows_first, cache, step, scaling, window).unsqueeze(0), None
     layer = int(module.layer_idx) - step.first_layer  # type: ignore[arg-type]
     pool, (_, heads, rows, dim) = step.pool, query.shape
     kv_heads = key.shape[1]
     pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
     if step.paged is not None:
-        return step.paged.attend(layer, query[0], scaling, sliding_window).unsqueeze(0), None
+        assert changed is None, "FlashInfer is not asked to change scores: choose_attention refuses them"
+        return step.paged.attend(layer, query[0], scaling, window).unsqueeze(0), None
+    asked = AttentionSettings(scaling, window, changed)
     if not step.chunks and len(step.decodes) == 1:  # the usual step: only decodes, in the order of the rows
-        return _decode(pool, step.decodes[0], layer, query[0], scaling, sliding_window).unsqueeze(0), None
+        return _decode(pool, step.decodes[0], layer, query[0], asked).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
     for group in step.decodes:
-        out[group.rows] = _decode(pool, group, layer, query[0][:, group.rows], scaling, sliding_window)
+        out[group.rows] = _decode(pool, group, layer, query[0][:, group.rows], asked)
     for chunk in step.chunks:
         span = slice(chunk.row, chunk.row + chunk.tokens)
         fresh = (key[:, :, span], value[:, :, span])
-        out[span] = _prefill(step, layer, chunk, query[:, :, span], fresh, scaling, sliding_window)
+        out[span] = _prefill(step, layer, chunk, query[:, :, span], fresh, asked)
     return out.unsqueeze(0), None
 
 
 def _decode(
-    pool: PagePool, group: DecodeBatch, layer: int, query: torch.Tensor, scaling: float | None, window: int | None
+    pool: PagePool, group: DecodeBatch, layer: int, query: torch.Tensor, asked: AttentionSettings
 ) -> torch.Tensor:
     """Attention of one row per request: `query` (heads, requests, dim) -> (requests, heads, dim)."""
     heads, requests, dim = query.shape
-    table = group.pages[layer]
+    table, window = group.pages[layer], asked.window
     keys, values = _gather(pool, table.flatten(), requests)
     if window not in group.masks:
         visible = torch.arange(table.shape[1] * PAGE_TOKENS, device=query.device)
@@ -243,7 +268,10 @@ def _decode(
     kv_heads = keys.shape[1]
     # Query heads that share a key head become rows of that head: keys and values are not copied for each of them.
     grouped = query.transpose(0, 1).reshape(requests, kv_heads, heads // kv_heads, dim)
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.masks[window], scale=scaling)
+    if asked.changed is not None:
+        out = asked.changed.attend(grouped, keys, values, group.masks[window], asked.scaling)
+    else:
+        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=group.masks[window], scale=asked.scaling)
     return out.reshape(requests, heads, dim)
 
 
@@ -253,14 +281,13 @@ def _prefill(
     chunk: PrefillChunk,
     query: torch.Tensor,
     fresh: tuple[torch.Tensor, torch.Tensor],
-    scaling: float | None,
-    window: int | None,
+    asked: AttentionSettings,
 ) -> torch.Tensor:
     """Causal attention of one chunk over its request so far: (1, heads, tokens, dim) -> (tokens, heads, dim)."""
-    seen = chunk.position + chunk.tokens
-    if chunk.position == 0 and (window is None or window >= seen):
+    seen, window = chunk.position + chunk.tokens, asked.window
+    if asked.changed is None and chunk.position == 0 and (window is None or window >= seen):
         keys, values = fresh
-        out = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+        out = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=asked.scaling, enable_gqa=True)
         return out[0].transpose(0, 1)
     keys, values = _gather(step.pool, chunk.pages[layer], 1)
     own = torch.arange(chunk.position, seen, device=query.device)[:, None]
@@ -268,9 +295,14 @@ def _prefill(
     mask = other <= own
     if window is not None:
         mask &= other > own - window
-    out = F.scaled_dot_product_attention(
-        query, keys[:, :, :seen], values[:, :, :seen], attn_mask=mask, scale=scaling, enable_gqa=True
-    )
+    keys, values = keys[:, :, :seen], values[:, :, :seen]
+    if asked.changed is not None:
+        kv_heads, (_, heads, tokens, dim) = keys.shape[1], query.shape
+        grouped = query.reshape(1, kv_heads, -1, dim)  # the query heads of a key head become rows of it
+        repeated = mask.repeat(heads // kv_heads, 1)
+        out = asked.changed.attend(grouped, keys, values, repeated, asked.scaling).view(1, heads, tokens, dim)
+    else:
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=asked.scaling, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 

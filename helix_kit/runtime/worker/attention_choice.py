@@ -9,6 +9,7 @@ import torch
 from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_attention
 from helix_kit.runtime.worker import flashinfer
+from helix_kit.runtime.worker.changed_scores import ChangedScores
 
 MIN_TRITON_CAPABILITY = (7, 5)
 MIN_TRITON_CAPABILITY_BFLOAT16 = (8, 0)
@@ -32,11 +33,18 @@ def why_no_triton(dtype: torch.dtype, device: torch.device, head_dim: int) -> st
     return None
 
 
-def choose_attention(attention: str, dtype: torch.dtype, device: torch.device, *, head_dim: int) -> str:
+def choose_attention(
+    attention: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    head_dim: int,
+    changed: ChangedScores | None = None,
+) -> str:
     """The attention that `attention` asks for: ``triton``, ``flashinfer`` or ``sdpa``.
 
     ``auto`` takes the first of them that can be used. One that is asked for by name and cannot be used raises
-    InputError.
+    InputError. `changed` is what layers do to their scores, which the kernels do not compute.
     """
     check_attention(attention)
     obstacles = {"triton": why_no_triton, "flashinfer": flashinfer.why_unavailable}
@@ -44,6 +52,8 @@ def choose_attention(attention: str, dtype: torch.dtype, device: torch.device, *
         if attention not in (name, "auto"):
             continue
         reason = why(dtype, device, head_dim)
+        if changed is not None:
+            reason = f"its kernels compute no {changed.words}, which the model's layers have"
         if reason is None:
             return name
         if attention == name:

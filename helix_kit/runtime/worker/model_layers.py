@@ -11,16 +11,19 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.weights.families import LAYER_NAMES
 from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
 from helix_kit.runtime.worker.attention_choice import choose_attention
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
+from helix_kit.runtime.worker.model_ends import finish_logits, scale_embeddings
+from helix_kit.runtime.worker.rotary import Rotary
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
 from helix_kit.runtime.worker.static_step import StaticStep, StepOptions
 from helix_kit.runtime.worker.transfer import to_device
@@ -86,7 +89,7 @@ class ModelLayers:
 
         self.start, self.end = start, end
         self.dtype, self.device = getattr(torch, check_dtype(dtype)), torch.device(device)
-        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        config = self._config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
         with torch.device("meta"):
@@ -97,9 +100,16 @@ class ModelLayers:
         base = model.model
         self.num_kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._rotary = Rotary(config, type(base.rotary_emb), self.device)
+        changed = None
+        if options.kernels or self.device.type != "cpu":  # a CPU computes what a layer asks for, whatever it is
+            changed = self._settings_of(base, start).changed
         kernels = options.kernels
-        if kernels is None:
-            self.attention = choose_attention(attention_backend, self.dtype, self.device, head_dim=self.head_dim)
+        if kernels is None or changed:
+            self.attention = choose_attention(
+                attention_backend, self.dtype, self.device, head_dim=self.head_dim, changed=changed
+            )
+            kernels = None
         else:
             self.attention = kernels.__name__.rpartition(".")[2]
         if self.attention == "triton":
@@ -108,24 +118,20 @@ class ModelLayers:
         self.backend: flashinfer.FlashInfer | None = None
         if self.attention == "flashinfer":
             self.backend = flashinfer.make_backend(self.dtype, self.device, *self._heads)
-        self._kernels, self._options = kernels, replace(options, kernels=kernels)
+        # Experts read on the host which of them the rows took, which a CUDA graph cannot hold.
+        graphs = options.graphs and LAYER_NAMES[config.model_type].experts is None
+        self._kernels, self._options = kernels, replace(options, kernels=kernels, graphs=graphs)
         self._max_tokens: int = config.max_position_embeddings
         self._static: tuple[PagePool, StaticStep] | None = None
-        # Built again on the device: its tables are not in the checkpoint, and meta tensors hold no data.
-        self._rotary = type(base.rotary_emb)(config).to(self.device)
         self._fused: list[FusedLayer] = []
         self._layers: list[torch.nn.Module] = []
         for index in range(start, end):
-            layer = base.layers[index]
+            tensors = checkpoint.read_layer(index, self.dtype, self.device)
             if kernels and can_fuse(config):
-                rotary_dim = 2 * self._rotary.inv_freq.numel()
-                settings = attention.settings_of(layer, self.hidden_size, rotary_dim, self.dtype)
-                tensors = checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device)
-                self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps))
+                self._fused.append(fused_layer(index, tensors, self._settings_of(base, index), config.rms_norm_eps))
                 continue
-            layer.load_state_dict(
-                checkpoint.read_under(f"model.layers.{index}.", self.dtype, self.device), strict=True, assign=True
-            )
+            layer = base.layers[index]
+            layer.load_state_dict(tensors, strict=True, assign=True)
             if not kernels:
                 cpu_linear.replace_linear_layers(layer)
             self._layers.append(layer)
@@ -140,6 +146,12 @@ class ModelLayers:
             )
             self._norm = base.norm
             self._head = self._make_head(checkpoint)
+
+    def _settings_of(self, base: Any, index: int) -> attention.AttentionSettings:
+        """What a layer of `base`, the model on the meta device, asks of the attention."""
+        row = torch.zeros(1, 1, self.hidden_size, dtype=self.dtype, device=self.device)
+        [tables] = self._rotary.of(row, row.new_zeros((1, 1), dtype=torch.long), index, index + 1).values()
+        return attention.settings_of(base.layers[index], self.hidden_size, tables)
 
     def _make_head(self, checkpoint: Checkpoint) -> Callable[[torch.Tensor], torch.Tensor]:
         tied = checkpoint.ties_embeddings
@@ -180,12 +192,13 @@ class ModelLayers:
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Hidden states (tokens, hidden size) of `token_ids` (tokens,); only where the range starts at 0."""
         assert self._embedding is not None, "only the first layers have the embedding"
-        return torch.nn.functional.embedding(token_ids.to(self.device), self._embedding).to(self.dtype)
+        rows = torch.nn.functional.embedding(token_ids.to(self.device), self._embedding).to(self.dtype)
+        return scale_embeddings(self._config, rows)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) of the next token; only where the range ends at the last layer."""
         assert self._norm is not None and self._head is not None, "only the last layers have the output projection"
-        return self._head(self._norm(hidden))
+        return finish_logits(self._config, self._head(self._norm(hidden)))
 
     @torch.inference_mode()
     def run(
@@ -220,11 +233,22 @@ class ModelLayers:
     ) -> torch.Tensor:
         positions = torch.cat([torch.arange(rows.position, rows.position + rows.tokens) for rows in present])
         positions = to_device(positions, self.device).unsqueeze(0)
-        rotary = self._rotary(x, positions)
-        for index in range(segment.start, segment.end):
-            x = self._layers[index - self.start](
-                x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=layout
-            )
+        return self._run_modules(x, positions, segment.start, segment.end, layout)
+
+    def _run_modules(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        start: int,
+        end: int,
+        step: attention.StepLayout | StaticBatch,
+    ) -> torch.Tensor:
+        """Rows (1, rows, hidden size) after transformers' layers [start, end)."""
+        rotary = self._rotary.of(x, positions, start, end)
+        for index in range(start, end):
+            tables = rotary[self._rotary.types[index]]
+            layer = self._layers[index - self.start]
+            x = layer(x, position_ids=positions, position_embeddings=tables, attention_mask=None, step=step)
         return x
 
     def _static_step(self, pool: PagePool) -> StaticStep:
@@ -244,14 +268,10 @@ class ModelLayers:
     def _run_static_layers(self, hidden: torch.Tensor, batch: StaticBatch, start: int, end: int) -> torch.Tensor:
         positions = batch.positions.long().unsqueeze(0)
         if self._fused:
-            cos, sin = self._rotary(hidden[:1].float(), positions)
+            [(cos, sin)] = self._rotary.of(hidden[:1].float(), positions, start, end).values()
             layers = self._fused[start - self.start : end - self.start]
             return run_fused_layers(layers, self._heads, hidden, (cos[0].contiguous(), sin[0].contiguous()), batch)
-        x = hidden.unsqueeze(0)
-        rotary = self._rotary(x, positions)
-        for layer in self._layers[start - self.start : end - self.start]:
-            x = layer(x, position_ids=positions, position_embeddings=rotary, attention_mask=None, step=batch)
-        return x[0]
+        return self._run_modules(hidden.unsqueeze(0), positions, start, end, batch)[0]
 
     @torch.inference_mode()
     def warm_up(

@@ -28,9 +28,9 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
         Checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["granite", "gemma2", "qwen3_moe", "gpt2", None, 7])
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe", "gemma3", "gpt2", None, 7])
 def test_other_families_are_refused_by_name(family: object) -> None:
-    with pytest.raises(InputError, match="expected one of llama") as caught:
+    with pytest.raises(InputError, match="expected one of cohere2") as caught:
         check_family({"model_type": family}, "config.json")
     assert family is None or str(family) in str(caught.value)
 
@@ -39,6 +39,16 @@ def test_rope_that_looks_at_the_whole_batch_is_refused() -> None:
     check_family({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}, "config.json")
     with pytest.raises(InputError, match="rope_type = 'longrope'"):
         check_family({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "config.json")
+    with pytest.raises(InputError, match="rope_type = 'dynamic'"):
+        ropes = {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}}
+        check_family({"model_type": "gemma3_text", "rope_parameters": ropes}, "config.json")
+
+
+@pytest.mark.parametrize(("family", "method"), [("gpt_oss", "awq"), ("mixtral", "mxfp4"), ("llama", "fp8")])
+def test_quantised_weights_are_refused_unless_they_can_be_expanded(family: str, method: str) -> None:
+    with pytest.raises(InputError, match=f"quantization_config = '{method}'"):
+        check_family({"model_type": family, "quantization_config": {"quant_method": method}}, "config.json")
+    check_family({"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}, "config.json")
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], **sizes: Any) -> Path:
@@ -158,6 +168,8 @@ def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
 
 
 def test_a_model_that_looks_both_ways_is_refused() -> None:
+    with pytest.raises(InputError, match="use_bidirectional_attention = True"):
+        check_family({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "config.json")
     with pytest.raises(InputError, match="is_causal = False: expected a causal language model"):
         check_family({"model_type": "qwen2", "is_causal": False}, "config.json")
 

@@ -13,6 +13,7 @@ from helix_kit.runtime import EngineError, serve  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
 from helix_kit.runtime.worker import attention_choice, flashinfer  # noqa: E402
 from helix_kit.runtime.worker.attention_choice import choose_attention  # noqa: E402
+from helix_kit.runtime.worker.changed_scores import ChangedScores  # noqa: E402
 
 CUDA = torch.device("cuda")
 
@@ -60,6 +61,15 @@ def test_what_is_in_the_way_is_said(attention, dtype, head_dim, capability, word
     pretend(monkeypatch, capability, set())
     with pytest.raises(InputError, match=words):
         choose_attention(attention, dtype, CUDA, head_dim=head_dim)
+
+
+@pytest.mark.parametrize("changed", [ChangedScores(softcap=5.0), ChangedScores(sinks=torch.zeros(4))])
+def test_changed_scores_are_left_to_torch(changed: ChangedScores, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, (9, 0), {"triton", "flashinfer"})
+    assert choose_attention("auto", torch.bfloat16, CUDA, head_dim=64, changed=changed) == "sdpa"
+    for name in ("triton", "flashinfer"):
+        with pytest.raises(InputError, match=f"its kernels compute no {changed.words}"):
+            choose_attention(name, torch.bfloat16, CUDA, head_dim=64, changed=changed)
 
 
 def test_choices(tiny_llama: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from helix_kit.errors import HelixKitError  # noqa: E402
-from helix_kit.runtime.weights.checkpoint import FAMILIES, Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
+from helix_kit.runtime.worker.fused_layers import FUSED_FAMILIES  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
@@ -53,12 +54,12 @@ def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], page
     return results
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FUSED_FAMILIES, "olmo2", "olmo3", "qwen3_moe", "cohere2"])
 def test_families(family: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **UNUSUAL.get(family, {})))
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
     model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
-    assert ("fused layers" in model.description) == (family != "olmo2")
+    assert ("fused layers" in model.description) == (family in FUSED_FAMILIES)
     found = run_schedule(model, SCHEDULE)
     assert len(found) == len(expected) > 0
     for ours, theirs in zip(found, expected):

@@ -1,0 +1,62 @@
+"""Weights in mxfp4, as GPT-OSS stores its experts, expanded to the dtype of the computation.
+
+32 weights share a scale, a power of two. Two weights of four bits lie in a byte, the first in the lower half. Four bits
+are a sign, two bits of exponent and one of mantissa (E2M1).
+Source: OCP Microscaling Formats (MX) Specification, version 1.0, sections 5.3.3 and 5.4.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCKS, SCALES = "_blocks", "_scales"
+"""Ends of the names of the two tensors in the place of one."""
+GROUP = 32
+"""Weights that share a scale."""
+_POSITIVE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_VALUES = (*_POSITIVE, *(-value for value in _POSITIVE))
+_EXPONENT_BIAS = 127
+_EXPERTS_AT_ONCE = 8
+
+
+def expand(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weights of all experts, with the inputs of a product first, as transformers' layer holds them.
+
+    Parameters
+    ----------
+    blocks
+        (experts, outputs, inputs / 32, 16), uint8.
+    scales
+        (experts, outputs, inputs / 32), uint8: exponents of two, plus 127.
+    dtype
+        Of the result.
+
+    Returns
+    -------
+    torch.Tensor
+        (experts, inputs, outputs).
+
+    Examples
+    --------
+    >>> import torch
+    >>> blocks = torch.full((1, 1, 1, 16), 0x42, dtype=torch.uint8)        # weights 1 and 2, side by side
+    >>> expand(blocks, torch.full((1, 1, 1), 128, dtype=torch.uint8), torch.float32)[0, :4, 0].tolist()
+    [2.0, 4.0, 2.0, 4.0]
+    """
+    import torch
+
+    experts, outputs, groups, _ = blocks.shape
+    values = torch.tensor(_VALUES, dtype=dtype, device=blocks.device)
+    expanded = torch.empty((experts, groups * GROUP, outputs), dtype=dtype, device=blocks.device)
+    for first in range(
+        0, experts, _EXPERTS_AT_ONCE
+    ):  # the indices of a lookup take many times the bytes of the weights
+        some = blocks[first : first + _EXPERTS_AT_ONCE]
+        halves = torch.stack([some & 0x0F, some >> 4], dim=-1).int()
+        exponents = scales[first : first + _EXPERTS_AT_ONCE].int() - _EXPONENT_BIAS
+        weights = torch.ldexp(values[halves].flatten(-2), exponents[..., None])
+        expanded[first : first + _EXPERTS_AT_ONCE] = weights.flatten(-2).transpose(1, 2)
+    return expanded
