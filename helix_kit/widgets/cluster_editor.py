@@ -95,9 +95,11 @@ class ClusterEditor(ClusterForm):
         self.why = Message()
         self._picture = W.VBox()
         self.graph: FlowGraph | None = None
+        kept = kept_plan(keep)
         super().__init__(
             cluster if isinstance(cluster, Cluster) else load_cluster(cluster),
             model if isinstance(model, Model) else load_model(model),
+            kept.cluster if kept else None,
         )
         settings = [
             W.HBox([self.method, self.solver]),
@@ -117,7 +119,8 @@ class ClusterEditor(ClusterForm):
         self.solve_button.on_click(lambda _: self.solve())
         self.stop_button.on_click(lambda _: self.stop())
         self.fill(self._start)
-        self._show_kept()
+        if kept is not None:
+            self._show_kept(kept)
 
     def shown_plan(self) -> Plan | None:
         """The last plan, or None before the first solve."""
@@ -228,11 +231,8 @@ class ClusterEditor(ClusterForm):
         else:
             self.graph.plan = plan
 
-    def _show_kept(self) -> None:
-        """Show the plan of the last visit, if a dashboard has kept one."""
-        plan = kept_plan(self._keep)
-        if plan is None:
-            return
+    def _show_kept(self, plan: Plan) -> None:
+        """Show the plan of the last visit, which a dashboard has kept."""
         self.fill(plan.cluster)
         if plan.model.name not in dict(self.model.options):
             self.model.options = {**dict(self.model.options), plan.model.name: plan.model}

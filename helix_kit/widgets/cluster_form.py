@@ -32,9 +32,11 @@ class ClusterForm(PictureBox):
         The cluster to begin with.
     model
         The model to begin with.
+    shown
+        The cluster that is filled in at first. None: `cluster`.
     """
 
-    def __init__(self, cluster: Cluster, model: Model) -> None:
+    def __init__(self, cluster: Cluster, model: Model, shown: Cluster | None = None) -> None:
         self._filling = False
         self._changed = False
         self._start = cluster
@@ -47,8 +49,10 @@ class ClusterForm(PictureBox):
         known.setdefault(model.name, model)
         self.model = W.Dropdown(options=known, value=known[model.name], description="model", style=WIDE)
         self.name = W.Text(cluster.name, description="cluster", continuous_update=False, style=WIDE)
-        self.within = LinkField("within a region", 10.0, 1.0)
-        self.between = LinkField("between regions", 0.1, 50.0)
+        # The fields begin with the values to be shown: a browser that draws them late would send earlier ones back.
+        network = (shown or cluster).network
+        self.within = LinkField("within a region", *_values(network.within_region, (10.0, 1.0)))
+        self.between = LinkField("between regions", *_values(network.between_regions, (0.1, 50.0)))
         # Under these names the numbers are set and read: `editor.between_gbps.value = 0.2`.
         self.within_gbps, self.within_ms = self.within.gbps, self.within.latency_ms
         self.between_gbps, self.between_ms = self.between.gbps, self.between.latency_ms
@@ -210,3 +214,8 @@ class ClusterForm(PictureBox):
         """A rule for links was changed."""
         if not self._filling:
             self._changed = True
+
+
+def _values(link: Link | None, default: tuple[float, float]) -> tuple[float, float]:
+    """Bandwidth in gbps and latency in ms of a link."""
+    return default if link is None else (link.bandwidth_gbps, link.latency_ms)
