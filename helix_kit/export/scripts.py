@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from helix_kit.export.replicas import Rank, Replicas
 
@@ -47,40 +47,46 @@ def _machines(ranks: Sequence[Rank]) -> list[tuple[str, list[Rank]]]:
 
 def vllm_scripts(index: int, ranks: Sequence[Rank], model: str) -> dict[str, str]:
     """Scripts of a replica for vLLM: ``VLLM_PP_LAYER_PARTITION`` has one entry a rank, in the order of the nodes."""
-    launches, partition = _machines(ranks), ",".join(str(rank.layers) for rank in ranks)
+    launches = _machines(ranks)
     head = host_variable(launches[0][0])
-    scripts = {}
-    for number, (node, own) in enumerate(launches):
-        gpus = ",".join(str(gpu) for rank in own for gpu in rank.gpus)
-        command = [f"exec vllm serve {shlex.quote(model)}", f"--tensor-parallel-size {len(ranks[0].gpus)}",
-                   f"--pipeline-parallel-size {len(ranks)}"]  # fmt: skip
+
+    def command(number: int) -> list[str]:
+        words = [f"exec vllm serve {shlex.quote(model)}", f"--tensor-parallel-size {len(ranks[0].gpus)}",
+                 f"--pipeline-parallel-size {len(ranks)}"]  # fmt: skip
         if len(launches) > 1:
-            command += [f"--nnodes {len(launches)}", f"--node-rank {number}", f'--master-addr "{head}"',
-                        f"--master-port {GROUP_PORT + index}"]  # fmt: skip
-        command.append("--headless" if number else f"--host 0.0.0.0 --port {HTTP_PORT + index}")
-        scripts[f"replica-{index}/{number}-{node}.sh"] = _script(
-            [f"# on {node}: layers {', '.join(str(rank.layers) for rank in own)}",
-             f"export CUDA_VISIBLE_DEVICES={gpus}", f"export VLLM_PP_LAYER_PARTITION={partition}",
-             " \\\n  ".join(command) + ' "$@"']
-        )  # fmt: skip
-    return scripts
+            words += [f"--nnodes {len(launches)}", f"--node-rank {number}", f'--master-addr "{head}"',
+                      f"--master-port {GROUP_PORT + index}"]  # fmt: skip
+        return [*words, "--headless" if number else f"--host 0.0.0.0 --port {HTTP_PORT + index}"]
+
+    return _rank_scripts(index, launches, "VLLM_PP_LAYER_PARTITION", command)
 
 
 def sglang_scripts(index: int, ranks: Sequence[Rank], model: str) -> dict[str, str]:
     """Scripts of a replica for SGLang: ``SGLANG_PP_LAYER_PARTITION`` has one entry a rank."""
-    launches, partition = _machines(ranks), ",".join(str(rank.layers) for rank in ranks)
+    launches = _machines(ranks)
     head = host_variable(launches[0][0])
+
+    def command(number: int) -> list[str]:
+        return [f"exec python3 -m sglang.launch_server --model-path {shlex.quote(model)}",
+                f"--tp-size {len(ranks[0].gpus)}", f"--pp-size {len(ranks)}", f"--nnodes {len(launches)}",
+                f"--node-rank {number}", f'--dist-init-addr "{head}:{GROUP_PORT + index}"',
+                f"--host 0.0.0.0 --port {HTTP_PORT + index}"]  # fmt: skip
+
+    return _rank_scripts(index, launches, "SGLANG_PP_LAYER_PARTITION", command)
+
+
+def _rank_scripts(
+    index: int, launches: Sequence[tuple[str, list[Rank]]], variable: str, command: Callable[[int], list[str]]
+) -> dict[str, str]:
+    """A script for each launch of a replica; `variable` gets the layers of all ranks, `command` takes the launch."""
+    partition = ",".join(str(rank.layers) for _, own in launches for rank in own)
     scripts = {}
     for number, (node, own) in enumerate(launches):
         gpus = ",".join(str(gpu) for rank in own for gpu in rank.gpus)
-        command = [f"exec python3 -m sglang.launch_server --model-path {shlex.quote(model)}",
-                   f"--tp-size {len(ranks[0].gpus)}", f"--pp-size {len(ranks)}", f"--nnodes {len(launches)}",
-                   f"--node-rank {number}", f'--dist-init-addr "{head}:{GROUP_PORT + index}"',
-                   f"--host 0.0.0.0 --port {HTTP_PORT + index}"]  # fmt: skip
         scripts[f"replica-{index}/{number}-{node}.sh"] = _script(
             [f"# on {node}: layers {', '.join(str(rank.layers) for rank in own)}",
-             f"export CUDA_VISIBLE_DEVICES={gpus}", f"export SGLANG_PP_LAYER_PARTITION={partition}",
-             " \\\n  ".join(command) + ' "$@"']
+             f"export CUDA_VISIBLE_DEVICES={gpus}", f"export {variable}={partition}",
+             " \\\n  ".join(command(number)) + ' "$@"']
         )  # fmt: skip
     return scripts
 
