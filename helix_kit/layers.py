@@ -89,12 +89,30 @@ def _distinct(count: int, active: int, tokens: float, skew: float) -> float:
         return float(count)
     if skew == 0:
         return float(count * (1 - (1 - active / count) ** tokens))
-    return float(sum(1 - (1 - p) ** tokens for p in _shares(count, active, skew)))
+    return float(sum(1 - (1 - p) ** tokens for p in expert_shares(count, active, skew)))
 
 
 @cache
-def _shares(count: int, active: int, skew: float) -> tuple[float, ...]:
-    """Probability that a token takes each expert; they add up to `active`."""
+def expert_shares(count: int, active: int, skew: float) -> tuple[float, ...]:
+    """Probability that a token takes each expert of a layer.
+
+    Parameters
+    ----------
+    count, active
+        Experts of the layer, and those that a token takes.
+    skew
+        Popularity of the experts falls as e^-skew; 0: all are equally popular.
+
+    Returns
+    -------
+    tuple of float
+        They fall, add up to `active`, and none is above 1.
+
+    Examples
+    --------
+    >>> expert_shares(4, 1, 0.0)
+    (0.25, 0.25, 0.25, 0.25)
+    """
     weights = [rank**-skew for rank in range(1, count + 1)]
     certain = 0
     # The most popular experts cannot be taken more than once by a token: what is left is shared by the others.
@@ -185,4 +203,4 @@ def kv_tokens_of(kind: LayerKind, context_tokens: int) -> int:
     return context_tokens if kind.window_tokens is None else min(context_tokens, kind.window_tokens)
 
 
-__all__ = ["Experts", "LayerKind", "WeightFormat", "kv_tokens_of"]
+__all__ = ["Experts", "LayerKind", "WeightFormat", "expert_shares", "kv_tokens_of"]

@@ -21,6 +21,7 @@ import numpy as np
 
 from helix_kit.catalogue import Gpu, GpuLink, gpu_links
 from helix_kit.errors import InputError
+from helix_kit.layers import expert_shares
 from helix_kit.model import Model
 from helix_kit.profiles.engines import Engine
 
@@ -297,8 +298,7 @@ def step_costs(
 def distinct_experts(work: ModelWork, tokens: int, skew: float) -> np.ndarray:
     """Expected number of experts of a layer that 0, 1, ... `tokens` tokens use together.
 
-    Expert e is taken by a token with probability p_e, so by t tokens with 1 - (1 - p_e)^t. The p_e fall as e^-skew and
-    add up to the experts that a token uses; none is above 1.
+    As `Experts.distinct`, for all numbers of tokens at once.
 
     Parameters
     ----------
@@ -323,12 +323,7 @@ def distinct_experts(work: ModelWork, tokens: int, skew: float) -> np.ndarray:
     """
     if not work.experts:
         return np.zeros(tokens + 1)
-    popularity = np.arange(1, work.experts + 1) ** -skew
-    share = popularity * work.active_experts / popularity.sum()
-    while share.max() > 1 + 1e-12:
-        # What is above 1 goes to the others, in proportion.
-        full = share >= 1
-        share = np.where(full, 1.0, share * (work.active_experts - full.sum()) / share[~full].sum())
+    share = np.array(expert_shares(work.experts, work.active_experts, skew))
     return np.asarray((1 - (1 - share)[None, :] ** np.arange(tokens + 1)[:, None]).sum(axis=1))
 
 
