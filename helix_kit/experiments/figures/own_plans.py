@@ -20,6 +20,7 @@ from helix_kit.experiments.figures.common.settings import (
     helix_simulation,
     own_plan,
     plans_in,
+    stored_served_plan,
 )
 from helix_kit.experiments.figures.common.simulated import CACHE, locked, simulated
 from helix_kit.experiments.figures.common.simulation import Simulation
@@ -29,19 +30,25 @@ from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Placement
 from helix_kit.planning import plan as make_plan
 
-MAX_SIMULATIONS, FAST_MAX_SIMULATIONS = 48, 10
-"""Plans that the search for the best served plan may simulate: a number, not a time, so that results stay the same."""
+FAST_MAX_SIMULATIONS = 10
+"""Plans that the search for the best served plan may simulate in a fast run."""
 DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 OFFLINE = "offline_decode_tokens_per_s"
 TIME_LIMIT_S, FAST_TIME_LIMIT_S = 3600.0, 40.0
-"""Of a search. The full search never comes near its limit. The fast one is ended by the clock, so its plans depend on
-the machine."""
+"""Of a search. The full search for the largest flow never comes near its limit. The fast ones are ended by the clock,
+so their plans depend on the machine."""
 
 
 def own_plan_part(context: Context, setting: Setting, objective: str) -> pd.DataFrame:
-    """The rows of one plan of ours. A fast run keeps them, so that its figures search for each plan once."""
+    """The rows of one plan of ours.
+
+    A full run takes the plan that serves most from ``data/served_plans``, where a search of minutes to a quarter hour
+    has put it (``python benchmarks/bench_served.py --search``). A fast run makes a short search of its own. It keeps
+    what it finds, so that its figures search for each plan once.
+    """
     if not context.fast:
-        return pd.DataFrame(_searched(context, setting, objective))
+        make = _stored if objective == "served" else _searched
+        return pd.DataFrame(make(context, setting, objective))
     depends = (digests.code_digest(__name__), digests.data_digest(DATA), setting, objective, context.seed)
     digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:24]
     path = context.folder / CACHE / f"own-plan-{digest}.csv"
@@ -53,16 +60,24 @@ def own_plan_part(context: Context, setting: Setting, objective: str) -> pd.Data
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
+def _stored(context: Context, setting: Setting, objective: str) -> list[dict[str, Any]]:
+    plan = stored_served_plan(setting)
+    values: dict[str, Any] = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
+    values |= served_values([helix_simulation(plan, "offline", offline_requests())], context)
+    return _rows(setting, objective, plan.placement, values)
+
+
 def _searched(context: Context, setting: Setting, objective: str) -> list[dict[str, Any]]:
     context.say(f"{setting.setup} {setting.model}, {objective}")
     problem = setting.problem()
+    options: dict[str, Any] = {"max_simulations": FAST_MAX_SIMULATIONS, "jobs": 2} if objective == "served" else {}
     plan = make_plan(
         problem.cluster,
         problem.model,
         objective=objective,
         time_limit_s=FAST_TIME_LIMIT_S if context.fast else TIME_LIMIT_S,
         seed=context.seed,
-        **(_search_options(context) if objective == "served" else {}),
+        **options,
     )
     context.measured[f"seconds {setting.setup} {setting.model} {objective}"] = round(plan.seconds, 1)
     values: dict[str, Any] = {key: value for key, value in flow_fields(plan).items() if key != "gap"}
@@ -80,27 +95,30 @@ def _searched(context: Context, setting: Setting, objective: str) -> list[dict[s
     paper="Beyond the paper",
     draw=draw_own_plans,
     part=own_plan_part,
-    minutes=10.0,
+    minutes=2.0,
     text="The published Helix plan, its placement with all links and our split of the flow, our plan with the largest "
-    "flow, and our plan that serves most. Left: max flow as a share of the proven bound. Right: offline throughput by "
-    "the published rules in our simulator on the published stream, over that of Helix's plan. The table also has means "
-    "over six request streams, mean and 95th percentile of the latencies, and each mean latency that is above the "
-    "published plan's. The plan that serves most does not have the largest flow: long chains of machines carry more "
-    "flow, but every decode step takes longer in them.",
+    "flow, and our plan that serves most, as stored in data/served_plans. Left: max flow, % of the proven bound. "
+    "Right: offline throughput by the published rules in our simulator on the published stream, over that of Helix's "
+    "plan. The table also has means over six request streams, mean and 95th percentile of the latencies, and each mean "
+    "latency that is above the published plan's. The plan that serves most does not have the largest flow: long chains "
+    "of machines carry more flow, but every decode step takes longer in them.",
 )
 def own_plans(context: Context) -> pd.DataFrame:
     """One row for each node of each plan.
 
-    Columns: setup, model, objective, node, start and end; the plan's flow and bound, what it served in the search,
-    which kinds of machine its flow spares, and what it serves offline by the published rules: on the published stream,
-    and as means over six streams. Objectives beside ours: ``published`` (paper_tokens_per_s is the paper's own figure),
-    ``fair base`` (its placement, all links, our split) and ``served, first split`` (our placement that serves most,
-    with the maximum flow that networkx finds, as the published scheduler has).
+    Columns: setup, model, objective, node, start and end; the plan's flow and bound; what it serves offline by the
+    published rules, on the published stream, and as means over six streams. A fast run also has what its search
+    measured, and which kinds of machine the flow spares. Objectives beside ours: ``published`` (paper_tokens_per_s is
+    the paper's own figure), ``fair base`` (its placement, all links, our split) and ``served, first split`` (our
+    placement that serves most, with the maximum flow that networkx finds, as the published scheduler has).
     """
     tables = []
     for setting in SETTINGS.values():
         ours = {objective: own_plan_part(context, setting, objective) for objective in OBJECTIVES}
-        (served,) = plans_in(ours["served"], setting, ["served"]).values()
+        if context.fast:
+            (served,) = plans_in(ours["served"], setting, ["served"]).values()
+        else:
+            served = stored_served_plan(setting)
         steps = variants(setting, served)
         values: dict[str, Any] = {"paper_tokens_per_s": paper_tokens_per_s(setting)}
         base = _means(steps["published"], context)
@@ -142,10 +160,6 @@ def _means(simulations: Sequence[Simulation], context: Context) -> Means:
     seeds = STREAM_SEEDS[:1] if context.fast else STREAM_SEEDS
     seeded = [replace(one, seed=context.seed) for one in simulations]
     return means_of(seeded, lambda each: simulated(each, context).metrics, seeds)
-
-
-def _search_options(context: Context) -> dict[str, Any]:
-    return {"max_simulations": FAST_MAX_SIMULATIONS if context.fast else MAX_SIMULATIONS, "jobs": 2}
 
 
 def _rows(setting: Setting, objective: str, placement: Placement, values: dict[str, Any]) -> list[dict[str, Any]]:

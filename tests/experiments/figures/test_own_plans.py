@@ -49,6 +49,18 @@ def test_a_fast_figure_searches_for_the_plans_that_it_reads_and_for_no_others(tm
     assert context.measured == {}
 
 
+def test_a_full_figure_takes_the_stored_plan_that_serves_most_with_its_flow(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_plans, "make_plan", lambda *_, **__: pytest.fail("a search ran"))
+    monkeypatch.setattr(own_plans, "served_values", lambda simulations, context: {own_plans.OFFLINE: 1.5})
+    setting, stored = SETTINGS["single", "llama-30b"], served_plan("offline", "single24", "llama-30b")
+    part = own_plans.own_plan_part(Context(folder=tmp_path), setting, "served")
+    assert {row.node: (row.start, row.end) for row in part.itertuples()} == stored.placement
+    assert part["flow_tokens_per_s"].iloc[0] == pytest.approx(stored.flow_tokens_per_s)
+    plans = load_own_plans(setting, Context(folder=FIGURES))
+    assert list(plans) == ["flow", "served"]
+    assert plans["served"].placement == stored.placement and plans["served"].flow == stored.flow
+
+
 def test_the_fair_base_and_missed_latencies_stand_beside_our_plans(tmp_path, monkeypatch):
     """With metrics that are made up: the table's columns and rows are those of the comparison."""
     setting = SETTINGS["geo", "llama2-70b"]

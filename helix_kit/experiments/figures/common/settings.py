@@ -11,6 +11,7 @@ import pandas as pd
 
 from helix_kit.cluster import Cluster
 from helix_kit.experiments.figures.common.published import Subcluster, measurement_window_s
+from helix_kit.experiments.figures.common.served_plans import served_plan
 from helix_kit.experiments.figures.common.simulation import Mode, Simulation
 from helix_kit.experiments.machinery.files import load
 from helix_kit.experiments.machinery.registry import Context, registered
@@ -57,7 +58,7 @@ OBJECTIVES = ("flow", "served")
 
 
 def load_own_plans(setting: Setting, context: Context, objectives: Sequence[str] = OBJECTIVES) -> dict[str, Plan]:
-    """Objective -> our plan, from the results of the experiment ``own-plans``.
+    """Objective -> our plan: for the largest flow from the results of ``own-plans``, for the most served as stored.
 
     A fast run does without these results: it makes the plans of this setting alone, unless it has made them before.
     """
@@ -65,10 +66,14 @@ def load_own_plans(setting: Setting, context: Context, objectives: Sequence[str]
         part = registered()[OWN_PLANS].part
         assert part is not None
         alone = replace(context, measured={})  # The seconds of the search are no measurement of the figure.
-        table = pd.concat([part(alone, setting, objective) for objective in objectives])
-    else:
-        table = load(OWN_PLANS, context.folder)
-    return plans_in(table, setting, objectives)
+        return plans_in(pd.concat([part(alone, setting, objective) for objective in objectives]), setting, objectives)
+    plans = plans_in(load(OWN_PLANS, context.folder), setting, objectives)
+    return {o: stored_served_plan(setting) if o == "served" else plan for o, plan in plans.items()}
+
+
+def stored_served_plan(setting: Setting) -> Plan:
+    """The plan of a setting that serves most offline, as it is stored: its search takes minutes to a quarter hour."""
+    return served_plan("offline", setting.cluster, setting.model)
 
 
 def plans_in(table: pd.DataFrame, setting: Setting, objectives: Sequence[str]) -> dict[str, Plan]:
