@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from helix_kit.metrics import SLO
     from helix_kit.report import Run
     from helix_kit.runtime import Completion, Handle
+    from helix_kit.workload import Workload
 
 
 @app.command("serve")
@@ -77,6 +78,28 @@ def serve_command(
     api_key: Annotated[
         str | None, typer.Option(envvar="HELIX_KIT_API_KEY", help="Key that HTTP clients must send.")
     ] = None,
+    max_context_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of prompt and answer together, as vLLM's --max-model-len. Default, and the most: what the "
+            "model's config.json says, with its rope_scaling.",
+        ),
+    ] = None,
+    start_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="A worker that has not loaded by then is given up. Default: 180; flashinfer: 900."
+        ),
+    ] = None,
+    silence_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="A worker that sends no sign of life for so long is given up; after three times as long where its "
+            "process is seen to run, as on a busy machine; after 2.5 s where it is stopped. Default: 10.",
+        ),
+    ] = None,
     max_queue: Annotated[
         int | None,
         typer.Option(min=1, help="Requests that may wait; more are refused (429 over HTTP). Default: any number."),
@@ -105,6 +128,12 @@ def serve_command(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests/s of --replay. Default: as simulate.")] = None,
     duration: Annotated[float, typer.Option(help="Seconds of arrivals of --replay, but for a trace.")] = 60.0,
+    max_input_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompts of --replay that are longer are cut to so many tokens.")
+    ] = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Answers of --replay that are longer are cut to so many tokens.")
+    ] = None,
     records: Annotated[Path | None, typer.Option(help="Write one row per request of --replay to this CSV.")] = None,
     goodput: GoodputOption = None,
     seed: SeedOption = 0,
@@ -117,7 +146,7 @@ def serve_command(
     """
     from helix_kit.placement.plan import Plan
     from helix_kit.report import Run
-    from helix_kit.runtime import demo_weights, serve
+    from helix_kit.runtime import Timeouts, demo_weights, serve
     from helix_kit.runtime.interrupts import sigterm_interrupts
     from helix_kit.runtime.weights.demo import DEMO_MODEL
     from helix_kit.workload import make_workload
@@ -128,7 +157,11 @@ def serve_command(
     check_writable(records=records)
     alone = http is not None or replay is not None
     prompts = [] if alone else prompt or [line.strip() for line in sys.stdin if line.strip()]
-    workload = None if replay is None else make_workload(replay, plan, rate_per_s=rate, duration_s=duration, seed=seed)
+    workload = None
+    if replay is not None:
+        whole = make_workload(replay, plan, rate_per_s=rate, duration_s=duration, seed=seed)
+        workload = whole.shortened(max_input_tokens, max_output_tokens)
+    timeouts = Timeouts.given(start_s=start_limit, silence_s=silence_limit, attention=attention)
     if not alone and not prompts:
         raise InputError("expected at least one --prompt, prompts on standard input (one a line), or --http PORT")
     with sigterm_interrupts(), Status("Serving", as_json) as say:
@@ -138,6 +171,7 @@ def serve_command(
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
             graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages, seed=seed,
+            max_context_tokens=max_context_tokens, timeouts=timeouts,
         )  # fmt: skip
         with started as engine:
             if http is not None:
@@ -147,8 +181,9 @@ def serve_command(
                 run_server(engine, host=host, port=http, api_key=api_key)
                 return
             if workload is not None:
+                most_tokens = engine.max_request_tokens()
                 served = engine.replay(workload, progress=lambda done, of: say(f"{done} of {of} requests"))
-                _print_replay(served, slo, records, as_json)
+                _print_replay(served, slo, records, as_json, [*workload.notes, *_too_large(workload, most_tokens)])
                 return
             say(f"answering {len(prompts)} prompts")
             options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
@@ -207,15 +242,25 @@ def _print_answer(text: str, outcome: Completion | HelixKitError) -> None:
     stderr.print(stages + "\n", style="dim", markup=False)
 
 
-def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool) -> None:
+def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool, notes: list[str]) -> None:
     """Print a replay as `simulate` prints a simulation."""
     if records:
         run.to_csv(records)
     summary = run.summary(slo)
+    summary["notes"] = [*notes, *summary["notes"]]
     if as_json:
         typer.echo(json.dumps(summary))
     else:
         print_run(summary, f"{summary['cluster']}, {summary['model']}: served, policy {summary['policy']}")
+
+
+def _too_large(workload: Workload, most_tokens: int) -> list[str]:
+    """A note on the requests that no pipeline has KV pages for, none where all can be served."""
+    count = sum(request.input_tokens + request.output_tokens > most_tokens for request in workload)
+    if not count:
+        return []
+    fit = f"a request may have {most_tokens:,} tokens at most, prompt and answer together"
+    return [f"{count:,} of {len(workload):,} requests fit into the KV pages of no pipeline and were rejected: {fit}"]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -7,9 +7,18 @@ other families, other hybrids, other ways to quantise, encoders.
 
 from __future__ import annotations
 
+from helix_kit.hf_config.context import read_context_tokens
 from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
 from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS
 from helix_kit.hf_config.fields import DTYPE_BYTES
 from helix_kit.hf_config.read import read_sizes
 
-__all__ = ["DTYPE_BYTES", "EXPERT_ALIASES", "EXPERT_FAMILIES", "FAMILIES", "TEXT_MODELS", "read_sizes"]
+__all__ = [
+    "DTYPE_BYTES",
+    "EXPERT_ALIASES",
+    "EXPERT_FAMILIES",
+    "FAMILIES",
+    "TEXT_MODELS",
+    "read_context_tokens",
+    "read_sizes",
+]

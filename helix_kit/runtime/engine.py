@@ -26,7 +26,7 @@ from helix_kit.runtime.generation_options import GenerationOptions
 from helix_kit.runtime.handle import Completion, Handle
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.prompts import Prompt, is_batch, prompts_of, read_prompt
-from helix_kit.runtime.replay import ReplayOptions, replay
+from helix_kit.runtime.replay import ReplayOptions, check_fit, replay
 from helix_kit.runtime.status import EngineStatus
 from helix_kit.runtime.text import TextCodec, TextStream
 from helix_kit.runtime.weights.checkpoint import Checkpoint
@@ -79,6 +79,7 @@ class Engine(Summarised):
         self.policy_name, self.dtype = options.policy_name, options.dtype
         self.codec = TextCodec(checkpoint.folder)
         self._coordinator, self._seed = coordinator, options.seed
+        self._max_context_tokens = options.context_tokens(checkpoint.context_tokens)
         self._next_id = 0
         self._lock = threading.Lock()
         """Guards `_next_id`."""
@@ -356,7 +357,7 @@ class Engine(Summarised):
     @property
     def max_context_tokens(self) -> int:
         """How many tokens prompt and answer may have together."""
-        return int(self.checkpoint.config.get("max_position_embeddings") or 1 << 20)
+        return self._max_context_tokens
 
     def max_request_tokens(self) -> int:
         """Tokens that prompt and answer of one request can have: the context, or fewer if KV pages limit it."""
@@ -408,7 +409,8 @@ class Engine(Summarised):
         Raises
         ------
         InputError
-            For an unknown mode, a window that ends before it begins, or an offline replay without an end.
+            For an unknown mode, a window that ends before it begins, an offline replay without an end, or requests with
+            more tokens than the model's context.
         OverrunError
             When the steps of an emulated cluster were late too often (`helix_kit.runtime.replay`).
         EngineError
@@ -419,6 +421,7 @@ class Engine(Summarised):
         >>> run = engine.replay(hk.Workload.azure_conversation(rate=1.0, duration=60))   # doctest: +SKIP
         >>> run.summary()["finished"]                                                    # doctest: +SKIP
         """
+        check_fit(workload, self.max_context_tokens)
         seed = self._seed if seed is None else seed
         options = ReplayOptions(
             seed=seed, mode=mode, max_seconds=max_seconds, window=window, max_in_flight=max_in_flight,

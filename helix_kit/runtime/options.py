@@ -13,6 +13,11 @@ from helix_kit.scheduling import PolicyChoice, policy_name
 if TYPE_CHECKING:
     from helix_kit.runtime.launch.launcher import Launcher
 
+START_S, SILENCE_S = 180.0, 10.0
+STOPPED_S = 2.5
+"""Silence after which a stopped process counts as lost: two heartbeats in a row are missing."""
+RUNNING_FACTOR = 3
+"""How many times as long a silent worker is waited for whose process is seen to run."""
 COMPILE_S = 900.0
 """Time for a worker's start where attention kernels may have to be compiled."""
 
@@ -26,16 +31,47 @@ class Timeouts:
     start_s
         From its start until it reports that it is ready.
     silence_s
-        From its last message until it counts as lost: it is frozen, or cut off. A process that ends is noticed at once.
+        From its last message until it counts as lost. A process that ends is noticed at once. Where the worker is a
+        process of this machine, its state is looked at: one that the system has stopped counts as lost after
+        2.5 s (or `silence_s`, if that is less). One that runs is waited for three times as long as `silence_s`: a
+        silent process that runs is most often short of a core, and a worker given up loses its KV cache.
+
+    Raises
+    ------
+    InputError
+        For a time that is not positive.
 
     Examples
     --------
     >>> Timeouts(start_s=600).silence_s
-    2.5
+    10.0
+    >>> timeouts = Timeouts(silence_s=20)
+    >>> [timeouts.silence_of(stopped) for stopped in (True, None, False)]
+    [2.5, 20, 60]
     """
 
-    start_s: float = 180.0
-    silence_s: float = 2.5
+    start_s: float = START_S
+    silence_s: float = SILENCE_S
+
+    def __post_init__(self) -> None:
+        for name in ("start_s", "silence_s"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise InputError("expected more than 0", field=name, value=value)
+
+    @classmethod
+    def given(
+        cls, *, start_s: float | None = None, silence_s: float | None = None, attention: str = "auto"
+    ) -> Timeouts:
+        """Timeouts with defaults for what is None: starts take longer where kernels may have to be compiled."""
+        usual = COMPILE_S if attention == "flashinfer" else START_S
+        return cls(usual if start_s is None else start_s, SILENCE_S if silence_s is None else silence_s)
+
+    def silence_of(self, stopped: bool | None) -> float:
+        """Seconds of silence after which a worker is lost: `stopped` says whether its process is (None: not known)."""
+        if stopped:
+            return min(STOPPED_S, self.silence_s)
+        return self.silence_s if stopped is None else RUNNING_FACTOR * self.silence_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +120,8 @@ class ServeOptions:
     """Share of each GPU's memory for weights and KV cache; None: the `memory_share` of the plan's cluster."""
     kv_pages: int | None = None
     """Limit to a worker's KV pages; None: as many as the node's profile says and the device has memory for."""
+    max_context_tokens: int | None = None
+    """Tokens of prompt and answer together; None: as many as the model's positions reach."""
     max_queue: int | None = None
     """How many requests may wait; None: any number."""
     restart_workers: bool = False
@@ -109,6 +147,7 @@ class ServeOptions:
             "chunk_tokens": self.chunk_tokens,
             "threads": self.threads,
             "kv_pages": self.kv_pages,
+            "max_context_tokens": self.max_context_tokens,
             "max_queue": self.max_queue,
         }
         for name, value in limits.items():
@@ -125,7 +164,24 @@ class ServeOptions:
         """The given timeouts, or the default ones: starts take longer where kernels may have to be compiled."""
         if self.timeouts is not None:
             return self.timeouts
-        return Timeouts(start_s=COMPILE_S) if self.attention == "flashinfer" else Timeouts()
+        return Timeouts.given(attention=self.attention)
+
+    def context_tokens(self, reach: int) -> int:
+        """Tokens of prompt and answer together, for a model whose positions reach `reach` tokens.
+
+        Raises InputError when more are asked for: the model has not learned such positions, and its answers would be
+        noise.
+        """
+        asked = self.max_context_tokens
+        if asked is None or asked <= reach:
+            return reach if asked is None else asked
+        raise InputError(
+            f"the model's positions reach {reach:,} tokens, as its config.json says: expected at most that. To go "
+            "beyond, stretch them there by rope_scaling, whose factor multiplies the context: rope_type yarn, factor "
+            f"{asked / reach:.3g} or more, original_max_position_embeddings {reach}",
+            field="max_context_tokens",
+            value=asked,
+        )
 
     @property
     def uses_one_machine(self) -> bool:

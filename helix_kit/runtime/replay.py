@@ -108,6 +108,19 @@ class ReplayOptions:
         return min((float(end) for end in ends if end is not None), default=float("inf"))
 
 
+def check_fit(workload: Workload, context_tokens: int) -> None:
+    """Raise InputError when requests of `workload` have more tokens, prompt and answer, than the context."""
+    long = [request for request in workload if request.input_tokens + request.output_tokens > context_tokens]
+    if long:
+        longest = max(long, key=lambda request: request.input_tokens + request.output_tokens)
+        raise InputError(
+            f"{len(long):,} of {len(workload):,} requests do not fit into the model's context of {context_tokens:,} "
+            f"tokens; the longest has {longest.input_tokens:,} in and {longest.output_tokens:,} out. Cut them by "
+            "Workload.shortened(max_input, max_output), or --max-input-tokens and --max-output-tokens",
+            where=workload.source,
+        )
+
+
 def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> Run:
     """Serve the requests of `workload`, with random prompts of their lengths.
 

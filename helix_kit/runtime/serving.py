@@ -35,6 +35,7 @@ def serve(
     threads: int | None = None,
     memory_share: float | None = None,
     kv_pages: int | None = None,
+    max_context_tokens: int | None = None,
     max_queue: int | None = None,
     restart_workers: bool = False,
     timeouts: Timeouts | None = None,
@@ -87,6 +88,9 @@ def serve(
     kv_pages
         Limit to the KV pages (16 tokens of one layer each) of a worker. None: as many as the node's profile says, or
         fewer where the device has no memory for them.
+    max_context_tokens
+        Tokens of prompt and answer together (vLLM's ``max_model_len``). None: as many as the model's positions reach,
+        which is also the most: ``max_position_embeddings`` of config.json, lengthened by its ``rope_scaling``.
     max_queue
         How many requests may wait; further ones are rejected. None: any number.
     restart_workers
@@ -135,6 +139,7 @@ def serve(
         threads=threads,
         memory_share=memory_share,
         kv_pages=kv_pages,
+        max_context_tokens=max_context_tokens,
         max_queue=max_queue,
         restart_workers=restart_workers,
         timeouts=timeouts,
@@ -151,6 +156,7 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
     if not options.emulated:
         checkpoint.check_matches(plan.model)
     checkpoint.check_tensors()
+    options.context_tokens(checkpoint.context_tokens)  # refuses more than the model has before any process starts
     make_policy(options.policy, plan, seed=options.seed)  # refuses an unknown name before any process starts
     factory = WorkerFactory(plan, options, checkpoint.folder, checkpoint.config["model_type"])
     coordinator = Coordinator(plan, factory, options)

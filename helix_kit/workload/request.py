@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from helix_kit._summary import Summarised, number
@@ -42,6 +42,34 @@ class Request:
     begin with the same segments share the KV cache of these tokens where there is a prefix cache."""
     answer: int | None = None
     """Id of the answer's content, where a later prompt repeats it, as the next turn of a conversation does."""
+
+
+def shortened(request: Request, max_input: int | None = None, max_output: int | None = None) -> Request:
+    """The request with no more tokens than these; the same object where it has none more.
+
+    Of what is known of the prompt's content the beginning is kept; its text and the id of its answer are not.
+
+    >>> shortened(Request(0, 0.0, 700, 200, prefix=((1, 500), (2, 100))), 550, 300)
+    Request(id=0, arrival_s=0.0, input_tokens=550, output_tokens=200, session=None, hash_ids=(), prompt=None,
+    prefix=((1, 500), (2, 50)), answer=None)
+    """
+    tokens_in = min(request.input_tokens, max_input or request.input_tokens)
+    tokens_out = min(request.output_tokens, max_output or request.output_tokens)
+    if (tokens_in, tokens_out) == (request.input_tokens, request.output_tokens):
+        return request
+    if tokens_in == request.input_tokens:
+        return replace(request, output_tokens=tokens_out, answer=None)
+    kept: list[tuple[int, int]] = []
+    left = tokens_in
+    for content, tokens in request.prefix:
+        if left > 0:
+            kept.append((content, min(tokens, left)))
+        left -= tokens
+    blocks = len(request.hash_ids) * tokens_in // request.input_tokens
+    return replace(
+        request, input_tokens=tokens_in, output_tokens=tokens_out, hash_ids=request.hash_ids[:blocks], prompt=None,
+        prefix=tuple(kept), answer=None,
+    )  # fmt: skip
 
 
 @dataclass(slots=True, repr=False)

@@ -28,7 +28,7 @@ from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, T
 from helix_kit.workload import samplers
 from helix_kit.workload.prefixes import format_segments
 from helix_kit.workload.readers import Row, read_trace
-from helix_kit.workload.request import Request
+from helix_kit.workload.request import Request, shortened
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
@@ -355,6 +355,20 @@ class Workload(Summarised, Sequence[Request]):
             if r.input_tokens <= (max_input or r.input_tokens) and r.output_tokens <= (max_output or r.output_tokens)
         )
         return Workload.of(rows, self.source, self.notes)
+
+    def shortened(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
+        """The same requests, those that are longer cut to these lengths. A note says how many were.
+
+        `limited` leaves long requests out instead, which makes the load smaller.
+        """
+        for name, value in {"max_input": max_input, "max_output": max_output}.items():
+            if value is not None and value < 1:
+                raise InputError("expected at least one token", where=self.source, field=name, value=value)
+        requests = tuple(shortened(r, max_input, max_output) for r in self.requests)
+        cut = sum(new is not old for new, old in zip(requests, self.requests, strict=True))
+        ends = [f"{n:,} tokens {end}" for n, end in ((max_input, "in"), (max_output, "out")) if n is not None]
+        note = f"{cut:,} of {len(requests):,} requests were longer, and are cut to {' and '.join(ends)}"
+        return Workload(requests, self.source, (*self.notes, note) if cut else self.notes)
 
     @_OLD_NAMES
     def scaled(self, rate_per_s: float) -> Workload:

@@ -129,3 +129,59 @@ def test_a_replay_is_reported_as_a_simulation(helix_kit, files, tmp_path):
 def test_prompts_and_a_replay_exclude_each_other(helix_kit, plan_file):
     code, _, err = helix_kit("serve", plan_file, "--replay", "poisson", "--prompt", "x")
     assert code == 2 and "expected one of --http, --prompt and --replay" in err
+
+
+def test_long_requests_of_a_replay_are_refused_or_cut(helix_kit, files, tmp_path):
+    plan, weights, _ = files
+    trace = tmp_path / "long.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,5,3\n0.1,600,900\n")
+    options = ("serve", plan, "--weights", weights, "--launcher", "inproc", "--replay", trace)
+    code, _, err = helix_kit(*options)
+    told = " ".join(err.split())
+    assert code == 2 and "long.csv: 1 of 2 requests do not fit into the model's context of 512 tokens" in told
+    out, _ = serve(helix_kit, files, "--replay", trace, "--max-input-tokens", 20, "--max-output-tokens", 4, "--json")
+    told = json.loads(out)
+    assert told["finished"] == 2
+    assert told["notes"] == ["1 of 2 requests were longer, and are cut to 20 tokens in and 4 tokens out"]
+
+
+def test_a_replay_says_which_requests_no_pages_hold(helix_kit, files, tmp_path):
+    trace = tmp_path / "pages.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,5,3\n0.1,60,9\n")
+    # 12 pages are 4 for each of three layers: 64 tokens.
+    out, _ = serve(helix_kit, files, "--replay", trace, "--kv-pages", 12, "--json")
+    told = json.loads(out)
+    assert (told["finished"], told["rejected"]) == (1, 1)
+    [note] = told["notes"]
+    assert note.startswith("1 of 2 requests fit into the KV pages of no pipeline") and "may have 64 tokens" in note
+
+
+def test_the_context_can_be_lowered_but_not_raised(helix_kit, files):
+    plan, weights, _ = files
+    options = ("serve", plan, "--weights", weights, "--launcher", "inproc", "--prompt", "w5 w6", "--max-new-tokens", 20)
+    code, _, err = helix_kit(*options, "--max-context-tokens", 10)
+    assert code == 2 and "the model's maximum context length is 10 tokens" in " ".join(err.split())
+    code, _, err = helix_kit(*options, "--max-context-tokens", 2048)
+    told = " ".join(err.split())
+    assert code == 2 and "max_context_tokens = 2048: the model's positions reach 512 tokens" in told
+    assert "rope_type yarn, factor 4 or more, original_max_position_embeddings 512" in told
+
+
+def test_limits_of_workers_are_options(helix_kit, files, monkeypatch):
+    from helix_kit import runtime
+
+    seen = {}
+
+    def stop(plan, **options):
+        seen.update(options)
+        raise runtime.EngineError("seen")
+
+    monkeypatch.setattr(runtime, "serve", stop)
+    plan, weights, _ = files
+    options = ("serve", plan, "--weights", weights, "--prompt", "w5")
+    helix_kit(*options, "--silence-limit", 45, "--start-limit", 7)
+    assert (seen["timeouts"].start_s, seen["timeouts"].silence_s) == (7, 45)
+    helix_kit(*options, "--attention", "flashinfer")
+    assert (seen["timeouts"].start_s, seen["timeouts"].silence_s) == (900, 10)
+    code, _, err = helix_kit(*options, "--silence-limit", 0)
+    assert code == 2 and "silence_s = 0.0: expected more than 0" in err

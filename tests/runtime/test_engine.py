@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch")
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, EngineError, RequestFailedError, serve  # noqa: E402
 from helix_kit.runtime.errors import ContextLengthError  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
 
 
 def test_many_prompts_over_many_pipelines(engine: Engine, tiny_llama: Path) -> None:
@@ -136,3 +137,32 @@ def test_arrays_and_tensors_are_answered_as_lists_are(engine: Engine) -> None:
         assert [answer.token_ids for answer in engine.generate(batch, max_new_tokens=4)] == [expected] * 2
     with pytest.raises(InputError, match="prompt = -1: expected token ids from 0"):
         engine.generate(np.array([-1]))
+
+
+def test_a_context_stretched_by_yarn_is_served(tmp_path: Path) -> None:
+    """max_position_embeddings stays 128, as Qwen's model cards leave it; the factor of 4 counts."""
+    folder = tiny_checkpoint(tmp_path, "qwen2", max_position_embeddings=128)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    config["rope_scaling"] = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    config["rope_theta"] = 1e6
+    (folder / "config.json").write_text(json.dumps(config))
+    prompt = torch.randint(3, 250, (200,), generator=torch.Generator().manual_seed(3)).tolist()
+    with serve(tiny_plan(folder, {"a": (0, 4), "b": (3, 6)}), folder, launcher="inproc", pace=False) as engine:
+        assert engine.max_context_tokens == 512
+        assert engine.generate(prompt, max_new_tokens=5, ignore_eos=True).token_ids == greedy(folder, prompt, 5)
+        with pytest.raises(ContextLengthError, match="512 tokens, and the prompt has 513"):
+            engine.submit([5] * 513)
+
+
+def test_the_context_can_be_lowered(tiny_llama: Path) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)})
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, max_context_tokens=12) as engine:
+        assert len(engine.generate([5, 6], ignore_eos=True, max_new_tokens=None).token_ids) == 10
+        with pytest.raises(ContextLengthError, match="12 tokens, and the prompt has 2: expected at most 10"):
+            engine.submit([5, 6], max_new_tokens=11)
+
+
+def test_a_longer_context_than_the_model_s_is_refused_before_workers_start(tiny_llama: Path) -> None:
+    with pytest.raises(InputError, match="max_context_tokens = 1024: the model's positions reach 512 tokens"):
+        serve(tiny_plan(tiny_llama, {"a": (0, 6)}), tiny_llama, launcher="inproc", max_context_tokens=1024)

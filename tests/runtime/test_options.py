@@ -28,6 +28,7 @@ def test_serve_has_the_keywords_and_defaults_of_the_record() -> None:
         ({"attention": "flash"}, "attention = 'flash'"),
         ({"devices": "gpu"}, "devices = 'gpu'"),
         ({"time_scale": 0.0}, "time_scale = 0.0: expected more than 0"),
+        ({"max_context_tokens": 0}, "max_context_tokens = 0: expected at least 1"),
     ],
 )
 def test_unknown_values_are_refused(options: dict, message: str) -> None:

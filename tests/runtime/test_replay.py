@@ -73,3 +73,12 @@ def test_a_backlog_with_a_limit_that_ends_early_says_so(tiny_llama: Path) -> Non
 def test_wrong_options_are_named(options: dict, field: str) -> None:
     with pytest.raises(InputError, match=field):
         ReplayOptions(**options)
+
+
+def test_requests_longer_than_the_context_are_refused_before_the_replay(engine: Engine) -> None:
+    workload = Workload.of([(0.0, 5, 4), (0.1, 500, 13), (0.2, 400, 200)], "long")
+    tokens = engine.status().tokens_out
+    with pytest.raises(InputError, match=r"long: 2 of 3 requests do not fit .* of 512 tokens; the longest has 400 in"):
+        engine.replay(workload)
+    assert engine.status().tokens_out == tokens
+    assert engine.replay(workload.shortened(100, 5)).summary()["finished"] == 3

@@ -76,3 +76,13 @@ def test_a_backlog_is_as_large_as_the_plan_serves():
     fixed = make_workload("constant", plan, mode="offline", duration_s=10.0)
     assert sum(r.input_tokens + r.output_tokens for r in fixed) > plan.flow_tokens_per_s * 10.0
     assert {r.arrival_s for r in fixed} == {0.0}
+
+
+def test_shortened_cuts_long_requests_and_says_how_many() -> None:
+    workload = Workload.of([(0.0, 50, 9), (1.0, 500, 9), (2.0, 50, 90)], "three")
+    short = workload.shortened(60, 10)
+    assert [(r.arrival_s, r.input_tokens, r.output_tokens) for r in short] == [(0, 50, 9), (1, 60, 9), (2, 50, 10)]
+    assert short.notes == ("2 of 3 requests were longer, and are cut to 60 tokens in and 10 tokens out",)
+    assert workload.shortened() == workload and workload.shortened(500).notes == ()
+    with pytest.raises(InputError, match="max_output = 0: expected at least one token"):
+        workload.shortened(max_output=0)

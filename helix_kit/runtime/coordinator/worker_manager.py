@@ -229,8 +229,12 @@ class WorkerManager:
             return None
         if not worker.process.is_alive():
             return worker.reason or "its process ended"
-        if worker.state == "up" and now - worker.heard_s > self._timeouts.silence_s:
-            return f"no heartbeat for {now - worker.heard_s:.1f} s"
+        if worker.state == "up" and (silent_s := now - worker.heard_s) > self._timeouts.silence_of(True):
+            # Only now, since asking for a process's state takes a system call.
+            stopped = worker.process.is_stopped()
+            if silent_s > self._timeouts.silence_of(stopped):
+                seen = {True: ": its process is stopped", False: ", though its process runs", None: ""}[stopped]
+                return f"no heartbeat for {silent_s:.1f} s{seen}"
         if worker.state == "starting" and now - worker.started_s > self._timeouts.start_s:
             return f"not ready within {self._timeouts.start_s:.0f} s"
         return None

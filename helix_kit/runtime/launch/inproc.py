@@ -35,6 +35,10 @@ class InprocWorker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    def is_stopped(self) -> bool:
+        """No: whoever asks shares its process."""
+        return False
+
     def kill(self) -> None:
         """Make the thread end soon, without a message to anybody, as if its process had been killed."""
         self._worker.halt()

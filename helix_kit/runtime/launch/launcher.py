@@ -14,6 +14,10 @@ class WorkerProcess(Protocol):
         """Whether it still runs."""
         ...
 
+    def is_stopped(self) -> bool | None:
+        """Whether the system has stopped it, so that it gets no time at all; None where that cannot be seen."""
+        ...
+
     def kill(self) -> None:
         """End it at once; may be called twice."""
         ...

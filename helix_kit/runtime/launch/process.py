@@ -24,6 +24,22 @@ STOP_GRACE_S = 2.0
 """Time for a worker that was told to stop, before it is killed."""
 
 
+def is_stopped(pid: int) -> bool | None:
+    """Whether a process of this machine is stopped (SIGSTOP, a debugger); None on a system without /proc.
+
+    >>> import os
+    >>> is_stopped(os.getpid()) in {False, None}
+    True
+    """
+    try:
+        # pid (name) state ...: the name may hold spaces and brackets.
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state = file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None
+    return state in {"T", "t"}
+
+
 class ForkedWorker:
     """A worker process that the fork server started."""
 
@@ -35,6 +51,10 @@ class ForkedWorker:
     def is_alive(self) -> bool:
         """Whether the process has not ended; a stopped one has not."""
         return not self.ended.is_set()
+
+    def is_stopped(self) -> bool | None:
+        """Whether the process is stopped; None where this system does not say."""
+        return is_stopped(self.pid)
 
     def kill(self) -> None:
         """End it by SIGKILL, which also ends a stopped process."""
@@ -58,6 +78,10 @@ class FreshWorker:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    def is_stopped(self) -> bool | None:
+        """Whether the process is stopped; None where this system does not say."""
+        return is_stopped(self._process.pid)
 
     def kill(self) -> None:
         """End it by SIGKILL."""

@@ -57,6 +57,10 @@ class RayWorker:
             self._ended = bool(done)
         return not self._ended
 
+    def is_stopped(self) -> None:
+        """Not known: the actor may be on another machine."""
+        return
+
     def kill(self) -> None:
         """End the actor's process."""
         self._ended = True

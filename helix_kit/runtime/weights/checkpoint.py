@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
 from helix_kit.errors import InputError
-from helix_kit.hf_config import EXPERT_FAMILIES
+from helix_kit.hf_config import EXPERT_FAMILIES, read_context_tokens
 from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
 from helix_kit.runtime.weights import mxfp4
@@ -69,6 +69,19 @@ class Checkpoint:
         if given is None:
             return frozenset()
         return frozenset(given if isinstance(given, list) else [given])
+
+    @cached_property
+    def context_tokens(self) -> int:
+        """How many tokens the model's positions reach, as config.json says or as transformers assumes without it."""
+        where = str(self.folder / "config.json")
+        default = None
+        if self.config.get("max_position_embeddings") is None:
+            from transformers import AutoConfig
+
+            default = AutoConfig.from_pretrained(self.folder, trust_remote_code=False).max_position_embeddings
+        tokens = read_context_tokens(self.config, where, default=default)
+        assert tokens is not None
+        return tokens
 
     @cached_property
     def ties_embeddings(self) -> bool:

@@ -121,7 +121,7 @@ class ModelLayers:
         # Experts read on the host which of them the rows took, which a CUDA graph cannot hold.
         graphs = options.graphs and LAYER_NAMES[config.model_type].experts is None
         self._kernels, self._options = kernels, replace(options, kernels=kernels, graphs=graphs)
-        self._max_tokens: int = config.max_position_embeddings
+        self._max_tokens = checkpoint.context_tokens
         self._static: tuple[PagePool, StaticStep] | None = None
         self._fused: list[FusedLayer] = []
         self._layers: list[torch.nn.Module] = []

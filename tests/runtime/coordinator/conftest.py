@@ -17,9 +17,14 @@ class FakeProcess:
 
     def __init__(self) -> None:
         self.is_running = True
+        self.stopped: bool | None = None
+        """What the system says of it."""
 
     def is_alive(self) -> bool:
         return self.is_running
+
+    def is_stopped(self) -> bool | None:
+        return self.stopped
 
     def kill(self) -> None:
         self.is_running = False

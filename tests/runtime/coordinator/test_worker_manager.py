@@ -81,6 +81,27 @@ def test_silence_counts_as_loss_and_the_others_are_told(scene_of, clock) -> None
     assert scene.manager.ledger.free("b") == 0
 
 
+@pytest.mark.parametrize(("stopped", "after_s"), [(True, 2.0), (None, 2.0), (False, 6.0)])
+def test_a_process_that_is_seen_to_run_is_waited_for_three_times_as_long(scene_of, clock, stopped, after_s) -> None:
+    scene = scene_of(PLACEMENT)
+    scene.manager.records["b"].process.stopped = stopped
+    wait(scene, clock, after_s, "a")
+    assert scene.manager.is_alive("b")
+    wait(scene, clock, 0.5, "a")
+    assert not scene.manager.is_alive("b")
+    told = {True: ": its process is stopped", False: ", though its process runs", None: ""}[stopped]
+    assert scene.manager.losses[0].reason == f"no heartbeat for {after_s + 0.25:.1f} s{told}"
+
+
+def test_a_starved_worker_that_is_heard_again_is_kept(scene_of, clock) -> None:
+    scene = scene_of(PLACEMENT)
+    scene.manager.records["b"].process.stopped = False
+    wait(scene, clock, 5.5, "a")
+    beat(scene, "b")
+    wait(scene, clock, 5.5, "a")
+    assert scene.manager.is_alive("b") and scene.manager.losses == []
+
+
 def test_a_stall_of_this_process_is_not_the_workers_silence(scene_of, clock) -> None:
     scene = scene_of(PLACEMENT)
     clock.now_s += 60.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from greedy_tokens import greedy
 
 torch = pytest.importorskip("torch")
 
+from helix_kit.runtime.launch.process import is_stopped  # noqa: E402
 
 PROGRAM = """
 import os, subprocess, sys
@@ -46,3 +49,17 @@ def test_no_process_is_left_behind(tiny_llama: Path, how: str) -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < end, f"still running: {pids}"
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_a_stopped_process_is_told_from_one_that_waits() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert is_stopped(process.pid) is False
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert is_stopped(process.pid) is True
+        process.send_signal(signal.SIGCONT)
+        os.waitpid(process.pid, os.WCONTINUED)
+        assert is_stopped(process.pid) is False
+        process.kill()
+    assert is_stopped(process.pid) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import AutoConfig  # noqa: E402
+from transformers import AutoConfig, LlamaConfig  # noqa: E402
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime.weights import checkpoint as checkpoints  # noqa: E402
@@ -194,3 +195,11 @@ def test_a_config_that_does_not_mention_tied_embeddings(family: str, tmp_path: P
     tensors = {name: torch.zeros(2, 2) for name in ("model.embed_tokens.weight", "lm_head.weight")}
     save_file(tensors, tmp_path / "model.safetensors")
     assert not Checkpoint(tmp_path).ties_embeddings
+
+
+def test_a_config_without_a_context_has_that_of_transformers(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    assert Checkpoint(folder).context_tokens == config.pop("max_position_embeddings") == 512
+    (folder / "config.json").write_text(json.dumps(config))
+    assert Checkpoint(folder).context_tokens == LlamaConfig().max_position_embeddings == 2048
