@@ -70,6 +70,59 @@ def gb_to_load(model: Model, before: Span | None, after: Span | None) -> float:
     return model.layers_gb(*after) - kept_gb
 
 
+def tables_to_load(model: Model, before: Span | None, after: Span | None) -> int:
+    """How many of embedding and output projection a node's new range needs that its old one does not hold.
+
+    Parameters
+    ----------
+    model
+        Tied embeddings are one table.
+    before, after
+        Layer ranges [start, end); None where it holds none.
+
+    Returns
+    -------
+    int
+        0, 1 or 2, each of the size `Model.embedding_gb`.
+
+    Examples
+    --------
+    >>> model = Model.preset("llama-30b")
+    >>> tables_to_load(model, None, (0, 60)), tables_to_load(model, (0, 6), (0, 8))
+    (2, 0)
+    """
+    return len(_tables(after, model) - _tables(before, model))
+
+
+def same_machines(before: Problem, old: Placement, after: Problem) -> dict[str, Span]:
+    """What nodes of another cluster hold already: the ranges of those that are the same machines in both.
+
+    Parameters
+    ----------
+    before, old
+        The problem in which a placement is in use, and that placement.
+    after
+        The problem of the other cluster.
+
+    Returns
+    -------
+    dict
+        Node name -> layer range [start, end).
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> model = Model.preset("SmolLM2-135M")
+    >>> here, there = (Problem.of(Cluster.model_validate({"name": "c", "nodes": [{"name": "a", "gpu": gpu}]}), model)
+    ...                for gpu in ("L4", "T4"))
+    >>> same_machines(here, {"a": (0, 30)}, here), same_machines(here, {"a": (0, 30)}, there)
+    ({'a': (0, 30)}, {})
+    """
+    gone = {node.name for node in _other_machines(before, after)}
+    names = {node.name for node in after.cluster.nodes} - gone
+    return {name: span for name, span in old.items() if name in names}
+
+
 @dataclass(frozen=True)
 class NodeChange:
     """One node in both plans.
@@ -293,14 +346,13 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
         if was is None and now is None:
             continue
         held = was if name not in others and before.model == model else None
-        tables = _tables(now, model) - _tables(held, model)
         changes.append(
             NodeChange(
                 name,
                 was,
                 now,
                 layers_gb=gb_to_load(model, held, now),
-                tables_gb=len(tables) * model.embedding_gb,
+                tables_gb=tables_to_load(model, held, now) * model.embedding_gb,
             )
         )
     return tuple(changes)
@@ -373,4 +425,14 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-__all__ = ["NodeChange", "PlanDiff", "PlanFigures", "change_notes", "gb_to_load", "layers_to_load", "node_changes"]
+__all__ = [
+    "NodeChange",
+    "PlanDiff",
+    "PlanFigures",
+    "change_notes",
+    "gb_to_load",
+    "layers_to_load",
+    "node_changes",
+    "same_machines",
+    "tables_to_load",
+]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helix_kit.flow import Placement
-from helix_kit.placement.diff import gb_to_load, layers_to_load
+from helix_kit.placement.diff import gb_to_load, layers_to_load, tables_to_load
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
@@ -20,7 +20,9 @@ MAX_SWEEPS = 4
 
 
 def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
-    """GB of layers that nodes hold in one placement and not in another; embeddings are not counted.
+    """GB of weights that nodes hold in one placement and not in another, as `Plan.diff` counts them.
+
+    The embedding goes with the first layer and the output projection with the last.
 
     Parameters
     ----------
@@ -42,9 +44,11 @@ def moved_gb(problem: Problem, old: Placement, new: Placement) -> float:
     >>> moved_gb(problem, {"T4-0": (0, 6)}, {"T4-0": (2, 7)}) == problem.model.layer_gb
     True
     """
-    if problem.model.is_uniform:
-        return sum(layers_to_load(old.get(name), span) for name, span in new.items()) * problem.model.layer_gb
-    return sum(gb_to_load(problem.model, old.get(name), span) for name, span in new.items())
+    model = problem.model
+    tables_gb = sum(tables_to_load(model, old.get(name), span) for name, span in new.items()) * model.embedding_gb
+    if model.is_uniform:
+        return sum(layers_to_load(old.get(name), span) for name, span in new.items()) * model.layer_gb + tables_gb
+    return sum(gb_to_load(model, old.get(name), span) for name, span in new.items()) + tables_gb
 
 
 def least_change(task: Task, old: Placement, optimum: Placement) -> Placement:

@@ -14,7 +14,7 @@ from typing import Any
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
-from helix_kit.placement.diff import layers_to_load
+from helix_kit.placement.diff import layers_to_load, same_machines
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.least_change import least_change, moved_gb
 from helix_kit.placement.method import Placed, PlanOptions, Task
@@ -184,12 +184,12 @@ def plan_problem(
     fresh = task if options.base is None else replace(task, watch=watch.for_part(FRESH_SHARE * watch.left_s))
     placed = method.place(fresh) if trusted else run_own_method(options.method, method, fresh)
     if options.base is not None:
-        old = {n: span for n, span in options.base.placement.items() if n in problem.kind_of}
+        old = same_machines(options.base.problem, options.base.placement, problem)
         placed.placement = least_change(task, old, placed.placement)
         placed.links = None
         loading = sum(layers_to_load(old.get(n), span) > 0 for n, span in placed.placement.items())
         placed.notes.append(
-            f"{moved_gb(problem, old, placed.placement):.1f} GB of layers to load anew, on {loading} nodes; "
+            f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew, on {loading} nodes; "
             "`helix-kit diff` lists them"
         )
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)

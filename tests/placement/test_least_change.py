@@ -35,11 +35,28 @@ def test_lost_node_is_worked_around_cheaply():
     assert gentle.flow_tokens_per_s - 2.0 * moved[1] >= fresh.flow_tokens_per_s - 2.0 * moved[0]
 
 
-def test_moved_weights_are_counted_by_layers(old):
-    name = next(iter(old.placement))
-    start, end = old.placement[name]
-    shifted = {**old.placement, name: (start + 2, end + 2) if end + 2 <= 80 else (start - 2, end - 2)}
-    assert moved_gb(old.problem, old.placement, shifted) == pytest.approx(2 * old.model.layer_gb)
+def test_moved_weights_are_those_of_the_diff(old):
+    """Of a node in the middle two layers; of one that becomes the first also the embedding."""
+    middle = next(n for n, (start, end) in old.placement.items() if start > 2 and end < 78)
+    start, end = old.placement[middle]
+    for shift, tables in ((2, 0), (-start, 1)):
+        shifted = {**old.placement, middle: (start + shift, end + shift)}
+        moved = moved_gb(old.problem, old.placement, shifted)
+        new = hk.Plan.from_placement(old.problem, shifted, method="hand")
+        assert moved == pytest.approx(old.diff(new).move_gb)
+        layers = min(abs(shift), end - start)
+        assert moved == pytest.approx(layers * old.model.layer_gb + tables * old.model.embedding_gb)
+
+
+def test_another_machine_of_the_same_name_holds_nothing():
+    """The plan in use has an L4 called b; in the new cluster b is an A10G, which has to load all that it is given."""
+    nodes = [{"name": "a", "gpu": "L4"}, {"name": "b", "gpu": "L4"}]
+    before = hk.plan(hk.Cluster.model_validate({"name": "c", "nodes": nodes}), "SmolLM2-135M", method="petals")
+    nodes[1]["gpu"] = "A10G"
+    new = hk.plan(hk.Cluster.model_validate({"name": "c", "nodes": nodes}), "SmolLM2-135M", base=before, price_per_gb=0)
+    loads = {n.node: n.load_gb for n in before.diff(new).nodes}
+    assert f"{sum(loads.values()):.1f} GB of weights to load anew" in " ".join(new.notes)
+    assert "b" not in new.placement or loads["b"] > 0
 
 
 def test_align_turns_interchangeable_nodes_back(old):
