@@ -1,20 +1,15 @@
 """Runs tasks of a search in a few worker processes, or in this process where there is one job.
 
-Workers are started as ``python -m helix_kit.search.worker`` and exchange lines of JSON with this process. So planning
-works from a script, a notebook or a thread alike, and nothing is unpickled.
+The workers run `helix_kit.search.worker` and exchange lines of JSON with this process.
 """
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from queue import SimpleQueue
 
-from helix_kit.errors import HelixKitError
+from helix_kit._line_workers import LineWorkers
 from helix_kit.search.candidate import Candidate
 from helix_kit.search.evaluate import Evaluator, never
 from helix_kit.search.messages import Task, answer_of, header_line
@@ -32,44 +27,29 @@ class Scorer:
 
     def __init__(self, evaluator: Evaluator, jobs: int) -> None:
         self.evaluator, self.jobs = evaluator, jobs
-        self._workers: list[subprocess.Popen[str]] = []
-        self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
-        self._killed = False
+        self._workers: LineWorkers | None = None
 
     def __enter__(self) -> Scorer:
         """Start the workers; none where there is one job."""
         if self.jobs > 1:
             header = header_line(self.evaluator.problem, self.evaluator.requirements)
-            for _ in range(self.jobs):
-                # Each worker has a session of its own: Ctrl-C then reaches only the planner, which keeps the best plan.
-                worker = subprocess.Popen(
-                    [sys.executable, "-m", "helix_kit.search.worker"],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-                )  # fmt: skip
-                self._workers.append(worker)
-                self._free.put(worker)
-                _send(worker, header)
+            self._workers = LineWorkers("helix_kit.search.worker", header, self.jobs).__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Kill the workers and close their pipes."""
-        self._kill()
-        for worker in self._workers:
-            worker.wait()
-            for stream in (worker.stdin, worker.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+        if self._workers:
+            self._workers.__exit__(None, None, None)
 
     def run(self, tasks: Sequence[Task], stop: Callable[[], bool] = never) -> list[Candidate]:
         """The candidates of all tasks, in the order of the tasks."""
-        if not self._workers:
+        if self._workers is None:
             return [c for task in tasks for c in task.run(self.evaluator, stop)]
         with ThreadPoolExecutor(self.jobs) as threads:
-            asked = [threads.submit(self._ask, task) for task in tasks]
+            asked = [threads.submit(_ask, self._workers, task) for task in tasks]
             while wait(asked, timeout=STOP_EVERY_S).not_done:
                 if stop():
-                    self._kill()
+                    self._workers.kill()
             return [c for answer in asked for c in answer.result()]
 
     def begin(self, tasks: Sequence[Task]) -> None:
@@ -78,30 +58,10 @@ class Scorer:
         A worker's first simulation loads the simulator, which takes seconds. Without workers nothing is done.
         """
         for task in tasks if self._workers else ():
-            threading.Thread(target=self._ask, args=(task,), daemon=True).start()
-
-    def _ask(self, task: Task) -> list[Candidate]:
-        """The answer of the first worker that is free; nothing once the workers are killed."""
-        worker = self._free.get()
-        line = ""
-        with contextlib.suppress(BrokenPipeError):
-            _send(worker, task.to_json())
-            assert worker.stdout is not None
-            line = worker.stdout.readline()
-        self._free.put(worker)
-        if line.endswith("\n"):
-            return answer_of(line)
-        if self._killed:
-            return []
-        raise HelixKitError("a simulation worker ended before it answered; its message is above")
-
-    def _kill(self) -> None:
-        self._killed = True
-        for worker in self._workers:
-            worker.kill()
+            threading.Thread(target=_ask, args=(self._workers, task), daemon=True).start()
 
 
-def _send(worker: subprocess.Popen[str], line: str) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write(line + "\n")
-    worker.stdin.flush()
+def _ask(workers: LineWorkers, task: Task) -> list[Candidate]:
+    """The candidates that a worker answers; nothing once the workers are killed."""
+    answer = workers.ask(task.to_json())
+    return [] if answer is None else answer_of(answer)

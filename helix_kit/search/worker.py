@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 
+from helix_kit._line_workers import serve
 from helix_kit.search.messages import answer_line, evaluator_of, task_of
 
 
@@ -16,15 +15,5 @@ def answers(lines: Iterator[str]) -> Iterator[str]:
         yield answer_line(task_of(line).run(evaluator))
 
 
-def main() -> None:
-    """Answer tasks until standard input ends."""
-    for answer in answers(iter(sys.stdin)):
-        print(answer, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:
-        # The planner has ended, perhaps killed: no process reads an answer, and a traceback would only be noise.
-        os._exit(1)
+    serve(answers)

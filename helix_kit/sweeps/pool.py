@@ -1,24 +1,20 @@
 """Points of a sweep in a few worker processes, or in this one; what is computed is kept in a file as it comes.
 
-Workers are started as ``python -m helix_kit.sweeps.worker`` and exchange lines of JSON with this process. So sweeps
-work from a script, a notebook or a thread alike, and nothing is unpickled.
+The workers run `helix_kit.sweeps.worker` and exchange lines of JSON with this process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from helix_kit import _files
+from helix_kit._line_workers import LineWorkers
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.sweeps.load import SweepOptions
@@ -83,37 +79,16 @@ def _computed(
         return
     with tempfile.TemporaryDirectory(prefix="helix-kit-sweep-") as folder:
         header = _header_in(Path(folder), plans, options)
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "helix_kit.sweeps.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                text=True, start_new_session=True,
-            )
-            for _ in range(jobs)
-        ]  # fmt: skip
-        try:
-            free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
-            for worker in workers:
-                _send(worker, header)
-                free.put(worker)
-            with ThreadPoolExecutor(jobs) as threads:
-                asked = {threads.submit(_ask, free, point): key for key, point in points.items()}
-                try:
-                    for answer in as_completed(asked):
-                        yield asked[answer], answer.result()
-                except BaseException:
-                    for future in asked:
-                        future.cancel()
-                    for worker in workers:
-                        worker.kill()
-                    raise
-        finally:
-            for worker in workers:
-                worker.kill()
-                worker.wait()
-                for stream in (worker.stdin, worker.stdout):
-                    if stream is not None:
-                        with contextlib.suppress(OSError):
-                            stream.close()
+        with LineWorkers("helix_kit.sweeps.worker", header, jobs) as workers, ThreadPoolExecutor(jobs) as threads:
+            asked = {threads.submit(_ask, workers, point): key for key, point in points.items()}
+            try:
+                for answer in as_completed(asked):
+                    yield asked[answer], answer.result()
+            except BaseException:
+                for future in asked:
+                    future.cancel()
+                workers.kill()
+                raise
 
 
 def _header_in(folder: Path, plans: Mapping[str, Plan], options: SweepOptions) -> str:
@@ -129,22 +104,10 @@ def _header_in(folder: Path, plans: Mapping[str, Plan], options: SweepOptions) -
     return header_line(files, options, workload_file)
 
 
-def _ask(free: SimpleQueue[subprocess.Popen[str]], point: Point) -> Row:
-    """The row of a point, from the first worker that is free."""
-    worker = free.get()
-    line = ""
-    with contextlib.suppress(BrokenPipeError):
-        _send(worker, json.dumps(asdict(point)))
-        assert worker.stdout is not None
-        line = worker.stdout.readline()
-    free.put(worker)
-    if not line.endswith("\n"):
-        raise HelixKitError("a worker of the sweep ended before it answered; its message is above")
+def _ask(workers: LineWorkers, point: Point) -> Row:
+    """The row of a point that a worker answers."""
+    line = workers.ask(json.dumps(asdict(point)))
+    if line is None:
+        raise HelixKitError("the sweep was ended")
     row: Row = json.loads(line)
     return row
-
-
-def _send(worker: subprocess.Popen[str], line: str) -> None:
-    assert worker.stdin is not None
-    worker.stdin.write(line + "\n")
-    worker.stdin.flush()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 
+from helix_kit._line_workers import serve
 from helix_kit.placement.plan import Plan
 from helix_kit.sweeps.messages import options_of
 from helix_kit.sweeps.point import Point, measure
@@ -21,14 +20,5 @@ def answers(lines: Iterator[str]) -> Iterator[str]:
         yield json.dumps(measure(plans[point.plan], point, options))
 
 
-def main() -> None:
-    """Answer until standard input ends."""
-    for answer in answers(iter(sys.stdin)):
-        print(answer, flush=True)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except BrokenPipeError:
-        os._exit(1)  # the sweep has ended, perhaps killed: no process reads an answer
+    serve(answers)

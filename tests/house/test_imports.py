@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "helix_kit"
 
 FLOORS = [
     {"errors", "_deprecation", "_summary", "typical_request"},
-    {"_files", "layers"},
+    {"_files", "_line_workers", "layers"},
     {"_plugins", "catalogue", "hf_config"},
     {"cluster", "model"},
     {"profiles"},

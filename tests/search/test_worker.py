@@ -3,6 +3,7 @@
 import io
 import json
 
+from helix_kit._line_workers import serve
 from helix_kit.search import worker
 
 
@@ -20,7 +21,7 @@ def test_each_task_is_answered_in_turn_by_one_evaluator(monkeypatch, capsys):
     monkeypatch.setattr(worker, "task_of", Task)
     monkeypatch.setattr(worker, "answer_line", json.dumps)
     monkeypatch.setattr("sys.stdin", io.StringIO("header\n3\n4\n"))
-    worker.main()
+    serve(worker.answers)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [["header", 9], ["header", 16]]
     assert made == ["header\n"]
 
