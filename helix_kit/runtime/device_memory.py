@@ -12,7 +12,7 @@ from helix_kit.runtime.host_memory import available_bytes
 from helix_kit.runtime.spec import WorkerSpec
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.worker.model_layers import ModelLayers
+    from helix_kit.runtime.worker.step import Layers
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
         torch.cuda.set_per_process_memory_fraction(spec.memory_share, device)
 
 
-def num_pages(spec: WorkerSpec, stage: ModelLayers) -> int:
+def num_pages(spec: WorkerSpec, stage: Layers) -> int:
     """KV pages of a worker whose weights are loaded: `spec.num_pages`, or fewer if its device has no memory for them.
 
     A plan may name machines with more memory than the one that serves it, as when a plan for GPUs is tried on a CPU.

@@ -346,8 +346,16 @@ def _facts(
         "overruns": overruns,
         "overrun_share": overruns / steps if steps > 0 else 0.0,
         "lost_workers": len(after.losses) - len(before.losses),
+        "worker_cpu_ms_per_step": _cpu_ms_per_step(before, after, steps),
         "coordinator_cpu_ms_per_token": _coordinator_ms_per_token(before, after),
     }
+
+
+def _cpu_ms_per_step(before: EngineStatus, after: EngineStatus, steps: int) -> float:
+    """CPU time of the workers' processes for each of their steps."""
+    spent_s = sum(worker.cpu_s for worker in after.workers.values())
+    spent_s -= sum(worker.cpu_s for worker in before.workers.values())
+    return 1e3 * spent_s / steps if steps > 0 else 0.0
 
 
 def _coordinator_ms_per_token(before: EngineStatus, after: EngineStatus) -> float:

@@ -81,6 +81,8 @@ class WorkerSpec(BaseModel):
     """Tokens of a step at most."""
     step_decode_requests: int = 256
     """Decoding requests of a step at most."""
+    stand_in: bool = False
+    """Whether stand-in layers take the place of the checkpoint's (`helix_kit.runtime.worker.stand_in`)."""
     profile: Profile | None = None
     """Steps are padded to the times of this profile; None: they are as fast as the device."""
     time_scale: float = 1.0

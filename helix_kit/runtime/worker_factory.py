@@ -39,7 +39,7 @@ class WorkerFactory:
         used = [device for devices in self.devices.of(plan).values() for device in devices]
         self._threads = options.threads or max(1, (os.cpu_count() or 1) // len(used))
         self.launcher: Launcher = make_launcher(
-            options.launcher, plan, model_type, threads=self._threads, on_cpu="cpu" in used
+            options.launcher, plan, "" if options.emulated else model_type, threads=self._threads, on_cpu="cpu" in used
         )
         self.connection = Connection.fresh(options.host or self.launcher.host, encrypt=options.encrypt)
 
@@ -92,6 +92,7 @@ class WorkerFactory:
             memory_share=memory_share(devices_of, device, gpu_share) if options.uses_one_machine else None,
             workers_in_node=worker.count,
             threads=self._threads,
+            stand_in=options.emulated,
             step_tokens=max(STEP_TOKENS, 2 * options.chunk_tokens),
             step_decode_requests=profile.decode_limit(end - start),
             profile=profile if paced or options.emulated else None,

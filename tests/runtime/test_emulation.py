@@ -14,6 +14,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.replay import OverrunError
 from helix_kit.runtime.weights.tiny import tiny_plan
+from helix_kit.runtime.worker.stand_in import answer
 from helix_kit.workload.workload import Workload
 
 
@@ -31,6 +32,8 @@ def test_a_run_is_in_emulated_time(tiny_llama: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
     plan = far_plan(tiny_llama, step_ms=40.0)  # 20 ms a layer, so that a step of 60 ms is late by nothing less
     with emulate(plan, time_scale=1.5, launcher="inproc") as engine:
+        prompt = [7, 8, 9, 60]
+        assert engine.generate(prompt, max_new_tokens=3).token_ids == answer(prompt, num_layers=6, new_tokens=3)
         run = engine.replay(Workload.of([(0.0, 5, 6), (0.2, 5, 6)]))
     summary = run.summary()
     assert summary["emulated"] and summary["time_scale"] == 1.5 and summary["finished"] == 2

@@ -24,7 +24,8 @@ def make_launcher(
     plan
         The plan whose workers are to be started.
     model_type
-        Family of its model, as its config.json names it: the code that worker processes load in advance.
+        Family of its model, as its config.json names it: the code that worker processes load in advance. Empty for
+        stand-ins, which need none.
     threads
         Torch threads of each worker on a CPU.
     on_cpu

@@ -58,7 +58,7 @@ class InprocLauncher:
 
     def start(self, spec: WorkerSpec) -> InprocWorker:
         """Start a worker and return at once. The first start of a model family loads its code."""
-        preload(Checkpoint(spec.weights).config["model_type"])
+        preload("" if spec.stand_in else Checkpoint(spec.weights).config["model_type"])
         self._workers.append(InprocWorker(spec))
         return self._workers[-1]
 

@@ -14,11 +14,12 @@ _LOCK = threading.Lock()
 
 
 def preload(model_type: str) -> None:
-    """Import torch, the worker, and the code of the model family that a config.json calls `model_type`."""
+    """Import torch, the worker, and the code of the model family that a config.json calls `model_type`, if any."""
     with _LOCK:
         import torch  # noqa: F401
 
-        importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-        from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM  # noqa: F401
+        if model_type:
+            importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+            from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM  # noqa: F401
 
         from helix_kit.runtime.worker import worker  # noqa: F401

@@ -22,6 +22,9 @@ from helix_kit.runtime.spec import LinkQuality
 from helix_kit.runtime.transport.messages import Message, RunMessage
 from helix_kit.runtime.transport.sockets import Inbox, Outbox, PeerLostError
 
+POLL_UNIT_S = 0.001
+"""The shortest time that zmq waits."""
+
 
 class Shaper:
     """Sends the messages of one process over emulated links. A thread waits for the time of each message.
@@ -85,19 +88,26 @@ class Shaper:
 
     def _at(self, due: float, action: Callable[[Outbox], None]) -> None:
         with self._changed:
-            heapq.heappush(self._due, (due, next(self._order), action))
-            self._changed.notify()
+            entry = (due, next(self._order), action)
+            heapq.heappush(self._due, entry)
+            # The thread waits for the earliest message. Waking it up for a later one would cost more than the message.
+            if self._due[0] is entry:
+                self._changed.notify()
 
     def _run(self) -> None:
         outbox = self._make_outbox()
         while True:
+            actions = []
             with self._changed:
                 while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
                     self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
                 if self._closed:
                     break
-                _, _, action = heapq.heappop(self._due)
-            action(outbox)
+                now_s = time.monotonic()
+                while self._due and self._due[0][0] <= now_s:
+                    actions.append(heapq.heappop(self._due)[2])
+            for action in actions:
+                action(outbox)
         outbox.flush_and_close(0)
 
 
@@ -125,7 +135,12 @@ class CardInbox:
     def receive(self, timeout_s: float = 0.0) -> list[Message]:
         """Messages that have passed the card; waits like `Inbox.receive`."""
         if self._held:
-            timeout_s = min(timeout_s, max(0.0, self._held[0][0] - time.monotonic()))
+            wait_s = max(0.0, self._held[0][0] - time.monotonic())
+            if wait_s < min(timeout_s, POLL_UNIT_S):
+                # zmq waits for whole milliseconds, which would be a hundredth of an emulated step.
+                time.sleep(wait_s)
+                wait_s = 0.0
+            timeout_s = min(timeout_s, wait_s)
         arrived = self.inner.receive(timeout_s)
         now = time.monotonic()
         ready = []

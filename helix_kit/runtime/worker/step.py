@@ -19,8 +19,11 @@ from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, laye
 from helix_kit.runtime.worker.pacing import SegmentLoad
 from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest, known_tokens
 from helix_kit.runtime.worker.sampling import PendingSample, start_sampling
+from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.transfer import joined_on_device, mark, start_to_host
 from helix_kit.runtime.worker.wire_tensors import to_wire
+
+Layers = ModelLayers | StandInLayers
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class NextStageMessage:
 
 
 @torch.inference_mode()
-def load_entries(model: ModelLayers, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> list[StepEntry]:
+def load_entries(model: Layers, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> list[StepEntry]:
     """Bring the chosen rows to the device, token ids embedded: one copy for all ids, one for all hidden states."""
     entries = [
         StepEntry(request.table, chunk.rows, chunk.item.position, request.start, request.end, request, chunk.item,
@@ -74,7 +77,7 @@ def _joined(entries: list[StepEntry], device: torch.device) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def run_entries(model: ModelLayers, pool: PagePool, entries: list[StepEntry]) -> list[SegmentLoad]:
+def run_entries(model: Layers, pool: PagePool, entries: list[StepEntry]) -> list[SegmentLoad]:
     """Take the rows through their layers; each `hidden` is then the result. Returns the load of each layer segment."""
     for entry in entries:
         entry.table.grow(pool, entry.item.tokens)
@@ -167,7 +170,7 @@ class RunningStep:
 
 
 @torch.inference_mode()
-def start_step(model: ModelLayers, pool: PagePool, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> RunningStep:
+def start_step(model: Layers, pool: PagePool, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> RunningStep:
     """Give the device a step with the chosen rows: through the layers, and to a token where the last stage is here."""
     entries = load_entries(model, chosen)
     loads = run_entries(model, pool, entries)
@@ -190,7 +193,7 @@ def start_step(model: ModelLayers, pool: PagePool, chosen: Iterable[tuple[Worker
     return RunningStep(entries, loads, scored, ends, sampled, outgoing, mark(model.device))
 
 
-def _score_prompts(model: ModelLayers, entries: list[StepEntry]) -> list[SampledToken]:
+def _score_prompts(model: Layers, entries: list[StepEntry]) -> list[SampledToken]:
     """The tokens after the rows, as far as they came with them, with their log-probabilities."""
     following = [known_tokens(entry.item)[1:] for entry in entries]
     asking = [(entry, tokens) for entry, tokens in zip(entries, following) if tokens]

@@ -42,13 +42,15 @@ from helix_kit.runtime.worker.batching import StepLimits, take_next_step
 from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.static_step import StepOptions
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
 
 log = logging.getLogger(__name__)
 
-IDLE_POLL_S = 0.1
+IDLE_POLL_S, OWN_PROCESS_POLL_S = 0.1, 1.0
+"""How often an idle worker looks whether it was halted. Only a worker in a thread is; messages wake up both."""
 LINGER_SHARE = 0.05
 """Share of the last step's time for which the next step waits for rows that are on their way back."""
 MAX_LINGER_S = 0.01
@@ -70,6 +72,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, *, own_process: bool = False) -> None:
         self.spec, self._own_process = spec, own_process
         self._sender = (spec.name, spec.generation)
+        self._poll_s = OWN_PROCESS_POLL_S if own_process else IDLE_POLL_S
         self._halt = threading.Event()
         self._key = bytes.fromhex(spec.key_hex)
         self._curve = None
@@ -103,18 +106,9 @@ class Worker:
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             device_memory.prepare(spec, own_process=self._own_process)
-            self._model = ModelLayers(
-                Checkpoint(spec.weights),
-                spec.start,
-                spec.end,
-                dtype=spec.dtype,
-                device=spec.device,
-                attention_backend=spec.attention,
-                # While one thread captures a graph, CUDA refuses work of others: workers in threads run without graphs.
-                options=StepOptions(spec.step_tokens, spec.graphs and self._own_process),
-            )
+            self._model = self._load_layers()
             self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
-            if self._model.device.type == "cuda":
+            if isinstance(self._model, ModelLayers) and self._model.device.type == "cuda":
                 log.info("%s: %s", spec.name, self._model.description)
                 self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
@@ -134,6 +128,21 @@ class Worker:
             self._inbox.close()
             self._outbox.flush_and_close()
             context.term()
+
+    def _load_layers(self) -> ModelLayers | StandInLayers:
+        spec, checkpoint = self.spec, Checkpoint(self.spec.weights)
+        if spec.stand_in:
+            return StandInLayers(checkpoint, spec.start, spec.end)
+        return ModelLayers(
+            checkpoint,
+            spec.start,
+            spec.end,
+            dtype=spec.dtype,
+            device=spec.device,
+            attention_backend=spec.attention,
+            # While one thread captures a graph, CUDA refuses work of others: workers in threads run without graphs.
+            options=StepOptions(spec.step_tokens, spec.graphs and self._own_process),
+        )
 
     def _log_capture(self, done: int, total: int) -> None:
         if done % 10 == 0 or done == total:
@@ -180,7 +189,7 @@ class Worker:
         while not self._halt.is_set():
             idle = running is None and not self._requests.has_waiting_rows()
             linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
-            for message in self._arrivals.receive(IDLE_POLL_S if idle else max(0.0, linger_s)):
+            for message in self._arrivals.receive(self._poll_s if idle else max(0.0, linger_s)):
                 if isinstance(message, StopMessage):
                     return
                 self._take(message)
