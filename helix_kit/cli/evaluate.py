@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -14,6 +17,8 @@ from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, check_writab
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from helix_kit.experiments.evaluate import Evaluation
 
 
@@ -55,13 +60,22 @@ def evaluate_command(
     warmup: Annotated[float | None, typer.Option(help="Seconds before measuring.")] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for each plan.")] = 60.0,
     time_scale: Annotated[
-        float | None, typer.Option(help="Factor on the times of paced workers. Default: 1 real, 8 emulated.")
+        float | None, typer.Option(help="Factor on the times of paced workers. Default: 1 real, 2 emulated.")
     ] = None,
     launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
     dtype: Annotated[str, typer.Option(help="Of real workers: float32, bfloat16 or float16.")] = "float32",
     devices: Annotated[
         str, typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu).")
     ] = "plan",
+    pace: Annotated[
+        bool,
+        typer.Option(
+            "--pace", help="Pad the steps of real workers to their nodes' profiles: fast cards as slower kinds."
+        ),
+    ] = False,
+    profiles: Annotated[
+        Path | None, typer.Option(help="Folder of measured profiles, as `profile -o` writes it.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder. Default: evaluation-CLUSTER-MODEL. Runs in it are not repeated."),
@@ -76,6 +90,8 @@ def evaluate_command(
     Example: [bold]helix-kit evaluate[/] laptop --model SmolLM2-135M --methods helix,swarm,separate --real
     """
     from helix_kit.experiments.evaluate import evaluate
+    from helix_kit.model import load_model
+    from helix_kit.profiles import load_profiles
     from helix_kit.runtime.interrupts import sigterm_interrupts
     from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
 
@@ -89,13 +105,18 @@ def evaluate_command(
         raise InputError("expected a folder", where=folder, field="--output")
     if not folder.exists():
         check_writable(output=folder)
+    if pace and not real:
+        raise InputError("expected --real beside --pace: --emulate paces every node")
     serve_options: dict[str, Any] = {"launcher": launcher, "devices": devices, "dtype": dtype} if real else {}
+    if pace:
+        serve_options["pace"] = True
+    chosen = load_model(model)
     if emulate:
         serve_options = {"launcher": launcher}
     with sigterm_interrupts(), Status("Evaluating", as_json) as say:
         found = evaluate(
             cluster,
-            model,
+            chosen,
             methods=methods,
             modes=modes,
             workers="real" if real else "emulated" if emulate else "simulated",
@@ -107,6 +128,7 @@ def evaluate_command(
             minutes=minutes,
             time_limit_s=time_limit,
             time_scale=time_scale,
+            profiles=load_profiles(profiles, chosen.name) if profiles else None,
             seed=seed,
             folder=folder,
             progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
@@ -127,12 +149,13 @@ def evaluate_command(
 
 
 def _print(found: Evaluation, folder: Path) -> None:
-    """A row for each run, then what a reader should know."""
-    right = [Column(name, justify="right") for name in
-             ("decode tokens/s", "prompt p50, s", "p95", "decode p50, s", "p95", "finished", "late steps")]  # fmt: skip
-    table = Table("Method", "Mode", "Source", *right, title=f"{found.facts['model']} on {found.facts['cluster']}")
-    metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "prompt_latency_p95_s", "decode_latency_p50_s",
-               "decode_latency_p95_s", "finished")  # fmt: skip
+    """A row for each run, how far workers are from the simulation, and what a reader should know."""
+    console = Console()
+    heads = ("decode\ntokens/s", "prompt\np50, s", "decode\np50, s", "finished", "late\nsteps")
+    right = [Column(name, justify="right", no_wrap=True) for name in heads]
+    left = [Column(name, no_wrap=True) for name in ("Method", "Mode", "Source")]
+    table = Table(*left, *right, title=f"{found.facts['model']} on {found.facts['cluster']}", box=SIMPLE)
+    metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s", "finished")
     for method, mode in found.runs:
         for source in ("simulated", found.workers):
             if source is None or found.value(method, mode, source, "decode_tokens_per_s") is None:
@@ -140,13 +163,31 @@ def _print(found: Evaluation, folder: Path) -> None:
             late = found.value(method, mode, source, "late_steps_share")
             cells = [number(found.value(method, mode, source, metric)) for metric in metrics]
             told = "" if late is None else f"{late:.1%}"
-            table.add_row(found.labels[method], mode, source, *cells, told)
-    Console().print(table)
-    for row in found.differences().itertuples():
-        name = f"{found.labels[str(row.method)]}, {row.mode}"
-        typer.echo(f"{name}: {str(row.metric).replace('_', ' ')} {row.difference:+.1%} beside the simulation")
+            table.add_row(found.labels[method], mode, source.removesuffix(" workers"), *cells, told)
+    console.print(table)
+    if len(differences := found.differences()):
+        console.print(_beside(found, differences))
     for note in found.notes:
         typer.echo(f"Note: {note}")
     for problem in found.problems:
         typer.echo(f"Problem: {problem}", err=True)
     typer.echo(f"-> {folder}/table.csv, picture.png, evaluation.json")
+
+
+def _beside(found: Evaluation, differences: pd.DataFrame) -> Table:
+    """A row for each run: what workers served beside the simulation, with the intervals."""
+    from helix_kit.experiments.evaluate.result import NAMES
+
+    right = [Column(name.replace(" ", "\n", 1), justify="right", no_wrap=True) for name in NAMES.values()]
+    title = f"{str(found.workers).capitalize()} beside the simulation, with intervals of 95 % confidence"
+    table = Table(Column("Method", no_wrap=True), "Mode", *right, title=title, box=SIMPLE)
+    for (method, mode), rows in differences.groupby(["method", "mode"], sort=False):
+        told = {str(row["metric"]): _share(row) for row in rows.to_dict("records")}
+        table.add_row(found.labels[str(method)], str(mode), *(told.get(metric, "") for metric in NAMES))
+    return table
+
+
+def _share(row: dict[Hashable, Any]) -> str:
+    """The difference, and its interval if there is one."""
+    interval = "" if isnan(row["low"]) else f" ({row['low']:+.1%} to {row['high']:+.1%})"
+    return f"{row['difference']:+.1%}{interval}"

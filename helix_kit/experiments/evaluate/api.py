@@ -10,15 +10,17 @@ from typing import Any, cast
 from helix_kit import __version__
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import HelixKitError, InputError
+from helix_kit.experiments.evaluate.intervals import Samples, differences
 from helix_kit.experiments.evaluate.keeping import Folder, Record, settings_of
 from helix_kit.experiments.evaluate.load import Load, choose_loads
 from helix_kit.experiments.evaluate.methods import DEFAULT_METHODS, Method, MethodChoice, chosen_methods, policy_label
 from helix_kit.experiments.evaluate.options import SIMULATED, EvaluationOptions, Mode, Workers
 from helix_kit.experiments.evaluate.result import Evaluation, evaluation_of
-from helix_kit.experiments.evaluate.serving import Job, run_job
+from helix_kit.experiments.evaluate.serving import Job, JobRunner, Watch
 from helix_kit.model import Model, load_model
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles import Profile
+from helix_kit.report import Run
 from helix_kit.workload.workload import Workload
 
 Progress = Callable[[int, int, str], None]
@@ -44,6 +46,7 @@ def evaluate(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     **serve_options: Any,
 ) -> Evaluation:
     """Plan by each method, simulate and serve the same requests, and put the results side by side.
@@ -78,7 +81,7 @@ def evaluate(
     time_limit_s
         Seconds for each plan.
     time_scale
-        Factor on all times of paced workers; 1 for real ones and 8 for emulated ones unless given. It is doubled when
+        Factor on all times of paced workers; 1 for real ones and 2 for emulated ones unless given. It is doubled when
         this machine is too slow for an emulation.
     profiles
         Measured profiles by kind of machine, in place of the shipped ones.
@@ -88,6 +91,8 @@ def evaluate(
         Where plans, requests and finished runs are kept. None: nowhere.
     progress
         Called with (runs done, runs in all, what is done now).
+    watch
+        Called about once a second while workers serve, with the name of the run and an `EngineStatus`.
     serve_options
         Further keywords of `helix_kit.serve`, such as ``launcher``, ``dtype``, ``devices`` or ``kv_pages``.
 
@@ -123,6 +128,7 @@ def evaluate(
     kept = Folder(Path(folder) if folder is not None else None)
     kept.open(settings_of(cluster, model, profiles, options))
     study = _Study(cluster, model, profiles, options, kept, progress or (lambda *_: None))
+    study.watch = watch
     return study.run(chosen, Path(weights) if weights is not None else None)
 
 
@@ -145,6 +151,7 @@ class _Study:
         self.loads: dict[str, Load] = {}
         self.records: list[Record] = []
         self.problems: list[str] = []
+        self.watch: Watch | None = None
 
     def run(self, methods: list[Method], weights: Path | None) -> Evaluation:
         """Plan, choose requests, and run everything that is not in the folder yet."""
@@ -225,6 +232,7 @@ class _Study:
     def _run(self, jobs: list[Job], weights: Path | None) -> None:
         records = [self.kept.run(job.method.name, job.mode, job.source) for job in jobs]
         missing = [job for job, record in zip(jobs, records, strict=True) if record is None]
+        runner = JobRunner(self.options, weights, self.watch)
         clock = _TimeLeft(missing, self.options.first_time_scale)
         for done, (job, kept) in enumerate(zip(jobs, records, strict=True)):
             record = kept
@@ -234,7 +242,7 @@ class _Study:
                     self.progress(done, len(jobs), f"{job.name}: {what}{clock.left()}")
 
                 try:
-                    record, run = run_job(job, self.options, weights, say)
+                    record, run = runner.run(job, say)
                 except InputError:
                     raise
                 except HelixKitError as error:
@@ -242,9 +250,16 @@ class _Study:
                     continue
                 finally:
                     clock.ended(job)
+                self._compare(record, run)
                 self.kept.keep_run(record, run)
             self.records.append(record)
         self.progress(len(jobs), len(jobs), "done")
+
+    def _compare(self, record: Record, run: Run) -> None:
+        """Put into the record of what workers served how far it is from the simulation."""
+        simulated = self.kept.samples(record["method"], record["mode"], SIMULATED)
+        if record["source"] != SIMULATED and simulated is not None:
+            record["differences"] = [d._asdict() for d in differences(simulated, Samples.of(run))]
 
     def _found(self, methods: list[Method], stopped: bool) -> Evaluation:
         plan_rows = [

@@ -16,6 +16,7 @@ from typing import Any
 from helix_kit import __version__, _files
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
+from helix_kit.experiments.evaluate.intervals import Samples
 from helix_kit.experiments.evaluate.load import Load
 from helix_kit.experiments.evaluate.options import EvaluationOptions
 from helix_kit.model import Model
@@ -34,6 +35,7 @@ class Folder:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._plans: dict[str, Plan] = {}
+        self._samples: dict[str, Samples] = {}
 
     def open(self, settings: Mapping[str, Any]) -> None:
         """Make the folder, or check that it belongs to an evaluation with these settings."""
@@ -43,7 +45,7 @@ class Folder:
             (self.path / name).mkdir(parents=True, exist_ok=True)
         file = self.path / "settings.json"
         if not file.exists():
-            _write(file, settings)
+            write_json(file, settings)
             return
         before = _files.read_json(file)
         for key, value in settings.items():
@@ -84,25 +86,39 @@ class Folder:
         if file is None:
             return
         load.requests.to_csv(file.with_suffix(".csv"))
-        _write(file, {"source": load.requests.source, "requests": len(load.requests), "window_s": list(load.window),
+        write_json(file, {"source": load.requests.source, "requests": len(load.requests), "window_s": list(load.window),
                       "max_in_flight": load.max_in_flight, "notes": list(load.notes)})  # fmt: skip
 
     def run(self, method: str, mode: str, source: str) -> Record | None:
         """The record of a finished run, if there is one."""
-        file = self._file("runs", f"{method}-{mode}-{source.replace(' ', '-')}", "json")
+        file = self._file("runs", _run_name(method, mode, source), "json")
         return _files.read_json(file) if file is not None and file.exists() else None
 
+    def samples(self, method: str, mode: str, source: str) -> Samples | None:
+        """The tokens of a finished run, if there is one."""
+        name = _run_name(method, mode, source)
+        file = self._file("runs", name, "npz")
+        if name not in self._samples and file is not None and file.exists():
+            self._samples[name] = Samples.read(file.read_bytes())
+        return self._samples.get(name)
+
     def keep_run(self, record: Record, run: Run) -> None:
-        """Keep a finished run: its record, and a table of its requests."""
-        name = f"{record['method']}-{record['mode']}-{record['source'].replace(' ', '-')}"
+        """Keep a finished run: its record, a table of its requests, and the times of its tokens."""
+        name = _run_name(record["method"], record["mode"], record["source"])
+        samples = self._samples[name] = Samples.of(run)
         file = self._file("runs", name, "json")
         if file is not None:
             run.to_csv(file.with_suffix(".csv"))
-            _write(file, record)
+            file.with_suffix(".npz").write_bytes(samples.to_bytes())
+            write_json(file, record)
 
     def _file(self, kind: str, name: str, ending: str) -> Path | None:
         safe = "".join(c if c.isalnum() or c in "+-._" else "_" for c in name)
         return None if self.path is None else self.path / kind / f"{safe}.{ending}"
+
+
+def _run_name(method: str, mode: str, source: str) -> str:
+    return f"{method}-{mode}-{source.replace(' ', '-')}"
 
 
 def settings_of(
@@ -136,7 +152,7 @@ def _digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(file: Path, data: Mapping[str, Any]) -> None:
+def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Write in one step, so that a run that is stopped leaves no half file."""
     part = file.with_suffix(".part")
     part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

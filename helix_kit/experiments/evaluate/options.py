@@ -18,7 +18,7 @@ SOURCES = {"simulated": None, "emulated": "emulated workers", "real": "real work
 """Kind of workers -> source of what they serve in tables; None: nothing but the simulation."""
 MINUTES = {"real": 3.0, "emulated": 60.0}
 """Minutes in which real or emulated workers serve, all runs together, unless told otherwise."""
-FIRST_TIME_SCALE = {"real": 1.0, "emulated": 8.0}
+FIRST_TIME_SCALE = {"real": 1.0, "emulated": 2.0}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -163,5 +163,5 @@ def _headline(found: Drawable) -> str:
     far = found.differences()
     if len(far):
         share = at_most_text(100 * float(far["difference"].abs().max()))
-        text += f"; workers within {share} % of the simulation (throughput and median latencies)"
+        text += f"; the workers differ from the simulation by at most {share} % (throughput and median latencies)"
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from helix_kit._summary import Summarised, number
+from helix_kit.experiments.evaluate.intervals import COMPARED
 from helix_kit.experiments.evaluate.options import SIMULATED
 from helix_kit.experiments.figures.common.metrics import SPEED, latency_name
 
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("method", "mode", "source", "metric", "value")
-COMPARED = {
+NAMES = {
     SPEED: "decode throughput",
     latency_name("prompt", "p50"): "median prompt latency",
     latency_name("decode", "p50"): "median decode latency",
 }
-"""Metrics in which workers are compared with the simulation."""
+"""Names of the metrics in which workers are compared with the simulation."""
+LATE_STEPS = "late_steps_share"
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +48,9 @@ class Evaluation(Summarised):
         What could not be planned or measured, and why.
     stopped
         Whether Ctrl-C ended it before all runs were done.
+    intervals
+        (method, mode, metric) -> bootstrap interval of the difference between workers and simulation, with 95 %
+        confidence.
 
     Examples
     --------
@@ -63,6 +69,7 @@ class Evaluation(Summarised):
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     stopped: bool = field(default=False)
+    intervals: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
     def value(self, method: str, mode: str, source: str, metric: str) -> float | None:
         """One value of the table.
@@ -94,15 +101,26 @@ class Evaluation(Summarised):
         return list(dict.fromkeys(zip(ran["method"], ran["mode"], strict=True)))
 
     def differences(self) -> pd.DataFrame:
-        """How far workers are from the simulation: method, mode, metric, simulated, served, difference (a share)."""
+        """How far workers are from the simulation, as a share of it.
+
+        Columns: method, mode, metric, simulated, served, difference, and low and high, the ends of its interval.
+        """
         rows = []
         for method, mode in self.runs if self.workers else ():
             for metric in COMPARED:
                 simulated = self.value(method, mode, SIMULATED, metric)
                 served = self.value(method, mode, str(self.workers), metric)
                 if simulated and served is not None:
-                    rows.append((method, mode, metric, simulated, served, served / simulated - 1))
-        return pd.DataFrame(rows, columns=["method", "mode", "metric", "simulated", "served", "difference"])
+                    ends = self.intervals.get((method, mode, metric), (float("nan"), float("nan")))
+                    rows.append((method, mode, metric, simulated, served, served / simulated - 1, *ends))
+        columns = ["method", "mode", "metric", "simulated", "served", "difference", "low", "high"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def late_share(self) -> float:
+        """The largest share of late steps of any run; 0 where nothing was paced."""
+        late = self.table[self.table["metric"] == LATE_STEPS]["value"]
+        return float(late.max()) if len(late) else 0.0
 
     def plot(self) -> Figure:
         """Bars of decode throughput and boxes of prompt and decode latency, a row of panels for each mode."""
@@ -120,7 +138,7 @@ class Evaluation(Summarised):
             **self.facts,
             "methods": self.labels,
             "rows": self.table.to_dict("records"),
-            "differences": self.differences().to_dict("records"),
+            "differences": [_without_nan(row) for row in self.differences().to_dict("records")],
             "notes": list(self.notes),
             "problems": list(self.problems),
             "stopped": self.stopped,
@@ -147,6 +165,11 @@ class Evaluation(Summarised):
         return told
 
 
+def _without_nan(row: dict[Any, Any]) -> dict[Any, Any]:
+    """The row with None for what is not known; JSON has no NaN."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
 def evaluation_of(
     plan_rows: Sequence[tuple[str, str, float]],
     records: Sequence[dict[str, Any]],
@@ -159,7 +182,12 @@ def evaluation_of(
     for record in records:
         keys = (record["method"], record["mode"], record["source"])
         rows += [(*keys, metric, float(value)) for metric, value in record["metrics"].items()]
-    return Evaluation(pd.DataFrame(rows, columns=list(COLUMNS)), labels, facts, **more)
+    intervals = {
+        (record["method"], record["mode"], found["metric"]): (found["low"], found["high"])
+        for record in records
+        for found in record.get("differences", ())
+    }
+    return Evaluation(pd.DataFrame(rows, columns=list(COLUMNS)), labels, facts, intervals=intervals, **more)
 
 
 __all__ = ["Evaluation"]

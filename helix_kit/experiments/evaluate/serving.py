@@ -1,7 +1,8 @@
 """One run of a method: simulated, or served by workers that are started for it and stopped afterwards.
 
 A run in which a worker is lost counts for nothing: it is ended at once, and the method is measured again with new
-workers. An emulated run in which too many steps came late is repeated with twice the time scale.
+workers. A paced run (emulated machines, or the CPU-* kinds) in which too many steps came late says nothing of the
+machines that it stands for: it is repeated with twice the time scale, at which later runs begin.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from helix_kit.runtime import serve
 from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
-from helix_kit.runtime.replay import OverrunError
+from helix_kit.runtime.replay import MAX_OVERRUN_SHARE, OverrunError
 from helix_kit.scheduling import Policy, PolicyChoice
 from helix_kit.simulator import BatchingOptions, simulate
 
@@ -31,12 +32,23 @@ if TYPE_CHECKING:
     from helix_kit.experiments.evaluate.keeping import Record
     from helix_kit.report import Run
     from helix_kit.runtime.engine import Engine
+    from helix_kit.runtime.status import EngineStatus
 
 MAX_ATTEMPTS = 3
 """Attempts at a run, of which each but the last ended because a worker was lost."""
-MAX_TIME_SCALE = 64.0
+MAX_TIME_SCALES = {"emulated": 64.0, "real": 8.0}
+MAX_LATE_SHARES = {"emulated": MAX_OVERRUN_SHARE, "real": 0.1}
+"""Largest share of late steps in a run that counts, by kind of workers.
+
+Real layers take a part of each step, so that more of them end a little late."""
+HOPELESS_STEPS, HOPELESS_FACTOR = 200, 3.0
+"""After so many steps, a run with so many times the share is ended early: the rest would not make up for it."""
 CHECK_EVERY_S = 1.0
 """How often a served run looks whether a worker was lost."""
+
+
+Watch = Callable[[str, "EngineStatus"], None]
+"""Called with the name of a run and the status of its workers."""
 
 
 class WorkerLostError(HelixKitError):
@@ -60,21 +72,103 @@ class Job:
         return f"{self.method.label}, {self.mode}, {self.source}"
 
 
-def run_job(
-    job: Job, options: EvaluationOptions, weights: Path | None, say: Callable[[str], None]
-) -> tuple[Record, Run]:
-    """The record of the run and the run itself; `say` is told how far it is.
+class JobRunner:
+    """Runs jobs, and remembers the time scale at which this machine kept up.
 
-    Raises HelixKitError where it cannot be measured, and KeyboardInterrupt when the user stops it.
+    Parameters
+    ----------
+    options
+        Of the evaluation.
+    weights
+        Folder for real workers.
+    watch
+        Called about once a second while workers serve, with the job's name and their status.
     """
-    began_s = time.monotonic()
-    more: dict[str, Any] = {}
-    if job.source == SIMULATED:
-        say("simulating")
-        run = _simulated(job, options)
-    else:
-        run, more = _served(job, options, weights, say)
-    record = {
+
+    def __init__(self, options: EvaluationOptions, weights: Path | None, watch: Watch | None = None) -> None:
+        self.options, self.weights, self.watch = options, weights, watch
+        self.time_scale = options.first_time_scale
+
+    def run(self, job: Job, say: Callable[[str], None]) -> tuple[Record, Run]:
+        """The record of the run and the run itself; `say` is told how far it is.
+
+        Raises HelixKitError where it cannot be measured, and KeyboardInterrupt when the user stops it.
+        """
+        began_s = time.monotonic()
+        more: dict[str, Any]
+        if job.source == SIMULATED:
+            say("simulating")
+            run, more = _simulated(job, self.options), {}
+        else:
+            run, more = self._served(job, say)
+        return _record(job, run, began_s, **more), run
+
+    def _served(self, job: Job, say: Callable[[str], None]) -> tuple[Run, dict[str, Any]]:
+        options = self.options
+        lost: list[str] = []
+        refused: list[str] = []
+        while True:
+            scale = self.time_scale
+            try:
+                say(f"starting {len(job.plan.placement)} workers")
+                with start_workers(job, options, self.weights, scale) as engine:
+                    run = self._replayed(engine, job, say)
+                _check_late(run.facts["overruns"], run.facts["steps"], scale, MAX_LATE_SHARES[options.workers])
+                break
+            except (WorkerLostError, RequestFailedError) as error:
+                lost.append(str(error))
+                if len(lost) == MAX_ATTEMPTS:
+                    told = "; ".join(lost)
+                    raise EngineError(f"a worker was lost in each of {MAX_ATTEMPTS} attempts: {told}") from error
+            except OverrunError as error:
+                refused.append(f"refused at time scale {scale:g}: {error}")
+                if scale * 2 > MAX_TIME_SCALES[options.workers]:
+                    raise
+                self.time_scale = scale * 2
+        notes = [f"measured again, a worker was lost: {reason}" for reason in lost] + refused
+        metrics = {
+            "late_steps_share": run.facts["overrun_share"],
+            "steps": run.facts["steps"],
+            "time_scale": scale,
+            "lost_workers": len(lost),
+            "attempts": 1 + len(lost) + len(refused),
+        }
+        if "ran_dry_s" in run.facts:
+            notes.append(f"the backlog ran dry at {run.facts['ran_dry_s']:.0f} s")
+        return run, {"metrics": metrics, "notes": notes}
+
+    def _replayed(self, engine: Engine, job: Job, say: Callable[[str], None]) -> Run:
+        """The run on workers that are up; WorkerLostError as soon as one is lost."""
+        began_s = time.monotonic()
+        until_s = job.load.window[1] * engine.time_scale
+        checked_s = began_s
+        before = _steps_of(engine.status(fresh=True))
+
+        def report(*_: int) -> None:
+            nonlocal checked_s
+            now_s = time.monotonic()
+            if now_s - checked_s < CHECK_EVERY_S:
+                return
+            checked_s = now_s
+            _check_workers(engine)
+            status = engine.status()
+            steps, late = (now - then for now, then in zip(_steps_of(status), before, strict=True))
+            if steps >= HOPELESS_STEPS:
+                _check_late(late, steps, engine.time_scale, HOPELESS_FACTOR * MAX_LATE_SHARES[self.options.workers])
+            say(f"{min(now_s - began_s, until_s):.0f} of {until_s:.0f} s")
+            if self.watch is not None:
+                self.watch(job.name, status)
+
+        run = engine.replay(
+            job.load.requests, mode=_mode(job), window=job.load.window, max_in_flight=job.load.max_in_flight,
+            progress=report,
+        )  # fmt: skip
+        _check_workers(engine)
+        return run
+
+
+def _record(job: Job, run: Run, began_s: float, **more: Any) -> Record:
+    return {
         "method": job.method.name,
         "label": job.method.label,
         "mode": job.mode,
@@ -86,7 +180,6 @@ def run_job(
         "facts": run.facts,
         **more,
     }
-    return record, run
 
 
 def _counts(run: Run) -> dict[str, float]:
@@ -119,41 +212,6 @@ def _fresh(policy: PolicyChoice) -> PolicyChoice:
     return copy.deepcopy(policy) if isinstance(policy, Policy) else policy
 
 
-def _served(
-    job: Job, options: EvaluationOptions, weights: Path | None, say: Callable[[str], None]
-) -> tuple[Run, dict[str, Any]]:
-    scale = options.first_time_scale
-    lost: list[str] = []
-    refused: list[str] = []
-    while True:
-        try:
-            say(f"starting {len(job.plan.placement)} workers")
-            with start_workers(job, options, weights, scale) as engine:
-                run = _replayed(engine, job, options, say)
-            break
-        except (WorkerLostError, RequestFailedError) as error:
-            lost.append(str(error))
-            if len(lost) == MAX_ATTEMPTS:
-                raise EngineError(f"a worker was lost in each of {MAX_ATTEMPTS} attempts: {'; '.join(lost)}") from error
-        except OverrunError as error:
-            refused.append(f"refused at time scale {scale:g}: {error}")
-            if scale * 2 > MAX_TIME_SCALE:
-                raise
-            scale *= 2
-    notes = [f"measured again, a worker was lost: {reason}" for reason in lost] + refused
-    share = run.facts["overrun_share"]
-    metrics = {
-        "late_steps_share": share,
-        "steps": run.facts["steps"],
-        "time_scale": scale,
-        "lost_workers": len(lost),
-        "attempts": 1 + len(lost) + len(refused),
-    }
-    if "ran_dry_s" in run.facts:
-        notes.append(f"the backlog ran dry at {run.facts['ran_dry_s']:.0f} s")
-    return run, {"metrics": metrics, "notes": notes}
-
-
 def start_workers(job: Job, options: EvaluationOptions, weights: Path | None, scale: float) -> Engine:
     """The workers of the job's plan, as its options say."""
     more = {"policy": _fresh(job.method.policy), "seed": options.seed, "time_scale": scale, **options.serve}
@@ -162,30 +220,22 @@ def start_workers(job: Job, options: EvaluationOptions, weights: Path | None, sc
     return serve(job.plan, weights, **more)
 
 
-def _replayed(engine: Engine, job: Job, options: EvaluationOptions, say: Callable[[str], None]) -> Run:
-    """The run on workers that are up; WorkerLostError as soon as one is lost."""
-    began_s = time.monotonic()
-    until_s = job.load.window[1] * engine.time_scale
-    checked_s = began_s
-
-    def watch(*_: int) -> None:
-        nonlocal checked_s
-        now_s = time.monotonic()
-        if now_s - checked_s < CHECK_EVERY_S:
-            return
-        checked_s = now_s
-        _check_workers(engine)
-        say(f"{min(now_s - began_s, until_s):.0f} of {until_s:.0f} s")
-
-    run = engine.replay(
-        job.load.requests, mode=_mode(job), window=job.load.window, max_in_flight=job.load.max_in_flight,
-        progress=watch,
-    )  # fmt: skip
-    _check_workers(engine)
-    return run
-
-
 def _check_workers(engine: Engine) -> None:
     losses = engine.status().losses
     if losses:
         raise WorkerLostError("; ".join(f"{loss.worker} ({loss.reason})" for loss in losses))
+
+
+def _steps_of(status: EngineStatus) -> tuple[int, int]:
+    """Steps of all workers, and how many of them were late."""
+    workers = status.workers.values()
+    return sum(worker.steps for worker in workers), sum(worker.overruns for worker in workers)
+
+
+def _check_late(late: int, steps: int, time_scale: float, most: float) -> None:
+    """Raise OverrunError where a share of more than `most` of the steps was late."""
+    if late > most * steps:
+        raise OverrunError(
+            f"{late / steps:.1%} of {steps} steps took longer than their profile (at most {most:.0%} may): "
+            f"this machine is too slow or too busy for time scale {time_scale:g}"
+        )

@@ -1,0 +1,59 @@
+"""Differences between two runs: of known samples, and their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from helix_kit.experiments.evaluate.intervals import Block, Samples, differences
+from helix_kit.report import Run
+from helix_kit.workload.request import Request, RequestRecord
+
+
+def samples(rate_per_s: float, latency_s: float, seed: int) -> Samples:
+    """A minute of decode tokens at a rate, with latencies about a median, and two first tokens in every two seconds."""
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(int(60 * rate_per_s), [1 / 30] * 30)
+    return Samples(
+        tuple(
+            Block(5 * latency_s * rng.lognormal(0.0, 0.2, 2), latency_s * rng.lognormal(0.0, 0.2, count))
+            for count in counts
+        )
+    )
+
+
+def test_known_differences_lie_in_their_intervals():
+    found = {d.metric: d for d in differences(samples(100, 0.1, 1), samples(110, 0.12, 2))}
+    speed, prompt, decode = (found[name] for name in
+                             ("decode_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s"))  # fmt: skip
+    assert speed.share == pytest.approx(0.1) and speed.low < 0.1 < speed.high and speed.low > 0
+    assert decode.share == pytest.approx(0.2, abs=0.02) and decode.low < 0.2 < decode.high
+    # Sixty prompts say less than six thousand decode tokens.
+    assert prompt.high - prompt.low > 2 * (decode.high - decode.low)
+
+
+def test_equal_runs_differ_by_nothing_and_a_missing_latency_is_left_out():
+    one = samples(20, 0.1, 3)
+    assert all(d.share == d.low == d.high == 0 for d in differences(one, one))
+    only_decodes = Samples(tuple(Block(np.array([]), block.decode) for block in one.blocks))
+    assert [d.metric for d in differences(only_decodes, only_decodes)] == [
+        "decode_tokens_per_s",
+        "decode_latency_p50_s",
+    ]
+
+
+def test_few_tokens_make_few_blocks():
+    """Neighbours are joined in order, and nothing is lost."""
+    few = Samples(tuple(Block(np.array([float(i)]), np.array([])) for i in range(30)))
+    assert [block.prompt.tolist() for block in few.joined(5)] == [[6 * i + j for j in range(6)] for i in range(5)]
+
+
+def test_samples_of_a_run_are_those_within_the_window_and_come_back():
+    def record(index: int, *times_s: float) -> RequestRecord:
+        return RequestRecord(Request(index, 1.0, 5, len(times_s)), token_times_s=list(times_s))
+
+    found = Samples.of(Run([record(0, 1.5, 2.51, 7.0), record(1, 2.02, 5.01)], window=(2.0, 6.0)))
+    for one in (found, Samples.read(found.to_bytes())):
+        assert np.concatenate([b.prompt for b in one.blocks]) == pytest.approx([1.02])
+        assert np.concatenate([b.decode for b in one.blocks]) == pytest.approx([1.01, 2.99])
+        assert [i for i, b in enumerate(one.blocks) if len(b.decode)] == [3, 22] and one.decode_tokens == 2
