@@ -1,6 +1,6 @@
 """The verb `plan`: read the descriptions, check the options, and ask for the plan of the objective.
 
-Objective ``flow`` is answered by `helix_kit.placement`, objective ``served`` by `helix_kit.search`.
+Objective ``flow`` is answered by `helix_kit.placement`, objectives ``served`` and ``goodput`` by `helix_kit.search`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import InputError
+from helix_kit.metrics import SLO
 from helix_kit.model import Model, load_model
 from helix_kit.placement.method import FlowSplit, PlanOptions
 from helix_kit.placement.plan import Plan
@@ -26,7 +27,7 @@ from helix_kit.typical_request import MeanLengths
 if TYPE_CHECKING:
     from helix_kit.workload.lengths import LengthPairs, PlannedFor
 
-OBJECTIVES = ("flow", "served")
+OBJECTIVES = ("flow", "served", "goodput")
 
 
 @renamed_keywords(time_limit="time_limit_s", rate="rate_per_s")
@@ -48,6 +49,7 @@ def plan(
     pins: Mapping[str, tuple[int, int]] | None = None,
     base: Plan | None = None,
     price_per_gb: float = 0.0,
+    slo: SLO | str | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     incumbent: Incumbent | None = None,
@@ -65,7 +67,8 @@ def plan(
         name given to `helix_kit.register_method`, ``module:function`` or ``file.py:function``.
     objective
         ``flow`` (the paper's: tokens/s of the maximum flow, proven in seconds) or ``served`` (tokens/s in the
-        simulator, searched for until the time limit).
+        simulator, searched for until the time limit) or ``goodput`` (requests/s in the simulator that keep `slo`, at
+        `rate_per_s`; without a rate the highest rate at which the SLO holds).
     solver
         ``highs``, ``glpk`` or ``gurobi``, for the methods that solve programs.
     time_limit_s
@@ -96,6 +99,9 @@ def plan(
     base, price_per_gb
         A plan in use, and the tokens/s that each GB of weights loaded anew must gain: the plan is then changed only
         where that pays.
+    slo
+        For objective ``goodput``: limits of a request and the share that keeps them, or text such as
+        ``"ttft:0.5 tpot:0.05 at:0.9"``.
     progress
         Called with (seconds, best value, bound, message), values in tokens/s.
     stop
@@ -106,7 +112,7 @@ def plan(
         Objective ``flow``: the other fields of `helix_kit.placement.method.PlanOptions`, such as ``prove``,
         ``deterministic`` and ``patience_s``, and
         ``degree``, ``initial``, ``mip_gap``, ``tighten`` and ``write_lp`` of method ``paper-milp``. Objective
-        ``served``: the fields of `helix_kit.search.ServedOptions`, such as ``mode``, ``rate_per_s`` and
+        ``served`` and ``goodput``: the fields of `helix_kit.search.ServedOptions`, such as ``mode``, ``rate_per_s`` and
         ``max_simulations``.
 
     Returns
@@ -138,11 +144,15 @@ def plan(
     }  # fmt: skip
     if "deterministic" in more:
         given["deterministic"] = more.pop("deterministic")
-    options = read_options(given if objective == "served" else {**given, **more})
+    options = read_options({**given, **more} if objective == "flow" else given)
     served = ServedOptions()
-    if objective == "served":
-        _check_served(options)
-        check_names(more, [f.name for f in fields(ServedOptions)], "of objective 'served'")
+    if (slo is None) == (objective == "goodput"):
+        raise InputError("expected with objective 'goodput', and only there", field="slo", value=slo)
+    if objective != "flow":
+        _check_served(options, objective)
+        check_names(more, [f.name for f in fields(ServedOptions) if f.name != "slo"], f"of objective {objective!r}")
+        if slo is not None:
+            more = {"mode": "online", **more, "slo": SLO.parse(slo) if isinstance(slo, str) else slo}
         served = ServedOptions(**more)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     model = model if isinstance(model, Model) else load_model(model)
@@ -170,14 +180,15 @@ def _planned_for(workload: PlannedFor | None) -> tuple[MeanLengths | None, Lengt
     return mean_lengths(requests), length_pairs(requests)
 
 
-def _check_served(options: PlanOptions) -> None:
+def _check_served(options: PlanOptions, objective: str) -> None:
     """Raise InputError for options that only objective ``flow`` takes."""
     if options.base is not None:
-        raise InputError("expected objective 'flow' with a plan to change", field="objective", value="served")
+        raise InputError("expected objective 'flow' with a plan to change", field="objective", value=objective)
     if options.price_per_gb:
         raise InputError("expected only with objective 'flow'", field="price_per_gb", value=options.price_per_gb)
     if options.method != "pattern":
-        raise InputError("expected only with objective 'flow', not 'served'", field="method", value=options.method)
+        expected = f"expected only with objective 'flow', not {objective!r}"
+        raise InputError(expected, field="method", value=options.method)
 
 
 __all__ = ["OBJECTIVES", "plan"]

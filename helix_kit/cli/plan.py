@@ -49,9 +49,10 @@ def plan_command(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="served: the most tokens/s in the simulator, searched for until the time limit. flow: the "
-            "paper's maximum flow, proven in seconds. Default: served; flow with --from-plan, "
-            "--reach or a --method other than pattern."
+            help="served: the most tokens/s in the simulator, searched for until the time limit. goodput: the most "
+            "requests/s that keep --slo, at --rate, or the highest rate at which it holds. flow: the "
+            "paper's maximum flow, proven in seconds. Default: goodput with --slo, otherwise served; flow with "
+            "--from-plan, --reach or a --method other than pattern."
         ),
     ] = None,
     solver: Annotated[str, typer.Option(help=help_of(PlanOptions, "solver"))] = "highs",
@@ -59,6 +60,14 @@ def plan_command(
     partial_inference: Annotated[bool, typer.Option(help=help_of(PlanOptions, "partial_inference"))] = True,
     mode: Annotated[Mode | None, typer.Option(help=SERVED + help_of(ServedOptions, "mode"))] = None,
     rate: Annotated[float | None, typer.Option(help=SERVED + help_of(ServedOptions, "rate_per_s"))] = None,
+    slo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="Objective goodput: limits in seconds and the share of requests that keep them, such as "
+            "ttft:0.5,tpot:0.05,at:0.9; also e2el.",
+        ),
+    ] = None,
     latency_limit: Annotated[
         float | None, typer.Option(help=SERVED + help_of(ServedOptions, "latency_limit_s"))
     ] = None,
@@ -146,6 +155,8 @@ def plan_command(
     """Place the layers of a model on a cluster, with a proven bound on what is possible.
 
     Example: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --time-limit 60 -o plan.json
+
+    With limits: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --slo ttft:2,tpot:0.2,at:0.9 -o plan.json
     """
     from helix_kit.cluster import load_cluster
     from helix_kit.model import load_model
@@ -164,7 +175,9 @@ def plan_command(
     pins = parse_pins(pin or [])
     # --method, --from-plan and --reach choose by flow. Otherwise the default is what a user will see served.
     about_flow = method != "pattern" or from_plan is not None or reach is not None
-    objective = objective or ("flow" if about_flow else "served")
+    objective = objective or ("goodput" if slo is not None else "flow" if about_flow else "served")
+    if (slo is None) == (objective == "goodput"):
+        raise InputError("expected with --objective goodput, and only there", field="--slo", value=slo)
     if price_per_gb is not None and (from_plan is None or price_per_gb < 0):
         raise InputError("expected a number from 0, with --from-plan", field="--price-per-gb", value=price_per_gb)
     if write_lp is not None and method != "paper-milp":
@@ -174,11 +187,19 @@ def plan_command(
         "prompt_latency_limit_s": prompt_latency_limit, "pareto_pick": pareto_pick, "execution": execution,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if options and objective != "served":
-        names = ", ".join(f"--{name.removesuffix('_s').removesuffix('_per').replace('_', '-')}" for name in options)
+    if objective == "goodput":
+        clash = [name for name in options if name not in {"rate_per_s", "execution"}]
+    else:
+        clash = [] if objective == "served" else list(options)
+    if clash:
+        names = ", ".join(f"--{name.removesuffix('_s').removesuffix('_per').replace('_', '-')}" for name in clash)
         raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
-    if pareto_png is not None and objective != "served":
-        raise InputError("expected only with --objective served", field="--pareto-png", value=str(pareto_png))
+    if pareto_png is not None and objective == "flow":
+        raise InputError(
+            "expected only with --objective served or goodput", field="--pareto-png", value=str(pareto_png)
+        )
+    if slo is not None:
+        options["slo"] = slo
     if write_lp is not None:
         options["write_lp"] = write_lp
     if deterministic:
@@ -191,8 +212,8 @@ def plan_command(
             "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",
             "--no-partial-inference": not partial_inference, "--deterministic": deterministic,
         }  # fmt: skip
-        if clash := [name for name, given_too in others.items() if given_too]:
-            raise InputError(f"expected without {', '.join(clash)}", field="--reach", value=reach)
+        if also := [name for name, given_too in others.items() if given_too]:
+            raise InputError(f"expected without {', '.join(also)}", field="--reach", value=reach)
     planned_for = planned_lengths(trace, workload, input_tokens, output_tokens)
     described, chosen = load_cluster(cluster), load_model(model)
     if memory_share is not None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from helix_kit.metrics import SLO
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
+    from helix_kit.placement.served import Served
 
 app = typer.Typer(
     name="helix-kit",
@@ -186,10 +187,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
     lines = {
         "Flow": f"{plan.flow_tokens_per_s:,.1f} tokens/s",
         "Proven bound": f"{plan.bound_tokens_per_s:,.1f} tokens/s (gap {plan.gap:.2%})",
-        "Pipelines": f"{len(plan.pipelines)}, {min(len(p) for p, _ in plan.pipelines)} to "
-        f"{max(len(p) for p, _ in plan.pipelines)} stages"
-        if plan.pipelines
-        else "none",
+        "Pipelines": _pipelines_line(plan),
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Planned for": str(plan.lengths),
         "Profiles": _profiles_line(plan),
@@ -204,6 +202,8 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         how = "simulated" if plan.served.window_s > 0 else "predicted, since no simulation ended in time"
         width = plan.served.half_width_tokens_per_s
         interval = f" +- {width:,.1f}" if width > 0 else ""
+        if plan.served.slo:
+            lines["Goodput"] = goodput_of_plan(plan.served)
         lines["Served"] = (
             f"{plan.served.decode_tokens_per_s:,.1f}{interval} decode tokens/s, "
             f"prompt {plan.served.prompt_latency_s:.2f} s, "
@@ -221,6 +221,24 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         lines["Written to"] = str(output)
     for name, text in lines.items():
         typer.echo(f"{name + ':':<14} {text}")
+
+
+def _pipelines_line(plan: Plan) -> str:
+    """How many pipelines there are, and of how many stages."""
+    stages = sorted({len(pipeline) for pipeline, _ in plan.pipelines})
+    if not stages:
+        return "none"
+    if len(stages) == 1:
+        return f"{len(plan.pipelines)} of {stages[0]} stage{'s' if stages[0] > 1 else ''}"
+    return f"{len(plan.pipelines)}, {stages[0]} to {stages[-1]} stages"
+
+
+def goodput_of_plan(served: Served) -> str:
+    """One line on what a plan of objective goodput keeps."""
+    kept = f"{served.goodput_per_s:,.3g} requests/s keep the limits, {served.attainment:.1%} of those decided"
+    if served.rate_per_s is not None:
+        return f"{kept}, at {served.rate_per_s:,.3g} requests/s ({served.slo})"
+    return f"the SLO holds until {served.slo_rate_per_s:,.3g} requests/s ({served.slo}); there {kept}"
 
 
 def _profiles_line(plan: Plan) -> str:
@@ -255,7 +273,7 @@ def goodput_line(goodput: dict[str, Any]) -> str:
     return (
         f"Goodput: {goodput['requests_per_s']:,.3g} requests/s, {goodput['output_tokens_per_s']:,.1f} output tokens/s; "
         f"{limits}: {share} ({goodput['kept']:,} of {goodput['decided']:,}), "
-        f"{'as' if goodput['holds'] else 'fewer than'} the {goodput['slo']['at']:.1%} asked for"
+        f"{'at least' if goodput['holds'] else 'fewer than'} the {goodput['slo']['at']:.1%} asked for"
     )
 
 

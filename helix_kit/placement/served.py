@@ -67,6 +67,8 @@ class ServedRow(_Fields):
         Kind of node -> share of the flow it could carry, for kinds that are spared.
     placement
         Node name -> layer range [start, end).
+    goodput_per_s, attainment, slo_rate_per_s
+        For objective ``goodput``: as in `Served`.
 
     Examples
     --------
@@ -81,6 +83,9 @@ class ServedRow(_Fields):
     flow_tokens_per_s: float = 0.0
     ease: dict[str, float] = {}
     placement: dict[str, tuple[int, int]] = {}
+    goodput_per_s: float = 0.0
+    attainment: float = 0.0
+    slo_rate_per_s: float = 0.0
 
 
 class Served(_Fields):
@@ -121,6 +126,14 @@ class Served(_Fields):
         Plans that no other plan of the search dominates.
     ease
         Kind of node -> share of the flow it could carry, for kinds that are spared.
+    slo, rate_per_s
+        For objective ``goodput``: the limits in words, and the requests/s that were given, None where the highest rate
+        was searched for.
+    goodput_per_s, attainment
+        Requests/s that kept the limits, and the share of the decided requests that did; at the given rate, or at the
+        highest one.
+    slo_rate_per_s
+        The highest rate at which the SLO held, over all `seeds` together; 0 where a rate was given.
 
     Examples
     --------
@@ -155,6 +168,11 @@ class Served(_Fields):
     progress: tuple[tuple[float, float], ...] = ()
     pareto: tuple[ServedRow, ...] = ()
     ease: dict[str, float] = {}
+    slo: str = ""
+    rate_per_s: float | None = None
+    goodput_per_s: float = 0.0
+    attainment: float = 0.0
+    slo_rate_per_s: float = 0.0
 
 
 __all__ = ["Served", "ServedRow"]

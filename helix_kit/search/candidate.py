@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from helix_kit.flow import Flow, Placement, longest_path
+from helix_kit.metrics import SLO
 from helix_kit.placement.method import FlowSplit
 from helix_kit.search.capacity_shares import CapacityShares
 from helix_kit.search.moves import key_of
@@ -55,6 +56,8 @@ class Requirements:
     """Requests/s that arrive in online mode; None: offline mode."""
     lengths: LengthPairs = ()
     """Lengths of requests to simulate with; empty: the conversation trace's."""
+    slo: SLO | None = None
+    """Limits of a request; None: not objective ``goodput``."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,22 @@ class Trial:
     """Lengths of its warm-up, and of its window at least; see `helix_kit.simulator.Window`."""
     floor_tokens_per_s: float = 0.0
     """Decode tokens/s below which such a run ends early, once it is surely below."""
+    slo: SLO | None = None
+    """Limits of a request: what keeps them is counted, see `helix_kit.search.goodput`."""
+    streams: int = 1
+    """Request streams that are simulated and counted together under an SLO."""
+    floor_rate_per_s: float = 0.0
+    """The rate at which the SLO must hold first, where the highest one is searched for; a plan that fails is behind."""
+    guess_rate_per_s: float = 1.0
+    """Where the search for the highest rate begins without such a floor."""
+    is_rate_known: bool = False
+    """Whether a candidate is known that holds about this rate."""
 
     @property
     def whole_s(self) -> float:
         """Simulated seconds of a run that was not ended early; 0 where they differ from plan to plan."""
-        return self.duration_s if self.requests is None else 0.0
+        has_own_length = self.requests is not None or (self.slo is not None and self.rate_per_s is None)
+        return 0.0 if has_own_length else self.duration_s
 
 
 class Measured(Protocol):

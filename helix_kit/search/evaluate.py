@@ -16,6 +16,7 @@ from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.search.candidate import Candidate, Requirements, Trial, by_prediction, value_of
 from helix_kit.search.capacity_shares import CapacityShares, effective_shares, flow_with_shares, vary_share
+from helix_kit.search.goodput import goodput_score, predicted_goodput
 from helix_kit.search.moves import MOVES, MOVES_ALIKE, key_of, neighbours
 from helix_kit.search.predictor import Predictor, lengths_of
 from helix_kit.simulator.scoring import Score, score
@@ -94,9 +95,12 @@ class Evaluator:
             flow = flow_with_shares(self.problem, placement, shares or {}, partial_inference=required.partial_inference)
         if flow.tokens_per_s <= 0:
             return None
-        expected = self.predictor(placement, flow, required.rate_per_s)
-        limits = required.limits.widened(PREDICTION_SLACK)
-        value = value_of(expected, limits, online=required.rate_per_s is not None)
+        if required.slo is not None:
+            value = predicted_goodput(self.predictor, placement, flow, required.slo, required.rate_per_s)
+        else:
+            expected = self.predictor(placement, flow, required.rate_per_s)
+            limits = required.limits.widened(PREDICTION_SLACK)
+            value = value_of(expected, limits, online=required.rate_per_s is not None)
         candidate = Candidate(placement, flow, value, shares=shares or {})
         return candidate if required.max_stages is None or candidate.depth <= required.max_stages else None
 
@@ -117,7 +121,9 @@ class Evaluator:
 
     def scored(self, candidate: Candidate, measured: Score, trial: Trial) -> Candidate:
         """The candidate with a score that was measured, and the value that follows from it."""
-        value = value_of(measured, self.requirements.limits, online=trial.mode == "online")
+        value = measured.goodput_value
+        if trial.slo is None:
+            value = value_of(measured, self.requirements.limits, online=trial.mode == "online")
         return replace(candidate, score=measured, value=value)
 
     def explore(
@@ -173,6 +179,8 @@ class Evaluator:
 
 def simulated(problem: Problem, candidate: Candidate, trial: Trial, lengths: LengthPairs = ()) -> Score:
     """The score of one placement whose requests follow its flow, simulated in this process."""
+    if trial.slo is not None:
+        return goodput_score(problem, candidate, trial, lengths)
     if trial.requests is not None:
         window = Window(trial.requests, trial.warmup_lives, trial.lives)
         return steady_score(

@@ -22,6 +22,8 @@ class Point(NamedTuple):
     prompt_latency_s: float
     decode_latency_s: float
     stages: float
+    minus_goodput_per_s: float = 0.0
+    """Of the highest rate or of the goodput at a rate; 0 without an SLO."""
 
     def dominates(self, other: Point) -> bool:
         """Whether this is as good as `other` in every number, and better in at least one."""
@@ -42,8 +44,9 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(front.values(), key=lambda c: (_point(c), key_of(c.placement)))[:MAX_ROWS]
 
 
-def rows_of(candidates: Sequence[Candidate]) -> list[ServedRow]:
+def rows_of(candidates: Sequence[Candidate], under_slo: bool = False) -> list[ServedRow]:
     """The front as a plan's file lists it: what each candidate serves, its stages, its flow and its placement."""
+    named = ("goodput_per_s", "attainment", "slo_rate_per_s") if under_slo else ()
     return [
         ServedRow(
             decode_tokens_per_s=c.measured.decode_tokens_per_s,
@@ -53,6 +56,7 @@ def rows_of(candidates: Sequence[Candidate]) -> list[ServedRow]:
             flow_tokens_per_s=c.flow.tokens_per_s,
             ease=c.shares,
             placement=dict(c.placement),
+            **{name: getattr(c.measured, name) for name in named},
         )
         for c in pareto_front(candidates)
     ]
@@ -85,5 +89,6 @@ def _throughput_per_latency(candidate: Candidate) -> float:
 def _point(candidate: Candidate) -> Point:
     measured = candidate.measured
     return Point(
-        -measured.decode_tokens_per_s, measured.prompt_latency_s, measured.decode_latency_s, float(candidate.depth)
-    )
+        -measured.decode_tokens_per_s, measured.prompt_latency_s, measured.decode_latency_s, float(candidate.depth),
+        -(measured.slo_rate_per_s or measured.goodput_per_s),
+    )  # fmt: skip

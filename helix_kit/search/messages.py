@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from helix_kit.flow import Flow, Placement
+from helix_kit.metrics import SLO
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial
@@ -86,11 +87,21 @@ def task_of(line: str) -> Task:
     """The task that a line describes."""
     ((kind, data),) = json.loads(line).items()
     if kind == "simulate":
-        return Simulate(candidate_of(data["candidate"]), Trial(**data["trial"]))
+        return Simulate(candidate_of(data["candidate"]), trial_of(data["trial"]))
     if kind == "explore":
         step = Exploration(**{**data["step"], "parent": layout_of(data["step"]["parent"])})
-        return Explore(step, Trial(**data["trial"]), frozenset(data["known"]))
+        return Explore(step, trial_of(data["trial"]), frozenset(data["known"]))
     return Polish(**{**data, "parent": layout_of(data["parent"])})
+
+
+def trial_of(data: Mapping[str, Any]) -> Trial:
+    """The trial that JSON describes."""
+    return Trial(**{**data, "slo": slo_of(data["slo"])})
+
+
+def slo_of(data: Mapping[str, Any] | None) -> SLO | None:
+    """The SLO that JSON describes."""
+    return None if data is None else SLO(**data)
 
 
 def header_line(problem: Problem, requirements: Requirements) -> str:
@@ -113,6 +124,7 @@ def evaluator_of(header: str) -> Evaluator:
             "pins": layout_of(required["pins"]),
             "limits": LatencyLimits(**required["limits"]),
             "lengths": tuple((i, o) for i, o in required["lengths"]),
+            "slo": slo_of(required["slo"]),
         }
     )
     return Evaluator(Plan.model_validate(data["plan"]).problem, requirements)

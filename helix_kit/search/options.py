@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from helix_kit.errors import InputError
+from helix_kit.metrics import SLO
 
 Mode = Literal["offline", "online"]
 Execution = Literal["layerwise", "range"]
@@ -22,7 +24,7 @@ class ServedOptions:
         Traffic that plans are judged by: ``offline`` (a backlog; decode tokens/s count) or ``online`` (requests arrive
         over time; latency counts).
     rate_per_s
-        Requests/s, for mode ``online`` alone.
+        Requests/s, for mode ``online`` and objective ``goodput``, which finds the highest rate where none is given.
     execution
         Rules that plans are judged by: ``range`` (as our runtime works) or ``layerwise`` (as published).
     latency_limit_s
@@ -40,6 +42,8 @@ class ServedOptions:
         comparison of the finalists is not counted.
     jobs
         Worker processes that simulate. None: two, or as many as there are cores.
+    slo
+        Limits of a request, which make the objective ``goodput``: the requests/s that keep them count.
 
     Raises
     ------
@@ -65,6 +69,7 @@ class ServedOptions:
     window_s: float | None = None
     max_simulations: int | None = None
     jobs: int | None = None
+    slo: SLO | None = None
 
     @property
     def is_steady(self) -> bool:
@@ -81,7 +86,9 @@ class ServedOptions:
             if value not in known:
                 expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
                 raise InputError(f"expected {expected}", field=name, value=value)
-        if self.mode == "online" and not (self.rate_per_s and self.rate_per_s > 0):
+        if self.slo is not None:
+            self._check_goodput()
+        elif self.mode == "online" and not (self.rate_per_s and self.rate_per_s > 0):
             expected = "online mode needs the requests/s it is planned for"
             raise InputError(expected, field="rate_per_s", value=self.rate_per_s)
         if self.mode == "offline" and self.rate_per_s is not None:
@@ -97,3 +104,15 @@ class ServedOptions:
         for name, count in {"max_simulations": self.max_simulations, "jobs": self.jobs}.items():
             if count is not None and count < 1:
                 raise InputError("expected at least 1", field=name, value=count)
+
+    def _check_goodput(self) -> None:
+        """Raise InputError for options that objective ``goodput`` does not take."""
+        if self.mode != "online":
+            raise InputError("expected mode online with an SLO", field="mode", value=self.mode)
+        if self.rate_per_s is not None and not 0 < self.rate_per_s < math.inf:
+            raise InputError("expected a positive number of requests/s", field="rate_per_s", value=self.rate_per_s)
+        defaults = {"latency_limit_s": None, "prompt_latency_limit_s": None, "pareto_pick": "throughput"}
+        for name, default in defaults.items():
+            if getattr(self, name) != default:
+                expected = "expected only with objective 'served': the SLO has the limits"
+                raise InputError(expected, field=name, value=getattr(self, name))

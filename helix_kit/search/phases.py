@@ -105,6 +105,16 @@ class Search:
         """Whether runs start with full caches and are counted in requests, which makes them short."""
         return self.trial.requests is not None
 
+    @property
+    def has_own_windows(self) -> bool:
+        """Whether the lengths of runs are known beforehand, so that no run has to measure what seconds cost."""
+        return self.is_steady
+
+    def value_told(self, best: Candidate) -> tuple[float, str]:
+        """What the best plan so far serves, for the history and in words."""
+        served = best.measured.decode_tokens_per_s
+        return served, f"{served:.1f} tokens/s served"
+
     def keep(self, simulated: Sequence[Candidate]) -> None:
         """Put simulated candidates into the archive, and report the best."""
         self.simulations += len(simulated)
@@ -112,12 +122,12 @@ class Search:
         if not len(self.archive):
             return
         first = self.ranked()[0]
-        best = first.measured.decode_tokens_per_s
+        best, words = self.value_told(first)
         if not self.history or self.history[-1][1] != best:
             self.history.append((self.watch.seconds, best))
             self.watch.show(first.placement)
         # The values of progress reports are flows: what is served goes into the message.
-        self.watch.report(message=f"{best:.1f} tokens/s served ({self.simulations} simulated)")
+        self.watch.report(message=f"{words} ({self.simulations} simulated)")
 
     def ranked(self) -> list[Candidate]:
         """The archive's candidates, the largest value first."""
@@ -174,20 +184,20 @@ class Search:
             polish_s = share * self.watch.time_limit_s
             order = [*self._polished(distinct(order), self.watch.seconds + polish_s), *order]
             until_s += polish_s
-        if self.options.window_s is None and not self.is_steady:
+        if self.options.window_s is None and not self.has_own_windows:
             expected = max(c.predicted_value for c in order)
             window_s = max(MIN_WINDOW_S, WINDOW_S * min(1.0, ENOUGH_TOKENS_PER_S / expected))
             self.trial = replace(self.trial, duration_s=float(round(window_s)))
         order = distinct([*order, *others])
         steps, screened = STEPS, SCREENED
-        if self.is_steady:
+        if self.has_own_windows:
             order = distinct([*by_prediction(self.safe), *order])
-            steps, screened = STEADY_STEPS, len(order)
+            steps, screened = STEADY_STEPS if self.is_steady else STEPS, len(order)
         elif self.options.max_simulations is None:
             self._plan_windows(order[0])
         for start in range(0, min(screened, len(order)), steps):
             # The placements that the plan must not be worse than have time until the last comparison.
-            end_s = self.watch.time_limit_s * SAFE_SHARE if start < len(self.safe) and self.is_steady else until_s
+            end_s = self.watch.time_limit_s * SAFE_SHARE if start < len(self.safe) and self.has_own_windows else until_s
             if start and self.is_over(end_s, simulations=1):
                 break
             count = int(min(steps, self.max_simulations - self.simulations))
@@ -293,7 +303,7 @@ class Search:
     def improve(self, until_s: float) -> None:
         """Local search from the elites, the better ones more often; the simulator decides what is kept."""
         idle_rounds = 0
-        picks, count = (STEADY_PICKS, STEADY_NEIGHBOURS) if self.is_steady else (PICKS, NEIGHBOURS)
+        picks, count = (STEADY_PICKS, STEADY_NEIGHBOURS) if self.has_own_windows else (PICKS, NEIGHBOURS)
         while not self.is_over(until_s, simulations=picks) and idle_rounds < IDLE_ROUNDS:
             elites = self.elites()
             weights = np.array([1 / (rank + 1) for rank in range(len(elites))])

@@ -17,6 +17,7 @@ cluster. A test holds the rank correlation with the simulator on single24 above 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -121,16 +122,7 @@ class Predictor:
             return Prediction(0.0, math.inf, math.inf, 0.0)
         path = _Path(self, placement, flow)
         output = self.lengths.output_tokens
-        # Bisection of X: more tokens/s mean longer round trips, and these must not need more than N requests.
-        low, high = 0.0, path.in_flight / (path.latency_s + path.decode_work_s)
-        for _ in range(40):
-            rate = (low + high) / 2
-            prefill, decode = path.round_trips(rate / output)
-            if rate * (prefill / output + decode) <= path.in_flight:
-                low = rate
-            else:
-                high = rate
-        served = low
+        served = low = path.capacity_tokens_per_s(output)
         if requests_per_s is None:
             # A run starts with an empty cluster: the busiest node or link lets prompts in, and decodes wait for them.
             fill_s = path.in_flight * float(path.rho.max())
@@ -139,6 +131,14 @@ class Predictor:
             served = low = min(low, output * requests_per_s)
         prefill, decode = path.round_trips(low / output)
         return Prediction(served, prefill, decode, path.in_flight)
+
+    def at_shares(self, placement: Placement, flow: Flow, shares: Sequence[float]) -> list[Prediction]:
+        """Predictions at these shares of the rate at which the plan is at full load."""
+        if flow.tokens_per_s <= 0:
+            return []
+        path, output = _Path(self, placement, flow), self.lengths.output_tokens
+        most = path.capacity_tokens_per_s(output)
+        return [Prediction(s * most, *path.round_trips(s * most / output), path.in_flight) for s in shares]
 
 
 class _Path:
@@ -187,6 +187,18 @@ class _Path:
         for (a, b), f in flow.edges.items():
             t = send[a, b]
             self.second_moment += (f / total) ** 2 * t * (2 * ahead.get(b, 0.0) + t)
+
+    def capacity_tokens_per_s(self, output_tokens: float) -> float:
+        """Decode tokens/s at full load: more mean longer round trips, and these must not need more than N requests."""
+        low, high = 0.0, self.in_flight / (self.latency_s + self.decode_work_s)
+        for _ in range(40):
+            rate = (low + high) / 2
+            prefill, decode = self.round_trips(rate / output_tokens)
+            if rate * (prefill / output_tokens + decode) <= self.in_flight:
+                low = rate
+            else:
+                high = rate
+        return low
 
     def round_trips(self, prefills_per_s: float) -> RoundTrips:
         """Round trips at a rate of new requests; infinite where a node or link cannot carry the rate."""

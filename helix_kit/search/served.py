@@ -17,6 +17,7 @@ from helix_kit.search import front
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial, excess
 from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.finals import LONGER
+from helix_kit.search.goodput_search import GoodputSearch, best_of, check_holds, goodput_notes, served_fields, under_slo
 from helix_kit.search.idle import idle_notes
 from helix_kit.search.messages import Simulate
 from helix_kit.search.moves import key_of
@@ -96,11 +97,12 @@ def plan_served(
         limits,
         served.rate_per_s,
         lengths,
+        served.slo,
     )
     trial = Trial(
         served.mode, served.execution, served.rate_per_s,
         duration_s=served.window_s or WINDOW_S, warmup_s=WARMUP_S[served.execution], seed=options.seed,
-        requests=REQUESTS if served.is_steady else None,
+        requests=REQUESTS if served.is_steady else None, slo=served.slo,
     )  # fmt: skip
     limit_s = watch.time_limit_s
     jobs = served.jobs or max(1, min(2, os.cpu_count() or 1))
@@ -118,17 +120,25 @@ def plan_served(
             value=max_flow_plan.flow_tokens_per_s, bound=max_flow_plan.bound_tokens_per_s, message="the maximum flow",
             placement=max_flow_plan.placement,
         )  # fmt: skip
-        search = Search(scorer, watch, served, trial, options.solver)
+        if served.slo is None:
+            search = Search(scorer, watch, served, trial, options.solver)
+        else:
+            trial = under_slo(trial, served.window_s, scorer.evaluator, max_flow_plan)
+            search = GoodputSearch(scorer, watch, served, trial, options.solver)
         search.screen([max_flow_plan.placement], limit_s * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE))
         search.improve(limit_s * (1 - FINAL_SHARE))
         decision = search.decide()
-    chosen = _chosen(decision, served.pareto_pick, limits)
+    if served.slo is None:
+        chosen = _chosen(decision, served.pareto_pick, limits)
+    else:
+        chosen = best_of(decision.measured)
+        check_holds(chosen, problem, trial)
     return Plan.from_placement(
         problem,
         dict(chosen.placement),
         flow=chosen.flow,
         method="search",
-        objective="served",
+        objective="served" if served.slo is None else "goodput",
         solver=options.solver,
         bound_tokens_per_s=max(max_flow_plan.bound_tokens_per_s, chosen.flow.tokens_per_s),
         bounds=max_flow_plan.bounds,
@@ -138,7 +148,7 @@ def plan_served(
         partial_inference=options.partial_inference,
         progress=tuple(watch.history),
         served=_record(search, decision, chosen, max_flow_plan),
-        notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.flow, _judged_by(chosen, limits))),
+        notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.flow, _judged_by(chosen, search, limits))),
     )
 
 
@@ -148,7 +158,10 @@ def _first_runs(scorer: Scorer, trial: Trial) -> list[Simulate]:
     candidate = evaluator.candidate(petals_placement(evaluator.problem)) if scorer.jobs > 1 else None
     if candidate is None:
         return []
-    short = replace(trial, requests=trial.requests and 1, warmup_lives=0.0, lives=0.0, warmup_s=0.0, duration_s=1.0)
+    short = replace(
+        trial, requests=trial.requests and 1, warmup_lives=0.0, lives=0.0, warmup_s=0.0, duration_s=1.0,
+        rate_per_s=1.0 if trial.slo else trial.rate_per_s,
+    )  # fmt: skip
     return [Simulate(candidate, short)] * scorer.jobs
 
 
@@ -164,7 +177,7 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
     """What the plan says about the search."""
     trial = search.trial
     return Served(
-        **chosen.measured.to_dict(),
+        **served_fields(chosen.measured, trial),
         mode=trial.mode,
         execution=trial.execution,
         duration_s=trial.whole_s,
@@ -179,14 +192,16 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
         max_flow_gap=max_flow_plan.gap,
         max_flow_seconds=max_flow_plan.seconds,
         progress=tuple(search.history),
-        pareto=tuple(front.rows_of(decision.measured)),
+        pareto=tuple(front.rows_of(decision.measured, trial.slo is not None)),
         ease=chosen.shares,
     )
 
 
-def _judged_by(chosen: Candidate, limits: LatencyLimits) -> str:
+def _judged_by(chosen: Candidate, search: Search, limits: LatencyLimits) -> str:
     """How plans were compared, in words."""
     how = "by the simulations made" if chosen.measured.window_s > 0 else "by the prediction"
+    if search.trial.slo is not None:
+        return f"{how} and the SLO"
     return f"{how} and the latency limits" if limits != LatencyLimits() else how
 
 
@@ -210,13 +225,17 @@ def _limit_notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> li
 
 
 def _notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
+    if search.trial.slo is not None:
+        return goodput_notes(chosen, search.trial) + _share_notes(chosen)
     notes = ["bound and gap are of the flow; what is served has no proven bound"]
     if chosen.measured.window_s <= 0:
         notes.append("the time limit came before a simulation ended: what the plan serves is predicted")
-    notes += _limit_notes(chosen, search, limits)
-    if chosen.shares:
-        shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
-        notes.append(
-            f"the flow is less than the maximum, since slow kinds are given a share of their capacity: {shares}"
-        )
-    return notes
+    return notes + _limit_notes(chosen, search, limits) + _share_notes(chosen)
+
+
+def _share_notes(chosen: Candidate) -> list[str]:
+    """Which kinds of machine are spared."""
+    if not chosen.shares:
+        return []
+    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
+    return [f"the flow is less than the maximum, since slow kinds are given a share of their capacity: {shares}"]

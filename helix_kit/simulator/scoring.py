@@ -67,6 +67,14 @@ class Score(Summarised):
     """Half width of a 95 % interval of the tokens/s; 0 where none was estimated."""
     share_of_window: float = 1.0
     """Less than 1 where the run ended early."""
+    goodput_per_s: float = 0.0
+    """Requests/s that kept an SLO; 0 where none was given, as the next three."""
+    attainment: float = 0.0
+    """Share of the decided requests that kept it."""
+    slo_rate_per_s: float = 0.0
+    """The highest rate at which it held, where one was searched for."""
+    goodput_value: float = 0.0
+    """What plans are ranked by under an SLO, see `helix_kit.search.goodput`."""
 
     def _title(self) -> str:
         return ""

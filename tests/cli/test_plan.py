@@ -273,3 +273,28 @@ def test_contradictory_pins_are_exit_code_3(plan_command):
     assert code == 3
     assert "holds at most 4" in err
     assert "Smallest fix: pin T4-0 to at most 4 layers" in err
+
+
+def test_an_slo_asks_for_goodput(plan_command, tmp_path):
+    path = tmp_path / "good.json"
+    small = ["laptop", "--model", "SmolLM2-135M", "--input-tokens", 60, "--output-tokens", 20, "--deterministic",
+             "--time-limit", 3]  # fmt: skip
+    code, out, err = plan_command(*small, "--slo", "ttft:2,tpot:0.5,at:0.9", "-o", path)
+    assert code == 0, err
+    plan = hk.Plan.load(path)
+    assert plan.objective == "goodput" and plan.served.slo_rate_per_s > 0 and plan.served.attainment >= 0.9
+    assert "the SLO holds until" in out and f"{plan.served.attainment:.1%}" in out
+    code, out, err = plan_command(*small, "--slo", "ttft:2,tpot:0.5", "--rate", 0.5, "--json")
+    assert code == 0 and 0 < json.loads(out)["served"]["goodput_per_s"] <= 0.6, err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--objective", "goodput"], "--slo"), (["--objective", "flow", "--slo", "ttft:1"], "--slo"),
+     (["--slo", "soon"], "expected limits such as ttft:0.5"),
+     (["--slo", "ttft:1", "--latency-limit", 1], "--latency-limit"),
+     (["--slo", "ttft:1", "--rate", -2], "rate_per_s")],
+)  # fmt: skip
+def test_an_slo_that_makes_no_sense_is_refused(plan_command, options, words):
+    code, out, err = plan_command(*CASE, *options)
+    assert code == 2 and words in err and not out
