@@ -143,10 +143,12 @@ def fleet(
     search = Search(checker, rate_per_s, limits, watch)
     search.tell = progress or (lambda text: None)
     search.measure_each_kind(patterns)
-    # The fleets of one kind may take half of the time: they are baselines, without the budget.
-    alone = search.without_budget().with_time(watch.for_part(time_limit_s / 2))
+    # The fleets of one kind may take half of the time: they are baselines, without the budget. No kind may use up the
+    # time of those after it.
     ones: dict[str, list[Candidate]] = {}
-    for offer in offers:
+    for at, offer in enumerate(offers):
+        left_s = max(0.0, time_limit_s / 2 - watch.seconds) / (len(offers) - at)
+        alone = search.without_budget().with_time(watch.for_part(left_s))
         own = [p for p in patterns if set(p.uses) == {offer.kind}]
         alone.settle(own)
         ones[offer.kind] = alone.fleets(own, seeds)
@@ -158,10 +160,11 @@ def fleet(
     if not kept:
         raise _infeasible(search, checker, patterns, tried, limits, rate_per_s, load)
     best = min(kept, key=lambda c: (c.usd_per_hour, -c.outcome.attainment))
+    # A fleet of one kind may also have come from the choice among all pipelines.
     of_one_kind = {
         kind: _checked(min(holding, key=lambda c: c.usd_per_hour), checker)
         for kind, found in ones.items()
-        if (holding := [c for c in found if c.holds])
+        if (holding := [c for c in (*found, *mixed) if c.holds and c.kinds == {kind}])
     }
     others = {tuple(sorted((p.text, n) for p, n in c.count.items())): c for c in tried if c.count != best.count}
     return Fleet(

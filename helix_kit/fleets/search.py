@@ -56,6 +56,11 @@ class Candidate:
         return round(sum(p.usd_per_hour * n for p, n in self.count.items()), 6)
 
     @property
+    def kinds(self) -> set[str]:
+        """Kinds of its machines."""
+        return {kind for pattern in self.count for kind in pattern.uses}
+
+    @property
     def holds(self) -> bool:
         """Whether it keeps the SLO."""
         return self.outcome.holds(self.at)
