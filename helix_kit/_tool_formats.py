@@ -19,19 +19,25 @@ VLLM_QUANTILES = (50, 75, 90, 95, 99)
 def vllm_result(run: Run, slo: SLO | None = None) -> dict[str, Any]:
     """The fields of the result file that ``vllm bench serve --save-result --save-detailed`` writes.
 
-    As there, latencies are in ms and those of finished requests, and throughputs are over the whole duration.
+    As there, latencies are in ms and those of finished requests, throughputs are over the whole duration, and the lists
+    have one entry for each request that ended. One that failed has no tokens, a latency of 0, and its error.
     """
     times, duration_s = run.times, run.window_s
     done = np.flatnonzero(times.finished)
-    token_times = [run.token_times_s(int(i)) for i in done]
+    ended = [i for i, record in enumerate(run.records) if record.outcome != "in_flight"]
+    gaps_of = {int(i): np.diff(run.token_times_s(int(i))).tolist() for i in done}
     inputs = [run.records[i].request.input_tokens for i in done]
     outputs = times.output_tokens[done].tolist()
-    gaps = [np.diff(t).tolist() for t in token_times]
     tpots = times.tpot_s[done]
+    sent_s = np.where(np.isnan(times.started_s), times.arrival_s, times.started_s)
+
+    def of_each(values: np.ndarray) -> list[float]:
+        return [float(values[i]) if times.finished[i] else 0.0 for i in ended]
+
     measures = {
         "ttft": times.ttft_s[done],
         "tpot": tpots[~np.isnan(tpots)],
-        "itl": np.array([g for one in gaps for g in one]),
+        "itl": np.array([gap for gaps in gaps_of.values() for gap in gaps]),
         "e2el": times.e2el_s[done],
     }
 
@@ -44,6 +50,7 @@ def vllm_result(run: Run, slo: SLO | None = None) -> dict[str, Any]:
         "model_id": run.facts.get("model"),
         "tokenizer_id": run.facts.get("model"),
         "num_prompts": len(run.records),
+        "request_rate": per_s(len(run.records)) if run.facts.get("concurrency") is None else "inf",
         "max_concurrency": run.facts.get("concurrency"),
         "duration": duration_s,
         "completed": len(done),
@@ -55,12 +62,15 @@ def vllm_result(run: Run, slo: SLO | None = None) -> dict[str, Any]:
         "output_throughput": per_s(sum(outputs)),
         "total_token_throughput": per_s(sum(inputs) + sum(outputs)),
         "max_concurrent_requests": run.summary()["peak_concurrency"],
-        "input_lens": inputs,
-        "output_lens": outputs,
-        "ttfts": measures["ttft"].tolist(),
-        "itls": gaps,
-        "start_times": times.arrival_s[done].tolist(),
-        "errors": [record.reason or "" for record in run.records],
+        "input_lens": [run.records[i].request.input_tokens for i in ended],
+        "output_lens": [int(times.output_tokens[i]) if times.finished[i] else 0 for i in ended],
+        "ttfts": of_each(times.ttft_s),
+        "itls": [gaps_of.get(i, []) for i in ended],
+        "latencies": of_each(times.e2el_s),
+        "start_times": times.arrival_s[ended].tolist(),
+        "queue_times": (sent_s - times.arrival_s)[ended].tolist(),
+        "generated_texts": ["" for _ in ended],
+        "errors": ["" if times.finished[i] else run.records[i].reason or run.records[i].outcome for i in ended],
     }
     for name, values in measures.items():
         found = statistics(values * 1e3)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from helix_kit.metrics import SLO
 from helix_kit.report import Run
@@ -30,10 +32,19 @@ def run():
 def test_vllm(run, tmp_path):
     run.to_vllm_json(tmp_path / "r.json", SLO(ttft_s=0.6))
     r = json.loads((tmp_path / "r.json").read_text())
-    latencies = [t + sum(i) for t, i in zip(r["ttfts"], r["itls"], strict=True)]
-    tpots = [(e - t) / (n - 1) for e, t, n in zip(latencies, r["ttfts"], r["output_lens"], strict=True) if n > 1]
-    itls = [gap for one in r["itls"] for gap in one]
-    for name, values in (("ttft", r["ttfts"]), ("tpot", tpots), ("itl", itls), ("e2el", latencies)):
+    # vLLM appends every output to every list and takes its statistics from those that succeeded.
+    names = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "errors",
+             "generated_texts")  # fmt: skip
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(r[name] for name in names), strict=True)]
+    good = [row for row in rows if not row["errors"]]
+    latencies = [row["ttfts"] + sum(row["itls"]) for row in good]
+    assert latencies == pytest.approx([row["latencies"] for row in good])
+    tpots = [(e - row["ttfts"]) / (row["output_lens"] - 1)
+             for e, row in zip(latencies, good, strict=True) if row["output_lens"] > 1]  # fmt: skip
+    itls = [gap for row in good for gap in row["itls"]]
+    assert [(row["output_lens"], row["ttfts"], row["itls"]) for row in rows if row["errors"]] == [(0, 0.0, [])] * 2
+    firsts = [row["ttfts"] for row in good]
+    for name, values in (("ttft", firsts), ("tpot", tpots), ("itl", itls), ("e2el", latencies)):
         ms = 1e3 * np.array(values)
         assert r[f"mean_{name}_ms"] == pytest.approx(np.mean(ms)) and r[f"std_{name}_ms"] == pytest.approx(np.std(ms))
         assert r[f"median_{name}_ms"] == pytest.approx(np.median(ms))
@@ -58,3 +69,54 @@ def test_aiperf(run, tmp_path):
     assert lines[0]["error"] is None and lines[0]["metadata"]["conversation_id"] == "s0"
     assert lines[3]["error"]["code"] == 429 and lines[4]["error"]["message"] == "died"
     assert set(lines[3]["metrics"]) == {"error_isl"}
+
+
+class Metadata(BaseModel):
+    """The fields that AIPerf's reader takes (`MetricRecordMetadata`, 2026-11): any other one is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    session_num: int
+    request_start_ns: int
+    request_end_ns: int
+    worker_id: str
+    record_processor_id: str
+    benchmark_phase: Literal["warmup", "profiling"]
+    request_num: int | None = None
+    x_request_id: str | None = None
+    x_correlation_id: str | None = None
+    conversation_id: str | None = None
+    turn_index: int | None = None
+    credit_issued_ns: int | None = None
+    credit_received_ns: int | None = None
+    request_ack_ns: int | None = None
+    was_cancelled: bool = False
+    cancellation_time_ns: int | None = None
+    clock_offset_ns: int | None = None
+
+
+class Metric(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    value: float | int | list[float]
+    unit: str
+
+
+class Error(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    message: str
+    code: int | None = None
+    type: str | None = None
+
+
+class Line(BaseModel):
+    metadata: Metadata
+    metrics: dict[str, Metric]
+    error: Error | None = None
+
+
+def test_aiperf_reads_every_line(run, tmp_path):
+    run.to_aiperf_jsonl(tmp_path / "p.jsonl")
+    lines = [Line.model_validate_json(text) for text in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [line.error is None for line in lines] == [True, True, True, False, False]
+    units = {name: metric.unit for line in lines for name, metric in line.metrics.items()}
+    assert units["time_to_first_token"] == units["request_latency"] == units["inter_token_latency"] == "ms"
+    assert len({line.metadata.x_request_id for line in lines}) == 5

@@ -11,6 +11,9 @@ import typer
 from helix_kit._summary import number, percent
 from helix_kit.cli.shared import JsonFlag, app
 
+LOSS_SHOWN = 5e-5
+"""A share of the flow below which nothing is said to be lost: it would be rounded to 0 %."""
+
 
 @app.command("export")
 def export_command(
@@ -42,7 +45,9 @@ def export_command(
     for index, replica in enumerate(replicas.replicas):
         stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in replica.stages)
         typer.echo(f"Replica {index}: {number(replica.flow_tokens_per_s)} tokens/s, {stages}")
-    lost = "nothing is lost" if replicas.is_exact else f"{percent(replicas.loss)} is lost, since pipelines share nodes"
+    lost = "nothing is lost"
+    if replicas.loss > LOSS_SHOWN:
+        lost = f"{percent(replicas.loss)} is lost, since pipelines share nodes"
     typer.echo(
         f"Flow: {number(replicas.flow_tokens_per_s)} of {number(replicas.plan_flow_tokens_per_s)} tokens/s, {lost}"
     )

@@ -54,8 +54,8 @@ def vllm_scripts(index: int, ranks: Sequence[Rank], model: str) -> dict[str, str
         words = [f"exec vllm serve {shlex.quote(model)}", f"--tensor-parallel-size {len(ranks[0].gpus)}",
                  f"--pipeline-parallel-size {len(ranks)}"]  # fmt: skip
         if len(launches) > 1:
-            words += [f"--nnodes {len(launches)}", f"--node-rank {number}", f'--master-addr "{head}"',
-                      f"--master-port {GROUP_PORT + index}"]  # fmt: skip
+            words += ["--distributed-executor-backend mp", f"--nnodes {len(launches)}", f"--node-rank {number}",
+                      f'--master-addr "{head}"', f"--master-port {GROUP_PORT + index}"]  # fmt: skip
         return [*words, "--headless" if number else f"--host 0.0.0.0 --port {HTTP_PORT + index}"]
 
     return _rank_scripts(index, launches, "VLLM_PP_LAYER_PARTITION", command)
