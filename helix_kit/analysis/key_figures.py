@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from helix_kit.analysis.bottleneck import bottleneck
+from helix_kit.analysis.cost import cost_of
 from helix_kit.placement.plan import Plan
 
 WARMUP_S, MEASURED_S = 120.0, 600.0
@@ -54,6 +55,8 @@ class KeyFigures:
     """Simulated seconds before the measurement."""
     measured_s: float | None = None
     """Simulated seconds that were measured."""
+    joules_per_token: float | None = None
+    """Energy of the GPUs in use for a token, input or output, at the full flow: an estimate from TDP and idle power."""
 
     @property
     def usd_per_million_tokens(self) -> float | None:
@@ -116,6 +119,7 @@ def key_figures(plan: Plan, *, simulated: bool = True) -> KeyFigures:
         kv_requests=bottleneck(plan).requests,
         usd_per_hour=cost,
         unpriced=unpriced,
+        joules_per_token=cost_of(plan.problem, plan.max_flow).joules_per_token if carries else None,
         **measured,
     )
 

@@ -126,6 +126,7 @@ def rows_of(figures: KeyFigures, base: KeyFigures | None = None, *, pending: boo
     cost = figures.usd_per_hour
     cost_text = f"no price for {', '.join(figures.unpriced)}" if cost is None else f"{cost:,.2f}"
     million = figures.usd_per_million_tokens
+    joules = figures.joules_per_token
     wait = PENDING if pending else ""
 
     def change(now: float | None, before: float | None) -> str:
@@ -153,6 +154,7 @@ def rows_of(figures: KeyFigures, base: KeyFigures | None = None, *, pending: boo
         ("requests that fit in the KV caches", f"{figures.kv_requests:,}"),
         ("cost of all machines, $/h", cost_text),
         ("cost, $ per million decoded tokens", "" if million is None else format_number(million)),
+        ("energy at the full flow, J per token (estimate)", "" if joules is None else f"{joules:.3g}"),
     ]
     return [(label, text) for label, text in rows if text]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from helix_kit.analysis import key_figures
 from helix_kit.widgets.figures_panel import FiguresPanel, rows_of
 
@@ -62,3 +64,12 @@ def test_prices_and_kv_are_listed(plan):
     assert texts["cost of all machines, $/h"] == (
         f"{figures.usd_per_hour:,.2f}" if figures.usd_per_hour is not None else "no price for V100-16G, A10G, T4"
     )
+
+
+def test_energy_is_what_the_cost_report_says(plan):
+    from helix_kit.analysis import cost
+
+    joules = cost(plan).joules_per_token
+    texts = dict(rows_of(key_figures(plan, simulated=False)))
+    name = "energy at the full flow, J per token (estimate)"
+    assert joules is not None and float(texts[name]) == pytest.approx(joules, rel=5e-3)
