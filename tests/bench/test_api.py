@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import numpy as np
 import pytest
@@ -158,7 +157,11 @@ def test_wrong_options(wrong):
 
 
 def test_against_our_own_server(tmp_path):
-    """Token for token as in the engine's own records, and never before them; within 5 ms where the machine is idle."""
+    """Token for token as in the engine's own records, never before them, and within 5 ms.
+
+    Client and server share this process and its clock. Other programs may hold back some tokens for longer, so the
+    quarter that they hold back least is held to the limit, for first tokens and for the gaps between tokens.
+    """
     pytest.importorskip("torch")
     from helix_kit.runtime import serve
     from helix_kit.runtime.api import start_server
@@ -180,6 +183,7 @@ def test_against_our_own_server(tmp_path):
     ours, theirs = run.times, RequestTimes.of([handle.record for handle in own])
     assert (ours.output_tokens == theirs.output_tokens).all() and (ours.output_tokens == 8).all()
     assert (ours.ttft_s >= theirs.ttft_s).all(), "a token reaches the client after the server has it"
-    if os.getloadavg()[0] < 0.5 * (os.cpu_count() or 1):
-        for name in ("ttft_s", "tpot_s"):
-            assert np.median(np.abs(getattr(ours, name) - getattr(theirs, name))) < 0.005
+    gaps = [np.concatenate([np.diff(r.token_times_s) for r in records])
+            for records in (run.records, [handle.record for handle in own])]  # fmt: skip
+    for mine, its in ((ours.ttft_s, theirs.ttft_s), (ours.tpot_s, theirs.tpot_s), gaps):
+        assert np.quantile(np.abs(mine - its), 0.25) < 0.005
