@@ -192,7 +192,9 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
         how = "simulated" if served.window_s > 0 else "predicted, not simulated"
         lines.insert(
             0,
-            f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
+            f"The plan was made for an SLO: {served.goodput_text} ({how})."
+            if served.slo
+            else f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
             f"({how}, {served.mode}, {served.execution}).",
         )
     if found.spare_tokens_per_s:

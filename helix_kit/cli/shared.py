@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from helix_kit.metrics import SLO
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
-    from helix_kit.placement.served import Served
 
 app = typer.Typer(
     name="helix-kit",
@@ -202,8 +201,8 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         how = "simulated" if plan.served.window_s > 0 else "predicted, since no simulation ended in time"
         width = plan.served.half_width_tokens_per_s
         interval = f" +- {width:,.1f}" if width > 0 else ""
-        if plan.served.slo:
-            lines["Goodput"] = goodput_of_plan(plan.served)
+        if plan.served.goodput_text:
+            lines["Goodput"] = plan.served.goodput_text
         lines["Served"] = (
             f"{plan.served.decode_tokens_per_s:,.1f}{interval} decode tokens/s, "
             f"prompt {plan.served.prompt_latency_s:.2f} s, "
@@ -231,14 +230,6 @@ def _pipelines_line(plan: Plan) -> str:
     if len(stages) == 1:
         return f"{len(plan.pipelines)} of {stages[0]} stage{'s' if stages[0] > 1 else ''}"
     return f"{len(plan.pipelines)}, {stages[0]} to {stages[-1]} stages"
-
-
-def goodput_of_plan(served: Served) -> str:
-    """One line on what a plan of objective goodput keeps."""
-    kept = f"{served.goodput_per_s:,.3g} requests/s keep the limits, {served.attainment:.1%} of those decided"
-    if served.rate_per_s is not None:
-        return f"{kept}, at {served.rate_per_s:,.3g} requests/s ({served.slo})"
-    return f"the SLO holds until {served.slo_rate_per_s:,.3g} requests/s ({served.slo}); there {kept}"
 
 
 def _profiles_line(plan: Plan) -> str:

@@ -174,5 +174,15 @@ class Served(_Fields):
     attainment: float = 0.0
     slo_rate_per_s: float = 0.0
 
+    @property
+    def goodput_text(self) -> str:
+        """What the plan keeps of its SLO, in words; empty without an SLO."""
+        if not self.slo:
+            return ""
+        kept = f"{number(self.goodput_per_s)} requests/s keep the limits, {self.attainment:.1%} of those decided"
+        if self.rate_per_s is not None:
+            return f"{kept}, at {number(self.rate_per_s)} requests/s ({self.slo})"
+        return f"the SLO holds until {number(self.slo_rate_per_s)} requests/s ({self.slo}); there {kept}"
+
 
 __all__ = ["Served", "ServedRow"]

@@ -1,4 +1,4 @@
-"""Search for plans by what they serve in the simulator, in place of their maximum flow (objective ``served``).
+"""Search for plans by what they serve in the simulator, in place of their flow (objectives ``served``, ``goodput``).
 
 A plan with the most flow is often not the one that serves most: a deep pipeline pays in round trips, in KV cache held
 for longer, and in waiting behind prefills, and the maximum flow sees none of these. The search therefore
