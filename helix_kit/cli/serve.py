@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 def serve_command(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json from `helix-kit plan`.")],
     weights: Annotated[
-        Path | None, typer.Option(help="Hugging Face folder with safetensors. Default: SmolLM2-135M, fetched once.")
+        str | None,
+        typer.Option(
+            help="Hugging Face folder with safetensors, or a model's id on the hub (workers fetch their layers). "
+            "Default: SmolLM2-135M, fetched once."
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="Prompt to answer; may be repeated. Default: standard input, one a line.")
@@ -50,6 +54,10 @@ def serve_command(
             "bfloat16 and float16 are several times as fast."
         ),
     ] = "float32",
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="Round weights when they are loaded, and keep them so: int4 or int8. Default: as stored."),
+    ] = None,
     attention: Annotated[
         str,
         typer.Option(
@@ -166,12 +174,12 @@ def serve_command(
         raise InputError("expected at least one --prompt, prompts on standard input (one a line), or --http PORT")
     with sigterm_interrupts(), Status("Serving", as_json) as say:
         if weights is None and plan.model.name == DEMO_MODEL:
-            weights = demo_weights(say)
+            weights = str(demo_weights(say))
         say(f"starting {len(plan.placement)} workers")
         started = serve(
-            plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, devices=devices, attention=attention,
-            graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages, seed=seed,
-            max_context_tokens=max_context_tokens, timeouts=timeouts,
+            plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, quantize=quantize, devices=devices,
+            attention=attention, graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages,
+            seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts,
         )  # fmt: skip
         with started as engine:
             if http is not None:

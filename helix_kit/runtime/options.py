@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.devices import Devices, check_devices
-from helix_kit.runtime.spec import check_attention, check_dtype
+from helix_kit.runtime.spec import check_attention, check_dtype, check_quantize
 from helix_kit.scheduling import PolicyChoice, policy_name
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class ServeOptions:
     """How requests are routed."""
     dtype: str = "float32"
     """Of weights, activations and KV cache: ``float32``, ``bfloat16`` or ``float16``."""
+    quantize: str | None = None
+    """What weights are rounded to when they are loaded: ``int4``, ``int8``, or nothing."""
     attention: str = "auto"
     """Attention kernels on a GPU: ``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
     graphs: bool = True
@@ -137,6 +139,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
+        check_quantize(self.quantize)
         check_attention(self.attention)
         check_devices(self.devices)
         if self.memory_share is not None and not 0 < self.memory_share <= 1:

@@ -25,6 +25,7 @@ def serve(
     launcher: str | Launcher = "process",
     policy: PolicyChoice = "helix",
     dtype: str = "float32",
+    quantize: str | None = None,
     attention: str = "auto",
     graphs: bool = True,
     seed: int = 0,
@@ -50,8 +51,9 @@ def serve(
     plan
         Which node holds which layers.
     weights
-        Local Hugging Face folder (config.json, safetensors, tokenizer.json). None: the weights of SmolLM2-135M, which
-        are fetched on first use; the plan must be for that model.
+        Local Hugging Face folder (config.json, safetensors, tokenizer.json), or a model's id on a hub, perhaps with
+        ``@`` and a revision: each worker then fetches the tensors of its own layers. None: the weights of
+        SmolLM2-135M, which are fetched on first use; the plan must be for that model.
     launcher
         ``process`` (one process for each GPU or CPU node of this machine), ``inproc`` (threads) or ``ray`` (several
         machines).
@@ -59,6 +61,10 @@ def serve(
         A name, a class or an object, as in `helix_kit.scheduling.make_policy`.
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
+    quantize
+        ``int4`` or ``int8``: the projections of attention, MLP and experts are rounded to the nearest of these when
+        they are loaded, in groups of 128 weights, and kept so. A checkpoint that was quantised with data answers
+        better. None: as they are stored.
     attention
         Attention kernels on GPUs. ``triton``: our own, which read keys and values from their pages; with them whole
         steps are captured as CUDA graphs. ``flashinfer``: FlashInfer's (an extra; float16 and bfloat16), which are
@@ -129,6 +135,7 @@ def serve(
         launcher=launcher,
         policy=policy,
         dtype=dtype,
+        quantize=quantize,
         attention=attention,
         graphs=graphs,
         seed=seed,
@@ -152,13 +159,13 @@ def serve(
 
 def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) -> Engine:
     """As `serve`, with its options as one record."""
-    checkpoint = Checkpoint(_weights_folder(plan, weights))
+    checkpoint = Checkpoint(_weights_folder(plan, weights), options.quantize)
     if not options.emulated:
         checkpoint.check_matches(plan.model)
     checkpoint.check_tensors()
     options.context_tokens(checkpoint.context_tokens)  # refuses more than the model has before any process starts
     make_policy(options.policy, plan, seed=options.seed)  # refuses an unknown name before any process starts
-    factory = WorkerFactory(plan, options, checkpoint.folder, checkpoint.config["model_type"])
+    factory = WorkerFactory(plan, options, checkpoint.source, checkpoint.config["model_type"])
     coordinator = Coordinator(plan, factory, options)
     coordinator.start()
     engine = Engine(plan, checkpoint, coordinator, options)
@@ -173,9 +180,9 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
     return engine
 
 
-def _weights_folder(plan: Plan, weights: str | Path | None) -> Path:
+def _weights_folder(plan: Plan, weights: str | Path | None) -> str | Path:
     if weights is not None:
-        return Path(weights)
+        return weights
     if plan.model.name != DEMO_MODEL:
         raise InputError(
             f"expected a folder with the weights of {plan.model.name}: only {DEMO_MODEL} comes with the package",

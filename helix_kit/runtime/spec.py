@@ -11,6 +11,8 @@ from helix_kit.errors import InputError
 from helix_kit.profiles.profile import Profile
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZE = ("int4", "int8")
+"""What weights can be rounded to when they are loaded."""
 ATTENTION = ("auto", "triton", "flashinfer", "sdpa")
 HEARTBEAT_S = 1.0
 """Seconds between two heartbeats of a worker. At batch 1, two a second would take a tenth of the coordinator's time."""
@@ -28,6 +30,13 @@ def check_attention(attention: str) -> str:
     if attention not in ATTENTION:
         raise InputError(f"expected one of {', '.join(ATTENTION)}", field="attention", value=attention)
     return attention
+
+
+def check_quantize(quantize: str | None) -> str | None:
+    """`quantize` if weights can be rounded to it, or None; raises InputError otherwise."""
+    if quantize is not None and quantize not in QUANTIZE:
+        raise InputError(f"expected one of {', '.join(QUANTIZE)}", field="quantize", value=quantize)
+    return quantize
 
 
 class LinkQuality(NamedTuple):
@@ -49,7 +58,7 @@ class WorkerSpec(BaseModel):
     generation: int = 0
     """Number of this start among all starts of workers. Late messages of an earlier process are recognised by it."""
     weights: str
-    """Folder of the checkpoint."""
+    """Folder of the checkpoint, or its id on the hub."""
     start: int
     end: int
     """Its layers are [start, end)."""
@@ -65,6 +74,8 @@ class WorkerSpec(BaseModel):
     host: str = "127.0.0.1"
     """Address to listen on."""
     dtype: str = "float32"
+    quantize: str | None = None
+    """What weights are rounded to when they are loaded: ``int4``, ``int8``, or nothing."""
     attention: str = "sdpa"
     """``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
     graphs: bool = True

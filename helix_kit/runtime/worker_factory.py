@@ -29,10 +29,10 @@ class WorkerFactory:
     changes is `devices`: nodes of a later plan that the first one does without get theirs when that plan comes.
     """
 
-    def __init__(self, plan: Plan, options: ServeOptions, weights: Path, model_type: str) -> None:
-        """`weights` is the checkpoint's folder, `model_type` the family of its model. Starts the launcher."""
+    def __init__(self, plan: Plan, options: ServeOptions, weights: str | Path, model_type: str) -> None:
+        """`weights` is the checkpoint's folder or id, `model_type` the family of its model. Starts the launcher."""
         self._options = options
-        self._weights = str(weights.resolve())
+        self._weights = str(weights)
         self.devices = DeviceAssignment(
             "cpu" if options.emulated else options.devices, one_machine=options.uses_one_machine
         )
@@ -84,6 +84,7 @@ class WorkerFactory:
             curve_secret=connection.curve.secret.decode() if connection.curve else None,
             host=connection.host,
             dtype=options.dtype,
+            quantize=options.quantize,
             attention=options.attention,
             graphs=options.graphs,
             device=device,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from greedy_tokens import greedy
 from idling import wait_until_idle
+from low_bit_checkpoints import low_bit_checkpoint
 
 torch = pytest.importorskip("torch")
 
@@ -105,9 +106,13 @@ def test_requests_survive_a_lost_worker(engine: Engine, undisturbed, how: signal
     wait_until_idle(engine)
 
 
-def test_a_mixture_of_experts_survives_a_lost_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["experts", "int4"])
+def test_experts_and_weights_of_four_bits_survive_a_lost_worker(kind: str, tmp_path: Path) -> None:
     """Over four workers, two of which are entered in the middle; the one that was lost comes back."""
-    folder = tiny_checkpoint(tmp_path, "qwen3_moe", **UNUSUAL["qwen3_moe"])
+    if kind == "experts":
+        folder = plain = tiny_checkpoint(tmp_path, "qwen3_moe", **UNUSUAL["qwen3_moe"])
+    else:
+        folder, plain = low_bit_checkpoint(tmp_path, "gptq")
     texts = prompts(6)
     with serve(tiny_plan(folder, PLACEMENT, step_ms=STEP_MS), folder, policy="random", pace=True) as engine:
         handles = [engine.submit(p, max_new_tokens=24, ignore_eos=True) for p in texts]
@@ -118,7 +123,7 @@ def test_a_mixture_of_experts_survives_a_lost_worker(tmp_path: Path) -> None:
         engine.restart("b")
         wait_for(lambda: all_up(engine), 60, "did not come back")
         later = engine.generate(texts, max_new_tokens=8, ignore_eos=True)
-    expected = [greedy(folder, p, 24) for p in texts]
+    expected = [greedy(plain, p, 24) for p in texts]
     assert [a.token_ids for a in answers] == expected
     assert [a.token_ids for a in later] == [tokens[:8] for tokens in expected]
     assert any(s.start > PLACEMENT[s.node][0] for a in [*answers, *later] for s in a.pipeline)

@@ -1,4 +1,4 @@
-"""Reads a local Hugging Face folder: its config, and only those tensors that are asked for.
+"""Reads a Hugging Face folder, or a model on a hub: its config, and only those tensors that are asked for.
 
 The model families that the runtime serves are listed by `model_type`. Any other is refused by name, because a family
 whose code looks the same can give wrong results silently (Granite scales its residuals, Gemma-2 caps its logits).
@@ -22,6 +22,9 @@ from helix_kit.runtime.weights import mxfp4
 from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
 from helix_kit.runtime.weights.experts import is_expert, join_experts
 from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
+from helix_kit.runtime.weights.hub import HubFiles, local_folder
+from helix_kit.runtime.weights.low_bit_files import LowBitFormat, StoredTensor, low_bit_format
+from helix_kit.runtime.weights.low_bit_layers import join_low_bit_experts, read_matrices, round_layer, stored_tensors
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
 if TYPE_CHECKING:
@@ -37,13 +40,15 @@ _DTYPES = ("F64", "F32", "BF16", "F16")
 
 
 class Checkpoint:
-    """Config and safetensors of a model in a local folder.
+    """Config and safetensors of a model in a local folder, or with an id on a hub.
 
     Raises InputError when the folder, its config or its weights are missing, or the family is not supported.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, quantize: str | None = None) -> None:
+        """`quantize` is what the projections of its layers are rounded to when they are read: ``int4`` or ``int8``."""
+        self.folder, self.quantize = local_folder(folder), quantize
+        self._hub = HubFiles.of(self.folder)
         if not self.folder.is_dir():
             raise InputError("expected a folder with config.json and *.safetensors", where=self.folder)
         config = self.folder / "config.json"
@@ -52,12 +57,23 @@ class Checkpoint:
             # The workers read it with transformers, which takes the mark for a part of the text.
             raise InputError("begins with a byte order mark: expected UTF-8 without one", where=config)
         check_family(self.config, config)
+        self.low_bit: LowBitFormat | None = low_bit_format(self.config, config)
+        if quantize is not None and self.config.get("quantization_config"):
+            expected = "expected weights that are not quantised yet"
+            raise InputError(f"{expected}: {config} has quantization_config", field="quantize", value=quantize)
+        if quantize is not None and self.config["model_type"] == "gpt_oss":
+            raise InputError("gpt_oss is only served with the weights of its files", field="quantize", value=quantize)
         if not self._files_by_tensor:
             raise InputError("no *.safetensors file: expected weights in that format", where=self.folder)
 
     @cached_property
     def _files_by_tensor(self) -> dict[str, Path]:
-        return files_by_tensor(self.folder)
+        return files_by_tensor(self.folder) if self._hub is None else self._hub.files_by_tensor
+
+    @property
+    def source(self) -> str:
+        """What a worker, perhaps on another machine, opens the checkpoint by: its folder, or its id on the hub."""
+        return str(self.folder.resolve()) if self._hub is None else self._hub.source
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -112,19 +128,30 @@ class Checkpoint:
         model = Model.from_hf(self.folder)
         expected = expected_tensors(self.config, model, with_head=not self.ties_embeddings)
         by_tensor = self._files_by_tensor
+        low_bit: dict[str, StoredTensor] = {}
+        if self.low_bit is not None:
+            low_bit = stored_tensors(expected, set(by_tensor), self.low_bit, self.folder)
+            quantised = {f"{name.rpartition('.')[0]}.weight" for name in low_bit}
+            expected = {name: shape for name, shape in expected.items() if name not in quantised}
+            expected |= {name: tensor.shape for name, tensor in low_bit.items()}
         check_names(expected, set(by_tensor), self.folder)
-        headers = {path: read_header(path) for path in sorted(set(by_tensor.values()))}
+        header_of = read_header if self._hub is None else self._hub.header
+        headers = {path: header_of(path) for path in sorted(set(by_tensor.values()))}
         for name, shape in expected.items():
             path = by_tensor[name]
             header = headers[path].get(name)
             if header is None:
                 raise InputError(f"tensor {name!r} is missing: {INDEX} says that it is there", where=path)
-            if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES)):
+            if name in low_bit:
+                if header.dtype not in low_bit[name].dtypes:
+                    wanted = " or ".join(low_bit[name].dtypes)
+                    raise InputError(f"tensor {name!r} holds {header.dtype}: expected {wanted}", where=path)
+            elif name.endswith((mxfp4.BLOCKS, mxfp4.SCALES)):
                 if header.dtype != "U8":
                     raise InputError(f"tensor {name!r} holds {header.dtype}: expected U8", where=path)
             elif header.dtype not in _DTYPES:
                 numbers = f"tensor {name!r} holds {header.dtype}: expected one of {', '.join(_DTYPES)}"
-                raise InputError(f"{numbers}; quantised weights are not supported", where=path)
+                raise InputError(f"{numbers}; config.json names no format of quantised weights for it", where=path)
             if header.shape != shape:
                 raise InputError(f"tensor {name!r} is {_by(header.shape)}: expected {_by(shape)}", where=path)
             twice = next((other for other, held in headers.items() if other != path and name in held), None)
@@ -146,6 +173,8 @@ class Checkpoint:
             if name not in self._files_by_tensor:
                 raise InputError(f"tensor {name!r} is missing", where=self.folder)
             by_file.setdefault(self._files_by_tensor[name], []).append(name)
+        if self._hub is not None:
+            self._hub.fetch(by_file)
         tensors = {}
         for path, wanted in by_file.items():
             with safe_open(path, framework="pt", device="cpu") as file:
@@ -160,14 +189,38 @@ class Checkpoint:
         names = [name for name in names if not name.endswith(ROTARY_TABLE)]
         return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
 
-    def read_layer(self, index: int, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
-        """The tensors of a layer by the names of the parameters that transformers' layer has."""
-        prefix, experts = f"model.layers.{index}.", LAYER_NAMES[self.config["model_type"]].experts
-        if experts is None:
-            return self.read_under(prefix, dtype, device)
+    def read_layer(self, index: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        """The tensors of a layer by the names of the parameters that transformers' layer has.
+
+        Matrices of few bits are `LowBitWeight`s, or tuples of these for experts.
+        """
+        prefix = f"model.layers.{index}."
+        stored = [name.removeprefix(prefix) for name in self._files_by_tensor if name.startswith(prefix)]
+        if self.low_bit is None:
+            tensors = self._read_plain(prefix, stored, dtype, device)
+            return tensors if self.quantize is None else round_layer(tensors, self.quantize)
         import torch
 
-        stored = [name.removeprefix(prefix) for name in self._files_by_tensor if name.startswith(prefix)]
+        def read(names: list[str]) -> dict[str, torch.Tensor]:
+            found = self.read([prefix + name for name in names], None, torch.device("cpu"))
+            return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+
+        matrices, used = read_matrices(stored, self.low_bit, read, device, f"{self.folder}: {prefix[:-1]}")
+        layer = self._read_plain(prefix, [name for name in stored if name not in used], dtype, device)
+        experts = LAYER_NAMES[self.config["model_type"]].experts
+        return layer | (matrices if experts is None else join_low_bit_experts(matrices, experts, self.folder))
+
+    def _read_plain(
+        self, prefix: str, stored: list[str], dtype: torch.dtype, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Those tensors of a layer that are not of few bits; `stored` are their names without `prefix`."""
+        experts = LAYER_NAMES[self.config["model_type"]].experts
+        if experts is None:
+            # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
+            names = [f"{prefix}{name}" for name in stored if not name.endswith(ROTARY_TABLE)]
+            return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
+        import torch
+
         single = [name for name in stored if is_expert(name, experts)]
         others = [f"{prefix}{name}" for name in stored if name not in set(single) and not name.endswith(ROTARY_TABLE)]
         packed = [name for name in others if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES))]
@@ -203,11 +256,7 @@ def check_family(config: Any, where: object) -> None:
             raise InputError("expected a causal language model", where=where, field="architectures", value=kind)
     if config.get("is_causal") is False:
         raise InputError("expected a causal language model", where=where, field="is_causal", value=False)
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        if (family, method) != ("gpt_oss", "mxfp4"):
-            expected = "these quantised weights can be planned and simulated, but not served yet"
-            raise InputError(expected, where=where, field="quantization_config", value=method)
+    low_bit_format(config, where)
     if config.get("use_bidirectional_attention"):
         raise InputError("expected false", where=where, field="use_bidirectional_attention", value=True)
     for rope in _ropes(config):

@@ -36,6 +36,11 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
         raise InputError(f"not a safetensors file: {error}", where=path) from None
 
 
+def is_shard(file: str) -> bool:
+    """Whether a file's name is that of one of several numbered files."""
+    return _SHARD.fullmatch(file) is not None
+
+
 def files_by_tensor(folder: Path) -> dict[str, Path]:
     """The file of each tensor of the model in `folder`; an empty mapping where there are no weights.
 

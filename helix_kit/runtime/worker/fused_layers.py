@@ -8,14 +8,16 @@ reference, and it runs the families that are not listed here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from helix_kit.runtime.weights.low_bit import LowBitWeight, join
 from helix_kit.runtime.worker.attention import AttentionSettings
+from helix_kit.runtime.worker.low_bit_linear import LowBitLinear, Tensors
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch
 
 FUSED_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
@@ -45,13 +47,13 @@ class FusedLayer:
     index: int
     """Its index in the model."""
     input_norm: torch.Tensor
-    qkv: Linear
+    qkv: Linear | LowBitLinear
     head_norms: tuple[torch.Tensor, torch.Tensor] | None
     """Weights of the norms of query and key heads (Qwen3)."""
-    output: Linear
+    output: Linear | LowBitLinear
     post_norm: torch.Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Linear | LowBitLinear
+    down: Linear | LowBitLinear
     attention: AttentionSettings
     eps: float
 
@@ -61,31 +63,34 @@ def can_fuse(config: Any) -> bool:
     return config.model_type in FUSED_FAMILIES and config.hidden_act in ("silu", "swish")
 
 
-def fused_layer(
-    index: int, tensors: Mapping[str, torch.Tensor], attention: AttentionSettings, eps: float
-) -> FusedLayer:
+def fused_layer(index: int, tensors: Tensors, attention: AttentionSettings, eps: float) -> FusedLayer:
     """A layer from the tensors of its checkpoint, by their names in the layer. All of them must be used."""
-    left = dict(tensors)
+    left: dict[str, Any] = dict(tensors)
 
-    def linear(name: str) -> Linear:
+    def linear(name: str) -> Linear | LowBitLinear:
         parts = [name] if f"{name}.weight" in left else list(JOINED.get(name, (name,)))
         weights = [left.pop(f"{part}.weight") for part in parts]
         biases = [left.pop(f"{part}.bias", None) for part in parts]
-        if len(parts) == 1:
-            return Linear(weights[0], biases[0])
-        given = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases)]
-        return Linear(torch.cat(weights), None if all(b is None for b in biases) else torch.cat(given))
+        zeros = left["input_layernorm.weight"].new_zeros
+        given = [zeros(w.shape[0]) if b is None else b for w, b in zip(weights, biases)]
+        bias = None if all(b is None for b in biases) else torch.cat(given)
+        if all(isinstance(weight, LowBitWeight) for weight in weights):
+            joined = join(weights)
+            if joined is not None:
+                return LowBitLinear(joined, bias)
+        dense = [w.expand(zeros(0).dtype) if isinstance(w, LowBitWeight) else w for w in weights]
+        return Linear(dense[0] if len(dense) == 1 else torch.cat(dense), bias)
 
     q_norm, k_norm = (left.pop(f"self_attn.{name}_norm.weight", None) for name in "qk")
     layer = FusedLayer(
         index=index,
-        input_norm=left.pop("input_layernorm.weight"),
         qkv=linear("self_attn.qkv_proj"),
         head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
         output=linear("self_attn.o_proj"),
         post_norm=left.pop("post_attention_layernorm.weight"),
         gate_up=linear("mlp.gate_up_proj"),
         down=linear("mlp.down_proj"),
+        input_norm=left.pop("input_layernorm.weight"),  # last: its dtype is the layer's
         attention=attention,
         eps=eps,
     )

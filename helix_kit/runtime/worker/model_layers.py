@@ -22,6 +22,7 @@ from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
 from helix_kit.runtime.worker.attention_choice import choose_attention
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
+from helix_kit.runtime.worker.low_bit_linear import place_low_bit
 from helix_kit.runtime.worker.model_ends import finish_logits, scale_embeddings
 from helix_kit.runtime.worker.rotary import Rotary
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
@@ -131,7 +132,7 @@ class ModelLayers:
                 self._fused.append(fused_layer(index, tensors, self._settings_of(base, index), config.rms_norm_eps))
                 continue
             layer = base.layers[index]
-            layer.load_state_dict(tensors, strict=True, assign=True)
+            layer.load_state_dict(place_low_bit(layer, tensors), strict=True, assign=True)
             if not kernels:
                 cpu_linear.replace_linear_layers(layer)
             self._layers.append(layer)

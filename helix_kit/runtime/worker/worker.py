@@ -130,7 +130,7 @@ class Worker:
             context.term()
 
     def _load_layers(self) -> ModelLayers | StandInLayers:
-        spec, checkpoint = self.spec, Checkpoint(self.spec.weights)
+        spec, checkpoint = self.spec, Checkpoint(self.spec.weights, self.spec.quantize)
         if spec.stand_in:
             return StandInLayers(checkpoint, spec.start, spec.end)
         return ModelLayers(
