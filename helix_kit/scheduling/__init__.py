@@ -5,6 +5,7 @@ The simulator and the runtime use the same policies.
 
 from __future__ import annotations
 
+from helix_kit.scheduling.failures import PolicyError, named_failures
 from helix_kit.scheduling.fixed import FixedRoutes
 from helix_kit.scheduling.helix import Helix
 from helix_kit.scheduling.kv_budget import PAGE_TOKENS, ExpectedKV, PagedKV
@@ -32,6 +33,7 @@ __all__ = [
     "PagedKV",
     "Policy",
     "PolicyChoice",
+    "PolicyError",
     "Random",
     "ShortestQueue",
     "Swarm",
@@ -39,6 +41,7 @@ __all__ = [
     "View",
     "checked_pipeline",
     "make_policy",
+    "named_failures",
     "policy_name",
     "resolve_policy",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import Helix, Policy, checked_pipeline, make_policy
+from helix_kit.scheduling import Helix, Policy, checked_pipeline, make_policy, named_failures
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.scheduling.swarm import FIRST_HOP_TIME_S
 from helix_kit.simulator import mersenne
@@ -185,14 +185,17 @@ class LayerwiseEngine(StateOwner[State]):
         if self.policy is None:
             rules.send_prompt(self._packed, at)
             return
-        pipeline = checked_pipeline(self.policy, self.policy.route(self.requests[at], self), self.setup.plan)
+        with named_failures(self.policy, "route", self.requests[at]):
+            answer = self.policy.route(self.requests[at], self)
+        pipeline = checked_pipeline(self.policy, answer, self.setup.plan)
         if pipeline is None:
             if self.feed is not None:
                 self.log.rejected[at] = "no route with room (offline requests are dropped, as published)"
             else:
                 self._waiting.append(at)
             return
-        self.policy.on_admitted(self.requests[at], pipeline)
+        with named_failures(self.policy, "on_admitted", self.requests[at]):
+            self.policy.on_admitted(self.requests[at], pipeline)
         route = self.setup.route_of(pipeline)
         self.state.routes[at, : len(route)] = route
         self.state.requests[at]["hops"] = len(route)
@@ -204,7 +207,8 @@ class LayerwiseEngine(StateOwner[State]):
         if is_finished:
             self.log.finished_s[at] = now - self.start_s
             if self.policy is not None:
-                self.policy.on_finished(self.requests[at])
+                with named_failures(self.policy, "on_finished", self.requests[at]):
+                    self.policy.on_finished(self.requests[at])
             while self._waiting:
                 waiting = self._waiting.popleft()
                 before = len(self._waiting)

@@ -14,7 +14,7 @@ import numpy as np
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
-from helix_kit.scheduling import PagedKV, Policy, checked_pipeline, make_policy
+from helix_kit.scheduling import PagedKV, Policy, checked_pipeline, make_policy, named_failures
 from helix_kit.scheduling.policy import valid_links
 from helix_kit.simulator.faults import PlanSwap
 from helix_kit.simulator.link_loads import link_loads
@@ -207,9 +207,12 @@ class RangedEngine(StateOwner[State]):
         while self._waiting and (limit is None or len(self.live) < limit):
             at = self._waiting[0]
             request = self.as_it_stands(at)
-            pipeline = checked_pipeline(self.policy, self.policy.route(request, self), self.setup.plan)
+            with named_failures(self.policy, "route", request):
+                answer = self.policy.route(request, self)
+            pipeline = checked_pipeline(self.policy, answer, self.setup.plan)
             if pipeline is not None and not self.kv.reserve(request, pipeline):
-                self.policy.on_refused(request, pipeline)
+                with named_failures(self.policy, "on_refused", request):
+                    self.policy.on_refused(request, pipeline)
                 pipeline = None
             if pipeline is None:
                 if not self.live and not self._agenda and all(self.setup.compute_nodes["alive"]):
@@ -218,7 +221,8 @@ class RangedEngine(StateOwner[State]):
                     continue
                 return
             self._waiting.popleft()
-            self.policy.on_admitted(request, pipeline)
+            with named_failures(self.policy, "on_admitted", request):
+                self.policy.on_admitted(request, pipeline)
             self.launch(at, request, pipeline)
 
     def as_it_stands(self, at: int) -> Request:
@@ -279,7 +283,8 @@ class RangedEngine(StateOwner[State]):
                 continue
             if self._ask_tokens:
                 for at in self._continued[: clock["continued"]]:
-                    self.policy.on_token(self.live[int(at)])
+                    with named_failures(self.policy, "on_token", self.live[int(at)]):
+                        self.policy.on_token(self.live[int(at)])
             for at in self._finished[: clock["finished"]]:
                 self.log.finished_s[int(at)] = float(clock["now"])
                 self._leave(int(at))
@@ -289,7 +294,8 @@ class RangedEngine(StateOwner[State]):
     def _leave(self, at: int) -> None:
         request = self.live.pop(at)
         self.kv.release(request)
-        self.policy.on_finished(request)
+        with named_failures(self.policy, "on_finished", request):
+            self.policy.on_finished(request)
 
     def _grow(self) -> None:
         """Make room for more tokens, batches, messages and chunks."""
