@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -333,3 +334,32 @@ def test_chaos(plan, tiny_llama: Path, undisturbed, seed: int) -> None:
         counts = chaos(engine, seed, requests, undisturbed)
     assert counts["killed"] + counts["frozen"] > 0 and counts["finished"] > 0
     print(counts)
+
+
+def one_way_plan(plan):
+    """`plan` with a flow of two separate lanes, a -> b and c -> d, though links lead across."""
+    lanes = [("coordinator", "a", "b", "coordinator"), ("coordinator", "c", "d", "coordinator")]
+    fields = {name: getattr(plan, name) for name in type(plan).model_fields}
+    half = plan.flow_tokens_per_s / 2
+    return type(plan)(**(fields | {"flow": tuple((*edge, half) for lane in lanes for edge in pairwise(lane))}))
+
+
+def test_requests_of_a_machine_with_a_single_way_on_go_round_the_dead_one(tiny_llama: Path) -> None:
+    """Under Helix c knows the way to d alone. When d is lost, the flow is solved again over a, b and c: c goes to b."""
+    whole = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6), "c": (0, 3), "d": (3, 6)}, step_ms=STEP_MS)
+    lanes = {("a", "b"), ("c", "d")}
+    with serve(one_way_plan(whole), tiny_llama, policy="helix", pace=True) as engine:
+        handles = [engine.submit(p, max_new_tokens=40, ignore_eos=True) for p in prompts(8)]
+        wait_for(lambda: engine.status().tokens_out > 40, 60, "no tokens")
+        os.kill(engine.status().workers["d"].pid, signal.SIGKILL)
+        answers = [handle.result(120) for handle in handles]
+        later = [engine.submit(p, max_new_tokens=4, ignore_eos=True) for p in prompts(8)]
+        ways = [tuple(s.node for s in handle.result(60).pipeline) for handle in later]
+        flow = engine.status().flow_tokens_per_s
+    assert [a.token_ids for a in answers] == [greedy(tiny_llama, p, 40) for p in prompts(8)]
+    moved = {tuple(s.node for s in a.pipeline) for a in answers if a.record.restarts}
+    assert moved and moved <= {("a", "b"), ("c", "b")}, "those of d go on by b"
+    assert {tuple(s.node for s in a.pipeline) for a in answers if not a.record.restarts} <= lanes
+    # New weights: what b serves is shared by its two neighbours, as in the flow of the three that are left.
+    assert set(ways) == {("a", "b"), ("c", "b")}
+    assert 0 < flow < whole.flow_tokens_per_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -84,6 +85,9 @@ class AllUp:
     def is_alive(self, node: str) -> bool:
         return True
 
+    def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
+        return True
+
 
 @pytest.fixture
 def router_of(tiny_llama: Path):
@@ -152,3 +156,26 @@ def test_a_policy_that_cannot_be_made_for_the_nodes_that_are_left(router_of) -> 
     Fails.fails = set()
     router.replan(PLACEMENT)
     assert router.has_pipeline and router.fault is None
+
+
+def test_helix_gets_the_flow_of_the_machines_that_are_left(tiny_llama) -> None:
+    """A lane's second machine is lost: its first one, which had a single way on, now sends to the other lane."""
+    whole = tiny_plan(tiny_llama, {"a": (0, 3), "b": (3, 6), "c": (0, 3), "d": (3, 6)})
+    half = whole.flow_tokens_per_s / 2
+    lanes = [(*pair, "coordinator") for pair in (("coordinator", "a", "b"), ("coordinator", "c", "d"))]
+    edges = [edge for lane in lanes for edge in pairwise(lane)]
+    fields = {name: getattr(whole, name) for name in Plan.model_fields}
+    plan = Plan(**(fields | {"flow": tuple((a, b, half) for a, b in edges)}))
+    router = Router(plan, "helix", 0, AllUp())
+    router.replan(plan.placement)
+
+    def ways(first_id: int) -> set[tuple[str, ...]]:
+        requests = [Request(first_id + i, 0.0, 10, 5) for i in range(8)]
+        return {tuple(stage.node for stage in router.route(request)) for request in requests}
+
+    assert ways(0) == {("a", "b"), ("c", "d")}
+    router.replan({"a", "b", "c"})
+    assert ways(10) == {("a", "b"), ("c", "b")}
+    assert router.flow_tokens_per_s == pytest.approx(half), "b alone carries what is left"
+    router.replan(plan.placement)
+    assert ways(20) == {("a", "b"), ("c", "d")}
