@@ -87,15 +87,29 @@ def profile_command(
             "model": result.model.name,
             "points": [asdict(p) for p in result.points],
         }
+        content["table_points"] = [asdict(p) for p in result.table_points]
         content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
         if link:
             content |= {"link": asdict(link), "network": section}
         typer.echo(json.dumps(content))
         return
-    table = Table("Phase", "Tokens", "ms per layer", "10 % to 90 %", title=f"{result.model.name} on {kind} ({device})")
-    for p in result.points:
-        table.add_row(p.phase, str(p.tokens), f"{p.ms_per_layer:.3f}", f"{p.low_ms:.3f} to {p.high_ms:.3f}")
+    table = Table(
+        "Phase",
+        "Tokens",
+        "ms per layer",
+        "10 % to 90 %",
+        "with projection",
+        title=f"{result.model.name} on {kind} ({device})",
+    )
+    for p, in_table in zip(result.points, result.table_points, strict=True):
+        spread = f"{p.low_ms:.3f} to {p.high_ms:.3f}"
+        table.add_row(p.phase, str(p.tokens), f"{p.ms_per_layer:.3f}", spread, f"{in_table.ms_per_layer:.3f}")
     Console().print(table)
+    share_ms = result.head_ms / result.model.num_layers
+    typer.echo(
+        f"Output projection: {result.head_ms:.3f} ms a token, {share_ms:.3f} ms of it on each of the "
+        f"{result.model.num_layers} layers in the last column, which layer_times.csv holds and plans read."
+    )
     typer.echo(f"Loading: {result.load_s_per_layer:.3f} s a layer. Fits: {len(result.limits())} layers.")
     if link:
         (slow, mid, fast), (low, gbps, high) = link.latency_ms, link.bandwidth_gbps

@@ -71,6 +71,7 @@ SeedOption = Annotated[
     int,
     typer.Option(
         "--seed",
+        min=0,
         help="Seed; the same seed gives the same output, byte for byte, where no time limit decides "
         "(`plan --deterministic`).",
     ),
@@ -126,6 +127,7 @@ class Status:
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
         self._spinner = None if quiet or not stderr.is_terminal else stderr.status(title)
+        self._said = ""
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def __enter__(self) -> Callable[[str], None]:
@@ -136,8 +138,8 @@ class Status:
     def _say(self, message: str) -> None:
         if self._spinner:
             self._spinner.update(f"{self._title}: {message}")
-        elif not self._quiet and time.monotonic() >= self._next_line_s:
-            self._next_line_s = time.monotonic() + LINE_EVERY_S
+        elif not self._quiet and message != self._said and time.monotonic() >= self._next_line_s:
+            self._said, self._next_line_s = message, time.monotonic() + LINE_EVERY_S
             typer.echo(f"{self._title}: {message}", err=True)
 
     def __exit__(self, *_: object) -> None:

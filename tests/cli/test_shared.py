@@ -1,8 +1,11 @@
 """Help texts come from the docstrings of the option records; outputs are checked before the work."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from helix_kit.cli.shared import app, check_writable, help_of, print_plan
+from helix_kit.cli import shared
+from helix_kit.cli.shared import Status, app, check_writable, help_of, print_plan
 from helix_kit.errors import InputError
 from helix_kit.placement.served import Served
 from helix_kit.search import ServedOptions
@@ -42,6 +45,17 @@ def test_estimated_kinds_stand_in_one_entry_of_the_profiles(overlapping_plan, ca
     print_plan(overlapping_plan, None)
     out = capsys.readouterr().out
     assert "roofline estimate (A10G, T4, V100-16G)" in out and "datasheet" not in out
+
+
+def test_without_a_terminal_progress_is_a_line_in_ten_seconds_and_none_twice(monkeypatch, capsys):
+    now = SimpleNamespace(tenths=1000)
+    monkeypatch.setattr(shared, "time", SimpleNamespace(monotonic=lambda: now.tenths / 10))
+    with Status("Working", quiet=False) as say, Status("Working", quiet=True) as silent:
+        for step in range(300):  # thirty seconds
+            now.tenths += 1
+            say("waiting" if step >= 205 else f"{step} of 300")
+            silent("nothing")
+    assert capsys.readouterr().err.splitlines() == ["Working: 99 of 300", "Working: 199 of 300", "Working: waiting"]
 
 
 def test_help_names_the_commands(helix_kit):
