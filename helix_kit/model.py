@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
-from helix_kit.hf_config import read_sizes
+from helix_kit.hf_config import read_sizes, token_id_bytes
 from helix_kit.layers import LayerKind
 
 Count = Annotated[int, Field(gt=0)]
@@ -67,7 +67,7 @@ class Model(Summarised, BaseModel):
     activation_bytes_per_token: Count
     """Bytes of one token's hidden state on a link between two nodes."""
     token_bytes: Count = 2
-    """Bytes of a token id on links of the coordinator."""
+    """Bytes of a token id on links of the coordinator; by default 2, or 4 where the vocabulary is over 65,536."""
     tied_embeddings: bool = False
     """Whether the output projection is the embedding itself, so that a node with both holds one table."""
     layer_kinds: tuple[LayerKind, ...] = ()
@@ -99,6 +99,7 @@ class Model(Summarised, BaseModel):
                 mlp = data.get("mlp_matrices", 3) * hidden * data["intermediate_size"]
                 data["layer_gb"] = (q_and_out + k_and_v + mlp + 2 * hidden) * dtype / 1e9
             data.setdefault("activation_bytes_per_token", hidden * dtype)
+            data.setdefault("token_bytes", token_id_bytes(data["vocab_size"]))
         except (KeyError, TypeError, ZeroDivisionError, IndexError):
             pass  # a missing or malformed field: pydantic reports it with its name
         return data

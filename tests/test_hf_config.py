@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -143,7 +144,33 @@ REFUSED = {
     "text_config is no object": ({"text_config": "llama"}, "text_config = 'llama'"),
     "text_config without a family": ({"text_config": {"hidden_size": 64}}, "text_config: missing field"),
     "norms that are not described": ({"model_type": "stablelm", "qk_layernorm": True}, "qk_layernorm = True"),
-    "uneven heads": ({"model_type": "llama", "head_dim": None, "num_attention_heads": 5}, "hidden_size = 64"),
+    "a switch that is a number": ({"attention_bias": 1}, "attention_bias = 1: expected true or false"),
+    "a switch that is text": ({"attention_bias": "false"}, "attention_bias = 'false': expected true or false"),
+    "key-value heads that divide no heads": ({"num_key_value_heads": 3}, "num_key_value_heads = 3: expected a divisor"),
+    "more key-value heads than heads": ({"num_key_value_heads": 8}, "num_key_value_heads = 8: expected a divisor"),
+    "a number of layers that no model has": ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
+    "layer types that are no list": ({"layer_types": 5}, "layer_types = 5"),
+    "layer types that are lists": ({"layer_types": [["full_attention"], {}]}, "layer_types = "),
+    "experts' fields that are a number": ({"model_type": "dbrx_like", "ffn_config": 5}, "ffn_config = 5"),
+    "eight bits and four": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": True}},
+        "one of load_in_4bit and load_in_8bit",
+    ),
+    "a group size that is text": (
+        {
+            "quantization_config": {
+                "quant_method": "compressed-tensors",
+                "config_groups": {
+                    "g": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": "128"}}
+                },
+            }
+        },
+        "weights.group_size = '128'",
+    ),
+    "uneven heads": (
+        {"model_type": "llama", "head_dim": None, "num_attention_heads": 5, "num_key_value_heads": 5},
+        "hidden_size = 64",
+    ),
 }
 
 
@@ -217,4 +244,46 @@ def test_a_multimodal_model_ties_where_either_level_says_so(tmp_path):
         assert Model.from_hf(tmp_path).tied_embeddings is expected
     (tmp_path / "config.json").write_text(json.dumps(qwen3(tie_word_embeddings="no")))
     with pytest.raises(InputError, match=r"tie_word_embeddings = 'no': expected true or false"):
+        Model.from_hf(tmp_path)
+
+
+# text_config as published: Gemma-3-4B leaves out vocabulary and heads, LLaVA-1.5-7B whatever equals Llama-2-7B's.
+SAVED_AS_DIFFERENCES = {
+    "gemma-3-4b": (
+        {
+            "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+        },
+        (34, 2560, 8, 4, 256, 262_208), 3.88e9,
+    ),
+    "llava-1.5-7b": (
+        {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "vocab_size": 32064},
+        (32, 4096, 32, 32, 128, 32_064), 6.74e9,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAVED_AS_DIFFERENCES)
+def test_sizes_that_a_text_config_leaves_out_are_transformers_defaults(name, tmp_path):
+    """The parameters are those of the decoder on the model's card: 3.88 B of Gemma-3-4B, Llama-2-7B's 6.74 B."""
+    nested, sizes, parameters = SAVED_AS_DIFFERENCES[name]
+    whole = {
+        "model_type": "vl",
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": "gemma" in name,
+        "text_config": nested,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    model = Model.from_hf(tmp_path)
+    found = (model.num_layers, model.hidden_size, model.num_heads, model.num_kv_heads, model.head_dim, model.vocab_size)
+    assert found == sizes
+    tables = (2 - model.tied_embeddings) * model.vocab_size * model.hidden_size
+    assert model.num_layers * model.layer_params + tables == pytest.approx(parameters, rel=0.002)
+
+
+def test_without_transformers_a_text_config_without_sizes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    nested = SAVED_AS_DIFFERENCES["gemma-3-4b"][0]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": nested}))
+    with pytest.raises(InputError, match=r"text_config: leaves out num_attention_heads, vocab_size, .* pip install"):
         Model.from_hf(tmp_path)

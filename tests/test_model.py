@@ -58,3 +58,11 @@ def test_bad_configs(tmp_path, changes, expected):
 def test_unknown_preset():
     with pytest.raises(InputError, match=r"unknown model preset 'llama2-7b'.*llama2-70b"):
         load_model("llama2-7b")
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_"), [("llama2-70b", 2), ("llama-30b", 2), ("llama3.1-70b", 4), ("qwen3-32b", 4)]
+)
+def test_a_token_id_of_a_preset_takes_the_bytes_that_its_vocabulary_needs(name, bytes_):
+    model = Model.preset(name)
+    assert model.token_bytes == bytes_ and model.vocab_size <= 256**bytes_

@@ -12,6 +12,9 @@ from helix_kit import _files
 from helix_kit.cluster.fields import NAME_PATTERN
 from helix_kit.cluster.machines import Node
 
+MAX_NODES = 100_000
+"""Of one entry: a typing error must not take the machine's memory."""
+
 
 def expand_counts(data: Any) -> Any:
     """Replace ``{gpu: L4, count: 3}`` by three named nodes, numbered by kind in file order."""
@@ -31,6 +34,8 @@ def expand_counts(data: Any) -> Any:
         count = fields.pop("count", 1)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"nodes[{index}].count = {count!r}: expected a whole number of at least 1")
+        if count > MAX_NODES:
+            raise ValueError(f"nodes[{index}].count = {count}: expected at most {MAX_NODES:,}")
         if "name" in fields and count > 1:
             raise ValueError(f"nodes[{index}]: a node with a `name` has `count: 1`, not {count}")
         if fields.get("region") is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from helix_kit.hf_config.context import read_context_tokens
 from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
 from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS
-from helix_kit.hf_config.fields import DTYPE_BYTES
+from helix_kit.hf_config.fields import DTYPE_BYTES, token_id_bytes
 from helix_kit.hf_config.read import read_sizes
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "TEXT_MODELS",
     "read_context_tokens",
     "read_sizes",
+    "token_id_bytes",
 ]

@@ -53,6 +53,27 @@ def whole_heads(hidden: int, heads: int, where: str) -> int:
     return hidden // heads
 
 
+def token_id_bytes(vocabulary: int) -> int:
+    """Bytes of a token id on a link: one of a vocabulary over 65,536 does not fit in two.
+
+    Parameters
+    ----------
+    vocabulary
+        Number of tokens.
+
+    Returns
+    -------
+    int
+        2 or 4.
+
+    Examples
+    --------
+    >>> token_id_bytes(32_000), token_id_bytes(128_256)
+    (2, 4)
+    """
+    return 2 if vocabulary <= 1 << 16 else 4
+
+
 def dtype_bytes_of(config: Mapping[str, Any], where: str) -> int:
     """Bytes of a weight that is not quantised."""
     name = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")

@@ -66,6 +66,9 @@ class LayerReader:
         for switch in family.refused:
             if config.get(switch):
                 raise InputError(f"not supported for {kind}", where=where, field=switch, value=config[switch])
+        for switch in [name for name, _ in family.defaults if config.get(name) is not None]:
+            if not isinstance(config[switch], bool):  # a 1 or a text would be taken for off
+                raise InputError("expected true or false", where=where, field=switch, value=config[switch])
         given = {name: value for name, value in config.items() if isinstance(value, bool)}
         return cls(config, where, kind, family, {**dict(family.defaults), **given})
 
@@ -92,9 +95,12 @@ class LayerReader:
         if family.kv_heads == "multi_query":
             return 1
         if family.kv_heads == "required":
-            return need(config, where, "num_key_value_heads")
+            need(config, where, "num_key_value_heads")
         name = "num_kv_heads" if family.kv_heads == "num_kv_heads" else "num_key_value_heads"
-        return optional(config, where, name) or self.heads
+        given = optional(config, where, name) or self.heads
+        if self.heads % given:
+            raise InputError(f"expected a divisor of the {self.heads} heads", where=where, field=name, value=given)
+        return given
 
     @property
     def head_dim(self) -> int:

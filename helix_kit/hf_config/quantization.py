@@ -98,6 +98,8 @@ def _grouped(name: str, default_group: int) -> Callable[[Mapping[str, Any], str]
 
 
 def _bitsandbytes(given: Mapping[str, Any], where: str) -> WeightFormat:
+    if given.get("load_in_8bit") and given.get("load_in_4bit"):
+        raise InputError("expected one of load_in_4bit and load_in_8bit", where=where, field=FIELD)
     if given.get("load_in_8bit"):
         return WeightFormat(name="bitsandbytes", bits=8, arithmetic="int8")
     if not given.get("load_in_4bit"):
@@ -127,6 +129,8 @@ def _compressed(given: Mapping[str, Any], where: str) -> WeightFormat:
     has_low_bit_inputs = group.get("input_activations") is not None
     arithmetic = {("int", True): "int8", ("float", True): "fp8"}.get((kind, has_low_bit_inputs and bits == 8), "fp16")
     size = weights.get("group_size") or 0
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise InputError("expected a whole number", where=where, field=f"{field}.weights.group_size", value=size)
     return WeightFormat.model_validate(
         {"name": "compressed-tensors", "bits": bits, "group_size": max(size, 0), "group_bits": 16 if size > 0 else 0,
          "arithmetic": arithmetic}

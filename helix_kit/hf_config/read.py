@@ -10,7 +10,7 @@ from helix_kit._files import unknown
 from helix_kit.errors import InputError
 from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
 from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS, Family
-from helix_kit.hf_config.fields import ALIASES, dtype_bytes_of, need
+from helix_kit.hf_config.fields import ALIASES, dtype_bytes_of, need, token_id_bytes
 from helix_kit.hf_config.layer_parts import LayerReader
 from helix_kit.hf_config.layout import LAYER_TYPES, attention_types, layers_with_experts, window_tokens
 from helix_kit.hf_config.quantization import PARTS, Quantization, read_quantization
@@ -24,6 +24,10 @@ _HYBRID = (
     "attn_layer_period", "mamba_d_state", "mamba_d_conv", "ssm_cfg", "state_size", "attn_layer_indices",
     "hybrid_override_pattern", "linear_num_value_heads", "block_types",
 )  # fmt: skip
+_SHARED = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")
+"""Fields that a multimodal model's config may have beside ``text_config`` in place of in it."""
+MAX_LAYERS = 10_000
+"""Far more than any model has: a typing error must not take the machine's memory."""
 _STATE_BYTES = 4
 """The state of linear attention is kept in 32 bits."""
 
@@ -67,6 +71,9 @@ def read_sizes(config: Mapping[str, Any], file: str | Path, dtype_bytes: int | N
     family = _falcon(config) if kind == "falcon" else _ALL[_NAMES.get(kind, kind)]
     layers = LayerReader.of(config, where, _NAMES.get(kind, kind), family)
     num_layers = need(config, where, *ALIASES["num_layers"])
+    if num_layers > MAX_LAYERS:
+        name = next(name for name in ALIASES["num_layers"] if config.get(name))
+        raise InputError(f"expected at most {MAX_LAYERS:,}", where=where, field=name, value=num_layers)
     weight_bytes = dtype_bytes or dtype_bytes_of(config, where)
     vocabulary = need(config, where, *ALIASES["vocab_size"])
     fields = {
@@ -79,8 +86,7 @@ def read_sizes(config: Mapping[str, Any], file: str | Path, dtype_bytes: int | N
         "vocab_size": vocabulary,
         "dtype_bytes": weight_bytes,
         "mlp_matrices": family.mlp_matrices,
-        # A token id of a vocabulary over 65,536 does not fit in two bytes.
-        "token_bytes": 2 if vocabulary <= 1 << 16 else 4,
+        "token_bytes": token_id_bytes(vocabulary),
         "tied_embeddings": _is_tied(config, where, family),
     }
     kinds, pattern = _kinds(layers, read_quantization(config, where), num_layers, weight_bytes)
@@ -170,9 +176,33 @@ def _decoder_of(config: Mapping[str, Any], file: str | Path) -> tuple[Mapping[st
         raise InputError("expected an object with the decoder's sizes", where=file, field="text_config", value=nested)
     if "model_type" not in nested:
         raise InputError("missing field: expected model_type", where=where)
-    shared = ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")
-    inherited = {k: config[k] for k in shared if k in config}
-    return {**inherited, **nested}, where
+    inherited = {field: config[field] for field in _SHARED if field in config}
+    return {**_left_out(nested, where), **inherited, **nested}, where
+
+
+def _left_out(nested: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Fields of a nested config without its sizes: transformers saves only what differs from its defaults.
+
+    Gemma-3's ``text_config`` has no ``vocab_size``, LLaVA's no sizes at all. The defaults are transformers' own.
+    """
+    missing = [names[0] for names in ALIASES.values() if all(nested.get(name) is None for name in names)]
+    if not missing:
+        return {}
+    left_out = f"leaves out {', '.join(missing)}, which then have transformers' defaults"
+    try:
+        from transformers import CONFIG_MAPPING
+    except ImportError:
+        needed = "expected all sizes, or transformers to read them: pip install 'helix-kit[runtime]'"
+        raise InputError(f"{left_out}: {needed}", where=where) from None
+    kind = nested["model_type"]
+    if kind not in CONFIG_MAPPING:
+        return {}
+    try:
+        whole = CONFIG_MAPPING[kind](**nested).to_dict()
+    except Exception as error:  # whatever it checks
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{left_out}, but transformers refuses the rest ({told})", where=where) from None
+    return {field: value for field, value in whole.items() if value is not None and field not in _SHARED}
 
 
 def _refuse_other_kinds(config: Mapping[str, Any], where: str, kind: str) -> None:
@@ -181,7 +211,7 @@ def _refuse_other_kinds(config: Mapping[str, Any], where: str, kind: str) -> Non
         return
     for field in _EXPERTS:
         value = config.get(field)
-        if value not in (None, 0, 1) and (field != "ffn_config" or "moe_num_experts" in value):
+        if value not in (None, 0, 1) and (not isinstance(value, dict) or "moe_num_experts" in value):
             raise InputError(
                 f"experts of the family {kind!r} are not described: expected a dense decoder or one of "
                 f"{', '.join(sorted(EXPERT_FAMILIES))}",
@@ -197,7 +227,8 @@ def _refuse_other_kinds(config: Mapping[str, Any], where: str, kind: str) -> Non
             expected = "multi-head latent attention is not supported in this family: expected deepseek_v2 or _v3"
             raise InputError(expected, where=where, field=field, value=config[field])
     hybrid = next((field for field in _HYBRID if config.get(field)), None)
-    layers = set(config.get("layer_types") or ()) - set(LAYER_TYPES[:3])
+    listed = config.get("layer_types")
+    layers = {str(kind) for kind in listed} - set(LAYER_TYPES[:3]) if isinstance(listed, list) else set()
     if hybrid or layers:
         field, value = (hybrid, config[hybrid]) if hybrid else ("layer_types", sorted(layers))
         raise InputError(

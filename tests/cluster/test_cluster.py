@@ -58,6 +58,7 @@ def test_one_way_links(tmp_path):
         ("latency_ms: 50", "latency_ms: -1", ["between_regions.latency_ms = -1"]),
         (", region: eu}", "}", ["nodes[1]", "region"]),
         ("count: 2, region: us", "count: 0, region: us", ["nodes[0].count = 0", "at least 1"]),
+        ("count: 2, region: us", "count: 1000000000, region: us", ["nodes[0].count = 1000000000", "at most 100,000"]),
         ("count: 2, region: us", "count: 2, name: a, region: us", ["nodes[0]", "count: 1"]),
         ("L4x2-1]", "L4x2-9]", ["network.links[0]", "unknown node or region 'L4x2-9'"]),
         ("L4x2-1]", "A100-40G-0]", ["two different ends"]),
