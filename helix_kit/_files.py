@@ -49,6 +49,15 @@ def notebook_path(name: str) -> Path:
     return installed if installed.is_file() else package.parent / "notebooks" / name
 
 
+HINTS = {
+    b"\xff\xfe": " (UTF-16?)",
+    b"\xfe\xff": " (UTF-16?)",
+    b"\x1f\x8b": " (it is packed by gzip: unpack it first)",
+    b"PK": " (it is a zip archive or a spreadsheet: unpack it, or save it as CSV)",
+}
+"""First bytes of a file that is no text -> what it may be."""
+
+
 def read_text(path: str | Path) -> str:
     """Text of `path` in UTF-8, without a byte order mark. A file that is missing or not text is an InputError."""
     path = Path(path)
@@ -57,7 +66,7 @@ def read_text(path: str | Path) -> str:
     except FileNotFoundError:
         raise InputError("no such file", where=path) from None
     except UnicodeDecodeError as error:
-        hint = " (UTF-16?)" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        hint = HINTS.get(path.read_bytes()[:2], "")
         raise InputError(f"expected text in UTF-8{hint}: {error}", where=path) from None
     except (IsADirectoryError, PermissionError) as error:
         raise InputError(f"cannot be read as text ({error})", where=path) from None
@@ -98,18 +107,37 @@ def write_yaml(data: Any) -> str:
 
 def read_json(path: str | Path) -> Any:
     """Parsed JSON of `path`."""
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, where: object, *, lines: bool = True) -> Any:
+    """The value that a JSON text means.
+
+    An InputError says what is wrong `where`, with the line if the text has `lines`. A key that stands twice is refused,
+    since the last one would hide the others.
+
+    >>> parse_json('{"a": [1]}', "x.json")
+    {'a': [1]}
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]
-            raise InputError("expected every key once", where=path, field=next(k for k in keys if keys.count(k) > 1))
+            raise InputError("expected every key once", where=where, field=next(k for k in keys if keys.count(k) > 1))
         return found
 
     try:
-        return json.loads(read_text(path), object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
+        place = f"{where}:{error.lineno}" if lines else where
+        raise InputError(f"not valid JSON: {error.msg}", where=place) from None
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError("not valid JSON here: it is nested too deeply", where=where) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"not valid JSON: {error}", where=where) from None
 
 
 def validate(model: type[M], data: Any, where: object) -> M:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -145,3 +146,25 @@ def test_content_that_is_no_mapping_is_refused():
 )
 def test_near_misses_come_first(name, hint):
     assert unknown("GPU", name, ["L4", "A100-40G"]) == f"unknown GPU {name!r}: {hint}Known: A100-40G, L4"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[" * 200_000, "nested too deeply"), ('{"a": ' + "1" * 5000 + "}", "digits"), ("", "not valid JSON")],
+)
+def test_json_that_python_cannot_take_is_refused_with_the_file(tmp_path, text, words):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_json(path)
+    assert "plan.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(gzip.compress(b"a,b\n"), "gzip"), (b"PK\x03\x04\x80\x81", "zip archive")]
+)
+def test_a_packed_file_is_named(tmp_path, content, words):
+    path = tmp_path / "trace.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_json(path)

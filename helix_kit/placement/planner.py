@@ -107,6 +107,8 @@ def check_options(options: PlanOptions) -> None:
     taken = method_named(options.method).options
     if options.flow_split not in ("balanced", "any"):
         raise InputError("expected balanced or any", field="flow_split", value=options.flow_split)
+    if isinstance(options.seed, bool) or not isinstance(options.seed, int) or options.seed < 0:
+        raise InputError("expected a whole number of at least 0", field="seed", value=options.seed)
     if not options.time_limit_s > 0:
         raise InputError("expected a number of seconds above 0", field="time_limit_s", value=options.time_limit_s)
     check_solver(options.solver)

@@ -149,6 +149,8 @@ class SimulationOptions:
 
     def check(self, plan: Plan, workload: Sequence[Request]) -> None:
         """Raise InputError for an empty workload, an unknown option, or a plan that cannot serve."""
+        if self.seed < 0:
+            raise InputError("expected a whole number of at least 0", where="simulate", field="seed", value=self.seed)
         if len(workload) == 0:
             raise InputError("expected at least one request, the workload is empty", where="simulate", field="workload")
         if self.mode not in {"online", "offline"}:

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +45,9 @@ from helix_kit.workload.text_readers import CHARACTERS_A_TOKEN, DEFAULT_OUTPUT_T
 
 SECONDS_IN = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 """Units of time that a trace may have."""
+CLOCK_S, LATEST_S = 1e8, 1e11
+"""Seconds since the start of a trace are fewer than the first. Those of a clock since 1970 are fewer than the second,
+which is the year 5138; as ms it is 1973."""
 PLAUSIBLE_RATES_PER_S = (1e-3, 100.0)
 """Mean rates that the published traces stay well within, in requests/s."""
 MAX_TOKENS = 10**9
@@ -162,6 +164,8 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
             left_out += 1
     if time_unit is None and known.other_unit:
         trace.rows, unit = _plausible(trace, known, unit)
+    if time_unit is None and unit == "s" and trace.rows:
+        trace.rows, unit = _clock_times(trace, known, path)
     if unit and known.name != "ours":
         trace.notes.append(f"times are in {unit}")
     if left_out:
@@ -231,10 +235,7 @@ def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
     else:
         places = [(f"{path}:{n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     for where, entry in places:
-        try:
-            value = json.loads(entry) if isinstance(entry, str) else entry
-        except json.JSONDecodeError as error:
-            raise InputError(f"not valid JSON: {error.msg}", where=where) from None
+        value = _files.parse_json(entry, where, lines=False) if isinstance(entry, str) else entry
         if not isinstance(value, dict):
             raise InputError("expected a JSON object", where=where, value=entry, field="entry")
         yield _Entry(where, value)
@@ -369,6 +370,24 @@ def _tokens(where: str, name: str, value: Any) -> int:
         expected = f"expected a whole number of tokens from 0 to {MAX_TOKENS:,}"
         raise InputError(expected, where=where, field=name, value=value)
     return int(number)
+
+
+def _clock_times(trace: Trace, known: Format, path: Path) -> tuple[list[Row], str]:
+    """The rows in seconds, where the file's times are those of a clock: since 1970, in a unit that their size tells."""
+    first_s = min(row.arrival_s for row in trace.rows)
+    unit, factor = "s", 1.0
+    if first_s > LATEST_S:
+        unit = next((u for u in ("ms", "us", "ns") if first_s * SECONDS_IN[u] <= LATEST_S), "")
+        if not unit:
+            raise InputError("expected times in seconds", where=path, field=known.columns[0], value=first_s)
+        factor = SECONDS_IN[unit]
+        trace.notes.append(f"times are far too large for seconds, so they are taken for {unit} since 1970")
+    start_s = first_s * factor if known.name == "ours" and first_s * factor > CLOCK_S else 0.0
+    if start_s:
+        trace.notes.append("times count from 1970: the first request arrives at 0")
+    if factor == 1.0 and not start_s:
+        return trace.rows, unit
+    return [row._replace(arrival_s=row.arrival_s * factor - start_s) for row in trace.rows], unit
 
 
 def _plausible(trace: Trace, known: Format, unit: str) -> tuple[list[Row], str]:

@@ -18,6 +18,17 @@ from helix_kit.errors import InputError
 INTERVAL_S = 3.0
 
 
+def generator(seed: int) -> np.random.Generator:
+    """numpy's generator of a seed; InputError for what is no seed.
+
+    >>> bool(generator(3).integers(10) == generator(3).integers(10))
+    True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError("expected a whole number of at least 0", field="seed", value=seed)
+    return np.random.default_rng(seed)
+
+
 @cache
 def _table(name: str) -> np.ndarray:
     path = _files.data_dir() / "workload" / f"{name}.csv"

@@ -104,7 +104,7 @@ class Workload(Summarised, Sequence[Request]):
         workload = cls._sampled("azure_conversation", rate_per_s, duration_s, seed)
         if like is None:
             return workload
-        lengths = samplers.draw_like(like, len(workload), np.random.default_rng(seed))
+        lengths = samplers.draw_like(like, len(workload), samplers.generator(seed))
         return cls._joined(np.array([r.arrival_s for r in workload]), lengths, f"{workload.source}, lengths as given")
 
     @classmethod
@@ -115,7 +115,7 @@ class Workload(Summarised, Sequence[Request]):
 
     @classmethod
     def _sampled(cls, name: str, rate_per_s: float, duration_s: float, seed: int) -> Workload:
-        rng = np.random.default_rng(seed)
+        rng = samplers.generator(seed)
         arrivals = samplers.draw_arrivals(name, rate_per_s, duration_s, rng)
         return cls._joined(arrivals, samplers.draw_lengths(name, len(arrivals), rng), f"{name} sampler, seed {seed}")
 
@@ -143,7 +143,7 @@ class Workload(Summarised, Sequence[Request]):
         seed
             The same seed gives the same requests.
         """
-        rng = np.random.default_rng(seed)
+        rng = samplers.generator(seed)
         arrivals = samplers.poisson_arrivals(rate_per_s, duration_s, rng)
         lengths = samplers.draw_lengths("azure_conversation", len(arrivals), rng)
         for column, fixed in enumerate((input_tokens, output_tokens)):
@@ -210,7 +210,7 @@ class Workload(Summarised, Sequence[Request]):
             The same seed gives the same requests.
         """
         samplers.check_rate(rate_per_s, duration_s)
-        rng = np.random.default_rng(seed)
+        rng = samplers.generator(seed)
         gaps = rng.exponential(size=round(rate_per_s * duration_s) + 1)
         arrivals = gaps.cumsum()[:-1] / gaps.sum() * duration_s
         order = rng.permutation(groups * prompts_per_group)
@@ -253,7 +253,7 @@ class Workload(Summarised, Sequence[Request]):
         seed
             The same seed gives the same requests.
         """
-        rng = np.random.default_rng(seed)
+        rng = samplers.generator(seed)
         rows: list[tuple[Any, ...]] = []
         content = 0
         for start_s in samplers.poisson_arrivals(rate_per_s, duration_s, rng).tolist():
@@ -296,7 +296,7 @@ class Workload(Summarised, Sequence[Request]):
         count = n if n is not None else int(np.ceil((duration_s or 0.0) / MEAN_SECONDS_A_REQUEST))
         if count < 1:
             raise InputError("expected at least 1", where="offline workload", field="n", value=n)
-        rng = np.random.default_rng(seed)
+        rng = samplers.generator(seed)
         lengths = samplers.draw_like(like, count, rng)
         return cls._joined(np.zeros(count), lengths, f"offline, seed {seed}")
 

@@ -169,6 +169,11 @@ def test_rows_left_out_are_counted(tmp_path):
         ('{"timestamp": 1, "input_length": Infinity, "output_length": 3}\n', "trace.csv:1: input_length = inf"),
         ('{"timestamp": 1, "input_length": true, "output_length": 3}\n', "trace.csv:1: input_length = True"),
         ('{"timestamp": 1\n', "trace.csv:1: not valid JSON"),
+        (
+            '{"timestamp": 1, "timestamp": 9, "input_length": 2, "output_length": 3}\n',
+            "trace.csv:1: timestamp: expected e",
+        ),
+        ('{"timestamp": ' + "[" * 100_000 + "\n", "trace.csv:1: not valid JSON here: it is nested too deeply"),
     ],
 )
 def test_bad_traces_name_file_line_and_field(tmp_path, text, words):
@@ -177,3 +182,23 @@ def test_bad_traces_name_file_line_and_field(tmp_path, text, words):
     with pytest.raises(InputError) as error:
         Workload.from_trace(path)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
+def test_times_of_a_clock_are_told_by_their_size(tmp_path, unit, scale):
+    """1,700,000,000 s is November 2023; the three requests are 3 and 4 s apart in every unit."""
+    path = tmp_path / "trace.csv"
+    rows = "".join(f"{int((1_700_000_000 + t) * scale)},10,5\n" for t in (0, 3, 7))
+    for header in ("arrival_s,input_tokens,output_tokens", "arrived_at,num_prefill_tokens,num_decode_tokens"):
+        path.write_text(f"{header}\n{rows}")
+        workload = Workload.from_trace(path)
+        assert [r.arrival_s for r in workload] == pytest.approx([0, 3, 7], abs=1e-3)
+        told = " ".join(workload.notes)
+        assert ((unit == "s" or f"taken for {unit} since 1970" in told) and "1970" in told) or "arrived" in header
+
+
+def test_a_time_that_no_clock_shows_is_refused(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n1e300,10,5\n")
+    with pytest.raises(InputError, match=r"arrival_s = 1e\+300: expected times in seconds"):
+        Workload.from_trace(path)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import Workload, samplers
 
@@ -64,3 +65,9 @@ def test_poisson_gaps_are_exponential():
 def test_mean_lengths_are_those_of_many_draws(name):
     drawn = samplers.draw_lengths(name, 200_000, np.random.default_rng(5))
     assert drawn.mean(axis=0) == pytest.approx(samplers.mean_lengths(name), rel=0.01)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "0", None])
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(InputError, match=r"seed.*: expected a whole number of at least 0"):
+        Workload.poisson(1.0, 10.0, seed=seed)
