@@ -33,10 +33,13 @@ def read_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     if files:
         return {name: _files.read_text(file) for name, file in files.items()}
     found = settings.get("chat_template")
-    if isinstance(found, list):
+    if isinstance(found, list) and all(isinstance(e, dict) and {"name", "template"} <= e.keys() for e in found):
         found = {entry["name"]: entry["template"] for entry in found}
     if isinstance(found, str):
         found = {"default": found}
+    if not isinstance(found or {}, dict) or any(not isinstance(text, str) for text in (found or {}).values()):
+        expected = "expected a template as text, or a list of objects with name and template"
+        raise InputError(expected, where=folder / "tokenizer_config.json", field="chat_template")
     return found or {}
 
 

@@ -64,12 +64,21 @@ def add_missing_tokens(tokenizer: Tokenizer, folder: Path, settings: Mapping[str
     wanted: list[AddedToken] = []
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, dict):
+        for token, fields in listed.items():
+            if not (token.isdecimal() and isinstance(fields, dict) and isinstance(fields.get("content"), str)):
+                expected = "expected token ids with an object that has the token's text as content"
+                where = folder / "tokenizer_config.json"
+                raise InputError(expected, where=where, field=f"added_tokens_decoder.{token}", value=fields)
         for _, fields in sorted(listed.items(), key=lambda item: int(item[0])):
             flags = {flag: bool(fields.get(flag)) for flag in _FLAGS}
             flags["special"] |= fields["content"] in special
             wanted.append(AddedToken(fields["content"], **flags))
     else:
         by_text = read_mapping(folder / "added_tokens.json")
+        for text, token in by_text.items():
+            if isinstance(token, bool) or not isinstance(token, int):
+                where = folder / "added_tokens.json"
+                raise InputError("expected a token id for each text", where=where, field=text, value=token)
         for text, _ in sorted(by_text.items(), key=lambda item: item[1]):
             # tokenizer.json knows the flags of a token that it lists; added_tokens.json has none.
             if text not in known:

@@ -158,3 +158,12 @@ def test_no_template_and_no_messages_are_refused(folder: Path) -> None:
     configure(folder, chat_template=BASE)
     with pytest.raises(InputError, match="at least one message"):
         TextCodec(folder).render_chat([])
+
+
+@pytest.mark.parametrize(
+    "template", [5, [{"x": 1}], ["{{ messages }}"], {"default": 5}, [{"name": "a", "template": None}]]
+)
+def test_a_template_that_is_no_text_is_refused_by_field(folder: Path, template: Any) -> None:
+    configure(folder, chat_template=template)
+    with pytest.raises(InputError, match=r"tokenizer_config.json: chat_template: expected a template as text"):
+        TextCodec(folder).render_chat(TALK)

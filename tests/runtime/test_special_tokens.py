@@ -75,6 +75,21 @@ def test_names_ids_and_text_are_those_of_transformers(tmp_path: Path, case: str)
     assert codec.decode(ids) == expected.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<a>"}}}, "added_tokens_decoder.x"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"7": {"text": "<a>"}}}, "added_tokens_decoder.7"),
+        ("added_tokens.json", {"<a>": "7", "<b>": 8}, "<a> = '7': expected a token id"),
+    ],
+)
+def test_tokens_without_id_or_text_are_named(tmp_path: Path, file: str, content: dict, message: str) -> None:
+    Tokenizer(models.WordLevel({"hello": 0, "<unk>": 1}, "<unk>")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        TextCodec(tmp_path).encode("hello")
+
+
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     (tmp_path / "special_tokens_map.json").write_text("[]")
     with pytest.raises(InputError, match=r"special_tokens_map.json.*expected a mapping"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from helix_kit.errors import InputError
 from helix_kit.hf_config import EXPERT_FAMILIES, read_context_tokens
 from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
+from helix_kit.runtime.special_tokens import read_mapping
 from helix_kit.runtime.weights import mxfp4
 from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
 from helix_kit.runtime.weights.experts import is_expert, join_experts
@@ -57,6 +59,9 @@ class Checkpoint:
             # The workers read it with transformers, which takes the mark for a part of the text.
             raise InputError("begins with a byte order mark: expected UTF-8 without one", where=config)
         check_family(self.config, config)
+        for name, value in self.config.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError("expected a finite number", where=config, field=name, value=value)
         self.low_bit: LowBitFormat | None = low_bit_format(self.config, config)
         if quantize is not None and self.config.get("quantization_config"):
             expected = "expected weights that are not quantised yet"
@@ -78,13 +83,17 @@ class Checkpoint:
     @property
     def eos_ids(self) -> frozenset[int]:
         """The tokens that end an answer; empty when neither generation_config.json nor config.json names any."""
-        path = self.folder / "generation_config.json"
-        given = _files.read_json(path).get("eos_token_id") if path.is_file() else None
+        where = self.folder / "generation_config.json"
+        given = read_mapping(where).get("eos_token_id")
         if given is None:
+            where = self.folder / "config.json"
             given = self.config.get("eos_token_id")
         if given is None:
             return frozenset()
-        return frozenset(given if isinstance(given, list) else [given])
+        ids = given if isinstance(given, list) else [given]
+        if any(isinstance(token, bool) or not isinstance(token, int) for token in ids):
+            raise InputError("expected a token id, or a list of them", where=where, field="eos_token_id", value=given)
+        return frozenset(ids)
 
     @cached_property
     def context_tokens(self) -> int:
@@ -251,7 +260,10 @@ def check_family(config: Any, where: object) -> None:
         if family in EXPERT_FAMILIES or family in PLANNED_FAMILIES:
             expected += ": this family can be planned and simulated, but not served yet"
         raise InputError(expected, where=where, field="model_type", value=family)
-    for kind in config.get("architectures") or ():
+    kinds = config.get("architectures") or []
+    if not isinstance(kinds, list) or any(not isinstance(kind, str) for kind in kinds):
+        raise InputError("expected a list of names", where=where, field="architectures", value=kinds)
+    for kind in kinds:
         if "For" in kind and not kind.endswith("ForCausalLM"):
             raise InputError("expected a causal language model", where=where, field="architectures", value=kind)
     if config.get("is_causal") is False:
@@ -259,14 +271,18 @@ def check_family(config: Any, where: object) -> None:
     low_bit_format(config, where)
     if config.get("use_bidirectional_attention"):
         raise InputError("expected false", where=where, field="use_bidirectional_attention", value=True)
-    for rope in _ropes(config):
+    for rope in _ropes(config, where):
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind not in _ROPE_TYPES:
             expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
             raise InputError(expected, where=where, field="rope_type", value=kind)
 
 
-def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _ropes(config: Mapping[str, Any], where: object) -> list[Mapping[str, Any]]:
     """What a config says about rotary embeddings: for all layers, or for each type of layers (Gemma-3)."""
-    given = [config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    given = []
+    for name in ("rope_parameters", "rope_scaling"):
+        given.append(config.get(name) or {})
+        if not isinstance(given[-1], dict):
+            raise InputError("expected an object with rope_type", where=where, field=name, value=given[-1])
     return [part for rope in given for part in (rope, *rope.values()) if isinstance(part, dict)]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.families import LAYER_NAMES
@@ -90,13 +91,19 @@ class ModelLayers:
 
         self.start, self.end = start, end
         self.dtype, self.device = getattr(torch, check_dtype(dtype)), torch.device(device)
-        config = self._config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        implementation = attention.register()
+        try:
+            config = self._config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(
+                    config, attn_implementation=implementation, dtype=self.dtype, trust_remote_code=False
+                )
+        except Exception as error:  # whatever a field of another type, or with an unknown name, leads to
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            expected = f"transformers cannot build a model from it: {told}"
+            raise InputError(expected, where=checkpoint.folder / "config.json") from error
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                config, attn_implementation=attention.register(), dtype=self.dtype, trust_remote_code=False
-            )
         model.eval().requires_grad_(False)
         base = model.model
         self.num_kv_heads: int = config.num_key_value_heads

@@ -203,3 +203,26 @@ def test_a_config_without_a_context_has_that_of_transformers(tiny_llama: Path, t
     assert Checkpoint(folder).context_tokens == config.pop("max_position_embeddings") == 512
     (folder / "config.json").write_text(json.dumps(config))
     assert Checkpoint(folder).context_tokens == LlamaConfig().max_position_embeddings == 2048
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"architectures": 5}, "architectures = 5: expected a list of names"),
+        ("config.json", {"architectures": "LlamaForCausalLM"}, "architectures = 'LlamaForCausalLM': expected a list"),
+        ("config.json", {"rope_scaling": [1]}, r"rope_scaling = \[1\]: expected an object with rope_type"),
+        ("config.json", {"rms_norm_eps": float("nan")}, "rms_norm_eps = nan: expected a finite number"),
+        ("generation_config.json", {"eos_token_id": "2"}, "eos_token_id = '2': expected a token id, or a list of them"),
+        ("generation_config.json", {"eos_token_id": [[2]]}, r"eos_token_id = \[\[2\]\]: expected a token id"),
+        ("generation_config.json", {"eos_token_id": True}, "eos_token_id = True: expected a token id"),
+        ("generation_config.json", [], "generation_config.json: expected a mapping of fields"),
+    ],
+)
+def test_fields_of_another_type_are_named(tiny_llama: Path, tmp_path: Path, file: str, changes, message: str) -> None:
+    """An end of the answer that is text would never be met: the answer would run on to its limit."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "copy")
+    path = folder / file
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**old, **changes} if isinstance(changes, dict) else changes))
+    with pytest.raises(InputError, match=message):
+        _ = Checkpoint(folder).eos_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 from layer_chain import TOLERANCE, Chain, run_mixed, whole_model  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import attention  # noqa: E402
@@ -138,3 +140,12 @@ def test_warming_up_leaves_nothing(tiny_llama: Path) -> None:
         pool = layers.new_pool(6)
         layers.warm_up(pool)
         assert pool.used == 0
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "nope"}, {"rms_norm_eps": "small"}])
+def test_a_config_that_transformers_cannot_build_is_named(tmp_path: Path, changes: dict) -> None:
+    folder = tiny_checkpoint(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(InputError, match=r"config.json: transformers cannot build a model from it"):
+        ModelLayers(Checkpoint(folder), 0, 1)
