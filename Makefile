@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-clock bench-sim bench-plan bench-users bench-served bench-runtime bench-widget bench-gpu emulate closed-loop soak lint format docs coverage clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-clock bench-sim bench-plan bench-users bench-served bench-runtime bench-widget bench-gpu figures-real closed-loop soak lint format docs coverage clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -107,8 +107,9 @@ bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and gen
 bench-gpu: $(DEV) ## What only a GPU can show, in under six minutes: right, fast, simulated; writes docs/gpu-bench.md
 	$(BIN)/python benchmarks/gpu_check.py
 
-emulate: $(DEV) ## The published 24 machines as real processes beside the simulator: writes docs/emulation.md (5 minutes)
-	$(BIN)/python benchmarks/emulate24.py --seconds 240 --time-scale 4 -o docs/emulation.md
+figures-real: $(DEV) ## Measure section 6.3 with 24 worker processes, then its figure and docs/emulation.md (about 80 minutes)
+	$(BIN)/python benchmarks/emulate24.py -o docs/emulation.md
+	$(BIN)/helix-kit reproduce real-single-cluster
 
 closed-loop: $(DEV) ## Profile this machine, simulate and really serve the same trace, compare
 	$(BIN)/python benchmarks/closed_loop.py -o docs/runtime-bench.md

@@ -14,10 +14,12 @@
 # ---
 
 # %% [markdown]
-# # 05 Serve: profile, launch, replay, kill a worker, compare
+# # 05 Serve: from a profile to the paper's picture, and a worker that is killed
 #
-# **Purpose.** This notebook serves a plan with real workers. It measures this machine, starts workers that hold only
-# their own layers, replays a trace, kills a worker while it serves, and compares measurements with the simulation.
+# **Purpose.** This notebook goes the whole way with real workers: it measures this machine, chooses workers (the GPUs
+# that it finds, or an emulated cluster), plans by two methods, serves the same requests with both, and draws the
+# paper's picture with the simulation beside what was served. Then it kills a worker while it serves.
+# [The page on several GPUs](../docs/multi-gpu.md) goes the same way on the command line.
 #
 # **Takes** about a minute and a half on 2 cores (less with `FAST=1`), and half a minute more the first time for the
 # weights.
@@ -29,9 +31,12 @@ import time
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 
 import helix_kit as hk
+from helix_kit.catalogue import gpus as catalogue
 from helix_kit.runtime import Timeouts, demo_weights
+from helix_kit.runtime.devices import find_gpus, is_kind
 from helix_kit.runtime.profile import measure
 
 FAST = os.environ.get("FAST") == "1"
@@ -44,88 +49,132 @@ weights = demo_weights()
 # `helix-kit profile` does the same on the command line.
 
 # %%
-measured_profile = measure(weights, layers=2 if FAST else 4, repeats=3 if FAST else 5)
+gpus = find_gpus()
+device = gpus[0].device if gpus else "cpu"
+measured_profile = measure(weights, device=device, layers=2, repeats=3)
 points = pd.DataFrame(
     [{"phase": p.phase, "tokens": p.tokens, "ms per layer": p.ms_per_layer} for p in measured_profile.points]
 )
-fig, axes = plt.subplots(1, 2, figsize=(10, 3))
+fig, axes = plt.subplots(1, 2, figsize=(10, 2.6), layout="constrained")
 for ax, (phase, group) in zip(axes, points.groupby("phase")):
     ax.plot(group["tokens"], group["ms per layer"], "o-")
-    ax.set(title=phase, xlabel="tokens" if phase == "prefill" else "requests", ylabel="ms per layer")
+    ax.set(title=f"{phase}, {device}", xlabel="tokens" if phase == "prefill" else "requests", ylabel="ms per layer")
     ax.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# ## 2 Plan and launch
+# ## 2 Choose workers
 #
-# `laptop` has four workers of emulated kinds: each worker runs on this machine and is slowed down to the speed of its
-# profile, so that one computer behaves like a mixed cluster. With real GPUs in `cluster.yaml` the same call puts
-# workers on them. `devices=` chooses the GPUs, and `launcher="ray"` spreads the workers over several machines.
+# With GPUs, each GPU that the catalogue knows becomes a node, and the workers are real. Without any, the cluster is
+# `laptop`: four machines of three kinds that do not exist. Their workers are processes with a stand-in for the model,
+# paced to the kinds' profiles: scheduling, batching, KV pages and messages are real, speeds are declared. Write the
+# name of your own cluster file in place of `laptop` to emulate it.
 
 # %%
-plan = hk.plan(hk.Cluster.preset("laptop"), hk.Model.preset("SmolLM2-135M"), time_limit_s=20)
-plan.show()
-
-# %%
-started = time.perf_counter()
-# A busy machine may leave a worker without a turn for seconds: it counts as lost after half a minute.
-engine = hk.serve(plan, weights, restart_workers=False, timeouts=Timeouts(silence_s=30))
-print(f"{len(plan.placement)} workers up after {time.perf_counter() - started:.1f} s")
-pd.DataFrame(engine.status().to_dict()["workers"]).T[["state", "layers", "pages"]]
+known = catalogue()
+kinds = [next((kind for kind in known if is_kind(gpu, kind, known[kind].memory_gb)), None) for gpu in gpus]
+if gpus and all(kinds):
+    network = {"within_region": {"bandwidth_gbps": 40, "latency_ms": 0.05}}
+    nodes = [{"gpu": kind} for kind in kinds]
+    cluster = hk.Cluster.model_validate({"name": "this machine", "nodes": nodes, "network": network})
+    workers, options = "real", {"weights": weights, "dtype": "bfloat16"}
+else:
+    cluster, workers, options = hk.Cluster.preset("laptop"), "emulated", {"time_scale": 1.0}
+model = hk.Model.preset("SmolLM2-135M")
+print(f"{workers} workers on {cluster.name}: {', '.join(node.name for node in cluster.nodes)}")
 
 # %% [markdown]
-# ## 3 Stream an answer
-
-# %%
-handle = engine.submit(engine.chat_ids([{"role": "user", "content": "Tell me about the moon."}]), max_new_tokens=24)
-for piece in handle:
-    print(piece.text, end="", flush=True)
-
-# %% [markdown]
-# ## 4 Replay a trace, and simulate the same
+# ## 3 Plan by two methods, and serve both
 #
-# The real workers and the simulator get the same requests at the same times. A step is late when it takes longer than
-# its profile says, and a late step cannot be corrected. With many late steps this machine was too busy with other
-# work for a fair comparison.
+# `hk.evaluate` plans by each method, simulates the same requests, starts the workers, serves, and stops them. While
+# they serve, `watch` gets their status once a second: the table below shows the last one, the panels all of them.
 
 # %%
-count = 8 if FAST else 20
-trace = hk.Workload.poisson(rate_per_s=0.8, duration_s=60, input_tokens=64, output_tokens=24, seed=1)[:count]
-real = engine.replay(trace)
-simulated = hk.simulate(plan, trace)
-print(f"{real.facts['overrun_share']:.1%} of {real.facts['steps']} steps were late")
-rows = {}
-for name, run in [("simulated", simulated), ("measured", real)]:
-    done = [r for r in run.records if r.outcome == "finished"]
-    rows[name] = {
-        "finished": len(done),
-        "first token, avg s": sum(r.first_token_s - r.request.arrival_s for r in done) / len(done),
-        "each further token, avg s": sum(
-            (r.finished_s - r.first_token_s) / max(1, r.request.output_tokens - 1) for r in done
-        )
-        / len(done),
-        "whole request, avg s": sum(r.finished_s - r.request.arrival_s for r in done) / len(done),
+seen = []
+live = display(pd.DataFrame(), display_id=True)
+
+
+def watch(name, status):
+    """Show requests, tokens and KV use of each worker, and keep them for the panels."""
+    rows = {
+        worker: {
+            "layers": f"{s.layers[0]} to {s.layers[1] - 1}",
+            "requests": s.requests,
+            "decode tokens": s.decode_tokens,
+            "KV pages in use": f"{s.pages_used / max(1, s.pages):.1%}",
+            "steps": s.steps,
+            "late": s.overruns,
+        }
+        for worker, s in status.workers.items()
     }
-pd.DataFrame(rows).round(3)
+    table = pd.DataFrame(rows).T
+    live.update(table.rename_axis(f"{name.split(',')[0]}: {status.running} running"))
+    pages = sum(s.pages_used for s in status.workers.values())
+    seen.append((name, time.monotonic(), status.running, status.tokens_out, pages))
+
+
+requests = hk.Workload.poisson(rate_per_s=0.7, duration_s=60, input_tokens=64, output_tokens=24, seed=1)
+found = hk.evaluate(
+    cluster,
+    model,
+    methods="helix,separate",
+    modes="online",
+    workers=workers,
+    workload=requests,
+    warmup_s=4 if FAST else 6,
+    duration_s=6 if FAST else 14,
+    time_limit_s=10,
+    watch=watch,
+    **options,
+)
+print(*found.notes, *found.problems, sep="\n")
 
 # %%
-real.plot()
+fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
+columns = ["run", "at_s", "running", "tokens", "pages"]
+for run, group in pd.DataFrame(seen, columns=columns).groupby("run", sort=False):
+    seconds = group["at_s"] - group["at_s"].iloc[0]
+    axes[0].plot(seconds, group["running"], label=run.split(",")[0])
+    axes[1].plot(seconds.iloc[1:], group["tokens"].diff().iloc[1:] / seconds.diff().iloc[1:])
+    axes[2].plot(seconds, group["pages"])
+for ax, label in zip(axes, ("requests running", "tokens/s", "KV pages in use, all workers")):
+    ax.set(xlabel="s", ylabel=label, ylim=(0, None))
+    ax.grid(alpha=0.3)
+axes[0].legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# ## 4 The paper's picture of the run
+#
+# Bars of decode throughput, boxes of prompt and decode latency, simulated beside served. `differences` says how far the
+# workers are from the simulation, with intervals of 95 % confidence; in so short a run they are wide.
+
+# %%
+display(found.plot())
+found.differences().drop(columns="mode").round(3)
 
 # %% [markdown]
 # ## 5 Kill a worker while it serves
 #
-# One of two replicas dies while four answers are generated. Its requests continue on another pipeline, which computes
-# the lost tokens again. Decoding is greedy, so the answers are the same as without the failure.
+# Now with the real model on the CPU workers of `laptop`. One of two replicas dies while four answers are generated. Its
+# requests continue on another pipeline, which computes the lost tokens again. Decoding is greedy, so the answers are
+# the same as without the failure.
+
+# %%
+plan = hk.plan(hk.Cluster.preset("laptop"), model, time_limit_s=10)
+# A busy machine may leave a worker without a turn for seconds: it counts as lost after half a minute.
+engine = hk.serve(plan, weights, restart_workers=False, timeouts=Timeouts(silence_s=30))
+plan.show()
 
 # %%
 prompts = ["Count to ten in words.", "Name five animals.", "What is ice?", "Write a line about rain."]
 ids = [engine.chat_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
-undisturbed = engine.generate(ids, max_new_tokens=20)
+undisturbed = engine.generate(ids, max_new_tokens=12)
 spans = list(plan.placement.values())
 victim = next((n for n, span in plan.placement.items() if spans.count(span) > 1), None)
-handles = [engine.submit(one, max_new_tokens=20) for one in ids]
+handles = [engine.submit(one, max_new_tokens=12) for one in ids]
 if victim is not None:
-    time.sleep(1.5)
+    time.sleep(1.0)
     os.kill(engine.status().workers[victim].pid, signal.SIGKILL)
     print(f"killed {victim}, which held layers {plan.placement[victim][0]} to {plan.placement[victim][1] - 1}")
 answers = [handle.result() for handle in handles]
@@ -145,9 +194,9 @@ engine.close()
 # %% [markdown]
 # ## Exercises
 #
-# 1. Serve with `policy="random"` and replay the trace again. What happens to the latencies?
-# 2. Kill a worker that is the only holder of its layers. What do its requests report, and what does `engine.restart`
+# 1. Add `swarm` and `helix+random` to the methods. Which of them has the longest prompt latency?
+# 2. Emulate your own cluster file, or `single24` with `llama2-70b`.
+# 3. Kill a worker in section 3 (`os.kill` in `watch`). What do the notes say afterwards?
+# 4. Kill a worker that is the only holder of its layers. What do its requests report, and what does `engine.restart`
 #    do?
-# 3. Plan with the measured profile in place of an emulated one (`profiles=`, kind by kind), and launch with
-#    `pace=False`.
-# 4. Serve the same plan over HTTP (`helix-kit serve --help`) and talk to it with an OpenAI client.
+# 5. Serve the same plan over HTTP (`helix-kit serve --help`) and talk to it with an OpenAI client.

@@ -21,7 +21,7 @@
 #
 # **Takes** about 20 s on 2 cores (20 s with `FAST=1`). Results in `figures/` are shown as they are; the section
 # "Compute it yourself" is computed here. With `RUN = True` figures that are out of date are computed again first: about
-# 30 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
+# 3 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
@@ -29,6 +29,7 @@ import os
 import pandas as pd
 
 import helix_kit as hk
+from helix_kit.experiments import experiments
 from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.experiments.machinery.showing import compare_sources, show
 
@@ -49,6 +50,13 @@ single
 
 # %%
 compare_sources(single)
+
+# %% [markdown]
+# The same with worker processes, where they have been measured (`make figures-real`): their steps are paced to the
+# profiles of the 24 machines, while scheduling, batching, KV pages and messages are real.
+
+# %%
+show("real-single-cluster") if "real-single-cluster" in experiments() else "not measured yet"
 
 # %% [markdown]
 # ## 2 Helix over the baselines

@@ -15,6 +15,7 @@ from helix_kit.experiments.figures import (
     own_plans,
     placements,
     planning,
+    real_workers,
     results,
     solvers,
     trace,
@@ -27,6 +28,7 @@ MODULES = (
     placements,
     trace,
     evaluation,
+    real_workers,
     solvers,
     planning,
     own_plans,
@@ -40,7 +42,7 @@ MODULES = (
 
 
 def experiments() -> dict[str, Experiment]:
-    """All experiments.
+    """All experiments, but for those whose measurements are missing.
 
     Returns
     -------
@@ -52,6 +54,10 @@ def experiments() -> dict[str, Experiment]:
     >>> list(experiments())[:2]
     ['worked-example', 'flow-network']
     """
+    return {name: entry for name, entry in _known().items() if entry.can_run is None or entry.can_run()}
+
+
+def _known() -> dict[str, Experiment]:
     order = [module.__name__ for module in MODULES]
     entries = sorted(registered().values(), key=lambda entry: order.index(entry.compute.__module__))
     return {entry.name: entry for entry in entries}
@@ -59,7 +65,7 @@ def experiments() -> dict[str, Experiment]:
 
 def experiment_named(name: str) -> Experiment:
     """The experiment of that name; raises InputError, with the closest name, for an unknown one."""
-    known = experiments()
+    known = _known()
     if name not in known:
         raise InputError(_files.unknown("experiment", name, known))
     return known[name]
@@ -77,9 +83,9 @@ def experiments_of(word: str) -> list[str]:
     >>> experiments_of("6.3"), experiments_of("figure 5")
     (['single-cluster'], ['azure-trace'])
     """
-    known = experiments()
-    if word in known:
+    if word in _known():
         return [word]
+    known = experiments()
     number = re.sub(r"^(sections?|sec\.?|§)\s*", "", word.strip(), flags=re.IGNORECASE)
     if not re.fullmatch(r"\d+(\.\d+)*", number):
         found = [name for name, entry in known.items() if entry.paper.casefold() == word.strip().casefold()]

@@ -94,6 +94,8 @@ class Experiment:
     changes its times."""
     text: str = ""
     """The caption in the document."""
+    can_run: Callable[[], bool] | None = None
+    """Says whether the measurements that it shows are there; while they are missing, it is none of all experiments."""
 
     @property
     def timed(self) -> bool:
@@ -113,6 +115,7 @@ class Details(TypedDict, total=False):
     minutes: float
     measures: tuple[str, ...]
     text: str
+    can_run: Callable[[], bool]
 
 
 def experiment(

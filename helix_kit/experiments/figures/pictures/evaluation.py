@@ -37,6 +37,7 @@ LOOKS = {
     "published simulation": (KIND_COLOURS[4], HATCHES[0]),
     "published prototype": (KIND_COLOURS[1], HATCHES[1]),
     "ours": (KIND_COLOURS[0], HATCHES[2]),
+    "our workers": (KIND_COLOURS[3], HATCHES[3]),
     OWN: (KIND_COLOURS[2], HATCHES[4]),
     "ours, own plan": (KIND_COLOURS[2], HATCHES[4]),
     "same rate": (KIND_COLOURS[4], HATCHES[0]),
@@ -45,6 +46,7 @@ LOOKS = {
 """Colour and hatch by source, in the order of the bars. All but `OWN` are sources of rows."""
 LABELS = {
     "ours": "our simulator, published plans",
+    "our workers": "our workers (real processes)",
     OWN: "our simulator, our plans",
     "ours, own plan": "our simulator, our plan",
     "same rate": "same rate for all",
