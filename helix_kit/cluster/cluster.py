@@ -17,7 +17,7 @@ from helix_kit.catalogue import Gpu, GpuLink, GpuPrice, gpu_links, gpus
 from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, Frozen, Name
 from helix_kit.cluster.links import Link, LinkRules, Network, check_links
 from helix_kit.cluster.machines import Coordinator, GpuSpec, Node, OwnPrice
-from helix_kit.cluster.reading import expand_counts, preset_names
+from helix_kit.cluster.reading import OUR_FORM, expand_counts, foreign_kind, preset_names
 from helix_kit.errors import InputError
 
 
@@ -71,6 +71,9 @@ class Cluster(Summarised, Frozen):
     @classmethod
     def load(cls, path: str | Path) -> Cluster:
         """The cluster described by a YAML file."""
+        text = _files.read_text(path)
+        if kind := foreign_kind(text):
+            raise InputError(f"{kind}: {OUR_FORM}", where=path)
         return _files.validate(cls, _files.read_yaml(path), path)
 
     def save(self, path: str | Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import model_validator
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, NonNegative
+
+UNCONNECTED_GBPS = 1e-15
+"""Stands for the bandwidth 0 of a link: it carries not a thousandth of a token a second, and nothing divides by 0."""
 
 
 def bytes_per_s(gbps: float) -> float:
@@ -63,7 +67,7 @@ class LinkException(Link):
     """Links that differ from the rule for all: that between two nodes, or all links between two regions.
 
     Give `between` for both directions, or `source` and `target` for one. A region named twice stands for the links
-    within it.
+    within it. A `bandwidth_gbps` of 0 says that the two ends are not connected.
 
     Examples
     --------
@@ -77,6 +81,13 @@ class LinkException(Link):
     """Node name (or ``coordinator``) or region that sends."""
     target: str | None = None
     """Node name (or ``coordinator``) or region that receives."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_link(cls, data: Any) -> Any:
+        if isinstance(data, dict) and type(data.get("bandwidth_gbps")) in (int, float) and data["bandwidth_gbps"] == 0:
+            return {**data, "bandwidth_gbps": UNCONNECTED_GBPS}
+        return data
 
     @model_validator(mode="after")
     def _one_form(self) -> LinkException:

@@ -12,6 +12,30 @@ from helix_kit import _files
 from helix_kit.cluster.fields import NAME_PATTERN
 from helix_kit.cluster.machines import Node
 
+OUR_FORM = (
+    "expected YAML with name, nodes (such as {gpu: L4, count: 4}) and network; docs/guide/my-cluster.md has an example"
+)
+_FOREIGN = {
+    r"\[\w+\]\s*\n": "an INI file, as the published artifact of Helix has them",
+    r"(?:.*\n)*available_node_types\s*:": "a file of Ray's cluster launcher",
+    r"(?:.*\n)*interconnects\s*:": "a cluster of splitwise-sim",
+    r"\s*GPU0[\t ]+GPU1\b": "the matrix of `nvidia-smi topo -m`",
+}
+"""How cluster files of other tools begin, or what they have, and what they are."""
+
+
+def foreign_kind(text: str) -> str | None:
+    """Whose format a file is in that describes a cluster otherwise than we do; None for any other content.
+
+    >>> foreign_kind("[settings]\\nauto = 1\\n")
+    'an INI file, as the published artifact of Helix has them'
+    """
+    body = "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";")))
+    if re.search(r"^nodes\s*:", body, re.MULTILINE):
+        return None
+    return next((kind for pattern, kind in _FOREIGN.items() if re.match(pattern, body)), None)
+
+
 MAX_NODES = 100_000
 """Of one entry: a typing error must not take the machine's memory."""
 

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from helix_kit._summary import Summarised
-from helix_kit.cluster import COORDINATOR
+from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
 from helix_kit.flow import Edge, Pipeline, can_follow
 from helix_kit.placement.plan import Plan
 from helix_kit.workload.request import Request
@@ -97,13 +97,19 @@ class Topology(Summarised):
 
 
 def valid_links(plan: Plan) -> list[Edge]:
-    """All links between layer ranges that follow each other, in cluster order of sender, then of receiver."""
+    """All links between layer ranges that follow each other, in cluster order of sender, then of receiver.
+
+    Links that the cluster says are not there are left out.
+    """
     spans = plan.placement
     edges = [(COORDINATOR, name) for name, span in spans.items() if span[0] == 0]
     for name, (_, end) in spans.items():
         edges += [(name, t) for t, span in spans.items() if t != name and can_follow(end, span, plan.partial_inference)]
         if end == plan.model.num_layers:
             edges.append((name, COORDINATOR))
+    cluster = plan.cluster
+    if any(link.bandwidth_gbps <= UNCONNECTED_GBPS for link in cluster.network.links):
+        edges = [edge for edge in edges if cluster.link(*edge).bandwidth_gbps > UNCONNECTED_GBPS]
     return edges
 
 

@@ -6,6 +6,7 @@ import networkx as nx
 import pytest
 from pydantic import ValidationError
 
+import helix_kit as hk
 from helix_kit.cluster import COORDINATOR, Cluster, Link
 from helix_kit.flow import MILLI, SINK, SOURCE, build_flow_graph
 from helix_kit.model import Model
@@ -126,3 +127,54 @@ def test_a_flow_over_regions_carries_what_their_link_does():
     graph = build_flow_graph(mine, model, placement, {"H100-80G-0": 1e6, "RTX4090-0": 1e6})
     expected = 0.002e9 / 8 / model.link_bytes_per_token
     assert nx.maximum_flow_value(graph, SOURCE, SINK) / MILLI == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_link_of_bandwidth_0_is_not_there():
+    """Two machines hold the halves of a model; without a way from a to b only c, a slower one, can follow a."""
+    nodes = [{"name": name, "gpu": gpu} for name, gpu in (("a", "L4"), ("b", "L4"), ("c", "T4"))]
+    placement = {"a": (0, 15), "b": (15, 30), "c": (15, 30)}
+    whole = Cluster.model_validate({"name": "whole", "nodes": nodes})
+    links = [{"source": "a", "target": "b", "bandwidth_gbps": 0}]
+    cut = Cluster.model_validate({"name": "cut", "nodes": nodes, "network": {"links": links}})
+    plans = {
+        c.name: hk.Plan.from_placement(hk.Problem.of(c, hk.Model.preset("SmolLM2-135M")), placement, method="hand")
+        for c in (whole, cut)
+    }
+    assert plans["whole"].flow_edges.get(("a", "b"), 0) > 0
+    assert plans["cut"].flow_edges.get(("a", "b"), 0) == 0 < plans["cut"].flow_edges["a", "c"]
+    for policy in ("helix", "swarm", "random", "shortest-queue"):
+        run = hk.simulate(
+            plans["cut"], hk.Workload.constant(2.0, 10.0, input_tokens=20, output_tokens=4), policy=policy
+        )
+        assert run.summary()["finished"] == 20
+        assert {tuple(s.node for s in record.pipeline) for record in run.records} == {("a", "c")}
+    both = [{"between": ["coordinator", "a"], "bandwidth_gbps": 0}]
+    alone = Cluster.model_validate({"name": "alone", "nodes": nodes[:1], "network": {"links": both}})
+    with pytest.raises(hk.InfeasibleError):
+        hk.plan(alone, "SmolLM2-135M", time_limit_s=2)
+
+
+def test_a_link_that_is_not_there_survives_a_round_trip(tmp_path):
+    nodes = [{"name": name, "gpu": "L4"} for name in "ab"]
+    links = [{"between": ["a", "b"], "bandwidth_gbps": 0}]
+    cluster = Cluster.model_validate({"name": "cut", "nodes": nodes, "network": {"links": links}})
+    cluster.save(tmp_path / "c.yaml")
+    assert Cluster.load(tmp_path / "c.yaml") == cluster
+    with pytest.raises(ValueError, match="greater than 0"):
+        Cluster.model_validate({"name": "no", "nodes": nodes, "network": {"within_region": {"bandwidth_gbps": 0}}})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("; artifact\n[settings]\nauto = 1\n", "an INI file"),
+        ("cluster_name: minimal\navailable_node_types:\n  head: {}\n", "Ray's cluster launcher"),
+        ("servers:\n  - {sku: dgx-a100, count: 40}\ninterconnects: []\n", "splitwise-sim"),
+        ("GPU0 GPU1 CPU Affinity\nGPU0 X NV12 0-31\n", "nvidia-smi topo"),
+    ],
+)
+def test_files_of_other_tools_are_named(tmp_path, text, words):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(hk.InputError, match=f"{words}.*expected YAML with name, nodes"):
+        Cluster.load(path)
