@@ -143,7 +143,7 @@ def test_an_error_of_a_policy_is_one_message_with_its_line(helix_kit, plan, own_
     )
     line = next(i for i, text in enumerate(mine.read_text().splitlines(), 1) if "{}[" in text)
     assert (code, out) == (1, "") and "Traceback" not in err
-    assert f"policy 'Widest': route raised KeyError: 0 ({mine}, line {line}) for request 0 (" in " ".join(err.split())
+    assert f"policy 'widest': route raised KeyError: 0 ({mine}, line {line}) for request 0 (" in " ".join(err.split())
 
 
 def test_help_lists_the_table(helix_kit):
