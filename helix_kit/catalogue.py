@@ -1,7 +1,9 @@
 """The GPU catalogue: figures and source of each GPU that a cluster may name.
 
 ``data/gpus.csv`` holds datasheet figures, ``data/gpu_low_bits.csv`` the rates of arithmetic on 8 bits,
-``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the GPUs of one node.
+``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the GPUs of one node, and
+``data/gpu_cuda_memory.csv``
+the memory that a program sees.
 """
 
 from __future__ import annotations
@@ -78,6 +80,13 @@ class Gpu:
     """10^12 operations/s on 8-bit floats. None: the card has no such arithmetic, or its rate is unknown."""
     int8_tops: float | None = None
     """10^12 operations/s on 8-bit integers, with the same meaning of None."""
+    cuda_memory_gb: float | None = None
+    """10^9 bytes that a program sees: a card of "80 GB" has 80 GiB less a reserve of the driver. None where unknown."""
+
+    @property
+    def seen_memory_gb(self) -> float:
+        """Memory that an engine shares out: what a program sees where that is known, else the datasheet's."""
+        return self.cuda_memory_gb or self.memory_gb
 
     @property
     def price_usd_per_hour(self) -> float | None:
@@ -114,6 +123,8 @@ def gpus() -> dict[str, Gpu]:
     prices = _prices()
     with (_files.data_dir() / "gpu_low_bits.csv").open(newline="", encoding="utf-8") as file:
         low_bits = {row["gpu"]: row for row in csv.DictReader(file)}
+    with (_files.data_dir() / "gpu_cuda_memory.csv").open(newline="", encoding="utf-8") as file:
+        seen_gb = {row["gpu"]: float(row["cuda_memory_gib"]) * 2**30 / 1e9 for row in csv.DictReader(file)}
     with (_files.data_dir() / "gpus.csv").open(newline="", encoding="utf-8") as file:
         return {
             row["gpu"]: Gpu(
@@ -128,6 +139,7 @@ def gpus() -> dict[str, Gpu]:
                 idle_w=_number(row["idle_w"]),
                 fp8_tflops=_number(low_bits.get(row["gpu"], {}).get("fp8_tflops", "")),
                 int8_tops=_number(low_bits.get(row["gpu"], {}).get("int8_tops", "")),
+                cuda_memory_gb=seen_gb.get(row["gpu"]),
             )
             for row in csv.DictReader(file)
         }

@@ -186,11 +186,23 @@ class Engine(BaseModel):
     ``range``: our runtime, whose step times come from the plan's profiles."""
     rules: Rules
     """How steps are formed."""
+    rules_by_gpu: dict[str, dict[str, int]] = {}
+    """GPU of the catalogue -> the rules that differ there by default."""
     constants: Constants | None = None
     """Time of a step; None where the profiles tell it."""
 
+    @property
+    def receive_s(self) -> float:
+        """From the client to the scheduler; 0 where no constants are known."""
+        return self.constants.receive_ms.value * 1e-3 if self.constants else 0.0
+
+    @property
+    def answer_s(self) -> float:
+        """From the end of a step to the client; 0 where no constants are known."""
+        return self.constants.answer_ms.value * 1e-3 if self.constants else 0.0
+
     def with_rules(self, **rules: Any) -> Engine:
-        """The engine with other rules, such as ``max_num_seqs=64``.
+        """The engine with other rules on every GPU, such as ``max_num_seqs=64``.
 
         Raises
         ------
@@ -198,7 +210,24 @@ class Engine(BaseModel):
             There is no such rule, or the value is not one.
         """
         fields = self.rules.model_dump() | rules
-        return self.model_copy(update={"rules": _files.validate(Rules, fields, f"engine {self.name}")})
+        left = {
+            gpu: {name: value for name, value in own.items() if name not in rules}
+            for gpu, own in self.rules_by_gpu.items()
+        }
+        update = {"rules": _files.validate(Rules, fields, f"engine {self.name}"), "rules_by_gpu": left}
+        return self.model_copy(update=update)
+
+    def on(self, gpu: str) -> Engine:
+        """The engine with the rules that hold by default on a GPU of the catalogue.
+
+        Examples
+        --------
+        >>> engine = load_engine("vllm-0.15")
+        >>> engine.on("H100-80G").rules.max_num_seqs, engine.on("L4").rules.max_num_seqs
+        (1024, 256)
+        """
+        own = self.rules_by_gpu.get(gpu, {})
+        return self.with_rules(**own) if own else self
 
 
 def engine_names() -> list[str]:

@@ -330,8 +330,8 @@ def distinct_experts(work: ModelWork, tokens: int, skew: float) -> np.ndarray:
 def kv_blocks(engine: Engine, work: ModelWork, machine: Machine, *, layers: int | None = None) -> int:
     """Blocks of KV cache that fit beside the weights on a stage's GPUs.
 
-    Memory of a GPU x the engine's share - its part of the weights - activations and graphs, divided by the bytes of a
-    block.
+    Memory of a GPU as a program sees it x the engine's share - its part of the weights - activations and graphs,
+    divided by the bytes of a block.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ def kv_blocks(engine: Engine, work: ModelWork, machine: Machine, *, layers: int 
     part, n = count / work.layers, machine.count
     weights = part * (work.dense_bytes + work.experts * work.expert_bytes) + 2 * work.head_bytes
     reserve = engine.constants.activation_gb.of(machine.gpu.name) * 1e9
-    left = machine.gpu.memory_gb * 1e9 * engine.rules.memory_share - weights / n - reserve
+    left = machine.gpu.seen_memory_gb * 1e9 * engine.rules.memory_share - weights / n - reserve
     return max(0, int(left // (work.kv_bytes_per_token(n, count) * engine.rules.block_tokens)))
 
 

@@ -35,3 +35,11 @@ def test_an_engine_of_replicas_needs_constants(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nabout: mine\nexecution: replicas\nrules: {}\n")
     with pytest.raises(InputError, match=r"mine\.yaml: constants"):
         load_engine(tmp_path / "mine.yaml")
+
+
+def test_large_gpus_have_larger_defaults_unless_a_rule_is_given():
+    engine = load_engine("vllm-0.15")
+    assert engine.on("H100-80G").rules.max_num_batched_tokens == 8192
+    assert engine.on("A100-80G").rules.max_num_batched_tokens == 2048
+    given = engine.with_rules(max_num_seqs=64).on("H100-80G").rules
+    assert (given.max_num_seqs, given.max_num_batched_tokens) == (64, 8192)

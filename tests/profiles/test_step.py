@@ -12,7 +12,7 @@ from helix_kit.model import Model
 from helix_kit.profiles.engines import load_engine
 from helix_kit.profiles.step import Machine, ModelWork, distinct_experts, kv_blocks, step_costs
 
-ENGINE = load_engine("vllm-0.15")
+ENGINE = load_engine("vllm-0.15").on("H100-80G")
 H100 = gpus()["H100-80G"]
 WORK = ModelWork.of(Model.preset("llama3.1-70b"))
 
@@ -52,3 +52,12 @@ def test_experts_that_tokens_hit_are_counted_right():
 def test_weights_that_do_not_fit_leave_no_block():
     assert kv_blocks(ENGINE, WORK, Machine(H100, 1)) == 0
     assert kv_blocks(ENGINE, WORK, Machine(H100, 4)) > 20_000
+
+
+def test_blocks_are_those_that_vllm_reports_on_an_h100():
+    # vLLM 0.15 on one H100 of 79.1 GiB, 90 % of it used: Qwen2.5 7B (15.2 GB) has 65,352 blocks of 16 tokens of 2 KB in
+    # each of 28 layers.
+    work = ModelWork(layers=28, hidden=3584, heads=28, kv_heads=4, head_dim=128, vocab=152064,
+                     dense_bytes=28 * 2 * (2 * 3584 * 128 * 32 + 3 * 3584 * 18944), dense_params=6.5e9,
+                     head_bytes=2 * 152064 * 3584)  # fmt: skip
+    assert kv_blocks(ENGINE, work, Machine(gpus()["H100-80G"])) == pytest.approx(65352, rel=0.01)

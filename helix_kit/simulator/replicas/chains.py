@@ -6,6 +6,7 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.engine_speed import machine_of
 from helix_kit.profiles.engines import Engine
 from helix_kit.profiles.step import Machine, ModelWork, kv_blocks, step_costs
 from helix_kit.simulator.replicas.replica import StageOfReplica
@@ -51,7 +52,7 @@ def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> l
     stages = []
     for i, stage in enumerate(chain):
         is_last = i == len(chain) - 1
-        costs = step_costs(engine, work, machine_of(plan, stage.node), layers=stage.end - stage.start, is_last=is_last)
+        costs = step_costs(engine, work, _machine(plan, stage.node), layers=stage.end - stage.start, is_last=is_last)
         if len(chain) == 1:
             stages.append(StageOfReplica(costs))
             continue
@@ -64,11 +65,14 @@ def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> l
 
 def blocks_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> int:
     """Blocks of KV cache of a replica: as many as the stage with the least room has."""
-    return min(kv_blocks(engine, work, machine_of(plan, s.node), layers=s.end - s.start) for s in chain)
+    return min(kv_blocks(engine, work, _machine(plan, s.node), layers=s.end - s.start) for s in chain)
 
 
-def machine_of(plan: Plan, name: str) -> Machine:
+def engine_of(plan: Plan, chain: Pipeline, engine: Engine) -> Engine:
+    """The engine with the default rules of the GPU of the chain's first node, where its scheduler runs."""
+    return engine.on(plan.cluster.node(chain[0].node).gpu)
+
+
+def _machine(plan: Plan, name: str) -> Machine:
     """The GPUs of a node, which share its layers."""
-    node = plan.cluster.node(name)
-    link = plan.cluster.gpu_link(node) if node.gpus_per_node > 1 else None
-    return Machine(plan.cluster.gpu(node.gpu), node.gpus_per_node, link)
+    return machine_of(plan.cluster, plan.cluster.node(name))

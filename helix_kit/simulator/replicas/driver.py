@@ -14,7 +14,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.profiles.step import ModelWork
 from helix_kit.simulator.log import KVSample, RunLog
 from helix_kit.simulator.options import SimulationOptions
-from helix_kit.simulator.replicas.chains import blocks_of, chains_of, stages_of
+from helix_kit.simulator.replicas.chains import blocks_of, chains_of, engine_of, stages_of
 from helix_kit.simulator.replicas.replica import Queue, Replica
 from helix_kit.simulator.replicas.routing import make_router
 from helix_kit.simulator.setup import build_setup, new_clock
@@ -45,19 +45,22 @@ class ReplicasEngine:
         self.engine, self.requests = engine, requests
         self.chains = chains_of(plan)
         work = ModelWork.of(plan.model, sorts_samples=options.sorts_samples)
-        self._queue = Queue.of(requests, engine)
+        self._queue = Queue.of(requests, engine.rules.block_tokens, engine.receive_s)
         if options.is_offline:
             self._queue.records["arrival"] = 0.0
         self.replicas = []
+        self._rules = []
         for chain in self.chains:
-            blocks = _given_blocks(chain, options) or blocks_of(plan, chain, engine, work)
+            local = engine_of(plan, chain, engine)
+            self._rules.append(local.rules)
+            blocks = _given_blocks(chain, options) or blocks_of(plan, chain, local, work)
             if blocks < 1:
                 raise InputError(
                     f"expected GPUs that hold {plan.model.name} and a block of KV cache at a memory share of "
-                    f"{engine.rules.memory_share:g}",
+                    f"{local.rules.memory_share:g}",
                     where="simulate", field="engine", value=", ".join(stage.node for stage in chain),
                 )  # fmt: skip
-            replica = Replica(engine, stages_of(plan, chain, engine, work), blocks, self._queue)
+            replica = Replica(local, stages_of(plan, chain, local, work), blocks, self._queue)
             replica.measure(options.window_s, record_batches=options.record_batches)
             self.replicas.append(replica)
         hops = [[COORDINATOR, *(stage.node for stage in chain), COORDINATOR] for chain in self.chains]
@@ -109,11 +112,11 @@ class ReplicasEngine:
 
     def _longest(self, request: Request) -> int:
         """Tokens of the longest context that can be served."""
-        engine = self.engine.rules
-        longest = min(r.blocks for r in self.replicas) * engine.block_tokens
-        if not engine.chunked_prefill and request.input_tokens > engine.token_budget:
+        rules = self._rules[0]
+        longest = min(r.blocks for r in self.replicas) * rules.block_tokens
+        if not rules.chunked_prefill and request.input_tokens > min(r.token_budget for r in self._rules):
             return 0
-        return min(longest, engine.max_model_len or longest)
+        return min(longest, rules.max_model_len or longest)
 
     def _write_down(self, end_s: float) -> None:
         """Put what the replicas have counted where the report looks for it."""

@@ -38,13 +38,12 @@ class Queue:
     keys: BlockKeys
 
     @classmethod
-    def of(cls, requests: Sequence[Request], engine: Engine) -> Queue:
-        """Records of requests that have not arrived yet; `receive_ms` is added to their time of arrival."""
-        assert engine.constants is not None, "step_costs has refused it"
-        keys = block_keys(requests, engine.rules.block_tokens)
+    def of(cls, requests: Sequence[Request], block_tokens: int, receive_s: float = 0.0) -> Queue:
+        """Records of requests that have not arrived yet; they reach the scheduler `receive_s` after their arrival."""
+        keys = block_keys(requests, block_tokens)
         records = np.zeros(len(requests), dtype=REQUEST)
         records["arrival"] = [r.arrival_s for r in requests]
-        records["arrival"] += engine.constants.receive_ms.value * 1e-3
+        records["arrival"] += receive_s
         records["input"] = [r.input_tokens for r in requests]
         records["output"] = [r.output_tokens for r in requests]
         records["first_key"], records["keys"] = keys.first, keys.blocks
@@ -66,10 +65,19 @@ class Replica:
         Blocks of KV cache.
     queue
         All requests; `send` says which ones come here.
+    tokens
+        Tokens to make room for at first, where it is known how many come.
     """
 
-    def __init__(self, engine: Engine, stages: Sequence[StageOfReplica], blocks: int, queue: Queue) -> None:
-        assert engine.constants is not None, "step_costs has refused it"
+    def __init__(
+        self,
+        engine: Engine,
+        stages: Sequence[StageOfReplica],
+        blocks: int,
+        queue: Queue,
+        *,
+        tokens: int = TOKENS_AT_FIRST,
+    ) -> None:
         self.blocks = blocks
         # Several stages work on as many steps at the same time, and then a request is in one of them at most.
         overlaps = engine.rules.asynchronous and len(stages) == 1
@@ -81,7 +89,7 @@ class Replica:
         record["max_requests"], record["token_budget"] = size, engine.rules.token_budget
         record["chunked"], record["block_tokens"] = engine.rules.chunked_prefill, engine.rules.block_tokens
         record["prefix_cache"] = engine.rules.prefix_cache
-        record["answer"] = engine.constants.answer_ms.value * 1e-3
+        record["answer"] = engine.answer_s
         record["window_end"] = np.inf
         record["waiting_head"] = record["waiting_tail"] = NONE
         record["free_tail"], record["free"] = blocks - 1, blocks
@@ -101,8 +109,8 @@ class Replica:
                 free_slots=np.arange(size)[::-1].copy(),
                 flights=np.zeros(depth, dtype=FLIGHT),
                 flight_requests=np.zeros((depth, size), dtype=np.int64),
-                token_request=np.zeros(TOKENS_AT_FIRST + size, dtype=np.int32),
-                token_time=np.zeros(TOKENS_AT_FIRST + size),
+                token_request=np.zeros(tokens + size, dtype=np.int32),
+                token_time=np.zeros(tokens + size),
                 batches=np.zeros(2, dtype=BATCH),
             )
         )

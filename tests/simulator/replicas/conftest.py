@@ -23,7 +23,7 @@ def make_replica():
             linear_s=token_s * np.arange(engine.rules.token_budget + 1), fixed_s=fixed_s, mixed_s=0.0, eager_s=0.0,
             graph_tokens=10**6, context_s=0.0, pair_s=0.0, sampled_s=0.0,
         )  # fmt: skip
-        queue = Queue.of(requests, engine)
+        queue = Queue.of(requests, engine.rules.block_tokens, engine.receive_s)
         replica = Replica(engine, [StageOfReplica(costs, hop_s)] * stages, blocks, queue)
         replica.send(0, len(requests))
         if runs:
