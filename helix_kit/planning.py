@@ -6,7 +6,7 @@ Objective ``flow`` is answered by `helix_kit.placement`, objectives ``served`` a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from helix_kit.placement.planner import check_names, plan_problem, read_options
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 from helix_kit.profiles import Profile
+from helix_kit.profiles.engines import Engine, load_engine
 from helix_kit.search.options import ServedOptions
 from helix_kit.typical_request import MeanLengths
 
@@ -42,6 +43,7 @@ def plan(
     seed: int = 0,
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
+    engine: str | Path | Engine | None = None,
     memory_share: float | None = None,
     workload: PlannedFor | None = None,
     flow_split: FlowSplit = "balanced",
@@ -63,8 +65,9 @@ def plan(
         Descriptions, or what `load_cluster` and `load_model` accept: names of presets, or files.
     method
         ``pattern`` (the default: stages by column generation), ``paper-milp`` (Helix, section 4.4), or a baseline:
-        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``. Or one of your own: a
-        name given to `helix_kit.register_method`, ``module:function`` or ``file.py:function``.
+        ``swarm``, ``petals``, ``separate``, ``separate-plus``, ``proportional``, ``parallax``; or ``replicas``
+        (pipelines that share no node, by an integer program). Or one of your own: a name given to
+        `helix_kit.register_method`, ``module:function`` or ``file.py:function``.
     objective
         ``flow`` (the paper's: tokens/s of the maximum flow, proven in seconds) or ``served`` (tokens/s in the
         simulator, searched for until the time limit) or ``goodput`` (requests/s in the simulator that keep `slo`, at
@@ -81,6 +84,10 @@ def plan(
         Whether a request may enter a node's range after its first layer.
     profiles
         Measured profiles by kind of machine, which are used in place of the shipped tables.
+    engine
+        The serving engine that will run the plan: a name of `helix_kit.profiles.engines.engine_names`, a YAML file, or
+        a record. The speed and memory of machines are then those of its steps, `simulate` and `sweep` follow its rules,
+        and, where it serves replicas as vLLM does, ``pattern`` means ``replicas``. None: our runtime.
     memory_share
         Share of each GPU's memory for weights, embeddings and KV cache, where a profile is an estimate. None: as the
         cluster says (0.9 unless it has a `memory_share`).
@@ -156,10 +163,19 @@ def plan(
         served = ServedOptions(**more)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     model = model if isinstance(model, Model) else load_model(model)
+    record = load_engine(engine) if isinstance(engine, str | Path) else engine
     if memory_share is not None:
         cluster = cluster.with_memory_share(memory_share)
+        record = record.with_rules(memory_share=memory_share) if record else None
     planned_for, pairs = _planned_for(workload)
-    problem = Problem.of(cluster, model, profiles, planned_for)
+    problem = Problem.of(cluster, model, profiles, planned_for, record)
+    if record is not None and record.execution == "replicas":
+        if options.method == "pattern" and not options.pins:
+            options = replace(options, method="replicas")
+        if objective == "served":
+            from helix_kit.search.engines import plan_replicas
+
+            return plan_replicas(problem, options, served, lengths=pairs)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
     watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)

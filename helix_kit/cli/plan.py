@@ -133,6 +133,13 @@ def plan_command(
         float | None, typer.Option(metavar="N", help="Plan for answers of N tokens on average; with --input-tokens.")
     ] = None,
     profiles: Annotated[Path | None, typer.Option(help="Folder of measured profiles to use in place of ours.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Serving engine that will run the plan, such as vllm-0.15, or a YAML file of one: machines are as "
+            "fast as its steps, and the plan is a set of replicas. Default: our runtime."
+        ),
+    ] = None,
     memory_share: Annotated[
         float | None,
         typer.Option(
@@ -211,6 +218,7 @@ def plan_command(
             "--method": method != "pattern", "--objective": objective != "flow", "--max-stages": max_stages is not None,
             "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",
             "--no-partial-inference": not partial_inference, "--deterministic": deterministic,
+            "--engine": engine is not None,
         }  # fmt: skip
         if also := [name for name, given_too in others.items() if given_too]:
             raise InputError(f"expected without {', '.join(also)}", field="--reach", value=reach)
@@ -251,6 +259,7 @@ def plan_command(
                 seed=seed,
                 partial_inference=partial_inference,
                 profiles=measured,
+                engine=engine,
                 workload=planned_for,
                 flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
                 max_stages=max_stages,

@@ -45,6 +45,10 @@ def sweep_command(
     goodput: GoodputOption = None,
     policy: PolicyOption = "helix",
     execution: Annotated[str, typer.Option(help="range: as our runtime; layerwise: the published rules.")] = "range",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Serving engine, such as vllm-0.15, or a YAML file of one. Default: the plan's own."),
+    ] = None,
     duration: Annotated[
         float | None, typer.Option(help="Simulated seconds that are measured. Default: three mean stays of a request.")
     ] = None,
@@ -85,6 +89,7 @@ def sweep_command(
             slo=slo,
             policy=policy,
             execution=cast(Literal["range", "layerwise"], execution),  # checked by sweep
+            engine=engine,
             duration_s=duration,
             warmup_s=warmup,
             seeds=seeds,

@@ -18,6 +18,7 @@ from typing import Any, overload
 
 from helix_kit import _plugins
 from helix_kit.errors import InputError
+from helix_kit.placement import replicas
 from helix_kit.placement.baselines import parallax, petals, proportional, separate, swarm
 from helix_kit.placement.method import Method, Placed, Task
 
@@ -49,6 +50,7 @@ METHODS: dict[str, Method] = {
     "separate-plus": Method(separate.place_plus),
     "proportional": Method(proportional.place),
     "parallax": Method(parallax.place),
+    "replicas": Method(replicas.place, ("max_stages",)),
 }
 BUILT_IN = frozenset(METHODS)
 """Names of the package's own methods, which cannot be taken."""

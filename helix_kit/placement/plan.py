@@ -8,7 +8,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number, percent
@@ -21,6 +28,7 @@ from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile
+from helix_kit.profiles.engines import Engine
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 SCHEMA_VERSION = 1
@@ -84,6 +92,8 @@ class Plan(Summarised, BaseModel):
     solver: str | None = None
     placement: dict[str, tuple[int, int]]
     lengths: MeanLengths = TRACE_LENGTHS
+    engine: Engine | None = None
+    """The serving engine that the plan is for, which `simulate` and `sweep` then take; None: our runtime."""
     partial_inference: bool = True
     flow_tokens_per_s: float
     bound_tokens_per_s: float
@@ -100,6 +110,14 @@ class Plan(Summarised, BaseModel):
     """What the plan served in the simulator; None for objective ``flow``."""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A plan for our runtime has no field `engine`: its file stays as it was before there were engines."""
+        data: dict[str, Any] = handler(self)
+        if self.engine is None:
+            data.pop("engine", None)
+        return data
 
     @model_validator(mode="before")
     @classmethod
@@ -181,6 +199,7 @@ class Plan(Summarised, BaseModel):
             method=method,
             placement=placed,
             lengths=problem.lengths,
+            engine=problem.engine,
             flow_tokens_per_s=value,
             bound_tokens_per_s=bound,
             gap=max(0.0, bound - value) / value if value > 0 else float("inf"),
@@ -272,7 +291,7 @@ class Plan(Summarised, BaseModel):
     @cached_property
     def problem(self) -> Problem:
         """The problem this plan solves, with the plan's own profiles."""
-        return Problem.of(self.cluster, self.model, self.profiles, self.lengths)
+        return Problem.of(self.cluster, self.model, self.profiles, self.lengths, self.engine)
 
     @cached_property
     def flow_edges(self) -> dict[Edge, float]:

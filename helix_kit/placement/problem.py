@@ -21,6 +21,8 @@ from helix_kit.flow import Edge, Flow, Placement, build_flow_graph, link_capacit
 from helix_kit.model import Model
 from helix_kit.placement.feasibility import layers_held, shortfall
 from helix_kit.profiles import Profile, profiles_for, range_speed, speed_tables
+from helix_kit.profiles.engine_speed import check_engine, engine_profiles, engine_tables
+from helix_kit.profiles.engines import Engine
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 
@@ -50,6 +52,8 @@ class Problem(Summarised):
     """T(k) in tokens/s for k = 1.. of each kind (index k - 1)."""
     lengths: MeanLengths = TRACE_LENGTHS
     """Mean lengths of the requests that T(k) and link capacities are for."""
+    engine: Engine | None = None
+    """The serving engine whose steps T(k) is for; None: our runtime."""
 
     @classmethod
     def of(
@@ -58,6 +62,7 @@ class Problem(Summarised):
         model: Model,
         profiles: Mapping[str, Profile] | None = None,
         lengths: MeanLengths | None = None,
+        engine: Engine | None = None,
     ) -> Problem:
         """The problem of placing a model on a cluster.
 
@@ -70,15 +75,22 @@ class Problem(Summarised):
         lengths
             Mean lengths of requests. None: those of the conversation trace, and the published ones where the cluster
             has ``throughput: published``.
+        engine
+            A serving engine. If its record has constants, profiles and T(k) are those of its steps. None: our runtime.
 
         Raises
         ------
         InfeasibleError
             When the cluster cannot hold the model, whatever the placement.
         """
-        found = profiles_for(cluster, model, profiles)
         lengths = lengths or default_lengths(cluster)
-        problem = cls(cluster, model, found, speed_tables(cluster, model, found, lengths), lengths)
+        if engine is not None and check_engine(engine, profiles):
+            found = engine_profiles(cluster, model, engine)
+            tables = engine_tables(cluster, model, engine, lengths)
+        else:
+            found = profiles_for(cluster, model, profiles)
+            tables = speed_tables(cluster, model, found, lengths)
+        problem = cls(cluster, model, found, tables, lengths, engine)
         problem._check_fits()
         return problem
 

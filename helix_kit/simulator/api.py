@@ -94,6 +94,7 @@ def simulate(
         A serving engine: a name of `helix_kit.profiles.engines.engine_names`, a YAML file, or a record. With an engine
         of replicas, such as ``vllm-0.15``, each pipeline of the plan is a replica whose steps last as the record says,
         and `policy` chooses the replica: helix, shortest_queue, random, or prefix (where the prompt is cached).
+        None: the engine that the plan is for, or our runtime.
     sorts_samples
         Whether requests are sampled with top-p or top-k. Engines of replicas take time for it.
     record_tokens
@@ -124,6 +125,8 @@ def simulate(
     5
     """
     record = load_engine(engine) if isinstance(engine, str) else engine
+    if record is None and execution == "range" and options is None:
+        record = plan.engine
     if record is not None and (execution != "range" or options is not None):
         raise InputError(
             "expected no execution and no options beside an engine, which has its own rules",

@@ -161,7 +161,7 @@ def score(
         raise InputError("online mode needs a workload, which says when requests arrive", field="workload", value=None)
     options = SimulationOptions(
         mode=mode, policy=policy, execution=execution, duration_s=duration_s, warmup_s=warmup_s, seed=seed,
-        links=links, kv_capacity=kv_capacity,
+        links=links, kv_capacity=kv_capacity, engine=plan.engine if execution == "range" else None,
     )  # fmt: skip
     # No plan has served more tokens than its flow; many serve an eighth.
     output_tokens = sum(o for _, o in lengths) / len(lengths) if lengths else TRACE_OUTPUT_TOKENS

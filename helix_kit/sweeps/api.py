@@ -12,10 +12,11 @@ from helix_kit import __version__
 from helix_kit.errors import InputError
 from helix_kit.metrics import SLO, peak_concurrency
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.engines import Engine, load_engine
 from helix_kit.scheduling import PolicyChoice, policy_name, resolve_policy
-from helix_kit.simulator import BatchingOptions, simulate
+from helix_kit.simulator import simulate
 from helix_kit.sweeps.load import SweepOptions, check_name, closed_loop_requests
-from helix_kit.sweeps.point import Point
+from helix_kit.sweeps.point import Point, at_most
 from helix_kit.sweeps.pool import Kept, rows_of
 from helix_kit.sweeps.result import Sweep
 from helix_kit.workload.workload import Workload
@@ -50,6 +51,7 @@ def sweep(
     slo: SLO | None = None,
     policy: PolicyChoice = "helix",
     execution: Literal["range", "layerwise"] = "range",
+    engine: str | Engine | None = None,
     duration_s: float | None = None,
     warmup_s: float | None = None,
     seeds: int | Sequence[int] = 3,
@@ -74,6 +76,8 @@ def sweep(
         Limits of a request: adds goodput, attainment, and the highest rate at which it holds.
     policy, execution
         As in `helix_kit.simulate`.
+    engine
+        The serving engine, as in `helix_kit.simulate`; None: the engine that each plan is for, or our runtime.
     duration_s, warmup_s
         Simulated seconds that are measured, and seconds before. None: 3 and 2.5 times as long as a request stays on
         average with full KV caches, at least 30 s.
@@ -107,6 +111,9 @@ def sweep(
     ['stable', 'stable']
     """
     named = _named(plans)
+    if engine is not None:
+        record = load_engine(engine) if isinstance(engine, str) else engine
+        named = {name: plan.model_copy(update={"engine": record}) for name, plan in named.items()}
     _check(workload, policy, execution, concurrency)
     chosen_seeds = range(seeds) if isinstance(seeds, int) else seeds
     if not len(chosen_seeds):
@@ -243,10 +250,10 @@ def _served_at_once(plan: Plan, options: SweepOptions, at_once: int) -> _Served:
     window_s = options.duration_s
     backlogs = closed_loop_requests(options, 0)
     requests = next(backlogs)
-    limit = BatchingOptions(max_in_flight=at_once) if options.execution == "range" else None
+    limit = at_most(plan, at_once) if options.execution == "range" else {}
     for doublings in range(2 * PROBE_DOUBLINGS):
         run = simulate(plan, requests, mode="offline", execution=options.execution, warmup_s=window_s / 2,
-                       duration_s=window_s, options=limit)  # fmt: skip
+                       duration_s=window_s, **limit)  # fmt: skip
         stays = run.measures()["e2el_s"]
         mean_s = float(stays.mean()) if len(stays) else math.inf
         is_long_enough = len(stays) >= PROBE_REQUESTS and window_s >= PROBE_STAYS * mean_s
@@ -258,7 +265,7 @@ def _served_at_once(plan: Plan, options: SweepOptions, at_once: int) -> _Served:
         else:
             window_s *= 2
     reached = peak_concurrency(run.times, run.window) >= at_once
-    return _Served(len(stays) / window_s, min(mean_s, window_s), reached and limit is not None)
+    return _Served(len(stays) / window_s, min(mean_s, window_s), reached and bool(limit))
 
 
 def _named(plans: Plans) -> dict[str, Plan]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_kit import __version__
+from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
 from helix_kit.report import Run
 from helix_kit.scheduling import Policy, policy_name
@@ -73,13 +74,22 @@ def _closed_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
     for requests in closed_loop_requests(options, point.seed):
         run = simulate(
             plan, requests, mode="offline", policy=_fresh_policy(options), seed=point.seed, warmup_s=options.warmup_s,
-            duration_s=options.duration_s, options=BatchingOptions(max_in_flight=point.concurrency),
+            duration_s=options.duration_s, **at_most(plan, point.concurrency),
         )  # fmt: skip
         # A backlog that came to its end is none: again with twice as many, unless all of them are turned away.
         waiting = sum(r.outcome == "in_flight" and r.started_s is None for r in run.records)
         if waiting or all(r.outcome == "rejected" for r in run.records):
             break
     return run
+
+
+def at_most(plan: Plan, requests: int | None) -> dict[str, Any]:
+    """Options of `simulate` with which at most so many requests are served at once; of each replica its part."""
+    engine = plan.engine
+    if engine is None or engine.execution == "range":
+        return {"options": BatchingOptions(max_in_flight=requests)}
+    replicas = sum(source == COORDINATOR for source, _ in plan.flow_edges)
+    return {"engine": engine.with_rules(max_num_seqs=-(-(requests or 1) // replicas))}
 
 
 def _fresh_policy(options: SweepOptions) -> Any:

@@ -1,0 +1,248 @@
+"""Method ``replicas``: pipelines that share no node, each with the whole model, as engines such as vLLM run them.
+
+Nodes of one kind in one region are alike. A pattern says how many nodes of each such group form a chain with all L
+layers. Its flow is the largest f with
+
+    sum_g n_g K_g(f) >= L, where K_g(f) = max { k : T_g(k) >= f },
+
+and at most what the slowest link between two of its nodes carries. An integer program then takes as many chains of each
+pattern as the nodes allow, for the most flow: max sum_p f_p x_p, with sum_p n_pg x_p <= N_g for every group g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from helix_kit.cluster import COORDINATOR
+from helix_kit.errors import InfeasibleError
+from helix_kit.flow import Edge
+from helix_kit.placement.method import Placed, Task
+from helix_kit.placement.problem import Problem
+
+MAX_PATTERNS = 4000
+"""Patterns that are considered; chains of few nodes come first."""
+MAX_GAP, MAX_NODES = 2e-3, 2000
+"""Where the integer program ends: its relative gap, and nodes of its tree."""
+EXTRA_STAGES = 3
+"""Nodes of a chain beyond the fewest that hold the model: each adds KV cache and shortens the others' ranges."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes of one kind in one region, in cluster order.
+
+    Examples
+    --------
+    >>> Group("T4", "us", ("T4-0", "T4-1"), (90.0, 40.0)).longest(50.0)
+    1
+    """
+
+    kind: str
+    """Kind of machine."""
+    region: str
+    """Where they are."""
+    nodes: tuple[str, ...]
+    """Names."""
+    speeds: tuple[float, ...]
+    """T(k) for k = 1.. in tokens/s."""
+
+    def longest(self, flow: float, limit: int | None = None) -> int:
+        """K(f): the largest number of layers, at most `limit`, with which a node carries the flow."""
+        return max((k for k, speed in enumerate(self.speeds[:limit], 1) if speed >= flow), default=0)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How many nodes of each group form a chain, and what it carries.
+
+    Examples
+    --------
+    >>> Pattern((2, 0), 100.0).size
+    2
+    """
+
+    counts: tuple[int, ...]
+    """Of each group."""
+    flow: float
+    """Tokens/s."""
+
+    @property
+    def size(self) -> int:
+        """Nodes of the chain."""
+        return sum(self.counts)
+
+
+def place(task: Task) -> Placed:
+    """Method ``replicas`` as `helix_kit.placement.methods` lists it."""
+    found = best_replicas(task.problem, max_stages=task.options.max_stages)
+    if found is None:
+        raise InfeasibleError(
+            f"no chain of nodes in cluster {task.problem.cluster.name} can hold {task.problem.model.name}",
+            fix="more or larger GPUs, or a smaller model",
+        )
+    return found
+
+
+def best_replicas(problem: Problem, *, max_stages: int | None = None) -> Placed | None:
+    """The set of chains with the most flow.
+
+    Parameters
+    ----------
+    problem
+        Cluster, model and throughputs.
+    max_stages
+        The largest number of nodes in a chain; None: as many as help.
+
+    Returns
+    -------
+    Placed or None
+        Placement and links of the chains; None where no chain holds the model.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> cluster = Cluster.model_validate({"name": "four", "nodes": [{"gpu": "A100-40G", "count": 4}]})
+    >>> best_replicas(Problem.of(cluster, Model.preset("llama-30b"))).placement
+    {'A100-40G-0': (0, 30), 'A100-40G-1': (30, 60), 'A100-40G-2': (0, 30), 'A100-40G-3': (30, 60)}
+    """
+    groups = groups_of_nodes(problem)
+    patterns = _useful(list(patterns_of(problem, groups, max_stages)))
+    if not patterns:
+        return None
+    used = _chosen(patterns, groups)
+    free = [list(group.nodes) for group in groups]
+    placement: dict[str, tuple[int, int]] = {}
+    links: set[Edge] = set()
+    for pattern, times in zip(patterns, used, strict=True):
+        for _ in range(times):
+            start, chain = 0, [COORDINATOR]
+            for index, layers in _ranges(groups, pattern, problem.num_layers):
+                node = free[index].pop(0)
+                placement[node] = (start, start + layers)
+                start += layers
+                chain.append(node)
+            links.update(pairwise([*chain, COORDINATOR]))
+    return Placed(placement, links)
+
+
+def groups_of_nodes(problem: Problem) -> list[Group]:
+    """Nodes that can hold layers, by kind and region, in cluster order."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in problem.cluster.nodes:
+        if problem.max_layers(node.name):
+            found.setdefault((node.kind, node.region), []).append(node.name)
+    return [
+        Group(kind, region, tuple(names), problem.throughput_by_kind[kind][: problem.max_layers(names[0])])
+        for (kind, region), names in found.items()
+    ]
+
+
+def patterns_of(problem: Problem, groups: Sequence[Group], max_stages: int | None = None) -> Iterator[Pattern]:
+    """Patterns of chains, the shortest first; every other node of a chain is needed, or one of `EXTRA_STAGES`."""
+    longest = sorted((group.longest(0.0) for group in groups for _ in group.nodes), reverse=True)
+    fewest = next((n for n in range(1, len(longest) + 1) if sum(longest[:n]) >= problem.num_layers), None)
+    if fewest is None:
+        return
+    by_group = [-(-problem.num_layers // max(1, group.longest(0.0))) for group in groups]
+    top = min(max_stages or problem.num_layers, problem.num_layers, len(longest), max(fewest, *by_group) + EXTRA_STAGES)
+    links = _slowest_links(problem, groups)
+    count = 0
+    for size in range(fewest, top + 1):
+        for counts in _compositions(size, [len(group.nodes) for group in groups]):
+            used = [i for i, n in enumerate(counts) if n]
+            if sum(counts[i] * groups[i].longest(0.0) for i in used) < problem.num_layers:
+                continue
+            # A node that holds the whole model is a chain by itself; its speed says nothing of shorter ranges.
+            flow = _flow(
+                groups, counts, problem.num_layers, problem.num_layers if size == 1 else problem.num_layers - 1
+            )
+            if size > 1:
+                flow = min([flow, *(links[i, j] for i in used for j in used if i != j or counts[i] > 1)])
+            if flow > 0:
+                yield Pattern(counts, flow)
+                count += 1
+                if count >= MAX_PATTERNS:
+                    return
+
+
+def _useful(patterns: list[Pattern]) -> list[Pattern]:
+    """Patterns that carry more than any that takes no node more of any group."""
+    counts = np.array([pattern.counts for pattern in patterns]).reshape(len(patterns), -1)
+    flows = np.array([pattern.flow for pattern in patterns])
+    order = sorted(range(len(patterns)), key=lambda i: (patterns[i].size, -flows[i]))
+    kept: list[int] = []
+    for i in order:
+        smaller = (counts[kept] <= counts[i]).all(axis=1)
+        if not (smaller & (flows[kept] >= flows[i])).any():
+            kept.append(i)
+    return [patterns[i] for i in kept]
+
+
+def _compositions(total: int, limits: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """All ways to take `total` nodes from groups of these sizes."""
+    if not limits:
+        if total == 0:
+            yield ()
+        return
+    for first in range(min(total, limits[0]), -1, -1):
+        if total - first <= sum(limits[1:]):
+            for rest in _compositions(total - first, limits[1:]):
+                yield (first, *rest)
+
+
+def _flow(groups: Sequence[Group], counts: Sequence[int], layers: int, limit: int) -> float:
+    """The largest flow with which nodes of at most `limit` layers hold all of them: one of the nodes' own speeds."""
+    speeds = sorted({speed for group, n in zip(groups, counts, strict=True) if n for speed in group.speeds[:limit]})
+    low, high = -1, len(speeds) - 1
+    while low < high:  # speeds[low] is enough, or low is -1; flows above speeds[high] are too much.
+        middle = (low + high + 1) // 2
+        held = sum(n * group.longest(speeds[middle], limit) for group, n in zip(groups, counts, strict=True) if n)
+        low, high = (middle, high) if held >= layers else (low, middle - 1)
+    return speeds[low] if low >= 0 else 0.0
+
+
+def _slowest_links(problem: Problem, groups: Sequence[Group]) -> dict[tuple[int, int], float]:
+    """Tokens/s of the slowest link between nodes of two groups, looked at for the first few nodes of each."""
+    found = {}
+    for i, a in enumerate(groups):
+        for j, b in enumerate(groups):
+            pairs = [(x, y) for x in a.nodes[:8] for y in b.nodes[:8] if x != y]
+            found[i, j] = min((problem.link_capacity(x, y) for x, y in pairs), default=0.0)
+    return found
+
+
+def _chosen(patterns: Sequence[Pattern], groups: Sequence[Group]) -> list[int]:
+    """How many chains of each pattern carry the most together."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    uses = np.array([pattern.counts for pattern in patterns], dtype=float).T
+    sizes = [float(len(group.nodes)) for group in groups]
+    # Of equal flows the one with fewer nodes: shorter chains answer sooner.
+    value = np.array([pattern.flow * (1 - 1e-6 * pattern.size) for pattern in patterns])
+    found = milp(-value, constraints=LinearConstraint(uses, ub=sizes), integrality=np.ones(len(patterns)),
+                 bounds=Bounds(0, np.inf), options={"mip_rel_gap": MAX_GAP, "node_limit": MAX_NODES})  # fmt: skip
+    return [round(x) for x in found.x]
+
+
+def _ranges(groups: Sequence[Group], pattern: Pattern, layers: int) -> list[tuple[int, int]]:
+    """(group, layers) of each node of a chain, regions one after another; no node is slower than the flow."""
+    order = sorted((i for i, n in enumerate(pattern.counts) if n), key=lambda i: (groups[i].region, -pattern.counts[i]))
+    chain = [i for i in order for _ in range(pattern.counts[i])]
+    limit = layers if len(chain) == 1 else layers - 1
+    # A link may carry less than the nodes do.
+    sizes = [groups[i].longest(pattern.flow, limit) for i in chain]
+    for _ in range(sum(sizes) - layers):
+        # The slowest node gives a layer up; of equally slow ones the one with the most layers.
+        at = min(
+            (n for n, k in enumerate(sizes) if k > 1), key=lambda n: (groups[chain[n]].speeds[sizes[n] - 1], -sizes[n])
+        )
+        sizes[at] -= 1
+    return list(zip(chain, sizes, strict=True))
+
+
+__all__ = ["best_replicas"]
