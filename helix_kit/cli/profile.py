@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from helix_kit.cli.shared import JsonFlag, Status, app, write
 from helix_kit.cluster import MEMORY_SHARE
+
+if TYPE_CHECKING:
+    from helix_kit.runtime.profile import Measurement
 
 CLUSTER_HEAD = """\
 # A cluster of two machines like the measured one. Edit the number, regions and links, and add other kinds.
@@ -36,6 +39,13 @@ def profile_command(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads on a CPU.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point; the median counts.")] = 9,
+    steps: Annotated[
+        bool,
+        typer.Option(
+            help="Also measure prompts with decodes in one step, long contexts, and on a GPU CUDA graphs on and off, "
+            "and say how well a roofline would have predicted them."
+        ),
+    ] = True,
     memory_gb: Annotated[float | None, typer.Option(help="Memory for weights and KV. Default: the device's.")] = None,
     memory_share: Annotated[
         float, typer.Option(help="Share of it for weights, embeddings and KV cache; the rest is left free.")
@@ -45,7 +55,7 @@ def profile_command(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for layer_times.csv, limits.csv and a cluster.yaml to start from."),
+        typer.Option("-o", "--output", help="Folder for layer_times.csv, limits.csv, steps.csv and a cluster.yaml."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -70,6 +80,7 @@ def profile_command(
             repeats=repeats,
             memory_gb=memory_gb,
             memory_share=memory_share,
+            steps=steps,
             progress=lambda what, share: say(f"{share:.0%} {what}"),
         )
         link = measure_link(progress=lambda what, share: say(f"{share:.0%} {what}")) if links else None
@@ -88,6 +99,7 @@ def profile_command(
             "points": [asdict(p) for p in result.points],
         }
         content["table_points"] = [asdict(p) for p in result.table_points]
+        content["steps"] = [asdict(step) for step in result.steps]
         content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
         if link:
             content |= {"link": asdict(link), "network": section}
@@ -110,6 +122,8 @@ def profile_command(
         f"Output projection: {result.head_ms:.3f} ms a token, {share_ms:.3f} ms of it on each of the "
         f"{result.model.num_layers} layers in the last column, which layer_times.csv holds and plans read."
     )
+    if result.steps:
+        _print_steps(result)
     typer.echo(f"Loading: {result.load_s_per_layer:.3f} s a layer. Fits: {len(result.limits())} layers.")
     if link:
         (slow, mid, fast), (low, gbps, high) = link.latency_ms, link.bandwidth_gbps
@@ -118,3 +132,20 @@ def profile_command(
         model = weights or DEMO_MODEL
         typer.echo(f"Written to {output}; use it with:")
         typer.echo(f"  helix-kit plan {output / 'cluster.yaml'} --model {model} --profiles {output} -o plan.json")
+
+
+def _print_steps(result: Measurement) -> None:
+    """Measured steps beside the roofline."""
+    from helix_kit.runtime.profile_steps import ratio_facts
+
+    table = Table("Prefill", "Decodes", "Context", "Graphs", "ms per layer", "Roofline", "Ratio", title="Steps")
+    for s in result.steps:
+        counts = (str(n) for n in (s.prefill_tokens, s.decode_requests, s.context_tokens))
+        table.add_row(*counts, s.graphs, f"{s.ms_per_layer:.3f}", f"{s.roofline_ms:.3f}", f"{s.ratio:.2f}")
+    Console().print(table)
+    found = ratio_facts(result.steps)
+    typer.echo(
+        f"The roofline ({result.facts['roofline']}: {result.facts['roofline_gb_per_s']:g} GB/s, "
+        f"{result.facts['roofline_tflops']:g} TFLOPS) predicts {found['median']:.2f} of what was measured in the "
+        f"median, from {found['lowest']:.2f} to {found['highest']:.2f}."
+    )

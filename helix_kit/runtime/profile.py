@@ -23,6 +23,15 @@ from helix_kit.cluster import MEMORY_SHARE, Cluster, Coordinator, GpuSpec, Link,
 from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.runtime.profile_steps import (
+    GPU_STEPS,
+    STEPS,
+    StepTime,
+    speed_of,
+    time_calls,
+    time_steps,
+    write_steps,
+)
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -31,8 +40,6 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 GPU_PREFILL_TOKENS = (*PREFILL_TOKENS, 1024, 2048)
-CALLS_ON_GPU = 5
-"""Calls of a GPU that are timed together."""
 DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 PREFILL_MAX_REQUESTS = 4
 MIN_TOKENS_PER_LAYER = 2048
@@ -82,6 +89,9 @@ class MeasureOptions:
     """Memory of which `memory_share` is used; None: the device's (for a CPU, half of the machine's)."""
     memory_share: float = MEMORY_SHARE
     """Share of the memory for weights, embeddings and KV cache."""
+    steps: bool = True
+    """Whether to measure mixed steps, long contexts and steps without CUDA graphs, too, and compare them with a
+    roofline."""
 
     def __post_init__(self) -> None:
         if not 0 < self.memory_share <= 1:
@@ -120,6 +130,8 @@ class Measurement:
     memory_bytes: float
     facts: dict[str, Any] = field(default_factory=dict)
     memory_share: float = MEMORY_SHARE
+    steps: tuple[StepTime, ...] = ()
+    """Mixed steps, contexts, and CUDA graphs on and off, beside the roofline."""
 
     def limits(self) -> list[LayerLimits]:
         """The limits for every number of layers that fits."""
@@ -280,7 +292,22 @@ def _measure(
         points.append(Point(phase, tokens, float(middle), float(low), float(high)))
     row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
     with torch.inference_mode():
-        head_ms = float(np.median(_time(lambda: stage.logits(row), stage, options.repeats))) * 1e3
+        head_ms = float(np.median(time_calls(lambda: stage.logits(row), stage, options.repeats))) * 1e3
+    speed = speed_of(device, options.dtype, kind)
+    times: list[StepTime] = []
+    if options.steps:
+        progress("mixed steps and long contexts", 1.0)
+        chosen = STEPS if device == "cpu" else GPU_STEPS
+        has_graphs = stage.device.type == "cuda" and stage.uses_graphs
+        times += time_steps(
+            stage, model, speed, repeats=options.repeats, graphs="on" if has_graphs else "none", steps=chosen
+        )
+        if has_graphs:
+            plain = ModelLayers(
+                checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention,
+                options=StepOptions(max_rows=max(prefill_tokens), graphs=False),
+            )  # fmt: skip
+            times += time_steps(plain, model, speed, repeats=options.repeats, graphs="off", steps=chosen)
     progress("done", 1.0)
     return Measurement(
         kind=kind,
@@ -297,8 +324,12 @@ def _measure(
             "torch": torch.__version__,
             "context_tokens": options.context_tokens,
             "repeats": options.repeats,
+            "roofline": speed.source,
+            "roofline_gb_per_s": _rounded(speed.bytes_per_s / 1e9),
+            "roofline_tflops": _rounded(speed.flops_per_s / 1e12),
         },
         memory_share=options.memory_share,
+        steps=tuple(times),
     )
 
 
@@ -317,27 +348,7 @@ def _time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeat
         table.grow(pool, position + rows)
     hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
     batch = [RequestRows(table, hidden, position, stage.start, stage.end) for table in tables]
-    return _time(lambda: stage.run(pool, batch), stage, repeats)
-
-
-def _time(call: Callable[[], Any], stage: ModelLayers, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` calls, after one that is not timed."""
-    import torch
-
-    on_gpu = stage.device.type == "cuda"
-    # A worker gives a GPU the next step while it computes one, so calls are timed one behind the other.
-    calls = CALLS_ON_GPU if on_gpu else 1
-
-    def once() -> float:
-        began = time.perf_counter()
-        for _ in range(calls):
-            call()
-        if on_gpu:
-            torch.cuda.synchronize(stage.device)
-        return (time.perf_counter() - began) / calls
-
-    once()
-    return [once() for _ in range(repeats)]
+    return time_calls(lambda: stage.run(pool, batch), stage, repeats)
 
 
 def device_name(device: str) -> str:
@@ -375,12 +386,13 @@ def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, 
             for p in base.points
         )
         facts = {**base.facts, "factor": factor, "max_layers": max_layers[kind]}
-        kinds.append(replace(base, kind=kind, points=points, facts=facts))
+        # Steps were measured on this machine, and a roofline for it says nothing of a slower one.
+        kinds.append(replace(base, kind=kind, points=points, facts=facts, steps=()))
     return kinds
 
 
 def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> None:
-    """Write layer_times.csv and limits.csv, which `helix_kit.profiles.load_profiles` reads."""
+    """Write layer_times.csv and limits.csv, which `helix_kit.profiles.load_profiles` reads, and steps.csv beside."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     measurements = list(measurements)
@@ -397,3 +409,5 @@ def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> Non
         for m in measurements:
             rows = m.limits()[: m.facts.get("max_layers")]
             writer.writerows([m.kind, *row] for row in rows)
+    if any(m.steps for m in measurements):
+        write_steps({m.kind: m.steps for m in measurements}, folder)

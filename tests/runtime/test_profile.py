@@ -14,11 +14,14 @@ from helix_kit import Cluster, plan
 from helix_kit.errors import InputError
 from helix_kit.profiles import load_profiles
 from helix_kit.runtime.profile import DECODE_REQUESTS, PREFILL_TOKENS, emulated, measure, write_tables
+from helix_kit.runtime.profile_steps import STEPS
 
 
 def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
     told: list[float] = []
-    found = measure(tiny_llama, kind="mine", layers=2, repeats=3, memory_gb=1.0, progress=lambda _, s: told.append(s))
+    found = measure(
+        tiny_llama, kind="mine", layers=2, repeats=3, memory_gb=1.0, steps=False, progress=lambda _, s: told.append(s)
+    )
     assert told == sorted(told) and told[-1] == 1.0
     assert [p.tokens for p in found.points if p.phase == "prefill"] == list(PREFILL_TOKENS)
     assert [p.tokens for p in found.points if p.phase == "decode"] == list(DECODE_REQUESTS)
@@ -51,9 +54,21 @@ def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
-    found = measure(tiny_llama, layers=1, repeats=1, memory_gb=1e-4)
+    found = measure(tiny_llama, layers=1, repeats=1, memory_gb=1e-4, steps=False)
     assert found.limits() == []
     with pytest.raises(InputError, match="memory_share = 90"):
         measure(tiny_llama, memory_share=90)
     with pytest.raises(InputError, match="repeats"):
         measure(tiny_llama, repeats=0)
+
+
+def test_steps_are_written_beside_the_tables(tiny_llama: Path, tmp_path: Path) -> None:
+    found = measure(tiny_llama, kind="mine", layers=1, repeats=1, memory_gb=1.0)
+    assert [(s.prefill_tokens, s.decode_requests, s.context_tokens) for s in found.steps] == [tuple(s) for s in STEPS]
+    assert {s.graphs for s in found.steps} == {"none"}
+    assert all(s.ratio == pytest.approx(s.roofline_ms / s.ms_per_layer) and s.ratio > 0 for s in found.steps)
+    write_tables([found], tmp_path)
+    rows = (tmp_path / "steps.csv").read_text().splitlines()
+    assert rows[0].split(",")[-3:] == ["high_ms", "roofline_ms", "ratio"]
+    assert len(rows) == 1 + len(STEPS)
+    assert set(load_profiles(tmp_path, "tiny")) == {"mine"}

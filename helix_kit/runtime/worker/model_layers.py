@@ -176,14 +176,15 @@ class ModelLayers:
         return checkpoint.read([name], dtype, self.device)[name]
 
     @property
-    def _captures(self) -> bool:
+    def uses_graphs(self) -> bool:
+        """Whether steps run as CUDA graphs."""
         return self._options.graphs and self._kernels is not None and self.device.type == "cuda"
 
     @property
     def description(self) -> str:
         """How the layers are computed, for people."""
         layers = "fused layers" if self._fused else "layers of transformers"
-        graphs = "CUDA graphs" if self._captures else "no CUDA graphs"
+        graphs = "CUDA graphs" if self.uses_graphs else "no CUDA graphs"
         return f"attention {self.attention}, {layers}, {graphs}, {self.dtype}".replace("torch.", "")
 
     @property
@@ -299,5 +300,5 @@ class ModelLayers:
             if self.end == self.num_layers:
                 self.logits(result[-1:])
         table.release(pool)
-        if self._captures and max_decodes:
+        if self.uses_graphs and max_decodes:
             self._static_step(pool).warm_up(max_decodes, progress)
