@@ -1,0 +1,137 @@
+"""How close the simulator is to the runtime with one worker that holds all layers, with two, and with four.
+
+    python benchmarks/closed_loop_workers.py [--workers 1,2,4] [--loads 0.3,0.6,0.9] [--time-scale 4] [-o FILE]
+
+Workers of one emulated kind hold equal shares of SmolLM2-135M. Each serves the same requests at the same times as the
+simulator, at three shares of the plan's flow. The table has output tokens/s, and the means of the time to the first
+token and of the time between tokens, simulated over served. Steps that take longer than their profile are counted:
+their share says whether other programs had the cores. `--time-scale 4` makes every step four times as long, so that
+messages and a busy machine matter less; 1 shows the most of the runtime's own time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from closed_loop import stretched
+from document import facts, write_json, write_section
+
+KIND, LAYERS, TOLERANCE = "CPU-fast", 30, 0.05
+KV_TOKENS_PER_LAYER = 30_000
+HEAD = (
+    "| workers | load | requests | tokens/s | TTFT | ITL | served tokens/s | served TTFT, s | served ITL, s | late |",
+    "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+)
+MEASURES = ("tokens_per_s", "ttft_s", "itl_s")
+
+
+def profile_of_all_layers(scale: float) -> Any:
+    """The shipped profile of the kind, with room for any number of layers."""
+    from helix_kit.profiles import shipped_profiles
+
+    profile = shipped_profiles("SmolLM2-135M")[KIND]
+    room = tuple(KV_TOKENS_PER_LAYER * k for k in range(1, LAYERS + 1))
+    limits = {name: (getattr(profile, name)[0],) * LAYERS for name in ("prefill_max_requests", "decode_max_requests")}
+    return stretched(profile, scale).model_copy(update={"kv_capacity_layer_tokens": room, **limits})
+
+
+def plan_of(workers: int, scale: float) -> Any:
+    """Equal shares of the layers, one after another."""
+    import helix_kit as hk
+
+    cluster = hk.Cluster.model_validate(
+        {"name": f"{workers}-workers", "nodes": [{"gpu": KIND, "count": workers}],
+         "network": {"within_region": {"bandwidth_gbps": 10, "latency_ms": 0.2}}}
+    )  # fmt: skip
+    problem = hk.Problem.of(cluster, hk.Model.preset("SmolLM2-135M"), {KIND: profile_of_all_layers(scale)})
+    edges = [LAYERS * i // workers for i in range(workers + 1)]
+    placement = {n.name: (edges[i], edges[i + 1]) for i, n in enumerate(cluster.nodes)}
+    return hk.Plan.from_placement(problem, placement, method="equal shares")
+
+
+def measures_of(run: Any) -> dict[str, float]:
+    """Output tokens/s until the last token, and mean latencies in s."""
+    times = run.measures()
+    speed = len(run.tokens.time_s) / float(run.tokens.time_s.max())
+    return {"tokens_per_s": speed, **{name: float(times[name].mean()) for name in MEASURES[1:]}}
+
+
+def saturation_per_s(plan: Any, options: argparse.Namespace) -> float:
+    """Requests/s of a backlog, simulated."""
+    import helix_kit as hk
+
+    backlog = hk.Workload.constant(
+        rate_per_s=100.0, duration_s=2.0, input_tokens=options.input_tokens, output_tokens=options.output_tokens
+    )
+    run = hk.simulate(plan, backlog, mode="offline", warmup_s=0.0, duration_s=1e5)
+    return len(backlog) / float(run.tokens.time_s.max())
+
+
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row for each number of workers and load."""
+    import helix_kit as hk
+    from helix_kit.experiments.figures.closed_loop import simulate_to_the_end
+    from helix_kit.runtime.weights.demo import demo_weights
+
+    weights = demo_weights()
+    for workers in options.workers:
+        plan = plan_of(workers, options.time_scale)
+        most = saturation_per_s(plan, options)
+        with hk.serve(plan, weights) as engine:
+            for load in options.loads:
+                workload = hk.Workload.poisson(
+                    load * most, options.requests / (load * most), input_tokens=options.input_tokens,
+                    output_tokens=options.output_tokens, seed=options.seed,
+                )  # fmt: skip
+                served = engine.replay(workload)
+                expected, real = measures_of(simulate_to_the_end(plan, workload)), measures_of(served)
+                yield {
+                    "workers": workers, "load": load, "requests": len(workload),
+                    "late": served.facts["overrun_share"], "simulated": expected, "served": real,
+                    **{name: expected[name] / real[name] for name in MEASURES},
+                }  # fmt: skip
+
+
+def main() -> int:
+    """Run the benchmark; the exit status says whether all ratios are within the tolerance."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = {"workers": int, "loads": float}
+    for name, default in (("workers", "1,2,4"), ("loads", "0.3,0.6,0.9")):
+        parser.add_argument(f"--{name}", default=default)
+    parser.add_argument("--requests", type=int, default=24, help="requests of each run, about")
+    parser.add_argument("--input-tokens", type=int, default=64)
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--time-scale", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="document whose section on this is written anew")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    for name, kind in numbers.items():
+        setattr(options, name, [kind(part) for part in getattr(options, name).split(",")])
+
+    lines, found = list(HEAD), []
+    print("\n".join(HEAD), flush=True)
+    for row in rows(options):
+        found.append(row)
+        real = row["served"]
+        lines.append(
+            f"| {row['workers']} | {row['load']:g} | {row['requests']} | "
+            f"{' | '.join(f'{row[name]:.3f}' for name in MEASURES)} | {real['tokens_per_s']:.2f} | "
+            f"{real['ttft_s']:.3f} | {real['itl_s']:.4f} | {row['late']:.1%} |"
+        )
+        print(lines[-1], flush=True)
+    worst = max(abs(row[name] - 1) for row in found for name in MEASURES)
+    verdict = f"largest difference {worst:.1%}: {'within' if worst <= TOLERANCE else 'NOT within'} {TOLERANCE:.0%}"
+    print(verdict)
+    if options.output:
+        about = f"`python benchmarks/closed_loop_workers.py --time-scale {options.time_scale:g}`; {facts('torch')}"
+        write_section(options.output, "One, two and four workers", "\n".join([about, "", *lines, "", verdict + "."]))
+    write_json(options.json, found)
+    return 0 if worst <= TOLERANCE else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
