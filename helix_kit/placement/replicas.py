@@ -108,7 +108,7 @@ def best_replicas(problem: Problem, *, max_stages: int | None = None) -> Placed 
     >>> from helix_kit.model import Model
     >>> cluster = Cluster.model_validate({"name": "four", "nodes": [{"gpu": "A100-40G", "count": 4}]})
     >>> best_replicas(Problem.of(cluster, Model.preset("llama-30b"))).placement
-    {'A100-40G-0': (0, 30), 'A100-40G-1': (30, 60), 'A100-40G-2': (0, 30), 'A100-40G-3': (30, 60)}
+    {'A100-40G-0': (0, 15), 'A100-40G-1': (15, 30), 'A100-40G-2': (30, 45), 'A100-40G-3': (45, 60)}
     """
     groups = groups_of_nodes(problem)
     patterns = _useful(list(patterns_of(problem, groups, max_stages)))

@@ -117,7 +117,7 @@ def engine_profiles(cluster: Cluster, model: Model, engine: Engine) -> dict[str,
     >>> from helix_kit.profiles.engines import load_engine
     >>> cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G"}]})
     >>> engine_profiles(cluster, Model.preset("llama2-70b"), load_engine("vllm-0.15"))["H100-80G"].max_layers
-    42
+    48
     """
     work = ModelWork.of(model)
     by_kind = {node.kind: node for node in cluster.nodes}

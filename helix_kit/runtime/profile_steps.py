@@ -140,7 +140,7 @@ def roofline_ms(model: Model, step: Step, speed: DeviceSpeed) -> float:
     ...              vocab_size=100)
     >>> speed = DeviceSpeed(bytes_per_s=tiny.layer_gb * 1e9, flops_per_s=1e30, launch_ms=0.0, source="given")
     >>> round(roofline_ms(tiny, Step(1, 0, 0), speed))
-    1001
+    1003
     """
     context = step.prefill_tokens + step.decode_requests * (step.context_tokens + 1)
     pairs = step.prefill_tokens * (step.prefill_tokens + 1) / 2 + step.decode_requests * (step.context_tokens + 1)
