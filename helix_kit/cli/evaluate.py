@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from helix_kit._summary import number
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, check_writable, stderr
+from helix_kit.cli.shared import GoodputOption, JsonFlag, SeedOption, Status, app, check_writable, slo_of, stderr
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def evaluate_command(
         typer.Option("-o", "--output", help="Folder. Default: evaluation-CLUSTER-MODEL. Runs in it are not repeated."),
     ] = None,
     seed: SeedOption = 0,
+    goodput: GoodputOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare methods on a cluster: plan by each, simulate and serve the same requests, one table and one picture.
@@ -130,6 +131,7 @@ def evaluate_command(
             time_scale=time_scale,
             profiles=load_profiles(profiles, chosen.name) if profiles else None,
             seed=seed,
+            slo=slo_of(goodput),
             folder=folder,
             progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
             **serve_options,
@@ -141,6 +143,7 @@ def evaluate_command(
         typer.echo(found.to_json())
     else:
         _print(found, folder)
+        _print_goodput(found)
     if found.stopped:
         stderr.print(f"helix-kit: stopped; the same command goes on from {folder}", markup=False)
         raise typer.Exit(130)
@@ -191,3 +194,16 @@ def _share(row: dict[Hashable, Any]) -> str:
     """The difference, and its interval if there is one."""
     interval = "" if isnan(row["low"]) else f" ({row['low']:+.1%} to {row['high']:+.1%})"
     return f"{row['difference']:+.1%}{interval}"
+
+
+def _print_goodput(found: Evaluation) -> None:
+    """A line for each run on the requests that keep the limits, where limits were given."""
+    for method, mode in found.runs:
+        for source in ("simulated", found.workers):
+            goodput = None if source is None else found.value(method, mode, source, "goodput_per_s")
+            if source is None or goodput is None:
+                continue
+            share = found.value(method, mode, source, "attainment")
+            of_decided = "no request is decided" if share is None else f"{share:.1%} of those decided"
+            told = f"{number(goodput)} requests/s keep the limits, {of_decided}"
+            typer.echo(f"Goodput, {found.labels[method]}, {mode}, {source}: {told}")

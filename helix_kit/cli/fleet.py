@@ -154,7 +154,7 @@ def _print(found: Fleet, output: Path | None) -> None:
         if saving is None or kind is None
         else f"{percent(saving)} less than {found.of_one_kind[kind].text}",
         "SLO": f"{found.slo}; kept for {percent(found.best.attainment)}",
-        "Load": f"{number(found.rate_per_s)} requests/s, {facts.get('workload')}: {facts.get('lengths')}",
+        "Load": f"{number(found.rate_per_s)} requests/s of {facts.get('lengths')}",
         "Tried": f"{facts.get('patterns')} pipelines, {facts.get('measured_pipelines')} of them simulated; "
         f"{facts.get('simulations')} simulations in {facts.get('seconds')} s"
         + ("" if facts.get("is_complete") else "; the time limit ended the search"),

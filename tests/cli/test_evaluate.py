@@ -26,3 +26,15 @@ def test_wrong_options_are_named(helix_kit, tmp_path: Path):
     assert code == 2 and "--real" in err
     code, _, err = helix_kit(*base, "--methods", "swam")
     assert code == 2 and "swarm" in err
+
+
+def test_goodput_of_each_run_is_counted_on_its_requests(helix_kit, tmp_path: Path):
+    """With a limit that every request keeps all are counted, and with one that none keeps, none."""
+    base = ("evaluate", "laptop", "--model", "SmolLM2-135M", "--methods", "swarm", "--modes", "online", "--rate", 0.05,
+            "--duration", 1200, "--warmup", 60)  # fmt: skip
+    code, out, err = helix_kit(*base, "-o", tmp_path / "all", "--goodput", "e2el:1000000")
+    assert code == 0, err
+    assert "requests/s keep the limits, 100.0% of those decided" in out and "online, simulated" in out
+    code, out, err = helix_kit(*base, "-o", tmp_path / "none", "--goodput", "ttft:0.000001", "--json")
+    rows = {row["metric"]: row["value"] for row in json.loads(out)["rows"]}
+    assert code == 0 and rows["goodput_per_s"] == rows["attainment"] == 0, err

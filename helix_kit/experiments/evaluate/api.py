@@ -17,6 +17,7 @@ from helix_kit.experiments.evaluate.methods import DEFAULT_METHODS, Method, Meth
 from helix_kit.experiments.evaluate.options import SIMULATED, EvaluationOptions, Mode, Workers
 from helix_kit.experiments.evaluate.result import Evaluation, evaluation_of
 from helix_kit.experiments.evaluate.serving import Job, JobRunner, Watch
+from helix_kit.metrics import SLO
 from helix_kit.model import Model, load_model
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles import Profile
@@ -44,6 +45,7 @@ def evaluate(
     time_scale: float | None = None,
     profiles: Mapping[str, Profile] | None = None,
     seed: int = 0,
+    slo: SLO | None = None,
     folder: str | Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -87,6 +89,8 @@ def evaluate(
         Measured profiles by kind of machine, in place of the shipped ones.
     seed
         Of plans, requests, prompts and policies.
+    slo
+        Limits of a request: adds `goodput_per_s` and `attainment` to the metrics of each run.
     folder
         Where plans, requests and finished runs are kept. None: nowhere.
     progress
@@ -120,7 +124,7 @@ def evaluate(
         modes=cast(tuple[Mode, ...], named_modes),
         workers=cast(Workers, workers), workload=workload, rate_per_s=rate_per_s, duration_s=duration_s,
         warmup_s=warmup_s, minutes=minutes, time_limit_s=time_limit_s, time_scale=time_scale, seed=seed,
-        serve=serve_options,
+        slo=slo, serve=serve_options,
     )  # fmt: skip
     chosen = chosen_methods(methods)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)

@@ -144,6 +144,7 @@ def settings_of(
         "minutes": options.minutes,
         "time_limit_s": options.time_limit_s,
         "seed": options.seed,
+        **({} if options.slo is None else {"slo": str(options.slo)}),
         "helix_kit": __version__,
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from helix_kit.errors import InputError
+from helix_kit.metrics import SLO
 from helix_kit.sweeps.load import check_name
 from helix_kit.workload.workload import Workload
 
@@ -60,6 +61,8 @@ class EvaluationOptions:
     """Factor on the times of paced workers; doubled where this machine is too slow."""
     seed: int = 0
     """Of plans, requests and policies."""
+    slo: SLO | None = None
+    """Limits of a request, for goodput and attainment of each run."""
     serve: Mapping[str, Any] = field(default_factory=dict)
     """Further keywords of `helix_kit.serve`."""
 

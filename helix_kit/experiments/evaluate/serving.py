@@ -19,6 +19,7 @@ from helix_kit.experiments.evaluate.load import Load
 from helix_kit.experiments.evaluate.methods import Method
 from helix_kit.experiments.evaluate.options import SIMULATED, EvaluationOptions
 from helix_kit.experiments.figures.common.metrics import metrics_of
+from helix_kit.metrics import SLO
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime import serve
 from helix_kit.runtime.emulation import emulate
@@ -101,7 +102,7 @@ class JobRunner:
             run, more = _simulated(job, self.options), {}
         else:
             run, more = self._served(job, say)
-        return _record(job, run, began_s, **more), run
+        return _record(job, run, began_s, self.options.slo, **more), run
 
     def _served(self, job: Job, say: Callable[[str], None]) -> tuple[Run, dict[str, Any]]:
         options = self.options
@@ -167,13 +168,13 @@ class JobRunner:
         return run
 
 
-def _record(job: Job, run: Run, began_s: float, **more: Any) -> Record:
+def _record(job: Job, run: Run, began_s: float, slo: SLO | None, **more: Any) -> Record:
     return {
         "method": job.method.name,
         "label": job.method.label,
         "mode": job.mode,
         "source": job.source,
-        "metrics": {**metrics_of(run), **_counts(run), **more.pop("metrics", {})},
+        "metrics": {**metrics_of(run), **_counts(run), **_kept(run, slo), **more.pop("metrics", {})},
         "window_s": list(run.window),
         "notes": [*run.notes, *more.pop("notes", [])],
         "seconds": round(time.monotonic() - began_s, 2),
@@ -190,6 +191,15 @@ def _counts(run: Run) -> dict[str, float]:
         "finished": summary["finished"],
         "peak_concurrency": summary["peak_concurrency"],
     }
+
+
+def _kept(run: Run, slo: SLO | None) -> dict[str, float]:
+    """Goodput where there is an SLO, and attainment where a request is decided."""
+    if slo is None:
+        return {}
+    good = run.goodput(slo)
+    share = {} if good.attainment is None else {"attainment": good.attainment}
+    return {"goodput_per_s": good.requests_per_s, **share}
 
 
 def _simulated(job: Job, options: EvaluationOptions) -> Run:
