@@ -153,7 +153,7 @@ def page(rows: list[dict]) -> str:
     Prices: those of the catalogue, and Azure's for the two large GPUs (large cloud). By the catalogue an A100 costs 2.3
     times an L4, and by Azure 5.2 times, as in Mélange's example: only then small GPUs pay at higher rates.
     """
-    paragraphs = [textwrap.fill(" ".join(p.split()), 128) for p in text.strip().split("\n\n")]
+    paragraphs = [textwrap.fill(" ".join(p.split()), 128, break_on_hyphens=False) for p in text.strip().split("\n\n")]
     return "\n\n".join(["# The cheapest fleet for an SLO, in Mélange's setting", *paragraphs, table(rows)]) + "\n"
 
 
