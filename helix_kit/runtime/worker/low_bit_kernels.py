@@ -53,8 +53,9 @@ def _expand_row(kind, codes, scales, zeros, table, weights):  # type: ignore[no-
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
-def multiply(kind, x, codes, scales, zeros, table, result, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Columns [first, last) of ``x @ weights.T``; all arrays but codes and zeros are float32."""
+def multiply(kind, x, matrix, result, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Columns [first, last) of ``x @ weights.T``; `matrix` is codes, scales, zeros and the table of E4M3."""
+    codes, scales, zeros, table = matrix
     weights = np.empty(x.shape[1], np.float32)
     for n in range(first, last):
         _expand_row(kind, codes[n], scales[n], zeros[n], table, weights)
@@ -66,7 +67,8 @@ def multiply(kind, x, codes, scales, zeros, table, result, first, last):  # type
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
-def expand(kind, codes, scales, zeros, table, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Outputs [first, last) of the matrix, in float32."""
+def expand(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Outputs [first, last) of a matrix, in float32."""
+    codes, scales, zeros, table = matrix
     for n in range(first, last):
         _expand_row(kind, codes[n], scales[n], zeros[n], table, weights[n])

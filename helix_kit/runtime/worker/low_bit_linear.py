@@ -1,7 +1,7 @@
 """Linear layers and experts whose weights stay in few bits; they replace those of a model, whose code stays unchanged.
 
 Weights are expanded where they are used. With few rows on a CPU, `low_bit_kernels` does it row by row of the matrix.
-Otherwise one matrix at a time is expanded to the dtype of the step, multiplied as any other, and dropped.
+Otherwise a part of the matrix, or on a GPU all of it, is expanded to the dtype of the step, multiplied and dropped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from helix_kit.runtime.weights.low_bit import LowBitWeight
 FEW_ROWS = 16
 """Up to so many rows a CPU multiplies while it expands. With more, torch's product makes up for the expanded copy."""
 
+BLOCK_WEIGHTS = 1 << 19
+"""Weights that are expanded at once with more rows: 2 MB of float32."""
+
 Tensors = Mapping[str, torch.Tensor | LowBitWeight | tuple[LowBitWeight, ...]]
 """A layer's tensors by their names; experts are a tuple with a matrix for each of them."""
 
@@ -36,9 +39,8 @@ class LowBitLinear(torch.nn.Module):
         """Rows (..., in) to rows (..., out)."""
         if self._on_cpu is None:
             return F.linear(x, self.low_bit.expand(x.dtype), self._bias)
-        if x.shape[:-1].numel() > FEW_ROWS:
-            return F.linear(x, self._on_cpu.expanded().to(x.dtype), self._bias)
-        result = self._on_cpu.product(x)
+        few = x.shape[:-1].numel() <= FEW_ROWS
+        result = self._on_cpu.multiply(x) if few else self._on_cpu.expand_and_multiply(x)
         return result if self._bias is None else result + self._bias
 
     of = forward
@@ -54,23 +56,42 @@ class _CpuProduct:
         self._kind = low_bit_kernels.KINDS[weight.kind]
         # Codes of fp8 have no zeros: the kernel does not look at what it is given.
         zeros = weight.codes if weight.zeros is None else weight.zeros
-        self._matrix = weight.codes.numpy(), weight.scales.numpy(), zeros.numpy(), low_bit_kernels.E4M3
+        self._matrix = weight.codes.numpy(), weight.scales.numpy(), zeros.numpy()
 
-    def product(self, x: torch.Tensor) -> torch.Tensor:
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows (..., in) to rows (..., out), multiplied while they are expanded."""
         rows = x.reshape(-1, self._inputs).float().contiguous().numpy()
         result = np.empty((len(rows), self._outputs), np.float32)
-        self._divide(lambda first, last: self._kernels.multiply(self._kind, rows, *self._matrix, result, first, last))
+        self._divide(
+            self._outputs,
+            lambda first, last: self._kernels.multiply(
+                self._kind, rows, (*self._matrix, self._kernels.E4M3), result, first, last
+            ),
+        )
         return torch.from_numpy(result).to(x.dtype).view(*x.shape[:-1], self._outputs)
 
-    def expanded(self) -> torch.Tensor:
-        weights = np.empty((self._outputs, self._inputs), np.float32)
-        self._divide(lambda first, last: self._kernels.expand(self._kind, *self._matrix, weights, first, last))
-        return torch.from_numpy(weights)
+    def expand_and_multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """The same by torch's product, for some outputs at a time, whose weights stay in the processor's cache."""
+        rows = x.reshape(-1, self._inputs)
+        result = x.new_empty((len(rows), self._outputs))
+        step = min(self._outputs, max(16, BLOCK_WEIGHTS // self._inputs))
+        weights = np.empty((step, self._inputs), np.float32)
+        for first in range(0, self._outputs, step):
+            count = min(step, self._outputs - first)
+            codes, scales, zeros = (part[first : first + count] for part in self._matrix)
+            block = (codes, scales, zeros, self._kernels.E4M3)
+            self._divide(count, functools.partial(self._expand, block, weights))
+            result[:, first : first + count] = F.linear(rows, torch.from_numpy(weights[:count]).to(x.dtype))
+        return result.view(*x.shape[:-1], self._outputs)
 
-    def _divide(self, work: Callable[[int, int], None]) -> None:
+    def _expand(self, block: tuple[Any, ...], weights: Any, first: int, last: int) -> None:
+        self._kernels.expand(self._kind, block, weights, first, last)
+
+    @staticmethod
+    def _divide(outputs: int, work: Callable[[int, int], None]) -> None:
         """Run `work` for ranges of outputs in as many threads as torch uses."""
         threads = torch.get_num_threads()
-        bounds = [self._outputs * part // threads for part in range(threads + 1)]
+        bounds = [outputs * part // threads for part in range(threads + 1)]
         others = [_threads(threads - 1).submit(work, *bounds[part : part + 2]) for part in range(1, threads)]
         work(*bounds[:2])
         for other in others:
