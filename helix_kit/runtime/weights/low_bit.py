@@ -153,7 +153,7 @@ def quantize(weight: torch.Tensor, kind: str) -> LowBitWeight:
     --------
     >>> import torch
     >>> kept = quantize(torch.linspace(-1.0, 2.0, 64).view(2, 32), "int4")
-    >>> kept.group, float((kept.expand(torch.float32) - torch.linspace(-1.0, 2.0, 64).view(2, 32)).abs().max()) < 0.06
+    >>> kept.group, float((kept.expand(torch.float32) - torch.linspace(-1.0, 2.0, 64).view(2, 32)).abs().max()) < 0.07
     (32, True)
     """
     import torch
