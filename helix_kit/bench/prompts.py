@@ -1,8 +1,8 @@
 """Prompts of a given number of tokens for a server whose tokenizer is not known.
 
 Texts are made of common words. Two short requests before the measurement tell how many tokens the server counts for how
-many words; the records have the server's own counts. Requests with block names (`Request.hash_ids`) share the words of
-equal blocks, so that a prefix cache works as in the trace.
+many words; the records have the server's own counts. Requests that share contents (`Request.prefix`) share their
+words, so that a prefix cache works as in the trace.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from helix_kit.workload.prefixes import draw_content
 from helix_kit.workload.request import Request
 
 _TEXT = (
@@ -21,8 +22,6 @@ _TEXT = (
 )
 WORDS = tuple(_TEXT.split())
 """Words that are one token each in the usual vocabularies."""
-BLOCK_SIZES = (512, 16)
-"""Tokens of a block in the traces of Mooncake and of Bailian."""
 CALIBRATION_WORDS = (16, 144)
 
 
@@ -51,24 +50,15 @@ class Prompter:
         return [3 + i for i in self._draws(request, request.input_tokens, vocab_size - 3)]
 
     def _draws(self, request: Request, wanted: int, below: int) -> list[int]:
-        if not request.hash_ids:
-            rng = np.random.default_rng((self.seed, 0, request.id))
-            return [int(i) for i in rng.integers(0, below, wanted)]
-        size = self._block(request, wanted)
+        share = 1.0 if wanted == request.input_tokens else 1 / self.tokens_per_word
         drawn: list[int] = []
-        for name in request.hash_ids:
-            rng = np.random.default_rng((self.seed, 1, abs(name)))
-            drawn += [int(i) for i in rng.integers(0, below, size)]
+        for content, tokens in request.prefix:
+            # Equal contents have equally many words, whatever else the prompts have.
+            drawn += draw_content(self.seed, content, math.ceil(tokens * share), below)
+        if len(drawn) < wanted:
+            rng = np.random.default_rng((self.seed, 0, request.id))
+            drawn += [int(i) for i in rng.integers(0, below, wanted - len(drawn))]
         return drawn[:wanted]
-
-    def _block(self, request: Request, wanted: int) -> int:
-        """Length of a block: the trace's where that fits their number, so that equal blocks are equally long."""
-        count = len(request.hash_ids)
-        share = wanted / request.input_tokens
-        for size in BLOCK_SIZES:
-            if math.ceil(request.input_tokens / size) == count:
-                return math.ceil(size * share)
-        return math.ceil(wanted / count)
 
 
 def calibrated(seed: int, counts: list[int] | None) -> Prompter:

@@ -105,10 +105,43 @@ def segments_of_hashes(hashes: Any, tokens_each: int, input_tokens: int, where: 
     >>> segments_of_hashes([7, 8], 512, 600, "file:1")
     ((7, 512), (8, 88))
     """
-    if not isinstance(hashes, list) or not all(isinstance(h, int) and 0 <= h <= MAX_ID for h in hashes):
+    if not isinstance(hashes, list) or not all(type(h) is int and 0 <= h <= MAX_ID for h in hashes):
         raise InputError("expected a list of whole numbers", where=where, field="hash_ids", value=hashes)
     lengths = (min(tokens_each, input_tokens - i * tokens_each) for i in range(len(hashes)))
     return tuple((h, n) for h, n in zip(hashes, lengths, strict=True) if n > 0)
+
+
+DRAWN_AT_ONCE = 256
+
+
+def draw_content(seed: int, content: int, count: int, below: int) -> list[int]:
+    """The first `count` tokens of a content, drawn from the whole numbers below `below`.
+
+    Parameters
+    ----------
+    seed
+        Another seed gives other contents.
+    content
+        Id of the content, as in a request's `prefix`.
+    count
+        Tokens.
+    below
+        Limit of the numbers.
+
+    Returns
+    -------
+    list of int
+        The same for equal arguments; of a content with fewer tokens, the beginning.
+
+    Examples
+    --------
+    >>> draw_content(0, 7, 300, 50)[:5] == draw_content(0, 7, 5, 50)
+    True
+    """
+    drawn: list[int] = []
+    for part in range(-(-count // DRAWN_AT_ONCE)):
+        drawn += np.random.default_rng((seed, 1, content, part)).integers(0, below, DRAWN_AT_ONCE).tolist()
+    return drawn[:count]
 
 
 class BlockKeys(NamedTuple):
@@ -199,4 +232,53 @@ def block_keys(requests: Sequence[Request], block_tokens: int) -> BlockKeys:
     return BlockKeys(flat, first, count, fresh)
 
 
-__all__ = ["BlockKeys", "block_keys", "format_segments", "parse_segments", "segments_of_hashes"]
+MOONCAKE_TOKENS = 512
+"""Tokens of a block in Mooncake's traces."""
+
+
+def mooncake_entries(requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """Requests as entries of a trace in Mooncake's format: times in ms, and a number for each 512 tokens of a prompt.
+
+    Parameters
+    ----------
+    requests
+        In order of arrival.
+
+    Returns
+    -------
+    list of dict
+        One entry for each. Equal beginnings are kept in whole blocks; an answer's content is part of later prompts.
+
+    Examples
+    --------
+    >>> mooncake_entries([Request(0, 1.5, 600, 5, prefix=((1, 600),))])
+    [{'timestamp': 1500, 'input_length': 600, 'output_length': 5, 'hash_ids': [0, 1]}]
+    """
+    keys = block_keys(requests, MOONCAKE_TOKENS)
+    fresh, entries = keys.distinct, []
+    for request, first, count in zip(requests, keys.first.tolist(), keys.blocks.tolist(), strict=True):
+        blocks = -(-request.input_tokens // MOONCAKE_TOKENS)
+        hashes = keys.keys[first : first + min(count, request.input_tokens // MOONCAKE_TOKENS)].tolist()
+        unknown = blocks - len(hashes)
+        hashes += range(fresh, fresh + unknown)
+        fresh += unknown
+        entries.append(
+            {
+                "timestamp": round(1e3 * request.arrival_s),
+                "input_length": request.input_tokens,
+                "output_length": request.output_tokens,
+                "hash_ids": hashes,
+            }
+        )
+    return entries
+
+
+__all__ = [
+    "BlockKeys",
+    "block_keys",
+    "draw_content",
+    "format_segments",
+    "mooncake_entries",
+    "parse_segments",
+    "segments_of_hashes",
+]

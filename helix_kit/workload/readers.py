@@ -62,7 +62,6 @@ class Row(NamedTuple):
     input_tokens: int
     output_tokens: int
     session: str | None = None
-    hash_ids: tuple[int, ...] = ()
     prompt: str | None = None
     prefix: Segments = ()
     answer: int | None = None
@@ -89,7 +88,7 @@ class Format:
     other_unit: str = ""
     """A unit in which such traces are published as well."""
     hash_tokens: int = 0
-    """Tokens of the prompt for each entry of ``hash_ids``; 0 for formats without it."""
+    """Tokens of the prompt for each entry of ``hash_ids``; 0: as in Mooncake's or Bailian's traces, if that fits."""
 
 
 CSV_FORMATS = (
@@ -153,7 +152,7 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
     left_out = 0
     sessions: dict[str, str] = {}
     for entry in table.entries:
-        row = _with_blocks(entry, _row(entry, known.columns, parse), sessions)
+        row = _with_session(entry, _row(entry, known.columns, parse), sessions)
         row = _with_content(row, entry, known)
         if known.name == "ours" and row.arrival_s < 0:
             expected = "expected a time of at least 0"
@@ -311,8 +310,8 @@ def _row(entry: _Entry, columns: tuple[str, str, str], parse: Callable[[str], fl
     return Row(arrival_s, tokens[0], tokens[1])
 
 
-def _with_blocks(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
-    """The row with its session and the names of its prompt's blocks, as far as the entry has them.
+def _with_session(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
+    """The row with its session, where the entry has one.
 
     In Bailian's traces each turn names the one before it: a conversation is called after its first turn.
     """
@@ -321,10 +320,7 @@ def _with_blocks(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
     if session is None and "chat_id" in found:
         chat, parent = str(found["chat_id"]), str(found.get("parent_chat_id", "-1"))
         session = sessions[chat] = sessions.get(parent, chat)
-    blocks = found.get("hash_ids") or ()
-    if not isinstance(blocks, list | tuple) or not all(isinstance(b, int) and not isinstance(b, bool) for b in blocks):
-        raise InputError("expected a list of whole numbers", where=entry.where, field="hash_ids", value=blocks)
-    return row._replace(session=None if session is None else str(session), hash_ids=tuple(blocks))
+    return row._replace(session=None if session is None else str(session))
 
 
 def _trace_of_texts(name: str, table: _Table) -> Trace:
@@ -337,7 +333,7 @@ def _trace_of_texts(name: str, table: _Table) -> Trace:
             without_length += row.output_tokens is None
             at_s = float(len(trace.rows)) if row.arrival_s is None else row.arrival_s
             output = row.output_tokens or DEFAULT_OUTPUT_TOKENS
-            trace.rows.append(Row(at_s, row.input_tokens, output, row.session, (), row.prompt))
+            trace.rows.append(Row(at_s, row.input_tokens, output, row.session, row.prompt))
     trace.notes.append(f"tokens are estimated from the texts, {CHARACTERS_A_TOKEN} characters each")
     if all(row.arrival_s == i for i, row in enumerate(trace.rows)):
         trace.notes.append("the file has no times: one request a second, which a rate scales")
@@ -354,11 +350,17 @@ def _with_content(row: Row, entry: _Entry, known: Format) -> Row:
         row = row._replace(prefix=parse_segments(str(entry.values["prefix"]), row.input_tokens, entry.where))
     if known.name == "ours" and entry.values.get("answer"):
         row = row._replace(answer=_tokens(entry.where, "answer", entry.values["answer"]))
-    if known.hash_tokens and "hash_ids" in entry.values:
-        hashes = entry.values["hash_ids"]
-        prefix = segments_of_hashes(hashes, known.hash_tokens, row.input_tokens, entry.where)
-        row = row._replace(prefix=prefix)
+    if (hashes := entry.values.get("hash_ids")) is not None:
+        tokens_each = known.hash_tokens or _block_tokens(hashes, row.input_tokens)
+        row = row._replace(prefix=segments_of_hashes(hashes, tokens_each, row.input_tokens, entry.where))
     return row
+
+
+def _block_tokens(hashes: Any, input_tokens: int) -> int:
+    """Tokens that each name of a block stands for in a format of its own: those of a known format whose number fits."""
+    count = len(hashes) if isinstance(hashes, list) else 0
+    usual = (known.hash_tokens for known in (*JSON_FORMATS, BAILIAN) if known.hash_tokens)
+    return next((n for n in usual if -(-input_tokens // n) == count), -(-input_tokens // max(1, count)))
 
 
 def _tokens(where: str, name: str, value: Any) -> int:

@@ -33,8 +33,6 @@ class Request:
     """Tokens to generate."""
     session: str | None = None
     """The conversation that it belongs to, where the trace says so."""
-    hash_ids: tuple[int, ...] = ()
-    """Names of the prompt's blocks, where the trace has them: equal names at the beginning are a shared prefix."""
     prompt: str | None = None
     """Its text, where the trace has it."""
     prefix: Segments = ()
@@ -50,7 +48,7 @@ def shortened(request: Request, max_input: int | None = None, max_output: int | 
     Of what is known of the prompt's content the beginning is kept; its text and the id of its answer are not.
 
     >>> shortened(Request(0, 0.0, 700, 200, prefix=((1, 500), (2, 100))), 550, 300)
-    Request(id=0, arrival_s=0.0, input_tokens=550, output_tokens=200, session=None, hash_ids=(), prompt=None,
+    Request(id=0, arrival_s=0.0, input_tokens=550, output_tokens=200, session=None, prompt=None,
     prefix=((1, 500), (2, 50)), answer=None)
     """
     tokens_in = min(request.input_tokens, max_input or request.input_tokens)
@@ -65,11 +63,9 @@ def shortened(request: Request, max_input: int | None = None, max_output: int | 
         if left > 0:
             kept.append((content, min(tokens, left)))
         left -= tokens
-    blocks = len(request.hash_ids) * tokens_in // request.input_tokens
     return replace(
-        request, input_tokens=tokens_in, output_tokens=tokens_out, hash_ids=request.hash_ids[:blocks], prompt=None,
-        prefix=tuple(kept), answer=None,
-    )  # fmt: skip
+        request, input_tokens=tokens_in, output_tokens=tokens_out, prompt=None, prefix=tuple(kept), answer=None
+    )
 
 
 @dataclass(slots=True, repr=False)
@@ -101,6 +97,8 @@ class RequestRecord(Summarised):
     """Output tokens so far."""
     token_times_s: list[float] = field(default_factory=list)
     """Time of each token. The first one ends the prompt phase; each further one is a decode step."""
+    cached_tokens: int = 0
+    """Prompt tokens that the prefix caches of its pipeline held when it was started for the first time."""
     restarts: int = 0
     """Number of new prefills after a worker was lost."""
 

@@ -12,7 +12,8 @@ True
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS, TRACE_TOKENS
 from helix_kit.workload import samplers
-from helix_kit.workload.prefixes import format_segments
+from helix_kit.workload.prefixes import format_segments, mooncake_entries
 from helix_kit.workload.readers import Row, read_trace
 from helix_kit.workload.request import Request, shortened
 
@@ -75,7 +76,7 @@ class Workload(Summarised, Sequence[Request]):
     def of(cls, rows: Iterable[Sequence[Any]], source: str = "given", notes: tuple[str, ...] = ()) -> Workload:
         """Requests from rows (arrival in s, input tokens, output tokens). They are sorted and numbered by arrival.
 
-        A row may go on with the request's session, block names, text and shared content, as the fields of `Request`.
+        A row may go on with the request's session, text, prefix and answer, as the fields of `Request`.
         """
         ordered = sorted(rows, key=lambda row: row[0])
         requests = (Request(i, float(t), int(a), int(b), *more) for i, (t, a, b, *more) in enumerate(ordered))
@@ -218,7 +219,7 @@ class Workload(Summarised, Sequence[Request]):
         for i, arrival_s in enumerate(arrivals.tolist()):
             prompt = int(order[i % len(order)])
             prefix = ((prompt % groups, system_tokens), (groups + prompt, question_tokens))
-            rows.append((arrival_s, system_tokens + question_tokens, output_tokens, None, (), None, prefix))
+            rows.append((arrival_s, system_tokens + question_tokens, output_tokens, None, None, prefix))
         return cls.of(rows, f"shared prompts, seed {seed}")
 
     @classmethod
@@ -256,12 +257,12 @@ class Workload(Summarised, Sequence[Request]):
         rng = samplers.generator(seed)
         rows: list[tuple[Any, ...]] = []
         content = 0
-        for start_s in samplers.poisson_arrivals(rate_per_s, duration_s, rng).tolist():
+        for talk, start_s in enumerate(samplers.poisson_arrivals(rate_per_s, duration_s, rng).tolist()):
             arrival_s, prefix = start_s, ((0, system_tokens),) if system_tokens else ()
             for _ in range(rng.geometric(1 / turns)):
                 question, answer = int(rng.geometric(1 / question_tokens)), int(rng.geometric(1 / output_tokens))
                 prefix = (*prefix, (content + 1, question))
-                rows.append((arrival_s, sum(n for _, n in prefix), answer, None, (), None, prefix, content + 2))
+                rows.append((arrival_s, sum(n for _, n in prefix), answer, f"{talk}", None, prefix, content + 2))
                 prefix = (*prefix, (content + 2, answer))
                 content += 2
                 arrival_s += float(rng.exponential(think_s))
@@ -346,6 +347,11 @@ class Workload(Summarised, Sequence[Request]):
             for r in self.requests:
                 content = (format_segments(r.prefix), "" if r.answer is None else r.answer)
                 writer.writerow((repr(r.arrival_s), r.input_tokens, r.output_tokens, *content))
+
+    def to_mooncake(self, path: str | Path) -> None:
+        """Write a trace in Mooncake's format (JSON lines): shared contents as ``hash_ids`` of 512 tokens each."""
+        with Path(path).open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(entry)}\n" for entry in mooncake_entries(self.requests))
 
     def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
         """The requests within these lengths, numbered anew."""
@@ -438,10 +444,15 @@ def backlog_size(plan: Plan, duration_s: float, tokens_per_request: float = TRAC
 
 def _row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
     """The row of a request, at another time."""
-    texts = (request.session, request.hash_ids, request.prompt, request.prefix, request.answer)
-    return (arrival_s, request.input_tokens, request.output_tokens, *texts)
+    contents = (request.session, request.prompt, request.prefix, request.answer)
+    return (arrival_s, request.input_tokens, request.output_tokens, *contents)
 
 
+SHARING: dict[str, Callable[..., Workload]] = {
+    "shared-prompts": Workload.shared_prompts,
+    "conversations": Workload.conversations,
+}
+"""Prompts that begin alike; a request is one prompt."""
 SAMPLED = {"azure-conversation": Workload.azure_conversation, "azure-code": Workload.azure_code}
 SYNTHETIC = {"poisson": Workload.poisson, "constant": Workload.constant}
 PAPER_LOAD = 0.75
@@ -465,7 +476,7 @@ def make_workload(
     Parameters
     ----------
     name_or_path
-        azure-conversation, azure-code, poisson or constant, or the path of a trace file.
+        azure-conversation, azure-code, poisson, constant, shared-prompts or conversations, or the path of a trace file.
     plan
         Its flow decides the default rate.
     mode
@@ -499,7 +510,9 @@ def make_workload(
     10
     """
     name = str(name_or_path)
-    if name in SAMPLED or name in SYNTHETIC:
+    if name in SHARING:
+        workload = _sharing(name, plan, rate_per_s, duration_s, seed)
+    elif name in SAMPLED or name in SYNTHETIC:
         rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
         if mode == "offline" and name in SAMPLED:
             tokens = sum(samplers.mean_lengths(name.replace("-", "_")))
@@ -516,10 +529,20 @@ def make_workload(
         workload = workload.scaled(rate_per_s) if rate_per_s and mode == "online" else workload
     else:
         raise InputError(
-            _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC]) + ", or a trace file (.csv, .jsonl)",
+            _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC, *SHARING]) + ", or a trace file (.csv, .jsonl)",
             field="workload",
         )
     if mode == "offline":
         rows = (_row_of(r, 0.0) for r in workload)
         return Workload.of(rows, f"{workload.source}, offline", workload.notes)
     return workload
+
+
+def _sharing(name: str, plan: Plan, rate_per_s: float | None, duration_s: float, seed: int) -> Workload:
+    """A workload of prompts that begin alike, at so many requests/s; by default as many as the flow serves uncached."""
+    make = SHARING[name]
+    probe = make(1.0, 600.0, seed=0)
+    per_start = len(probe) / 600.0
+    mean_tokens = sum(r.input_tokens + r.output_tokens for r in probe) / len(probe)
+    rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / mean_tokens
+    return make(rate / per_start, duration_s, seed=seed)

@@ -18,8 +18,8 @@ def test_lengths_by_what_the_server_counts():
 def test_equal_blocks_are_equal_words():
     """Mooncake's blocks have 512 tokens: two requests that share two of them share 1024."""
     prompter = Prompter(0)
-    first = prompter.token_ids(Request(0, 0.0, 1400, 1, hash_ids=(5, 6, 7)), 100)
-    second = prompter.token_ids(Request(1, 0.0, 1100, 1, hash_ids=(5, 6, 9)), 100)
+    first = prompter.token_ids(Request(0, 0.0, 1400, 1, prefix=((5, 512), (6, 512), (7, 376))), 100)
+    second = prompter.token_ids(Request(1, 0.0, 1100, 1, prefix=((5, 512), (6, 512), (9, 76))), 100)
     shared = next(i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     assert (len(first), len(second)) == (1400, 1100) and shared in range(1024, 1030)
 

@@ -6,10 +6,14 @@ import json
 
 import pytest
 
+from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
-from helix_kit.workload.prefixes import block_keys, parse_segments
+from helix_kit.model import Model
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.workload.prefixes import block_keys, draw_content, parse_segments
 from helix_kit.workload.request import Request
-from helix_kit.workload.workload import Workload
+from helix_kit.workload.workload import Workload, make_workload
 
 
 def test_keys_are_equal_as_far_as_the_text_is():
@@ -63,3 +67,31 @@ def test_mooncake_hashes_stand_for_512_tokens(tmp_path):
 def test_wrong_segments_are_refused_with_their_place(text):
     with pytest.raises(InputError, match="file:7: prefix"):
         parse_segments(text, 100, "file:7")
+
+
+def test_a_trace_in_mooncakes_format_shares_whole_blocks(tmp_path):
+    """Two turns share 700 tokens before the second question: one block of 512 of them."""
+    talk = Workload.of(
+        [(0.0, 600, 100, None, None, ((1, 600),), 2), (3.0, 1300, 5, None, None, ((1, 600), (2, 100), (3, 600)))]
+    )
+    talk.to_mooncake(tmp_path / "trace.jsonl")
+    again = Workload.from_trace(tmp_path / "trace.jsonl", time_unit="ms")
+    assert [(r.arrival_s, r.input_tokens, r.output_tokens) for r in again] == [(0.0, 600, 100), (3.0, 1300, 5)]
+    assert [[n for _, n in r.prefix] for r in again] == [[512, 88], [512, 512, 276]]
+    first, second = ([key for key, _ in r.prefix] for r in again)
+    assert first[0] == second[0] and not set(first[1:]) & set(second[1:])
+
+
+def test_a_content_is_the_same_tokens_at_every_length():
+    long = draw_content(3, 8, 1000, 90)
+    assert draw_content(3, 8, 257, 90) == long[:257] and set(long) <= set(range(90))
+    assert draw_content(3, 9, 1000, 90) != long != draw_content(4, 8, 1000, 90)
+
+
+@pytest.mark.parametrize("name", ["shared-prompts", "conversations"])
+def test_workloads_that_share_are_named_on_the_command_line(name):
+    problem = Problem.of(Cluster.preset("laptop"), Model.preset("SmolLM2-135M"))
+    plan = Plan.from_placement(problem, {problem.cluster.nodes[0].name: (0, 15)}, method="hand")
+    load = make_workload(name, plan, rate_per_s=2.0, duration_s=200.0)
+    assert 300 < len(load) < 520 and all(request.prefix for request in load)
+    assert make_workload(name, plan, mode="offline", rate_per_s=2.0, duration_s=20.0).duration_s == 0

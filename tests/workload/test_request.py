@@ -33,10 +33,10 @@ def test_records_do_not_share_their_token_times():
 
 
 def test_a_shortened_request_keeps_the_beginning_of_its_content() -> None:
-    request = Request(3, 1.0, 100, 40, "s", (7, 8, 9, 10), "text", ((1, 30), (2, 40), (3, 30)), 5)
+    request = Request(3, 1.0, 100, 40, "s", "text", ((1, 30), (2, 40), (3, 30)), 5)
     short = shortened(request, 50, 100)
     assert (short.id, short.arrival_s, short.input_tokens, short.output_tokens) == (3, 1.0, 50, 40)
-    assert short.prefix == ((1, 30), (2, 20)) and short.hash_ids == (7, 8) and short.prompt is None
+    assert short.prefix == ((1, 30), (2, 20)) and short.prompt is None
     assert short.answer is None and short.session == "s"
     answer_only = shortened(request, None, 10)
     assert answer_only.prefix == request.prefix and answer_only.prompt == "text" and answer_only.answer is None

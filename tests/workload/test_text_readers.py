@@ -45,8 +45,16 @@ def test_mooncake_keeps_its_blocks(tmp_path):
     rows = [{"timestamp": 0, "input_length": 1000, "output_length": 5, "hash_ids": [1, 2]},
             {"timestamp": 3000, "input_length": 1500, "output_length": 5, "hash_ids": [1, 2, 9]}]  # fmt: skip
     load = Workload.from_trace(written(tmp_path, "mooncake.jsonl", rows))
-    assert [r.hash_ids for r in load] == [(1, 2), (1, 2, 9)]
-    assert load.limited(max_input=1200)[0].hash_ids == (1, 2)
+    assert [r.prefix for r in load] == [((1, 512), (2, 488)), ((1, 512), (2, 512), (9, 476))]
+    assert load.limited(max_input=1200)[0].prefix == load[0].prefix
+
+
+@pytest.mark.parametrize("tokens, hashes, each", [(1000, 2, 512), (40, 3, 16), (100, 5, 20)])
+def test_blocks_of_other_formats_are_as_long_as_fits(tmp_path, tokens, hashes, each):
+    row = {"at": 0, "in": tokens, "out": 5, "hash_ids": list(range(hashes))}
+    columns = {"arrival": "at", "input": "in", "output": "out"}
+    [request] = Workload.from_trace(written(tmp_path, "own.jsonl", [row]), columns=columns)
+    assert [n for _, n in request.prefix] == [min(each, tokens - each * i) for i in range(hashes)]
 
 
 def test_bailians_conversations(tmp_path):
