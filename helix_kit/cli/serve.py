@@ -126,6 +126,13 @@ def serve_command(
             help="Limit to each worker's KV pages (16 tokens of one layer each). Default: as the plan, if they fit.",
         ),
     ] = None,
+    prefix_cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the KV cache of prompts and answers for requests that begin alike, as vLLM's "
+            "--enable-prefix-caching. --no-prefix-cache computes every prompt whole."
+        ),
+    ] = True,
     replay: Annotated[
         str | None,
         typer.Option(
@@ -179,7 +186,7 @@ def serve_command(
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, quantize=quantize, devices=devices,
             attention=attention, graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages,
-            seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts,
+            seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts, prefix_cache=prefix_cache,
         )  # fmt: skip
         with started as engine:
             if http is not None:

@@ -64,7 +64,7 @@ class Engine(Summarised):
         The model's folder: config and weights.
     codec
         Tokenizer and chat template.
-    policy_name, dtype, time_scale, emulated
+    policy_name, dtype, time_scale, emulated, prefix_cache
         As given to `serve`.
 
     Examples
@@ -80,6 +80,7 @@ class Engine(Summarised):
         self.codec = TextCodec(checkpoint.folder)
         self._coordinator, self._seed = coordinator, options.seed
         self._max_context_tokens = options.context_tokens(checkpoint.context_tokens)
+        self.prefix_cache = options.prefix_cache
         self._next_id = 0
         self._lock = threading.Lock()
         """Guards `_next_id`."""
@@ -197,6 +198,22 @@ class Engine(Summarised):
         """
         return self._submit(token_ids, new_tokens, SamplingParams(), arrival_s=arrival_s)
 
+    def reset_prefix_cache(self) -> None:
+        """Forget what the prefix caches hold, but for what running requests use, as after a start.
+
+        Raises
+        ------
+        EngineError
+            When the engine is closed.
+
+        Examples
+        --------
+        >>> engine.reset_prefix_cache()                                                  # doctest: +SKIP
+        """
+        if self.closed:
+            raise EngineError("the engine is closed")
+        self._coordinator.call(self._coordinator.requests.reset_prefix_cache)
+
     def now_s(self) -> float:
         """Seconds on the engine's clock, on which the times of all records are."""
         return self._coordinator.now_s()
@@ -230,6 +247,7 @@ class Engine(Summarised):
                 record=RequestRecord(request),
                 handle=handle,
                 text=text,
+                shares_prefix=self.prefix_cache,
                 promise_tokens=promise_tokens,
                 deadline_s=None if queue_timeout_s is None else now + queue_timeout_s,
             )

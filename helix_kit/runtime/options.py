@@ -124,6 +124,8 @@ class ServeOptions:
     """Limit to a worker's KV pages; None: as many as the node's profile says and the device has memory for."""
     max_context_tokens: int | None = None
     """Tokens of prompt and answer together; None: as many as the model's positions reach."""
+    prefix_cache: bool = True
+    """Whether requests share the KV pages of equal beginnings."""
     max_queue: int | None = None
     """How many requests may wait; None: any number."""
     restart_workers: bool = False

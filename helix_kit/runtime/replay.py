@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,7 @@ from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of
 from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
+from helix_kit.workload.prefixes import draw_content
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
@@ -40,6 +41,7 @@ class ReplayTarget(Protocol):
     dtype: str
     time_scale: float
     emulated: bool
+    prefix_cache: bool
 
     @property
     def vocab_size(self) -> int:
@@ -52,6 +54,10 @@ class ReplayTarget(Protocol):
 
     def submit_tokens(self, token_ids: list[int], new_tokens: int, *, arrival_s: float) -> Handle:
         """Hand in a prompt that is answered with exactly `new_tokens` greedy tokens."""
+        ...
+
+    def reset_prefix_cache(self) -> None:
+        """Forget what the prefix caches hold."""
         ...
 
     def status(self, *, fresh: bool = False) -> EngineStatus:
@@ -122,7 +128,9 @@ def check_fit(workload: Workload, context_tokens: int) -> None:
 
 
 def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> Run:
-    """Serve the requests of `workload`, with random prompts of their lengths.
+    """Serve the requests of `workload`, with random prompts of their lengths; contents that they share are the same.
+
+    The prefix caches are empty at the start.
 
     Each request generates exactly its output tokens, greedily. At the end of the replay, unfinished requests are
     cancelled and reported as in flight, and the run is marked partial. Times in the records count from the start of the
@@ -134,10 +142,12 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
 
     Raises OverrunError when an emulated cluster was late in more than 2 % of its steps.
     """
+    # A second replay would find the prompts of the first.
+    engine.reset_prefix_cache()
     before = engine.status(fresh=True)
     start_s, scale = engine.now_s(), engine.time_scale
     end_s = start_s + options.end_s * scale
-    prompts = _prompts(engine, workload, options.seed)
+    prompts = _Prompts(engine, options.seed)
     if options.mode == "offline":
         handles = _feed_backlog(engine, workload, prompts, end_s, options)
         unsent: list[Request] = []
@@ -186,14 +196,38 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     )
 
 
-def _prompts(engine: ReplayTarget, workload: Workload, seed: int) -> Iterator[list[int]]:
-    """A random prompt for each request, made when it is asked for: a backlog may have millions of tokens."""
-    rng, vocabulary = np.random.default_rng(seed), engine.vocab_size
-    return (rng.integers(3, vocabulary, request.input_tokens).tolist() for request in workload)
+class _Prompts:
+    """Submits requests, each with a prompt that is made at that moment: a backlog may have millions of tokens.
+
+    Contents that the workload names are the same tokens in every prompt. The content of an answer is what was generated
+    if that answer is complete by then. The rest of a prompt is random.
+    """
+
+    def __init__(self, engine: ReplayTarget, seed: int) -> None:
+        self._engine, self._seed = engine, seed
+        self._rng, self._vocabulary = np.random.default_rng(seed), engine.vocab_size
+        self._answers: dict[int, Handle] = {}
+
+    def submit(self, request: Request, arrival_s: float) -> Handle:
+        """Hand in the request; the requests of a workload come in order."""
+        named = [token for key, count in request.prefix for token in self._content(key, count)]
+        rest = self._rng.integers(3, self._vocabulary, request.input_tokens - len(named)).tolist()
+        handle = self._engine.submit_tokens(named + rest, request.output_tokens, arrival_s=arrival_s)
+        if request.answer is not None:
+            self._answers[request.answer] = handle
+        return handle
+
+    def _content(self, key: int, count: int) -> list[int]:
+        handle = self._answers.get(key)
+        if handle is not None and handle.done and handle.record.outcome == "finished":
+            generated = handle.result().token_ids
+            if len(generated) >= count:
+                return generated[:count]
+        return [3 + i for i in draw_content(self._seed, key, count, self._vocabulary - 3)]
 
 
 def _feed_backlog(
-    engine: ReplayTarget, workload: Workload, prompts: Iterator[list[int]], end_s: float, options: ReplayOptions
+    engine: ReplayTarget, workload: Workload, prompts: _Prompts, end_s: float, options: ReplayOptions
 ) -> list[Handle]:
     """Let requests wait, a few at a time, until the end or until all have been taken up; returns their handles.
 
@@ -207,10 +241,7 @@ def _feed_backlog(
         unfinished = [handle for handle in unfinished if not handle.done]
         waiting = sum(handle.record.started_s is None for handle in unfinished)
         count = max(0, min(QUEUED - waiting, limit - len(unfinished)))
-        more = [
-            engine.submit_tokens(next(prompts), request.output_tokens, arrival_s=engine.now_s())
-            for request in workload[len(handles) : len(handles) + count]
-        ]
+        more = [prompts.submit(request, engine.now_s()) for request in workload[len(handles) : len(handles) + count]]
         handles += more
         unfinished += more
         time.sleep(POLL_S)
@@ -228,7 +259,7 @@ def _arrived_when_taken_up(record: RequestRecord) -> RequestRecord:
 def _submit_in_time(
     engine: ReplayTarget,
     workload: Workload,
-    prompts: Iterator[list[int]],
+    prompts: _Prompts,
     start_s: float,
     end_s: float,
     progress: Progress | None,
@@ -241,11 +272,10 @@ def _submit_in_time(
         if due_s >= end_s:
             unsent.append(request)
             continue
-        prompt = next(prompts)
         while (wait_s := due_s - engine.now_s()) > 0:
             time.sleep(min(wait_s, PROGRESS_S))
             _report(progress, handles, len(workload))
-        handles.append(engine.submit_tokens(prompt, request.output_tokens, arrival_s=due_s))
+        handles.append(prompts.submit(request, due_s))
     return handles, unsent
 
 
@@ -345,6 +375,7 @@ def _facts(
         "steps": steps,
         "overruns": overruns,
         "overrun_share": overruns / steps if steps > 0 else 0.0,
+        "prefix_cache": engine.prefix_cache,
         "lost_workers": len(after.losses) - len(before.losses),
         "worker_cpu_ms_per_step": _cpu_ms_per_step(before, after, steps),
         "coordinator_cpu_ms_per_token": _coordinator_ms_per_token(before, after),

@@ -37,6 +37,7 @@ def serve(
     memory_share: float | None = None,
     kv_pages: int | None = None,
     max_context_tokens: int | None = None,
+    prefix_cache: bool = True,
     max_queue: int | None = None,
     restart_workers: bool = False,
     timeouts: Timeouts | None = None,
@@ -97,6 +98,9 @@ def serve(
     max_context_tokens
         Tokens of prompt and answer together (vLLM's ``max_model_len``). None: as many as the model's positions reach,
         which is also the most: ``max_position_embeddings`` of config.json, lengthened by its ``rope_scaling``.
+    prefix_cache
+        Whether the KV pages of prompts and answers are kept, so that a request that begins alike is not computed again
+        from its first token. Answers are the same; see the guide on prefix caching.
     max_queue
         How many requests may wait; further ones are rejected. None: any number.
     restart_workers
@@ -147,6 +151,7 @@ def serve(
         memory_share=memory_share,
         kv_pages=kv_pages,
         max_context_tokens=max_context_tokens,
+        prefix_cache=prefix_cache,
         max_queue=max_queue,
         restart_workers=restart_workers,
         timeouts=timeouts,

@@ -67,7 +67,9 @@ class WorkerStatus:
     report_age_s
         Age of the counters in seconds; None before the first heartbeat.
     pages_used, pages_peak
-        KV pages in use, and most that ever were.
+        KV pages in use by requests, and most that ever were.
+    pages_cached
+        KV pages in the prefix cache that no request uses.
     requests
         Requests that it holds.
     steps, busy_s
@@ -106,6 +108,7 @@ class WorkerStatus:
     foreign: int = 0
     stale: int = 0
     cpu_s: float = 0
+    pages_cached: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -122,6 +125,8 @@ class EngineStatus(Summarised):
         KV pages promised to requests, on all workers together.
     tokens_out
         Tokens generated since the engine was started.
+    prompt_tokens, cached_tokens
+        Tokens of the prompts of all requests that were started, and those among them that the prefix caches held.
     coordinator_cpu_s
         CPU time of the coordinator's thread in seconds.
     losses
@@ -150,6 +155,13 @@ class EngineStatus(Summarised):
     losses: tuple[Loss, ...]
     flow_tokens_per_s: float
     dropped_messages: DroppedCounts
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of the prompts' tokens that the prefix caches held."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     def _title(self) -> str:
         return ""
@@ -160,6 +172,7 @@ class EngineStatus(Summarised):
             "requests": f"{self.running} running and {self.waiting} waiting",
             "KV pages promised": f"{self.pages_promised:,}",
             "tokens out": f"{self.tokens_out:,}",
+            "prefix cache": f"{self.prefix_hit_rate:.0%} of {self.prompt_tokens:,} prompt tokens",
             "flow": f"{number(self.flow_tokens_per_s)} tokens/s",
             "losses": str(len(self.losses)),
         }

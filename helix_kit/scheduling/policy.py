@@ -129,7 +129,18 @@ class View(Protocol):
         ...
 
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
-        """Whether the node's free KV pages hold `tokens` of context in `num_layers` layers."""
+        """Whether the node's free KV pages hold `tokens` of context in `num_layers` layers.
+
+        Where the node's prefix cache holds the beginning of the request that is being routed, these pages count as
+        the request's already.
+        """
+        ...
+
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        """Tokens of the prompt of `request`, which is being routed, that every stage of the pipeline has in its cache.
+
+        0 where prefixes are not cached.
+        """
         ...
 
 

@@ -1,4 +1,7 @@
-"""Invariant 3, in the runtime: KV pages used = pages of live requests, after every step; zero when idle."""
+"""Invariant 3, in the runtime: KV pages used = pages of live requests, after every step; zero when idle.
+
+A page that several requests share counts once.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,20 @@ PAGE = 16
 @pytest.mark.parametrize("seed", range(3))
 def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     seen: list[int] = []
+    shared: list[int] = []
     original = Worker._start
 
     def checked(self: Worker, *arguments: object) -> object:
         started = original(self, *arguments)  # type: ignore[arg-type]
-        expected = sum(
-            -(-request.table.num_tokens // PAGE) * (request.end - request.start)
-            for request in self._requests.in_order_of_arrival()
-        )
-        seen.append(self._pool.used)
-        assert self._pool.used == expected
+        live = self._requests.in_order_of_arrival()
+        for request in live:
+            assert request.table.pages.shape == (request.end - request.start, -(-request.table.num_tokens // PAGE))
+        pages = [page for request in live for page in request.table.pages.ravel().tolist()]
+        pool = self._pool
+        seen.append(pool.used)
+        shared.append(len(pages) - len(set(pages)))
+        assert pool.used == len(set(pages))
+        assert pool.used + pool.idle + pool.free == pool.num_pages
         return started
 
     monkeypatch.setattr(Worker, "_start", checked)
@@ -39,7 +46,7 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
     with serve(plan, folder, launcher="inproc", policy="random", seed=seed, pace=False, kv_pages=60) as engine:
         handles = []
         for _ in range(40):
-            prompt = [rng.randrange(3, 250) for _ in range(rng.randrange(1, 50))]
+            prompt = [7] * rng.choice([0, 16, 33]) + [rng.randrange(3, 250) for _ in range(rng.randrange(1, 50))]
             handles.append(engine.submit(prompt, max_new_tokens=rng.randrange(1, 30), ignore_eos=True))
             if rng.random() < 0.3:
                 rng.choice(handles).cancel()
@@ -53,3 +60,4 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
     assert max(seen) > 0
     # Admission lets in more than one request at a time, and never more than there are pages.
     assert max(seen) <= 60
+    assert max(shared) > 0

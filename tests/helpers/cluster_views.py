@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from helix_kit.flow import Pipeline
 from helix_kit.workload.request import Request
 
 
@@ -24,6 +25,9 @@ class OpenView:
 
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         return True
+
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        return 0
 
 
 def equal_requests(count: int, tokens: int = 100) -> list[Request]:

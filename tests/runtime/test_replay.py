@@ -12,6 +12,7 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import Engine, serve  # noqa: E402
 from helix_kit.runtime.replay import ReplayOptions  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_plan  # noqa: E402
+from helix_kit.simulator import BatchingOptions, simulate  # noqa: E402
 from helix_kit.workload.workload import Workload  # noqa: E402
 
 
@@ -82,3 +83,28 @@ def test_requests_longer_than_the_context_are_refused_before_the_replay(engine: 
         engine.replay(workload)
     assert engine.status().tokens_out == tokens
     assert engine.replay(workload.shortened(100, 5)).summary()["finished"] == 3
+
+
+@pytest.mark.parametrize("kv_pages", [150, 2000])
+def test_served_and_simulated_requests_find_the_same(tiny_llama: Path, kv_pages: int) -> None:
+    """Conversations, one request at a time. With 150 pages a worker forgets some of them."""
+    plan = tiny_plan(tiny_llama, {"a": (0, 4), "b": (2, 6), "c": (0, 3), "d": (3, 6)})
+    talks = Workload.conversations(
+        1.0, 20.0, turns=3, system_tokens=40, question_tokens=20, output_tokens=12, think_s=10.0, seed=1
+    ).limited(max_input=300)[:20]
+    with serve(plan, tiny_llama, launcher="inproc", policy="prefix", pace=False, kv_pages=kv_pages) as engine:
+        served = [
+            engine.replay(talks, mode="offline", window=(0.0, 60.0), max_in_flight=1)
+            for _ in range(2)  # each replay begins with empty caches
+        ][-1]
+    simulated = simulate(
+        plan,
+        talks,
+        mode="offline",
+        policy="prefix",
+        kv_capacity=dict.fromkeys(plan.placement, 16 * kv_pages),
+        options=BatchingOptions(max_in_flight=1),
+    )
+    found = [r.cached_tokens for r in served.records]
+    assert found == [r.cached_tokens for r in simulated.records] and sum(found) > 100
+    assert served.prefix_hit_rate == simulated.prefix_hit_rate == served.summary()["prefix_hit_rate"]

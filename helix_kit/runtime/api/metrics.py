@@ -50,6 +50,7 @@ class EngineCollector(Collector):
         yield CounterMetricFamily("helix_kit_generated_tokens", "Tokens generated", value=status.tokens_out)
         up = GaugeMetricFamily("helix_kit_worker_up", "1 while the node's worker serves", labels=["node"])
         pages = GaugeMetricFamily("helix_kit_kv_pages_used", "KV pages held by requests", labels=["node"])
+        cached = GaugeMetricFamily("helix_kit_kv_pages_cached", "KV pages cached that no request uses", labels=["node"])
         capacity = GaugeMetricFamily("helix_kit_kv_pages", "KV pages of the worker", labels=["node"])
         steps = CounterMetricFamily("helix_kit_worker_steps", "Steps run", labels=["node"])
         overruns = CounterMetricFamily("helix_kit_worker_overruns", "Paced steps that took too long", labels=["node"])
@@ -57,11 +58,12 @@ class EngineCollector(Collector):
         for name, worker in status.workers.items():
             up.add_metric([name], 1.0 if worker.state == "up" else 0.0)
             pages.add_metric([name], worker.pages_used)
+            cached.add_metric([name], worker.pages_cached)
             capacity.add_metric([name], worker.pages)
             steps.add_metric([name], worker.steps)
             overruns.add_metric([name], worker.overruns)
             busy.add_metric([name], worker.busy_s)
-        yield from (up, pages, capacity, steps, overruns, busy)
+        yield from (up, pages, cached, capacity, steps, overruns, busy)
         yield from self._as_vllm(status)
 
     def _as_vllm(self, status: EngineStatus) -> Iterable[Metric]:
@@ -73,6 +75,8 @@ class EngineCollector(Collector):
             (GaugeMetricFamily, "vllm:num_requests_waiting", "Requests not started yet", status.waiting),
             (GaugeMetricFamily, "vllm:kv_cache_usage_perc", "KV pages in use, 1 is all", used / held if held else 0.0),
             (CounterMetricFamily, "vllm:generation_tokens", "Tokens generated", status.tokens_out),
+            (CounterMetricFamily, "vllm:prefix_cache_queries", "Prompt tokens looked up", status.prompt_tokens),
+            (CounterMetricFamily, "vllm:prefix_cache_hits", "Prompt tokens found", status.cached_tokens),
         ):
             family = kind(name, told, labels=LABELS)
             family.add_metric(self._labels, value)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from helix_kit.flow import Pipeline
+from helix_kit.runtime.coordinator.block_numbers import block_hashes
 from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.text import TextStream
+from helix_kit.runtime.transport.messages import BlockRun
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.workload.request import Request, RequestRecord
 
@@ -26,6 +29,8 @@ class ActiveRequest:
     handle: Handle
     text: TextStream | None = None
     """The handle's; None: no text is made (replays)."""
+    shares_prefix: bool = False
+    """Whether it may begin with what the prefix caches hold, and leaves its own blocks there."""
     promise_tokens: int | None = None
     """Tokens of the answer for which KV pages are promised at a time; None: for all of them at the start."""
     deadline_s: float | None = None
@@ -48,20 +53,49 @@ class ActiveRequest:
     routed: Request = field(init=False)
     """The request as the policy sees it: with the tokens that pages are promised for, until they are promised for
     more."""
+    _hashes: list[bytes] = field(init=False)
+    """Of the full blocks of the prompt, and of the answer as far as they were asked for."""
     promised_tokens: int = field(init=False)
     """Tokens of the context for which pages are promised on `worker_pipeline`, or will be when it starts."""
+    shared: dict[str, list[BlockRun]] = field(default_factory=dict)
+    """Worker -> blocks there with which it begins."""
+    cached_tokens: int = 0
+    """Tokens of the context in these blocks; its first rows come after them."""
+    has_token: bool = False
+    """Whether a token has come since it was started, so that its prompt has been computed."""
     decode_until: int = 0
     """Position up to which the workers go on with the tokens that they sample, without being sent them."""
 
     def __post_init__(self) -> None:
         self.routed = self.request
         self.promised_tokens = self.next_promise
+        self._hashes = block_hashes(self.prompt) if self.shares_prefix else []
         self.prompt_logprobs = [] if self.sampling.prompt_logprobs is None else [None] * len(self.prompt)
 
     @property
     def context(self) -> list[int]:
         """Prompt and answer so far: the tokens that a new pipeline must prefill."""
         return self.prompt + self.generated
+
+    def hashes(self, tokens: int) -> list[bytes]:
+        """Hashes of the full blocks of the first `tokens` tokens of the context; none where no prefix is shared."""
+        if not self.shares_prefix:
+            return []
+        known = len(self._hashes)
+        if known < tokens // PAGE_TOKENS:
+            more = self.context[known * PAGE_TOKENS : tokens]
+            self._hashes += block_hashes(more, self._hashes[-1] if known else b"")
+        return self._hashes[: tokens // PAGE_TOKENS]
+
+    @property
+    def wanted_hashes(self) -> list[bytes]:
+        """Hashes of the blocks with which it may begin: its last token is computed, as its output is needed.
+
+        Log-probabilities of the prompt need the outputs of all of its tokens.
+        """
+        if self.sampling.prompt_logprobs is not None and not self.generated:
+            return []
+        return self.hashes(len(self.prompt) + len(self.generated) - 1)
 
     @property
     def max_context_tokens(self) -> int:

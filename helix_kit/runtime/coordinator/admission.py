@@ -6,78 +6,142 @@ never runs out of pages in the middle of a request.
 
 A request whose answer may be very long is promised pages for some tokens at a time (`PageLedger.extend`). When there
 are none for the next ones, it leaves its pipeline, and waits to be started again with the tokens that it has.
+
+With a prefix cache, the coordinator alone decides what is shared, kept and evicted (`scheduling.SharedKV`), because it
+alone knows all stages of a pipeline: a request begins after the blocks that every stage holds. The workers are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge, Pipeline
-from helix_kit.runtime.worker.kv_cache import pages_for
-
-Promise = tuple[int, int]
-"""Request and epoch."""
+from helix_kit.runtime.coordinator.block_numbers import BlockNumbers
+from helix_kit.runtime.transport.messages import BlockRun
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, pages_for
+from helix_kit.scheduling.shared_kv import SharedKV
+from helix_kit.scheduling.shared_pages import EMPTY
 
 
 class PageLedger:
-    """Pages promised on each worker that is up, by the worker's name."""
+    """Pages promised on each worker that is up, by the worker's name, and the blocks that requests may share there."""
 
     def __init__(self) -> None:
-        self.capacity: dict[str, int] = {}
-        """Worker -> pages of its pool."""
-        self.promised: dict[str, dict[Promise, int]] = {}
+        self._kv = SharedKV(page_tokens=PAGE_TOKENS)
+        self._numbers = BlockNumbers()
+        self._evicted: dict[str, list[BlockRun]] = {}
 
     def add_worker(self, worker: str, pages: int) -> None:
         """A worker with an empty pool of `pages` has come up."""
-        self.capacity[worker] = pages
-        self.promised[worker] = {}
+        self.drop_worker(worker)
+        self._kv.add_worker(worker, pages)
 
     def drop_worker(self, worker: str) -> None:
         """A worker has ended, and its pool with it."""
-        self.capacity.pop(worker, None)
-        self.promised.pop(worker, None)
+        pages = self._kv.drop_worker(worker)
+        self._evicted.pop(worker, None)
+        if pages is not None:
+            self._numbers.no_longer_held(pages.held_blocks())
 
     def free(self, worker: str) -> int:
-        """Pages of the worker that are promised to no request; 0 for a worker that is not up."""
-        return self.capacity.get(worker, 0) - sum(self.promised.get(worker, {}).values())
+        """Pages of the worker that can be promised; 0 for a worker that is not up."""
+        return self._kv.free(worker)
 
-    def has_room(self, worker: str, tokens: int, num_layers: int) -> bool:
-        """Whether `tokens` of one request fit into `num_layers` layers of the worker now."""
-        return pages_for(tokens, num_layers) <= self.free(worker)
+    def has_room(self, worker: str, tokens: int, start: int, end: int) -> bool:
+        """Whether `tokens` of the request that is being routed fit into layers [start, end) of the worker now."""
+        return self._kv.has_room(worker, tokens, start, end)
 
     def can_hold(self, worker: str, tokens: int, num_layers: int) -> bool:
         """Whether `tokens` of one request fit into `num_layers` layers of the worker when it holds no other request."""
-        return pages_for(tokens, num_layers) <= self.capacity.get(worker, 0)
+        return pages_for(tokens, num_layers) <= self._kv.capacity.get(worker, 0)
 
-    def promise(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> bool:
-        """Promise pages on every worker of the pipeline, or on none: False when one of them lacks pages."""
-        needed = {stage.node: pages_for(tokens, stage.end - stage.start) for stage in pipeline}
-        if any(worker not in self.capacity or pages > self.free(worker) for worker, pages in needed.items()):
-            return False
-        for worker, pages in needed.items():
-            self.promised[worker][request, epoch] = pages
-        return True
+    def look_up(self, hashes: Sequence[bytes]) -> None:
+        """A request with these blocks is being routed: `has_room`, `cached_tokens` and `promise` are asked for it."""
+        self._kv.look_up(self._numbers.known(hashes) if hashes else EMPTY)
+
+    def cached_tokens(self, pipeline: Pipeline) -> int:
+        """Tokens of the request that is being routed that every worker of the pipeline holds."""
+        return self._kv.wanted_hits(pipeline) * PAGE_TOKENS
+
+    def promise(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> dict[str, list[BlockRun]] | None:
+        """Promise pages on every worker of the pipeline, or on none: None when one of them lacks pages.
+
+        Returns worker -> the blocks there with which the request begins; they are equally many on all workers.
+        """
+        admitted = self._kv.admit((request, epoch), tokens, pipeline)
+        if admitted is None:
+            return None
+        self._note_evicted(admitted.evicted)
+        return {worker: runs_of(owners) for worker, owners in admitted.shared.items()}
 
     def extend(self, request: int, epoch: int, tokens: int, pipeline: Pipeline) -> bool:
         """Promise a running request pages for `tokens` in all. False, and nothing changed, when a worker lacks some."""
-        needed = {stage.node: pages_for(tokens, stage.end - stage.start) for stage in pipeline}
-        for worker, pages in needed.items():
-            have = self.promised.get(worker, {}).get((request, epoch))
-            if have is None or pages - have > self.free(worker):
-                return False
-        for worker, pages in needed.items():
-            self.promised[worker][request, epoch] = pages
+        evicted = self._kv.extend((request, epoch), tokens, pipeline)
+        if evicted is None:
+            return False
+        self._note_evicted(evicted)
         return True
+
+    def _note_evicted(self, evicted: Mapping[str, np.ndarray]) -> None:
+        for worker, owners in evicted.items():
+            self._evicted.setdefault(worker, []).extend(runs_of(owners))
+            self._numbers.no_longer_held(self._kv.workers[worker].take_evicted())
+
+    def clear(self) -> None:
+        """Evict all blocks that no request uses."""
+        self._note_evicted(self._kv.clear())
+
+    def take_evicted(self) -> dict[str, list[BlockRun]]:
+        """Worker -> the blocks that it must be told to evict; those of the calls since the last time."""
+        evicted, self._evicted = self._evicted, {}
+        return evicted
+
+    def add_computed(self, request: int, epoch: int, hashes: Sequence[bytes]) -> None:
+        """The request's first blocks have been computed on all of its workers: others may use them from now on."""
+        if hashes:
+            numbers = self._numbers.of(hashes)
+            self._numbers.held(self._kv.add_computed((request, epoch), numbers))
+            self._numbers.forget_unheld(hashes)
+
+    def leave(self, request: int, epoch: int) -> dict[str, list[BlockRun]]:
+        """The request leaves its pipeline. Returns worker -> those of its blocks that are kept for others."""
+        return {
+            worker: [BlockRun(request, epoch, first, count) for first, count in _runs(places)]
+            for worker, places in self._kv.leave((request, epoch)).items()
+        }
 
     def release(self, worker: str, request: int, epoch: int) -> None:
         """The worker has freed the request's pages."""
-        self.promised.get(worker, {}).pop((request, epoch), None)
+        self._kv.release(worker, (request, epoch))
 
     @property
     def pages_promised(self) -> int:
-        """Pages promised on all workers."""
-        return sum(sum(promises.values()) for promises in self.promised.values())
+        """Pages promised on all workers; one that several requests share counts once."""
+        return sum(pages.used for pages in self._kv.workers.values())
+
+
+def runs_of(owners: np.ndarray) -> list[BlockRun]:
+    """Blocks by their owners (request, epoch, place), shape (blocks, 3), as runs of blocks that follow each other.
+
+    >>> runs_of(np.array([[7, 0, 2], [7, 0, 3], [9, 1, 4]]))
+    [BlockRun(request=7, epoch=0, first=2, count=2), BlockRun(request=9, epoch=1, first=4, count=1)]
+    """
+    runs: list[BlockRun] = []
+    if len(owners):
+        breaks = np.flatnonzero((np.diff(owners, axis=0) != (0, 0, 1)).any(axis=1)) + 1
+        for part in np.split(owners, breaks):
+            request, epoch, first = part[0].tolist()
+            runs.append(BlockRun(request, epoch, first, len(part)))
+    return runs
+
+
+def _runs(places: np.ndarray) -> list[tuple[int, int]]:
+    """(first, count) of each run of numbers that follow each other."""
+    parts = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1) if len(places) else []
+    return [(int(part[0]), len(part)) for part in parts]
 
 
 def can_ever_fit(

@@ -18,6 +18,7 @@ import msgspec
 import zmq
 
 from helix_kit.cluster import COORDINATOR
+from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.command_queue import CommandQueue
@@ -26,12 +27,13 @@ from helix_kit.runtime.coordinator.routing import Router
 from helix_kit.runtime.coordinator.token_sender import TokenSender
 from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.handle import Handle
-from helix_kit.runtime.node_workers import node_of
+from helix_kit.runtime.node_workers import node_of, to_workers
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.status import DroppedCounts, EngineStatus, WorkerStatus
 from helix_kit.runtime.transport.messages import FreedMessage, HeartbeatMessage, Message, TokensMessage
 from helix_kit.runtime.transport.shaping import Shaper
 from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links
+from helix_kit.workload.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +145,10 @@ class Coordinator:
     def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
         """Whether the node has KV pages for one more request of that size."""
         return self.workers.has_pages(node, tokens, num_layers)
+
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        """Tokens of the prompt of the request that is being routed that every stage of the pipeline holds."""
+        return self.workers.ledger.cached_tokens(to_workers(pipeline, self.workers.workers_of))
 
     # ---- the thread ----------------------------------------------------------------------------------------------
 
@@ -258,6 +264,8 @@ class Coordinator:
             running=len(self.requests.running),
             pages_promised=self.workers.ledger.pages_promised,
             tokens_out=self.requests.tokens_out,
+            prompt_tokens=self.requests.prompt_tokens,
+            cached_tokens=self.requests.cached_tokens,
             coordinator_cpu_s=time.thread_time(),
             losses=tuple(self.workers.losses),
             flow_tokens_per_s=self.requests.router.flow_tokens_per_s,

@@ -21,7 +21,14 @@ from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.handle import Completion, FailureCode, FinishReason, Handle, Piece, RequestFailedError
 from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.node_workers import to_workers
-from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, SampledToken
+from helix_kit.runtime.transport.messages import (
+    MAX_ITEMS,
+    EvictMessage,
+    FreeMessage,
+    RequestEpoch,
+    SampledToken,
+)
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.workload.request import Outcome
 
 MAX_LOSSES = 5
@@ -65,6 +72,8 @@ class RequestTable:
         """Whether anything has happened since a waiting request was last refused that could let it in now."""
         self.tokens_out = 0
         """Tokens generated for all requests so far."""
+        self.prompt_tokens = self.cached_tokens = 0
+        """Tokens of the prompts of all requests that were started, and those among them that the prefix caches held."""
 
     def queue_length(self, node: str) -> int:
         """Requests that run on a pipeline through the node."""
@@ -134,6 +143,7 @@ class RequestTable:
 
     def _route_and_start(self, active: ActiveRequest) -> bool:
         """Start the first waiting request if the policy finds a pipeline, and that has pages; whether it started."""
+        self._workers.ledger.look_up(active.wanted_hashes)
         pipeline = self.router.route(active.routed)
         if not pipeline:
             return False
@@ -148,7 +158,25 @@ class RequestTable:
     def _promise_pages(self, active: ActiveRequest, worker_pipeline: Pipeline) -> bool:
         active.promised_tokens = active.next_promise
         ledger = self._workers.ledger
-        return ledger.promise(active.request.id, active.epoch, active.promised_tokens, worker_pipeline)
+        shared = ledger.promise(active.request.id, active.epoch, active.promised_tokens, worker_pipeline)
+        if shared is None:
+            return False
+        active.shared, active.has_token = shared, False
+        active.cached_tokens = PAGE_TOKENS * sum(run.count for run in shared[worker_pipeline[0].node])
+        self._send_evictions()
+        return True
+
+    def _send_evictions(self) -> None:
+        """Tell the workers which idle blocks had to go for what was just promised."""
+        for worker, blocks in self._workers.ledger.take_evicted().items():
+            for first in range(0, len(blocks), MAX_ITEMS):
+                message = EvictMessage(blocks[first : first + MAX_ITEMS])
+                self._workers.send(self._workers.records[worker].endpoint, message)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget all blocks that no request uses."""
+        self._workers.ledger.clear()
+        self._send_evictions()
 
     def _start(self, active: ActiveRequest, pipeline: Pipeline, worker_pipeline: Pipeline) -> None:
         active.pipeline = active.record.pipeline = pipeline
@@ -156,6 +184,9 @@ class RequestTable:
         self.running[active.request.id] = active
         if active.record.started_s is None:
             active.record.started_s = self._now_s()
+            active.record.cached_tokens = min(active.cached_tokens, len(active.prompt))
+            self.prompt_tokens += len(active.prompt)
+            self.cached_tokens += active.record.cached_tokens
         self.router.policy_admitted(active.routed, pipeline)
         self._sender.add_prompt(active)
 
@@ -207,6 +238,10 @@ class RequestTable:
             return
         if position != len(active.prompt) + len(active.generated):
             return
+        if not active.has_token:
+            # All stages have computed the prompt: other requests may share its blocks from now on.
+            active.has_token = True
+            self._add_computed(active)
         if active.prompt_logprobs and not active.generated:
             active.handle.set_prompt_logprobs(active.prompt_logprobs)
         if active.request.output_tokens == 0:
@@ -231,12 +266,18 @@ class RequestTable:
         else:
             self._wait_again(active)
 
+    def _add_computed(self, active: ActiveRequest) -> None:
+        """Let others share what the request has computed: all of its context but for the token that came last."""
+        tokens = len(active.prompt) + max(0, len(active.generated) - 1)
+        self._workers.ledger.add_computed(active.request.id, active.epoch, active.hashes(tokens))
+
     def _promise_more(self, active: ActiveRequest) -> bool:
         """Promise pages for the next tokens of a long answer; False when a worker of its pipeline has none."""
         tokens = active.next_promise
         if not self._workers.ledger.extend(active.request.id, active.epoch, tokens, active.worker_pipeline):
             return False
         active.promised_tokens = tokens
+        self._send_evictions()
         return True
 
     def _wait_again(self, active: ActiveRequest) -> None:
@@ -288,11 +329,15 @@ class RequestTable:
         self.waiting.clear()
 
     def _leave_pipeline(self, active: ActiveRequest) -> None:
-        """Free the request's pages on the workers that are up, and stop running it."""
+        """Free the request's pages on the workers that are up, but for what others may share, and stop running it."""
+        if active.worker_pipeline and active.has_token:
+            self._add_computed(active)
+        kept = self._workers.ledger.leave(active.request.id, active.epoch)
+        freed = [RequestEpoch(active.request.id, active.epoch)]
         for stage in active.worker_pipeline:
             worker = self._workers.records[stage.node]
             if worker.state == "up":
-                self._workers.send(worker.endpoint, FreeMessage([RequestEpoch(active.request.id, active.epoch)]))
+                self._workers.send(worker.endpoint, FreeMessage(freed, kept.get(stage.node, [])))
         self._sender.discard(active)
         active.pipeline, active.worker_pipeline = None, ()
         self.running.pop(active.request.id, None)

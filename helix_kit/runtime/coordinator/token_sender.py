@@ -99,7 +99,7 @@ class TokenSender:
         return len(stages) == 1 or all(records[stage.node].spec.goes_on for stage in stages)
 
     def add_prompt(self, active: ActiveRequest) -> None:
-        """Add the whole context of the request.
+        """Add the whole context of the request, but for what its workers share with other requests.
 
         The chunks are sent at once, one behind the other, so that the stages overlap. The first chunk carries the route
         and the sampling parameters. Every chunk carries its token ids where sampling depends on them.
@@ -110,7 +110,9 @@ class TokenSender:
             # The tokens of the prompt were scored before the first token came.
             sampling = replace(sampling, prompt_logprobs=None)
         route: list[RouteStage] | None = [
-            RouteStage(stage.node, stage.start, stage.end, records[stage.node].endpoint)
+            RouteStage(
+                stage.node, stage.start, stage.end, records[stage.node].endpoint, active.shared.get(stage.node, [])
+            )
             for stage in active.worker_pipeline
         ]
         fields: SamplingFields | None = sampling_fields(sampling)
@@ -119,13 +121,14 @@ class TokenSender:
         size = self._chunk_tokens
         if sampling.prompt_logprobs is not None:
             size = min(size, MAX_SCORED_CHUNK)
-        for position in range(0, len(tokens), size):
+        for position in range(active.cached_tokens, len(tokens), size):
             chunk = tokens[position : position + size]
             end = position + len(chunk)
             known = None
             if sampling.needs_token_ids:
                 # The next token of the prompt is what the chunk's last row is to predict.
-                known = _int32(tokens[position : end + 1] if end < prompt_tokens else chunk)
+                first = 0 if route is not None else position
+                known = _int32(tokens[first : end + 1 if end < prompt_tokens else end])
             is_last = end == len(tokens)
             item = WorkItem(
                 active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known, decode_until

@@ -152,9 +152,11 @@ class WorkerManager:
         whether they would fit if the node held no other request.
         """
         workers = self.workers_of.get(node, ())
-        fits = self.ledger.can_hold if when_empty else self.ledger.has_room
+        ledger = self.ledger
         stages = covering_stages(workers, workers[-1].end - num_layers, workers[-1].end) if workers else []
-        return bool(stages) and all(fits(stage.node, tokens, stage.end - stage.start) for stage in stages)
+        if when_empty:
+            return bool(stages) and all(ledger.can_hold(s.node, tokens, s.end - s.start) for s in stages)
+        return bool(stages) and all(ledger.has_room(s.node, tokens, s.start, s.end) for s in stages)
 
     @property
     def is_starting(self) -> bool:

@@ -59,13 +59,26 @@ class _Fields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """Travels as a list of its values: the names would be most of a short message, and of the work of reading it."""
 
 
+class BlockRun(_Fields):
+    """Blocks [first, first + count) of an attempt at a request. A block is 16 tokens in all layers of its stage."""
+
+    request: Count
+    epoch: Count
+    first: Count
+    count: Annotated[int, Meta(ge=1, le=MAX_POSITION)]
+
+
 class RouteStage(_Fields):
-    """One stage of a request's pipeline: layers [start, end) on the worker `node`, which listens on `endpoint`."""
+    """One stage of a request's pipeline: layers [start, end) on the worker `node`, which listens on `endpoint`.
+
+    The request begins after the blocks in `shared`, which the worker has computed for other requests.
+    """
 
     node: Text
     start: Count
     end: Count
     endpoint: Endpoint
+    shared: Annotated[list[BlockRun], Meta(max_length=MAX_ITEMS)] = []
 
 
 class SamplingFields(_Fields):
@@ -94,7 +107,8 @@ class WorkItem(_Fields):
 
     `wants_token` says that a token is to be sampled after the last of these rows. `route` and `sampling` come with the
     first rows of an epoch only. `token_ids` (int32) are the tokens of the rows, for requests whose sampling depends on
-    them; one more is the token after the last row, where its log-probability is wanted.
+    them; one more is the token after the last row, where its log-probability is wanted. With the first rows come also
+    the tokens before them, whose blocks are shared.
     `decode_until` comes with the route, and again when pages are promised for more tokens: up to this position, the
     last stage gives the tokens that it samples to the first stage itself. They need not come back from the coordinator.
     """
@@ -154,6 +168,7 @@ class WorkerCounters(_Fields):
     foreign: Count = 0
     stale: Count = 0
     cpu_s: float = 0
+    pages_cached: Count = 0
 
 
 class RunMessage(_Fields, tag="run"):
@@ -175,9 +190,16 @@ class RunMessage(_Fields, tag="run"):
 
 
 class FreeMessage(_Fields, tag="free"):
-    """Coordinator to worker: drop these requests and free their KV pages."""
+    """Coordinator to worker: drop these requests and free their KV pages, but for the blocks in `kept`."""
 
     requests: Annotated[list[RequestEpoch], Meta(max_length=MAX_ITEMS)]
+    kept: Annotated[list[BlockRun], Meta(max_length=MAX_ITEMS)] = []
+
+
+class EvictMessage(_Fields, tag="evict"):
+    """Coordinator to worker: free the pages of these blocks, which were kept and which no request uses."""
+
+    blocks: Annotated[list[BlockRun], Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
 class ForgetMessage(_Fields, tag="forget"):
@@ -239,6 +261,7 @@ class FailedMessage(FromWorker, tag="failed"):
 Message: TypeAlias = (
     RunMessage
     | FreeMessage
+    | EvictMessage
     | ForgetMessage
     | StopMessage
     | ReadyMessage
@@ -349,8 +372,10 @@ def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
         rows += item.tokens
         if item.route is not None:
             _check_route(item.route)
-        if item.token_ids is not None and len(item.token_ids) not in (4 * item.tokens, 4 * item.tokens + 4):
-            raise MalformedError("expected the token of each row, and at most one more")
+        if item.token_ids is not None:
+            rows_known = item.tokens if item.route is None else item.position + item.tokens
+            if len(item.token_ids) not in (4 * rows_known, 4 * rows_known + 4):
+                raise MalformedError("expected the token of each row, and at most one more")
     if message.shape[0] != rows:
         raise MalformedError("expected one row for each token")
     if message.tensor.nbytes != math.prod(message.shape) * _ITEM_BYTES[message.dtype] or not message.tensor.nbytes:

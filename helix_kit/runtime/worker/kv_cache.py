@@ -6,6 +6,7 @@ layers (partial inference), and the capacity in layer-tokens is the number of pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ def pages_for(tokens: int, num_layers: int) -> int:
 
 
 class PagePool:
-    """All pages of one worker.
+    """All pages of one worker, with the number of requests that use each.
+
+    A page that is kept for later requests (`keep`) is not free when its last user returns it, until it is `drop`ped.
 
     `keys` and `values` have the shape (num_pages + 1, 16, kv heads, head dim). The last page is never given out; it
     stays zero and pads block tables (`padding_page`). Pages that are taken again are zero, too, unless `clear` is
@@ -65,28 +68,39 @@ class PagePool:
         self.values = _zeros(shape, dtype, device)
         self.num_pages = num_pages
         self._clears = clear
+        self.used = 0
+        """Pages that requests use; one that several share counts once."""
+        self._users = np.zeros(num_pages, dtype=np.int32)
+        self._is_kept = np.zeros(num_pages, dtype=bool)
         # Returned pages are used again before new ones, so that little memory is ever written.
         self._returned: list[int] = []
         self._fresh = 0
         """Pages from this number on have never been used."""
 
     @property
-    def used(self) -> int:
-        """Pages held by requests."""
-        return self._fresh - len(self._returned)
+    def free(self) -> int:
+        """Pages that can be taken."""
+        return self.num_pages - self._fresh + len(self._returned)
+
+    @property
+    def idle(self) -> int:
+        """Pages that are kept and that no request uses."""
+        return self.num_pages - self.free - self.used
 
     def take(self, count: int) -> list[int]:
         """Take `count` free pages. Raises OutOfPagesError, and takes none, if fewer are free."""
-        free = self.num_pages - self.used
-        if count > free:
-            raise OutOfPagesError(f"{count} pages needed, {free} of {self.num_pages} free")
+        if count > self.free:
+            raise OutOfPagesError(f"{count} pages needed, {self.free} of {self.num_pages} free")
         again = min(count, len(self._returned))
         taken = self._returned[len(self._returned) - again :]
         del self._returned[len(self._returned) - again :]
         if taken and self._clears:
             self._clear(taken)
         first, self._fresh = self._fresh, self._fresh + count - again
-        return [*taken, *range(first, self._fresh)]
+        taken = [*taken, *range(first, self._fresh)]
+        self._users[taken] = 1
+        self.used += count
+        return taken
 
     def _clear(self, pages: list[int]) -> None:
         """Set pages to zero: attention multiplies masked values by 0, and 0 x NaN of an earlier request is NaN."""
@@ -101,9 +115,27 @@ class PagePool:
         """The page that no request owns."""
         return self.num_pages
 
-    def give_back(self, pages: list[int]) -> None:
-        """Return pages to the pool."""
-        self._returned.extend(pages)
+    def share(self, pages: np.ndarray) -> None:
+        """One more request uses each of these pages, which are in use or kept."""
+        self.used += int((self._users[pages] == 0).sum())
+        self._users[pages] += 1
+
+    def give_back(self, pages: Sequence[int] | np.ndarray) -> None:
+        """One request no longer uses these pages; those without users that are not kept are free."""
+        index = np.asarray(pages, dtype=np.int64)
+        self._users[index] -= 1
+        unused = index[self._users[index] == 0]
+        self.used -= len(unused)
+        self._returned.extend(unused[~self._is_kept[unused]].tolist())
+
+    def keep(self, pages: np.ndarray) -> None:
+        """Keep pages in use for later requests: they are not free when they have no users."""
+        self._is_kept[pages] = True
+
+    def drop(self, pages: np.ndarray) -> None:
+        """Keep pages no longer: those without users are free."""
+        self._is_kept[pages] = False
+        self._returned.extend(pages[self._users[pages] == 0].tolist())
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -137,10 +169,19 @@ class BlockTable:
 
     def release(self, pool: PagePool) -> None:
         """Return all pages to the pool."""
-        pool.give_back(self.pages.ravel().tolist())
+        pool.give_back(self.pages.ravel())
         self.pages = np.empty((len(self.pages), 0), dtype=np.int64)
         self.num_tokens = 0
         self.releases += 1
+
+    def begin_with(self, pages: np.ndarray) -> None:
+        """Let the empty table begin with full pages of another request, shape (layers, pages per layer)."""
+        self.pages, self.num_tokens = pages, pages.shape[1] * PAGE_TOKENS
+
+    def pages_to_grow(self, tokens: int) -> int:
+        """Pages that `grow` would take for `tokens`."""
+        num_layers, have = self.pages.shape
+        return max(0, -(-(self.num_tokens + tokens) // PAGE_TOKENS) - have) * num_layers
 
     def slots(self, start: int, stop: int) -> np.ndarray:
         """Slots (page x 16 + place in the page) of the tokens [start, stop): shape (layers, stop - start)."""

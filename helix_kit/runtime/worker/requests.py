@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import array
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 import torch
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.runtime.transport.messages import RequestEpoch, RouteStage, WorkItem
-from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.transport.messages import BlockRun, RequestEpoch, RouteStage, WorkItem
+from helix_kit.runtime.worker.kept_blocks import KeptBlocks
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.runtime.worker.token_counts import TokenCounts
 
@@ -93,7 +95,7 @@ class RequestTable:
 
     def __init__(self, worker: str, start: int, end: int, num_layers: int, pool: PagePool) -> None:
         self._worker, self._start, self._end, self._num_layers = worker, start, end, num_layers
-        self._pool = pool
+        self._kept = KeptBlocks(pool)
         self._requests: dict[int, WorkerRequest] = {}
         self._freed: OrderedDict[int, int] = OrderedDict()
         """Request -> highest epoch that was freed."""
@@ -119,11 +121,12 @@ class RequestTable:
             return None
         request = self._requests.get(item.request)
         if request is not None and request.epoch < item.epoch:
-            self._drop(request)
+            # Its pages stay until it is freed: the coordinator says then which of them are kept.
+            del self._requests[item.request]
             request = None
         if request is None:
-            request = self._new_request(item)
-            if request is None or request.takes_token_ids != is_token_ids:
+            request = self._new_request(item, is_token_ids=is_token_ids)
+            if request is None:
                 return None
             self._requests[item.request] = request
         continues = item.epoch == request.epoch and item.position == request.received
@@ -132,25 +135,29 @@ class RequestTable:
         if request.counts is not None:
             if item.token_ids is None:
                 return None
-            request.counts.add(known_tokens(item)[: item.tokens])
+            request.counts.add(known_tokens(item)[: item.tokens + (item.position if item.route is not None else 0)])
         request.decode_until = max(request.decode_until, item.decode_until)
         return request
 
-    def free(self, freed: RequestEpoch) -> None:
-        """Drop a request up to this epoch, return its pages, and ignore its items from now on."""
+    def free(self, freed: RequestEpoch, kept: Iterable[BlockRun] = ()) -> None:
+        """Drop a request up to this epoch, return its pages but for `kept`, and ignore its items from now on."""
         request = self._requests.get(freed.request)
         if request is not None and request.epoch <= freed.epoch:
-            self._drop(request)
+            del self._requests[request.id]
+            self._kept.end(request.id, request.epoch, kept if request.epoch == freed.epoch else ())
+        else:
+            self._kept.end(freed.request, freed.epoch, kept)
         self._freed[freed.request] = max(freed.epoch, self._freed.get(freed.request, -1))
         while len(self._freed) > MAX_FREED_EPOCHS:
             self._freed.popitem(last=False)
 
-    def _drop(self, request: WorkerRequest) -> None:
-        request.table.release(self._pool)
-        del self._requests[request.id]
+    def evict(self, blocks: Iterable[BlockRun]) -> None:
+        """Return the pages of blocks that were kept."""
+        for run in blocks:
+            self._kept.evict(run)
 
-    def _new_request(self, item: WorkItem) -> WorkerRequest | None:
-        if item.position != 0 or item.route is None or item.sampling is None:
+    def _new_request(self, item: WorkItem, *, is_token_ids: bool) -> WorkerRequest | None:
+        if item.route is None or item.sampling is None:
             return None
         own_stages = [i for i, stage in enumerate(item.route) if stage.node == self._worker]
         if len(own_stages) != 1:
@@ -160,7 +167,12 @@ class RequestTable:
         following = item.route[index + 1] if index + 1 < len(item.route) else None
         if not self._start <= stage.start < stage.end <= self._end:
             return None
-        if (following is None) != (stage.end == self._num_layers):
+        if (following is None) != (stage.end == self._num_layers) or is_token_ids != (stage.start == 0):
+            return None
+        if item.position != PAGE_TOKENS * sum(run.count for run in stage.shared):
+            return None
+        table = self._kept.new_table(item.request, item.epoch, stage)
+        if table is None:
             return None
         sampling = SamplingParams(*msgspec.structs.astuple(item.sampling))
         return WorkerRequest(
@@ -171,7 +183,8 @@ class RequestTable:
             source=item.route[index - 1].node if index else COORDINATOR,
             next_stage=following,
             sampling=sampling,
-            table=BlockTable(stage.end - stage.start),
+            table=table,
+            received=item.position,
             counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,
             first_stage=item.route[0] if index else None,
             decode_until=item.decode_until,

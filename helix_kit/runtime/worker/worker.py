@@ -22,6 +22,7 @@ from helix_kit.runtime import device_memory
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.transport.messages import (
     MAX_HOPS,
+    EvictMessage,
     FailedMessage,
     ForgetMessage,
     FreedMessage,
@@ -39,6 +40,7 @@ from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker.batching import StepLimits, take_next_step
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
@@ -56,6 +58,9 @@ LINGER_SHARE = 0.05
 MAX_LINGER_S = 0.01
 TOKEN_BYTES = 8.0
 """Declared size of one token on its way to the coordinator."""
+
+
+Chosen = list[tuple[WorkerRequest, WaitingRows]]
 
 
 class Worker:
@@ -181,22 +186,24 @@ class Worker:
             foreign=dropped.foreign,
             stale=dropped.stale,
             cpu_s=time.process_time(),
+            pages_cached=max(0, self._pool.idle),  # the loop may take pages while they are counted
         )
 
     def _serve(self) -> None:
-        back_to_back = False
+        back_to_back = is_short = False
         running: tuple[float, RunningStep] | None = None
         while not self._halt.is_set():
             idle = running is None and not self._requests.has_waiting_rows()
             linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
-            for message in self._arrivals.receive(self._poll_s if idle else max(0.0, linger_s)):
+            wait_s = self._poll_s if idle or (is_short and running is None) else max(0.0, linger_s)
+            for message in self._arrivals.receive(wait_s):
                 if isinstance(message, StopMessage):
                     return
                 self._take(message)
             if self._awaited and time.monotonic() < self._linger_until_s:
                 continue
             waiting = ((request, request.waiting) for request in self._requests.in_order_of_arrival())
-            chosen = take_next_step(waiting, self._limits)
+            chosen, is_short = self._with_pages(take_next_step(waiting, self._limits))
             started = self._start(chosen, back_to_back and not idle) if chosen else None
             back_to_back = bool(chosen)
             # While a GPU computes a step, it is given the next one, and then the results of the first are sent.
@@ -207,14 +214,38 @@ class Worker:
                 self._finish(*running)
                 running = None
 
+    def _with_pages(self, chosen: Chosen) -> tuple[Chosen, bool]:
+        """The chosen rows for which there are pages, and whether others wait for theirs.
+
+        Each request has been promised its pages. But the message that frees or evicts what was there before comes from
+        the coordinator, and may be slower than rows that come from another worker.
+        """
+        pool, layers = self._pool, self.spec.end - self.spec.start
+        tokens = max([self.spec.step_tokens, *(rows.tokens for _, rows in chosen[-1:])])
+        free = pool.free
+        if free >= layers * (len(chosen) + tokens // PAGE_TOKENS + 1):
+            return chosen, False
+        able: Chosen = []
+        for request, rows in chosen:
+            needed = request.table.pages_to_grow(rows.tokens)
+            if needed <= free:
+                free -= needed
+                able.append((request, rows))
+            else:
+                request.waiting.appendleft(rows)
+        return able, len(able) < len(chosen) and not able
+
     def _take(self, message: Message) -> None:
         if isinstance(message, RunMessage):
             self._take_rows(message)
         elif isinstance(message, FreeMessage):
             for freed in message.requests:
                 self._awaited.discard(freed.request)
-                self._requests.free(freed)
+                attempt = (freed.request, freed.epoch)
+                self._requests.free(freed, [run for run in message.kept if (run.request, run.epoch) == attempt])
             self._tell(FreedMessage(*self._sender, message.requests))
+        elif isinstance(message, EvictMessage):
+            self._requests.evict(message.blocks)
         elif isinstance(message, ForgetMessage):
             self._outbox.forget(message.endpoint)
             if self._shaper is not None:

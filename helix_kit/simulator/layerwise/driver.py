@@ -277,6 +277,10 @@ class LayerwiseEngine(StateOwner[State]):
         record = self.setup.nodes[self.setup.number_of[node]]
         return bool(record["kv_used"] + tokens * num_layers <= record["kv_capacity"])
 
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        """The published rules have no prefix cache."""
+        return 0
+
     def pipeline_of(self, at: int) -> Pipeline | None:
         """The stages that a request was given, None until its last one is known."""
         stages: list[Stage] = []

@@ -50,3 +50,16 @@ def test_vllms_names_measure_the_same(client, http) -> None:
     assert first_s + gaps_s == pytest.approx(whole_s, abs=2e-3)
     assert value("num_requests_running") == 0 and value("num_requests_waiting") == 0
     assert 0 <= value("kv_cache_usage_perc") <= 1
+
+
+def test_prefix_hits_are_counted_under_vllms_names(client, http) -> None:
+    """The second of two equal prompts of 40 tokens finds the two full blocks before its last token."""
+
+    def value(name: str) -> float:
+        return float(next(t for t in http.get("/metrics").text.splitlines() if t.startswith(name)).rsplit(" ", 1)[1])
+
+    names = ("vllm:prefix_cache_queries_total{", "vllm:prefix_cache_hits_total{")
+    before = [value(name) for name in names]
+    for _ in range(2):
+        client.completions.create(model="tiny", prompt=[9, *range(30, 69)], max_tokens=2)
+    assert [value(name) - start for name, start in zip(names, before, strict=True)] == [80, 32]

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit.errors import HelixKitError
+from helix_kit.flow import Stage
 from helix_kit.runtime.coordinator import worker_manager
 from helix_kit.runtime.transport.messages import (
     FailedMessage,
@@ -146,7 +147,7 @@ def test_pages_are_asked_of_the_workers_that_hold_the_last_layers(scene_of) -> N
     assert has_pages("b", 64, 2) and not has_pages("b", 65, 2)  # 4 pages in each of 2 layers are 8
     assert has_pages("b", 16, 4) and not has_pages("b", 17, 4)  # one page in each layer of b/0 are 2
     assert not has_pages("c", 1, 1)
-    scene.manager.ledger.promised["b/1"][1, 0] = 8
+    assert scene.manager.ledger.promise(1, 0, 64, (Stage("b/1", 4, 6),)) == {"b/1": []}
     assert not has_pages("b", 16, 2) and has_pages("b", 64, 2, when_empty=True)
 
 

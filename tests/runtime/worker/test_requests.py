@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from helix_kit.cluster import COORDINATOR  # noqa: E402
-from helix_kit.runtime.transport.messages import RequestEpoch, RouteStage, SamplingFields, WorkItem  # noqa: E402
+from helix_kit.runtime.transport.messages import BlockRun, RequestEpoch, RouteStage, SamplingFields, WorkItem  # noqa: E402
 from helix_kit.runtime.worker import requests  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import PagePool  # noqa: E402
 from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
@@ -77,7 +77,10 @@ def test_a_new_attempt_replaces_the_old_one(pool: PagePool) -> None:
     old = table.accept(first(), is_token_ids=True)
     old.table.grow(pool, 4)
     new = table.accept(first(epoch=1), is_token_ids=True)
-    assert new is not old and pool.used == 0 and table.in_order_of_arrival() == [new]
+    assert new is not old and table.in_order_of_arrival() == [new]
+    assert pool.used == 3  # until the coordinator says which of its pages are kept
+    table.free(RequestEpoch(1, 0))
+    assert pool.used == 0 and table.in_order_of_arrival() == [new]
     assert table.accept(WorkItem(1, 0, 0, 1, True), is_token_ids=True) is None
 
 
@@ -93,6 +96,42 @@ def test_late_items_of_a_freed_attempt_take_no_pages(pool: PagePool, monkeypatch
     for other in (7, 8):  # after two more, the epoch of the first is forgotten
         table.free(RequestEpoch(other, 0))
     assert table.accept(first(epoch=1), is_token_ids=True) is not None
+
+
+def sharing(request: int, position: int, *runs: BlockRun) -> WorkItem:
+    """The first item of a request on c, which begins with blocks of others."""
+    route = [*ROUTE[:2], RouteStage("c", 5, 6, "tcp://c", list(runs))]
+    return WorkItem(request, 0, position, 4, False, route, SAMPLING)
+
+
+def test_a_request_begins_with_blocks_of_running_and_of_ended_requests(pool: PagePool) -> None:
+    table = table_of("c", 4, 6, pool)
+    donor = table.accept(first(), is_token_ids=False)
+    donor.table.grow(pool, 40)
+    pages = donor.table.pages[:, :2].tolist()
+    new = table.accept(sharing(2, 32, BlockRun(1, 0, 0, 2)), is_token_ids=False)
+    assert new.table.pages.tolist() == pages and (new.received, new.table.num_tokens) == (32, 32)
+    assert table.accept(WorkItem(2, 0, 32, 1, True), is_token_ids=False) is new
+    assert pool.used == 3
+    table.free(RequestEpoch(1, 0), [BlockRun(1, 0, 1, 1)])  # the first block has been kept for another request
+    assert (pool.used, pool.idle) == (2, 0)
+    table.free(RequestEpoch(2, 0))
+    assert (pool.used, pool.idle, pool.free) == (0, 1, 39)
+    assert table.accept(sharing(3, 16, BlockRun(1, 0, 1, 1)), is_token_ids=False).table.pages.tolist() == [pages[0][1:]]
+    table.free(RequestEpoch(3, 0))
+    table.evict([BlockRun(1, 0, 1, 1)])
+    assert pool.free == 40
+
+
+@pytest.mark.parametrize(
+    ("position", "run"),
+    [(32, BlockRun(1, 0, 0, 1)), (16, BlockRun(1, 1, 0, 1)), (16, BlockRun(9, 0, 0, 1)), (16, BlockRun(1, 0, 3, 1))],
+)
+def test_blocks_that_do_not_fit_or_are_not_known_are_refused(pool: PagePool, position: int, run: BlockRun) -> None:
+    table = table_of("c", 4, 6, pool)
+    table.accept(first(), is_token_ids=False).table.grow(pool, 40)
+    assert table.accept(sharing(2, position, run), is_token_ids=False) is None
+    assert pool.used == 3
 
 
 def test_the_last_stage_keeps_the_tokens_that_penalties_need(pool: PagePool) -> None:
