@@ -290,6 +290,7 @@ class Run(Summarised):
             "failed": outcomes["failed"] + outcomes["cancelled"],
             "reasons": dict(sorted(Counter(r.reason for r in self.records if r.reason).items())),
             "restarts": sum(r.restarts for r in self.records),
+            "prefix_hit_rate": self.prefix_hit_rate,
             "window_s": list(self.window),
             "partial": self.partial,
             "notes": list(self.notes),
@@ -299,6 +300,13 @@ class Run(Summarised):
             **({"goodput": self.goodput(slo).to_dict()} if slo is not None else {}),
             **self.facts,
         }
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of the prompt tokens of the requests that were started that prefix caches held."""
+        started = [r for r in self.records if r.started_s is not None]
+        asked = sum(r.request.input_tokens for r in started)
+        return sum(r.cached_tokens for r in started) / asked if asked else 0.0
 
     def token_times_s(self, position: int) -> list[float]:
         """Token times of the record at `position`."""

@@ -295,6 +295,8 @@ def print_run(summary: dict[str, Any], title: str) -> None:
         f"Requests: {summary['requests_per_s']:,.3g} a second; tokens/s: {summary['input_tokens_per_s']:,.1f} in, "
         f"{summary['output_tokens_per_s']:,.1f} out; at most {summary['peak_concurrency']:,} served at once"
     )
+    if (rate := summary.get("prefix_hit_rate", 0.0)) > 0:
+        typer.echo(f"Prefix caches held {rate:.1%} of the prompts' tokens")
     if goodput := summary.get("goodput"):
         typer.echo(goodput_line(goodput))
     for note in summary["notes"]:

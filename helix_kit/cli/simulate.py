@@ -63,6 +63,9 @@ def simulate_command(
     sorts_samples: Annotated[
         bool, typer.Option("--top-p", help="With --engine: requests are sampled with top-p or top-k.")
     ] = False,
+    prefix_cache: Annotated[
+        bool, typer.Option(help="Share the KV cache of prompts that begin alike, where the workload says which do.")
+    ] = True,
     seed: SeedOption = 0,
     records: Annotated[Path | None, typer.Option(help="Write one row per request to this CSV file.")] = None,
     perfetto: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace of every batch.")] = None,
@@ -76,7 +79,7 @@ def simulate_command(
     """
     from helix_kit.analysis import cost
     from helix_kit.placement.plan import Plan
-    from helix_kit.simulator import simulate
+    from helix_kit.simulator import BatchingOptions, simulate
     from helix_kit.workload import make_workload
 
     for name, value in {"--duration": duration, "--rate": rate}.items():
@@ -116,6 +119,7 @@ def simulate_command(
                 warmup_s=warmup,
                 seed=seed,
                 engine=engine,
+                options=None if prefix_cache else BatchingOptions(prefix_cache=False),
                 sorts_samples=sorts_samples,
                 progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
             )

@@ -70,8 +70,8 @@ def simulate(
         ``online``: requests come when they arrive. ``offline``: they wait from the start and are admitted as there is
         room.
     policy
-        A name (helix, swarm, random, shortest_queue, fixed) or one of your own: ``module:Class``, ``file.py:Class``, a
-        subclass of `Policy`, or an object; see `helix_kit.scheduling.make_policy`.
+        A name (helix, swarm, random, shortest_queue, fixed, prefix) or one of your own: ``module:Class``,
+        ``file.py:Class``, a subclass of `Policy`, or an object; see `helix_kit.scheduling.make_policy`.
     execution
         ``range`` is how our runtime works. ``layerwise`` follows the published simulator's rules to the last digit.
     duration_s, warmup_s
@@ -168,6 +168,7 @@ def batching_of(engine: EngineRecord) -> BatchingOptions:
         step_tokens=rules.max_num_batched_tokens,
         chunk_tokens=rules.prefill_chunk_tokens or rules.max_num_batched_tokens,
         page_tokens=rules.block_tokens,
+        prefix_cache=rules.prefix_cache,
         max_in_flight=rules.max_num_seqs if "max_num_seqs" in rules.model_fields_set else None,
     )
 

@@ -34,6 +34,8 @@ class RunLog:
     started_s: dict[int, float] = field(default_factory=dict)
     finished_s: dict[int, float] = field(default_factory=dict)
     restarts: dict[int, int] = field(default_factory=dict)
+    cached_tokens: dict[int, int] = field(default_factory=dict)
+    """Prompt tokens that were found in prefix caches, of requests that found any at their first start."""
     kv_samples: list[KVSample] = field(default_factory=list)
     batches_before: list[Batch] = field(default_factory=list)
     """Batches of plans that were in force before."""

@@ -62,6 +62,8 @@ class BatchingOptions:
     False: it waits until the token has been at the coordinator and is back."""
     page_tokens: int = PAGE_TOKENS
     """Tokens of a KV page in one layer."""
+    prefix_cache: bool = True
+    """Whether requests share the KV pages of equal beginnings. It matters for workloads that name their contents."""
     max_in_flight: int | None = None
     """Requests that may be served at once; None: as many as the KV caches hold."""
 

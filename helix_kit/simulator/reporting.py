@@ -105,6 +105,7 @@ def make_records(engine: Engine, tokens: TokenTimes, record_tokens: bool) -> lis
                 finished_s=log.finished_s.get(at),
                 tokens_generated=engine.generated(len(times)),
                 token_times_s=times.tolist() if record_tokens else [],
+                cached_tokens=log.cached_tokens.get(at, 0),
                 restarts=log.restarts.get(at, 0),
             )
         )

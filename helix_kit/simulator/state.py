@@ -147,6 +147,7 @@ REQUEST = np.dtype(
         ("decoding", "i8"),
         ("done", "i8"),
         ("sampled", "i8"),
+        ("resumed", "i8"),
         ("layer", "i8"),
         ("hop", "i8"),
         ("hops", "i8"),
@@ -193,13 +194,16 @@ CLOCK = np.dtype(
         ("finished", "i8"),
         ("continued", "i8"),
         ("ask_tokens", "i8"),
+        ("ask_prompts", "i8"),
+        ("prompted", "i8"),
         ("smoothing", "f8"),
     ]
 )
 """Time, counters and settings of a run, one record.
 
 `copy_bytes` are copied between host and GPU for each token that a node has received since its last first-layer step.
-`goes_on` is `BatchingOptions.only_stage_goes_on`. `ask_tokens` says that the policy hears of each decode token;
+`goes_on` is `BatchingOptions.only_stage_goes_on`. `ask_tokens` says that the policy hears of each decode token,
+`ask_prompts` that the prefix cache hears of each prompt that has been computed;
 `smoothing` is the weight of a new hop time."""
 CHUNK = np.dtype(
     [

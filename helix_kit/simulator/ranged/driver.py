@@ -21,6 +21,7 @@ from helix_kit.simulator.link_loads import link_loads
 from helix_kit.simulator.log import KVSample, RunLog
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged import rules
+from helix_kit.simulator.ranged.cached_kv import Blocks, CachedKV
 from helix_kit.simulator.ranged.faults import Entry, agenda_of, check_faults
 from helix_kit.simulator.ranged.state import State
 from helix_kit.simulator.setup import (
@@ -98,6 +99,9 @@ class RangedEngine(StateOwner[State]):
         self._requests = request_records(requests, ("next",))
         self._finished = np.zeros(len(requests) + 1, dtype=np.int64)
         self._continued = np.zeros(len(requests) + 1, dtype=np.int64)
+        self._prompted = np.zeros(len(requests) + 1, dtype=np.int64)
+        self._caches = options.batching.prefix_cache and any(request.prefix for request in requests)
+        clock["ask_prompts"] = self._caches
         self._install(setup)
 
     def _install(self, setup: Setup) -> None:
@@ -105,10 +109,13 @@ class RangedEngine(StateOwner[State]):
         self.setup = setup
         clock = self.clock[0]
         clock["copy_bytes"] = setup.plan.model.activation_bytes_per_token
-        self.kv = PagedKV(
-            {name: int(node["kv_capacity"]) for name, node in zip(setup.names, setup.compute_nodes, strict=True)},
-            page_tokens=self.batching.page_tokens,
-        )
+        capacity = {n: int(node["kv_capacity"]) for n, node in zip(setup.names, setup.compute_nodes, strict=True)}
+        self.kv: PagedKV | CachedKV
+        if self._caches:
+            ends = {name: end for name, (_, end) in setup.plan.placement.items()}
+            self.kv = CachedKV(capacity, ends, Blocks(self.requests, self.batching.page_tokens))
+        else:
+            self.kv = PagedKV(capacity, page_tokens=self.batching.page_tokens)
         self.longest_context_tokens = _longest_context_tokens(setup, self.kv)
         self._peak_pages = dict.fromkeys(setup.names, 0)
         chunks, messages = pool(CHUNK, 1 << 12), pool(MESSAGE, 1 << 10)
@@ -137,6 +144,7 @@ class RangedEngine(StateOwner[State]):
             log=self.log.arrays,
             finished=self._finished,
             continued=self._continued,
+            prompted=self._prompted,
         )
         self._use_policy(policy)
 
@@ -207,13 +215,7 @@ class RangedEngine(StateOwner[State]):
         while self._waiting and (limit is None or len(self.live) < limit):
             at = self._waiting[0]
             request = self.as_it_stands(at)
-            with named_failures(self.policy, "route", request):
-                answer = self.policy.route(request, self)
-            pipeline = checked_pipeline(self.policy, answer, self.setup.plan)
-            if pipeline is not None and not self.kv.reserve(request, pipeline):
-                with named_failures(self.policy, "on_refused", request):
-                    self.policy.on_refused(request, pipeline)
-                pipeline = None
+            pipeline, cached = self.offer(at, request)
             if pipeline is None:
                 if not self.live and not self._agenda and all(self.setup.compute_nodes["alive"]):
                     self._waiting.popleft()
@@ -223,19 +225,40 @@ class RangedEngine(StateOwner[State]):
             self._waiting.popleft()
             with named_failures(self.policy, "on_admitted", request):
                 self.policy.on_admitted(request, pipeline)
-            self.launch(at, request, pipeline)
+            self.launch(at, request, pipeline, cached)
+
+    def offer(self, at: int, request: Request) -> tuple[Pipeline | None, int]:
+        """The pipeline on which a request has got its pages, and the tokens that its stages hold; None: it waits."""
+        if isinstance(self.kv, CachedKV):
+            self.kv.look_up(at, request.input_tokens)
+        with named_failures(self.policy, "route", request):
+            answer = self.policy.route(request, self)
+        pipeline = checked_pipeline(self.policy, answer, self.setup.plan)
+        if pipeline is None:
+            return None, 0
+        if isinstance(self.kv, CachedKV):
+            cached = self.kv.reserve(at, request.input_tokens + request.output_tokens, pipeline)
+            if cached and at not in self.log.started_s:
+                self.log.cached_tokens[at] = cached
+        else:
+            cached = 0 if self.kv.reserve(request, pipeline) else None
+        if cached is None:
+            with named_failures(self.policy, "on_refused", request):
+                self.policy.on_refused(request, pipeline)
+            return None, 0
+        return pipeline, cached
 
     def as_it_stands(self, at: int) -> Request:
         """The request with the tokens that it has generated as part of its prompt."""
         original, done = self.requests[at], int(self._requests[at]["done"])
         return Request(at, original.arrival_s, original.input_tokens + done, original.output_tokens - done)
 
-    def launch(self, at: int, request: Request, pipeline: Pipeline) -> None:
-        """Take up a request and send its prompt."""
+    def launch(self, at: int, request: Request, pipeline: Pipeline, cached: int) -> None:
+        """Take up a request and send its prompt, but for the first `cached` tokens."""
         self.take_up(at, request, pipeline)
         self.need_chunks(request.input_tokens // self.batching.chunk_tokens + 2)
         self.need_messages(2 * len(self.setup.links))
-        rules.launch(self._packed, at, self.batching.chunk_tokens)
+        rules.launch(self._packed, at, self.batching.chunk_tokens, cached)
 
     def take_up(self, at: int, request: Request, pipeline: Pipeline) -> None:
         """Note an admitted request: its route, and the pages that it has reserved."""
@@ -285,15 +308,31 @@ class RangedEngine(StateOwner[State]):
                 for at in self._continued[: clock["continued"]]:
                     with named_failures(self.policy, "on_token", self.live[int(at)]):
                         self.policy.on_token(self.live[int(at)])
+            if isinstance(self.kv, CachedKV):
+                for at in self._prompted[: clock["prompted"]].tolist():
+                    self.kv.add_computed(at, self._computed_tokens(at, first=True))
             for at in self._finished[: clock["finished"]]:
                 self.log.finished_s[int(at)] = float(clock["now"])
-                self._leave(int(at))
+                self._leave(int(at), has_ended=True)
             if clock["finished"]:
                 self._admit()
 
-    def _leave(self, at: int) -> None:
+    def _computed_tokens(self, at: int, *, first: bool = False) -> int:
+        """Tokens of the request's context that its stages have computed: all but the one that came last.
+
+        Of a request that started again, the same without the tokens that came before its `first` one since.
+        """
+        record = self._requests[at]
+        return int(record["input"] + max(0, record["done"] - (2 if first else 1)))
+
+    def _leave(self, at: int, *, has_ended: bool) -> None:
         request = self.live.pop(at)
-        self.kv.release(request)
+        if isinstance(self.kv, CachedKV):
+            if self._requests[at]["done"] > self._requests[at]["resumed"]:
+                self.kv.add_computed(at, self._computed_tokens(at))
+            self.kv.release(at, has_ended=has_ended)
+        else:
+            self.kv.release(request)
         with named_failures(self.policy, "on_finished", request):
             self.policy.on_finished(request)
 
@@ -309,7 +348,7 @@ class RangedEngine(StateOwner[State]):
         for at in victims:
             self._requests[at]["epoch"] += 1
             self.log.restarts[at] = self.log.restarts.get(at, 0) + 1
-            self._leave(at)
+            self._leave(at, has_ended=False)
         self._waiting.extendleft(sorted(victims, reverse=True))
 
     def node_dies(self, node: str) -> None:
@@ -320,6 +359,8 @@ class RangedEngine(StateOwner[State]):
         """The coordinator notices: new flow over the survivors, and every request that used the node starts again."""
         plan = self.setup.plan
         victims = [at for at in self.live if any(s.node == node for s in self.pipelines[at])]
+        if isinstance(self.kv, CachedKV):
+            self.kv.lose(node)
         self._restart(victims)
         left = plan.rearranged({name: span for name, span in plan.placement.items() if self.is_alive(name)})
         if left.flow_tokens_per_s > 0:
@@ -393,8 +434,12 @@ class RangedEngine(StateOwner[State]):
         """Whether the node's free pages hold `tokens` in `num_layers` layers."""
         return self.kv.has_room(node, tokens, num_layers)
 
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        """Tokens of the prompt of the request that is being routed that every stage of the pipeline holds."""
+        return self.kv.cached_tokens(pipeline) if isinstance(self.kv, CachedKV) else 0
 
-def _longest_context_tokens(setup: Setup, kv: PagedKV) -> int:
+
+def _longest_context_tokens(setup: Setup, kv: PagedKV | CachedKV) -> int:
     """Tokens of context that the pipeline with the most room holds in an empty cluster.
 
     Nodes are visited in the order of their last layers: a node's room is the largest, over the nodes before it, of the

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from helix_kit.flow import Pipeline
-from helix_kit.scheduling import checked_pipeline
 from helix_kit.simulator import events
 from helix_kit.simulator.compiled import compiled
 from helix_kit.simulator.ranged.messages import START_STEP, append, take_chunk
@@ -70,7 +69,7 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
         Requests that were admitted.
     """
     rng = np.random.default_rng(seed)
-    policy, setup, kv = engine.policy, engine.setup, engine.kv
+    policy, setup = engine.policy, engine.setup
     loads = policy.token_loads()
     links = {edge: i for i, edge in enumerate(policy.topology.links)} if loads and policy.topology else {}
     limits = _Limits(engine, len(done))
@@ -80,16 +79,13 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
         if request.input_tokens + request.output_tokens > engine.longest_context_tokens:
             continue
         request = engine.as_it_stands(at)
-        pipeline = checked_pipeline(policy, policy.route(request, engine), setup.plan)
-        if pipeline is not None and not kv.reserve(request, pipeline):
-            policy.on_refused(request, pipeline)
-            pipeline = None
+        pipeline, cached = engine.offer(at, request)
         if pipeline is None:
             break
         policy.on_admitted(request, pipeline)
         admitted += 1
         if not limits.may_decode(pipeline):
-            engine.launch(at, request, pipeline)
+            engine.launch(at, request, pipeline, cached)
             continue
         engine.take_up(at, request, pipeline)
         # A stage holds a request's token for a time that grows with the layers it runs.

@@ -40,7 +40,7 @@ from helix_kit.simulator.ranged.state import unpacked
 from helix_kit.simulator.state import receiving_side
 
 REACHED, DONE, TOKENS, FULL = range(4)
-"""Why `advance` returned; DONE comes with requests in `finished`, TOKENS with requests in `continued`."""
+"""Why `advance` returned; DONE comes with requests in `finished`, TOKENS with requests in `continued` or `prompted`."""
 
 
 @inlined
@@ -220,6 +220,9 @@ def received(state, number):
         else:
             request = requests[chunk.request]
             request.done += 1
+            if clock.ask_prompts and request.done == request.resumed + 1:
+                state.prompted[clock.prompted] = chunk.request
+                clock.prompted += 1
             log.token_request[clock.tokens] = chunk.request
             log.token_time[clock.tokens] = clock.now
             clock.tokens += 1
@@ -248,13 +251,16 @@ def received(state, number):
 
 
 @compiled
-def launch(plain, number, chunk_tokens):
-    """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks."""
+def launch(plain, number, chunk_tokens, cached):
+    """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks.
+
+    The first `cached` tokens are in the prefix caches of all its stages.
+    """
     state = unpacked(plain)
     routes, chunks, clock = state.routes, state.chunks, state.clock
     request = state.requests[number]
-    left = request.input + request.done
-    request.sampled = request.done
+    left = request.input + request.done - cached
+    request.sampled = request.resumed = request.done
     while left > 0:
         at = take_chunk(chunks, clock)
         chunk = chunks[at]
@@ -297,7 +303,7 @@ def advance(plain, until):
     nodes, links, requests = state.nodes, state.links, state.requests
     clock, heap, fifo = state.clock, state.heap, state.fifo
     token_time, batches = state.log.token_time, state.log.batches
-    clock.finished = clock.continued = 0
+    clock.finished = clock.continued = clock.prompted = 0
     while events.next_time(heap, clock) < until:
         if (
             clock.tokens + len(requests) >= len(token_time)
@@ -321,7 +327,7 @@ def advance(plain, until):
             received(state, argument)
             if clock.finished > 0:
                 return DONE
-            if clock.ask_tokens and clock.continued > 0:
+            if (clock.ask_tokens and clock.continued > 0) or clock.prompted > 0:
                 return TOKENS
             clock.continued = 0
     return REACHED

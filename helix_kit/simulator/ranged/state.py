@@ -40,6 +40,8 @@ class State(NamedTuple):
     """Requests that finished in the last event; the clock's `finished` says how many."""
     continued: np.ndarray
     """Requests whose next decode step set out in the last event; the clock's `continued` says how many."""
+    prompted: np.ndarray
+    """Requests whose first token since their start came in the last event; the clock's `prompted` says how many."""
 
 
 @inlined
@@ -64,6 +66,7 @@ def unpacked(plain):
         log,
         finished,
         continued,
+        prompted,
     ) = plain
     return State(
         nodes,
@@ -84,4 +87,5 @@ def unpacked(plain):
         LogArrays(*log),
         finished,
         continued,
+        prompted,
     )

@@ -130,6 +130,8 @@ class ReplicasEngine:
                 self.log.started_s[at] = float(record["started"])
             if 0 <= record["finished"] <= end_s:
                 self.log.finished_s[at] = float(record["finished"])
+            if record["hit_tokens"]:
+                self.log.cached_tokens[at] = int(record["hit_tokens"])
             if record["restarts"]:
                 self.log.restarts[at] = int(record["restarts"])
         for replica, chain in zip(self.replicas, self.chains, strict=True):
