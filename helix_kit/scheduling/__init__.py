@@ -19,6 +19,7 @@ from helix_kit.scheduling.policies import (
     resolve_policy,
 )
 from helix_kit.scheduling.policy import Policy, Topology, View
+from helix_kit.scheduling.prefix import Prefix
 from helix_kit.scheduling.random import Random
 from helix_kit.scheduling.shortest_queue import ShortestQueue
 from helix_kit.scheduling.swarm import Swarm
@@ -34,6 +35,7 @@ __all__ = [
     "Policy",
     "PolicyChoice",
     "PolicyError",
+    "Prefix",
     "Random",
     "ShortestQueue",
     "Swarm",

@@ -1,7 +1,7 @@
 """The table of policies, and how a policy is made from what a user names: a name, a class, an object, or a file.
 
 >>> sorted(POLICIES)
-['fixed', 'helix', 'random', 'shortest_queue', 'swarm']
+['fixed', 'helix', 'prefix', 'random', 'shortest_queue', 'swarm']
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from helix_kit.scheduling.fixed import FixedRoutes
 from helix_kit.scheduling.helix import Helix
 from helix_kit.scheduling.hop_by_hop import HopByHop
 from helix_kit.scheduling.policy import Policy, Topology
+from helix_kit.scheduling.prefix import Prefix
 from helix_kit.scheduling.random import Random
 from helix_kit.scheduling.shortest_queue import ShortestQueue
 from helix_kit.scheduling.swarm import Swarm
@@ -25,7 +26,7 @@ from helix_kit.scheduling.swarm import Swarm
 PolicyChoice = str | Policy | type[Policy]
 """What the verbs take as `policy`: a name, ``module:Class``, ``file.py:Class``, a class, or an object."""
 
-POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Helix, Swarm, Random, ShortestQueue, FixedRoutes)}
+POLICIES: dict[str, type[Policy]] = {p.name: p for p in (Helix, Swarm, Random, ShortestQueue, FixedRoutes, Prefix)}
 POLICY_NAMES = tuple(POLICIES)
 HOOKS = {
     "route": ("request", "view"),
@@ -55,9 +56,10 @@ def make_policy(
     Parameters
     ----------
     name
-        helix, swarm, random, shortest_queue or fixed; or a policy of your own: ``module:Class``, ``file.py:Class``, a
-        subclass of `Policy`, or an object, which is returned as it is. A class is called with those of the arguments
-        `plan`, `topology`, `pipelines` (those of the plan) and `seed` that its constructor names.
+        helix, swarm, random, shortest_queue, fixed or prefix; or a policy of your own: ``module:Class``,
+        ``file.py:Class``, a subclass of `Policy`, or an object, which is returned as it is. A class is called with
+        those of the arguments `plan`, `topology`, `pipelines` (those of the plan) and `seed` that its constructor
+        names.
     plan
         The plan whose nodes and links the policy uses.
     seed
