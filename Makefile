@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-clock bench-sim bench-plan bench-users bench-served bench-runtime bench-widget bench-gpu figures-real closed-loop soak lint format docs coverage clean
+.PHONY: help demo test test-slow test-gpu lab dashboard notebooks figures fidelity bench bench-clock bench-sim bench-plan bench-users bench-served bench-prefix bench-runtime bench-widget bench-gpu figures-real closed-loop soak lint format docs coverage clean
 
 help: ## Show this list
 	@echo "helix_kit: plan, simulate and serve LLMs over mixed GPUs. Targets:"
@@ -94,6 +94,9 @@ bench-users: $(DEV) ## Planning: random clusters of today's cards against every 
 bench-served: $(DEV) ## What the stored served plans serve beside the published ones (half an hour)
 	rm -f docs/served-bench.md
 	$(BIN)/python benchmarks/bench_served.py -o docs/served-bench.md --readme README.md
+
+bench-prefix: $(DEV) ## Prefix caches: hit rates and latencies of conversations by policy
+	$(BIN)/python benchmarks/bench_prefix.py -o docs/prefix-bench.md
 
 bench-clock: $(DEV) ## Promises about seconds: time limits, stops, imports, notebooks (ten minutes without other work)
 	$(BIN)/python benchmarks/bench_clock.py
