@@ -4,7 +4,7 @@
 format         columns of a CSV file, or fields of JSON lines   time
 =============  ===============================================  ==================================================
 ours           arrival_s, input_tokens, output_tokens           seconds
-               (and prefix, answer: content that is shared)
+               (and prefix, answer, session_id: what is shared)
 Azure          TIMESTAMP, ContextTokens, GeneratedTokens        date and time, UTC unless it names another offset
 BurstGPT       Timestamp, Request tokens, Response tokens       seconds
 vidur          arrived_at, num_prefill_tokens,                  seconds
@@ -317,6 +317,8 @@ def _with_session(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
     """
     found = entry.values
     session = found.get("session_id")
+    if session == "":  # an empty cell
+        session = None
     if session is None and "chat_id" in found:
         chat, parent = str(found["chat_id"]), str(found.get("parent_chat_id", "-1"))
         session = sessions[chat] = sessions.get(parent, chat)

@@ -339,13 +339,13 @@ class Workload(Summarised, Sequence[Request]):
         """Write a CSV file from which `from_csv` makes an equal workload."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            if not any(r.prefix or r.answer is not None for r in self.requests):
+            if not any(r.prefix or r.session is not None or r.answer is not None for r in self.requests):
                 writer.writerow(COLUMNS)
                 writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
                 return
-            writer.writerow((*COLUMNS, "prefix", "answer"))
+            writer.writerow((*COLUMNS, "prefix", "answer", "session_id"))
             for r in self.requests:
-                content = (format_segments(r.prefix), "" if r.answer is None else r.answer)
+                content = (format_segments(r.prefix), "" if r.answer is None else r.answer, r.session or "")
                 writer.writerow((repr(r.arrival_s), r.input_tokens, r.output_tokens, *content))
 
     def to_mooncake(self, path: str | Path) -> None:
