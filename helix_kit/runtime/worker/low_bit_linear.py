@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from helix_kit.runtime.weights.low_bit import LowBitWeight
 
 FEW_ROWS = 16
-"""Up to so many rows a CPU multiplies while it expands. With more, torch's product makes up for the expanded copy."""
+"""Up to so many rows of float32 a CPU multiplies while it expands, and up to half as many of narrower numbers. With
+more, torch's product makes up for the expanded copy."""
 
 BLOCK_WEIGHTS = 1 << 19
 """Weights that are expanded at once with more rows: 2 MB of float32."""
@@ -39,7 +40,7 @@ class LowBitLinear(torch.nn.Module):
         """Rows (..., in) to rows (..., out)."""
         if self._on_cpu is None:
             return F.linear(x, self.low_bit.expand(x.dtype), self._bias)
-        few = x.shape[:-1].numel() <= FEW_ROWS
+        few = x.shape[:-1].numel() <= (FEW_ROWS if x.dtype == torch.float32 else FEW_ROWS // 2)
         result = self._on_cpu.multiply(x) if few else self._on_cpu.expand_and_multiply(x)
         return result if self._bias is None else result + self._bias
 
