@@ -49,10 +49,10 @@ def robustness(
     against
         Methods that make the rivals; one that has no plan here is left out.
     measure
-        ``flow`` computes the maximum flow anew in each sample. ``served`` simulates instead (offline, the published
-        rules), and compares decode tokens/s. Requests then follow the flow as it was planned, since the scheduler does
-        not know that the profiles are wrong. Rivals that hold more layers on a node than fit, as separate pipelines
-        may, are left out then.
+        ``flow`` computes the maximum flow anew in each sample. ``served`` simulates instead (offline, by our
+        runtime's rules), and compares decode tokens/s. Requests then follow the flow as it was planned, since the
+        scheduler does not know that the profiles are wrong. Rivals that hold more layers on a node than fit, as
+        separate pipelines may, are left out then.
     duration_s
         Simulated seconds with ``measure="served"``.
 

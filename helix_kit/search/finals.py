@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from helix_kit.search.candidate import Candidate, Trial, mean_score
+from helix_kit.search.candidate import Candidate, LatencyLimits, Trial, excess, mean_score
 from helix_kit.simulator.scoring import Score
 
 MAX_ROUNDS, MIN_ROUNDS = 8, 4
@@ -24,6 +24,10 @@ SURELY = 0.98
 """Plans are dropped once they are behind the best with this confidence."""
 FAR_BEHIND = 0.1
 """After the first stream plans are dropped that serve less by this share."""
+LIMIT_STREAMS = 2
+"""After so many streams plans are dropped whose mean latencies are above the limits, if another plan keeps to them."""
+MARGINS = (1.0, 0.95, 0.9)
+"""Latencies as shares of their limits: the best plan within each is compared, since a latency differs by stream."""
 LONGER = 2
 FINAL_WARMUP_LIVES, FINAL_LIVES = 0.3, 0.6
 """The windows are so many times as long in requests, and so many lives long at least."""
@@ -39,6 +43,7 @@ class Finals:
     left: list[Candidate]
     value_of: Callable[[Candidate, Score], float]
     """The value of a candidate under a score."""
+    limits: LatencyLimits = field(default_factory=LatencyLimits)
     runs: dict[int, list[Score]] = field(default_factory=dict)
     """Scores of a candidate, by the identity of its object."""
     entered: list[Candidate] = field(default_factory=list)
@@ -64,15 +69,21 @@ class Finals:
     def _values(self, candidate: Candidate) -> np.ndarray:
         return np.array([self.value_of(candidate, score) for score in self.runs[id(candidate)]])
 
+    def _keeps_to_limits(self, candidate: Candidate) -> bool:
+        return excess(mean_score(self.runs[id(candidate)]), self.limits) <= 1
+
     def _drop(self) -> None:
-        """Drop the plans that are surely behind the best."""
+        """Drop the plans that are surely behind the best of those within the limits, or of all if there are none."""
         values = {id(c): self._values(c) for c in self.left}
-        best = max(self.left, key=lambda c: float(values[id(c)].mean()))
+        keeping = [c for c in self.left if self._keeps_to_limits(c)]
+        best = max(keeping or self.left, key=lambda c: float(values[id(c)].mean()))
         top = values[id(best)]
 
         def stays(c: Candidate) -> bool:
             if c is best:
                 return True
+            if keeping and c not in keeping:
+                return len(self.runs[id(c)]) < LIMIT_STREAMS
             behind = top - values[id(c)]
             if len(behind) == 1:
                 return float(behind[0]) <= FAR_BEHIND * float(top[0])
@@ -82,8 +93,20 @@ class Finals:
         self.left = [c for c in self.left if stays(c)]
 
     def measured(self) -> list[tuple[Candidate, Score]]:
-        """Every candidate that was simulated on a fresh stream, with its mean score and interval."""
-        return [(c, score_over(self.runs[id(c)])) for c in self.entered if id(c) in self.runs]
+        """Every candidate that was simulated on a fresh stream, with its mean score and interval; those left first."""
+        order = [*self.left, *(c for c in self.entered if c not in self.left)]
+        return [(c, score_over(self.runs[id(c)])) for c in order if id(c) in self.runs]
+
+
+def nearest(ranked: Sequence[Candidate], limits: LatencyLimits) -> list[Candidate]:
+    """The best candidates within the limits, with more and less room to spare, or the one least above them.
+
+    `ranked` has the largest value first. Without limits there is none.
+    """
+    if limits == LatencyLimits() or not ranked:
+        return []
+    within = [next((c for c in ranked if excess(c.measured, limits) <= margin), None) for margin in MARGINS]
+    return [c for c in within if c is not None] or [min(ranked, key=lambda c: (excess(c.measured, limits), -c.value))]
 
 
 def score_over(runs: Sequence[Score]) -> Score:

@@ -15,10 +15,10 @@ from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search.archive import MAX_ELITES, Archive
-from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, excess, is_whole, mean_score
+from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, is_whole, mean_score
 from helix_kit.search.capacity_shares import effective_shares, first_shares
 from helix_kit.search.evaluate import NEIGHBOURS, Exploration
-from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial
+from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial, nearest
 from helix_kit.search.front import pareto_front
 from helix_kit.search.messages import Explore, Polish, Simulate, Task
 from helix_kit.search.options import ServedOptions
@@ -81,6 +81,8 @@ class Decision(NamedTuple):
     measured: list[Candidate]
     seeds: list[int]
     """Seeds of the request streams that the scores are means over."""
+    left: int | None = None
+    """So many of the first of `measured` were compared on all streams; None: all of them."""
 
 
 class Search:
@@ -97,6 +99,8 @@ class Search:
         """Seconds that simulating a candidate takes at the moment, of a worker's time."""
         self.safe: list[Candidate] = []
         """Candidates that the plan must not be worse than."""
+        self.most_flow_tokens_per_s = 0.0
+        """The greatest flow of a plan that was simulated."""
         self.history: list[tuple[float, float]] = []
         """[seconds, decode tokens/s of the best plan] whenever the best plan changed."""
 
@@ -119,6 +123,7 @@ class Search:
         """Put simulated candidates into the archive, and report the best."""
         self.simulations += len(simulated)
         self.archive.add(simulated)
+        self.most_flow_tokens_per_s = max([self.most_flow_tokens_per_s, *(c.flow.tokens_per_s for c in simulated)])
         if not len(self.archive):
             return
         first = self.ranked()[0]
@@ -332,7 +337,8 @@ class Search:
             return self._decide_steady(ranked)
         front = pareto_front(ranked)
         undecided = Decision(front, [self.trial.seed])
-        finalists = distinct([*ranked[: MAX_ELITES // 2], *self.elites(), *front])[:FINALISTS]
+        within = nearest(ranked, self.evaluator.requirements.limits)
+        finalists = distinct([*within, *ranked[: MAX_ELITES // 2], *self.elites(), *front])[:FINALISTS]
         trials = [replace(self.trial, seed=self.trial.seed + 1 + i) for i in range(FINAL_SEEDS)]
         needed_s = FINAL_SEEDS * self.simulation_s
         if self.must_end() or len(finalists) < 2 or self.watch.left_s < needed_s:
@@ -359,8 +365,8 @@ class Search:
         limits = self.evaluator.requirements.limits
         safe = {self.evaluator.identity(c.placement, c.shares) for c in self.safe}
         best_safe = [c for c in ranked if self.evaluator.identity(c.placement, c.shares) in safe][:STEPS]
-        nearest = sorted(ranked, key=lambda c: (max(1.0, excess(c.measured, limits)), -c.value))[:1]
-        finalists = distinct([*ranked[:1], *best_safe, *nearest, *ranked[1:MAX_ELITES], *self.elites(), *front])
+        within = nearest(ranked, limits)
+        finalists = distinct([*within, *ranked[:1], *best_safe, *ranked[1:MAX_ELITES], *self.elites(), *front])
         finalists = finalists[:FINALISTS]
         trial, counted = final_trial(self.trial), self.options.max_simulations is not None
         taken = [FINAL_COST * self.simulation_s]
@@ -377,10 +383,10 @@ class Search:
 
         while len(finalists) > 2 and not may_go_on(len(finalists)):
             finalists.pop()
-        finals = Finals(finalists, lambda c, score: self.evaluator.scored(c, score, trial).value)
+        finals = Finals(finalists, lambda c, score: self.evaluator.scored(c, score, trial).value, limits)
         finals.play(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
         measured = [self.evaluator.scored(c, score, trial) for c, score in finals.measured()]
-        return Decision(measured, finals.seeds) if measured else undecided
+        return Decision(measured, finals.seeds, len(finals.left)) if measured else undecided
 
 
 def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:

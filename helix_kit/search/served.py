@@ -166,16 +166,28 @@ def _first_runs(scorer: Scorer, trial: Trial) -> list[Simulate]:
 
 
 def _chosen(decision: Decision, pareto_pick: ParetoPick, limits: LatencyLimits) -> Candidate:
-    """The candidate that becomes the plan: of those that meet the latency limits, if any does."""
-    meeting = [c for c in decision.measured if excess(c.measured, limits) <= 1]
+    """The candidate that becomes the plan: of those that meet the latency limits, if any does.
+
+    A candidate that the last comparison dropped may look better on the few streams that it was simulated on. It counts
+    only where none of those left meets the limits, and for the other picks, which ask for latency beside throughput.
+    """
+    measured, left = decision.measured, decision.measured[: decision.left]
+    candidates = measured if pareto_pick != "throughput" else left
+    for some in (candidates, measured):
+        if meeting := [c for c in some if excess(c.measured, limits) <= 1]:
+            candidates = meeting
+            break
     if pareto_pick == "throughput":
-        return max(meeting or decision.measured, key=lambda c: (c.value, key_of(c.placement)))
-    return front.pick(meeting or decision.measured, pareto_pick)
+        return max(candidates, key=lambda c: (c.value, key_of(c.placement)))
+    return front.pick(candidates, pareto_pick)
 
 
 def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan: Plan) -> Served:
     """What the plan says about the search."""
     trial = search.trial
+    # The search may have met a plan of more flow than the one of which the flow was searched for.
+    most_flow = max(max_flow_plan.flow_tokens_per_s, chosen.flow.tokens_per_s, search.most_flow_tokens_per_s)
+    bound = max(max_flow_plan.bound_tokens_per_s, most_flow)
     return Served(
         **served_fields(chosen.measured, trial),
         mode=trial.mode,
@@ -187,9 +199,9 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
         simulations=search.simulations,
         compared=len(decision.measured) if decision.seeds != [trial.seed] else 0,
         stages=chosen.depth,
-        max_flow_tokens_per_s=max_flow_plan.flow_tokens_per_s,
-        max_flow_bound_tokens_per_s=max_flow_plan.bound_tokens_per_s,
-        max_flow_gap=max_flow_plan.gap,
+        max_flow_tokens_per_s=most_flow,
+        max_flow_bound_tokens_per_s=bound,
+        max_flow_gap=bound / most_flow - 1,
         max_flow_seconds=max_flow_plan.seconds,
         progress=tuple(search.history),
         pareto=tuple(front.rows_of(decision.measured, trial.slo is not None)),

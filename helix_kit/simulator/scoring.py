@@ -105,7 +105,7 @@ def score(
     plan: Plan | tuple[Problem, Placement, Flow | None],
     workload: Sequence[Request] | None = None,
     *,
-    execution: Literal["range", "layerwise"] = "layerwise",
+    execution: Literal["range", "layerwise"] = "range",
     mode: Literal["online", "offline"] = "offline",
     policy: PolicyChoice = "helix",
     duration_s: float = 300.0,

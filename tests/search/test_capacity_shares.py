@@ -44,7 +44,9 @@ def test_first_shares_kinds_serves_more(problem, three_parts):
     guess = first_shares(predictor.decode_s, predictor.prefill_s)
     assert guess["A100-40G"] == 1.0 and guess["T4"] < guess["L4"] < 0.5
     with_all, spared = (
-        score((problem, three_parts, flow_with_shares(problem, three_parts, ease)), duration_s=60).decode_tokens_per_s
+        score(
+            (problem, three_parts, flow_with_shares(problem, three_parts, ease)), execution="layerwise", duration_s=60
+        ).decode_tokens_per_s
         for ease in ({}, guess)
     )
     assert spared > 1.15 * with_all

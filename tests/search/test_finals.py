@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from helix_kit.flow import Flow
-from helix_kit.search.candidate import Candidate, Trial
-from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, score_over
+from helix_kit.search.candidate import Candidate, LatencyLimits, Trial, value_of
+from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, nearest, score_over
 from helix_kit.simulator.scoring import Score
 
 
@@ -62,3 +62,32 @@ def test_the_true_value_lies_within_the_interval():
 def test_one_run_keeps_the_interval_of_its_batches():
     score = score_over([Score(decode_tokens_per_s=10.0, half_width_tokens_per_s=2.0)])
     assert score.half_width_tokens_per_s == pytest.approx(2.0)
+
+
+def with_latency(value, latency_s):
+    return Score(decode_tokens_per_s=value, decode_latency_s=latency_s, window_s=1.0)
+
+
+def test_a_plan_within_the_limit_outlives_faster_ones_above_it():
+    """Marked down by the fourth power the plan above its limit still counts 92: it is dropped all the same."""
+    limits = LatencyLimits(decode_s=0.1)
+    scores = [with_latency(100.0, 0.102), with_latency(50.0, 0.09)]
+    entered = [Candidate({f"n{i}": (0, 1)}, Flow(1.0, {}, {}, ()), 1.0) for i in range(2)]
+    of = dict(zip(map(id, entered), scores, strict=True))
+
+    def simulate(left, trial):
+        return [Candidate(c.placement, c.flow, 1.0, of[id(c)]) for c in left]
+
+    finals = Finals(entered, lambda c, score: value_of(score, limits, online=False), limits)
+    finals.play(Trial(requests=10), simulate, lambda left: True, MAX_ROUNDS)
+    assert finals.left == [entered[1]]
+    assert [c for c, _ in finals.measured()] == [entered[1], entered[0]]
+
+
+def test_the_best_within_each_margin_of_the_limit_is_compared():
+    limits = LatencyLimits(decode_s=0.1)
+    rows = [(100.0, 0.11), (90.0, 0.099), (80.0, 0.094), (70.0, 0.093), (60.0, 0.05)]
+    ranked = [Candidate({}, Flow(1.0, {}, {}, ()), 1.0, with_latency(*row)) for row in rows]
+    assert nearest(ranked, limits) == [ranked[1], ranked[2], ranked[4]]
+    assert nearest(ranked[:1], limits) == ranked[:1], "the one least above the limit"
+    assert nearest(ranked, LatencyLimits()) == []
