@@ -1,6 +1,6 @@
 """Flow plans for the clusters that users have: random clusters of today's cards, against every baseline.
 
-    python benchmarks/bench_users.py [--cases 24] [--seed 0] [--time-limit 30] [-o FILE]
+    python benchmarks/bench_users.py [--cases 24] [--seed 0] [--time-limit 30] [--keep FILE] [-o FILE]
 
 Each case is drawn with a seed: 2 to 4 kinds of cards from T4 to H200 and RTX, 1 to 3 regions, links of 0.2 to
 100 Gbit/s, and a model of 1B to 123B parameters that fits. The table says what the plan carries, what the best baseline
@@ -10,12 +10,17 @@ With `--served` the plans are those of objective `served`. They, the flow plan, 
 model are measured again over a long run by our runtime's rules: the plan must not serve less than the best of them, and
 the long run's value should lie within the interval that the plan states. `--longer S` also plans for S seconds:
 
-    python benchmarks/bench_users.py --served --time-limit 60 [--longer 600] [--cases 24] [-o FILE]
+    python benchmarks/bench_users.py --served --time-limit 60 [--longer 600] [--cases 24] [--keep FILE] [-o FILE]
+
+With `--keep FILE` each case is written to FILE as soon as it is done, and cases that are there already are not run
+again: the benchmark can be broken off and goes on where it stopped. `--seconds S` begins no case after S seconds. `-o`
+writes the document from all cases that are kept, of both halves.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -23,7 +28,7 @@ import statistics
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError
@@ -115,18 +120,8 @@ def kinds_of(cluster: hk.Cluster) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in cluster.kind_counts.items())
 
 
-class Row(NamedTuple):
-    """One line of the table."""
-
-    text: str
-    ratio: float
-    gap: float
-    over_s: float
-    regions: int
-
-
-def row(case: Case, time_limit_s: float) -> Row:
-    """Plan one case and compare it with the baselines."""
+def row(case: Case, time_limit_s: float) -> dict[str, Any]:
+    """Plan one case and compare it with the baselines: the line of the table, and the numbers of the summary."""
     cluster, model = case
     name, baseline = best_baseline(case)
     begun = time.perf_counter()
@@ -143,7 +138,8 @@ def row(case: Case, time_limit_s: float) -> Row:
         f"{plan.flow_tokens_per_s:,.1f} | {ratio:.3f} | {plan.bound_tokens_per_s:,.1f} ({best}) | {plan.gap:.2%} | "
         f"{seconds:.1f} |"
     )
-    return Row(text, ratio, plan.gap, seconds - 1.1 * time_limit_s - 2, regions)
+    late = seconds > 1.1 * time_limit_s + 2
+    return {"text": text, "ratio": ratio, "gap": plan.gap, "late": late, "regions": regions}
 
 
 LONG = Window(requests=3000, warmup_lives=0.5, lives=1.0)
@@ -151,16 +147,6 @@ LONG = Window(requests=3000, warmup_lives=0.5, lives=1.0)
 LONG_SEED = 1000
 MARGIN = 0.98
 """Two long runs of plans that serve the same differ by up to 2 %."""
-
-
-class ServedRow(NamedTuple):
-    """One line of the served table."""
-
-    text: str
-    ratio: float
-    within: bool
-    over_s: float
-    of_longer: float | None
 
 
 def long_value(problem: Problem, placement: Placement, flow: Flow | None = None) -> float:
@@ -193,7 +179,7 @@ def _balanced(problem: Problem, placement: Placement) -> Flow:
     return problem.max_flow(placement, split="balanced")
 
 
-def served_row(case: Case, time_limit_s: float, longer_s: float | None) -> ServedRow:
+def served_row(case: Case, time_limit_s: float, longer_s: float | None) -> dict[str, Any]:
     """Plan one case for what is served, and compare it with its rivals over a long run."""
     cluster, model = case
     rival, rival_value = best_rival(case)
@@ -214,7 +200,8 @@ def served_row(case: Case, time_limit_s: float, longer_s: float | None) -> Serve
         f"{'yes' if within else 'no'} | {'' if of_longer is None else f'{of_longer:.3f}'} | "
         f"{plan.served.simulations} | {seconds:.1f} |"
     )
-    return ServedRow(text, value / rival_value, within, seconds - 1.1 * time_limit_s - 2, of_longer)
+    late = seconds > 1.1 * time_limit_s + 2
+    return {"text": text, "ratio": value / rival_value, "within": within, "late": late, "of_longer": of_longer}
 
 
 SERVED_HEAD = (
@@ -223,19 +210,18 @@ SERVED_HEAD = (
 )
 
 
-def served_summary(rows: list[ServedRow], time_limit_s: float) -> str:
+def served_summary(rows: list[dict[str, Any]], time_limit_s: float) -> str:
     """What the served rows show together, in sentences."""
+    ratios = [r["ratio"] for r in rows]
     lines = [
-        f"Plans that serve less than {MARGIN:.0%} of the best rival: {sum(r.ratio < MARGIN for r in rows)} of "
-        f"{len(rows)}; lowest ratio {min(r.ratio for r in rows):.3f}, "
-        f"median {statistics.median(r.ratio for r in rows):.3f}.",
-        f"Long runs within the stated interval: {sum(r.within for r in rows)} of {len(rows)}.",
-        f"Plans that took longer than 1.1 x {time_limit_s:g} s + 2 s: {sum(r.over_s > 0 for r in rows)} of "
-        f"{len(rows)}.",
+        f"Plans that serve less than {MARGIN:.0%} of the best rival: {sum(r < MARGIN for r in ratios)} of "
+        f"{len(rows)}; lowest ratio {min(ratios):.3f}, median {statistics.median(ratios):.3f}.",
+        f"Long runs within the stated interval: {sum(r['within'] for r in rows)} of {len(rows)}.",
+        late_line(rows, time_limit_s),
     ]
-    longer = [r.of_longer for r in rows if r.of_longer is not None]
+    longer = [r["of_longer"] for r in rows if r["of_longer"] is not None]
     if longer:
-        lines.append(f"Of what the longer search's plan serves: lowest {min(longer):.3f}.")
+        lines.append(f"Of what the longer search's plan serves: lowest {min(longer):.3f}, over {len(longer)} cases.")
     return "\n".join(lines)
 
 
@@ -243,73 +229,112 @@ HEAD = (
     "| case | machines | regions | Gbit/s within / between | model | best baseline | plan | ratio | bound | gap | s |",
     "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
 )
+TARGETS = {"one region": 0.01, "several regions": 0.03}
+"""Gaps that plans should not exceed."""
 
 
-def summary(rows: list[Row], time_limit_s: float) -> str:
+def summary(rows: list[dict[str, Any]], time_limit_s: float) -> str:
     """What the rows show together, in sentences."""
     lines = []
-    for regions, name in ((False, "one region"), (True, "several regions")):
-        gaps = [r.gap for r in rows if (r.regions > 1) == regions]
+    for several, (name, target) in enumerate(TARGETS.items()):
+        gaps = [r["gap"] for r in rows if (r["regions"] > 1) == bool(several)]
         if gaps:
-            lines.append(f"Gap in {name}: median {statistics.median(gaps):.2%}, largest {max(gaps):.2%}.")
-    losses = sum(r.ratio < 1 - 1e-9 for r in rows)
-    late = sum(r.over_s > 0 for r in rows)
-    lines.append(f"Plans below a baseline: {losses} of {len(rows)}.")
-    lines.append(f"Plans that took longer than 1.1 x {time_limit_s:g} s + 2 s: {late} of {len(rows)}.")
+            above = sum(gap > target for gap in gaps)
+            lines.append(
+                f"Gap in {name}: median {statistics.median(gaps):.2%}, largest {max(gaps):.2%}; above {target:.0%}: "
+                f"{above} of {len(gaps)}."
+            )
+    lines.append(f"Plans below a baseline: {sum(r['ratio'] < 1 - 1e-9 for r in rows)} of {len(rows)}.")
+    lines.append(late_line(rows, time_limit_s))
     return "\n".join(lines)
 
 
-def served_table(args: argparse.Namespace) -> None:
-    """The served half: print, or write, its table."""
-    print("\n".join(SERVED_HEAD), flush=True)
-    rows: list[ServedRow] = []
+def late_line(rows: list[dict[str, Any]], time_limit_s: float) -> str:
+    """How many plans took longer than they should."""
+    late = sum(r["late"] for r in rows)
+    return f"Plans that took longer than 1.1 x {time_limit_s:g} s + 2 s: {late} of {len(rows)}."
+
+
+def kept_rows(path: Path | None) -> list[dict[str, Any]]:
+    """The cases that a file keeps, one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
+def run_cases(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the cases that are not kept, print them, and return all rows of both halves."""
+    half = "served" if args.served else "flow"
+    rows = kept_rows(args.keep)
+    done = {r["seed"] for r in rows if r["half"] == half and r["time_limit_s"] == args.time_limit}
+    print("\n".join(SERVED_HEAD if args.served else HEAD), flush=True)
+    begun = time.perf_counter()
     for seed in range(args.seed, args.seed + args.cases):
-        rows.append(served_row(draw_case(seed), args.time_limit, args.longer))
-        print(rows[-1].text, flush=True)
-    text = served_summary(rows, args.time_limit)
-    print("\n" + text)
-    if args.output:
-        head = (
-            "# Served plans for random clusters of today's cards\n\n"
-            f"Written by `benchmarks/bench_users.py --served`: a time limit of {args.time_limit:g} s, "
-            f"seeds {args.seed} to {args.seed + args.cases - 1}.\nRivals are the flow plan, "
-            f"{', '.join(BASELINES)} and replicas; decode tokens/s over a long run by our runtime's rules.\n"
-            f"Python {platform.python_version()}, {platform.machine()}, "
-            f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end.\n\n"
+        if seed in done or (args.seconds and time.perf_counter() - begun > args.seconds):
+            continue
+        case = draw_case(seed)
+        measured = served_row(case, args.time_limit, args.longer) if args.served else row(case, args.time_limit)
+        load = os.getloadavg()[0]
+        rows.append({"half": half, "seed": seed, "time_limit_s": args.time_limit, "load": load, **measured})
+        print(measured["text"], flush=True)
+        if args.keep:
+            with args.keep.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    return rows
+
+
+def section(half: str, rows: list[dict[str, Any]]) -> str:
+    """One half of the document: what was done, the table, and the sentences."""
+    rows = sorted(rows, key=lambda r: r["seed"])
+    limits = sorted({r["time_limit_s"] for r in rows})
+    loads = [r["load"] for r in rows]
+    numbers = [r["seed"] for r in rows]
+    in_a_row = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    seeds = f"{numbers[0]} to {numbers[-1]}" if in_a_row else ", ".join(map(str, numbers))
+    how = (
+        f"A time limit of {' or '.join(f'{limit:g}' for limit in limits)} s, seeds {seeds}. "
+        f"The load average was {min(loads):.1f} to\n{max(loads):.1f} at the end of the cases, on "
+        f"{os.cpu_count()} cores (1 or 2 would be this program alone).\n"
+        f"Python {platform.python_version()}, {platform.machine()}.\n"
+    )
+    if half == "flow":
+        title = "## Flow plans"
+        what = (
+            f"Method `pattern`, objective `flow`. The best baseline is the best of {', '.join(BASELINES)};\n"
+            "plans that put more layers on a machine than its memory holds are left out.\n"
         )
-        args.output.write_text(head + "\n".join([*SERVED_HEAD, *(r.text for r in rows)]) + "\n\n" + text + "\n")
+        head, text = HEAD, summary(rows, max(limits))
+    else:
+        title = "## Served plans"
+        what = (
+            f"Objective `served`. Rivals are the flow plan, {', '.join(BASELINES)} and replicas;\n"
+            "decode tokens/s over a long run by our runtime's rules.\n"
+        )
+        head, text = SERVED_HEAD, served_summary(rows, max(limits))
+    return "\n".join([title, "", what + how, *head, *(r["text"] for r in rows), "", text, ""])
 
 
 def main() -> None:
-    """Run the benchmark and print, or write, the table."""
+    """Run the benchmark and print, or write, the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the others follow")
     parser.add_argument("--time-limit", type=float, default=30.0)
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write each case to FILE, skip cases that are there")
+    parser.add_argument("--seconds", type=float, help="begin no case after so many seconds")
     parser.add_argument("--served", action="store_true", help="plans of objective served, against their rivals")
     parser.add_argument("--longer", type=float, help="with --served: also plan for so many seconds, and compare")
     args = parser.parse_args()
-    if args.served:
-        served_table(args)
-        return
-    rows: list[Row] = []
-    print("\n".join(HEAD), flush=True)
-    for seed in range(args.seed, args.seed + args.cases):
-        rows.append(row(draw_case(seed), args.time_limit))
-        print(rows[-1].text, flush=True)
-    text = summary(rows, args.time_limit)
-    print("\n" + text)
+    rows = run_cases(args)
+    sections = [
+        section(half, of_half) for half in ("flow", "served") if (of_half := [r for r in rows if r["half"] == half])
+    ]
+    print("\n" + "\n\n".join(text.rsplit("|\n", 1)[-1].strip() for text in sections))
     if args.output:
-        head = (
-            "# Flow plans for random clusters of today's cards\n\n"
-            "Written by `make bench-users` (`benchmarks/bench_users.py`): method `pattern`, objective `flow`, a time\n"
-            f"limit of {args.time_limit:g} s, seeds {args.seed} to {args.seed + args.cases - 1}. The best baseline is "
-            f"the best of {', '.join(BASELINES)};\nplans that put more layers on a machine than its memory holds are "
-            f"left out. Python {platform.python_version()}, {platform.machine()},\n{os.cpu_count()} cores, load "
-            f"average {os.getloadavg()[0]:.1f} at the end.\n\n"
+        title = (
+            "# Plans for random clusters of today's cards\n\n"
+            "Written by `benchmarks/bench_users.py`, which draws each cluster and model with a seed.\n\n"
         )
-        args.output.write_text(head + "\n".join([*HEAD, *(r.text for r in rows)]) + "\n\n" + text + "\n")
+        args.output.write_text(title + "\n".join(sections))
 
 
 if __name__ == "__main__":
