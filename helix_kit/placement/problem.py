@@ -108,12 +108,22 @@ class Problem(Summarised):
         )
 
     def _check_requests_fit(self) -> None:
-        """Raise InfeasibleError when no placement has room for the context of one request in every layer."""
-        most = sum(self.max_layers(node.name) for node in self.cluster.nodes)
-        if most < self.num_layers:
+        """Raise InfeasibleError when no placement has room for the context of one request in every layer.
+
+        Where speeds are the published ones, this is asked once no placement has been found that carries flow.
+        """
+        if self.cluster.throughput != "published":
+            self.check_carries()
+
+    def check_carries(self) -> None:
+        """Raise InfeasibleError when the layers with which the machines carry flow are fewer than the model's."""
+        tables = self.throughput_by_kind
+        most = {kind: max((k for k, t in enumerate(ts, 1) if t > 0), default=0) for kind, ts in tables.items()}
+        together = sum(min(most[node.kind], self.max_layers(node.name)) for node in self.cluster.nodes)
+        if together < self.num_layers:
             raise InfeasibleError(
                 f"cluster {self.cluster.name}: its machines have room for the KV cache of one request of "
-                f"{self.lengths} in at most {most} layers together; {self.model.name} has {self.num_layers}",
+                f"{self.lengths} in at most {together} layers together; {self.model.name} has {self.num_layers}",
                 fix="shorter requests, or more or larger GPUs",
             )
 
