@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Placement
-from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 from helix_kit.search.archive import MAX_ELITES, Archive
 from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, is_whole, mean_score
@@ -22,7 +21,7 @@ from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial,
 from helix_kit.search.front import pareto_front
 from helix_kit.search.messages import Explore, Polish, Simulate, Task
 from helix_kit.search.options import ServedOptions
-from helix_kit.search.pool import SAFE, SIDE_BY_SIDE, propose
+from helix_kit.search.pool import SAFE, SIDE_BY_SIDE, problem_without, propose
 from helix_kit.search.scorer import Scorer
 from helix_kit.search.stage_program import Solving
 
@@ -387,19 +386,3 @@ class Search:
         finals.play(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
         measured = [self.evaluator.scored(c, score, trial) for c, score in finals.measured()]
         return Decision(measured, finals.seeds, len(finals.left)) if measured else undecided
-
-
-def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
-    """The problem without its pinned nodes, so that proposals do not place them elsewhere.
-
-    Where the other nodes cannot hold the model, the problem itself is returned.
-    """
-    free = [n for n in problem.cluster.nodes if n.name not in pins]
-    if not pins or sum(problem.max_layers(n.name) for n in free) < problem.num_layers:
-        return problem
-    network = problem.cluster.network
-    links = tuple(link for link in network.links if not set(pins) & set(link.ends))
-    cluster = problem.cluster.model_copy(
-        update={"nodes": tuple(free), "network": network.model_copy(update={"links": links})}
-    )
-    return replace(problem, cluster=cluster)

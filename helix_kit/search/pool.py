@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -138,3 +139,19 @@ def uniform(groups: Sequence[Group], predictor: Predictor, watch: Watch) -> list
         stage_program.lay_out(sorted(chosen, key=lambda b: (-b.length, b.counts)), groups)
         for _, chosen in ranked[:MAX_UNIFORM]
     ]
+
+
+def problem_without(problem: Problem, pins: Mapping[str, tuple[int, int]]) -> Problem:
+    """The problem without its pinned nodes, so that proposals do not place them elsewhere.
+
+    Where the other nodes cannot hold the model, the problem itself is returned.
+    """
+    free = [n for n in problem.cluster.nodes if n.name not in pins]
+    if not pins or sum(problem.max_layers(n.name) for n in free) < problem.num_layers:
+        return problem
+    network = problem.cluster.network
+    links = tuple(link for link in network.links if not set(pins) & set(link.ends))
+    cluster = problem.cluster.model_copy(
+        update={"nodes": tuple(free), "network": network.model_copy(update={"links": links})}
+    )
+    return replace(problem, cluster=cluster)

@@ -12,7 +12,8 @@ from helix_kit.placement.watch import Watch
 from helix_kit.search.candidate import Candidate, Requirements, Trial
 from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.options import ServedOptions
-from helix_kit.search.phases import Search, problem_without
+from helix_kit.search.phases import Search
+from helix_kit.search.pool import problem_without
 from helix_kit.search.scorer import Scorer
 from helix_kit.simulator.scoring import Score
 
