@@ -59,7 +59,8 @@ def place(task: Task) -> Placed:
     rounds = Rounds(task, best, pins)
     rounds.run(watch.for_part(max(0.0, watch.left_s - reserved_s)))
     if not best.placement:
-        # Raises the error that says why, if there is no placement at all.
+        # Both raise the error that says why, if there is no placement at all.
+        problem.check_carries()
         best.consider(one_chain(task.groups, problem.num_layers, largest_first=options.max_stages is not None))
     return Placed(best.placement, best.links, bounds=rounds.proven, solver=options.solver)
 

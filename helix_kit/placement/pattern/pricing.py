@@ -160,6 +160,8 @@ class StagePricing:
             j = int(np.argmin(stage_cost[np.maximum(level - weights, 0)] + lane_cost[:, length]))
             level = max(0, level - self.weights[j])
             lane, remaining = [], length
+            if self.rates[j] > self.link_cap:
+                lane, remaining = [(int(tables.group[j, length - 1]), length)], 0
             while remaining > 0:
                 reach = min(remaining, node.shape[1])
                 k = int(np.argmin(node[j, :reach] + lane_cost[j, remaining - reach : remaining][::-1])) + 1

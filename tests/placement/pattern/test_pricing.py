@@ -71,3 +71,10 @@ def test_lanes_carry_no_more_than_the_cap_and_only_usable_groups_are_used():
     groups = [Group("A", "", tuple("abcdef"), (60.0,)), Group("B", "", tuple("uvwxyz"), (60.0,))]
     (stage,) = StagePricing(groups, 60.0, 1, usable_groups=[1], lane_cap=20.0).cheapest(np.array([0.1, 1.0]))
     assert stage.uses == (0, 3)
+
+
+def test_two_cheap_nodes_in_a_row_do_not_take_the_place_of_one_that_links_allow():
+    """Two nodes of A in a row would cost less than one of B, but pass 20 tokens/s over a link of 10."""
+    groups = [Group("A", "", tuple("abcdef"), (60.0,)), Group("B", "", tuple("uvw"), (60.0, 20.0))]
+    stages = {s.length: s for s in StagePricing(groups, 60.0, 2, link_cap=10.0).cheapest(np.array([0.1, 1.0]))}
+    assert stages[2].lanes == (((1, 2),),) * 3
