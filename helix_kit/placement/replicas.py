@@ -172,7 +172,9 @@ def patterns_of(problem: Problem, groups: Sequence[Group], max_stages: int | Non
 
 def _useful(patterns: list[Pattern]) -> list[Pattern]:
     """Patterns that carry more than any that takes no node more of any group."""
-    counts = np.array([pattern.counts for pattern in patterns]).reshape(len(patterns), -1)
+    if not patterns:
+        return []
+    counts = np.array([pattern.counts for pattern in patterns])
     flows = np.array([pattern.flow for pattern in patterns])
     order = sorted(range(len(patterns)), key=lambda i: (patterns[i].size, -flows[i]))
     kept: list[int] = []

@@ -7,6 +7,7 @@ from itertools import combinations
 import pytest
 
 import helix_kit as hk
+from helix_kit.errors import InfeasibleError
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.replicas import best_replicas
 
@@ -70,3 +71,11 @@ def test_chains_share_no_node_and_keep_to_the_largest_number_of_stages():
 def test_a_plan_for_our_runtime_says_nothing_of_engines():
     plan = hk.plan("laptop", "SmolLM2-135M", method="petals")
     assert "engine" not in plan.model_dump()
+
+
+def test_a_model_that_no_chain_holds_is_told():
+    cluster = hk.Cluster.model_validate({"name": "c", "nodes": [{"gpu": "A100-80G", "count": 2}]})
+    problem = Problem.of(cluster, hk.Model.preset("llama2-70b"))
+    assert best_replicas(problem, max_stages=1) is None
+    with pytest.raises(InfeasibleError, match="no chain of nodes"):
+        hk.plan(cluster, "llama2-70b", method="replicas", max_stages=1)
