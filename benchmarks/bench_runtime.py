@@ -185,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     batches = [int(b) for b in options.batches.split(",")]
 
-    from helix_kit.runtime.profile import device_name
+    from helix_kit.runtime.device_facts import device_name
     from helix_kit.runtime.weights.demo import demo_weights
 
     weights = demo_weights()

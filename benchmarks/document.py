@@ -23,7 +23,7 @@ about 1 (speed) or 2.
 
 def facts(*packages: str) -> str:
     """Date, processor, versions, and the load of the machine over the last minute, in one line."""
-    from helix_kit.runtime.profile import device_name
+    from helix_kit.runtime.device_facts import device_name
 
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     named = [datetime.datetime.now(datetime.UTC).date().isoformat(), device_name("cpu")]

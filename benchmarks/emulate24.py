@@ -28,7 +28,7 @@ import helix_kit as hk
 from helix_kit import _files
 from helix_kit.experiments.evaluate.published import cases, measure
 from helix_kit.experiments.figures.real_workers import measurements
-from helix_kit.runtime.profile import device_name
+from helix_kit.runtime.device_facts import device_name
 
 MEASURED = _files.data_dir() / "measured" / "single24"
 NAMES = {"decode_tokens_per_s": "decode tokens/s", "prompt_latency_p50_s": "prompt latency p50, s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from helix_kit.analysis.node_splits import split_words
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
@@ -219,6 +220,7 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
     elif found.nodes and not found.layers:
         lines.append(f"The min cut is {_names(found.nodes)}: no route around them has capacity left.")
     lines += _measured_words(found)
+    lines += split_words(plan)
     if found.idle:
         verb = "carries" if len(found.idle) == 1 else "carry"
         lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")

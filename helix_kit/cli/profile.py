@@ -50,6 +50,9 @@ def profile_command(
     memory_share: Annotated[
         float, typer.Option(help="Share of it for weights, embeddings and KV cache; the rest is left free.")
     ] = MEMORY_SHARE,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs that compute each layer together, from --device on; on a CPU, processes.")
+    ] = 1,
     links: Annotated[
         bool, typer.Option("--links", help="Also time messages between two processes, for a cluster's `network`.")
     ] = False,
@@ -81,6 +84,7 @@ def profile_command(
             memory_gb=memory_gb,
             memory_share=memory_share,
             steps=steps,
+            tensor_parallel=tensor_parallel,
             progress=lambda what, share: say(f"{share:.0%} {what}"),
         )
         link = measure_link(progress=lambda what, share: say(f"{share:.0%} {what}")) if links else None
@@ -111,7 +115,7 @@ def profile_command(
         "ms per layer",
         "10 % to 90 %",
         "with projection",
-        title=f"{result.model.name} on {kind} ({device})",
+        title=f"{result.model.name} on {result.kind} ({device})",
     )
     for p, in_table in zip(result.points, result.table_points, strict=True):
         spread = f"{p.low_ms:.3f} to {p.high_ms:.3f}"

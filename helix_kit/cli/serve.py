@@ -26,7 +26,7 @@ from helix_kit.errors import HelixKitError, InputError
 if TYPE_CHECKING:
     from helix_kit.metrics import SLO
     from helix_kit.report import Run
-    from helix_kit.runtime import Completion, Handle
+    from helix_kit.runtime import Completion, Engine, Handle
     from helix_kit.workload import Workload
 
 
@@ -189,6 +189,7 @@ def serve_command(
             seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts, prefix_cache=prefix_cache,
         )  # fmt: skip
         with started as engine:
+            _print_ranks(engine)
             if http is not None:
                 from helix_kit.runtime.api import run_server
 
@@ -226,6 +227,19 @@ def serve_command(
     if failures:
         typer.echo(f"helix-kit: {len(failures)} of {len(outcomes)} prompts failed", err=True)
         raise typer.Exit(failures[0].exit_code)
+
+
+def _print_ranks(engine: Engine) -> None:
+    """Name the workers whose layers several processes compute together."""
+    for name, worker in engine.status().workers.items():
+        if worker.rank_pids:
+            pids = ", ".join(map(str, worker.rank_pids))
+            start, end = worker.layers
+            stderr.print(
+                f"{name}[{start}, {end}): {len(worker.rank_pids)} ranks share each layer (processes {pids})",
+                style="dim",
+                markup=False,
+            )
 
 
 def _outcome(handle: Handle) -> Completion | HelixKitError:

@@ -192,6 +192,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         "Method": f"{plan.method}, {plan.solver or 'no solver'}, {plan.seconds:.2f} s, seed {plan.seed}",
         "Planned for": str(plan.lengths),
         "Profiles": _profiles_line(plan),
+        **plan.split_facts,
     }
     if plan.served and plan.served.max_flow_tokens_per_s is not None:
         lines["Most flow"] = (

@@ -36,6 +36,9 @@ class Node(Frozen):
     """Decides which rule its links follow."""
     gpu_link: str | Link | None = None
     """Link between the node's GPUs: ``nvlink``, ``pcie``, or figures of your own. None: the usual one of the GPU."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    """GPUs that compute each layer together; with fewer than all, groups of them take the node's layers in turn. 1:
+    every GPU has layers of its own. None: what serves more."""
 
     @field_validator("gpu_link", mode="before")
     @classmethod
@@ -55,6 +58,14 @@ class Node(Frozen):
             raise ValueError("gpu_link: expected only with gpus_per_node of at least 2")
         return self
 
+    @model_validator(mode="after")
+    def _equal_groups(self) -> Node:
+        if self.tensor_parallel is not None and self.gpus_per_node % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel = {self.tensor_parallel}: expected a divisor of gpus_per_node = {self.gpus_per_node}"
+            )
+        return self
+
     @property
     def base_kind(self) -> str:
         """Kind of the machine with the usual link between its GPUs: ``L4``, or ``L4x2`` with two GPUs."""
@@ -62,12 +73,16 @@ class Node(Frozen):
 
     @property
     def kind(self) -> str:
-        """Key of the machine's profile: ``L4``, ``L4x2`` with two GPUs, ``L4x2-pcie`` where the link is given."""
-        if self.gpu_link is None:
-            return self.base_kind
+        """Key of the machine's profile: ``L4``, ``L4x2`` with two GPUs, ``L4x2-pcie`` where the link is given, and
+        ``L4x2-tp2`` where `tensor_parallel` is."""
+        parts = [self.base_kind]
         if isinstance(self.gpu_link, Link):
-            return f"{self.base_kind}-{self.gpu_link.bandwidth_gbps:g}gbps-{self.gpu_link.latency_ms:g}ms"
-        return f"{self.base_kind}-{self.gpu_link}"
+            parts.append(f"{self.gpu_link.bandwidth_gbps:g}gbps-{self.gpu_link.latency_ms:g}ms")
+        elif self.gpu_link is not None:
+            parts.append(self.gpu_link)
+        if self.tensor_parallel is not None and self.gpus_per_node > 1:
+            parts.append(f"tp{self.tensor_parallel}")
+        return "-".join(parts)
 
 
 class GpuSpec(Frozen):

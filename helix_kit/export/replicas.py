@@ -182,8 +182,9 @@ class Rank(NamedTuple):
 def ranks_of(replica: Replica, plan: Plan, *, may_join_gpus: bool = True) -> tuple[Rank, ...]:
     """The ranks of a replica, in order.
 
-    Engines have one tensor parallel size for all ranks. Where all nodes have as many GPUs, a node is a rank. Otherwise,
-    or where GPUs may not be joined, each GPU is a rank, and the node's layers are divided among its GPUs.
+    Engines have one tensor parallel size for all ranks. Where all nodes have as many GPUs, a node is a rank, or several
+    if its `tensor_parallel` says so. Otherwise, or where GPUs may not be joined, each GPU is a rank. The node's layers
+    are divided among its ranks.
 
     Parameters
     ----------
@@ -208,17 +209,16 @@ def ranks_of(replica: Replica, plan: Plan, *, may_join_gpus: bool = True) -> tup
     >>> [rank.layers for rank in ranks_of(replicas_of(plan).replicas[0], plan)]
     [12, 18]
     """
-    counts = [plan.cluster.node(stage.node).gpus_per_node for stage in replica.stages]
-    if len(set(counts)) == 1 and (may_join_gpus or counts[0] == 1):
-        return tuple(
-            Rank(s.node, tuple(range(n)), s.end - s.start) for s, n in zip(replica.stages, counts, strict=True)
-        )
+    nodes = [plan.cluster.node(stage.node) for stage in replica.stages]
+    sizes = {node.tensor_parallel or node.gpus_per_node for node in nodes}
+    joined = max(sizes) if len(sizes) == 1 and may_join_gpus else 1
     ranks = []
-    for stage, count in zip(replica.stages, counts, strict=True):
+    for stage, node in zip(replica.stages, nodes, strict=True):
         layers = stage.end - stage.start
-        used = min(count, layers)
+        used = min(node.gpus_per_node // joined, layers)
         shares = [layers // used + (i < layers % used) for i in range(used)]
-        ranks += [Rank(stage.node, (gpu,), share) for gpu, share in enumerate(shares)]
+        gpus = [tuple(range(i * joined, (i + 1) * joined)) for i in range(used)]
+        ranks += [Rank(stage.node, own, share) for own, share in zip(gpus, shares, strict=True)]
     return tuple(ranks)
 
 

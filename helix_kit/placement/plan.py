@@ -27,7 +27,7 @@ from helix_kit.placement.diff import PlanDiff, PlanFigures, change_notes, node_c
 from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_problem, checksum_of, is_unedited
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
-from helix_kit.profiles import Profile
+from helix_kit.profiles import Profile, how_divided
 from helix_kit.profiles.engines import Engine
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
@@ -386,8 +386,17 @@ class Plan(Summarised, BaseModel):
             "gap": percent(self.gap),
             **served,
             "nodes": f"{len(self.placement)} of {len(self.cluster.nodes)}",
+            **self.split_facts,
             "method": self.method,
         }
+
+    @property
+    def split_facts(self) -> dict[str, str]:
+        """How nodes with several GPUs divide their layers, by the profiles of their kinds; empty where none says it."""
+        kinds = dict.fromkeys(n.kind for n in self.cluster.nodes if n.name in self.placement)
+        known = [p for p in map(self.profiles.__getitem__, kinds) if p.tensor_parallel * p.groups_in_turn > 1]
+        words = [f"{p.kind}: {how_divided(p.tensor_parallel, p.groups_in_turn)}" for p in known]
+        return {"GPUs in a node": "; ".join(words)} if words else {}
 
 
 @cache

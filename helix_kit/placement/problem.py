@@ -88,7 +88,7 @@ class Problem(Summarised):
             found = engine_profiles(cluster, model, engine)
             tables = engine_tables(cluster, model, engine, lengths)
         else:
-            found = profiles_for(cluster, model, profiles)
+            found = profiles_for(cluster, model, profiles, lengths)
             tables = speed_tables(cluster, model, found, lengths)
         problem = cls(cluster, model, found, tables, lengths, engine)
         problem._check_fits()

@@ -8,19 +8,26 @@ from helix_kit.catalogue import Gpu, GpuLink, gpu_links, gpus
 from helix_kit.cluster import Cluster, Node
 from helix_kit.model import Model
 from helix_kit.profiles.machine_speed import EngineLimits, machine_tables, machine_tokens_per_s
+from helix_kit.profiles.node_splits import NodeSplit, how_divided, node_splits
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import estimate
 from helix_kit.profiles.tables import load_profiles, measured_for, shipped_profiles
 from helix_kit.profiles.throughput import throughput_tables
-from helix_kit.typical_request import MeanLengths
+from helix_kit.typical_request import TRACE_LENGTHS, MeanLengths
 
 
-def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile] | None = None) -> dict[str, Profile]:
+def profiles_for(
+    cluster: Cluster,
+    model: Model,
+    measured: Mapping[str, Profile] | None = None,
+    lengths: MeanLengths = TRACE_LENGTHS,
+) -> dict[str, Profile]:
     """The profile of each kind of machine of a cluster.
 
     `measured` profiles come first. The next choice is a shipped table, if it was measured with the model's layer
     (`measured_for`; the model's name decides nothing) and on a GPU of the catalogue: a GPU that the cluster describes
-    itself is another one, whatever its name. A kind without either gets a roofline estimate.
+    itself is another one, whatever its name. A kind without either gets a roofline estimate. Where a node has several
+    GPUs and does not say how they divide its layers, that is of the way that serves most (`node_splits`).
 
     Parameters
     ----------
@@ -30,6 +37,8 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
         The model whose layers run.
     measured
         Profiles by kind, for example those of `load_profiles`.
+    lengths
+        Mean lengths of requests, for which nodes with several GPUs divide their layers.
 
     Returns
     -------
@@ -47,7 +56,8 @@ def profiles_for(cluster: Cluster, model: Model, measured: Mapping[str, Profile]
     # shipped table holds for every model with its layer.
     known, shipped = dict(measured or {}), measured_for(model)
     found = {
-        kind: known.get(kind) or _profile(cluster, node, model, shipped) for kind, node in _by_kind(cluster).items()
+        kind: known.get(kind) or _profile(cluster, node, model, shipped, lengths)
+        for kind, node in _by_kind(cluster).items()
     }
     return {kind: p.model_copy(update={"model": model.name, "kind": kind}) for kind, p in found.items()}
 
@@ -129,12 +139,48 @@ def _by_kind(cluster: Cluster) -> dict[str, Node]:
     return {node.kind: node for node in cluster.nodes}
 
 
-def _profile(cluster: Cluster, node: Node, model: Model, shipped: Mapping[str, Profile]) -> Profile:
+def _profile(
+    cluster: Cluster, node: Node, model: Model, shipped: Mapping[str, Profile], lengths: MeanLengths
+) -> Profile:
     link = cluster.gpu_link(node)
     is_usual = node.gpus_per_node == 1 or link == next(iter(gpu_links(node.gpu).values()))
-    if node.base_kind in shipped and node.gpu not in cluster.gpus and is_usual:
-        return shipped[node.base_kind]
+    given = node.tensor_parallel
+    # The tables of nodes with several GPUs were measured with all of them sharing each layer.
+    if node.base_kind in shipped and node.gpu not in cluster.gpus and is_usual and given in (None, node.gpus_per_node):
+        table = shipped[node.base_kind]
+        return table if given is None else table.model_copy(update={"tensor_parallel": given})
+    if node.gpus_per_node > 1 and given is None:
+        return splits_of(cluster, node, model, lengths)[0].profile.model_copy(update={"kind": node.kind})
     return estimate(node, model, cluster.gpu(node.gpu), link=link, memory_share=cluster.memory_share)
+
+
+def splits_of(cluster: Cluster, node: Node, model: Model, lengths: MeanLengths = TRACE_LENGTHS) -> list[NodeSplit]:
+    """All ways to divide the layers of a cluster's node with several GPUs, the one that serves most first.
+
+    Parameters
+    ----------
+    cluster
+        Describes the node's GPUs, the link between them, and the share of their memory.
+    node
+        One of its machines.
+    model
+        The model whose layers run.
+    lengths
+        Mean lengths of requests.
+
+    Returns
+    -------
+    list of NodeSplit
+        At least one.
+
+    Examples
+    --------
+    >>> cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G", "gpus_per_node": 4}]})
+    >>> [s.tensor_parallel for s in splits_of(cluster, cluster.nodes[0], Model.preset("llama3.1-70b"))]
+    [4, 2, 1]
+    """
+    gpu, link = cluster.gpu(node.gpu), cluster.gpu_link(node)
+    return node_splits(node, model, gpu, link, memory_share=cluster.memory_share, lengths=lengths)
 
 
 __all__ = [
@@ -142,10 +188,12 @@ __all__ = [
     "EngineLimits",
     "Gpu",
     "GpuLink",
+    "NodeSplit",
     "Profile",
     "estimate",
     "gpu_links",
     "gpus",
+    "how_divided",
     "load_profiles",
     "machine_tables",
     "machine_tokens_per_s",
@@ -154,5 +202,6 @@ __all__ = [
     "range_speed",
     "shipped_profiles",
     "speed_tables",
+    "splits_of",
     "throughput_tables",
 ]

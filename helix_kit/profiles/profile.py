@@ -154,6 +154,14 @@ class Profile(Summarised, BaseModel):
     """Index in `layer_kinds` of each layer's kind."""
     range_limits: tuple[RangeLimits, ...] = ()
     """Limits of every range that fits, by how many layers of each kind it has."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs of a machine that compute each layer together. Estimates say it; a measured table counts as 1."""
+    groups_in_turn: Annotated[int, Field(ge=1)] = 1
+    """Groups of such GPUs that hold layers of their own, and work on different requests at a time.
+
+    A round of b requests through all groups is b / groups requests in each of them. So the curves of groups in turn are
+    those of one group at that part of the batch. Layers that the groups cannot share evenly make a round longer:
+    `of_range` counts that."""
 
     @model_validator(mode="after")
     def _same_length(self) -> Profile:
@@ -177,6 +185,9 @@ class Profile(Summarised, BaseModel):
         for name in ("layer_kinds", "layer_pattern", "range_limits"):
             if not fields.get(name):
                 fields.pop(name, None)
+        for name in ("tensor_parallel", "groups_in_turn"):
+            if fields.get(name) == 1:
+                fields.pop(name)
         return fields
 
     def _title(self) -> str:
@@ -219,10 +230,11 @@ class Profile(Summarised, BaseModel):
 
         Its times per layer are means over the range, so that a request that passes all of it takes the time of its
         layers. A range that does not fit has the KV memory and batch limits of the longest part from `start` that
-        does, as in `max_layers`.
+        does, as in `max_layers`. Where groups of GPUs take the layers in turn, the times hold for the group with the
+        most layers.
         """
         if self.is_uniform:
-            return self
+            return self._shared_by_groups(end - start)
         counts = self.count_kinds(start, end)
         key = (self.kind, self.model, counts)
         if key not in self._by_range:
@@ -241,7 +253,29 @@ class Profile(Summarised, BaseModel):
                     "range_limits": (),
                 }
             )
-        return self._by_range[key]
+        return self._by_range[key]._shared_by_groups(end - start)
+
+    def _shared_by_groups(self, k: int) -> Profile:
+        """This profile for a machine whose groups share `k` layers: the group with the most layers sets the pace."""
+        groups = self.groups_in_turn
+        slower = -(-k // groups) * groups / k
+        if slower == 1:
+            return self
+        key = (self.kind, self.model, (k,))
+        if key not in self._by_groups:
+            curves = {
+                name: Curve(x=curve.x, y=tuple(slower * y for y in curve.y))
+                for name, curve in (
+                    ("prefill_ms_per_layer", self.prefill_ms_per_layer),
+                    ("decode_ms_per_layer", self.decode_ms_per_layer),
+                )
+            }
+            self._by_groups[key] = self.model_copy(update={**curves, "groups_in_turn": 1})
+        return self._by_groups[key]
+
+    @cached_property
+    def _by_groups(self) -> dict[tuple[str, str, tuple[int, ...]], Profile]:
+        return {}
 
     @property
     def usual_layers(self) -> int:

@@ -4,8 +4,9 @@ A step of one layer takes the longer of two times, plus a fixed launch time: the
 and the time of its arithmetic. Both use a share of the datasheet's peak that serving engines reach in practice. A layer
 with experts reads those that the tokens of the step are expected to take, and computes with those that each token
 takes. Quantised weights take fewer bytes, and are computed at the card's rate for their type. Several
-GPUs of a node share each layer, and add up their parts of its result over the link between them. Every plan labels
-estimates as such, and `tests/profiles/test_roofline.py` compares them with the measured tables.
+GPUs of a node share each layer, and add up their parts of its result over the link between them, unless the node says
+that they take its layers in turn (`helix_kit.profiles.node_splits`). Every plan labels estimates as such, and
+`tests/profiles/test_roofline.py` compares them with the measured tables.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def estimate(
     Parameters
     ----------
     node
-        The machine.
+        The machine. Its `tensor_parallel` says how many of its GPUs share each layer; None: all of them.
     model
         The model whose layers run.
     gpu
@@ -108,15 +109,24 @@ def estimate(
     if not 0 < memory_share <= 1:
         raise InputError("expected a number above 0, at most 1", field="memory_share", value=memory_share)
     gpu, link = gpu or gpus()[node.gpu], link or _link_of(node)
-    machine = _Machine(gpu, node.gpus_per_node, link, model)
     n = node.gpus_per_node
+    ranks = node.tensor_parallel or n
+    machine = _Machine(gpu, ranks, link, model, groups=n // ranks)
     memory = NodeMemory(gpus=n, gpu_gb=gpu.memory_gb, share=memory_share)
     between = "" if n == 1 else f"; {link.name} between {n} GPUs: {link.source}"
-    fields = {"kind": node.kind, "model": model.name, "source": f"{SOURCE} ({gpu.name}: {gpu.source}{between})"}
+    fields = {
+        "kind": node.kind,
+        "model": model.name,
+        "source": f"{SOURCE} ({gpu.name}: {gpu.source}{between})",
+        "tensor_parallel": ranks,
+        "groups_in_turn": n // ranks,
+    }
     if not model.is_uniform:
         return Profile.model_validate({**fields, **_unequal_layers(model, machine, memory)})
     prefill, decode = machine.curves(model.layer_kinds[0] if model.layer_kinds else None)
-    kv = tuple(memory.kv_tokens(model, k) for k in range(1, memory.max_layers(model) + 1))
+    # Several GPUs hold the same key and value head where there are fewer of these than GPUs that share a layer.
+    copies = max(1, ranks // model.num_kv_heads)
+    kv = tuple(memory.kv_tokens(model, k) // copies for k in range(1, memory.max_layers(model) + 1))
     return Profile.model_validate(
         {
             **fields,
@@ -131,12 +141,13 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Machine:
-    """A node that runs layers of a model."""
+    """GPUs that compute each layer of a model together, and how many such groups take the layers in turn."""
 
     gpu: Gpu
     gpus: int
     link: GpuLink
     model: Model
+    groups: int = 1
 
     def curves(self, kind: LayerKind | None) -> tuple[Curve, Curve]:
         """Prefill over tokens and decode over requests, for a layer of this kind; None: a dense layer."""
@@ -144,11 +155,15 @@ class _Machine:
             kv_bytes: float = ROUND_CONTEXT_TOKENS * self.model.kv_bytes_per_token_layer
         else:
             kv_bytes = kind.kv_bytes(ROUND_CONTEXT_TOKENS)
-        prefill = [(float(t), self._step_ms(kind, t, 0.0)) for t in PREFILL_TOKENS]
-        decode = [(float(b), self._step_ms(kind, b, b * kv_bytes)) for b in DECODE_REQUESTS]
+        prefill = [(float(t), self._step_ms(kind, self._part(t), 0.0)) for t in PREFILL_TOKENS]
+        decode = [(float(b), self._step_ms(kind, self._part(b), self._part(b) * kv_bytes)) for b in DECODE_REQUESTS]
         return _curve(prefill), _curve(decode)
 
-    def _step_ms(self, kind: LayerKind | None, tokens: int, kv_bytes: float) -> float:
+    def _part(self, batch: int) -> float:
+        """What one group has of a batch at a time: each of them works on another part."""
+        return batch if self.groups == 1 else max(1.0, batch / self.groups)
+
+    def _step_ms(self, kind: LayerKind | None, tokens: float, kv_bytes: float) -> float:
         model, n = self.model, self.gpus
         params = model.layer_params if kind is None else kind.active_params
         weight_bytes = model.layer_gb * 1e9 if kind is None else kind.read_bytes(tokens, model.expert_skew)

@@ -186,7 +186,8 @@ def assign_devices(
     given |= {name: devices for name, devices in held.items() if name in plan.placement}
     nodes = [plan.cluster.node(name) for name in plan.placement]
     on_gpus = [n for n in nodes if choice != "cpu" and n.name not in given and not n.gpu.startswith(EMULATED_PREFIX)]
-    assigned: dict[str, tuple[str, ...]] = {node.name: ("cpu",) for node in nodes} | given
+    # A node whose layers several GPUs share is computed by as many processes on a CPU, if the cluster's file says so.
+    assigned: dict[str, tuple[str, ...]] = {node.name: ("cpu",) * (node.tensor_parallel or 1) for node in nodes} | given
     if not on_gpus:
         return assigned
     if not one_machine:
@@ -206,6 +207,36 @@ def assign_devices(
         assigned[node.name] = tuple(gpu.device for gpu in fitting[: node.gpus_per_node])
         uses.update(assigned[node.name])
     return assigned
+
+
+def ranks_per_worker(plan: Plan, node: str, devices: int) -> int:
+    """Devices of a node that compute each layer together, of `devices` that it has.
+
+    Parameters
+    ----------
+    plan
+        Its cluster gives `tensor_parallel` for the node, or the planner has chosen it.
+    node
+        Name of the node.
+    devices
+        How many devices the node has.
+
+    Raises
+    ------
+    InputError
+        When the cluster gives a number that does not divide the devices.
+    """
+    described = plan.cluster.node(node)
+    given = described.tensor_parallel
+    if given is None:
+        # What the planner has chosen is for the node's GPUs: it does not hold for a CPU in their place.
+        chosen = plan.profiles[described.kind].tensor_parallel
+        return chosen if devices == described.gpus_per_node else 1
+    if devices % given:
+        raise InputError(
+            f"expected a multiple of its tensor_parallel = {given} devices", field=f"devices[{node}]", value=devices
+        )
+    return given
 
 
 def _checked_devices(node: str, given: str | Sequence[str]) -> tuple[str, ...]:

@@ -23,20 +23,23 @@ from helix_kit.cluster import MEMORY_SHARE, Cluster, Coordinator, GpuSpec, Link,
 from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.profile import Curve, Profile
+from helix_kit.runtime.device_facts import device_memory_gb, device_name
 from helix_kit.runtime.profile_steps import (
     GPU_STEPS,
     STEPS,
     StepTime,
     speed_of,
     time_calls,
+    time_step,
     time_steps,
     write_steps,
 )
+from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.weights.shares import check_tensor_parallel
 
 if TYPE_CHECKING:
     from helix_kit.runtime.transport.link_measurement import LinkMeasurement
-    from helix_kit.runtime.worker.model_layers import ModelLayers
 
 PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 GPU_PREFILL_TOKENS = (*PREFILL_TOKENS, 1024, 2048)
@@ -86,19 +89,30 @@ class MeasureOptions:
     repeats: int = 9
     """Runs of each point, after one that is not timed."""
     memory_gb: float | None = None
-    """Memory of which `memory_share` is used; None: the device's (for a CPU, half of the machine's)."""
+    """Memory of which `memory_share` is used, of each GPU; None: the device's (for a CPU, half of the machine's)."""
     memory_share: float = MEMORY_SHARE
     """Share of the memory for weights, embeddings and KV cache."""
     steps: bool = True
     """Whether to measure mixed steps, long contexts and steps without CUDA graphs, too, and compare them with a
     roofline."""
+    tensor_parallel: int = 1
+    """GPUs that compute each layer together, from `device` on; with a CPU, processes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.memory_share <= 1:
             raise InputError("expected a number above 0, at most 1", field="memory_share", value=self.memory_share)
-        for field_name, value in (("repeats", self.repeats), ("layers", self.layers)):
+        counts = {"repeats": self.repeats, "layers": self.layers, "tensor_parallel": self.tensor_parallel}
+        for field_name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError("expected at least 1", field=field_name, value=value)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that compute each layer together: the given one, and those that follow it."""
+        if self.device == "cpu":
+            return ("cpu",) * self.tensor_parallel
+        first = int(self.device.partition(":")[2] or 0)
+        return tuple(f"cuda:{first + rank}" for rank in range(self.tensor_parallel))
 
     @property
     def num_layers(self) -> int:
@@ -178,25 +192,34 @@ class Measurement:
 
     def gpu(self) -> GpuSpec:
         """The device as a cluster file describes one; its figures follow from the measured times, not a datasheet."""
-        ms = {(p.phase, p.tokens): p.ms_per_layer for p in self.points}
+        ms = {(p.phase, p.tokens): p.ms_per_layer * self.gpus for p in self.points}
         tokens = max(PREFILL_TOKENS)
         return GpuSpec(
-            memory_gb=_rounded(self.memory_bytes / 1e9),
+            memory_gb=_rounded(self.memory_bytes / self.gpus / 1e9),
             memory_bandwidth_gb_per_s=_rounded(self.model.layer_gb / ms["decode", 1] * 1e3),
             fp16_tflops=_rounded(2 * self.model.layer_params * tokens / ms["prefill", tokens] * 1e3 / 1e12),
         )
+
+    @property
+    def gpus(self) -> int:
+        """Devices that computed each layer together."""
+        return int(self.facts.get("tensor_parallel", 1))
 
     def starter_cluster(self, link: LinkMeasurement | None = None) -> Cluster:
         """A cluster to start from: two such machines in one region, with the measured `link`, else 10 gbps and 1 ms."""
         within = Link(bandwidth_gbps=10, latency_ms=1)
         if link is not None:
             within = Link(bandwidth_gbps=_rounded(link.bandwidth_gbps[1]), latency_ms=_rounded(link.latency_ms[1]))
+        gpu = self.kind.removesuffix(f"x{self.gpus}-tp{self.gpus}")
+        shared: dict[str, Any] = {}
+        if self.gpus > 1:
+            shared = {"gpus_per_node": self.gpus, "tensor_parallel": self.gpus}
         return Cluster(
             name=f"two-{self.kind}",
             coordinator=Coordinator(region="here"),
-            nodes=tuple(Node(name=f"{self.kind}-{i}", gpu=self.kind, region="here") for i in range(2)),
+            nodes=tuple(Node(name=f"{self.kind}-{i}", gpu=gpu, region="here", **shared) for i in range(2)),
             network=Network(within_region=within),
-            gpus={self.kind: self.gpu()},
+            gpus={gpu: self.gpu()},
         )
 
 
@@ -231,7 +254,7 @@ def measure(
         Called before each point.
     options
         The fields of `MeasureOptions`: device, dtype, attention, layers, threads, context_tokens, repeats, memory_gb,
-        memory_share.
+        memory_share, tensor_parallel.
 
     Returns
     -------
@@ -261,10 +284,13 @@ def _measure(
 ) -> Measurement:
     import torch
 
+    from helix_kit.runtime.launch.local_ranks import layers_with_ranks
     from helix_kit.runtime.worker.model_layers import ModelLayers
     from helix_kit.runtime.worker.static_step import StepOptions
 
-    device = options.device
+    device, ranks = options.device, options.devices
+    if len(ranks) > 1:
+        check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), len(ranks), "profile")
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(options.dtype, 4)
     model = model or Model.from_hf(checkpoint.folder, dtype_bytes=size)
     layers = min(options.num_layers, model.num_layers)
@@ -274,48 +300,58 @@ def _measure(
     # The last layers, because the output projection is timed, too; the inputs are random anyway.
     span = (model.num_layers - layers, model.num_layers)
     prefill_tokens = PREFILL_TOKENS if device == "cpu" else GPU_PREFILL_TOKENS
-    stage = ModelLayers(
-        checkpoint,
-        *span,
+    spec = WorkerSpec(
+        name="profile",
+        weights=str(checkpoint.folder),
+        start=span[0],
+        end=span[1],
+        num_pages=1,
+        coordinator="",
+        key_hex="",
         dtype=options.dtype,
-        device=device,
-        attention_backend=options.attention,
-        options=StepOptions(max_rows=max(prefill_tokens)),
+        attention=options.attention,
+        device=ranks[0],
+        ranks=ranks if len(ranks) > 1 else (),
+        threads=options.threads or 1,
+        step_tokens=max(prefill_tokens),
     )
-    load_s = (time.perf_counter() - began) / layers
     sizes = [*(("prefill", n) for n in prefill_tokens), *(("decode", n) for n in DECODE_REQUESTS)]
     points = []
-    for done, (phase, tokens) in enumerate(sizes):
-        progress(f"{phase}, {tokens} tokens", done / len(sizes))
-        runs_s = _time_step(stage, phase, tokens, options.context_tokens, options.repeats)
-        low, middle, high = np.percentile(runs_s, [10, 50, 90]) * 1e3 / layers
-        points.append(Point(phase, tokens, float(middle), float(low), float(high)))
-    row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
-    with torch.inference_mode():
-        head_ms = float(np.median(time_calls(lambda: stage.logits(row), stage, options.repeats))) * 1e3
     speed = speed_of(device, options.dtype, kind)
     times: list[StepTime] = []
-    if options.steps:
-        progress("mixed steps and long contexts", 1.0)
-        chosen = STEPS if device == "cpu" else GPU_STEPS
-        has_graphs = stage.device.type == "cuda" and stage.uses_graphs
-        times += time_steps(
-            stage, model, speed, repeats=options.repeats, graphs="on" if has_graphs else "none", steps=chosen
-        )
-        if has_graphs:
-            plain = ModelLayers(
-                checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention,
-                options=StepOptions(max_rows=max(prefill_tokens), graphs=False),
-            )  # fmt: skip
-            times += time_steps(plain, model, speed, repeats=options.repeats, graphs="off", steps=chosen)
+    with layers_with_ranks(spec, checkpoint.config["model_type"]) as stage:
+        load_s = (time.perf_counter() - began) / layers
+        for done, (phase, tokens) in enumerate(sizes):
+            progress(f"{phase}, {tokens} tokens", done / len(sizes))
+            runs_s = time_step(stage, phase, tokens, options.context_tokens, options.repeats)
+            low, middle, high = np.percentile(runs_s, [10, 50, 90]) * 1e3 / layers
+            points.append(Point(phase, tokens, float(middle), float(low), float(high)))
+        row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
+        with torch.inference_mode():
+            head_ms = float(np.median(time_calls(lambda: stage.logits(row), stage, options.repeats))) * 1e3
+        # The roofline is that of one device.
+        if options.steps and len(ranks) == 1:
+            progress("mixed steps and long contexts", 1.0)
+            chosen = STEPS if device == "cpu" else GPU_STEPS
+            has_graphs = stage.device.type == "cuda" and stage.uses_graphs
+            times += time_steps(
+                stage, model, speed, repeats=options.repeats, graphs="on" if has_graphs else "none", steps=chosen
+            )
+            if has_graphs:
+                plain = ModelLayers(
+                    checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention,
+                    options=StepOptions(max_rows=max(prefill_tokens), graphs=False),
+                )  # fmt: skip
+                times += time_steps(plain, model, speed, repeats=options.repeats, graphs="off", steps=chosen)
     progress("done", 1.0)
+    gpus = 1 if device == "cpu" else len(ranks)
     return Measurement(
-        kind=kind,
+        kind=Node(name="n", gpu=kind, gpus_per_node=len(ranks), tensor_parallel=len(ranks)).kind,
         model=model,
         points=tuple(points),
         head_ms=head_ms,
         load_s_per_layer=load_s,
-        memory_bytes=(options.memory_gb or device_memory_gb(device)) * 1e9,
+        memory_bytes=(options.memory_gb or device_memory_gb(device)) * gpus * 1e9,
         facts={
             "device": device_name(device),
             "dtype": options.dtype,
@@ -327,54 +363,11 @@ def _measure(
             "roofline": speed.source,
             "roofline_gb_per_s": _rounded(speed.bytes_per_s / 1e9),
             "roofline_tflops": _rounded(speed.flops_per_s / 1e12),
+            **({"tensor_parallel": len(ranks)} if len(ranks) > 1 else {}),
         },
         memory_share=options.memory_share,
         steps=tuple(times),
     )
-
-
-def _time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` steps over all layers of `stage`."""
-    import torch
-
-    from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
-    from helix_kit.runtime.worker.model_layers import RequestRows
-
-    layers = stage.end - stage.start
-    requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
-    pool = stage.new_pool(requests * pages_for(position + rows, layers))
-    tables = [BlockTable(layers) for _ in range(requests)]
-    for table in tables:
-        table.grow(pool, position + rows)
-    hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
-    batch = [RequestRows(table, hidden, position, stage.start, stage.end) for table in tables]
-    return time_calls(lambda: stage.run(pool, batch), stage, repeats)
-
-
-def device_name(device: str) -> str:
-    """The name that the device reports."""
-    if device == "cpu":
-        import platform
-
-        try:
-            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        except (OSError, StopIteration):
-            return platform.processor() or platform.machine()
-    import torch
-
-    return torch.cuda.get_device_name(device)
-
-
-def device_memory_gb(device: str) -> float:
-    """Memory of the device in GB; for a CPU, half of the machine's, since other programs need memory, too."""
-    if device == "cpu":
-        import os
-
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2e9
-    import torch
-
-    return torch.cuda.get_device_properties(device).total_memory / 1e9
 
 
 def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, int]) -> list[Measurement]:

@@ -261,6 +261,24 @@ def _runs_s(stage: ModelLayers, step: Step, repeats: int) -> list[float]:
     return time_calls(lambda: stage.run(pool, batch), stage, repeats)
 
 
+def time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` steps over all layers of `stage`."""
+    import torch
+
+    from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
+    from helix_kit.runtime.worker.model_layers import RequestRows
+
+    layers = stage.end - stage.start
+    requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
+    pool = stage.new_pool(requests * pages_for(position + rows, layers))
+    tables = [BlockTable(layers) for _ in range(requests)]
+    for table in tables:
+        table.grow(pool, position + rows)
+    hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
+    batch = [RequestRows(table, hidden, position, stage.start, stage.end) for table in tables]
+    return time_calls(lambda: stage.run(pool, batch), stage, repeats)
+
+
 def time_calls(call: Callable[[], Any], stage: ModelLayers, repeats: int) -> list[float]:
     """Seconds of each of `repeats` calls, after one that is not timed."""
     import torch

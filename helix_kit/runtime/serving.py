@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from helix_kit.errors import InputError
+from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.coordinator import Coordinator
 from helix_kit.runtime.devices import Devices
@@ -14,6 +15,7 @@ from helix_kit.runtime.launch.launcher import Launcher
 from helix_kit.runtime.options import ServeOptions, Timeouts
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.demo import DEMO_MODEL, demo_weights
+from helix_kit.runtime.weights.shares import check_tensor_parallel
 from helix_kit.runtime.worker_factory import WorkerFactory
 from helix_kit.scheduling import PolicyChoice, make_policy
 
@@ -169,8 +171,16 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
         checkpoint.check_matches(plan.model)
     checkpoint.check_tensors()
     options.context_tokens(checkpoint.context_tokens)  # refuses more than the model has before any process starts
+    if not options.emulated:
+        check_ranks(plan, checkpoint, options)
     make_policy(options.policy, plan, seed=options.seed)  # refuses an unknown name before any process starts
-    factory = WorkerFactory(plan, options, checkpoint.source, checkpoint.config["model_type"])
+    factory = WorkerFactory(
+        plan,
+        options,
+        checkpoint.source,
+        checkpoint.config["model_type"],
+        is_quantised=checkpoint.low_bit is not None,
+    )
     coordinator = Coordinator(plan, factory, options)
     coordinator.start()
     engine = Engine(plan, checkpoint, coordinator, options)
@@ -183,6 +193,22 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
         engine.close()
         raise EngineError(f"the engine could not be started: {coordinator.workers.failed_start}")
     return engine
+
+
+def check_ranks(plan: Plan, checkpoint: Checkpoint, options: ServeOptions) -> None:
+    """Raise InputError for nodes whose `tensor_parallel` these weights, or the launcher, do not allow."""
+    for name in plan.placement:
+        ranks = plan.cluster.node(name).tensor_parallel or 1
+        if ranks == 1:
+            continue
+        where = f"node {name}"
+        if options.launcher == "ray":
+            expected = "expected 1 with launcher ray, which starts one process a GPU: use launcher process"
+            raise InputError(expected, where=where, field="tensor_parallel", value=ranks)
+        if checkpoint.low_bit is not None or options.quantize is not None:
+            expected = "expected 1 with quantised weights, which are not divided"
+            raise InputError(expected, where=where, field="tensor_parallel", value=ranks)
+        check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), ranks, where)
 
 
 def _weights_folder(plan: Plan, weights: str | Path | None) -> str | Path:

@@ -82,6 +82,12 @@ class WorkerSpec(BaseModel):
     """Whether steps on a CUDA device are captured as graphs."""
     device: str = "cpu"
     """Torch device."""
+    ranks: tuple[str, ...] = ()
+    """Torch devices of the processes that compute each layer together (tensor parallelism). Empty: one process."""
+    rank: int = 0
+    """Which of them this process is. Rank 0 receives and sends, and tells the others what to compute."""
+    rendezvous: str | None = None
+    """File through which the ranks find each other."""
     gpu_share: float = 0.95
     """Share of its GPU's memory for all workers on it together, the intermediate values of steps included."""
     memory_share: float | None = None
@@ -106,6 +112,10 @@ class WorkerSpec(BaseModel):
     """Size of one token's activations on emulated links: that of the emulated model."""
     heartbeat_s: float = HEARTBEAT_S
     """Seconds between two heartbeats."""
+
+    def of_rank(self, rank: int, rendezvous: str) -> WorkerSpec:
+        """What the rank with this number is told."""
+        return self.model_copy(update={"rank": rank, "device": self.ranks[rank], "rendezvous": rendezvous})
 
     @property
     def goes_on(self) -> bool:

@@ -58,6 +58,8 @@ class WorkerStatus:
         ``starting``, ``up`` or ``lost``.
     pid
         Its process; None until it is up.
+    rank_pids
+        The processes that compute its layers together (tensor parallelism); empty where it is one process.
     layers
         The layer range [start, end) that it holds.
     pages
@@ -109,6 +111,7 @@ class WorkerStatus:
     stale: int = 0
     cpu_s: float = 0
     pages_cached: int = 0
+    rank_pids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -181,7 +184,7 @@ class EngineStatus(Summarised):
         """The same as plain data (dicts, lists, strings, numbers), as JSON has it."""
         fields = asdict(self)
         for worker in fields["workers"].values():
-            worker["layers"] = list(worker["layers"])
+            worker["layers"], worker["rank_pids"] = list(worker["layers"]), list(worker["rank_pids"])
         fields["losses"] = [list(loss) for loss in self.losses]
         return fields
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.connection import Connection
 from helix_kit.runtime.device_memory import STEP_SHARE, memory_share
-from helix_kit.runtime.devices import DeviceAssignment
+from helix_kit.runtime.devices import DeviceAssignment, ranks_per_worker
 from helix_kit.runtime.launch import make_launcher
 from helix_kit.runtime.launch.launcher import Launcher
 from helix_kit.runtime.node_workers import NodeWorker, divide_node, pages_per_worker
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.spec import LinkQuality, WorkerSpec
+from helix_kit.runtime.weights.shares import TENSOR_PARALLEL_FAMILIES
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
+
+log = logging.getLogger(__name__)
 
 STEP_TOKENS = 512
 """Tokens of a worker's step at most, where chunks are short."""
@@ -29,10 +33,29 @@ class WorkerFactory:
     changes is `devices`: nodes of a later plan that the first one does without get theirs when that plan comes.
     """
 
-    def __init__(self, plan: Plan, options: ServeOptions, weights: str | Path, model_type: str) -> None:
-        """`weights` is the checkpoint's folder or id, `model_type` the family of its model. Starts the launcher."""
+    def __init__(
+        self,
+        plan: Plan,
+        options: ServeOptions,
+        weights: str | Path,
+        model_type: str,
+        *,
+        is_quantised: bool = False,
+    ) -> None:
+        """`weights` is the checkpoint's folder or id, `model_type` the family of its model. Starts the launcher.
+
+        `is_quantised` says that the files hold weights of few bits, which several GPUs cannot share.
+        """
         self._options = options
         self._weights = str(weights)
+        self._in_turn: set[str] = set()
+        """Nodes that do not divide layers as the plan has chosen; each is warned of once."""
+        self._may_divide = (
+            model_type in TENSOR_PARALLEL_FAMILIES
+            and options.uses_one_machine
+            and not is_quantised
+            and options.quantize is None
+        )
         self.devices = DeviceAssignment(
             "cpu" if options.emulated else options.devices, one_machine=options.uses_one_machine
         )
@@ -45,8 +68,25 @@ class WorkerFactory:
 
     def divide(self, plan: Plan) -> dict[str, tuple[NodeWorker, ...]]:
         """The workers of each node of the plan."""
-        devices_of = self.devices.of(plan)
-        return {node: divide_node(node, *span, len(devices_of[node])) for node, span in plan.placement.items()}
+        return {
+            node: divide_node(node, *span, len(devices) // self._ranks(plan, node))
+            for (node, span), devices in zip(plan.placement.items(), self.devices.of(plan).values(), strict=True)
+        }
+
+    def _ranks(self, plan: Plan, node: str) -> int:
+        """Devices of a node that compute each layer together."""
+        devices = self.devices.of(plan)[node]
+        ranks = ranks_per_worker(plan, node, len(devices))
+        if ranks > 1 and not self._may_divide and plan.cluster.node(node).tensor_parallel is None:
+            if node not in self._in_turn:
+                log.warning(
+                    "node %s: its GPUs take the layers in turn. The plan reckons with tensor parallelism, which is "
+                    "served for %s, not quantised, by workers of one machine",
+                    *(node, ", ".join(TENSOR_PARALLEL_FAMILIES)),
+                )
+            self._in_turn.add(node)
+            return 1
+        return ranks
 
     def make_spec(self, plan: Plan, worker: NodeWorker, generation: int, coordinator: str) -> WorkerSpec:
         """What a worker of the plan is told.
@@ -67,7 +107,8 @@ class WorkerFactory:
         node = plan.cluster.node(worker.node)
         profile = plan.profiles[node.kind].of_range(start, end)
         devices_of = self.devices.of(plan)
-        device = devices_of[worker.node][worker.index]
+        count = self._ranks(plan, worker.node)
+        ranks = devices_of[worker.node][worker.index * count : (worker.index + 1) * count]
         paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
         wanted = plan.cluster.memory_share if options.memory_share is None else options.memory_share
         gpu_share = min(1.0, wanted + STEP_SHARE)
@@ -87,10 +128,12 @@ class WorkerFactory:
             quantize=options.quantize,
             attention=options.attention,
             graphs=options.graphs,
-            device=device,
+            device=ranks[0],
+            # An emulated node takes the time of its profile, however many processes compute: one does.
+            ranks=() if count == 1 or options.emulated else ranks,
             # With Ray, each worker's "cuda:0" is another GPU.
             gpu_share=gpu_share,
-            memory_share=memory_share(devices_of, device, gpu_share) if options.uses_one_machine else None,
+            memory_share=memory_share(devices_of, ranks[0], gpu_share) if options.uses_one_machine else None,
             workers_in_node=worker.count,
             threads=self._threads,
             stand_in=options.emulated,
@@ -114,11 +157,11 @@ class WorkerFactory:
             devices = self.devices.of(plan)[worker.node]
             pages_per_layer = plan.model.layer_gb * 1e9 / plan.model.kv_bytes_per_token_layer / PAGE_TOKENS
             pages = pages_per_worker(
-                divide_node(worker.node, start, end, len(devices)),
+                self.divide(plan)[worker.node],
                 pages,
                 # Workers on CPUs share the machine's memory; only a GPU limits its own worker.
                 pages_per_layer=None if "cpu" in devices else pages_per_layer,
-                devices=len(devices),
+                devices=len(devices) // self._ranks(plan, worker.node),
             )[worker.index]
         return max(1, pages if self._options.kv_pages is None else min(pages, self._options.kv_pages))
 

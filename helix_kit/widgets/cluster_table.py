@@ -29,7 +29,7 @@ from helix_kit.cluster import COORDINATOR, Cluster, Link, LinkException, Network
 class TableRow:
     """`count` equal machines of one region. `names` are those among them that the cluster already had.
 
-    `gpu_link` is the link between the GPUs of a machine, as in `Node.gpu_link`.
+    `gpu_link` is the link between the GPUs of a machine, and `tensor_parallel` how many share a layer, as in `Node`.
     """
 
     gpu: str
@@ -38,11 +38,12 @@ class TableRow:
     region: str
     names: tuple[str, ...] = ()
     gpu_link: str | Link | None = None
+    tensor_parallel: int | None = None
 
     @property
     def kind(self) -> str:
         """Kind of machine, as in `Node.kind`."""
-        return Node(name="new", gpu=self.gpu, gpus_per_node=self.gpus_per_node, gpu_link=self.gpu_link).kind
+        return Node.model_validate({**_node_fields("new", self), "region": "new"}).kind
 
 
 def table_of(cluster: Cluster) -> list[TableRow]:
@@ -52,7 +53,13 @@ def table_of(cluster: Cluster) -> list[TableRow]:
         groups.setdefault((node.kind, node.region), []).append(node)
     return [
         TableRow(
-            nodes[0].gpu, nodes[0].gpus_per_node, len(nodes), region, tuple(n.name for n in nodes), nodes[0].gpu_link
+            nodes[0].gpu,
+            nodes[0].gpus_per_node,
+            len(nodes),
+            region,
+            tuple(n.name for n in nodes),
+            nodes[0].gpu_link,
+            nodes[0].tensor_parallel,
         )
         for (_, region), nodes in groups.items()
     ]
@@ -145,6 +152,7 @@ def _node_fields(name: str, row: TableRow) -> dict[str, object]:
         "gpus_per_node": row.gpus_per_node,
         "region": row.region,
         "gpu_link": row.gpu_link,
+        "tensor_parallel": row.tensor_parallel,
     }
 
 

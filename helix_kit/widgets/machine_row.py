@@ -39,7 +39,7 @@ class MachineRow(W.HBox):
         super().__init__([self.count, self.gpu, self.per_node, self.region, self.remove])
 
     def row(self) -> TableRow:
-        """Values of the fields. The link between GPUs stays that of the row, while GPU and number are the same."""
+        """Values of the fields. What the GPUs of a machine share stays as in the row, while GPU and number do."""
         is_same = (self.gpu.value, self.per_node.value) == (self._given.gpu, self._given.gpus_per_node)
-        link = self._given.gpu_link if is_same else None
-        return TableRow(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names, link)
+        shared = (self._given.gpu_link, self._given.tensor_parallel) if is_same else ()
+        return TableRow(self.gpu.value, self.per_node.value, self.count.value, self.region.value, self.names, *shared)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from helix_kit.catalogue import gpus
-from helix_kit.cluster import Cluster
+from helix_kit.cluster import Cluster, Node
 
 MINE = {"memory_gb": 24, "memory_bandwidth_gb_per_s": 1008, "fp16_tflops": 165, "price_usd_per_hour": 0.4,
         "tdp_w": 450, "idle_w": 20}  # fmt: skip
@@ -45,3 +45,13 @@ def test_each_mistake_is_told(prices, expected):
     with pytest.raises(ValidationError) as caught:
         cluster(prices=prices)
     assert expected in str(caught.value)
+
+
+def test_gpus_that_share_a_layer_divide_those_of_the_node():
+    kinds = [Node(name="a", gpu="L4", gpus_per_node=4, tensor_parallel=t).kind for t in (None, 1, 2, 4)]
+    assert kinds == ["L4x4", "L4x4-tp1", "L4x4-tp2", "L4x4-tp4"]
+    assert Node(name="a", gpu="L4", tensor_parallel=1).kind == "L4"
+    assert Node(name="a", gpu="L4", gpus_per_node=2, gpu_link="pcie", tensor_parallel=2).kind == "L4x2-pcie-tp2"
+    for wrong in (3, 8, 0):
+        with pytest.raises(ValidationError, match=r"tensor_parallel|greater than or equal"):
+            Node(name="a", gpu="L4", gpus_per_node=4, tensor_parallel=wrong)

@@ -97,3 +97,17 @@ def test_a_plan_without_flow():
     plan = hk.Plan.from_placement(problem, {problem.cluster.nodes[0].name: (0, 5)}, method="hand")
     with pytest.raises(InputError, match="carries flow"):
         replicas_of(plan)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (4, [("a", (0, 1, 2, 3), 30), ("b", (0, 1, 2, 3), 30)]),
+        (2, [("a", (0, 1), 15), ("a", (2, 3), 15), ("b", (0, 1), 15), ("b", (2, 3), 15)]),
+    ],
+)
+def test_gpus_of_a_node_are_joined_as_its_file_says(ranks, expected):
+    nodes = [{"name": name, "gpu": "L4", "gpus_per_node": 4, "tensor_parallel": ranks} for name in "ab"]
+    problem = hk.Problem.of(hk.Cluster.model_validate({"name": "two", "nodes": nodes}), hk.Model.preset("llama-30b"))
+    plan = hk.Plan.from_placement(problem, {"a": (0, 30), "b": (30, 60)}, method="hand")
+    assert [tuple(rank) for rank in ranks_of(replicas_of(plan).replicas[0], plan)] == expected

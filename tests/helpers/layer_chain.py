@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows
 
 TOLERANCE = 1e-4
+LoadLayers = Callable[[Checkpoint, int, int], ModelLayers]
 
 
 class Chain:
     """Two workers with overlapping layer ranges. A request passes from the first to the second after layer `cut`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, load: LoadLayers = ModelLayers) -> None:
         checkpoint = Checkpoint(folder)
-        self.first, self.second = ModelLayers(checkpoint, 0, 4), ModelLayers(checkpoint, 2, 6)
+        self.first, self.second = load(checkpoint, 0, 4), load(checkpoint, 2, 6)
         self.pools: list[PagePool] = [self.first.new_pool(400), self.second.new_pool(400)]
         self.tables: dict[int, tuple[BlockTable, BlockTable]] = {}
         self.cuts: dict[int, int] = {}
@@ -58,14 +60,16 @@ def whole_model(folder: Path, ids: torch.Tensor) -> torch.Tensor:
         return reference(folder)(ids[None]).logits[0]
 
 
-def run_mixed(folder: Path, theirs: Path | None = None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def run_mixed(
+    folder: Path, theirs: Path | None = None, load: LoadLayers = ModelLayers
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Three requests with different cuts: chunked prefill beside decode, joins in the middle; (ours, theirs).
 
-    `theirs` is the folder that transformers reads, if another one.
+    `theirs` is the folder that transformers reads, if another one; `load` makes the layers of a worker.
     """
     generator = torch.Generator().manual_seed(1)
     texts = [torch.randint(3, 250, (n,), generator=generator) for n in (41, 23, 18)]
-    chain = Chain(folder)
+    chain = Chain(folder, load)
     got: list[list[torch.Tensor]] = [[], [], []]
     schedule = [
         [(0, 3, slice(0, 19))],

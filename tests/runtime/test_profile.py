@@ -72,3 +72,16 @@ def test_steps_are_written_beside_the_tables(tiny_llama: Path, tmp_path: Path) -
     assert rows[0].split(",")[-3:] == ["high_ms", "roofline_ms", "ratio"]
     assert len(rows) == 1 + len(STEPS)
     assert set(load_profiles(tmp_path, "tiny")) == {"mine"}
+
+
+def test_two_processes_that_share_each_layer_are_measured(tiny_llama: Path, tmp_path: Path) -> None:
+    found = measure(tiny_llama, kind="mine", layers=1, repeats=1, memory_gb=1.0, tensor_parallel=2)
+    assert (found.kind, found.gpus, found.facts["tensor_parallel"]) == ("minex2-tp2", 2, 2)
+    assert all(p.ms_per_layer > 0 for p in found.points)
+    write_tables([found], tmp_path)
+    cluster = found.starter_cluster()
+    assert cluster.kind_counts == {"minex2-tp2": 2} and cluster.gpus["mine"].memory_gb == 0.5
+    made = plan(cluster, found.model, profiles=load_profiles(tmp_path, "tiny"), method="proportional")
+    assert set(made.placement) == {"minex2-tp2-0", "minex2-tp2-1"}
+    with pytest.raises(InputError, match="profile: num_heads = 4: expected a multiple of 3"):
+        measure(tiny_llama, tensor_parallel=3)

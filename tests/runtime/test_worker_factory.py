@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from thread_ranks import with_ranks
+
 from helix_kit.runtime import ServeOptions
 from helix_kit.runtime.launch.inproc import InprocLauncher
 from helix_kit.runtime.spec import WorkerSpec
@@ -54,3 +56,43 @@ def test_emulated_workers_have_the_links_of_the_cluster(tiny_llama: Path) -> Non
     assert specs["a"].links["b"] == (link.bandwidth_gbps / 8 * 1e9, link.latency_ms / 1e3)
     assert specs["a"].profile is not None and specs["a"].device == "cpu"
     assert set(emulated_links(plan, "coordinator")) == {"a", "b"}
+
+
+def test_devices_that_share_each_layer_are_the_ranks_of_one_worker(tiny_llama: Path) -> None:
+    plan = with_ranks(tiny_plan(tiny_llama, {"a": (0, 4), "b": (1, 6)}, kv_tokens_per_layer=160), {"b": 2})
+    options: dict[str, Any] = {"launcher": InprocLauncher(), "devices": {"b": ["cpu"] * 4}}
+    for emulated in (False, True):
+        given = {"emulated": True} if emulated else {}
+        factory = WorkerFactory(plan, ServeOptions(**{**options, **given}), tiny_llama, "llama")
+        divided = factory.divide(plan)
+        specs = [factory.make_spec(plan, worker, 1, "tcp://here:1") for worker in divided["b"]]
+        if emulated:  # its speed is the profile's, so one process is enough
+            assert [(s.name, s.start, s.end, s.ranks) for s in specs] == [("b", 1, 6, ())]
+        else:
+            ranks = ("cpu", "cpu")
+            assert [(s.name, s.start, s.end, s.ranks) for s in specs] == [("b/0", 1, 3, ranks), ("b/1", 3, 6, ranks)]
+            assert [s.num_pages for s in specs] == [20, 30]
+        [alone] = divided["a"]
+        assert factory.make_spec(plan, alone, 1, "tcp://here:1").ranks == ()
+
+
+def test_what_the_planner_chose_holds_for_gpus_and_families_that_it_is_served_for(
+    tiny_llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)}, gpu="L4")
+    [node], [profile] = plan.cluster.nodes, plan.profiles.values()
+    nodes = (node.model_copy(update={"gpus_per_node": 4}),)
+    chosen = profile.model_copy(update={"kind": "L4x4", "tensor_parallel": 2, "groups_in_turn": 2})
+    plan = plan.model_copy(
+        update={"cluster": plan.cluster.model_copy(update={"nodes": nodes}), "profiles": {"L4x4": chosen}}
+    )
+    gpus = {"a": [f"cuda:{i}" for i in range(4)]}
+    for devices, family, expected in (
+        (gpus, "llama", [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3")]),
+        (gpus, "gpt_oss", [()] * 4),
+        ({"a": "cpu"}, "llama", [()]),
+    ):
+        factory = WorkerFactory(plan, ServeOptions(launcher=InprocLauncher(), devices=devices), tiny_llama, family)
+        specs = [factory.make_spec(plan, worker, 1, "tcp://here:1") for worker in factory.divide(plan)["a"]]
+        assert [spec.ranks for spec in specs] == expected
+    assert caplog.text.count("its GPUs take the layers in turn") == 1

@@ -252,6 +252,7 @@ class Coordinator:
             workers[worker.name] = WorkerStatus(
                 state=worker.state,
                 pid=worker.pid,
+                rank_pids=worker.rank_pids,
                 layers=worker.layers,
                 pages=worker.pages,
                 reason=worker.reason,

@@ -259,7 +259,7 @@ class WorkerManager:
             worker.counters, worker.reported_s = message.counters, worker.heard_s
         elif isinstance(message, ReadyMessage):
             worker.state, worker.endpoint = "up", message.endpoint
-            worker.pages, worker.pid = message.pages, message.pid
+            worker.pages, worker.pid, worker.rank_pids = message.pages, message.pid, tuple(message.rank_pids)
             self._on_ready(worker)
         elif isinstance(message, FailedMessage):
             worker.reason = message.reason

@@ -24,6 +24,8 @@ class WorkerRecord:
     pages: int = 0
     """KV pages of its pool; 0 until it is ready."""
     pid: int | None = None
+    rank_pids: tuple[int, ...] = ()
+    """Processes that compute its layers together; empty where it is one process."""
     started_s: float = 0.0
     heard_s: float = 0.0
     """When its last message came."""

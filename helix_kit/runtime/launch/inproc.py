@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from helix_kit.runtime.launch.launcher import WorkerProcess
 from helix_kit.runtime.launch.preload import preload
+from helix_kit.runtime.launch.ranks import RankedWorker, start_ranks
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 
@@ -16,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 class InprocWorker:
-    """A worker in a thread."""
+    """A worker, or one of its ranks, in a thread."""
 
     def __init__(self, spec: WorkerSpec) -> None:
-        from helix_kit.runtime.worker.worker import Worker
+        from helix_kit.runtime.worker.worker import worker_of
 
-        self._worker = Worker(spec)
+        self._worker = worker_of(spec)
         self._thread = threading.Thread(target=self._run, name=f"helix-kit-{spec.name}", daemon=True)
         self._thread.start()
 
@@ -55,10 +57,17 @@ class InprocLauncher:
 
     def __init__(self) -> None:
         self._workers: list[InprocWorker] = []
+        self._ranked: list[RankedWorker] = []
 
-    def start(self, spec: WorkerSpec) -> InprocWorker:
+    def start(self, spec: WorkerSpec) -> WorkerProcess:
         """Start a worker and return at once. The first start of a model family loads its code."""
         preload("" if spec.stand_in else Checkpoint(spec.weights).config["model_type"])
+        if spec.ranks and spec.rendezvous is None:
+            self._ranked.append(start_ranks(self._start, spec))
+            return self._ranked[-1]
+        return self._start(spec)
+
+    def _start(self, spec: WorkerSpec) -> InprocWorker:
         self._workers.append(InprocWorker(spec))
         return self._workers[-1]
 
@@ -69,3 +78,5 @@ class InprocLauncher:
             worker.kill()
         for worker in self._workers:
             worker.join(30.0)
+        for ranked in self._ranked:
+            ranked.remove_folder()

@@ -16,6 +16,8 @@ import sys
 import threading
 
 from helix_kit.errors import HelixKitError
+from helix_kit.runtime.launch.launcher import WorkerProcess
+from helix_kit.runtime.launch.ranks import RankedWorker, start_ranks
 from helix_kit.runtime.spec import WorkerSpec
 
 SERVER_START_S = 180.0
@@ -124,6 +126,7 @@ class ProcessLauncher:
             "HF_HUB_OFFLINE": "1",
         }
         self._fresh: list[FreshWorker] = []
+        self._ranked: list[RankedWorker] = []
         self._forked: dict[int, ForkedWorker] = {}
         """By process id; added to by the thread that reads the server's answers."""
         self._answers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -174,8 +177,17 @@ class ProcessLauncher:
             raise HelixKitError("workers cannot be started: their parent process has ended (see its messages above)")
         return pid
 
-    def start(self, spec: WorkerSpec) -> ForkedWorker | FreshWorker:
-        """Start a worker. The first one on a CPU waits until the fork server has loaded torch and the model's code."""
+    def start(self, spec: WorkerSpec) -> WorkerProcess:
+        """Start a worker, with a process for each of its ranks.
+
+        The first one on a CPU waits until the fork server has loaded torch and the model's code.
+        """
+        if spec.ranks and spec.rendezvous is None:
+            self._ranked.append(start_ranks(self._start, spec))
+            return self._ranked[-1]
+        return self._start(spec)
+
+    def _start(self, spec: WorkerSpec) -> ForkedWorker | FreshWorker:
         if spec.device != "cpu":
             self._fresh.append(FreshWorker(spec, self._environment))
             return self._fresh[-1]
@@ -199,6 +211,8 @@ class ProcessLauncher:
             worker.kill()
         for fresh in self._fresh:
             fresh.end(STOP_GRACE_S)
+        for ranked in self._ranked:
+            ranked.remove_folder()
         if self._server is None:
             return
         with contextlib.suppress(OSError):

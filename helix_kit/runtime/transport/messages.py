@@ -228,6 +228,8 @@ class ReadyMessage(FromWorker, tag="ready"):
     endpoint: Text
     pages: Count
     pid: Count
+    rank_pids: Annotated[list[Count], Meta(max_length=MAX_STAGES)] = []
+    """Processes that compute the worker's layers together; none where it is one process."""
 
 
 class TokensMessage(FromWorker, tag="tokens"):

@@ -27,6 +27,7 @@ from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
 from helix_kit.runtime.weights.hub import HubFiles, local_folder
 from helix_kit.runtime.weights.low_bit_files import LowBitFormat, StoredTensor, low_bit_format
 from helix_kit.runtime.weights.low_bit_layers import join_low_bit_experts, read_matrices, round_layer, stored_tensors
+from helix_kit.runtime.weights.shares import LayerShare
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
 if TYPE_CHECKING:
@@ -189,6 +190,28 @@ class Checkpoint:
             with safe_open(path, framework="pt", device="cpu") as file:
                 for name in wanted:
                     tensors[name] = file.get_tensor(name).to(device=device, dtype=dtype)
+        return tensors
+
+    def read_share(
+        self, index: int, share: LayerShare, dtype: torch.dtype, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """A rank's part of the tensors of a layer, by their names in it. No other part of the files is read."""
+        from safetensors import safe_open
+
+        prefix = f"model.layers.{index}."
+        by_file: dict[Path, list[str]] = {}
+        for name, path in self._files_by_tensor.items():
+            if name.startswith(prefix) and not name.endswith(ROTARY_TABLE):
+                by_file.setdefault(path, []).append(name.removeprefix(prefix))
+        if self._hub is not None:
+            self._hub.fetch({path: [prefix + name for name in names] for path, names in by_file.items()})
+        tensors: dict[str, torch.Tensor] = {}
+        for path, names in by_file.items():
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for name in names:
+                    part = file.get_slice(prefix + name)[share.place(name) or ...]
+                    part = part.to(device=device, dtype=dtype)
+                    tensors[name] = part.new_zeros(part.shape) if share.is_zero(name) else part
         return tensors
 
     def read_under(self, prefix: str, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ reference, and it runs the families that are not listed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,10 +34,13 @@ class Linear(NamedTuple):
 
     weight: torch.Tensor
     bias: torch.Tensor | None
+    add_up: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Adds up the results of several ranks, each of which holds a part of the weight."""
 
     def of(self, x: torch.Tensor) -> torch.Tensor:
         """The product for rows (..., in)."""
-        return F.linear(x, self.weight, self.bias)
+        result = F.linear(x, self.weight, self.bias)
+        return result if self.add_up is None else self.add_up(result)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,17 @@ def can_fuse(config: Any) -> bool:
     return config.model_type in FUSED_FAMILIES and config.hidden_act in ("silu", "swish")
 
 
-def fused_layer(index: int, tensors: Tensors, attention: AttentionSettings, eps: float) -> FusedLayer:
-    """A layer from the tensors of its checkpoint, by their names in the layer. All of them must be used."""
+def fused_layer(
+    index: int,
+    tensors: Tensors,
+    attention: AttentionSettings,
+    eps: float,
+    add_up: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> FusedLayer:
+    """A layer from the tensors of its checkpoint, by their names in the layer. All of them must be used.
+
+    `add_up` adds up the results of several ranks, if `tensors` are a rank's part of them.
+    """
     left: dict[str, Any] = dict(tensors)
 
     def linear(name: str) -> Linear | LowBitLinear:
@@ -81,15 +93,22 @@ def fused_layer(index: int, tensors: Tensors, attention: AttentionSettings, eps:
         dense = [w.expand(zeros(0).dtype) if isinstance(w, LowBitWeight) else w for w in weights]
         return Linear(dense[0] if len(dense) == 1 else torch.cat(dense), bias)
 
+    def summed(name: str) -> Linear | LowBitLinear:
+        own = linear(name)
+        if add_up is None:
+            return own
+        assert isinstance(own, Linear), "weights of few bits are not divided among ranks"
+        return own._replace(add_up=add_up)
+
     q_norm, k_norm = (left.pop(f"self_attn.{name}_norm.weight", None) for name in "qk")
     layer = FusedLayer(
         index=index,
         qkv=linear("self_attn.qkv_proj"),
         head_norms=None if q_norm is None or k_norm is None else (q_norm, k_norm),
-        output=linear("self_attn.o_proj"),
+        output=summed("self_attn.o_proj"),
         post_norm=left.pop("post_attention_layernorm.weight"),
         gate_up=linear("mlp.gate_up_proj"),
-        down=linear("mlp.down_proj"),
+        down=summed("mlp.down_proj"),
         input_norm=left.pop("input_layernorm.weight"),  # last: its dtype is the layer's
         attention=attention,
         eps=eps,

@@ -6,7 +6,7 @@ layers (partial inference), and the capacity in layer-tokens is the number of pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -72,6 +72,8 @@ class PagePool:
         """Pages that requests use; one that several share counts once."""
         self._users = np.zeros(num_pages, dtype=np.int32)
         self._is_kept = np.zeros(num_pages, dtype=bool)
+        self.on_clear: Callable[[list[int]], None] | None = None
+        """Called with pages that are taken again, if they were set to zero."""
         # Returned pages are used again before new ones, so that little memory is ever written.
         self._returned: list[int] = []
         self._fresh = 0
@@ -95,14 +97,16 @@ class PagePool:
         taken = self._returned[len(self._returned) - again :]
         del self._returned[len(self._returned) - again :]
         if taken and self._clears:
-            self._clear(taken)
+            self.clear(taken)
+            if self.on_clear is not None:
+                self.on_clear(taken)
         first, self._fresh = self._fresh, self._fresh + count - again
         taken = [*taken, *range(first, self._fresh)]
         self._users[taken] = 1
         self.used += count
         return taken
 
-    def _clear(self, pages: list[int]) -> None:
+    def clear(self, pages: list[int]) -> None:
         """Set pages to zero: attention multiplies masked values by 0, and 0 x NaN of an earlier request is NaN."""
         import torch
 

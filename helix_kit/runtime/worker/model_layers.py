@@ -25,6 +25,8 @@ from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_la
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.low_bit_linear import place_low_bit
 from helix_kit.runtime.worker.model_ends import finish_logits, scale_embeddings
+from helix_kit.runtime.worker.rank_group import RankGroup
+from helix_kit.runtime.worker.rank_shares import add_up_results, share_of
 from helix_kit.runtime.worker.rotary import Rotary
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
 from helix_kit.runtime.worker.static_step import StaticStep, StepOptions
@@ -86,14 +88,17 @@ class ModelLayers:
         device: str = "cpu",
         attention_backend: str = "sdpa",
         options: StepOptions = DEFAULT_OPTIONS,
+        group: RankGroup | None = None,
     ) -> None:
+        """`group` are the ranks that compute the layers together; None: this process alone."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        self.start, self.end = start, end
+        self.start, self.end, self.group = start, end, group
         self.dtype, self.device = getattr(torch, check_dtype(dtype)), torch.device(device)
         implementation = attention.register()
         try:
             config = self._config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            share = None if group is None else share_of(config, group.rank, group.size)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(
                     config, attn_implementation=implementation, dtype=self.dtype, trust_remote_code=False
@@ -134,21 +139,31 @@ class ModelLayers:
         self._fused: list[FusedLayer] = []
         self._layers: list[torch.nn.Module] = []
         for index in range(start, end):
-            tensors = checkpoint.read_layer(index, self.dtype, self.device)
+            if share is None:
+                tensors = checkpoint.read_layer(index, self.dtype, self.device)
+            else:
+                tensors = checkpoint.read_share(index, share, self.dtype, self.device)
             if kernels and can_fuse(config):
-                self._fused.append(fused_layer(index, tensors, self._settings_of(base, index), config.rms_norm_eps))
+                add_up = None if group is None else group.add_up
+                settings = self._settings_of(base, index)
+                self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps, add_up))
                 continue
             layer = base.layers[index]
             layer.load_state_dict(place_low_bit(layer, tensors), strict=True, assign=True)
             if not kernels:
                 cpu_linear.replace_linear_layers(layer)
+            if group is not None:
+                add_up_results(layer, group)
             self._layers.append(layer)
         # On a CPU the embedding keeps the file's dtype: its rows are read from the mapped file, which takes no memory.
         raw = None if self.device.type == "cpu" else self.dtype
-        self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if start == 0 else None
+        # Embedding, final norm and output projection are with rank 0 alone.
+        is_first = group is None or group.rank == 0
+        with_embedding = start == 0 and is_first
+        self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if with_embedding else None
         self._norm: torch.nn.Module | None = None
         self._head: Callable[[torch.Tensor], torch.Tensor] | None = None
-        if end == self.num_layers:
+        if end == self.num_layers and is_first:
             base.norm.load_state_dict(
                 checkpoint.read_under("model.norm.", self.dtype, self.device), strict=True, assign=True
             )

@@ -40,12 +40,14 @@ from helix_kit.runtime.transport.shaping import CardInbox, Shaper
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker.batching import StepLimits, take_next_step
+from helix_kit.runtime.worker.follower import Follower, load_layers, meet
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
+from helix_kit.runtime.worker.rank_group import RankGroup
+from helix_kit.runtime.worker.rank_steps import LeadingLayers, stop_ranks
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
 from helix_kit.runtime.worker.stand_in import StandInLayers
-from helix_kit.runtime.worker.static_step import StepOptions
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
 
@@ -86,6 +88,7 @@ class Worker:
         self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
         self._pacer = Pacer(spec.profile, spec.time_scale)
         self._shaper: Shaper | None = None
+        self._group: RankGroup | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
         self._awaited: set[int] = set()
         """Requests whose token went out with the last step and whose next row comes straight back to this worker."""
@@ -111,14 +114,16 @@ class Worker:
         beating = threading.Thread(target=self._beat, args=(context,), daemon=True)
         try:
             device_memory.prepare(spec, own_process=self._own_process)
+            self._group = RankGroup(spec) if spec.ranks else None
             self._model = self._load_layers()
-            self._pool = self._model.new_pool(device_memory.num_pages(spec, self._model))
+            num_pages, pids = self._meet()
+            self._pool = self._model.new_pool(num_pages)
             if isinstance(self._model, ModelLayers) and self._model.device.type == "cuda":
                 log.info("%s: %s", spec.name, self._model.description)
                 self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool)
-            self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid()))
+            self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid(), pids))
             beating.start()
             self._serve()
         except Exception as error:
@@ -126,6 +131,8 @@ class Worker:
             raise
         finally:
             self._halt.set()
+            if self._group is not None:
+                stop_ranks(self._group)
             if beating.is_alive():
                 beating.join()
             if self._shaper is not None:
@@ -135,19 +142,18 @@ class Worker:
             context.term()
 
     def _load_layers(self) -> ModelLayers | StandInLayers:
-        spec, checkpoint = self.spec, Checkpoint(self.spec.weights, self.spec.quantize)
+        spec = self.spec
         if spec.stand_in:
-            return StandInLayers(checkpoint, spec.start, spec.end)
-        return ModelLayers(
-            checkpoint,
-            spec.start,
-            spec.end,
-            dtype=spec.dtype,
-            device=spec.device,
-            attention_backend=spec.attention,
-            # While one thread captures a graph, CUDA refuses work of others: workers in threads run without graphs.
-            options=StepOptions(spec.step_tokens, spec.graphs and self._own_process),
-        )
+            return StandInLayers(Checkpoint(spec.weights, spec.quantize), spec.start, spec.end)
+        kind = LeadingLayers if self._group else ModelLayers
+        # While one thread captures a graph, CUDA refuses work of others: workers in threads run without graphs.
+        return load_layers(spec, self._group, kind, graphs=spec.graphs and self._own_process)
+
+    def _meet(self) -> tuple[int, list[int]]:
+        """KV pages that there is memory for, and the process ids of the ranks; none for a worker that is alone."""
+        if self._group is None or not isinstance(self._model, ModelLayers):
+            return device_memory.num_pages(self.spec, self._model), []
+        return meet(self.spec, self._group, self._model)
 
     def _log_capture(self, done: int, total: int) -> None:
         if done % 10 == 0 or done == total:
@@ -331,6 +337,11 @@ class Worker:
         self._linger_until_s = now_s + min(MAX_LINGER_S, LINGER_SHARE * (now_s - began_s))
 
 
+def worker_of(spec: WorkerSpec, *, own_process: bool = False) -> Worker | Follower:
+    """What a spec describes: a worker, or one of its ranks beside rank 0."""
+    return (Follower if spec.rank else Worker)(spec, own_process=own_process)
+
+
 def run_worker(spec: WorkerSpec) -> None:
-    """Run a worker that has this process to itself, until it is told to stop."""
-    Worker(spec, own_process=True).run()
+    """Run a worker, or a rank of it, that has this process to itself, until it is told to stop."""
+    worker_of(spec, own_process=True).run()

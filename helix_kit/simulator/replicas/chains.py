@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
@@ -49,15 +52,20 @@ def chains_of(plan: Plan) -> list[Pipeline]:
 
 def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> list[StageOfReplica]:
     """Costs of each stage, and the links between them; the last hop brings the tokens back to the first node."""
-    stages = []
-    for i, stage in enumerate(chain):
-        is_last = i == len(chain) - 1
-        costs = step_costs(engine, work, _machine(plan, stage.node), layers=stage.end - stage.start, is_last=is_last)
-        if len(chain) == 1:
+    stages, groups = [], _groups(plan, chain)
+    for i, (node, machine, layers) in enumerate(groups):
+        is_last = i == len(groups) - 1
+        costs = step_costs(engine, work, machine, layers=layers, is_last=is_last)
+        if len(groups) == 1:
             stages.append(StageOfReplica(costs))
             continue
-        link = plan.cluster.link(stage.node, chain[0].node if is_last else chain[i + 1].node)
+        target = groups[0 if is_last else i + 1][0]
         token_bytes = plan.model.token_bytes if is_last else plan.model.link_bytes_per_token
+        if target == node:
+            within = plan.cluster.gpu_link(plan.cluster.node(node))
+            stages.append(StageOfReplica(costs, within.latency_ms / 1e3, token_bytes / within.bytes_per_s))
+            continue
+        link = plan.cluster.link(node, target)
         bytes_per_s = min(link.bytes_per_s, plan.cluster.network.nic_bytes_per_s)
         stages.append(StageOfReplica(costs, link.latency_s, token_bytes / bytes_per_s))
     return stages
@@ -65,7 +73,7 @@ def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> l
 
 def blocks_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> int:
     """Blocks of KV cache of a replica: as many as the stage with the least room has."""
-    return min(kv_blocks(engine, work, _machine(plan, s.node), layers=s.end - s.start) for s in chain)
+    return min(kv_blocks(engine, work, machine, layers=layers) for _, machine, layers in _groups(plan, chain))
 
 
 def engine_of(plan: Plan, chain: Pipeline, engine: Engine) -> Engine:
@@ -73,6 +81,18 @@ def engine_of(plan: Plan, chain: Pipeline, engine: Engine) -> Engine:
     return engine.on(plan.cluster.node(chain[0].node).gpu)
 
 
-def _machine(plan: Plan, name: str) -> Machine:
-    """The GPUs of a node, which share its layers."""
-    return machine_of(plan.cluster, plan.cluster.node(name))
+def _groups(plan: Plan, chain: Pipeline) -> list[tuple[str, Machine, int]]:
+    """The groups of GPUs of a chain, in order: node, GPUs that share each layer, and how many layers they hold.
+
+    A node is one group, unless its `tensor_parallel` says that groups of its GPUs take the layers in turn.
+    """
+    found = []
+    for stage in chain:
+        node, layers = plan.cluster.node(stage.node), stage.end - stage.start
+        whole = machine_of(plan.cluster, node)
+        ranks = node.tensor_parallel or node.gpus_per_node
+        machine = replace(whole, count=ranks, link=whole.link if ranks > 1 else None)
+        count = min(node.gpus_per_node // ranks, layers)
+        bounds = [layers * i // count for i in range(count + 1)]
+        found += [(stage.node, machine, end - start) for start, end in pairwise(bounds)]
+    return found
