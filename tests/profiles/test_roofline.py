@@ -85,13 +85,13 @@ def test_four_h100_decode_llama_70b_as_fast_as_an_engine_does():
 
 def test_a_slower_link_between_gpus_slows_long_prompts_and_single_tokens():
     nodes = [
-        {"gpu": "A100-80G", "gpus_per_node": 8, "gpu_link": link}
+        {"gpu": "A100-80G", "gpus_per_node": 8, "gpu_link": link, "tensor_parallel": 8}
         for link in ("nvlink", "pcie", {"bandwidth_gbps": 20, "latency_ms": 0.05})
     ]
     cluster = Cluster.model_validate({"name": "links", "nodes": nodes})
     by_kind = profiles_for(cluster, Model.preset("llama3.1-70b"))
     fast, slow, slowest = by_kind.values()
-    assert list(by_kind) == ["A100-80Gx8-nvlink", "A100-80Gx8-pcie", "A100-80Gx8-20gbps-0.05ms"]
+    assert list(by_kind) == [f"A100-80Gx8-{link}-tp8" for link in ("nvlink", "pcie", "20gbps-0.05ms")]
     for curve, at in (("prefill_ms_per_layer", 4096), ("decode_ms_per_layer", 1)):
         assert getattr(fast, curve)(at) < getattr(slow, curve)(at) < getattr(slowest, curve)(at)
     assert fast.kv_capacity_layer_tokens == slow.kv_capacity_layer_tokens

@@ -49,13 +49,14 @@ def test_two_nodes_in_a_pipeline_of_which_one_is_two_processes(engine: Engine, e
     assert status.workers["b"].rank_pids == () and status.workers["a"].pages_peak > 0
 
 
-def test_a_lost_rank_is_the_loss_of_its_node(engine: Engine, expected: list[list[int]]) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_rank_is_the_loss_of_its_node(engine: Engine, expected: list[list[int]], how: signal.Signals) -> None:
     before = engine.status()
     handles = [engine.submit(prompt, **OPTIONS) for prompt in PROMPTS]
     while engine.status().tokens_out < before.tokens_out + 16:
         time.sleep(0.01)
     pids = before.workers["a"].rank_pids
-    os.kill(pids[1], signal.SIGKILL)
+    os.kill(pids[1], how)
     answers = [handle.result(60) for handle in handles]
     assert [a.token_ids for a in answers] == expected
     assert any(a.record.restarts for a in answers)  # some were on it

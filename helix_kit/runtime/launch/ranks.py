@@ -21,6 +21,13 @@ class RankedWorker:
         """Whether all ranks run."""
         return all(rank.is_alive() for rank in self.ranks)
 
+    def is_stopped(self) -> bool | None:
+        """Whether one of the ranks is stopped; None where that cannot be seen of all."""
+        states = [rank.is_stopped() for rank in self.ranks]
+        if True in states:
+            return True
+        return None if None in states else False
+
     def kill(self) -> None:
         """End all ranks at once."""
         for rank in self.ranks:

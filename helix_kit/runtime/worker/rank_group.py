@@ -9,6 +9,7 @@ The ranks of a worker are on one machine. They meet through a file, and listen o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,8 @@ CPU_STEP_TIMEOUT = timedelta(seconds=30)
 """Time that a rank waits for the others in a step. One that is stopped counts as lost after it."""
 GPU_STEP_TIMEOUT = timedelta(minutes=15)
 """The same on GPUs, where a rank may have to compile kernels meanwhile."""
+HELD_UP_S = 1.0
+"""Time of a wait from which rank 0 sends no heartbeats: the coordinator then looks at the ranks' processes."""
 FIRST_BYTES = 4096
 """Bytes of a command that are sent at once, its length among them."""
 
@@ -48,6 +51,7 @@ class RankGroup:
         assert spec.rendezvous is not None and len(spec.ranks) > 1
         self.rank, self.size = spec.rank, len(spec.ranks)
         self.device = torch.device(spec.device)
+        self._waits_since_s: float | None = None
         self._step_timeout = GPU_STEP_TIMEOUT if self.device.type == "cuda" else CPU_STEP_TIMEOUT
         store = dist.FileStore(spec.rendezvous, self.size)
         store.set_timeout(JOIN_TIMEOUT)
@@ -118,9 +122,17 @@ class RankGroup:
         options.rootRank, options.timeout = 0, timeout
         self._wait(lambda: group.broadcast([tensor], options))
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether this rank has been waiting for another one for longer than `HELD_UP_S`."""
+        since_s = self._waits_since_s
+        return since_s is not None and time.monotonic() - since_s > HELD_UP_S
+
     def _wait(self, start: Callable[[], Any]) -> None:
+        self._waits_since_s = time.monotonic()
         try:
             start().wait()
+            self._waits_since_s = None
         except RuntimeError as error:
             raise RankLostError("another rank of the worker has ended, or does not answer") from error
 

@@ -170,6 +170,8 @@ class Worker:
         # All workers of a machine send at the same moments, so the coordinator wakes up once for all of them.
         period_s = self.spec.heartbeat_s
         while not self._halt.wait(period_s - time.monotonic() % period_s):
+            if self._group is not None and self._group.is_held_up:
+                continue  # another rank may be stopped; the coordinator, hearing nothing, looks at the processes
             hops, self._hops = self._hops, {}
             means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_HOPS]}
             with contextlib.suppress(PeerLostError):
