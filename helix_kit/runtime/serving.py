@@ -205,8 +205,8 @@ def check_ranks(plan: Plan, checkpoint: Checkpoint, options: ServeOptions) -> No
         if options.launcher == "ray":
             expected = "expected 1 with launcher ray, which starts one process a GPU: use launcher process"
             raise InputError(expected, where=where, field="tensor_parallel", value=ranks)
-        if checkpoint.low_bit is not None or options.quantize is not None:
-            expected = "expected 1 with quantised weights, which are not divided"
+        if options.quantize is not None:
+            expected = f"expected 1 with quantize = {options.quantize!r}: rounded weights are not divided"
             raise InputError(expected, where=where, field="tensor_parallel", value=ranks)
         check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), ranks, where)
 

@@ -89,6 +89,8 @@ def test_what_cannot_be_served_is_refused_by_name(tiny_llama: Path, tmp_path: Pa
     plan = with_ranks(tiny_plan(tiny_llama, whole), {"a": 2})
     with pytest.raises(InputError, match="node a: tensor_parallel = 2: expected 1 with launcher ray"):
         serve(plan, tiny_llama, launcher="ray")
+    with pytest.raises(InputError, match="node a: tensor_parallel = 2: expected 1 with quantize = 'int4'"):
+        serve(plan, tiny_llama, quantize="int4")
     with pytest.raises(InputError, match=r"devices\[a\] = 3: expected a multiple of its tensor_parallel = 2 devices"):
         serve(plan, tiny_llama, launcher="inproc", devices={"a": ["cpu"] * 3})
     with pytest.raises(InputError, match="node a: num_heads = 4: expected a multiple of 3"):

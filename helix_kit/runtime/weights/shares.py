@@ -115,6 +115,9 @@ def check_tensor_parallel(config: Mapping[str, Any], model: Model, ranks: int, w
     if family not in TENSOR_PARALLEL_FAMILIES:
         expected = f"tensor_parallel = {ranks} is served for {', '.join(TENSOR_PARALLEL_FAMILIES)}"
         raise InputError(f"{expected}: set tensor_parallel: 1", where=where, field="model_type", value=family)
+    if config.get("quantization_config"):
+        expected = f"tensor_parallel = {ranks} is not served with quantised weights: set tensor_parallel: 1"
+        raise InputError(expected, where=where, field="quantization_config")
     lacking = undivided(model, ranks)
     if lacking:
         field, value, expected = lacking
