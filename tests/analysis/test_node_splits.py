@@ -24,7 +24,7 @@ def planned(model: Model = MODEL, gpu: str = "H100-80G", **fields: object) -> Pl
         (
             {"gpu_link": SLOW},
             "2 GPUs take the layers in turn",
-            ", which serves 3.4 times as much as tensor parallel 2.",
+            ", which serves 4.8 times as much as tensor parallel 2.",
         ),
         ({"tensor_parallel": 2}, "2 GPUs share each layer (tensor parallel 2)", ", as the cluster's file says."),
         (
