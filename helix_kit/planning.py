@@ -21,7 +21,7 @@ from helix_kit.placement.planner import check_names, plan_problem, read_options
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 from helix_kit.profiles import Profile
-from helix_kit.profiles.engines import Engine, load_engine
+from helix_kit.profiles.engines import EngineRecord, load_engine
 from helix_kit.search.options import ServedOptions
 from helix_kit.typical_request import MeanLengths
 
@@ -43,7 +43,7 @@ def plan(
     seed: int = 0,
     partial_inference: bool = True,
     profiles: Mapping[str, Profile] | None = None,
-    engine: str | Path | Engine | None = None,
+    engine: str | Path | EngineRecord | None = None,
     memory_share: float | None = None,
     workload: PlannedFor | None = None,
     flow_split: FlowSplit = "balanced",

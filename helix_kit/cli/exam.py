@@ -18,7 +18,7 @@ from helix_kit.errors import InputError
 if TYPE_CHECKING:
     from helix_kit.experiments.exam import Examined
     from helix_kit.experiments.exam.page import Fitted
-    from helix_kit.profiles.engines import Engine
+    from helix_kit.profiles.engines import EngineRecord
 
 
 @app.command("exam")
@@ -96,8 +96,8 @@ def exam_command(
 
 
 def _fit(
-    runs: Path, name: str, engine: Engine, folder: Path, *, seed: int, say: Callable[[str], None]
-) -> tuple[Engine, Fitted]:
+    runs: Path, name: str, engine: EngineRecord, folder: Path, *, seed: int, say: Callable[[str], None]
+) -> tuple[EngineRecord, Fitted]:
     """The engine with the constants of a fit, whose record is written to the folder, and what the page says of it."""
     from helix_kit.experiments.exam import read_measured, read_runs
     from helix_kit.experiments.exam.fit import KeptFits, Training, leave_one_model_out, sensitivities, with_values

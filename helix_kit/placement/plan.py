@@ -28,7 +28,7 @@ from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile, how_divided
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 SCHEMA_VERSION = 1
@@ -92,7 +92,7 @@ class Plan(Summarised, BaseModel):
     solver: str | None = None
     placement: dict[str, tuple[int, int]]
     lengths: MeanLengths = TRACE_LENGTHS
-    engine: Engine | None = None
+    engine: EngineRecord | None = None
     """The serving engine that the plan is for, which `simulate` and `sweep` then take; None: our runtime."""
     partial_inference: bool = True
     flow_tokens_per_s: float

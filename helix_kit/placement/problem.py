@@ -22,7 +22,7 @@ from helix_kit.model import Model
 from helix_kit.placement.feasibility import layers_held, shortfall
 from helix_kit.profiles import Profile, profiles_for, range_speed, speed_tables
 from helix_kit.profiles.engine_speed import check_engine, engine_profiles, engine_tables
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 
 
@@ -52,7 +52,7 @@ class Problem(Summarised):
     """T(k) in tokens/s for k = 1.. of each kind (index k - 1)."""
     lengths: MeanLengths = TRACE_LENGTHS
     """Mean lengths of the requests that T(k) and link capacities are for."""
-    engine: Engine | None = None
+    engine: EngineRecord | None = None
     """The serving engine whose steps T(k) is for; None: our runtime."""
 
     @classmethod
@@ -62,7 +62,7 @@ class Problem(Summarised):
         model: Model,
         profiles: Mapping[str, Profile] | None = None,
         lengths: MeanLengths | None = None,
-        engine: Engine | None = None,
+        engine: EngineRecord | None = None,
     ) -> Problem:
         """The problem of placing a model on a cluster.
 

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from helix_kit.cluster import Cluster, Node
 from helix_kit.errors import InputError
 from helix_kit.model import Model
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.profiles.roofline import DECODE_REQUESTS, PREFILL_TOKENS
 from helix_kit.profiles.step import Machine, ModelWork, StepCosts, kv_blocks, step_costs
@@ -87,7 +87,7 @@ def machine_of(cluster: Cluster, node: Node) -> Machine:
     return Machine(cluster.gpu(node.gpu), node.gpus_per_node, link)
 
 
-def engine_profiles(cluster: Cluster, model: Model, engine: Engine) -> dict[str, Profile]:
+def engine_profiles(cluster: Cluster, model: Model, engine: EngineRecord) -> dict[str, Profile]:
     """The profile of each kind of machine as an engine's record has it.
 
     Times of a layer are those of a step with all layers, divided by their number, so that what a step takes whatever is
@@ -124,7 +124,7 @@ def engine_profiles(cluster: Cluster, model: Model, engine: Engine) -> dict[str,
     return {kind: _profile(kind, model, work, engine.on(n.gpu), machine_of(cluster, n)) for kind, n in by_kind.items()}
 
 
-def _profile(kind: str, model: Model, work: ModelWork, engine: Engine, machine: Machine) -> Profile:
+def _profile(kind: str, model: Model, work: ModelWork, engine: EngineRecord, machine: Machine) -> Profile:
     layers, size = model.num_layers, engine.rules.block_tokens
     costs = step_costs(engine, work, machine)
     budget = engine.rules.token_budget
@@ -161,7 +161,9 @@ def _curve(points: list[tuple[int, float]], layers: int) -> Curve:
     return Curve(x=(0.0, *(float(x) for x, _ in points)), y=(0.0, *(1e3 * s / layers for _, s in points)))
 
 
-def engine_tables(cluster: Cluster, model: Model, engine: Engine, lengths: MeanLengths) -> dict[str, tuple[float, ...]]:
+def engine_tables(
+    cluster: Cluster, model: Model, engine: EngineRecord, lengths: MeanLengths
+) -> dict[str, tuple[float, ...]]:
     """T(k) of each kind of machine of a cluster in an engine.
 
     Parameters
@@ -214,7 +216,7 @@ def _best_hop(cluster: Cluster, node: Node, model: Model) -> Hop:
 
 
 def _table(
-    engine: Engine, work: ModelWork, machine: Machine, lengths: MeanLengths, hop: Hop = NO_HOP
+    engine: EngineRecord, work: ModelWork, machine: Machine, lengths: MeanLengths, hop: Hop = NO_HOP
 ) -> tuple[float, ...]:
     speeds: list[float] = []
     for k in range(1, work.layers + 1):
@@ -230,7 +232,7 @@ def _table(
     return tuple(speeds)
 
 
-def _batches(fitting: float, engine: Engine, share: float) -> list[float]:
+def _batches(fitting: float, engine: EngineRecord, share: float) -> list[float]:
     """The largest batch, and half and a quarter of it: where steps outgrow the CUDA graphs, less may serve more."""
     largest = min(fitting, engine.rules.max_num_seqs) * share
     largest = min(largest, engine.rules.token_budget - 1)
@@ -239,7 +241,7 @@ def _batches(fitting: float, engine: Engine, share: float) -> list[float]:
 
 def request_tokens_per_s(
     costs: StepCosts,
-    engine: Engine,
+    engine: EngineRecord,
     lengths: MeanLengths,
     batch: float,
     stages: float = 1.0,
@@ -305,7 +307,7 @@ def _linear(costs: StepCosts, tokens: float) -> float:
     return float(costs.linear_s[low] + (costs.linear_s[high] - costs.linear_s[low]) * (tokens - int(tokens)))
 
 
-def check_engine(engine: Engine | None, profiles: Mapping[str, Profile] | None) -> bool:
+def check_engine(engine: EngineRecord | None, profiles: Mapping[str, Profile] | None) -> bool:
     """Whether an engine's record says how long steps take; False for our runtime, whose profiles say it.
 
     Parameters

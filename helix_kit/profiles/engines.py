@@ -165,7 +165,7 @@ class Rules(BaseModel):
         return min(self.max_graph_tokens, 2 * self.max_num_seqs)
 
 
-class Engine(BaseModel):
+class EngineRecord(BaseModel):
     """A version of a serving engine.
 
     Examples
@@ -201,7 +201,7 @@ class Engine(BaseModel):
         """From the end of a step to the client; 0 where no constants are known."""
         return self.constants.answer_ms.value * 1e-3 if self.constants else 0.0
 
-    def with_rules(self, **rules: Any) -> Engine:
+    def with_rules(self, **rules: Any) -> EngineRecord:
         """The engine with other rules on every GPU, such as ``max_num_seqs=64``.
 
         Raises
@@ -217,7 +217,7 @@ class Engine(BaseModel):
         update = {"rules": _files.validate(Rules, fields, f"engine {self.name}"), "rules_by_gpu": left}
         return self.model_copy(update=update)
 
-    def on(self, gpu: str) -> Engine:
+    def on(self, gpu: str) -> EngineRecord:
         """The engine with the rules that hold by default on a GPU of the catalogue.
 
         Examples
@@ -246,17 +246,17 @@ def engine_names() -> list[str]:
     return sorted(path.stem for path in (_files.data_dir() / "engines").glob("*.yaml"))
 
 
-def load_engine(name_or_path: str | Path) -> Engine:
+def load_engine(name_or_path: str | Path) -> EngineRecord:
     """The engine that ``--engine`` means.
 
     Parameters
     ----------
     name_or_path
-        A name of `engine_names`, or a YAML file with the fields of `Engine`.
+        A name of `engine_names`, or a YAML file with the fields of `EngineRecord`.
 
     Returns
     -------
-    Engine
+    EngineRecord
         The record.
 
     Raises
@@ -277,7 +277,7 @@ def load_engine(name_or_path: str | Path) -> Engine:
     raise InputError(_files.unknown("engine", name, engine_names()) + ", or a .yaml file", field="engine")
 
 
-def _read(path: Path) -> Engine:
+def _read(path: Path) -> EngineRecord:
     engine = _parsed(path, path.stat().st_mtime_ns if path.exists() else 0)
     if engine.execution == "replicas" and engine.constants is None:
         raise InputError("expected constants for the execution replicas", where=path, field="constants")
@@ -285,8 +285,8 @@ def _read(path: Path) -> Engine:
 
 
 @cache
-def _parsed(path: Path, _changed_ns: int) -> Engine:
-    return _files.validate(Engine, _files.read_yaml(path), path)
+def _parsed(path: Path, _changed_ns: int) -> EngineRecord:
+    return _files.validate(EngineRecord, _files.read_yaml(path), path)
 
 
-__all__ = ["Constant", "Constants", "Engine", "Rules", "engine_names", "load_engine"]
+__all__ = ["Constant", "Constants", "EngineRecord", "Rules", "engine_names", "load_engine"]

@@ -23,7 +23,7 @@ from helix_kit.catalogue import Gpu, GpuLink, gpu_links
 from helix_kit.errors import InputError
 from helix_kit.layers import expert_shares
 from helix_kit.model import Model
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 
 ALL_REDUCES_PER_LAYER = 2
 """One after the attention, one after the MLP."""
@@ -217,7 +217,7 @@ class StepCosts:
 
 
 def step_costs(
-    engine: Engine, work: ModelWork, machine: Machine, *, layers: int | None = None, is_last: bool = True
+    engine: EngineRecord, work: ModelWork, machine: Machine, *, layers: int | None = None, is_last: bool = True
 ) -> StepCosts:
     """The step time of one stage.
 
@@ -327,7 +327,7 @@ def distinct_experts(work: ModelWork, tokens: int, skew: float) -> np.ndarray:
     return np.asarray((1 - (1 - share)[None, :] ** np.arange(tokens + 1)[:, None]).sum(axis=1))
 
 
-def kv_blocks(engine: Engine, work: ModelWork, machine: Machine, *, layers: int | None = None) -> int:
+def kv_blocks(engine: EngineRecord, work: ModelWork, machine: Machine, *, layers: int | None = None) -> int:
     """Blocks of KV cache that fit beside the weights on a stage's GPUs.
 
     Memory of a GPU as a program sees it x the engine's share - its part of the weights - activations and graphs,

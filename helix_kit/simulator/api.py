@@ -15,8 +15,7 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
-from helix_kit.profiles.engines import Engine as EngineRecord
-from helix_kit.profiles.engines import load_engine
+from helix_kit.profiles.engines import EngineRecord, load_engine
 from helix_kit.report import Run
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import make_engine

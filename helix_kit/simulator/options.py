@@ -10,7 +10,7 @@ from helix_kit._plugins import is_own_code
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.profiles.machine_speed import RUNTIME_LIMITS
 from helix_kit.scheduling import PAGE_TOKENS, PolicyChoice, policy_name, resolve_policy
 from helix_kit.simulator.faults import Fault
@@ -102,7 +102,7 @@ class SimulationOptions:
     """How workers batch (range execution)."""
     record_batches: bool = False
     """Keep every batch."""
-    engine: Engine | None = None
+    engine: EngineRecord | None = None
     """The serving engine that is simulated; None: our runtime as `batching` says."""
     sorts_samples: bool = False
     """Whether requests are sampled with top-p or top-k, which an engine of replicas takes time for."""

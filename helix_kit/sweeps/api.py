@@ -12,7 +12,7 @@ from helix_kit import __version__
 from helix_kit.errors import InputError
 from helix_kit.metrics import SLO, peak_concurrency
 from helix_kit.placement.plan import Plan
-from helix_kit.profiles.engines import Engine, load_engine
+from helix_kit.profiles.engines import EngineRecord, load_engine
 from helix_kit.scheduling import PolicyChoice, policy_name, resolve_policy
 from helix_kit.simulator import simulate
 from helix_kit.sweeps.load import SweepOptions, check_name, closed_loop_requests
@@ -51,7 +51,7 @@ def sweep(
     slo: SLO | None = None,
     policy: PolicyChoice = "helix",
     execution: Literal["range", "layerwise"] = "range",
-    engine: str | Engine | None = None,
+    engine: str | EngineRecord | None = None,
     duration_s: float | None = None,
     warmup_s: float | None = None,
     seeds: int | Sequence[int] = 3,

@@ -25,7 +25,7 @@ from helix_kit.errors import InputError
 from helix_kit.experiments.exam.predictions import Figures, predict
 from helix_kit.experiments.exam.runs import ExamRun
 from helix_kit.experiments.exam.scores import errors_of, medians
-from helix_kit.profiles.engines import Constants, Engine
+from helix_kit.profiles.engines import Constants, EngineRecord
 from helix_kit.profiles.step import step_costs
 
 TOLERANCES = {"tpot_server_mean": 0.015, "ttft_mean": 0.03, "ttft_p90": 0.06, "ttft_p99": 0.2, "e2e_p99": 0.04}
@@ -111,7 +111,7 @@ class Training:
         """In file order."""
         return list(dict.fromkeys(run.facts["model"] for run in self.runs))
 
-    def predicted(self, run: ExamRun, engine: Engine) -> Figures:
+    def predicted(self, run: ExamRun, engine: EngineRecord) -> Figures:
         """A run's figures, from memory where its steps cost the same as before."""
         assert run.work is not None and run.machine is not None
         costs = step_costs(engine.with_rules(**run.rules), run.work, run.machine)
@@ -123,7 +123,7 @@ class Training:
             self.known[key] = predict(run, engine, seed=self.seed).figures
         return self.known[key]
 
-    def errors(self, engine: Engine) -> list[dict[str, float]]:
+    def errors(self, engine: EngineRecord) -> list[dict[str, float]]:
         """Errors of the whole runs, in per cent."""
         return [errors_of(self.predicted(run, engine), self.measured[run.name]) for run in self.runs]
 
@@ -151,7 +151,7 @@ class Fit(NamedTuple):
     """How often all runs were simulated as a whole."""
 
 
-def with_values(engine: Engine, values: Mapping[str, float]) -> Engine:
+def with_values(engine: EngineRecord, values: Mapping[str, float]) -> EngineRecord:
     """An engine with other constants; those of `FOLLOWERS` change on every GPU, the others where no GPU has its own.
 
     Parameters
@@ -163,7 +163,7 @@ def with_values(engine: Engine, values: Mapping[str, float]) -> Engine:
 
     Returns
     -------
-    Engine
+    EngineRecord
         A copy.
 
     Examples
@@ -184,7 +184,7 @@ def with_values(engine: Engine, values: Mapping[str, float]) -> Engine:
     return engine.model_copy(update={"constants": constants})
 
 
-def fit_engine(training: Training, engine: Engine, *, say: Callable[[str], None] = lambda _: None) -> Fit:
+def fit_engine(training: Training, engine: EngineRecord, *, say: Callable[[str], None] = lambda _: None) -> Fit:
     """Fit the constants of `PRIORS`.
 
     Parameters
@@ -222,7 +222,7 @@ def fit_engine(training: Training, engine: Engine, *, say: Callable[[str], None]
     def values_at(x: np.ndarray) -> dict[str, float]:
         return {name: p.value * float(np.exp(v)) for (name, p), v in zip(PRIORS.items(), x, strict=True)}
 
-    def engine_at(x: np.ndarray) -> Engine:
+    def engine_at(x: np.ndarray) -> EngineRecord:
         return with_values(
             engine, {name: p.value * float(np.exp(v)) for (name, p), v in zip(PRIORS.items(), x, strict=True)}
         )
@@ -285,7 +285,7 @@ class KeptFits:
     >>> KeptFits(Path("fits.json"), training, engine).fit(training, engine)    # doctest: +SKIP
     """
 
-    def __init__(self, path: Path, training: Training, engine: Engine) -> None:
+    def __init__(self, path: Path, training: Training, engine: EngineRecord) -> None:
         self._path = path
         fixed = {
             name: constant.value
@@ -297,7 +297,7 @@ class KeptFits:
                  for run in training.runs])  # fmt: skip
         self._digest = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
 
-    def fit(self, training: Training, engine: Engine, *, say: Callable[[str], None] = lambda _: None) -> Fit:
+    def fit(self, training: Training, engine: EngineRecord, *, say: Callable[[str], None] = lambda _: None) -> Fit:
         """The fit on these runs, from the file where it is there."""
         kept = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
         key = f"{self._digest} {' '.join(run.name for run in training.runs)}"
@@ -331,7 +331,7 @@ class LeftOut(NamedTuple):
 
 def leave_one_model_out(
     training: Training,
-    engine: Engine,
+    engine: EngineRecord,
     *,
     kept: KeptFits | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -391,7 +391,7 @@ SENSITIVITY = 0.2
 
 
 def sensitivities(
-    training: Training, engine: Engine, *, say: Callable[[str], None] = lambda _: None
+    training: Training, engine: EngineRecord, *, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Sensitivity]:
     """What the errors of the training runs become when a constant is a fifth smaller or larger.
 

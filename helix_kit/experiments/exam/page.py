@@ -9,7 +9,7 @@ from typing import NamedTuple
 from helix_kit.errors import InputError
 from helix_kit.experiments.exam.fit import FOLLOWERS, PRIORS, LeftOut, Sensitivity, with_values
 from helix_kit.experiments.exam.scores import Examined, medians
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 
 METRICS = {
     "e2e_mean": "E2E", "ttft_mean": "TTFT", "itl_mean": "ITL", "tpot_server_mean": "TPOT", "e2e_p90": "E2E p90",
@@ -101,7 +101,7 @@ class Fitted(NamedTuple):
     """By constant."""
 
 
-def page_of(engine: Engine, examined: Sequence[Examined], fitted: Fitted) -> str:
+def page_of(engine: EngineRecord, examined: Sequence[Examined], fitted: Fitted) -> str:
     """The page as Markdown.
 
     Parameters
@@ -170,7 +170,7 @@ def _left_out_table(left_out: Sequence[LeftOut]) -> str:
     return "".join(lines)
 
 
-def _constants_table(engine: Engine, sensitivities: dict[str, Sensitivity]) -> str:
+def _constants_table(engine: EngineRecord, sensitivities: dict[str, Sensitivity]) -> str:
     assert engine.constants is not None, "a record of replicas has constants"
     heads = ("constant", "value", "unit", "meaning", "prior, or source", "a fifth less", "a fifth more")
     lines = [_row(heads), _row(["---", "---:", "---", "---", "---", "---:", "---:"])]
@@ -201,7 +201,7 @@ def _predictions_table(unseen: Sequence[Examined]) -> str:
     return "".join(lines)
 
 
-def record_with(text: str, engine: Engine, values: dict[str, float]) -> str:
+def record_with(text: str, engine: EngineRecord, values: dict[str, float]) -> str:
     """An engine's record with other constants; comments, order and the rest stay.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helix_kit.experiments.exam.runs import ExamRun
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.profiles.step import step_costs
 from helix_kit.simulator.replicas.replica import Queue, Replica, StageOfReplica
 from helix_kit.workload.request import Request
@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
     """Share of each stage's time in which the GPUs compute."""
 
 
-def predict(run: ExamRun, engine: Engine, *, seed: int = 0) -> Prediction:
+def predict(run: ExamRun, engine: EngineRecord, *, seed: int = 0) -> Prediction:
     """Simulate a run.
 
     Ten groups of ten fixed prompts share a system prompt each and come round robin, in each stage from the first on;

@@ -11,7 +11,7 @@ import numpy as np
 
 from helix_kit.experiments.exam.predictions import Figures, Prediction, predict
 from helix_kit.experiments.exam.runs import ExamRun, read_runs
-from helix_kit.profiles.engines import Engine, load_engine
+from helix_kit.profiles.engines import EngineRecord, load_engine
 
 ENGINE = "vllm-0.15"
 SPLITS = ("train", "eval")
@@ -115,7 +115,7 @@ class Examined(NamedTuple):
 
 
 def examine(
-    folder: Path, engine: Engine | str = ENGINE, *, seed: int = 0, say: Callable[[str], None] = lambda _: None
+    folder: Path, engine: EngineRecord | str = ENGINE, *, seed: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> Iterator[Examined]:
     """Predict all runs of a folder.
 

@@ -10,7 +10,7 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles.engine_speed import machine_of
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.profiles.step import Machine, ModelWork, kv_blocks, step_costs
 from helix_kit.simulator.replicas.replica import StageOfReplica
 
@@ -50,7 +50,7 @@ def chains_of(plan: Plan) -> list[Pipeline]:
     return chains
 
 
-def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> list[StageOfReplica]:
+def stages_of(plan: Plan, chain: Pipeline, engine: EngineRecord, work: ModelWork) -> list[StageOfReplica]:
     """Costs of each stage, and the links between them; the last hop brings the tokens back to the first node."""
     stages, groups = [], _groups(plan, chain)
     for i, (node, machine, layers) in enumerate(groups):
@@ -71,12 +71,12 @@ def stages_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> l
     return stages
 
 
-def blocks_of(plan: Plan, chain: Pipeline, engine: Engine, work: ModelWork) -> int:
+def blocks_of(plan: Plan, chain: Pipeline, engine: EngineRecord, work: ModelWork) -> int:
     """Blocks of KV cache of a replica: as many as the stage with the least room has."""
     return min(kv_blocks(engine, work, machine, layers=layers) for _, machine, layers in _groups(plan, chain))
 
 
-def engine_of(plan: Plan, chain: Pipeline, engine: Engine) -> Engine:
+def engine_of(plan: Plan, chain: Pipeline, engine: EngineRecord) -> EngineRecord:
     """The engine with the default rules of the GPU of the chain's first node, where its scheduler runs."""
     return engine.on(plan.cluster.node(chain[0].node).gpu)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helix_kit.profiles.engines import Engine
+from helix_kit.profiles.engines import EngineRecord
 from helix_kit.profiles.step import StepCosts
 from helix_kit.simulator.replicas import rules
 from helix_kit.simulator.replicas.state import FLIGHT, REPLICA, REQUEST, STAGE, State, free_list
@@ -71,7 +71,7 @@ class Replica:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineRecord,
         stages: Sequence[StageOfReplica],
         blocks: int,
         queue: Queue,
