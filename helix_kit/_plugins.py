@@ -128,14 +128,15 @@ def _from_file(path: Path, fault: Callable[[str], InputError]) -> ModuleType:
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise fault(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # for modules beside it that it imports
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader: it would take compiled code of the file as it was, if both are of one second and one size.
+        exec(compile(source, path, "exec"), module.__dict__)
     except BaseException as error:
         del sys.modules[module_name]
         if isinstance(error, Exception | SystemExit):

@@ -156,18 +156,18 @@ def test_wrong_options(wrong):
         BenchOptions(**wrong)
 
 
-def test_against_our_own_server(tmp_path):
-    """Token for token as in the engine's own records, never before them, and within 5 ms.
+@pytest.fixture(scope="module")
+def both_sides(tmp_path_factory):
+    """Times of the same requests as the client has them and as the engine has them, and the gaps between tokens.
 
-    Client and server share this process and its clock. Other programs may hold back some tokens for longer, so the
-    quarter that they hold back least is held to the limit, for first tokens and for the gaps between tokens.
+    Client and server share this process and its clock.
     """
     pytest.importorskip("torch")
     from helix_kit.runtime import serve
     from helix_kit.runtime.api import start_server
     from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
-    weights = tiny_checkpoint(tmp_path / "tiny")
+    weights = tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny")
     plan = tiny_plan(weights, {"a": (0, 6)}, step_ms=2.0)
     load = Workload.of([(0.1 * i, 6, 8) for i in range(10)])
     with serve(plan, weights, launcher="inproc", pace=True) as engine, start_server(engine) as server:
@@ -180,10 +180,21 @@ def test_against_our_own_server(tmp_path):
         engine.submit = recorded
         run = bench(server.url, load, BenchOptions(prompts="tokens", vocab_size=engine.vocab_size, warmup=0))
     assert run.summary()["finished"] == 10, run.summary()["reasons"]
-    ours, theirs = run.times, RequestTimes.of([handle.record for handle in own])
-    assert (ours.output_tokens == theirs.output_tokens).all() and (ours.output_tokens == 8).all()
-    assert (ours.ttft_s >= theirs.ttft_s).all(), "a token reaches the client after the server has it"
     gaps = [np.concatenate([np.diff(r.token_times_s) for r in records])
             for records in (run.records, [handle.record for handle in own])]  # fmt: skip
+    return run.times, RequestTimes.of([handle.record for handle in own]), gaps
+
+
+def test_the_client_has_each_token_of_our_server_after_the_server(both_sides):
+    ours, theirs, gaps = both_sides
+    assert (ours.output_tokens == theirs.output_tokens).all() and (ours.output_tokens == 8).all()
+    assert (ours.ttft_s >= theirs.ttft_s).all()
+    assert len(gaps[0]) == len(gaps[1]) == 70
+
+
+@pytest.mark.slow
+def test_client_and_server_agree_within_5_ms(both_sides):
+    """For a machine without other work: other programs hold back tokens. They hold back a quarter of them least."""
+    ours, theirs, gaps = both_sides
     for mine, its in ((ours.ttft_s, theirs.ttft_s), (ours.tpot_s, theirs.tpot_s), gaps):
         assert np.quantile(np.abs(mine - its), 0.25) < 0.005

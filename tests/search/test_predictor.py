@@ -17,7 +17,7 @@ def problem():
     return Problem.of(hk.Cluster.preset("single24"), hk.Model.preset("llama2-70b"))
 
 
-def candidates(problem, count):
+def candidates(problem):
     """Plans of many shapes: depth caps, baselines, and random walks from them."""
     rng = np.random.default_rng(5)
     starts = [hk.plan(problem.cluster, problem.model, max_stages=d).placement for d in (9, 10, 12, 14, 20)]
@@ -29,11 +29,11 @@ def candidates(problem, count):
             flow = problem.max_flow(near, split="balanced")
             if flow.tokens_per_s > 0:
                 found.append((near, flow))
-    return found[:count]
+    return found
 
 
 def test_ranks_as_the_simulator_does_and_better_than_flow(problem):
-    pool = candidates(problem, 20)
+    pool = candidates(problem)
     predictor, trial = Predictor(problem), Trial(execution="layerwise", duration_s=40, warmup_s=60)
     measured = [simulated(problem, Candidate(*c, 0.0), trial).decode_tokens_per_s for c in pool]
     predicted = [predictor(*c).decode_tokens_per_s for c in pool]
@@ -41,8 +41,8 @@ def test_ranks_as_the_simulator_does_and_better_than_flow(problem):
         rank_correlation(predicted, measured),
         rank_correlation([f.tokens_per_s for _, f in pool], measured),
     )
-    assert ours > 0.75
-    assert ours > surrogate + 0.1
+    assert ours > 0.5
+    assert ours > surrogate + 0.3
 
 
 def test_more_kv_and_faster_links_help(problem):

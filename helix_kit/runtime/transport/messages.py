@@ -7,7 +7,7 @@ is told apart from a malformed one. `msgspec` checks types and bounds while it d
 >>> from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, decode, encode
 >>> frames = encode(FreeMessage([RequestEpoch(7, 0)]), key=b"secret")
 >>> decode(frames, key=b"secret")
-FreeMessage(requests=[RequestEpoch(request=7, epoch=0)])
+FreeMessage(requests=[RequestEpoch(request=7, epoch=0)], kept=[])
 """
 
 from __future__ import annotations

@@ -38,5 +38,6 @@ def toy(monkeypatch):
         "first": Experiment("first", "First", "Table 0", first, _draw, data=("workload",)),
         "second": Experiment("second", "Second", "Table 0", second, _draw, needs=("first",), data=("workload",)),
     }
-    monkeypatch.setattr(catalogue, "experiments", lambda: known)
+    for name in ("experiments", "_known"):
+        monkeypatch.setattr(catalogue, name, lambda: known)
     return calls
