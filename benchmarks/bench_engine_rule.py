@@ -10,17 +10,13 @@ engine's step model and by the rule for our runtime; then the spread and the ran
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_users import Case, draw_case
+from rule_table import Row, report
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement.problem import Problem
@@ -36,27 +32,6 @@ HEAD = (
     "| case | model | stages | nodes | saturation | engine | machine |",
     "|---|---|---:|---:|---:|---:|---:|",
 )
-
-
-@dataclass
-class Row:
-    """One set of replicas: what it serves, and the flow that each rule predicts, in tokens/s."""
-
-    case: str
-    model: str
-    stages: int
-    nodes: int
-    saturation: float
-    flows: dict[str, float]
-
-    def ratio(self, rule: str) -> float:
-        """Predicted flow over saturation."""
-        return self.flows[rule] / self.saturation
-
-    def text(self) -> str:
-        """The row of the table."""
-        ratios = " | ".join(f"{self.ratio(rule):.2f}" for rule in RULES)
-        return f"| {self.case} | {self.model} | {self.stages} | {self.nodes} | {self.saturation:,.0f} | {ratios} |"
 
 
 def rows_of(case: Case, engine: str) -> Iterator[Row]:
@@ -83,34 +58,7 @@ def rows_of(case: Case, engine: str) -> Iterator[Row]:
         if served > 0:
             other = plain.max_flow(placed.placement, links=placed.links).tokens_per_s
             flows = {"engine": flow.tokens_per_s, "machine": other}
-            yield Row(case.cluster.name, case.model.name, stages, len(placed.placement), served, flows)
-
-
-def summary(rows: list[Row]) -> str:
-    """Spread of the ratios and rank correlation of each rule."""
-    by_case: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_case.setdefault((row.case, row.model), []).append(row)
-    lines = []
-    for rule in RULES:
-        ratios = [row.ratio(rule) for row in rows]
-        spread = statistics.pstdev([float(np.log(max(r, 1e-9))) for r in ratios])
-        ranks = [
-            float(spearmanr([r.flows[rule] for r in part], [r.saturation for r in part]).statistic)
-            for part in by_case.values()
-            if len(part) >= 3 and len({r.flows[rule] for r in part}) > 1
-        ]
-        best = [
-            max(part, key=lambda r: r.flows[rule]).saturation / max(r.saturation for r in part)
-            for part in by_case.values()
-        ]
-        rank = f"Spearman within a case {statistics.mean(ranks):.2f} on average, " if ranks else ""
-        lines.append(
-            f"{rule}: predicted over served {min(ratios):.2f} to {max(ratios):.2f}, median "
-            f"{statistics.median(ratios):.2f}, spread a factor of {np.exp(spread):.2f}; {rank}the plan of the largest "
-            f"flow serves {statistics.mean(best):.0%} of the best, {min(best):.0%} at worst."
-        )
-    return "\n".join(lines)
+            yield Row(case.cluster.name, case.model.name, str(stages), len(placed.placement), served, flows)
 
 
 def main() -> None:
@@ -121,16 +69,8 @@ def main() -> None:
     parser.add_argument("--engine", default="vllm-0.15")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    rows: list[Row] = []
-    print("\n".join(HEAD), flush=True)
-    for seed in range(args.seed, args.seed + args.cases):
-        for row in rows_of(draw_case(seed), args.engine):
-            rows.append(row)
-            print(row.text(), flush=True)
-    text = summary(rows)
-    print("\n" + text)
-    if args.output:
-        args.output.write_text("\n".join([*HEAD, *(row.text() for row in rows)]) + "\n\n" + text + "\n")
+    rows = (row for i in range(args.cases) for row in rows_of(draw_case(args.seed + i), args.engine))
+    report(HEAD, rows, args.output)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,13 @@ saturation, and the rank correlation (Spearman) within each case.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_users import BASELINES, Case, draw_case
+from rule_table import Row, report
 
 import helix_kit as hk
 from helix_kit.errors import InfeasibleError
@@ -44,27 +40,6 @@ HEAD = (
     "| case | model | placement | nodes | saturation | published | machine |",
     "|---|---|---|---:|---:|---:|---:|",
 )
-
-
-@dataclass
-class Row:
-    """One placement: what it serves at saturation, and the flow that each rule predicts, in tokens/s."""
-
-    case: str
-    model: str
-    placement: str
-    nodes: int
-    saturation: float
-    flows: dict[str, float]
-
-    def ratio(self, rule: str) -> float:
-        """Predicted flow over saturation."""
-        return self.flows[rule] / self.saturation
-
-    def text(self) -> str:
-        """The row of the table."""
-        ratios = " | ".join(f"{self.ratio(rule):.2f}" for rule in RULES)
-        return f"| {self.case} | {self.model} | {self.placement} | {self.nodes} | {self.saturation:,.0f} | {ratios} |"
 
 
 def problems(case: Case) -> dict[str, Problem]:
@@ -122,29 +97,6 @@ def rows_of(case: Case, seconds: float) -> Iterator[Row]:
             yield Row(case.cluster.name, case.model.name, name, len(placement), served, flows)
 
 
-def summary(rows: list[Row]) -> str:
-    """Spread of the ratios and rank correlation of each rule."""
-    by_case = {(r.case, r.model): [s for s in rows if (s.case, s.model) == (r.case, r.model)] for r in rows}
-    lines = []
-    for rule in RULES:
-        ratios = [row.ratio(rule) for row in rows]
-        spread = statistics.pstdev([float(np.log(max(r, 1e-9))) for r in ratios])
-        ranks = [
-            float(spearmanr([r.flows[rule] for r in part], [r.saturation for r in part]).statistic)
-            for part in by_case.values()
-            if len(part) >= 3 and len({r.flows[rule] for r in part}) > 1
-        ]
-        best = [max(part, key=lambda r: r.flows[rule]).saturation / max(r.saturation for r in part)
-                for part in by_case.values()]  # fmt: skip
-        lines.append(
-            f"{rule}: predicted over served {min(ratios):.2f} to {max(ratios):.2f}, median "
-            f"{statistics.median(ratios):.2f}, spread a factor of {np.exp(spread):.2f}; Spearman within a case "
-            f"{statistics.mean(ranks):.2f} on average, {min(ranks):.2f} at worst; the placement of the largest flow "
-            f"serves {statistics.mean(best):.0%} of the best, {min(best):.0%} at worst."
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run the benchmark and print, or write, the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,16 +106,8 @@ def main() -> None:
     parser.add_argument("--published", action="store_true", help="the paper's clusters in place of random ones")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    rows: list[Row] = []
-    print("\n".join(HEAD), flush=True)
-    for case in cases(args.seed, args.cases, args.published):
-        for row in rows_of(case, args.time_limit):
-            rows.append(row)
-            print(row.text(), flush=True)
-    text = summary(rows)
-    print("\n" + text)
-    if args.output:
-        args.output.write_text("\n".join([*HEAD, *(row.text() for row in rows)]) + "\n\n" + text + "\n")
+    chosen = cases(args.seed, args.cases, args.published)
+    report(HEAD, (row for case in chosen for row in rows_of(case, args.time_limit)), args.output)
 
 
 if __name__ == "__main__":
