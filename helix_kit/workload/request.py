@@ -45,7 +45,7 @@ class Request:
 def shortened(request: Request, max_input: int | None = None, max_output: int | None = None) -> Request:
     """The request with no more tokens than these; the same object where it has none more.
 
-    Of what is known of the prompt's content the beginning is kept; its text and the id of its answer are not.
+    The segments of `prefix` are kept up to the new length. The prompt's text and the id of its answer are dropped.
 
     >>> shortened(Request(0, 0.0, 700, 200, prefix=((1, 500), (2, 100))), 550, 300)
     Request(id=0, arrival_s=0.0, input_tokens=550, output_tokens=200, session=None, prompt=None,

@@ -38,7 +38,7 @@ class InprocWorker:
         return self._thread.is_alive()
 
     def is_stopped(self) -> bool:
-        """No: whoever asks shares its process."""
+        """False: the worker shares the process of the caller, which runs if it can ask."""
         return False
 
     def kill(self) -> None:

@@ -225,8 +225,8 @@ class Worker:
     def _with_pages(self, chosen: Chosen) -> tuple[Chosen, bool]:
         """The chosen rows for which there are pages, and whether others wait for theirs.
 
-        Each request has been promised its pages. But the message that frees or evicts what was there before comes from
-        the coordinator, and may be slower than rows that come from another worker.
+        The coordinator promises every request its pages. Rows that come from another worker may overtake the
+        coordinator's message that frees these pages or evicts what they hold. Such rows wait for the message.
         """
         pool, layers = self._pool, self.spec.end - self.spec.start
         tokens = max([self.spec.step_tokens, *(rows.tokens for _, rows in chosen[-1:])])
