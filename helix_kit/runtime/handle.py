@@ -170,6 +170,7 @@ class Handle:
         """A separate event for the end, so that `result` does not wake up for each token."""
         self._pieces: list[Piece] = []
         self._completion: Completion | None = None
+        self._started = False
         self._has_text = False
         """Whether the completion has its text."""
         self._error: RequestFailedError | None = None
@@ -182,6 +183,11 @@ class Handle:
     def done(self) -> bool:
         """Whether the request has finished, failed or been cancelled."""
         return self._record is not None
+
+    @property
+    def started(self) -> bool:
+        """Whether workers have taken up the request. Until then it waits at the coordinator."""
+        return self._started
 
     @property
     def record(self) -> RequestRecord:
@@ -271,6 +277,10 @@ class Handle:
             self._remove_listener(notify)
 
     # ---- called by the coordinator's thread ----------------------------------------------------------------------
+
+    def mark_started(self) -> None:
+        """Workers have taken up the request."""
+        self._started = True
 
     def add_piece(self, piece: Piece) -> None:
         """Add a token whose text the coordinator has made, because that text may end the request."""

@@ -239,7 +239,7 @@ def _feed_backlog(
     limit = options.max_in_flight or len(workload)
     while len(handles) < len(workload) and engine.now_s() < end_s:
         unfinished = [handle for handle in unfinished if not handle.done]
-        waiting = sum(handle.record.started_s is None for handle in unfinished)
+        waiting = sum(not handle.started for handle in unfinished)
         count = max(0, min(QUEUED - waiting, limit - len(unfinished)))
         more = [prompts.submit(request, engine.now_s()) for request in workload[len(handles) : len(handles) + count]]
         handles += more

@@ -62,6 +62,22 @@ def test_a_backlog_with_a_limit_that_ends_early_says_so(tiny_llama: Path) -> Non
     assert 0 < summary["ran_dry_s"] < max(r.finished_s for r in run.records) and run.window == (0.0, 2.0)
 
 
+def test_a_request_of_a_backlog_follows_as_soon_as_another_ends(tiny_llama: Path) -> None:
+    """Two at once: beside one long request the short ones are served one after another, as in the simulation."""
+    plan = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=5.0)
+    workload = Workload.of([(0.0, 5, 60), *[(0.0, 5, 8)] * 40], "backlog")
+    with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
+        run = engine.replay(workload, mode="offline", window=(0.0, 2.5), max_in_flight=2)
+    simulated = simulate(
+        plan, workload, mode="offline", warmup_s=0.0, duration_s=2.5, options=BatchingOptions(max_in_flight=2)
+    )
+    beside, expected = (
+        sum(r.started_s is not None and r.started_s < found.records[0].finished_s for r in found.records[1:])
+        for found in (run, simulated)
+    )
+    assert beside > 4 and abs(beside - expected) <= 2 and run.summary()["peak_concurrency"] == 2
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [

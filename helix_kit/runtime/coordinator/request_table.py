@@ -184,6 +184,7 @@ class RequestTable:
         self.running[active.request.id] = active
         if active.record.started_s is None:
             active.record.started_s = self._now_s()
+            active.handle.mark_started()
             active.record.cached_tokens = min(active.cached_tokens, len(active.prompt))
             self.prompt_tokens += len(active.prompt)
             self.cached_tokens += active.record.cached_tokens
