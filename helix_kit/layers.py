@@ -71,6 +71,8 @@ class Experts(BaseModel):
     """Width of one expert's MLP."""
     params: Count
     """Parameters of one expert."""
+    projection_params: Size | None = None
+    """Of these, those of its matrices, which can be quantised. None: not known."""
     weight_bytes: Bytes
     """Bytes of one expert as stored."""
 
@@ -147,6 +149,9 @@ class LayerKind(BaseModel):
     """Bytes that a request takes whatever its length."""
     params: Count
     """Parameters that every token uses: all but those of the routed experts."""
+    projection_params: Size | None = None
+    """Of these, those of the projections of attention, MLP and shared experts, which can be quantised. None: not known,
+    as in plans of before."""
     weight_bytes: Bytes
     """Bytes of these parameters as stored."""
     experts: Experts | None = None

@@ -12,7 +12,7 @@ downloaded and no code of the model is run; only the sizes are read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -21,6 +21,7 @@ from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.hf_config import read_sizes, token_id_bytes
 from helix_kit.layers import LayerKind
+from helix_kit.quantized import rounded_format, rounded_kind
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -76,6 +77,8 @@ class Model(Summarised, BaseModel):
     """Index in `layer_kinds` of each layer's kind. Empty: all layers are of the first kind."""
     expert_skew: Annotated[float, Field(ge=0, le=4)] = 0.0
     """How unevenly tokens choose experts: expert e is as popular as e^-skew. 0: evenly."""
+    quantize: Literal["int4", "int8"] | None = None
+    """What the projections of the layers are rounded to when they are loaded; `quantized` sets it. None: nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,9 +119,9 @@ class Model(Summarised, BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields of unequal layers are left out where there are none, so plans of other models stay as they were."""
+        """Fields that few models need are left out where there are none, so plans of other models stay as they were."""
         fields: dict[str, Any] = handler(self)
-        for name in ("layer_kinds", "layer_pattern", "expert_skew"):
+        for name in ("layer_kinds", "layer_pattern", "expert_skew", "quantize"):
             if not fields.get(name):
                 fields.pop(name, None)
         return fields
@@ -162,6 +165,65 @@ class Model(Summarised, BaseModel):
         fields["name"] = name or (path.resolve().name if path.is_dir() else path.resolve().parent.name) or "model"
         return _files.validate(cls, fields, file)
 
+    def quantized(self, method: str) -> Model:
+        """This model with the projections of its layers rounded to ``int4`` or ``int8`` when they are loaded.
+
+        Plans of it reckon with the rounded weights, and `serve` rounds them. InputError for a model whose weights are
+        quantised already.
+
+        >>> model = Model.preset("llama3.1-70b").quantized("int4")
+        >>> model.name, round(model.layer_gb, 2), round(Model.preset("llama3.1-70b").layer_gb, 2)
+        ('llama3.1-70b-int4', 0.46, 1.71)
+        """
+        form = rounded_format(method, self._projection_inputs())
+        where = f"model {self.name}"
+        if self.is_quantised or form.bits_per_weight >= 8 * self.dtype_bytes:
+            stored = self.quantize or f"{self.layer_gb * 8e9 * self.num_layers / self.layers_params:.3g} bits each"
+            expected = f"expected weights that are not quantised yet, in 16 bits or more: this model's are {stored}"
+            raise InputError(expected, where=where, field="quantize", value=method)
+        kinds = self.layer_kinds or (self._only_kind(),)
+        if any(kind.projection_params is None for kind in kinds):
+            expected = "expected projection_params in layer_kinds: describe the model anew, from its config.json"
+            raise InputError(expected, where=where, field="quantize", value=method)
+        rounded = tuple(rounded_kind(kind, form, self.dtype_bytes) for kind in kinds)
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "layer_gb"}
+        return Model(**{**fields, "name": f"{self.name}-{method}", "quantize": method, "layer_kinds": rounded})
+
+    @property
+    def stored_name(self) -> str:
+        """Name of the model whose weights are loaded, before they are rounded."""
+        return self.name.removesuffix(f"-{self.quantize}")
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether weights are stored in fewer bits than `dtype_bytes` says, or rounded to fewer at load."""
+        plain = self.dtype_bytes * (1 - 1e-9)
+        return self.quantize is not None or any(
+            kind.weight_bytes < kind.params * plain
+            or (kind.experts is not None and kind.experts.weight_bytes < kind.experts.params * plain)
+            for kind in self.layer_kinds
+        )
+
+    def _projection_inputs(self) -> set[int]:
+        """Inputs of the projections of the layers."""
+        widths = {kind.experts.width for kind in self.layer_kinds if kind.experts is not None}
+        if not self.layer_kinds or any(kind.experts is None for kind in self.layer_kinds):
+            widths.add(self.intermediate_size)
+        return {self.hidden_size, self.num_heads * self.head_dim, *widths}
+
+    def _only_kind(self) -> LayerKind:
+        """The layer of a model without `layer_kinds`."""
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        params = round(self.layer_params)
+        return LayerKind(
+            name="full attention, dense",
+            kv_bytes_per_token=self.kv_bytes_per_token_layer,
+            params=params,
+            # A published size may be below what the sizes make.
+            projection_params=min(params, self.hidden_size * (heads + self.mlp_matrices * self.intermediate_size)),
+            weight_bytes=self.layer_gb * 1e9,
+        )
+
     def _title(self) -> str:
         return self.name
 
@@ -172,6 +234,8 @@ class Model(Summarised, BaseModel):
             "heads": f"{self.num_heads} ({self.num_kv_heads} key-value) of {self.head_dim}",
             "bytes a weight": str(self.dtype_bytes),
         }
+        if self.quantize:
+            facts["rounded at load"] = f"projections of the layers, to {self.quantize}"
         if self.layer_kinds:
             counts = self.count_kinds(0, self.num_layers)
             facts["kinds"] = "; ".join(f"{n} x {kind.name}" for n, kind in zip(counts, self.layer_kinds, strict=True))

@@ -45,6 +45,7 @@ def plan(
     profiles: Mapping[str, Profile] | None = None,
     engine: str | Path | EngineRecord | None = None,
     memory_share: float | None = None,
+    quantize: str | None = None,
     workload: PlannedFor | None = None,
     flow_split: FlowSplit = "balanced",
     max_stages: int | None = None,
@@ -91,6 +92,9 @@ def plan(
     memory_share
         Share of each GPU's memory for weights, embeddings and KV cache, where a profile is an estimate. None: as the
         cluster says (0.9 unless it has a `memory_share`).
+    quantize
+        ``int4`` or ``int8``: plan for the model with its projections rounded to these when they are loaded
+        (`Model.quantized`). `serve` then rounds them by itself. None: as the model says.
     workload
         What the plan is for: a `Workload`, a pair (input tokens, output tokens) of mean lengths, the name of a sampled
         workload, or a trace file. Its mean lengths decide the speed of machines, what links carry and which ranges
@@ -163,6 +167,8 @@ def plan(
         served = ServedOptions(**more)
     cluster = cluster if isinstance(cluster, Cluster) else load_cluster(cluster)
     model = model if isinstance(model, Model) else load_model(model)
+    if quantize is not None:
+        model = model.quantized(quantize)
     record = load_engine(engine) if isinstance(engine, str | Path) else engine
     if memory_share is not None:
         cluster = cluster.with_memory_share(memory_share)

@@ -3,7 +3,7 @@
 import pytest
 
 import helix_kit as hk
-from helix_kit.errors import InputError
+from helix_kit.errors import InfeasibleError, InputError
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,21 @@ def test_requests_that_no_placement_has_room_for_are_refused():
     cluster = hk.Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "T4", "count": 15}]})
     with pytest.raises(hk.InfeasibleError, match="room for the KV cache of one request of 900,000 tokens in"):
         hk.plan(cluster, "llama-30b", method="petals", workload=(900_000, 10))
+
+
+def test_a_plan_for_rounded_weights_holds_more_layers_and_says_so(tmp_path):
+    cluster = hk.Cluster.model_validate({"name": "home", "nodes": [{"gpu": "L4", "count": 2}]})
+    options = {"objective": "flow", "time_limit_s": 5}
+    with pytest.raises(InfeasibleError):
+        hk.plan(cluster, "qwen3-32b", **options)
+    found = hk.plan(cluster, "qwen3-32b", quantize="int4", **options)
+    assert found.placement and found.model.quantize == "int4"
+    found.save(tmp_path / "plan.json")
+    again = hk.Plan.load(tmp_path / "plan.json")
+    assert again.model == found.model == hk.Model.preset("qwen3-32b").quantized("int4")
+    # As a config says that is stored in four bits, whose scales take 20 bits a group in place of 40.
+    assert again.model.layer_gb == pytest.approx(0.97519616 * (4 + 40 / 128) / 16, rel=1e-3)
+    faster = hk.plan(cluster, "qwen3-8b", quantize="int4", **options).flow_tokens_per_s
+    assert faster > 1.2 * hk.plan(cluster, "qwen3-8b", **options).flow_tokens_per_s
+    with pytest.raises(InputError, match="quantize = 'int3'"):
+        hk.plan(cluster, "qwen3-8b", quantize="int3")

@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from helix_kit._summary import number
-from helix_kit.cli.shared import GoodputOption, JsonFlag, SeedOption, Status, app, check_writable, slo_of, stderr
+from helix_kit.cli.shared import (
+    GoodputOption,
+    JsonFlag,
+    QuantizeOption,
+    SeedOption,
+    Status,
+    app,
+    check_writable,
+    slo_of,
+    stderr,
+)
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,6 +83,7 @@ def evaluate_command(
             "--pace", help="Pad the steps of real workers to their nodes' profiles: fast cards as slower kinds."
         ),
     ] = False,
+    quantize: QuantizeOption = None,
     profiles: Annotated[
         Path | None, typer.Option(help="Folder of measured profiles, as `profile -o` writes it.")
     ] = None,
@@ -101,7 +112,8 @@ def evaluate_command(
     given: str | Workload = workload
     if workload not in SAMPLED and workload not in SYNTHETIC and Path(workload).exists():
         given = Workload.from_trace(workload)
-    folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}")
+    rounded = f"-{quantize}" if quantize else ""
+    folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}{rounded}")
     if folder.is_file():
         raise InputError("expected a folder", where=folder, field="--output")
     if not folder.exists():
@@ -111,7 +123,7 @@ def evaluate_command(
     serve_options: dict[str, Any] = {"launcher": launcher, "devices": devices, "dtype": dtype} if real else {}
     if pace:
         serve_options["pace"] = True
-    chosen = load_model(model)
+    chosen = load_model(model) if quantize is None else load_model(model).quantized(quantize)
     if emulate:
         serve_options = {"launcher": launcher}
     with sigterm_interrupts(), Status("Evaluating", as_json) as say:

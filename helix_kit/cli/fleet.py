@@ -12,7 +12,17 @@ from rich.table import Column, Table
 
 from helix_kit._summary import number, percent
 from helix_kit.cli.lengths import planned_lengths
-from helix_kit.cli.shared import GoodputOption, JsonFlag, PolicyOption, SeedOption, Status, app, check_writable, slo_of
+from helix_kit.cli.shared import (
+    GoodputOption,
+    JsonFlag,
+    PolicyOption,
+    QuantizeOption,
+    SeedOption,
+    Status,
+    app,
+    check_writable,
+    slo_of,
+)
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +51,7 @@ def fleet_command(
         str | None, typer.Option(help="Engine that is simulated, such as vllm-0.15. Default: our runtime.")
     ] = None,
     policy: PolicyOption = "helix",
+    quantize: QuantizeOption = None,
     max_stages: Annotated[int | None, typer.Option(min=1, help="Machines of a pipeline at most.")] = None,
     bandwidth_gbps: Annotated[float, typer.Option(help="Gbit/s between any two machines.")] = 10.0,
     latency_ms: Annotated[float, typer.Option(help="Milliseconds between any two machines.")] = 1.0,
@@ -57,6 +68,7 @@ def fleet_command(
     """
     from helix_kit.cluster import Link
     from helix_kit.fleets import fleet
+    from helix_kit.model import load_model
     from helix_kit.workload.workload import SAMPLED, SYNTHETIC
 
     limits = slo_of(slo)
@@ -69,9 +81,10 @@ def fleet_command(
     # A workload that is sampled has arrivals of its own as well as lengths.
     asked = planned_lengths(trace, workload, input_tokens, output_tokens)
     is_sampled = workload in SAMPLED or workload in SYNTHETIC
+    chosen = load_model(model) if quantize is None else load_model(model).quantized(quantize)
     with Status("Searching", as_json) as say:
         found = fleet(
-            model,
+            chosen,
             rate,
             slo=limits,
             gpus=[name.strip() for name in gpus.split(",") if name.strip()],

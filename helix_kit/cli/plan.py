@@ -17,6 +17,7 @@ from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
     JsonFlag,
     Mode,
+    QuantizeOption,
     SeedOption,
     Status,
     app,
@@ -148,6 +149,7 @@ def plan_command(
             "estimate. Default: memory_share of the cluster file, 0.9 without one.",
         ),
     ] = None,
+    quantize: QuantizeOption = None,
     seed: SeedOption = 0,
     pareto_png: Annotated[
         Path | None,
@@ -162,6 +164,8 @@ def plan_command(
     """Place the layers of a model on a cluster, with a proven bound on what is possible.
 
     Example: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --time-limit 60 -o plan.json
+
+    In four bits: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --quantize int4 -o plan.json
 
     With limits: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --slo ttft:2,tpot:0.2,at:0.9 -o plan.json
     """
@@ -224,6 +228,8 @@ def plan_command(
             raise InputError(f"expected without {', '.join(also)}", field="--reach", value=reach)
     planned_for = planned_lengths(trace, workload, input_tokens, output_tokens)
     described, chosen = load_cluster(cluster), load_model(model)
+    if quantize is not None:
+        chosen = chosen.quantized(quantize)
     if memory_share is not None:
         if not 0 < memory_share <= 1:
             raise InputError("expected a number above 0, at most 1", field="--memory-share", value=memory_share)

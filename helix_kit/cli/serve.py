@@ -56,7 +56,9 @@ def serve_command(
     ] = "float32",
     quantize: Annotated[
         str | None,
-        typer.Option(help="Round weights when they are loaded, and keep them so: int4 or int8. Default: as stored."),
+        typer.Option(
+            help="Round weights when they are loaded, and keep them so: int4 or int8. Default: as the plan says."
+        ),
     ] = None,
     attention: Annotated[
         str,

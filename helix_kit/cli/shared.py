@@ -108,6 +108,14 @@ def help_of(record: type, option: str) -> str:
     return " ".join(line.strip() for line in text).replace("``", "")
 
 
+QuantizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="Round the weights of the layers to int4 or int8 when they are loaded: the machines hold more layers, and "
+        "`serve` rounds them by itself.",
+    ),
+]
 Co2Option = Annotated[
     float | None,
     typer.Option("--gco2-per-kwh", min=0, help="Grams of CO2 for a kWh where the machines stand, such as 30 or 400."),

@@ -102,7 +102,7 @@ def export_plan(plan: Plan, engine: str, *, model: str | None = None, max_loss: 
         raise InputError(_files.unknown("engine", engine, ENGINES), field="--to")
     if not 0 <= max_loss <= 1:
         raise InputError("expected a share from 0 to 1", field="--max-loss", value=max_loss)
-    replicas, source = replicas_of(plan), model or plan.model.name
+    replicas, source = replicas_of(plan), model or plan.model.stored_name
     # A float's last digits are no loss.
     if replicas.loss > max_loss + 1e-9:
         raise InputError(
@@ -155,6 +155,11 @@ def _note(plan: Plan, engine: str, replicas: Replicas, ranks: Sequence[Sequence[
             f"In the plan pipelines share machines, or enter them in the middle of their layers. {engine} cannot do "
             f"that. These separate replicas carry {number(replicas.flow_tokens_per_s)} of the plan's "
             f"{number(replicas.plan_flow_tokens_per_s)} tokens/s: {percent(replicas.loss)} is lost."
+        )
+    if plan.model.quantize:
+        lines.append(
+            f"The plan reckons with weights rounded to {plan.model.quantize}, which our runtime does at load. "
+            f"Give {engine} weights that are quantised to as few bits: others do not fit."
         )
     if replicas.unused:
         lines.append(f"Not used: {', '.join(replicas.unused)}.")

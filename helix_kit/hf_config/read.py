@@ -145,6 +145,7 @@ def _kind(
             shared=mlp.shared,
             width=mlp.width,
             params=mlp.expert_matrices + mlp.expert_vectors,
+            projection_params=mlp.expert_matrices,
             weight_bytes=stored("experts", mlp.expert_matrices) + mlp.expert_vectors * dtype_bytes,
         )
     short = attention_type.removesuffix("_attention")
@@ -159,6 +160,7 @@ def _kind(
             "kv_bytes_per_token": attention.kv_elements * dtype_bytes,
             "state_bytes": attention.state_elements * _STATE_BYTES,
             "params": attention.matrices + mlp.matrices + vectors,
+            "projection_params": attention.matrices + mlp.matrices,
             "weight_bytes": stored_bytes,
             "experts": experts,
             "arithmetic": quantization.format.arithmetic if quantization and is_low[main_part] else "fp16",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from helix_kit.errors import InputError
@@ -67,7 +68,7 @@ def serve(
     quantize
         ``int4`` or ``int8``: the projections of attention, MLP and experts are rounded to the nearest of these when
         they are loaded, in groups of 128 weights, and kept so. A checkpoint that was quantised with data answers
-        better. None: as they are stored.
+        better. None: as the plan's model says (`Model.quantized`), else as they are stored.
     attention
         Attention kernels on GPUs. ``triton``: our own, which read keys and values from their pages; with them whole
         steps are captured as CUDA graphs. ``flashinfer``: FlashInfer's (an extra; float16 and bfloat16), which are
@@ -166,6 +167,8 @@ def serve(
 
 def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) -> Engine:
     """As `serve`, with its options as one record."""
+    if not options.emulated:
+        options = replace(options, quantize=_rounded_to(plan.model, options.quantize))
     checkpoint = Checkpoint(_weights_folder(plan, weights), options.quantize)
     if not options.emulated:
         checkpoint.check_matches(plan.model)
@@ -211,12 +214,20 @@ def check_ranks(plan: Plan, checkpoint: Checkpoint, options: ServeOptions) -> No
         check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), ranks, where)
 
 
+def _rounded_to(model: Model, quantize: str | None) -> str | None:
+    """What weights are rounded to when they are loaded: as asked for, or else as the plan's model says."""
+    if model.quantize is not None and quantize not in (None, model.quantize):
+        expected = f"expected {model.quantize}, which the plan's model {model.name} is rounded to, or nothing"
+        raise InputError(expected, field="quantize", value=quantize)
+    return quantize or model.quantize
+
+
 def _weights_folder(plan: Plan, weights: str | Path | None) -> str | Path:
     if weights is not None:
         return weights
-    if plan.model.name != DEMO_MODEL:
+    if plan.model.stored_name != DEMO_MODEL:
         raise InputError(
-            f"expected a folder with the weights of {plan.model.name}: only {DEMO_MODEL} comes with the package",
+            f"expected a folder with the weights of {plan.model.stored_name}: only {DEMO_MODEL} comes with the package",
             field="weights",
         )
     return demo_weights()

@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from helix_kit.errors import InputError
 from helix_kit.profiles.profile import Profile
+from helix_kit.quantized import check_method
 
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZE = ("int4", "int8")
-"""What weights can be rounded to when they are loaded."""
 ATTENTION = ("auto", "triton", "flashinfer", "sdpa")
 HEARTBEAT_S = 1.0
 """Seconds between two heartbeats of a worker. At batch 1, two a second would take a tenth of the coordinator's time."""
@@ -34,9 +33,7 @@ def check_attention(attention: str) -> str:
 
 def check_quantize(quantize: str | None) -> str | None:
     """`quantize` if weights can be rounded to it, or None; raises InputError otherwise."""
-    if quantize is not None and quantize not in QUANTIZE:
-        raise InputError(f"expected one of {', '.join(QUANTIZE)}", field="quantize", value=quantize)
-    return quantize
+    return None if quantize is None else check_method(quantize)
 
 
 class LinkQuality(NamedTuple):

@@ -298,3 +298,23 @@ def test_an_slo_asks_for_goodput(plan_command, tmp_path):
 def test_an_slo_that_makes_no_sense_is_refused(plan_command, options, words):
     code, out, err = plan_command(*CASE, *options)
     assert code == 2 and words in err and not out
+
+
+def test_a_plan_for_rounded_weights(helix_kit, plan_command, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    case = [tmp_path / "small.yaml", "--model", "qwen3-32b", "--objective", "flow", "--time-limit", 5]
+    path = tmp_path / "plan.json"
+    code, out, err = plan_command(*case, "--quantize", "int4", "-o", path)
+    assert code == 0, err
+    assert "qwen3-32b-int4" in out and json.loads(path.read_text())["model"]["quantize"] == "int4"
+    code, out, err = helix_kit("simulate", path, "--duration", 5, "--warmup", 0, "--json")
+    assert code == 0, err
+    assert json.loads(out)["decode_tokens_per_s"] > 0
+    code, _, err = helix_kit("export", path, "--to", "vllm", "-o", tmp_path / "vllm")
+    assert code == 0, err
+    assert "weights rounded to int4" in (tmp_path / "vllm" / "README.md").read_text()
+    assert "qwen3-32b-int4" not in "".join(p.read_text() for p in (tmp_path / "vllm").rglob("*.sh"))
+    code, _, err = plan_command(*case, "--quantize", "int3")
+    assert code == 2 and "quantize = 'int3': expected one of int4, int8" in err
+    code, _, err = plan_command(*case[:2], "qwen3-30b-a3b-int4", *case[3:], "--quantize", "int4")
+    assert code == 2 and "expected weights that are not quantised yet" in err

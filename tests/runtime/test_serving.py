@@ -8,8 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from greedy_tokens import greedy  # noqa: E402
+from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import serve  # noqa: E402
+from helix_kit.runtime.weights.low_bit import quantize as rounded  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
 
 
@@ -57,3 +62,33 @@ def test_paced_steps_take_the_profiles_time(tiny_llama: Path) -> None:
     layers, expected_s = 6, step_ms / 2 / 1e3 * 2
     # How much more they take is the machine's: that a step is padded to no more is in worker/test_pacing.py.
     assert answer.decode_latency_s >= layers * expected_s * 0.999
+
+
+@pytest.mark.parametrize("method", ["int4", "int8"])
+def test_a_plan_says_that_weights_are_rounded(method: str, tmp_path: Path) -> None:
+    """`serve` rounds them without being told: answers are those of transformers with the rounded weights."""
+    folder = tiny_checkpoint(tmp_path / "tiny", num_hidden_layers=4)
+    plan = tiny_plan(folder, {"a": (0, 3), "b": (2, 4)}, quantize=method)
+    with serve(plan, folder, launcher="inproc", pace=False) as engine:
+        answer = engine.generate([5, 6, 7], max_new_tokens=8, ignore_eos=True)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        tensors[name] = rounded(tensors[name], method).expand(torch.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert answer.token_ids == greedy(folder, [5, 6, 7], 8)
+
+
+def test_plan_and_weights_that_disagree_on_few_bits_are_refused(tmp_path: Path) -> None:
+    packed, plain = low_bit_checkpoint(tmp_path, "gptq", num_hidden_layers=2)
+    whole = {"a": (0, 2)}
+    rounding = tiny_plan(plain, whole, quantize="int4")
+    with pytest.raises(InputError, match=r"quantize = 'int8': expected int4, which the plan's model"):
+        serve(rounding, plain, quantize="int8", launcher="inproc")
+    with pytest.raises(
+        InputError, match=r"not quantised yet: .*has quantization_config. To serve them as they are, plan"
+    ):
+        serve(rounding, packed, launcher="inproc")
+    with pytest.raises(
+        InputError, match=r"quantization_config: missing field: .* weights of 4.74 bits.*--quantize int4"
+    ):
+        serve(tiny_plan(packed, whole), plain, launcher="inproc")

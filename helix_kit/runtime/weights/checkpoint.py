@@ -65,8 +65,9 @@ class Checkpoint:
                 raise InputError("expected a finite number", where=config, field=name, value=value)
         self.low_bit: LowBitFormat | None = low_bit_format(self.config, config)
         if quantize is not None and self.config.get("quantization_config"):
-            expected = "expected weights that are not quantised yet"
-            raise InputError(f"{expected}: {config} has quantization_config", field="quantize", value=quantize)
+            expected = f"expected weights that are not quantised yet: {config} has quantization_config"
+            fix = "To serve them as they are, plan with this config.json, without --quantize"
+            raise InputError(f"{expected}. {fix}", field="quantize", value=quantize)
         if quantize is not None and self.config["model_type"] == "gpt_oss":
             raise InputError("gpt_oss is only served with the weights of its files", field="quantize", value=quantize)
         if not self._files_by_tensor:
@@ -119,7 +120,7 @@ class Checkpoint:
         return HEAD not in self._files_by_tensor and Model.from_hf(self.folder).tied_embeddings
 
     def check_matches(self, model: Model) -> None:
-        """Raise InputError when the weights are not those of `model` (layers, hidden size, heads)."""
+        """Raise InputError when the weights are not those of `model`: layers, hidden size, heads, few bits."""
         found = Model.from_hf(self.folder, name=model.name, dtype_bytes=model.dtype_bytes)
         for field in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "vocab_size"):
             if getattr(found, field) != getattr(model, field):
@@ -129,6 +130,16 @@ class Checkpoint:
                     field=field,
                     value=getattr(found, field),
                 )
+        # GPT-OSS is expanded when it is loaded, whatever its files hold: `check_tensors` warns of the memory.
+        is_expanded = self.config["model_type"] == "gpt_oss"
+        if model.is_quantised and not found.is_quantised and self.quantize is None and not is_expanded:
+            stored = 8 * model.layer_gb * 1e9 * model.num_layers / model.layers_params
+            raise InputError(
+                f"missing field: the plan's model {model.name} has weights of {stored:.3g} bits, and these are not "
+                "quantised. Name the quantised checkpoint, round the weights at load (--quantize int4), or plan anew",
+                where=self.folder / "config.json",
+                field="quantization_config",
+            )
 
     def check_tensors(self) -> None:
         """Raise InputError unless the files hold the config's tensors: names, shapes, and numbers that are no codes.

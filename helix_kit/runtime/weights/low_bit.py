@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from helix_kit.errors import InputError
+from helix_kit.quantized import group_size
 
 if TYPE_CHECKING:
     import torch
 
 KINDS = ("int4", "int8", "fp8")
 """Whole numbers of 4 or 8 bits without a sign, and floating-point numbers of 8 bits (E4M3)."""
-GROUPS = (128, 64, 32)
-"""Sizes of groups when weights are rounded at load: the largest that divides the inputs."""
 _E4M3_SHIFT = 2.0**120
 """Exponents of float32 are biased by 127, those of E4M3 by 7."""
 
@@ -159,9 +157,7 @@ def quantize(weight: torch.Tensor, kind: str) -> LowBitWeight:
     import torch
 
     outputs, inputs = weight.shape
-    group = next((size for size in GROUPS if inputs % size == 0), None)
-    if group is None:
-        raise InputError(f"expected matrices whose inputs are a multiple of {GROUPS[-1]}", field="quantize", value=kind)
+    group = group_size(kind, [inputs])
     largest = 15 if kind == "int4" else 255
     grouped = weight.float().view(outputs, inputs // group, group)
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)

@@ -116,14 +116,17 @@ def tiny_plan(
     kv_tokens_per_layer: int = 4096,
     step_ms: float = 0.0,
     gpu: str = "CPU-fast",
+    quantize: str | None = None,
 ) -> Plan:
     """A plan with this placement for the model in `folder`, on one node of kind `gpu` per name.
 
     `kv_tokens_per_layer` is the KV capacity of a node for each layer that it holds. `step_ms` is the time of a step per
     layer in the profile, half of it for prefill and half for decode, whatever the step's size; it matters only when the
-    engine paces.
+    engine paces. `quantize` is what the weights are rounded to when they are loaded.
     """
     model = Model.from_hf(folder, dtype_bytes=4)
+    if quantize is not None:
+        model = model.quantized(quantize)
     cluster = Cluster.model_validate(
         {"name": "tiny", "nodes": [{"name": name, "gpu": gpu} for name in placement]},
     )
