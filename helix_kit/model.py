@@ -5,8 +5,8 @@
 >>> model.num_layers, model.layer_gb, model.activation_bytes_per_token
 (80, 1.53, 16384)
 
-A model of your own comes from its Hugging Face ``config.json``: ``Model.from_hf("folder")``. Nothing is
-downloaded and no code of the model is run; only the sizes are read.
+A model of your own comes from its Hugging Face ``config.json``: ``Model.from_hf("folder")``, or, on a hub,
+``Model.from_hf("Qwen/Qwen3-8B")``, which fetches that file alone. No code of the model is run; only sizes are read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.hf_config import read_sizes, token_id_bytes
+from helix_kit.hf_hub import config_of, id_and_revision
 from helix_kit.layers import LayerKind
 from helix_kit.quantized import rounded_format, rounded_kind
 
@@ -149,20 +150,24 @@ class Model(Summarised, BaseModel):
 
     @classmethod
     def from_hf(cls, path: str | Path, *, name: str | None = None, dtype_bytes: int | None = None) -> Model:
-        """Sizes from a Hugging Face ``config.json`` (the file, or the folder that holds it).
+        """Sizes from a Hugging Face ``config.json``: the file, the folder that holds it, or a model's id on a hub.
 
+        Of a model on a hub, ``ORGANISATION/MODEL``, perhaps with ``@`` and a branch, tag or commit, only that file is
+        fetched; a path that exists wins.
         `dtype_bytes` is the size of a weight that is not quantised, by default that of the config's ``torch_dtype`` (2
         where it says nothing). The families of `helix_kit.hf_config.FAMILIES` and `EXPERT_FAMILIES` are read, with
         their ``quantization_config``; anything else is an InputError that names the field.
         """
-        path = Path(path)
-        file = path / "config.json" if path.is_dir() else path
+        source, path = str(path), Path(path)
+        fetched = None if path.exists() else config_of(source)
+        file = fetched or (path / "config.json" if path.is_dir() else path)
         config = _files.read_json(file)
         if not isinstance(config, dict):
             raise InputError("expected a JSON object", where=file)
 
         fields = read_sizes(config, file, dtype_bytes)
-        fields["name"] = name or (path.resolve().name if path.is_dir() else path.resolve().parent.name) or "model"
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        fields["name"] = name or (source if fetched else folder.name) or "model"
         return _files.validate(cls, fields, file)
 
     def quantized(self, method: str) -> Model:
@@ -336,7 +341,7 @@ def load_model(name_or_path: str | Path) -> Model:
     ----------
     name_or_path
         Name of a preset, path of a YAML file with the fields of `Model`, a folder with a Hugging Face config.json, or
-        that file. A preset takes precedence.
+        that file, or a model's id on a hub. A preset takes precedence, then a folder.
 
     Returns
     -------
@@ -346,7 +351,7 @@ def load_model(name_or_path: str | Path) -> Model:
     Raises
     ------
     InputError
-        There is no such preset or file, or it does not describe a model.
+        There is no such preset or file, it does not describe a model, or the hub does not give it.
 
     Examples
     --------
@@ -358,11 +363,11 @@ def load_model(name_or_path: str | Path) -> Model:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         return Model.load(path)
-    if path.is_dir() or path.suffix == ".json":
+    if path.is_dir() or path.suffix == ".json" or id_and_revision(name_or_path):
         return Model.from_hf(path)
     raise InputError(
         _files.unknown("model preset", str(name_or_path), preset_names())
-        + ", a .yaml file, or a folder with a Hugging Face config.json",
+        + ", a .yaml file, a folder with a Hugging Face config.json, or a model on a hub (ORGANISATION/MODEL)",
         field="--model",
     )
 

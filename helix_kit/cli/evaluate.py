@@ -16,6 +16,7 @@ from helix_kit._summary import number
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
+    ModelOption,
     QuantizeOption,
     SeedOption,
     Status,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @app.command("evaluate")
 def evaluate_command(
     cluster: Annotated[str, typer.Argument(help="Name of a preset, or a cluster file.")],
-    model: Annotated[str, typer.Option(help="Name of a preset, a model file, or a Hugging Face folder.")],
+    model: ModelOption,
     weights: Annotated[
         Path | None,
         typer.Option(help="Hugging Face folder with safetensors, for --real. Default: SmolLM2-135M, fetched once."),

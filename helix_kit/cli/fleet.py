@@ -15,6 +15,7 @@ from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
+    ModelOption,
     PolicyOption,
     QuantizeOption,
     SeedOption,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @app.command("fleet")
 def fleet_command(
-    model: Annotated[str, typer.Option(help="A preset, a YAML file, or a folder with a Hugging Face config.json.")],
+    model: ModelOption,
     rate: Annotated[float, typer.Option(help="Requests/s to serve.")],
     gpus: Annotated[str, typer.Option(help="Machines on offer: L4,A10G,H100-80G; L4x2 is a machine with two.")],
     slo: GoodputOption = None,

@@ -17,6 +17,7 @@ from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
     JsonFlag,
     Mode,
+    ModelOption,
     QuantizeOption,
     SeedOption,
     Status,
@@ -40,7 +41,7 @@ SERVED = "Objective served: "
 @app.command("plan")
 def plan_command(
     cluster: Annotated[str, typer.Argument(help="A preset (see `helix-kit catalog`) or a cluster YAML file.")],
-    model: Annotated[str, typer.Option(help="A preset, a YAML file, or a folder with a Hugging Face config.json.")],
+    model: ModelOption,
     method: Annotated[
         str,
         typer.Option(

@@ -37,7 +37,7 @@ def serve_command(
         str | None,
         typer.Option(
             help="Hugging Face folder with safetensors, or a model's id on the hub (workers fetch their layers). "
-            "Default: SmolLM2-135M, fetched once."
+            "Default: the model on a hub that the plan is for, or SmolLM2-135M, fetched once."
         ),
     ] = None,
     prompt: Annotated[

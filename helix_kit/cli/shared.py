@@ -108,6 +108,14 @@ def help_of(record: type, option: str) -> str:
     return " ".join(line.strip() for line in text).replace("``", "")
 
 
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="A preset, a YAML file, a folder with a Hugging Face config.json, or a model on a hub, such as "
+        "Qwen/Qwen3-8B, of which only that file is fetched.",
+    ),
+]
 QuantizeOption = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helix_kit.errors import InputError
+from helix_kit.hf_hub import id_and_revision
 from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.coordinator import Coordinator
@@ -56,8 +57,8 @@ def serve(
         Which node holds which layers.
     weights
         Local Hugging Face folder (config.json, safetensors, tokenizer.json), or a model's id on a hub, perhaps with
-        ``@`` and a revision: each worker then fetches the tensors of its own layers. None: the weights of
-        SmolLM2-135M, which are fetched on first use; the plan must be for that model.
+        ``@`` and a revision: each worker then fetches the tensors of its own layers. None: the model on a hub that the
+        plan was made for, or for a plan of SmolLM2-135M its weights, which are fetched on first use.
     launcher
         ``process`` (one process for each GPU or CPU node of this machine), ``inproc`` (threads) or ``ray`` (several
         machines).
@@ -225,6 +226,8 @@ def _rounded_to(model: Model, quantize: str | None) -> str | None:
 def _weights_folder(plan: Plan, weights: str | Path | None) -> str | Path:
     if weights is not None:
         return weights
+    if id_and_revision(plan.model.stored_name) is not None:
+        return plan.model.stored_name
     if plan.model.stored_name != DEMO_MODEL:
         raise InputError(
             f"expected a folder with the weights of {plan.model.stored_name}: only {DEMO_MODEL} comes with the package",

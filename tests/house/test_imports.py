@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "helix_kit"
 FLOORS = [
     {"errors", "_deprecation", "_summary", "typical_request"},
     {"_files", "_line_workers", "layers"},
-    {"_plugins", "catalogue", "hf_config", "quantized"},
+    {"_plugins", "catalogue", "hf_config", "hf_hub", "quantized"},
     {"cluster", "model"},
     {"profiles"},
     {"flow"},

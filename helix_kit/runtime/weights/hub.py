@@ -10,9 +10,7 @@ The hub is that of `huggingface_hub`: its address (``HF_ENDPOINT``), its token a
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +18,11 @@ from urllib.parse import quote
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.hf_hub import HubModel, id_and_revision, kept_folder, scratch_of, write_whole
 from helix_kit.runtime.weights.tensor_files import INDEX, WHOLE, TensorHeader, files_by_tensor, is_shard
 
 PLACES = "hub.json"
 """Says of a folder in the cache where on the hub the tensors of its checkpoint lie."""
-_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?", re.ASCII)
 _DESCRIPTIONS = ("*config.json", "tokenizer*", "*token*.json", "vocab.json", "merges.txt", "*.jinja")
 _LAYER = re.compile(r"model\.layers\.\d+")
 _FIRST_BYTES = 1 << 17
@@ -62,10 +60,10 @@ def local_folder(source: str | Path) -> Path:
     InputError
         When the model is not in the cache and the hub cannot be reached, does not have it, or does not give it.
     """
-    folder, match = Path(source), _ID.fullmatch(str(source))
-    if folder.exists() or match is None:
+    folder, found = Path(source), id_and_revision(source)
+    if folder.exists() or found is None:
         return folder
-    name, revision = match[1], match[2]
+    name, revision = found
     return _downloaded(name, revision) or _described(name, revision)
 
 
@@ -82,7 +80,7 @@ def _downloaded(name: str, revision: str | None) -> Path | None:
 
 def _described(name: str, revision: str | None) -> Path:
     """The folder in our cache, with the model's descriptions and the places of its tensors."""
-    base = _files.cache_dir() / "hub" / name.replace("/", "--")
+    base = kept_folder(name)
     if revision is not None and (base / revision / PLACES).is_file():  # a commit, whose files do not change
         return base / revision
     hub = _Hub(name)
@@ -93,10 +91,10 @@ def _described(name: str, revision: str | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if "/" not in file and any(Path(file).match(pattern) for pattern in _DESCRIPTIONS):
-            _write(folder / file, hub.read(commit, file))
+            write_whole(folder / file, hub.read(commit, file))
     places = hub.places(commit, files)
     content = {"model": name, "commit": commit, "tensors": {tensor: list(place) for tensor, place in places.items()}}
-    _write(folder / PLACES, json.dumps(content).encode())  # last: a folder that has it is complete
+    write_whole(folder / PLACES, json.dumps(content).encode())  # last: a folder that has it is complete
     return folder
 
 
@@ -147,7 +145,7 @@ class HubFiles:
                 runs.append(place)
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        scratch = _scratch(path)
+        scratch = scratch_of(path)
         with scratch.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for run in runs:
@@ -157,53 +155,14 @@ class HubFiles:
         scratch.replace(path)
 
 
-def _is_of_http(thing: object) -> bool:
-    """Whether a class is of httpx, or of its successor."""
-    return any(kind.__module__.startswith("http") for kind in type(thing).__mro__)
-
-
 def _part_of(tensor: str) -> str:
     """Tensors are fetched together with those of their layer, and the others one by one."""
     match = _LAYER.match(tensor)
     return match[0] if match else tensor
 
 
-def _scratch(path: Path) -> Path:
-    """Where a file is written before it takes its place: several workers may fetch the same one."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    scratch = _scratch(path)
-    scratch.write_bytes(content)
-    scratch.replace(path)
-
-
-class _Hub:
-    """One model on the hub."""
-
-    def __init__(self, name: str) -> None:
-        from huggingface_hub import constants
-
-        self._name, self._endpoint = name, os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
-
-    def commit_of(self, revision: str | None) -> tuple[str, list[str]]:
-        """The commit of a branch or tag (None: the main one), and the names of its files."""
-        content = json.loads(self._get(f"api/models/{self._name}/revision/{quote(revision or 'main', safe='')}"))
-        return content["sha"], [file["rfilename"] for file in content["siblings"]]
-
-    def read(self, commit: str, file: str, part: tuple[int, int] | None = None) -> bytes:
-        """A file, or its bytes [begin, end)."""
-        path = f"{self._name}/resolve/{commit}/{quote(file)}"
-        if part is None:
-            return self._get(path)
-        begin, end = part
-        content = self._get(path, {"Range": f"bytes={begin}-{end - 1}"})
-        if len(content) > end - begin:  # a server that does not know ranges sends the whole file
-            content = content[begin:end]
-        if len(content) != end - begin:
-            raise InputError(f"{file}: got {len(content)} bytes, expected {end - begin}", where=self._name)
-        return content
+class _Hub(HubModel):
+    """One model on the hub, and where its tensors lie."""
 
     def places(self, commit: str, files: list[str]) -> dict[str, Place]:
         """Where each tensor of the model lies; the files are chosen as in a folder."""
@@ -214,60 +173,23 @@ class _Hub:
         else:
             shards = sorted(file for file in files if is_shard(file))
         if not shards:
-            raise InputError("no *.safetensors file: expected weights in that format", where=self._name)
+            raise InputError("no *.safetensors file: expected weights in that format", where=self.name)
         places: dict[str, Place] = {}
         for file in shards:
             places |= self._places_in(commit, file)
         return places
 
     def _places_in(self, commit: str, file: str) -> dict[str, Place]:
-        path, limit = f"{self._name}/resolve/{commit}/{quote(file)}", f"bytes=0-{_FIRST_BYTES - 1}"
-        content = self._get(path, {"Range": limit})
+        path, limit = f"{self.name}/resolve/{commit}/{quote(file)}", f"bytes=0-{_FIRST_BYTES - 1}"
+        content = self.get(path, {"Range": limit})
         start = 8 + int.from_bytes(content[:8], "little")
         text = content[8:start] if len(content) >= start else self.read(commit, file, (8, start))
         try:
             header: Mapping[str, Any] = json.loads(text)
         except ValueError:
-            raise InputError("not a safetensors file", where=f"{self._name}: {file}") from None
+            raise InputError("not a safetensors file", where=f"{self.name}: {file}") from None
         return {
             name: Place(file, tensor["dtype"], tuple(tensor["shape"]), *(start + n for n in tensor["data_offsets"]))
             for name, tensor in header.items()
             if name != "__metadata__"
         }
-
-    def _get(self, path: str, headers: Mapping[str, str] | None = None) -> bytes:
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, http_backoff
-
-        # Its HTTP library follows redirects only if it is asked to; that of its versions before 1.0 always does.
-        follow: dict[str, Any] = {"follow_redirects": True} if _is_of_http(get_session()) else {}
-        try:
-            response = http_backoff(
-                "GET", f"{self._endpoint}/{path}", headers={**build_hf_headers(), **(headers or {})},
-                max_retries=2, **follow,
-            )  # fmt: skip
-            hf_raise_for_status(response)
-            return response.content
-        except GatedRepoError:
-            reason = "is given only to those whom its owner has let in: ask for it there, then `hf auth login`"
-        except OfflineModeIsEnabled:
-            reason = f"is not in the cache, and HF_HUB_OFFLINE says not to ask the hub. {self._elsewhere}"
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            if status in (401, 403, 404):
-                reason = f"is neither a folder here nor a model at {self._endpoint} that you may read ({status})"
-            else:
-                reason = f"cannot be fetched: {self._endpoint} answers with {status}. {self._elsewhere}"
-        except Exception as error:  # of the HTTP library that huggingface_hub uses, which has changed before
-            if not (_is_of_http(error) or isinstance(error, OSError)):
-                raise
-            problem = f"{self._endpoint} cannot be reached ({type(error).__name__})"
-            reason = f"is neither a folder here nor in the cache, and {problem}. {self._elsewhere}"
-        raise InputError(f"{self._name} {reason}", field="weights")
-
-    @property
-    def _elsewhere(self) -> str:
-        return (
-            f"Run `hf download {self._name} --local-dir FOLDER` on a machine that reaches it, and name the folder: "
-            "--weights FOLDER"
-        )

@@ -85,6 +85,13 @@ def test_a_model_of_the_hub_is_served(hub: StubHub, sharded: Path) -> None:
     }
 
 
+def test_a_plan_for_a_model_of_the_hub_says_where_its_weights_are(hub: StubHub, sharded: Path) -> None:
+    plan = tiny_plan(NAME, {"a": (0, 4)})
+    with serve(plan, launcher="inproc", pace=False) as engine:
+        answer = engine.generate("w5 w6 w7", max_new_tokens=3, ignore_eos=True)
+    assert answer.token_ids == greedy(sharded, [5, 6, 7], 3)
+
+
 def test_a_server_without_ranges(hub: StubHub, sharded: Path) -> None:
     hub.knows_ranges = False
     read = Checkpoint(NAME).read(["model.norm.weight"], None, CPU)
