@@ -1,4 +1,4 @@
-"""The compiled steps of annealing, made ready beside other work.
+"""Compiled steps of a search, made ready beside other work.
 
 numba compiles them on first use, which takes several seconds, and keeps the result in a cache. A plan cannot wait for
 that within a time limit of a few seconds, so another process compiles while this one plans.
@@ -9,33 +9,39 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-
-NAMES = ("anneal_coverage", "anneal_flow")
-"""Functions of `moves` that `Annealing` calls."""
+from types import ModuleType
 
 
 class Compilation:
-    """Whether the compiled steps can be used at once. Use it as a context manager.
+    """Whether the compiled steps of a module can be used at once. Use it as a context manager.
+
+    Parameters
+    ----------
+    module
+        It has `COMPILED`, the names of its functions that are called from outside, and `compile_all`, which calls each
+        of them once with the types that are used.
 
     Examples
     --------
-    >>> with Compilation() as compilation:
+    >>> from helix_kit.placement.annealing import moves
+    >>> with Compilation(moves) as compilation:
     ...     ready = compilation.is_ready()
     >>> ready in (True, False)
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
 
     def __enter__(self) -> Compilation:
         """Start compiling in another process, unless the cache holds the result."""
-        if is_cached():
+        if is_cached(self._module):
             self._ready = True
         else:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "helix_kit.placement.annealing.compiled"],
+                [sys.executable, "-c", f"from {self._module.__name__} import compile_all; compile_all()"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         return self
@@ -54,7 +60,7 @@ class Compilation:
     def is_ready(self) -> bool:
         """Whether the steps are in the cache."""
         if not self._ready and self._process is not None and self._process.poll() == 0:
-            self._ready = is_cached()
+            self._ready = is_cached(self._module)
         return self._ready
 
     def is_pending(self) -> bool:
@@ -62,39 +68,15 @@ class Compilation:
         return self._process is not None and self._process.poll() is None
 
 
-def is_cached() -> bool:
+def is_cached(module: ModuleType) -> bool:
     """Whether numba's cache holds every function for this state of the source."""
-    from helix_kit.placement.annealing import moves
-
-    written_s = Path(moves.__file__).stat().st_mtime
-    for name in NAMES:
-        function = getattr(moves, name)
+    assert module.__file__ is not None, "a module of a file"
+    written_s = Path(module.__file__).stat().st_mtime
+    for name in module.COMPILED:
+        function = getattr(module, name)
         if function.signatures:
             continue
-        kept = Path(function.stats.cache_path).glob(f"moves.{name}-*.nbi")
+        kept = Path(function.stats.cache_path).glob(f"{module.__name__.rpartition('.')[2]}.{name}-*.nbi")
         if not any(index.stat().st_mtime >= written_s for index in kept):
             return False
     return True
-
-
-def compile_all() -> None:
-    """Call every function once with the types that `Annealing` uses."""
-    import numpy as np
-
-    from helix_kit.flow.arrays import Capacities
-    from helix_kit.placement.annealing.moves import Nodes, Ranges, Schedule, anneal_coverage, anneal_flow
-
-    def ranges() -> Ranges:
-        return Ranges(np.array([0, 1], np.int64), np.array([1, 2], np.int64))
-
-    columns = np.ones((3, 3), np.int64)
-    nodes = Nodes(np.ones((2, 3)), np.array([2, 2], np.int64), np.array([0, 1], np.int64), columns)
-    schedule = Schedule(0.1, 0.1, 1, 0)
-    anneal_coverage(nodes, ranges(), ranges(), 2, 2.0, schedule)
-    ends = np.ones(2, np.int64)
-    capacities = Capacities(np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), ends, ends, 9, 9, columns)
-    anneal_flow(nodes, capacities, ranges(), ranges(), 2, True, 2.0, schedule)
-
-
-if __name__ == "__main__":
-    compile_all()

@@ -16,6 +16,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+COMPILED = ("anneal_coverage", "anneal_flow")
+"""Functions that `Annealing` calls."""
+
 
 class Nodes(NamedTuple):
     """The nodes of a search, by number."""
@@ -340,3 +343,19 @@ def anneal_flow(nodes, capacities, now, best, num_layers, partial_inference, tar
         for k in range(moving):
             starts[moved[k]], ends[moved[k]] = old_starts[k], old_ends[k]
     return greatest
+
+
+def compile_all() -> None:
+    """Call every function of `COMPILED` once with the types that `Annealing` uses."""
+    from helix_kit.flow.arrays import Capacities
+
+    def ranges() -> Ranges:
+        return Ranges(np.array([0, 1], np.int64), np.array([1, 2], np.int64))
+
+    columns = np.ones((3, 3), np.int64)
+    nodes = Nodes(np.ones((2, 3)), np.array([2, 2], np.int64), np.array([0, 1], np.int64), columns)
+    schedule = Schedule(0.1, 0.1, 1, 0)
+    anneal_coverage(nodes, ranges(), ranges(), 2, 2.0, schedule)
+    ends = np.ones(2, np.int64)
+    capacities = Capacities(np.ones((2, 3), np.int64), np.ones((2, 2), np.int64), ends, ends, 9, 9, columns)
+    anneal_flow(nodes, capacities, ranges(), ranges(), 2, True, 2.0, schedule)

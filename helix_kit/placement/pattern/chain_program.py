@@ -42,20 +42,41 @@ class ChainTask:
         return max(self.region_of_group) + 1
 
 
+def crossing_splits(share: float, *, every: bool = False) -> list[tuple[float, float]]:
+    """Pairs (alpha, beta) with alpha beta = `share`, for the stages that leave a region and that enter the next.
+
+    alpha is at least beta: a chain that has it the other way round, read backwards, has it this way. A stage of a equal
+    lanes has alpha = 1 / a. With `every` there are also the pairs with a whole number of lanes on either side of
+    sqrt(1 / share): two and three lanes suffice for a share of 1 / 6, where the even pair asks for three and three.
+
+    Examples
+    --------
+    >>> [(round(a, 2), round(b, 2)) for a, b in crossing_splits(1 / 6, every=True)]
+    [(0.41, 0.41), (0.5, 0.33), (1.0, 0.17)]
+    """
+    if share >= 1:
+        return [(1.0, 1.0)]
+    root = math.sqrt(share)
+    splits = [(root, root)]
+    for lanes in (math.floor(1 / root), math.ceil(1 / root)) if every else ():
+        pair = max(1 / lanes, lanes * share), min(1 / lanes, lanes * share)
+        if pair[0] < 1 and not any(math.isclose(pair[0], alpha) for alpha, _ in splits):
+            splits.append(pair)
+    return [*splits, (1.0, share)]
+
+
 def choose_chain(
     task: ChainTask, stages: Sequence[PatternStage], settings: SolverSettings
 ) -> list[list[PatternStage]] | None:
     """The stages of each region, in the order in which requests pass the regions; None when there are none.
 
-    With s = c / F, alpha beta <= s is asked for as alpha = beta = sqrt(s) first, then as alpha = 1, beta = s and as
-    alpha = s, beta = 1.
+    With s = c / F, alpha beta <= s is asked for as alpha = beta = sqrt(s) first, and last as alpha = 1, beta = s,
+    see `crossing_splits`.
     """
-    widths = [s.widest_share(task.groups, task.flow) for s in stages]
+    widths = [s.widest_share(task.flow) for s in stages]
     regions = [task.region_of_group[s.any_group] for s in stages]
-    share, root = task.link_share, math.sqrt(task.link_share)
-    splits = [(root, root)] if share >= 1 else [(root, root), (1.0, share), (share, 1.0)]
     supply = [g.size for g in task.groups]
-    for exit_share, entry_share in splits:
+    for exit_share, entry_share in crossing_splits(task.link_share):
         exits = [w <= exit_share * (1 + 1e-9) for w in widths]
         entries = [w <= entry_share * (1 + 1e-9) for w in widths]
         model = build(stages, supply, task.num_layers, exact=False, max_depth=task.max_depth)

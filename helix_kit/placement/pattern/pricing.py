@@ -11,12 +11,13 @@ rates add up to F. The rates tried are the values of T(k) that occur, cut down t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from helix_kit.placement.annealing.compiled import is_cached
 from helix_kit.placement.groups import Group
 from helix_kit.placement.pattern.stages import Lane, PatternStage
 
@@ -80,8 +81,8 @@ class StagePricing:
         lane_cap: float = math.inf,
         link_cap: float = math.inf,
     ) -> None:
-        self.groups, self.target, self.link_cap = groups, target, link_cap
-        usable = range(len(groups)) if usable_groups is None else sorted(usable_groups)
+        self.groups, self.target, self.link_cap, self.lane_cap = groups, target, link_cap, lane_cap
+        self.usable = usable = list(range(len(groups)) if usable_groups is None else sorted(usable_groups))
         longest = max(groups[g].max_layers for g in usable)
         self.max_length = min(num_layers, max(USUAL_LENGTH, longest))
         cap = min(target, lane_cap)
@@ -129,27 +130,15 @@ class StagePricing:
 
     def _stage_costs(self, lane_cost: NDArray[np.float64]) -> NDArray[np.float64]:
         """table[l, f]: the least cost of lanes of length l whose rates add up to f units or more."""
-        units = self.units
-        table = np.full((self.max_length + 1, units + 1), np.inf)
-        table[:, 0] = 0.0
-        cheapest_faster: NDArray[np.float64] | None = None
-        for j, weight in enumerate(self.weights):
+        needed: list[int] = []
+        cheapest_faster = np.full(self.max_length + 1, np.inf)
+        for j, cost in enumerate(lane_cost):
             # A lane that at no length is cheaper than all faster ones is never needed.
-            cost = lane_cost[j]
-            if cheapest_faster is not None and not (cost < cheapest_faster - 1e-12).any():
-                continue
-            cheapest_faster = cost if cheapest_faster is None else np.minimum(cheapest_faster, cost)
-            # 1, 2, 4, ... copies in turn give every number of copies.
-            copies = 1
-            while True:
-                shift = min(weight * copies, units)
-                added = copies * cost[:, None]
-                np.minimum(table[:, shift:], table[:, : units + 1 - shift] + added, out=table[:, shift:])
-                np.minimum(table[:, 1:shift], added, out=table[:, 1:shift])
-                if shift == units:
-                    break
-                copies *= 2
-        return table
+            if not needed or (cost < cheapest_faster - 1e-12).any():
+                needed.append(j)
+                cheapest_faster = np.minimum(cheapest_faster, cost)
+        weights = np.array(self.weights, np.int64)[needed]
+        return _cover_costs()(np.ascontiguousarray(lane_cost[needed]), weights, self.units)
 
     def _trace(self, stage_cost: NDArray[np.float64], tables: _LaneTables, length: int) -> list[Lane]:
         """The lanes of the cheapest stage of this length; `stage_cost` is its row of the table."""
@@ -169,3 +158,28 @@ class StagePricing:
                 remaining -= k
             lanes.append(tuple(lane))
         return lanes
+
+
+def _cover_costs() -> Callable[[NDArray[np.float64], NDArray[np.int64], int], NDArray[np.float64]]:
+    """The compiled table of costs if it can be called at once, or else `cover_costs_of_arrays`, which is slower."""
+    from helix_kit.placement.pattern import stage_kernel
+
+    return stage_kernel.cover_costs if is_cached(stage_kernel) else cover_costs_of_arrays
+
+
+def cover_costs_of_arrays(
+    lane_cost: NDArray[np.float64], weights: NDArray[np.int64], units: int
+) -> NDArray[np.float64]:
+    """`stage_kernel.cover_costs` without compiled code: the same sums in the same order, so the same bytes."""
+    table = np.full((lane_cost.shape[1], units + 1), np.inf)
+    table[:, 0] = 0.0
+    for cost, weight in zip(lane_cost, weights.tolist()):
+        # 1, 2, 4, ... copies in turn give every number of copies.
+        copies, shift = 1, 0
+        while shift < units:
+            shift = min(weight * copies, units)
+            added = copies * cost[:, None]
+            np.minimum(table[:, shift:], table[:, : units + 1 - shift] + added, out=table[:, shift:])
+            np.minimum(table[:, 1:shift], added, out=table[:, 1:shift])
+            copies *= 2
+    return table

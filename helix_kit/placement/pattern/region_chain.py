@@ -11,8 +11,9 @@ from helix_kit.placement import bounds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.mixed_regions import place_across_regions
-from helix_kit.placement.pattern.search import PRECISION, Candidate, PatternSearch, StageChain, search_flow
+from helix_kit.placement.pattern.search import PRECISION, Candidate, PatternSearch, StageChain
 from helix_kit.placement.pattern.stages import lay_out
+from helix_kit.placement.pattern.targets import search_flow
 from helix_kit.placement.problem import Problem
 
 MAX_ORDERS = 24
@@ -22,7 +23,13 @@ SAMPLED_LINKS = 400
 
 
 def place_on_set(
-    task: Task, regions: Sequence[str], bound: float, low: float, precision: float = PRECISION
+    task: Task,
+    regions: Sequence[str],
+    bound: float,
+    low: float,
+    precision: float = PRECISION,
+    *,
+    is_thorough: bool = False,
 ) -> Placement | None:
     """The best placement found on a set of regions, or None when there is none.
 
@@ -38,6 +45,8 @@ def place_on_set(
         Tokens/s to be beaten: targets below it are not tried. The result may carry less.
     precision
         Relative precision of the search, see `search_flow`.
+    is_thorough
+        See `PatternSearch`.
     """
     num_layers = task.problem.num_layers
     groups = [g for g in task.groups if g.region in regions]
@@ -56,6 +65,7 @@ def place_on_set(
             task.options.max_stages,
             link_tokens_per_s=link_tokens_per_s,
             crossing_tokens_per_s=crossing_tokens_per_s,
+            is_thorough=is_thorough,
         )
         found = search_flow(
             search, bound, lambda chain: _best_order(task, groups, chain), max(low, _value(best)), precision
@@ -66,7 +76,7 @@ def place_on_set(
             break
     placement = None if best is None else best.placement
     reached = max(low, _value(best))
-    if len(regions) > 1 and not task.watch.is_over() and reached < bound * (1 - PRECISION):
+    if len(regions) > 1 and not is_thorough and not task.watch.is_over() and reached < bound * (1 - PRECISION):
         spread = place_across_regions(task, groups, bound, reached, bounds.fastest_crossing(task.problem, groups))
         if spread is not None and task.max_flow(spread).tokens_per_s > reached:
             placement = spread

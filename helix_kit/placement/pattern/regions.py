@@ -24,6 +24,8 @@ MAX_NODES_FOR_ALL = 400
 """Up to so many nodes, sets are searched as long as there is time. With more, only sets that promise a better plan."""
 TIME_SHARE = 0.25
 """Share of the remaining time that a set of regions may take when others follow."""
+MAX_AGAIN = 8
+"""Sets that are searched again with stages that take longer to find."""
 TIME_SHARE_OF_ALL = 0.7
 """Share of the remaining time for the set of all regions when there are few regions, and so few other sets."""
 
@@ -50,6 +52,10 @@ class PartitionSearch:
         self.is_finished = False
         """Whether no set is left whose search could give a better plan."""
         self._unfinished: set[RegionSet] = set()
+        self._again: dict[RegionSet, int] = {}
+        """How often a set was searched again, with stages that take longer to find."""
+        self._exhausted: set[RegionSet] = set()
+        """Those of them whose search was not cut short."""
         self._last: RegionSet | None = None
 
     @property
@@ -76,11 +82,24 @@ class PartitionSearch:
             if found is None:
                 self.is_finished = not watch.is_over() and not self._unfinished
                 return
-            self._last = regions = found
-            self._search(regions)
-            if regions in self.placed:
-                for partition in self.sets.partitions_with(regions, self._flows()):
-                    self._consider({n: span for part in partition for n, span in self.placed[part].placement.items()})
+            self._last = found
+            self._search(found)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no set is left to search again."""
+        return self._next_again() is None
+
+    def search_again(self, watch: Watch, bound: float) -> None:
+        """Search one set once more, with stages that take longer to find. It needs the compiled listing of stages.
+
+        A set whose search is cut short comes again, after the others.
+        """
+        self.watch, self.bound = watch, bound
+        regions = self._next_again()
+        if regions is not None:
+            self._again[regions] = self._again.get(regions, 0) + 1
+            self._search(regions, again=True)
 
     def _next_set(self, last: RegionSet | None) -> RegionSet | None:
         """The set to search next. Looking for it takes a share of the time: of many sets even the bounds take long."""
@@ -92,26 +111,49 @@ class PartitionSearch:
             regions = self.sets.next_set(self.value, looking, only_promising=False)
         return regions
 
-    def _search(self, regions: RegionSet) -> None:
+    def _next_again(self) -> RegionSet | None:
+        """The set that could gain most; what it could gain counts half after each search that was cut short."""
+        gains = {s: self.sets.upper_bound(s) - max(reached, self._needed(s)) for s, reached in self.sets.known.items()}
+        promising = (s for s in gains if gains[s] > PRECISION * self.sets.upper_bound(s))
+        first = sorted(promising, key=lambda s: (-gains[s], s))[:MAX_AGAIN]
+        left = [s for s in first if s not in self._exhausted]
+        return max(left, key=lambda s: gains[s] / 2 ** self._again.get(s, 0), default=None)
+
+    def _needed(self, regions: RegionSet) -> float:
+        """Tokens/s with which a set makes a better plan. Of many regions it takes long to find, and 0 is returned."""
+        few = len(self.names) <= MAX_REGIONS_FOR_ALL
+        return self.sets.required_flow(regions, self.value) if few else 0.0
+
+    def _search(self, regions: RegionSet, *, again: bool = False) -> None:
         """Search one set within a share of the time, for more than its subsets reach side by side."""
         watch, few = self.watch, len(self.names) <= FEW_REGIONS
         share = TIME_SHARE_OF_ALL if few and len(regions) == len(self.names) else TIME_SHARE
-        inner = replace(self.task, watch=watch.for_part(watch.left_s * share))
+        inner = replace(self.task, watch=watch.for_part(watch.left_s * (1.0 if again else share)))
         low = self.sets.best_sum_within(regions, self._flows())
+        if again:
+            low = max(low, self.sets.known[regions])
         if len(regions) == len(self.names):
             low = max(low, self.value)
         if FEW_REGIONS < len(self.names) <= MAX_REGIONS_FOR_ALL:
             # Only here: it asks all partitions, of which more regions have too many.
             low = max(low, self.sets.required_flow(regions, self.value))
         precision = PRECISION if few or len(regions) == 1 else COARSE_PRECISION
-        placement = place_on_set(inner, regions, self.bound, low, precision)
-        if inner.watch.is_over():
+        placement = place_on_set(inner, regions, self.bound, low, precision, is_thorough=again)
+        is_cut_short = inner.watch.is_over()
+        if again and not is_cut_short:
+            self._exhausted.add(regions)
+        if not again and is_cut_short:
             self._unfinished.add(regions)
         if placement is not None:
             candidate = self._consider(placement)
             if regions not in self.placed or candidate.tokens_per_s >= self.placed[regions].tokens_per_s:
                 self.placed[regions] = candidate
-        self.sets.known[regions] = self.placed[regions].tokens_per_s if regions in self.placed else low
+        if regions not in self.placed:
+            self.sets.known[regions] = low
+            return
+        self.sets.known[regions] = max(low if again else 0.0, self.placed[regions].tokens_per_s)
+        for partition in self.sets.partitions_with(regions, self._flows()):
+            self._consider({n: span for part in partition for n, span in self.placed[part].placement.items()})
 
     def _consider(self, placement: Placement) -> Candidate:
         """The placement with its maximum flow; it is kept and reported if it is the best plan so far."""

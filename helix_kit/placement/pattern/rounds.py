@@ -28,9 +28,9 @@ from helix_kit.placement.watch import Watch
 
 FIRST_ROUND_S, GROWTH = 1.5, 3.0
 """Budget of the first round, and how much larger each next one is."""
-BOUND_SHARE, PATTERN_SHARE, PROOF_SHARE = 0.2, 0.65, 0.3
-"""Shares of what is left of a round, in this order: bounds that know the regions, the pattern program, and proofs. The
-rest is annealing."""
+BOUND_SHARE, AGAIN_SHARE, PATTERN_SHARE, PROOF_SHARE = 0.2, 0.35, 0.65, 0.3
+"""Shares of what is left of a round, in this order: bounds that know the regions, the pattern program once more on what
+it has searched in earlier rounds, the pattern program on all else, and proofs. The rest is annealing."""
 CLOSE_GAP = 1e-3
 """Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
 UNFINISHED_PATIENCE = 5.0
@@ -59,11 +59,15 @@ class Rounds:
     """
 
     def __init__(self, task: Task, best: Incumbent, pins: Mapping[str, tuple[int, int]]) -> None:
+        from helix_kit.placement.annealing import moves
+        from helix_kit.placement.pattern import stage_kernel
+
         self.task, self.best, self.pins = task, best, dict(pins)
         self.proven: dict[str, float] = {}
         """Label of a bound -> tokens/s."""
         self.search = None if pins else PartitionSearch(task)
         self.annealing: Annealing | None = None
+        self._moves, self._listing = Compilation(moves), Compilation(stage_kernel)
         self._several = len({g.region for g in task.groups}) > 1
         self._pattern_finished = False
         self._finished_bounds: set[str] = set()
@@ -100,9 +104,10 @@ class Rounds:
             watch,
         )
         budget_s = FIRST_ROUND_S
-        with Compilation() as compilation:
+        with self._moves as compilation, self._listing:
             if watch.is_counted:
                 compilation.wait()
+                self._listing.wait()
             while not watch.is_over() and self.gap_above(bounds.PRECISION):
                 clock = watch.for_part(budget_s)
                 budget_s *= GROWTH
@@ -118,7 +123,13 @@ class Rounds:
             return False
         if not self.gap_above(CLOSE_GAP):
             return True
+        if self._may_search_again() and (self._listing.is_ready() or self._listing.is_pending()):
+            return False
         return not self._can_anneal() or (self.annealing is None and not compilation.is_pending())
+
+    def _may_search_again(self) -> bool:
+        """Whether a set of regions is left that the pattern program can search with stages that take longer to find."""
+        return self.search is not None and not self.search.is_exhausted
 
     def _is_impatient(self) -> bool:
         """Whether the last better placement is longer ago than the user wants to wait."""
@@ -135,6 +146,8 @@ class Rounds:
     def _round(self, clock: Watch, compilation: Compilation) -> None:
         if self._several and not self.pins and self.task.options.max_stages is None:
             self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
+        if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._listing.is_ready():
+            self._run_again(clock.for_part(clock.left_s * AGAIN_SHARE))
         if not self._pattern_finished and self.gap_above(bounds.PRECISION):
             self._run_pattern(clock.for_part(clock.left_s * PATTERN_SHARE))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
@@ -164,9 +177,22 @@ class Rounds:
         if self.task.options.max_stages is None:
             self.search.offer(Candidate(self.best.value, self.best.placement))
         self.search.advance(clock, self.bound)
-        if self.search.best is not None:
-            self.best.consider(self.search.best.placement)
         self._pattern_finished = self.search.is_finished
+        self._take(self.search)
+
+    def _run_again(self, clock: Watch) -> None:
+        """The pattern program once more on sets of regions, with stages that take longer to find."""
+        assert self.search is not None
+        if self.task.options.max_stages is None:
+            self.search.offer(Candidate(self.best.value, self.best.placement))
+        while not clock.is_over() and not self.search.is_exhausted and self.gap_above(CLOSE_GAP):
+            self.search.search_again(clock, self.bound)
+        self._take(self.search)
+
+    def _take(self, search: PartitionSearch) -> None:
+        """Consider the best placement of the pattern program, and let annealing go on from the best of all."""
+        if search.best is not None:
+            self.best.consider(search.best.placement)
         if self.annealing is not None:
             self.annealing.offer(self.best.placement)
 
@@ -199,18 +225,24 @@ class Rounds:
             lambda watch: bounds.region_bound(problem, groups, high=self.bound, should_stop=watch.is_over),
             clock,
         )
+        # B4 is found to a tolerance, or as far as the value: a better value asks for more.
+        value = self.best.value
+        if value > self._refuted_from.get("B4", 0.0):
+            self._finished_bounds.discard("B4")
         self._prove(
             "B4",
             lambda watch: bounds.pair_bound(
                 groups,
                 problem.num_layers,
-                low=0.0,
+                low=value,
                 high=self.bound,
                 fastest_crossing=bounds.fastest_crossing(problem, groups),
                 effort=bounds.ProofEffort(watch, self.task.options.solver),
             ),
             clock,
         )
+        if "B4" in self._finished_bounds:
+            self._refuted_from["B4"] = value
 
     def _prove_whole(self, clock: Watch) -> None:
         """B3, and for a small problem the exact program, which may also find a better placement."""

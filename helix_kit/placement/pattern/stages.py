@@ -35,6 +35,8 @@ class PatternStage:
         Tokens/s that all lanes carry together.
     uses
         Number of nodes of each group.
+    lane_rates
+        Tokens/s of each lane, the slowest first.
 
     Examples
     --------
@@ -50,6 +52,7 @@ class PatternStage:
     lanes: tuple[Lane, ...]
     rate: float
     uses: tuple[int, ...]
+    lane_rates: tuple[float, ...]
 
     @classmethod
     def of(cls, length: int, lanes: Sequence[Lane], groups: Sequence[Group]) -> PatternStage:
@@ -58,8 +61,8 @@ class PatternStage:
         for lane in lanes:
             for g, _ in lane:
                 uses[g] += 1
-        rate = sum(lane_rate(lane, groups) for lane in lanes)
-        return cls(length, tuple(sorted(lanes)), rate, tuple(uses))
+        rates = [lane_rate(lane, groups) for lane in lanes]
+        return cls(length, tuple(sorted(lanes)), sum(rates), tuple(uses), tuple(sorted(rates)))
 
     @cached_property
     def any_group(self) -> int:
@@ -71,21 +74,20 @@ class PatternStage:
         """Nodes in the longest lane, which is what the stage adds to the number of nodes that a request passes."""
         return max(len(lane) for lane in self.lanes)
 
-    def widest_share(self, groups: Sequence[Group], flow: float) -> float:
+    def widest_share(self, flow: float) -> float:
         """The largest share of `flow` (tokens/s, at most `rate`) that one lane has to carry.
 
         A link at the stage's end carries at most this share of the flow that its end node passes on. A fast lane need
         not carry all it can: with all lanes filled to a common level h, or to their rate r_j where that is less,
         sum_j min(r_j, h) = flow, and the share is h / flow.
         """
-        rates = sorted(lane_rate(lane, groups) for lane in self.lanes)
         remaining = flow
-        for index, rate in enumerate(rates):
-            level = remaining / (len(rates) - index)
+        for index, rate in enumerate(self.lane_rates):
+            level = remaining / (len(self.lane_rates) - index)
             if level <= rate:
                 return level / flow
             remaining -= rate
-        return rates[-1] / flow
+        return self.lane_rates[-1] / flow
 
     def slots(self, start: int, end: int) -> Iterator[Slot]:
         """The layer ranges of its nodes, lane by lane, if the stage begins at layer `start`; each is cut off at `end`.

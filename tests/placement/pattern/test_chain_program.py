@@ -32,8 +32,8 @@ def test_stages_at_crossings_are_wide(solver, regions, num_layers):
     places = [{groups[stage.any_group].region for stage in region} for region in chain]
     assert sorted(r for place in places for r in place) == list(regions)
     for before, after in pairwise(chain):
-        assert before[-1].widest_share(groups, FLOW) == pytest.approx(0.25)
-        assert after[0].widest_share(groups, FLOW) == pytest.approx(0.25)
+        assert before[-1].widest_share(FLOW) == pytest.approx(0.25)
+        assert after[0].widest_share(FLOW) == pytest.approx(0.25)
     # A region in the middle is entered and left by two different stages.
     assert all(len(region) >= 2 for region in chain[1:-1])
 

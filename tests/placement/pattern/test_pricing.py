@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from helix_kit.placement.groups import Group
-from helix_kit.placement.pattern.pricing import StagePricing
+from helix_kit.placement.pattern import stage_kernel
+from helix_kit.placement.pattern.pricing import StagePricing, cover_costs_of_arrays
 
 TARGET, LAYERS = 60.0, 4
 
@@ -78,3 +79,13 @@ def test_two_cheap_nodes_in_a_row_do_not_take_the_place_of_one_that_links_allow(
     groups = [Group("A", "", tuple("abcdef"), (60.0,)), Group("B", "", tuple("uvw"), (60.0, 20.0))]
     stages = {s.length: s for s in StagePricing(groups, 60.0, 2, link_cap=10.0).cheapest(np.array([0.1, 1.0]))}
     assert stages[2].lanes == (((1, 2),),) * 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_compiled_costs_are_those_of_arrays_to_the_last_bit(seed):
+    rng = np.random.default_rng(seed)
+    weights = np.sort(rng.integers(1, 80, 9))[::-1].copy()
+    costs = np.where(rng.random((9, 5)) < 0.3, np.inf, rng.uniform(0.01, 2.0, (9, 5)))
+    compiled, arrays = (costs_of(costs, weights, 63) for costs_of in (stage_kernel.cover_costs, cover_costs_of_arrays))
+    assert compiled.tobytes() == arrays.tobytes()
+    assert (np.diff(arrays, axis=1)[np.isfinite(arrays[:, 1:])] >= 0).all(), "more flow costs no less"

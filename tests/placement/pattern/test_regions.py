@@ -6,7 +6,12 @@ from independent_flow import independent_flow
 
 import helix_kit as hk
 from helix_kit.experiments.figures.common.synthetic import synthetic_cluster
+from helix_kit.placement.groups import groups_of
+from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.mixed_regions import array_flows
+from helix_kit.placement.pattern.regions import PartitionSearch
+from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
 
 
 def test_geo24_70b_is_proven_to_a_tenth_of_a_percent():
@@ -65,3 +70,18 @@ def test_regions_serve_side_by_side_where_links_carry_nothing():
                     profiles=plan.profiles, time_limit_s=1, deterministic=True)  # fmt: skip
     assert {plan.cluster.region_of(n) for n in plan.placement} == {"east", "west"}
     assert plan.flow_tokens_per_s >= 1.9 * alone.flow_tokens_per_s
+
+
+def test_sets_are_searched_again_until_none_is_left_and_lose_nothing():
+    cluster, model = two_regions(0.2, count=5), hk.Model.preset("llama2-70b").model_copy(update={"num_layers": 24})
+    problem = Problem.of(cluster, model)
+    search = PartitionSearch(Task(problem, Watch(60.0, counted=True), groups_of(problem)))
+    search.advance(Watch(30.0, counted=True), 1e9)
+    before, calls = search.value, 0
+    while not search.is_exhausted:
+        search.search_again(Watch(30.0, counted=True), 1e9)
+        calls += 1
+    assert 1 <= calls <= 2 * 3, "each of three sets, at most twice"
+    assert search.value >= before > 0
+    assert problem.holds(search.best.placement)
+    assert search.value == pytest.approx(problem.max_flow(search.best.placement).tokens_per_s)

@@ -31,7 +31,7 @@ def test_width_of_a_stage_is_the_level_its_lanes_are_filled_to(rates, flow, leve
     """By hand: 10 and 20 are full, so the lane of 90 carries 30 of 60."""
     groups = [Group(f"kind{i}", "east", (f"n{i}",), (float(rate),)) for i, rate in enumerate(rates)]
     stage = PatternStage.of(1, [((g, 1),) for g in range(len(rates))], groups)
-    assert stage.widest_share(groups, flow) == pytest.approx(level / flow)
+    assert stage.widest_share(flow) == pytest.approx(level / flow)
 
 
 def test_uniform_stages_have_as_few_equal_nodes_as_carry_the_target():
