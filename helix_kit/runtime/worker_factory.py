@@ -8,7 +8,10 @@ from pathlib import Path
 
 from helix_kit.catalogue import EMULATED_PREFIX
 from helix_kit.cluster import COORDINATOR
+from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
+from helix_kit.profiles.memory import kv_bytes_per_token
+from helix_kit.profiles.roofline import is_estimate
 from helix_kit.runtime.connection import Connection
 from helix_kit.runtime.device_memory import STEP_SHARE, memory_share
 from helix_kit.runtime.devices import DeviceAssignment, ranks_per_worker
@@ -149,10 +152,10 @@ class WorkerFactory:
     def _num_pages(self, plan: Plan, worker: NodeWorker) -> int:
         """KV pages of one worker: what the node's profile says, or less where `kv_pages` says so; at least one."""
         start, end = plan.placement[worker.node]
-        pages = (
-            plan.profiles[plan.cluster.node(worker.node).kind].of_range(start, end).kv_capacity(end - start)
-            // PAGE_TOKENS
-        )
+        profile = plan.profiles[plan.cluster.node(worker.node).kind]
+        pages = profile.of_range(start, end).kv_capacity(end - start) // PAGE_TOKENS
+        if is_estimate(profile) and not self._options.emulated:
+            pages = int(pages * _share_within_windows(plan.model, start, end))
         if worker.count > 1:
             devices = self.devices.of(plan)[worker.node]
             pages_per_layer = plan.model.layer_gb * 1e9 / plan.model.kv_bytes_per_token_layer / PAGE_TOKENS
@@ -164,6 +167,17 @@ class WorkerFactory:
                 devices=len(devices) // self._ranks(plan, worker.node),
             )[worker.index]
         return max(1, pages if self._options.kv_pages is None else min(pages, self._options.kv_pages))
+
+
+def _share_within_windows(model: Model, start: int, end: int) -> float:
+    """Bytes that an estimate counts for a token in these layers, as a share of those that a page has for it.
+
+    Layers with windows keep a part of a request's tokens. An estimate counts that part for each token, whereas a worker
+    has fewer pages, and its requests need fewer.
+    """
+    counts = model.count_kinds(start, end)
+    whole = sum(n * kind.kv_bytes_per_token for n, kind in zip(counts, model.layer_kinds, strict=True))
+    return kv_bytes_per_token(model, counts) * (end - start) / whole if whole else 1.0
 
 
 def emulated_links(plan: Plan, source: str) -> dict[str, LinkQuality]:

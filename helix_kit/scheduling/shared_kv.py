@@ -7,12 +7,15 @@ same blocks. A request begins after the tokens that every stage of its pipeline 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from helix_kit.flow import Pipeline
 from helix_kit.scheduling.kv_budget import PAGE_TOKENS
 from helix_kit.scheduling.shared_pages import EMPTY, Hold, SharedPages
+from helix_kit.scheduling.windowed_blocks import NOTHING, Keep, WindowedHold
+from helix_kit.scheduling.windowed_pages import WindowedPages
 
 Attempt = tuple[int, int]
 """Request, and the number of its start (epoch)."""
@@ -61,20 +64,22 @@ class SharedKV:
 
     def __init__(self, *, page_tokens: int = PAGE_TOKENS) -> None:
         self.page_tokens = page_tokens
-        self.workers: dict[str, SharedPages] = {}
-        self._holds: dict[Attempt, dict[str, Hold]] = {}
-        self._wanted = EMPTY
+        self.workers: dict[str, SharedPages | WindowedPages] = {}
+        self._holds: dict[Attempt, dict[str, Hold | WindowedHold]] = {}
+        self._wanted, self._keepable = EMPTY, 0
         self._found: dict[tuple[str, int, int], int] = {}
 
-    def look_up(self, blocks: np.ndarray) -> None:
+    def look_up(self, blocks: np.ndarray, keepable: int = 0) -> None:
         """A request with these blocks is being routed: `has_room`, `wanted_hits` and `admit` are asked for it.
 
         Parameters
         ----------
         blocks
             Numbers of its full blocks, but for one that holds its last token: that token is computed in any case.
+        keepable
+            How many of its leading blocks others could use, known or not.
         """
-        self._wanted = blocks
+        self._wanted, self._keepable = blocks, keepable
         self._found.clear()
 
     def wanted_hits(self, pipeline: Pipeline) -> int:
@@ -85,14 +90,16 @@ class SharedKV:
             if hits and key not in self._found:
                 self._found[key] = self.hit_blocks(self._wanted, (stage,))
             hits = min(hits, self._found.get(key, 0))
+        if hits and self._has_windows(pipeline):
+            hits = self.hit_blocks(self._wanted[:hits], pipeline)
         return hits
 
-    def add_worker(self, worker: str, pages: int) -> None:
-        """A worker with an empty pool of `pages` has come up."""
+    def add_worker(self, worker: str, pages: int, windowed: WindowedPages | None = None) -> None:
+        """A worker with an empty pool of `pages` has come up; `windowed` counts them where layers have windows."""
         self.drop_worker(worker)
-        self.workers[worker] = SharedPages(pages, page_tokens=self.page_tokens)
+        self.workers[worker] = windowed or SharedPages(pages, page_tokens=self.page_tokens)
 
-    def drop_worker(self, worker: str) -> SharedPages | None:
+    def drop_worker(self, worker: str) -> SharedPages | WindowedPages | None:
         """A worker has ended, and its pool with it. Returns what it held."""
         for holds in self._holds.values():
             holds.pop(worker, None)
@@ -112,20 +119,33 @@ class SharedKV:
         """Worker -> its pages."""
         return {name: pages.capacity for name, pages in self.workers.items()}
 
-    def holds(self, worker: str, attempt: Attempt) -> Hold | None:
+    def holds(self, worker: str, attempt: Attempt) -> Hold | WindowedHold | None:
         """The request's pages on the worker."""
         return self._holds.get(attempt, {}).get(worker)
+
+    def keeps(self, worker: str, attempt: Attempt) -> Keep:
+        """Blocks of the request whose pages in layers with windows the worker must keep for others."""
+        hold = self.holds(worker, attempt)
+        return hold.keep if isinstance(hold, WindowedHold) else NOTHING
 
     # ---- a request's life ----------------------------------------------------------------------------------------
 
     def hit_blocks(self, blocks: np.ndarray, pipeline: Pipeline) -> int:
         """How many of the leading `blocks` every stage of the pipeline holds."""
-        hits = len(blocks)
-        for stage in pipeline:
-            if hits == 0 or stage.node not in self.workers:
-                return 0
-            hits = len(self.workers[stage.node].find(blocks[:hits], stage.start, stage.end))
+        hits, before = len(blocks), -1
+        while hits != before:
+            before = hits
+            for stage in pipeline:
+                if hits == 0 or stage.node not in self.workers:
+                    return 0
+                hits = len(self.workers[stage.node].find(blocks[:hits], stage.start, stage.end))
+            if not self._has_windows(pipeline):
+                break
+            # A request may not be able to begin after fewer blocks on a stage that was asked for more of them.
         return hits
+
+    def _has_windows(self, pipeline: Pipeline) -> bool:
+        return any(isinstance(self.workers.get(stage.node), WindowedPages) for stage in pipeline)
 
     def has_room(self, worker: str, tokens: int, start: int, end: int) -> bool:
         """Whether the request that is being routed, with a context of `tokens`, fits into layers [start, end)."""
@@ -143,7 +163,7 @@ class SharedKV:
         pipeline
             Its stages.
         """
-        blocks, hits = self._wanted, self.wanted_hits(pipeline)
+        blocks, hits, keepable = self._wanted, self.wanted_hits(pipeline), self._keepable
         self.look_up(EMPTY)
         # Where shared blocks have more layers than the stage, a request may fit only without them.
         for count in (hits, 0) if hits else (0,):
@@ -158,7 +178,12 @@ class SharedKV:
         holds, admitted = self._holds.setdefault(attempt, {}), Admitted(count)
         for stage in pipeline:
             pages = self.workers[stage.node]
-            hold = holds[stage.node] = pages.promise(tokens, stage.start, stage.end, blocks[:count])
+            hold: Hold | WindowedHold
+            if isinstance(pages, WindowedPages):
+                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count], keepable)
+            else:
+                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count])
+            holds[stage.node] = hold
             admitted.shared[stage.node] = hold.shared
             gone = pages.evict()
             if len(gone):
@@ -169,11 +194,11 @@ class SharedKV:
         """Promise a request pages for `tokens` in all: worker -> owners of evicted blocks. None where a worker lacks
         pages; then nothing has changed."""
         holds = self._holds.get(attempt, {})
-        done: list[tuple[SharedPages, Hold, int]] = []
+        done: list[tuple[Any, Any, int]] = []
         for stage in pipeline:
             hold, pages = holds.get(stage.node), self.workers.get(stage.node)
             before = hold.private if hold is not None else 0
-            if hold is None or pages is None or not pages.extend(hold, tokens):
+            if hold is None or pages is None or not pages.extend(hold, tokens):  # type: ignore[arg-type]
                 for other, extended, private in done:
                     other.private -= extended.private - private
                     extended.private = private
@@ -192,8 +217,23 @@ class SharedKV:
 
         Returns the numbers of those that were not known, once for each stage.
         """
-        new = [self.workers[w].add_blocks(hold, blocks, attempt) for w, hold in self._holds.get(attempt, {}).items()]
-        return np.concatenate([EMPTY, *new])
+        holds: dict[str, Any] = dict(self._holds.get(attempt, {}))
+        return np.concatenate(
+            [EMPTY, *(self.workers[w].add_blocks(hold, blocks, attempt) for w, hold in holds.items())]
+        )
+
+    def take_replaced(self, attempt: Attempt) -> dict[str, np.ndarray]:
+        """Worker -> owners of the blocks that those of the request have replaced, where layers have windows."""
+        pages = {worker: self.workers[worker] for worker in self._holds.get(attempt, {})}
+        replaced = {worker: own.evict() for worker, own in pages.items() if isinstance(own, WindowedPages)}
+        return {worker: owners for worker, owners in replaced.items() if len(owners)}
+
+    def advance(self, attempt: Attempt, position: int) -> None:
+        """The request computes the token at `position` next: blocks before its window are no longer in use."""
+        for worker, hold in self._holds.get(attempt, {}).items():
+            pages = self.workers[worker]
+            if isinstance(pages, WindowedPages) and isinstance(hold, WindowedHold):
+                pages.advance(hold, position)
 
     def leave(self, attempt: Attempt) -> dict[str, np.ndarray]:
         """The request leaves its pipeline: what it shares stays in the caches, idle where no other request uses it.
@@ -201,7 +241,8 @@ class SharedKV:
         Returns worker -> places of the blocks that the request itself has made known there.
         """
         kept = {}
-        for worker, hold in self._holds.get(attempt, {}).items():
+        holds: dict[str, Any] = dict(self._holds.get(attempt, {}))
+        for worker, hold in holds.items():
             self.workers[worker].leave(hold)
             kept[worker], hold.own = hold.own, EMPTY
         return kept
@@ -209,9 +250,9 @@ class SharedKV:
     def release(self, worker: str, attempt: Attempt) -> None:
         """The worker has freed the request's own pages. Nothing to do for a request that has none there."""
         holds = self._holds.get(attempt, {})
-        hold = holds.pop(worker, None)
+        hold: Any = holds.pop(worker, None)
         if hold is not None:
-            pages = self.workers[worker]
+            pages: Any = self.workers[worker]
             pages.leave(hold)
             pages.release(hold)
         if attempt in self._holds and not holds:

@@ -9,13 +9,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from greedy_tokens import greedy  # noqa: E402
+from idling import wait_until_idle  # noqa: E402
 from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime import serve  # noqa: E402
 from helix_kit.runtime.weights.low_bit import quantize as rounded  # noqa: E402
-from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint, tiny_plan  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,28 @@ def test_plan_and_weights_that_disagree_on_few_bits_are_refused(tmp_path: Path) 
         InputError, match=r"quantization_config: missing field: .* weights of 4.74 bits.*--quantize int4"
     ):
         serve(tiny_plan(packed, whole), plain, launcher="inproc")
+
+
+@pytest.mark.parametrize(
+    ("family", "kv_pages", "prefix_cache"),
+    [("gemma2", 26, False), ("gemma2", 26, True), ("gemma2", 64, True), ("gpt_oss", 26, True), ("mistral", 26, True)],
+)
+def test_windows_need_few_pages(family: str, kv_pages: int, prefix_cache: bool, tmp_path: Path) -> None:
+    """A request whose keys of all tokens would take 40 pages is served within 26, and answered as by `generate`."""
+    folder = tiny_checkpoint(tmp_path, family, **UNUSUAL[family], seed=2)
+    plan = tiny_plan(folder, {"a": (0, 4), "b": (2, 6)})
+    start = [3 + 7 * i % 200 for i in range(80)]
+    prompts = [[*start, *([8] * 16), 5, 9, 11], [*start, *([9] * 20)], start[:40]]
+    options = {"launcher": "inproc", "pace": False, "chunk_tokens": 16, "kv_pages": kv_pages}
+    with serve(plan, folder, prefix_cache=prefix_cache, **options) as engine:
+        first = engine.generate(prompts[0], max_new_tokens=60, ignore_eos=True)
+        handles = [engine.submit(prompt, max_new_tokens=20, ignore_eos=True) for prompt in prompts]
+        later = [handle.result() for handle in handles]
+        wait_until_idle(engine)
+        status = engine.status()
+    assert first.token_ids == greedy(folder, prompts[0], 60)
+    for prompt, answer in zip(prompts, later, strict=True):
+        assert answer.token_ids == greedy(folder, prompt, 20)
+    assert 0 < status.workers["a"].pages_peak <= kv_pages
+    if family == "gemma2":  # where there is room, the blocks of prompts stay whole, and others begin after them
+        assert (status.cached_tokens > 0) == (kv_pages == 64)

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from thread_ranks import with_ranks
 
+import helix_kit as hk
 from helix_kit.runtime import ServeOptions
 from helix_kit.runtime.launch.inproc import InprocLauncher
 from helix_kit.runtime.spec import WorkerSpec
@@ -96,3 +97,21 @@ def test_what_the_planner_chose_holds_for_gpus_and_families_that_it_is_served_fo
         specs = [factory.make_spec(plan, worker, 1, "tcp://here:1") for worker in factory.divide(plan)["a"]]
         assert [spec.ranks for spec in specs] == expected
     assert caplog.text.count("its GPUs take the layers in turn") == 1
+
+
+def test_a_plan_counts_windows_and_a_worker_pages() -> None:
+    """GPT-OSS: half of the layers see 128 tokens. The plan counts tokens of a request of 1,000 tokens, on average."""
+    cluster = hk.Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G"}]})
+    model = hk.Model.preset("gpt-oss-20b")
+    problem = hk.Problem.of(cluster, model)
+    plan = hk.Plan.from_placement(problem, {"H100-80G-0": (0, 24)}, method="hand-made")
+    tokens = plan.profiles["H100-80G"].kv_capacity(24)
+    page_bytes = 16 * 2 * 8 * 64 * 2  # keys and values of eight heads of 64 numbers of two bytes
+    planned_bytes = tokens / 24 * (12 * 128 + 12 * 1000) / 1000 * page_bytes / 16
+    for emulated in (False, True):
+        options = ServeOptions(launcher=InprocLauncher(), devices="cpu", emulated=emulated)
+        factory = WorkerFactory(plan, options, "weights", "gpt_oss")
+        [worker] = factory.divide(plan)["H100-80G-0"]
+        pages = factory.make_spec(plan, worker, 1, "tcp://here:1").num_pages
+        expected = tokens // 16 if emulated else planned_bytes / page_bytes
+        assert pages == pytest.approx(expected, rel=0.01)

@@ -12,6 +12,7 @@ from helix_kit.runtime.text import TextStream
 from helix_kit.runtime.transport.messages import BlockRun
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.worker.sampling_params import SamplingParams
+from helix_kit.scheduling.windowed_blocks import Keep
 from helix_kit.workload.request import Request, RequestRecord
 
 
@@ -59,6 +60,8 @@ class ActiveRequest:
     """Tokens of the context for which pages are promised on `worker_pipeline`, or will be when it starts."""
     shared: dict[str, list[BlockRun]] = field(default_factory=dict)
     """Worker -> blocks there with which it begins."""
+    keeps: dict[str, Keep] = field(default_factory=dict)
+    """Worker -> blocks of its own whose pages in layers with windows stay there for others."""
     cached_tokens: int = 0
     """Tokens of the context in these blocks; its first rows come after them."""
     has_token: bool = False
@@ -96,6 +99,11 @@ class ActiveRequest:
         if self.sampling.prompt_logprobs is not None and not self.generated:
             return []
         return self.hashes(len(self.prompt) + len(self.generated) - 1)
+
+    @property
+    def keepable_blocks(self) -> int:
+        """Full blocks of its context that others can use once they have been computed."""
+        return len(self.context) // PAGE_TOKENS if self.shares_prefix else 0
 
     @property
     def max_context_tokens(self) -> int:

@@ -21,23 +21,33 @@ from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge, Pipeline
 from helix_kit.runtime.coordinator.block_numbers import BlockNumbers
 from helix_kit.runtime.transport.messages import BlockRun
-from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, pages_for
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.scheduling.shared_kv import SharedKV
-from helix_kit.scheduling.shared_pages import EMPTY
+from helix_kit.scheduling.shared_pages import EMPTY, SharedPages
+from helix_kit.scheduling.windowed_blocks import WITHOUT_WINDOW, Keep, WindowedHold
+from helix_kit.scheduling.windowed_pages import WindowedPages
 
 
 class PageLedger:
     """Pages promised on each worker that is up, by the worker's name, and the blocks that requests may share there."""
 
     def __init__(self) -> None:
+        self.chunk_tokens = 1
+        """Rows of one request that a step takes at most."""
         self._kv = SharedKV(page_tokens=PAGE_TOKENS)
         self._numbers = BlockNumbers()
         self._evicted: dict[str, list[BlockRun]] = {}
 
-    def add_worker(self, worker: str, pages: int) -> None:
-        """A worker with an empty pool of `pages` has come up."""
+    def add_worker(self, worker: str, pages: int, start: int = 0, windows: Sequence[int] = ()) -> None:
+        """A worker with an empty pool of `pages` has come up.
+
+        `windows` are those of its layers, from `start` on, where it returns pages once they have passed.
+        """
         self.drop_worker(worker)
-        self._kv.add_worker(worker, pages)
+        windowed = None
+        if any(windows):
+            windowed = WindowedPages(pages, start, windows, chunk_tokens=self.chunk_tokens, page_tokens=PAGE_TOKENS)
+        self._kv.add_worker(worker, pages, windowed)
 
     def drop_worker(self, worker: str) -> None:
         """A worker has ended, and its pool with it."""
@@ -54,13 +64,32 @@ class PageLedger:
         """Whether `tokens` of the request that is being routed fit into layers [start, end) of the worker now."""
         return self._kv.has_room(worker, tokens, start, end)
 
-    def can_hold(self, worker: str, tokens: int, num_layers: int) -> bool:
-        """Whether `tokens` of one request fit into `num_layers` layers of the worker when it holds no other request."""
-        return pages_for(tokens, num_layers) <= self._kv.capacity.get(worker, 0)
+    def can_hold(self, worker: str, tokens: int, start: int, end: int) -> bool:
+        """Whether `tokens` of one request fit into layers [start, end) of the worker when it holds no other request."""
+        pages = self._kv.workers.get(worker)
+        if isinstance(pages, SharedPages):
+            return pages.pages(tokens, end - start) <= pages.capacity
+        return pages is not None and pages.holds_when_empty(tokens, start, end)
 
-    def look_up(self, hashes: Sequence[bytes]) -> None:
-        """A request with these blocks is being routed: `has_room`, `cached_tokens` and `promise` are asked for it."""
-        self._kv.look_up(self._numbers.known(hashes) if hashes else EMPTY)
+    def look_up(self, hashes: Sequence[bytes], keepable: int = 0) -> None:
+        """A request with these blocks is being routed: `has_room`, `cached_tokens` and `promise` are asked for it.
+
+        Others could use `keepable` of its leading blocks, known or not.
+        """
+        self._kv.look_up(self._numbers.known(hashes) if hashes else EMPTY, keepable)
+
+    def keeps(self, worker: str, request: int, epoch: int) -> Keep:
+        """Blocks of a request that was promised pages whose pages in layers with windows the worker must not return."""
+        return self._kv.keeps(worker, (request, epoch))
+
+    def advance(self, request: int, epoch: int, position: int) -> None:
+        """The request computes the token at `position` next: layers with windows do not see the first ones any more."""
+        if position % PAGE_TOKENS == 0 and self._has_windows:
+            self._kv.advance((request, epoch), position)
+
+    @property
+    def _has_windows(self) -> bool:
+        return any(isinstance(pages, WindowedPages) for pages in self._kv.workers.values())
 
     def cached_tokens(self, pipeline: Pipeline) -> int:
         """Tokens of the request that is being routed that every worker of the pipeline holds."""
@@ -101,17 +130,23 @@ class PageLedger:
 
     def add_computed(self, request: int, epoch: int, hashes: Sequence[bytes]) -> None:
         """The request's first blocks have been computed on all of its workers: others may use them from now on."""
-        if hashes:
-            numbers = self._numbers.of(hashes)
-            self._numbers.held(self._kv.add_computed((request, epoch), numbers))
-            self._numbers.forget_unheld(hashes)
+        if not hashes and not self._has_windows:
+            return
+        numbers = self._numbers.of(hashes)
+        self._numbers.held(self._kv.add_computed((request, epoch), numbers))
+        self._note_evicted(self._kv.take_replaced((request, epoch)))
+        self._numbers.forget_unheld(hashes)
 
     def leave(self, request: int, epoch: int) -> dict[str, list[BlockRun]]:
         """The request leaves its pipeline. Returns worker -> those of its blocks that are kept for others."""
-        return {
-            worker: [BlockRun(request, epoch, first, count) for first, count in _runs(places)]
-            for worker, places in self._kv.leave((request, epoch)).items()
-        }
+        kept = {}
+        for worker, places in self._kv.leave((request, epoch)).items():
+            hold = self._kv.holds(worker, (request, epoch))
+            partly = hold.without_window if isinstance(hold, WindowedHold) else EMPTY
+            whole = np.setdiff1d(places, partly) if len(partly) else places
+            kept[worker] = [BlockRun(request, epoch, *run) for run in _runs(whole)]
+            kept[worker] += [BlockRun(request, epoch, *run, WITHOUT_WINDOW) for run in _runs(partly)]
+        return kept
 
     def release(self, worker: str, request: int, epoch: int) -> None:
         """The worker has freed the request's pages."""
@@ -124,17 +159,17 @@ class PageLedger:
 
 
 def runs_of(owners: np.ndarray) -> list[BlockRun]:
-    """Blocks by their owners (request, epoch, place), shape (blocks, 3), as runs of blocks that follow each other.
+    """Blocks by their owners (request, epoch, place, perhaps part), a row each, as runs that follow each other.
 
     >>> runs_of(np.array([[7, 0, 2], [7, 0, 3], [9, 1, 4]]))
-    [BlockRun(request=7, epoch=0, first=2, count=2), BlockRun(request=9, epoch=1, first=4, count=1)]
+    [BlockRun(request=7, epoch=0, first=2, count=2, part=0), BlockRun(request=9, epoch=1, first=4, count=1, part=0)]
     """
     runs: list[BlockRun] = []
     if len(owners):
-        breaks = np.flatnonzero((np.diff(owners, axis=0) != (0, 0, 1)).any(axis=1)) + 1
-        for part in np.split(owners, breaks):
-            request, epoch, first = part[0].tolist()
-            runs.append(BlockRun(request, epoch, first, len(part)))
+        breaks = np.flatnonzero((np.diff(owners, axis=0) != (0, 0, 1, 0)[: owners.shape[1]]).any(axis=1)) + 1
+        for run in np.split(owners, breaks):
+            request, epoch, first, *part = run[0].tolist()
+            runs.append(BlockRun(request, epoch, first, len(run), *part))
     return runs
 
 

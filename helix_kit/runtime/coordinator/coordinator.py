@@ -74,6 +74,7 @@ class Coordinator:
             timeouts=options.worker_timeouts,
             restart_workers=options.restart_workers,
         )
+        self.workers.ledger.chunk_tokens = options.chunk_tokens
         self._shaper: Shaper | None = None
         if options.emulated:
             self._shaper = Shaper(

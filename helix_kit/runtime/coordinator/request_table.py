@@ -143,7 +143,7 @@ class RequestTable:
 
     def _route_and_start(self, active: ActiveRequest) -> bool:
         """Start the first waiting request if the policy finds a pipeline, and that has pages; whether it started."""
-        self._workers.ledger.look_up(active.wanted_hashes)
+        self._workers.ledger.look_up(active.wanted_hashes, active.keepable_blocks)
         pipeline = self.router.route(active.routed)
         if not pipeline:
             return False
@@ -162,6 +162,7 @@ class RequestTable:
         if shared is None:
             return False
         active.shared, active.has_token = shared, False
+        active.keeps = {worker: ledger.keeps(worker, active.request.id, active.epoch) for worker in shared}
         active.cached_tokens = PAGE_TOKENS * sum(run.count for run in shared[worker_pipeline[0].node])
         self._send_evictions()
         return True
@@ -262,6 +263,7 @@ class RequestTable:
             self._complete(active, reason)
             return
         self.router.policy_token(active.routed)
+        self._workers.ledger.advance(active.request.id, active.epoch, position)
         if position < active.promised_tokens or self._promise_more(active):
             self._sender.add_token(active, position, token)
         else:
@@ -271,6 +273,7 @@ class RequestTable:
         """Let others share what the request has computed: all of its context but for the token that came last."""
         tokens = len(active.prompt) + max(0, len(active.generated) - 1)
         self._workers.ledger.add_computed(active.request.id, active.epoch, active.hashes(tokens))
+        self._send_evictions()
 
     def _promise_more(self, active: ActiveRequest) -> bool:
         """Promise pages for the next tokens of a long answer; False when a worker of its pipeline has none."""

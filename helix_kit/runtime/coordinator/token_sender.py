@@ -14,6 +14,7 @@ from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.transport.messages import RouteStage, RunMessage, SamplingFields, WorkItem
 from helix_kit.runtime.transport.shaping import Shaper
 from helix_kit.runtime.worker.sampling_params import SamplingParams
+from helix_kit.scheduling.windowed_blocks import NOTHING
 
 MAX_SCORED_CHUNK = 2048
 """Longest chunk of a prompt whose log-probabilities are wanted: those of one step go into one message."""
@@ -111,7 +112,12 @@ class TokenSender:
             sampling = replace(sampling, prompt_logprobs=None)
         route: list[RouteStage] | None = [
             RouteStage(
-                stage.node, stage.start, stage.end, records[stage.node].endpoint, active.shared.get(stage.node, [])
+                stage.node,
+                stage.start,
+                stage.end,
+                records[stage.node].endpoint,
+                active.shared.get(stage.node, []),
+                *active.keeps.get(stage.node, NOTHING),
             )
             for stage in active.worker_pipeline
         ]

@@ -155,7 +155,7 @@ class WorkerManager:
         ledger = self.ledger
         stages = covering_stages(workers, workers[-1].end - num_layers, workers[-1].end) if workers else []
         if when_empty:
-            return bool(stages) and all(ledger.can_hold(s.node, tokens, s.end - s.start) for s in stages)
+            return bool(stages) and all(ledger.can_hold(s.node, tokens, s.start, s.end) for s in stages)
         return bool(stages) and all(ledger.has_room(s.node, tokens, s.start, s.end) for s in stages)
 
     @property
@@ -260,6 +260,7 @@ class WorkerManager:
         elif isinstance(message, ReadyMessage):
             worker.state, worker.endpoint = "up", message.endpoint
             worker.pages, worker.pid, worker.rank_pids = message.pages, message.pid, tuple(message.rank_pids)
+            worker.windows = tuple(message.windows)
             self._on_ready(worker)
         elif isinstance(message, FailedMessage):
             worker.reason = message.reason
@@ -273,7 +274,7 @@ class WorkerManager:
         if self._swap is not None and self._swap.incoming.get(worker.name) is worker:
             self._on_ready_for_swap(self._swap, worker)
             return
-        self.ledger.add_worker(worker.name, worker.pages)
+        self.ledger.add_worker(worker.name, worker.pages, worker.spec.start, worker.windows)
         # While the first workers come up one by one, there is nothing to route yet.
         if self.ready.is_set() or all(w.state == "up" for w in self.records.values()):
             self._events.on_workers_changed()
@@ -355,7 +356,7 @@ class WorkerManager:
             self._end_worker(record, "not in the new plan", was_lost=False)
         self.records = {name: swap.incoming.get(name) or self.records[name] for name in names}
         for name, record in swap.incoming.items():
-            self.ledger.add_worker(name, record.pages)
+            self.ledger.add_worker(name, record.pages, record.spec.start, record.windows)
         self.plan, self.workers_of = swap.plan, swap.workers
         self._events.on_plan_changed(swap.plan)
         self._events.on_workers_changed()

@@ -26,6 +26,8 @@ class WorkerRecord:
     pid: int | None = None
     rank_pids: tuple[int, ...] = ()
     """Processes that compute its layers together; empty where it is one process."""
+    windows: tuple[int, ...] = ()
+    """Window of each of its layers in tokens, 0 for none, where it returns pages once they have passed; else empty."""
     started_s: float = 0.0
     heard_s: float = 0.0
     """When its last message came."""

@@ -60,18 +60,21 @@ class _Fields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
 
 class BlockRun(_Fields):
-    """Blocks [first, first + count) of an attempt at a request. A block is 16 tokens in all layers of its stage."""
+    """Blocks [first, first + count) of an attempt at a request. A block is 16 tokens in all layers of its stage, or in
+    a `part` of them: as `helix_kit.scheduling.windowed_blocks` numbers it."""
 
     request: Count
     epoch: Count
     first: Count
     count: Annotated[int, Meta(ge=1, le=MAX_POSITION)]
+    part: Annotated[int, Meta(ge=0, le=2)] = 0
 
 
 class RouteStage(_Fields):
     """One stage of a request's pipeline: layers [start, end) on the worker `node`, which listens on `endpoint`.
 
-    The request begins after the blocks in `shared`, which the worker has computed for other requests.
+    The request begins after the blocks in `shared`, which the worker has computed for other requests. Of its own blocks
+    [keep_first, keep_stop), the pages in layers with windows stay for others when they have passed.
     """
 
     node: Text
@@ -79,6 +82,8 @@ class RouteStage(_Fields):
     end: Count
     endpoint: Endpoint
     shared: Annotated[list[BlockRun], Meta(max_length=MAX_ITEMS)] = []
+    keep_first: Count = 0
+    keep_stop: Count = 0
 
 
 class SamplingFields(_Fields):
@@ -230,6 +235,8 @@ class ReadyMessage(FromWorker, tag="ready"):
     pid: Count
     rank_pids: Annotated[list[Count], Meta(max_length=MAX_STAGES)] = []
     """Processes that compute the worker's layers together; none where it is one process."""
+    windows: Annotated[list[Count], Meta(max_length=MAX_ITEMS)] = []
+    """Window of each layer in tokens, 0 for none, where pages are returned once it has passed; else empty."""
 
 
 class TokensMessage(FromWorker, tag="tokens"):

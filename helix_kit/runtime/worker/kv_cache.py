@@ -13,6 +13,7 @@ import numpy as np
 
 from helix_kit.errors import HelixKitError
 from helix_kit.scheduling.kv_budget import PAGE_TOKENS
+from helix_kit.scheduling.windowed_blocks import first_seen_block
 
 if TYPE_CHECKING:
     import torch
@@ -154,10 +155,25 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 class BlockTable:
-    """The pages of one request on one worker: `pages` has the shape (layers, pages per layer)."""
+    """The pages of one request on one worker: `pages` has the shape (layers, pages per layer).
 
-    def __init__(self, num_layers: int) -> None:
+    Parameters
+    ----------
+    num_layers
+        Layers that the request passes here.
+    windows
+        Window of each of them in tokens, 0 for none; empty: there are none. Pages that no later token sees are returned
+        by `trim`, and the padding page takes their place.
+    keep
+        Blocks [first, stop) whose pages are not returned by `trim`.
+    """
+
+    def __init__(self, num_layers: int, windows: Sequence[int] = (), keep: tuple[int, int] = (0, 0)) -> None:
         self.num_tokens = 0
+        self._keep = range(*keep)
+        self._passed = {window: 0 for window in windows if window}
+        """Window -> blocks before this one have passed out of it."""
+        self._layers = {window: np.flatnonzero(np.asarray(windows) == window) for window in self._passed}
         self.releases = 0
         """How often the pages were returned: pages that were known before are no longer the request's."""
         self.pages = np.empty((num_layers, 0), dtype=np.int64)
@@ -171,16 +187,34 @@ class BlockTable:
             new = np.array(pool.take(more * num_layers), dtype=np.int64).reshape(num_layers, more)
             self.pages = np.concatenate([self.pages, new], axis=1)
 
+    def trim(self, pool: PagePool) -> None:
+        """Return the pages that no further token of the request sees."""
+        for window, passed in self._passed.items():
+            first = first_seen_block(self.num_tokens, window, PAGE_TOKENS)
+            if first > passed:
+                blocks = np.array([block for block in range(passed, first) if block not in self._keep], dtype=np.int64)
+                self.give_back_part(pool, self._layers[window], blocks)
+                self._passed[window] = first
+
+    def give_back_part(self, pool: PagePool, layers: np.ndarray, blocks: np.ndarray) -> None:
+        """Return the pages of some blocks in some layers."""
+        place = np.ix_(layers, blocks)
+        pages = self.pages[place]
+        pool.give_back(pages[pages != pool.padding_page])
+        self.pages[place] = pool.padding_page
+
     def release(self, pool: PagePool) -> None:
         """Return all pages to the pool."""
-        pool.give_back(self.pages.ravel())
+        pool.give_back(self.pages[self.pages != pool.padding_page])
         self.pages = np.empty((len(self.pages), 0), dtype=np.int64)
         self.num_tokens = 0
+        self._passed = dict.fromkeys(self._passed, 0)
         self.releases += 1
 
     def begin_with(self, pages: np.ndarray) -> None:
         """Let the empty table begin with full pages of another request, shape (layers, pages per layer)."""
         self.pages, self.num_tokens = pages, pages.shape[1] * PAGE_TOKENS
+        self._passed = {window: first_seen_block(self.num_tokens, window, PAGE_TOKENS) for window in self._passed}
 
     def pages_to_grow(self, tokens: int) -> int:
         """Pages that `grow` would take for `tokens`."""

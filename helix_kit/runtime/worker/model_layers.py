@@ -138,6 +138,10 @@ class ModelLayers:
         self._static: tuple[PagePool, StaticStep] | None = None
         self._fused: list[FusedLayer] = []
         self._layers: list[torch.nn.Module] = []
+        self.windows: tuple[int, ...] = ()
+        """Window of each layer in tokens, 0 for none; empty where none has one, and where ranks share the layers."""
+        if group is None and getattr(config, "sliding_window", None):
+            self.windows = tuple(self._settings_of(base, index).window or 0 for index in range(start, end))
         for index in range(start, end):
             if share is None:
                 tensors = checkpoint.read_layer(index, self.dtype, self.device)

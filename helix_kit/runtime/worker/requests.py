@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import array
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -91,11 +91,15 @@ class RequestTable:
         Layers of the whole model.
     pool
         Pages of the worker. Those of a request return to it when the request is freed.
+    windows
+        Window of each of the worker's layers in tokens, 0 for none, where pages are returned when it has passed.
     """
 
-    def __init__(self, worker: str, start: int, end: int, num_layers: int, pool: PagePool) -> None:
+    def __init__(
+        self, worker: str, start: int, end: int, num_layers: int, pool: PagePool, windows: Sequence[int] = ()
+    ) -> None:
         self._worker, self._start, self._end, self._num_layers = worker, start, end, num_layers
-        self._kept = KeptBlocks(pool)
+        self._kept = KeptBlocks(pool, start, windows)
         self._requests: dict[int, WorkerRequest] = {}
         self._freed: OrderedDict[int, int] = OrderedDict()
         """Request -> highest epoch that was freed."""

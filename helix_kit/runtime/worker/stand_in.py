@@ -83,6 +83,8 @@ class StandInLayers:
     description = "stand-in layers"
     dtype = torch.float32
     page_bytes = 2 * PAGE_TOKENS * 4
+    windows: tuple[int, ...] = ()
+    """The layers see every token before."""
 
     def __init__(self, checkpoint: Checkpoint, start: int, end: int) -> None:
         self.start, self.end = start, end

@@ -122,8 +122,12 @@ class Worker:
                 log.info("%s: %s", spec.name, self._model.description)
                 self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
-            self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool)
-            self._tell(ReadyMessage(*self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid(), pids))
+            windows = self._model.windows
+            self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
+            ready = ReadyMessage(
+                *self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid(), pids, list(windows)
+            )
+            self._tell(ready)
             beating.start()
             self._serve()
         except Exception as error:

@@ -34,7 +34,7 @@ def test_what_can_never_fit() -> None:
         ledger = PageLedger()
         for node, count in pages.items():
             ledger.add_worker(node, count)
-        return can_ever_fit(tokens, links, placement, ledger.can_hold)
+        return can_ever_fit(tokens, links, placement, lambda node, n, layers: ledger.can_hold(node, n, 0, layers))
 
     assert fits(16, {"a": 4, "b": 2, "c": 1})
     assert fits(17, {"a": 8, "b": 0, "c": 4})

@@ -55,3 +55,22 @@ def test_used_pages_are_zero_when_they_are_taken_again() -> None:
     again = pool.take(2)
     assert sorted(again) == sorted(pages)
     assert not pool.keys[again].any() and not pool.values[again].any()
+
+
+def test_a_table_returns_pages_that_no_later_token_sees() -> None:
+    """Windows of 20 and 40 tokens beside a layer without one; blocks 1 and 2 are kept for others."""
+    pool = PagePool(100, 1, 2, torch.float32, torch.device("cpu"))
+    table = BlockTable(3, (0, 20, 40), keep=(1, 3))
+    for length in range(1, 150):
+        table.grow(pool, 1)
+        table.trim(pool)
+        blocks = -(-length // 16)
+        for layer, window in enumerate((length + 1, 20, 40)):
+            # The next token, at `length`, sees the tokens from length - window + 1 on.
+            stays = [b for b in range(blocks) if 16 * b + 15 > length - window or b in (1, 2)]
+            assert np.flatnonzero(table.pages[layer] != pool.padding_page).tolist() == (
+                list(range(blocks)) if layer == 0 else stays
+            )
+        assert pool.used == int((table.pages != pool.padding_page).sum())
+    table.release(pool)
+    assert (pool.used, pool.free) == (0, 100)
