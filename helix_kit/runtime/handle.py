@@ -18,7 +18,9 @@ from helix_kit.workload.request import RequestRecord
 MAX_SHOWN_CHARACTERS = 60
 """Of an answer, in the line that shows it."""
 FinishReason = Literal["stop", "length", "cancelled"]
-FailureCode = Literal["queue_full", "too_large", "timeout", "no_pipeline", "policy_failed", "closed", "failed"]
+FailureCode = Literal[
+    "queue_full", "too_large", "timeout", "no_pipeline", "policy_failed", "not_numbers", "closed", "failed"
+]
 
 
 class RequestFailedError(HelixKitError):
@@ -31,7 +33,8 @@ class RequestFailedError(HelixKitError):
     code
         The kind of failure: ``queue_full``, ``too_large`` (its context fits into no pipeline's KV pages), ``timeout``,
         ``no_pipeline`` (the workers that are up do not cover all layers), ``policy_failed`` (the scheduling policy
-        raised an exception or returned no pipeline of the plan), ``closed`` or ``failed``.
+        raised an exception or returned no pipeline of the plan), ``not_numbers`` (the model's scores are NaN),
+        ``closed`` or ``failed``.
 
     Examples
     --------

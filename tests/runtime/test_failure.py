@@ -16,6 +16,7 @@ import pytest
 from greedy_tokens import greedy
 from idling import wait_until_idle
 from low_bit_checkpoints import low_bit_checkpoint
+from safetensors.torch import load_file, save_file
 
 torch = pytest.importorskip("torch")
 
@@ -363,3 +364,25 @@ def test_requests_of_a_machine_with_a_single_way_on_go_round_the_dead_one(tiny_l
     # New weights: what b serves is shared by its two neighbours, as in the flow of the three that are left.
     assert set(ways) == {("a", "b"), ("c", "b")}
     assert 0 < flow < whole.flow_tokens_per_s
+
+
+def test_a_request_whose_scores_are_not_numbers_fails_alone(tmp_path: Path) -> None:
+    """Token 8 has no embedding: requests with it fail, and leave nothing behind that others meet."""
+    folder = tiny_checkpoint(tmp_path / "broken", num_hidden_layers=4)
+    sound = greedy(folder, [5, 6, 7] * 8, 6)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][8] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert 8 not in sound
+    plan = tiny_plan(folder, {"a": (0, 3), "b": (2, 4)})
+    with serve(plan, folder, launcher="inproc", pace=False, kv_pages=30) as engine:
+        for sampling in ({}, {"temperature": 0.7, "seed": 3}, {"repetition_penalty": 1.2}, {"logprobs": 1}):
+            broken = engine.submit([5, 8] * 10, max_new_tokens=6, ignore_eos=True, **sampling)
+            other = engine.submit([5, 6, 7] * 8, max_new_tokens=6, ignore_eos=True)
+            with pytest.raises(
+                RequestFailedError, match=r"scores of token 20 are not numbers \(NaN\): the weights"
+            ) as caught:
+                broken.result()
+            assert caught.value.code == "not_numbers"
+            assert other.result().token_ids == sound
+        wait_until_idle(engine)

@@ -16,8 +16,8 @@ from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 
 STATUS_OF = {
-    "queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "policy_failed": 500, "closed": 503,
-    "failed": 503,
+    "queue_full": 429, "too_large": 400, "timeout": 503, "no_pipeline": 503, "policy_failed": 500, "not_numbers": 500,
+    "closed": 503, "failed": 503,
 }  # fmt: skip
 """HTTP status for a request that the engine did not finish, by `RequestFailedError.code`."""
 RETRY_AFTER_S = "1"

@@ -17,7 +17,8 @@ from helix_kit.runtime.api.fields import CHAT_NEUTRAL, COMPLETION_NEUTRAL, INVAL
 from helix_kit.runtime.generation_options import MAX_STOP_TOKENS
 from helix_kit.runtime.worker.sampling_params import MAX_BIASES, MAX_LOGPROBS
 
-TokenId = Annotated[int, Field(ge=0, le=1 << 31)]
+TokenId = Annotated[int, Field(strict=True, ge=0, le=1 << 31)]
+"""A JSON number: true is not 1 here."""
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=8)]
 NewTokens = Annotated[int, Field(ge=1, le=1 << 31)]

@@ -31,6 +31,10 @@ from helix_kit.runtime.transport.messages import (
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.workload.request import Outcome
 
+NAN_REASON = (
+    "are not numbers (NaN): the weights hold NaN or infinity, or numbers grow too large for the dtype (float16: "
+    "try bfloat16)"
+)
 MAX_LOSSES = 5
 """How many workers may be lost while they run a request. After one more it fails: it may be what ends them, and must
 not end all of them."""
@@ -239,6 +243,9 @@ class RequestTable:
             active.prompt_logprobs[position] = logprobs
             return
         if position != len(active.prompt) + len(active.generated):
+            return
+        if token < 0:
+            self._fail(active, RequestFailedError(f"the scores of token {position} {NAN_REASON}", "not_numbers"))
             return
         if not active.has_token:
             # All stages have computed the prompt: other requests may share its blocks from now on.

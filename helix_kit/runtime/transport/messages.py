@@ -145,7 +145,7 @@ class LogprobFields(_Fields):
 
 
 class SampledToken(_Fields):
-    """The token that was sampled for `position` of a request.
+    """The token that was sampled for `position` of a request; -1 where the scores are not numbers.
 
     Where log-probabilities of the prompt are wanted, its tokens come as such messages, too.
     """
@@ -153,7 +153,7 @@ class SampledToken(_Fields):
     request: Count
     epoch: Count
     position: Count
-    token: Count
+    token: Annotated[int, Meta(ge=-1, le=MAX_INT)]
     logprobs: LogprobFields | None = None
 
 

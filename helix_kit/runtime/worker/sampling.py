@@ -30,6 +30,8 @@ MAX_SORTED_SCORES = 1 << 24
 """Scores that are sorted at once: sorting takes about 30 bytes for each of them, so half a gigabyte."""
 
 
+NO_TOKEN = -1
+"""Stands on the host for the token of a row whose scores are not numbers."""
 _LOWEST = torch.finfo(torch.float32).min
 
 
@@ -37,6 +39,7 @@ class SampledRows(NamedTuple):
     """The next token of each row, and its log-probability where the row asks for it."""
 
     tokens: list[int]
+    """`NO_TOKEN` for a row with a score that is not a number."""
     logprobs: list[LogprobFields | None]
 
 
@@ -102,9 +105,10 @@ def start_sampling(
     """
     if all(param.is_plain_greedy for param in params):
         tokens = torch.argmax(logits, dim=-1)
-        return PendingSample(tokens, start_to_host(tokens), params)
+        return PendingSample(tokens, start_to_host(_without_nan(tokens, _is_nan(logits, tokens))), params)
     scores = adjusted_scores(logits, params, positions, counts or [None] * len(params))
     tokens = torch.argmax(scores, dim=-1)
+    is_nan = _is_nan(scores, tokens)
     drawn = [row for row, param in enumerate(params) if not param.is_greedy]
     rows_at_once = max(1, MAX_SORTED_SCORES // logits.shape[-1])
     for begin in range(0, len(drawn), rows_at_once):
@@ -113,12 +117,22 @@ def start_sampling(
         numbers = _numbers(scores, [params[row] for row in rows], [positions[row] for row in rows])
         tokens.index_copy_(0, index, _draw(scores[index], numbers))
     asked = [row for row, param in enumerate(params) if param.logprobs is not None]
+    known = _without_nan(tokens, is_nan)
     if not asked:
-        return PendingSample(tokens, start_to_host(tokens), params)
+        return PendingSample(tokens, start_to_host(known), params)
     index = to_device(torch.tensor(asked), logits.device)
     packed = packed_logprobs(logits[index], tokens[index], max(params[row].logprobs or 0 for row in asked))
     # Token ids and float32 numbers are exact in float64.
-    return PendingSample(tokens, start_to_host(torch.cat([tokens.double(), packed.flatten()])), params)
+    return PendingSample(tokens, start_to_host(torch.cat([known.double(), packed.flatten()])), params)
+
+
+def _is_nan(scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """Which rows have a score that is not a number: `argmax` takes it for the best one."""
+    return scores.gather(1, best.unsqueeze(1)).squeeze(1).isnan()
+
+
+def _without_nan(tokens: torch.Tensor, is_nan: torch.Tensor) -> torch.Tensor:
+    return tokens.masked_fill(is_nan, NO_TOKEN)
 
 
 def adjusted_scores(

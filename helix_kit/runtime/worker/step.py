@@ -18,7 +18,7 @@ from helix_kit.runtime.worker.logprobs import logprobs_of_known
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments
 from helix_kit.runtime.worker.pacing import SegmentLoad
 from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest, known_tokens
-from helix_kit.runtime.worker.sampling import PendingSample, start_sampling
+from helix_kit.runtime.worker.sampling import NO_TOKEN, PendingSample, start_sampling
 from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.transfer import joined_on_device, mark, start_to_host
 from helix_kit.runtime.worker.wire_tensors import to_wire
@@ -148,7 +148,7 @@ class RunningStep:
         rows: dict[tuple[str, str], list[tuple[WorkItem, int]]] = {}
         for entry, token in zip(self.ends, self._sampled.on_host.tokens):
             request, position, first = entry.request, entry.next_position, entry.request.first_stage
-            if position < request.decode_until and first is not None:
+            if position < request.decode_until and first is not None and token != NO_TOKEN:
                 item = WorkItem(request.id, request.epoch, position, 1, True)
                 rows.setdefault((first.node, first.endpoint), []).append((item, token))
         return [

@@ -247,3 +247,17 @@ def test_tokens_of_a_seed_stay_what_they_were() -> None:
     params = [SamplingParams(0.8, top_k=0, top_p=0.9, seed=s) for s in range(3)]
     params += [SamplingParams(1.3, top_k=40, top_p=0.7, seed=s) for s in range(3)]
     assert tokens_of(logits, params, [7, 8, 9, 10, 11, 12]) == [337, 442, 472, 272, 477, 263]
+
+
+@pytest.mark.parametrize("params", [{}, {"logprobs": 2}, {"temperature": 1.0}, {"repetition_penalty": 1.5}])
+def test_a_row_with_a_score_that_is_not_a_number_gets_no_token(params: dict) -> None:
+    logits = torch.tensor([[0.5, 2.0, 1.0], [0.5, 2.0, math.nan], [math.nan] * 3, [-math.inf, 3.0, -math.inf]])
+    settings = [SamplingParams(**({} if row == 3 else params)) for row in range(4)]
+    counts = [TokenCounts(1) if setting.has_penalties else None for setting in settings]
+    for known in counts:
+        if known is not None:
+            known.add([0])
+    rows = sample(logits, settings, [4] * 4, counts)
+    assert rows.tokens[1:3] == [sampling.NO_TOKEN] * 2
+    assert rows.tokens[0] in range(3) and rows.tokens[3] == 1
+    assert (rows.logprobs[0] is not None) == ("logprobs" in params)
