@@ -3,7 +3,8 @@
     python benchmarks/bench_low_bit.py [--outputs N] [--inputs N] [--threads N]
 
 Prints a Markdown table: milliseconds of one product for steps of several sizes, the best of some tries, and the bytes
-of the matrix in each form. The column of torch's own kernel is the one that torchao calls for four bits on a CPU.
+of the matrix in each form. The column of torch's own kernel is the one that torchao calls for four bits on a CPU; we
+use it, too, in bfloat16.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
     print("| dtype | rows | plain | int4 | int8 | fp8 | torch's int4 |\n|---|---|---|---|---|---|---|")
     for dtype in (torch.float32, torch.bfloat16):
         products = [functools.partial(torch.nn.functional.linear, weight=weight.to(dtype))]
-        products += [LowBitLinear(matrix, None) for matrix in kept.values()]
+        products += [LowBitLinear(matrix, None, dtype) for matrix in kept.values()]
         products.append(torch_int4(kept["int4"], dtype))
         for rows in ROWS:
             x = torch.randn(rows, options.inputs).to(dtype)

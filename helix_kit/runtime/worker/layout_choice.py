@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,14 +79,20 @@ def layouts_of(outside: int, inside: int, dtype: torch.dtype, has_bias: bool) ->
 
     Half precision stays as stored: by columns a product of one row takes many times as long.
     """
-    mode = os.environ.get(VARIABLE) or MODES[0]
-    if mode not in MODES:
-        raise InputError(f"expected one of {', '.join(MODES)}, not {mode!r}", where=VARIABLE)
-    if mode == "stored" or dtype != torch.float32:
+    how = mode()
+    if how == "stored" or dtype != torch.float32:
         return STORED
-    if mode == "shape" or outside * inside < MIN_MEASURED_SIZE or not torch.backends.mkldnn.is_available():
+    if how == "shape" or outside * inside < MIN_MEASURED_SIZE or not torch.backends.mkldnn.is_available():
         return layouts_by_shape(outside, inside)
     return _measured(cache_dir(), torch.get_num_threads(), outside, inside, has_bias)
+
+
+def mode() -> str:
+    """How layouts are chosen; InputError where the variable says something else."""
+    given = os.environ.get(VARIABLE) or MODES[0]
+    if given not in MODES:
+        raise InputError(f"expected one of {', '.join(MODES)}, not {given!r}", where=VARIABLE)
+    return given
 
 
 def layouts_by_shape(outside: int, inside: int) -> Layouts:
@@ -126,20 +132,44 @@ def _mean_log(times: Times, layouts: Layouts) -> float:
 def _measured(folder: Path, threads: int, outside: int, inside: int, has_bias: bool) -> Layouts:
     """The stored choice; else one is measured and stored."""
     key = [CACHE_VERSION, processor(), torch.__version__, threads, outside, inside, "float32", has_bias]
+    usual = layouts_by_shape(outside, inside)
+
+    def measure() -> dict[str, Any]:
+        return fastest(time_layouts(outside, inside, has_bias), usual)._asdict()
+
+    return _layouts(kept_choice(folder, key, measure, is_valid=lambda data: _layouts(data) is not None)) or usual
+
+
+def _layouts(data: dict[str, Any] | None) -> Layouts | None:
+    """The layouts that a file names; None where it is damaged."""
+    if data is None:
+        return None
+    by_columns, packed_from = data.get("by_columns"), data.get("packed_from", "")
+    is_valid = type(by_columns) is bool and (packed_from is None or type(packed_from) is int)
+    return Layouts(bool(by_columns), packed_from) if is_valid else None
+
+
+def kept_choice(
+    folder: Path,
+    key: list[object],
+    measure: Callable[[], dict[str, Any]],
+    is_valid: Callable[[dict[str, Any]], bool] = lambda data: True,
+) -> dict[str, Any] | None:
+    """The choice that is stored for `key`; else one is measured and stored. None where nothing can be stored."""
     path = folder / "cpu-layouts" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
-    stored = _read(path, key)
+    stored = _read(path, key, is_valid)
     if stored is not None:
         return stored
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent)
     except OSError:  # a choice that is not kept could differ from start to start
-        return layouts_by_shape(outside, inside)
+        return None
     try:
-        chosen = fastest(time_layouts(outside, inside, has_bias), layouts_by_shape(outside, inside))
+        chosen = measure()
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"key": key, **chosen._asdict()}, file)
-        if path.exists() and _read(path, key) is None:  # a damaged file
+            json.dump({"key": key, **chosen}, file)
+        if path.exists() and _read(path, key, is_valid) is None:  # a damaged file
             os.replace(name, path)
         else:
             with contextlib.suppress(FileExistsError):  # another worker stored its choice first: all take that
@@ -150,18 +180,16 @@ def _measured(folder: Path, threads: int, outside: int, inside: int, has_bias: b
     finally:
         with contextlib.suppress(OSError):
             os.unlink(name)
-    return _read(path, key) or layouts_by_shape(outside, inside)
+    return _read(path, key, is_valid)
 
 
-def _read(path: Path, key: list[object]) -> Layouts | None:
+def _read(path: Path, key: list[object], is_valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
     """The choice that is stored for `key`; None if there is none or the file is damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        by_columns, packed_from = data["by_columns"], data["packed_from"]
-        is_valid = data["key"] == key and type(by_columns) is bool and (packed_from is None or type(packed_from) is int)
-    except (OSError, ValueError, KeyError, TypeError):
+        return data if data["key"] == key and is_valid(data) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Layouts(by_columns, packed_from) if is_valid else None
 
 
 @functools.cache

@@ -153,7 +153,7 @@ class ModelLayers:
                 self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps, add_up))
                 continue
             layer = base.layers[index]
-            layer.load_state_dict(place_low_bit(layer, tensors), strict=True, assign=True)
+            layer.load_state_dict(place_low_bit(layer, tensors, self.dtype), strict=True, assign=True)
             if not kernels:
                 cpu_linear.replace_linear_layers(layer)
             if group is not None:

@@ -15,8 +15,9 @@ from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize  # noqa: E402
 from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
-from helix_kit.runtime.worker import low_bit_linear, torch_kernels  # noqa: E402
-from helix_kit.runtime.worker.low_bit_linear import FEW_ROWS, LowBitExperts, LowBitLinear  # noqa: E402
+from helix_kit.runtime.worker import cpu_product, torch_kernels  # noqa: E402
+from helix_kit.runtime.worker.cpu_product import FEW_ROWS  # noqa: E402
+from helix_kit.runtime.worker.low_bit_linear import LowBitExperts, LowBitLinear  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
 
@@ -36,7 +37,7 @@ def matrix(kind: str, outputs: int = 40, inputs: int = 96) -> LowBitWeight:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_product_is_that_of_the_expanded_matrix(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(low_bit_linear, "BLOCK_WEIGHTS", 17 * 96)  # the last block is smaller
+    monkeypatch.setattr(cpu_product, "BLOCK_WEIGHTS", 17 * 96)  # the last block is smaller
     kept, bias = matrix(kind), torch.linspace(-1, 1, 40)
     for shape in [(1,), (1, 5), (FEW_ROWS,), (3, FEW_ROWS)]:
         x = torch.randn(*shape, 96, generator=torch.Generator().manual_seed(len(shape)))

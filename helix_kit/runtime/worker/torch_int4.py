@@ -1,0 +1,142 @@
+"""Products of bfloat16 rows with weights of four bits on a CPU, by torch's kernel where it is the faster one.
+
+torch multiplies bfloat16 rows with packed codes by vector instructions, which our kernels, in float32, cannot match:
+one row takes a quarter to a third of the time. It expands the weights again for every four rows, so with more than
+`MANY_ROWS` the codes are expanded once, for some outputs at a time. They are kept in torch's layout alone: a second
+copy would cost what four bits save. That layout differs between processors. `packed_block` finds out which one this
+torch has. Where it is another one than is known here, our kernels are used.
+
+Scale and zero of a group are kept in bfloat16, as torch's kernel wants them. The error is that of weights in bfloat16.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+import torch
+
+from helix_kit._files import cache_dir
+from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize
+from helix_kit.runtime.worker import layout_choice
+from helix_kit.runtime.worker.cpu_product import CpuProduct, divide
+
+BLOCKS = (64, 32)
+"""Outputs that torch packs together, with the instructions of AVX-512 and of AVX2."""
+GROUPS = (32, 64, 128, 256)
+"""Sizes of groups that torch's kernel knows."""
+MANY_ROWS = 32
+"""Up to so many rows torch's kernel multiplies. With more, the expanded weights make up for themselves."""
+BLOCK_WEIGHTS = 1 << 19
+"""Weights that are expanded at once with more rows: 2 MB of float32."""
+CACHE_VERSION = 1
+"""Is raised when the meaning of a stored choice changes."""
+
+
+class TorchInt4:
+    """``x @ weight.T`` for a kept weight that suits torch's kernel."""
+
+    def __init__(self, weight: LowBitWeight) -> None:
+        from helix_kit.runtime.worker import low_bit_kernels
+
+        assert weight.zeros is not None
+        block = packed_block()
+        assert block is not None
+        self._kernels, self._block, self.group = low_bit_kernels, block, weight.group
+        self._outputs, self._inputs = weight.shape
+        self.packed = _pack(_codes_of(weight), block)
+        # torch counts codes from 8, and adds what stands for the zero.
+        shifts = (8 - weight.zeros.float()) * weight.scales
+        self.table = torch.stack([weight.scales.t(), shifts.t()], dim=-1).to(torch.bfloat16).contiguous()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory."""
+        return self.packed.nbytes + self.table.nbytes
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows (..., in) to rows (..., out)."""
+        rows = x.reshape(-1, self._inputs)
+        if len(rows) <= MANY_ROWS:
+            product = torch.ops.aten._weight_int4pack_mm_for_cpu(rows.contiguous(), self.packed, self.group, self.table)
+        else:
+            product = self._expand_and_multiply(rows)
+        return product.view(*x.shape[:-1], self._outputs)
+
+    def _expand_and_multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        result = rows.new_empty((len(rows), self._outputs))
+        codes = self.packed.numpy().reshape(-1, self._inputs, self._block // 2)
+        table = self.table.float().numpy()
+        at_once = max(1, BLOCK_WEIGHTS // self._inputs // self._block)
+        weights = np.empty((self._inputs, min(at_once, len(codes)) * self._block), np.float32)
+        for first in range(0, len(codes), at_once):
+            part = codes[first : first + at_once]
+            outputs = slice(first * self._block, (first + len(part)) * self._block)
+            divide(len(part), functools.partial(self._kernels.expand_blocks, part, table[:, outputs], weights))
+            expanded = torch.from_numpy(weights[:, : len(part) * self._block]).to(rows.dtype)
+            result[:, outputs] = rows @ expanded
+        return result
+
+
+def _codes_of(weight: LowBitWeight) -> torch.Tensor:
+    """A code for each weight (outputs, inputs), uint8."""
+    halves = weight.codes.view(len(weight.codes), weight.scales.shape[1], -1)
+    return torch.stack([halves & 15, halves >> 4], dim=2).view(weight.shape)
+
+
+def _pack(codes: torch.Tensor, block: int) -> torch.Tensor:
+    """Codes in torch's layout: for each block of outputs and each input, the block's first half in the lower bits."""
+    by_block = codes.view(-1, block, codes.shape[1]).transpose(1, 2)
+    packed = by_block[..., : block // 2] | (by_block[..., block // 2 :] << 4)
+    return packed.contiguous().view(codes.shape[0], codes.shape[1] // 2)
+
+
+@functools.cache
+def packed_block() -> int | None:
+    """How many outputs this torch packs together; None where it has no such kernel, or another layout."""
+    codes = (torch.arange(2 * max(BLOCKS) * 64) * 2654435761 >> 7).view(-1, 64).remainder(16)
+    try:
+        theirs = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
+    except (AttributeError, RuntimeError):  # a build of torch without it
+        return None
+    return next((block for block in BLOCKS if torch.equal(theirs, _pack(codes.to(torch.uint8), block))), None)
+
+
+def suits_torch(weight: LowBitWeight, dtype: torch.dtype | None) -> bool:
+    """Whether torch's kernel can multiply rows of `dtype` with the weight, and is the faster one on this machine."""
+    if dtype != torch.bfloat16 or weight.kind != "int4" or weight.codes.device.type != "cpu":
+        return False
+    (outputs, inputs), mode, block = weight.shape, layout_choice.mode(), packed_block()
+    if mode == "stored" or block is None or outputs % block or weight.group not in GROUPS:
+        return False
+    if mode == "shape" or outputs * inputs < layout_choice.MIN_MEASURED_SIZE:
+        return True
+    return _is_faster(torch.get_num_threads(), outputs, inputs, weight.group)
+
+
+@functools.cache
+def _is_faster(threads: int, outputs: int, inputs: int, group: int) -> bool:
+    """The stored choice; else one is measured and stored."""
+    key = ["int4", CACHE_VERSION, layout_choice.processor(), torch.__version__, threads, outputs, inputs, group]
+    stored = layout_choice.kept_choice(cache_dir(), key, lambda: {"torch": measure(outputs, inputs)})
+    return True if stored is None or type(stored.get("torch")) is not bool else stored["torch"]
+
+
+def measure(outputs: int, inputs: int) -> bool:
+    """Whether torch's kernel is faster than ours for matrices of this shape, as a mean over the numbers of rows."""
+    outputs = min(outputs, max(*BLOCKS, layout_choice.MAX_TIMED_SIZE // inputs // 64 * 64))
+    weight = quantize(torch.linspace(-1, 1, outputs * inputs).view(outputs, inputs), "int4")
+    theirs, ours = TorchInt4(weight), CpuProduct(weight)
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    gain = 1.0
+    for rows in layout_choice.ROW_COUNTS:
+        x = torch.ones(rows, inputs, dtype=torch.bfloat16)
+        least = [float("inf")] * 2
+        for _ in range(layout_choice.MIN_ROUNDS):  # they take turns, so that a slow moment affects both
+            for index, product in enumerate((theirs.multiply, ours.multiply)):
+                start = clock()
+                product(x)
+                least[index] = min(least[index], clock() - start)
+        gain *= least[1] / least[0]
+    return gain > 1

@@ -1,0 +1,93 @@
+"""Four-bit products by torch's kernel compute what the expanded weights compute, and are used where they are faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
+
+from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
+from helix_kit.runtime.weights.low_bit import quantize  # noqa: E402
+from helix_kit.runtime.worker import cpu_product, layout_choice, torch_int4  # noqa: E402
+from helix_kit.runtime.worker.low_bit_linear import LowBitLinear  # noqa: E402
+from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
+from helix_kit.runtime.worker.torch_int4 import MANY_ROWS, TorchInt4, packed_block, suits_torch  # noqa: E402
+
+needs_torchs = pytest.mark.skipif(packed_block() is None, reason="torch packs codes in another way here")
+
+
+def weight(outputs: int = 192, inputs: int = 96):
+    return quantize(torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1)), "int4")
+
+
+@needs_torchs
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_product_is_that_of_the_expanded_matrix(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64 with the weights as they are: the error is that of bfloat16, however many rows there are."""
+    monkeypatch.setattr(cpu_product.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch_int4, "BLOCK_WEIGHTS", 128 * 96)  # the last part is smaller
+    kept, bias = weight(), torch.linspace(-1, 1, 192)
+    layer = LowBitLinear(kept, bias.bfloat16(), torch.bfloat16)
+    assert layer._by_torch is not None
+    for shape in [(1,), (1, 5), (MANY_ROWS,), (3, MANY_ROWS)]:
+        x = torch.randn(*shape, 96, generator=torch.Generator().manual_seed(len(shape))).bfloat16()
+        expected = torch.nn.functional.linear(x.double(), kept.expand(torch.float32).double(), bias.double())
+        with torch.inference_mode():
+            result = layer(x)
+        assert result.dtype == torch.bfloat16 and result.shape == expected.shape
+        plain = torch.nn.functional.linear(x, kept.expand(torch.bfloat16), bias.bfloat16())
+        allowed = 3 * float((plain.double() - expected).abs().max())
+        assert float((result.double() - expected).abs().max()) <= allowed
+
+
+@needs_torchs
+def test_no_other_copy_is_kept() -> None:
+    layer = LowBitLinear(kept := weight(), None, torch.bfloat16)
+    assert layer._on_cpu is None and layer._low_bit is None
+    assert layer._by_torch.num_bytes == 192 * 48 + 192 * 3 * 4 < kept.num_bytes
+
+
+def test_what_torchs_kernel_does_not_suit() -> None:
+    assert not suits_torch(weight(), torch.float32) and not suits_torch(weight(), None)
+    assert not suits_torch(weight(outputs=40), torch.bfloat16)
+    assert not suits_torch(quantize(torch.ones(64, 64), "int8"), torch.bfloat16)
+
+
+@needs_torchs
+def test_the_faster_kernel_is_chosen_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
+    large = weight(512, 256)
+    asked = []
+    for faster in (True, False):
+        monkeypatch.setattr(torch_int4, "measure", lambda *shape, faster=faster: asked.append(shape) or faster)
+        for how, expected in (("stored", False), ("shape", True), ("measured", True)):
+            torch_int4._is_faster.cache_clear()
+            monkeypatch.setenv(layout_choice.VARIABLE, how)
+            assert suits_torch(large, torch.bfloat16) == expected  # the second time as stored
+    assert asked == [(512, 256)]
+    torch_int4._is_faster.cache_clear()
+    assert not suits_torch(weight(512, 320), torch.bfloat16) and len(asked) == 2
+    torch_int4._is_faster.cache_clear()
+
+
+@needs_torchs
+def test_both_kernels_are_measured() -> None:
+    assert torch_int4.measure(64, 64) in (True, False)
+
+
+@needs_torchs
+def test_layers_in_bfloat16_use_it(tmp_path: Path) -> None:
+    settings = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1, "num_key_value_heads": 4}
+    packed, plain = low_bit_checkpoint(tmp_path, "gptq", **settings)
+    layers = ModelLayers(Checkpoint(packed), 0, 1, dtype="bfloat16")
+    used = [module for module in layers._layers[0].modules() if isinstance(module, LowBitLinear)]
+    assert len(used) == 7 and all(isinstance(module._by_torch, TorchInt4) for module in used)
+    matrix = ModelLayers(Checkpoint(plain), 0, 1)._layers[0].mlp.down_proj
+    x = torch.randn(4, 192, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode():
+        ours, theirs = layers._layers[0].mlp.down_proj(x), matrix(x.float())
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 0.02
