@@ -217,4 +217,4 @@ def test_pages_of_windows_are_returned_and_none_is_lost(capacity: dict[str, int]
         world.tell_evicted()
         assert all(worker.pool.free == worker.pool.num_pages for worker in world.workers.values())
     assert bool(hits) == shares
-    assert capacity["a"] > 60 or (rejected > 0 and bool(windows) == shares)
+    assert capacity["a"] > 60 or (rejected > 0 and windows > 0)
