@@ -11,6 +11,8 @@ B2       `cover_bound`              A layer takes whole nodes, a cover of F: a l
 B3       `whole_cover_bound`        The same with whole numbers of nodes of each size, and whole layers.
 B4       `pair_bound`               Where links between regions are thin, one layer takes two nodes or more.
 B5       `region_bound`             Paths stay in one region, or take one of the links between regions.
+B6       `ordered_bound`            Whole nodes on ranges of whole layers, one after another: a search that is cut short
+                                    by the prices of B2.
 ======== ========================== ==================================================================================
 
 If layers differ, T(k) is that of the best range of k layers: see `relaxations`.
@@ -31,6 +33,7 @@ from helix_kit.placement.bounds.covers import (
     cover_bound_of,
     whole_cover_bound,
 )
+from helix_kit.placement.bounds.ordered import OrderedBound, ordered_bound
 from helix_kit.placement.bounds.pairs import pair_bound
 from helix_kit.placement.bounds.regions import fastest_crossing, max_crossing, region_bound
 from helix_kit.placement.bounds.relaxations import least_bound, relaxed_groups
@@ -38,12 +41,14 @@ from helix_kit.placement.bounds.spread import spread_bound
 
 __all__ = [
     "PRECISION",
+    "OrderedBound",
     "ProofEffort",
     "cover_bound",
     "cover_bound_of",
     "fastest_crossing",
     "least_bound",
     "max_crossing",
+    "ordered_bound",
     "pair_bound",
     "region_bound",
     "relaxed_groups",

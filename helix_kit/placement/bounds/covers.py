@@ -227,7 +227,13 @@ class CoverProgram(NamedTuple):
 
 
 def solve_cover_program(
-    groups: Sequence[Group], num_layers: int, target: float, should_stop: Callable[[], bool], bonus: float = 0.0
+    groups: Sequence[Group],
+    num_layers: int,
+    target: float,
+    should_stop: Callable[[], bool],
+    bonus: float = 0.0,
+    *,
+    to_optimum: bool = False,
 ) -> CoverProgram:
     """Solve the linear program over covers of `target` tokens/s.
 
@@ -237,6 +243,8 @@ def solve_cover_program(
 
     With a `bonus`, a layer under a cover of two or more nodes counts 1 + bonus, and one such layer must exist, which
     costs the bonus once: the Lagrangian form of B4's extra row.
+
+    `to_optimum` goes on once L layers are reached, so that the duals are those of the optimum.
     """
     knapsack = CoverKnapsack(groups, target)
     supply = np.array([g.size for g in groups], float)
@@ -257,7 +265,7 @@ def solve_cover_program(
         return [] if reach < num_layers - 1e-7 else columns
 
     start = [Column(1.0, _uses(cover, len(groups))) for cover in _single_group_covers(groups, target)]
-    enough = np.inf if bonus else num_layers * (1 + 1e-6)
+    enough = np.inf if bonus or to_optimum else num_layers * (1 + 1e-6)
     solve_columns(list(supply), start, price, enough=enough, should_stop=should_stop)
     if scaled is None:
         price(np.ones(len(groups)))

@@ -161,6 +161,39 @@ def least_bound(
     return high
 
 
+def weights_to_try(problem: Problem, groups: Sequence[Group], high: float) -> list[tuple[int, ...]]:
+    """Weights of the kinds of layers that `least_bound` counts with, of which each gives valid prices.
+
+    Parameters
+    ----------
+    problem
+        Cluster, model and throughputs.
+    groups
+        The nodes.
+    high
+        A known bound in tokens/s.
+
+    Returns
+    -------
+    list of tuple of int
+        Empty weights: every layer counts 1. They are the only ones where all layers are alike.
+
+    Examples
+    --------
+    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit.model import Model
+    >>> from helix_kit.placement.groups import groups_of
+    >>> problem = Problem.of(Cluster.preset("single24"), Model.preset("llama2-70b"))
+    >>> weights_to_try(problem, groups_of(problem), 2045.6)
+    [()]
+    """
+    weights = problem.kind_weights
+    if problem.is_uniform or not 0 < high < np.inf:
+        return weights
+    found = _found_weights(problem, groups, high)
+    return [*weights, found] if found else weights
+
+
 def _found_weights(problem: Problem, groups: Sequence[Group], high: float) -> tuple[int, ...]:
     """The weights of the least B2 that is found; remembered, since every bound of a problem asks for them."""
     key = tuple((g.kind, g.region, g.size) for g in groups)
@@ -195,4 +228,4 @@ def _bound_with(
     return bound_of(relaxed, weight, high) if weight else high
 
 
-__all__ = ["balancing_weights", "least_bound", "relaxed_groups"]
+__all__ = ["balancing_weights", "least_bound", "relaxed_groups", "weights_to_try"]
