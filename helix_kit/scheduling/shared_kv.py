@@ -1,7 +1,8 @@
 """KV pages of all workers where requests share prefixes: what a request finds, needs, leaves and gives back.
 
-The coordinator of the runtime and the simulator use this same accounting, so that both find the same hits and evict the
-same blocks. A request begins after the tokens that every stage of its pipeline holds: the shortest hit of its stages.
+This is the accounting of the runtime's coordinator. The simulator has the same rules compiled, and a test holds the two
+together, so that both find the same hits and evict the same blocks. A request begins after the tokens that every stage
+of its pipeline holds: the shortest hit of its stages.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class BlockKeys(NamedTuple):
     """
 
     keys: np.ndarray
-    """Keys of all requests, end to end; whole numbers from 0 on."""
+    """Keys of all requests, end to end; whole numbers from 0 on. Those of a request go up, block by block."""
     first: np.ndarray
     """Place of each request's first key, shape (requests,)."""
     blocks: np.ndarray
@@ -184,52 +184,76 @@ def block_keys(requests: Sequence[Request], block_tokens: int) -> BlockKeys:
     >>> block_keys(prompts, 16).keys.tolist(), block_keys(prompts, 8).keys.tolist()
     ([0, 1, 0, 1], [0, 1, 2, 3, 4, 0, 1, 2, 3, 5])
     """
-    table: dict[Any, list[int]] = {}
-    whole: dict[Segments, list[int]] = {}
+    first_of: dict[Any, int] = {}
+    count_of: dict[Any, int] = {}
+    more_of: dict[Any, list[int]] = {}
     fresh = 0
 
-    def run(key: Any, length: int) -> list[int]:
-        """The first `length` keys of blocks that follow each other within one segment; made when first asked for."""
+    def take(key: Any, length: int, found: list[int]) -> int:
+        """Append to `found` the keys of a run's first `length` blocks, as first and count; returns the last key.
+
+        A run is blocks that follow each other within one segment. They get keys when they are first asked for; those
+        that a longer run asks for later are pieces of their own.
+        """
         nonlocal fresh
-        known = table.setdefault(key, [])
-        while len(known) < length:
-            known.append(fresh)
-            fresh += 1
-        return known[:length]
+        first = first_of.get(key)
+        if first is None:
+            first_of[key], count_of[key] = fresh, length
+            found += (fresh, length)
+            fresh += length
+            return fresh - 1
+        left = length - count_of[key]
+        if left <= 0:
+            found += (first, length)
+            return first + length - 1
+        found += (first, count_of[key])
+        pieces = more_of.setdefault(key, [])
+        for first, count in zip(pieces[::2], pieces[1::2], strict=True):
+            found += (first, min(left, count))
+            left -= count
+            if left <= 0:
+                return first + left + count - 1
+        pieces += (fresh, left)
+        found += (fresh, left)
+        fresh += left
+        return fresh - 1
 
     def keys_of(segments: Segments) -> list[int]:
-        keys: list[int] = []
+        found: list[int] = []
         open_block: list[tuple[int, int, int]] = []
-        filled = 0
+        filled, previous = 0, -1
         for content, tokens in segments:
             at = 0
             while at < tokens:
-                previous = keys[-1] if keys else -1
                 if filled == 0 and tokens - at >= block_tokens:
                     blocks = (tokens - at) // block_tokens
-                    keys += run((previous, content, at), blocks)
+                    previous = take((previous, content, at), blocks, found)
                     at += blocks * block_tokens
                     continue
                 taken = min(block_tokens - filled, tokens - at)
                 open_block.append((content, at, taken))
                 filled, at = filled + taken, at + taken
                 if filled == block_tokens:
-                    keys += run((previous, tuple(open_block)), 1)
+                    previous = take((previous, tuple(open_block)), 1, found)
                     open_block, filled = [], 0
-        return keys
+        return found
 
+    whole: dict[Segments, np.ndarray] = {}
     rows = []
     for request in requests:
         segments = request.prefix
         if request.answer is not None and sum(n for _, n in segments) == request.input_tokens:
             segments = (*segments, (request.answer, request.output_tokens))
-        if segments not in whole:
-            whole[segments] = keys_of(segments)
-        rows.append(whole[segments])
-    count = np.array([len(keys) for keys in rows], dtype=np.int64)
-    first = np.concatenate([[0], count.cumsum()[:-1]]).astype(np.int64)
-    flat = np.fromiter((key for keys in rows for key in keys), dtype=np.int64, count=int(count.sum()))
-    return BlockKeys(flat, first, count, fresh)
+        row = whole.get(segments)
+        if row is None:
+            row = whole[segments] = np.array(keys_of(segments), dtype=np.int64).reshape(-1, 2)
+        rows.append(row)
+    pieces = np.concatenate([np.zeros((0, 2), dtype=np.int64), *rows])
+    ends = pieces[:, 1].cumsum()
+    # Within a piece, keys go up by one; a piece of the row begins where the one before it ends.
+    flat = np.arange(ends[-1] if len(ends) else 0) + np.repeat(pieces[:, 0] - ends + pieces[:, 1], pieces[:, 1])
+    bounds = np.concatenate([[0], ends])[np.cumsum([0, *(len(row) for row in rows)])]
+    return BlockKeys(flat, bounds[:-1], np.diff(bounds), fresh)
 
 
 MOONCAKE_TOKENS = 512

@@ -21,7 +21,7 @@ from helix_kit.simulator.link_loads import link_loads
 from helix_kit.simulator.log import KVSample, RunLog
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged import rules
-from helix_kit.simulator.ranged.cached_kv import Blocks, CachedKV
+from helix_kit.simulator.ranged.cached_kv import CachedKV, Contents
 from helix_kit.simulator.ranged.faults import Entry, agenda_of, check_faults
 from helix_kit.simulator.ranged.state import State
 from helix_kit.simulator.setup import (
@@ -100,8 +100,8 @@ class RangedEngine(StateOwner[State]):
         self._finished = np.zeros(len(requests) + 1, dtype=np.int64)
         self._continued = np.zeros(len(requests) + 1, dtype=np.int64)
         self._prompted = np.zeros(len(requests) + 1, dtype=np.int64)
-        self._caches = options.batching.prefix_cache and any(request.prefix for request in requests)
-        clock["ask_prompts"] = self._caches
+        self._contents = Contents.worth_caching(requests, options)
+        clock["ask_prompts"] = self._contents is not None
         self._install(setup)
 
     def _install(self, setup: Setup) -> None:
@@ -111,13 +111,14 @@ class RangedEngine(StateOwner[State]):
         clock["copy_bytes"] = setup.plan.model.activation_bytes_per_token
         capacity = {n: int(node["kv_capacity"]) for n, node in zip(setup.names, setup.compute_nodes, strict=True)}
         self.kv: PagedKV | CachedKV
-        if self._caches:
+        if self._contents is not None:
             ends = {name: end for name, (_, end) in setup.plan.placement.items()}
-            self.kv = CachedKV(capacity, ends, Blocks(self.requests, self.batching.page_tokens))
+            self.kv = CachedKV(capacity, ends, self._contents)
         else:
             self.kv = PagedKV(capacity, page_tokens=self.batching.page_tokens)
         self.longest_context_tokens = _longest_context_tokens(setup, self.kv)
         self._peak_pages = dict.fromkeys(setup.names, 0)
+        self._dead: set[str] = set()
         chunks, messages = pool(CHUNK, 1 << 12), pool(MESSAGE, 1 << 10)
         clock["free_chunk"], clock["free_chunks"] = 0, len(chunks)
         clock["free_message"], clock["free_messages"] = 0, len(messages)
@@ -217,7 +218,7 @@ class RangedEngine(StateOwner[State]):
             request = self.as_it_stands(at)
             pipeline, cached = self.offer(at, request)
             if pipeline is None:
-                if not self.live and not self._agenda and all(self.setup.compute_nodes["alive"]):
+                if not self.live and not self._agenda and not self._dead:
                     self._waiting.popleft()
                     self.log.rejected[at] = "the policy finds no pipeline for it in an empty cluster"
                     continue
@@ -330,7 +331,7 @@ class RangedEngine(StateOwner[State]):
         if isinstance(self.kv, CachedKV):
             if self._requests[at]["done"] > self._requests[at]["resumed"]:
                 self.kv.add_computed(at, self._computed_tokens(at))
-            self.kv.release(at, has_ended=has_ended)
+            self.kv.release(at)
         else:
             self.kv.release(request)
         with named_failures(self.policy, "on_finished", request):
@@ -354,6 +355,7 @@ class RangedEngine(StateOwner[State]):
     def node_dies(self, node: str) -> None:
         """The node stops."""
         rules.kill(self._packed, self.setup.number_of[node])
+        self._dead.add(node)
 
     def node_is_missed(self, node: str) -> None:
         """The coordinator notices: new flow over the survivors, and every request that used the node starts again."""
@@ -406,8 +408,8 @@ class RangedEngine(StateOwner[State]):
     def notes(self) -> list[str]:
         """What a reader of the report should know."""
         notes = []
-        if self.waiting_samples and not all(self.setup.compute_nodes["alive"]) and self._waiting and not self.live:
-            dead = [name for name in self.setup.names if not self.is_alive(name)]
+        if self.waiting_samples and self._dead and self._waiting and not self.live:
+            dead = [name for name in self.setup.names if name in self._dead]
             notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
         last_arrival_s = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
         arriving = [waiting for time_s, waiting in self.waiting_samples if time_s <= last_arrival_s + 1.0]
@@ -419,12 +421,12 @@ class RangedEngine(StateOwner[State]):
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""
-        return bool(self.setup.nodes[self.setup.number_of[node]]["alive"])
+        return node not in self._dead
 
     def queue_length(self, node: str) -> int:
         """Chunks that wait at the node."""
-        index = self.setup.number_of[node]
-        return int(self.state.inboxes["count"][2 * index : 2 * index + 2].sum())
+        index, counts = self.setup.number_of[node], self.state.inboxes["count"]
+        return int(counts[2 * index] + counts[2 * index + 1])
 
     def now_s(self) -> float:
         """Seconds since the start."""

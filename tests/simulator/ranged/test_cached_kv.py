@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import make_plan
 
+from helix_kit.flow import Stage
 from helix_kit.simulator import BatchingOptions, NodeDies, SimulationOptions, make_engine, simulate
-from helix_kit.simulator.ranged.cached_kv import Blocks
+from helix_kit.simulator.ranged.cached_kv import CachedKV, Contents
 from helix_kit.workload import Workload
 
 ALONE = make_plan(((0, 8),), ("L4",), True)
@@ -123,12 +125,35 @@ def test_what_a_lost_node_held_is_computed_again(lost):
     assert run.summary()["finished"] == len(workload) and run.summary()["prefix_hit_rate"] > 0
 
 
-def test_numbers_of_blocks_that_no_one_else_has_are_used_again():
-    blocks = Blocks(workload_of([(0.0, [(1, 32)], 40, None)] * 3), 16)
-    first = blocks.all(0, 4)
-    assert first.tolist()[:2] == blocks.all(1, 2).tolist() == [0, 1] and first.min() == 0
-    blocks.held(first)
-    blocks.forget(0)
-    assert not set(first[2:].tolist()) & set(blocks.all(1, 4)[2:].tolist())
-    blocks.evicted(first)
-    assert set(first[2:].tolist()) == set(blocks.all(2, 4)[2:].tolist())
+def test_numbers_of_blocks_are_equal_where_the_content_is():
+    contents = Contents(workload_of([(0.0, [(1, 32), (2, 8)], 40, None), (0.0, [(1, 40)], 9, None)]), 16)
+    first, second = contents.records
+    assert contents.numbers.tolist() == [0, 1, 0, 1] and contents.count == 6 and contents.are_shared
+    assert [first["own"] + place for place in (2, 3, 4)] == [2, 3, 4] and second["own"] + 2 == 5
+
+
+def test_contents_that_no_two_requests_share_are_not_looked_up():
+    workload = Workload.conversations(1.0, 30.0, turns=1, system_tokens=0, seed=5)
+    assert all(request.prefix for request in workload)
+    options = SimulationOptions(policy="helix")
+    assert Contents.worth_caching(workload, options) is None
+    assert Contents.worth_caching(workload, replace(options, faults=[NodeDies("L4-0", at_s=5.0)])) is not None
+    assert Contents.worth_caching(Workload.conversations(1.0, 30.0, seed=5), options) is not None
+    assert Contents.worth_caching(workload, replace(options, batching=OFF)) is None
+
+
+def test_memory_is_that_of_the_blocks_that_are_held():
+    """Each of 400 requests leaves 64 blocks in a cache for 640; the cells of those that went are used again."""
+    workload = workload_of([(0.0, [(1 + n, 1000)], 24, None) for n in range(400)])
+    stage = Stage("a", 0, 2)
+    kv = CachedKV({"a": 640 * 2 * 16}, {"a": 2}, Contents(workload, 16))
+    for at in range(400):
+        kv.look_up(at, 1000)
+        assert kv.reserve(at, 1024, (stage,)) == 0
+        kv.add_computed(at, 1023)
+        kv.release(at)
+    assert len(kv.state.cells) <= 16 and kv.free == kv.capacity
+    kv.look_up(395, 1000)
+    assert kv.cached_tokens((stage,)) == 62 * 16
+    kv.lose("a")
+    assert kv.state.pools["free_leaves"] == len(kv.state.cells) - 1 and not kv.state.cells.any()

@@ -1,0 +1,465 @@
+"""Prefix caches in compiled code: what a request finds, which pages it is promised, what it leaves, what is evicted.
+
+The rules are those of our coordinator (`helix_kit.scheduling.SharedKV`), for all stages of a request in one call.
+
+Python calls `hits_of_spans`, `fits_with_hits`, `reserve`, `add_computed`, `leave` and `lose`, with the state as a plain
+tuple. In the functions `at` is the number of a request, `place` that of a block in it, `block` the block's own number,
+and `span` that of a span.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+# Compiled code: numba infers the types.
+from __future__ import annotations
+
+from helix_kit.simulator.compiled import compiled, inlined
+from helix_kit.simulator.ranged.cache_state import CELL, LEAF, LEAF_BITS, unpacked
+
+NO_ROOM = -1
+"""What `reserve` returns where a stage lacks pages."""
+
+
+@inlined
+def block_at(state, at, place):
+    """Number of the request's block at a place."""
+    content = state.contents[at]
+    return state.numbers[content.first_key + place] if place < content.keys else content.own + place
+
+
+@compiled
+def count_alike(state, at, place, end):
+    """How many blocks from `place` on, before `end`, have numbers that follow each other and cells in one leaf."""
+    content = state.contents[at]
+    block = block_at(state, at, place)
+    most = min(end - place, LEAF - (block & CELL))
+    if place >= content.keys:
+        return most
+    most = min(most, content.keys - place)
+    first = content.first_key + place
+    if state.numbers[first + most - 1] == block + most - 1:  # a request's numbers only go up
+        return most
+    count = 1
+    while state.numbers[first + count] == block + count:
+        count += 1
+    return count
+
+
+@compiled
+def count_alike_before(state, at, end, first):
+    """As `count_alike`, for the last blocks before `end`, back to place `first`."""
+    content = state.contents[at]
+    block = block_at(state, at, end - 1)
+    most = min(end - first, (block & CELL) + 1)
+    if end > content.keys:
+        return min(most, end - content.keys)
+    last = content.first_key + end - 1
+    if state.numbers[last - most + 1] == block - most + 1:
+        return most
+    count = 1
+    while state.numbers[last - count] == block - count:
+        count += 1
+    return count
+
+
+@compiled
+def find_held(state, span, at, place, end):
+    """The first span of the node that holds the request's block at `place` in all layers of `span`, -1 for none.
+
+    And for how many blocks from there on, before `end`, the same is known to be true.
+    """
+    spans, cells, table = state.spans, state.cells, state.table
+    wanted = spans[span]
+    block = block_at(state, at, place)
+    there, is_first = state.caches[wanted.cache].first_span, True
+    while there >= 0:
+        if spans[there].start <= wanted.start and spans[there].end >= wanted.end:
+            leaf, cell = table[there, block >> LEAF_BITS], block & CELL
+            if cells[leaf, cell] != 0:
+                count = 1
+                if is_first:
+                    most = count_alike(state, at, place, end)
+                    while count < most and cells[leaf, cell + count] != 0:
+                        count += 1
+                return there, count
+            is_first = False
+        there = spans[there].next
+    return -1, 0
+
+
+@compiled
+def count_new(state, span, at, place, end):
+    """How many blocks from `place` on, before `end`, no span of the node holds in all layers of `span`.
+
+    Only blocks with numbers that follow each other, and cells in one leaf, are looked at.
+    """
+    spans, cells, table = state.spans, state.cells, state.table
+    wanted = spans[span]
+    block = block_at(state, at, place)
+    count = count_alike(state, at, place, end)
+    there = state.caches[wanted.cache].first_span
+    while there >= 0:
+        if spans[there].start <= wanted.start and spans[there].end >= wanted.end:
+            leaf, cell, absent = table[there, block >> LEAF_BITS], block & CELL, 0
+            if leaf > 0:
+                while absent < count and cells[leaf, cell + absent] == 0:
+                    absent += 1
+                count = absent
+        there = spans[there].next
+    return count
+
+
+@compiled
+def count_hits(state, span, at, most):
+    """How many of the request's first `most` blocks are held in all layers of the span."""
+    place = 0
+    while place < most:
+        there, count = find_held(state, span, at, place, most)
+        if there < 0:
+            break
+        place += count
+    return place
+
+
+@compiled
+def fits(state, span, at, pages, hits):
+    """Whether a request with so many pages a layer fits, if its first `hits` blocks are those that are held."""
+    own = state.spans[span]
+    needed, place = (pages - hits) * own.layers, 0
+    while place < hits:
+        there, count = find_held(state, span, at, place, hits)
+        block = block_at(state, at, place)
+        leaf, cell, idle = state.table[there, block >> LEAF_BITS], block & CELL, 0
+        for i in range(cell, cell + count):
+            if state.cells[leaf, i] < 0:
+                idle += 1
+        needed += idle * state.spans[there].layers
+        place += count
+    return needed <= state.caches[own.cache].free
+
+
+@inlined
+def count_free(cache):
+    """Note how many pages of the node can be promised."""
+    cache.free = cache.capacity - cache.private - cache.held + cache.idle
+
+
+@inlined
+def free_leaf(state, leaf):
+    """A leaf whose cells are all 0 can be used again."""
+    state.leaves[leaf, 1] = state.pools.free_leaf
+    state.pools.free_leaf = leaf
+    state.pools.free_leaves += 1
+
+
+@compiled
+def hold_blocks(state, span, block, count):
+    """The span holds `count` blocks of one leaf that it did not hold; one request uses them."""
+    leaf = state.table[span, block >> LEAF_BITS]
+    if leaf == 0:
+        leaf = state.pools.free_leaf
+        state.pools.free_leaf = state.leaves[leaf, 1]
+        state.pools.free_leaves -= 1
+        state.table[span, block >> LEAF_BITS] = leaf
+    state.leaves[leaf, 0] += count
+    for cell in range(block & CELL, (block & CELL) + count):
+        state.cells[leaf, cell] = 1
+
+
+@compiled
+def use_blocks(state, hold, span, place, count):
+    """Add blocks to the last run of a hold, or to a new one."""
+    runs, pools = state.runs, state.pools
+    last = hold.last_run
+    if last >= 0 and runs[last].span == span and runs[last].end == place:
+        runs[last].end += count
+        return
+    taken = pools.free_run
+    pools.free_run = runs[taken].next
+    pools.free_runs -= 1
+    run = runs[taken]
+    run.span, run.first, run.end, run.next = span, place, place + count, -1
+    if last < 0:
+        hold.first_run = taken
+    else:
+        runs[last].next = taken
+    hold.last_run = taken
+
+
+@compiled
+def promise(state, span, at, pages, hits):
+    """Promise the request its pages on a node, where it fits; it begins with the `hits` blocks that are held."""
+    pools, spans = state.pools, state.spans
+    cache = state.caches[spans[span].cache]
+    taken = pools.free_hold
+    hold = state.holds[taken]
+    pools.free_hold = hold.next
+    pools.free_holds -= 1
+    hold.span, hold.losses, hold.first = span, cache.losses, hits
+    hold.first_run = hold.last_run = -1
+    hold.private = (pages - hits) * spans[span].layers
+    hold.next = state.contents[at].holds
+    state.contents[at].holds = taken
+    place = 0
+    while place < hits:
+        there, count = find_held(state, span, at, place, hits)
+        block = block_at(state, at, place)
+        leaf, cell, idle = state.table[there, block >> LEAF_BITS], block & CELL, 0
+        for i in range(cell, cell + count):
+            users = state.cells[leaf, i]
+            if users < 0:
+                idle += 1
+                users = 0
+            state.cells[leaf, i] = users + 1
+        cache.idle -= idle * spans[there].layers
+        use_blocks(state, hold, there, place, count)
+        place += count
+    cache.private += hold.private
+    evict(state, cache)
+    count_free(cache)
+
+
+@compiled
+def evict(state, cache):
+    """Make the pages free that are promised, but belong to idle blocks: those that have been idle longest."""
+    entries, pools = state.entries, state.pools
+    excess = cache.private + cache.held - cache.capacity
+    while excess > 0:
+        first = cache.first_entry
+        entry = entries[first]
+        layers = state.spans[entry.span].layers
+        while excess > 0 and entry.end > entry.first:
+            gone = evict_alike(state, entry, -(-excess // layers))
+            cache.held -= gone * layers
+            cache.idle -= gone * layers
+            excess -= gone * layers
+        if entry.end == entry.first:
+            cache.first_entry = entry.next
+            if entry.next < 0:
+                cache.last_entry = -1
+            entry.next = pools.free_entry
+            pools.free_entry = first
+            pools.free_entries += 1
+
+
+@compiled
+def evict_alike(state, entry, most):
+    """Evict at most so many of an entry's last blocks, those in one leaf that are still idle; returns how many went."""
+    table, cells, leaves = state.table, state.cells, state.leaves
+    count = count_alike_before(state, entry.request, entry.end, entry.first)
+    block = block_at(state, entry.request, entry.end - 1)
+    leaf, cell = table[entry.span, block >> LEAF_BITS], block & CELL
+    if leaf == 0:
+        entry.end -= count
+        return 0
+    gone, looked = 0, 0
+    while looked < count and gone < most:
+        if cells[leaf, cell - looked] == -entry.moment:
+            cells[leaf, cell - looked] = 0
+            gone += 1
+        looked += 1
+    entry.end -= looked
+    leaves[leaf, 0] -= gone
+    if gone > 0 and leaves[leaf, 0] == 0:
+        table[entry.span, block >> LEAF_BITS] = 0
+        free_leaf(state, leaf)
+    return gone
+
+
+@compiled
+def hits_of_spans(plain, at, most):
+    """Note for every span how many of the request's first `most` blocks it finds."""
+    state = unpacked(plain)
+    for span in range(len(state.spans)):
+        if state.spans[span].layers > 0:
+            state.spans[span].hits = count_hits(state, span, at, most)
+
+
+@compiled
+def fits_with_hits(plain, span, at, most, pages):
+    """Whether the request fits into a span beside those of its first `most` blocks that the span finds."""
+    state = unpacked(plain)
+    hits = count_hits(state, span, at, most)
+    return hits > 0 and fits(state, span, at, pages, hits)
+
+
+@compiled
+def reserve(plain, at, most, pages, stages):
+    """Promise the request its pages on every span of `stages`, or on none: the blocks that it finds, or `NO_ROOM`.
+
+    Of its first `most` blocks it finds those that all stages hold. Where blocks have more layers than the stage, it may
+    fit only without them.
+    """
+    state = unpacked(plain)
+    hits = most
+    for stage in range(len(stages)):
+        hits = count_hits(state, stages[stage], at, hits)
+    while True:
+        fit = True
+        for stage in range(len(stages)):
+            if fit and not fits(state, stages[stage], at, pages, hits):
+                fit = False
+        if fit:
+            break
+        if hits == 0:
+            return NO_ROOM
+        hits = 0
+    for stage in range(len(stages)):
+        promise(state, stages[stage], at, pages, hits)
+    return hits
+
+
+@compiled
+def add_computed(plain, at, count):
+    """The first `count` blocks of the request are computed on all its stages: others may use those that are new.
+
+    Returns how many leaves lack. Then nothing has changed.
+    """
+    state = unpacked(plain)
+    caches, spans, pools = state.caches, state.spans, state.pools
+    needed, following = 0, state.contents[at].holds
+    while following >= 0:
+        hold = state.holds[following]
+        if count > hold.first:
+            place = hold.first
+            while place < count:
+                if state.table[hold.span, block_at(state, at, place) >> LEAF_BITS] == 0:
+                    needed += 1
+                place += count_alike(state, at, place, count)
+        following = hold.next
+    if needed > pools.free_leaves:
+        return needed - pools.free_leaves
+    following = state.contents[at].holds
+    while following >= 0:
+        hold = state.holds[following]
+        following = hold.next
+        span = hold.span
+        cache = caches[spans[span].cache]
+        if count <= hold.first or hold.losses != cache.losses:
+            continue
+        if not spans[span].listed:
+            spans[span].listed, spans[span].next = 1, -1
+            if cache.last_span < 0:
+                cache.first_span = span
+            else:
+                spans[cache.last_span].next = span
+            cache.last_span = span
+        pages, place = 0, hold.first
+        while place < count:
+            there, known = find_held(state, span, at, place, count)
+            if there < 0:
+                new = count_new(state, span, at, place, count)
+                hold_blocks(state, span, block_at(state, at, place), new)
+                use_blocks(state, hold, span, place, new)
+                pages += new * spans[span].layers
+                place += new
+            place += known
+        hold.first = count
+        hold.private -= pages
+        cache.private -= pages
+        cache.held += pages
+    return 0
+
+
+@compiled
+def leave(plain, at):
+    """The request leaves its pipeline: its own pages are free, what it shares becomes idle where no other uses it."""
+    state = unpacked(plain)
+    pools = state.pools
+    following = state.contents[at].holds
+    state.contents[at].holds = -1
+    while following >= 0:
+        number = following
+        hold = state.holds[number]
+        following = hold.next
+        cache = state.caches[state.spans[hold.span].cache]
+        if hold.losses == cache.losses:
+            cache.moment += 1
+            leave_blocks(state, hold, at, cache)
+            cache.private -= hold.private
+            count_free(cache)
+        if hold.first_run >= 0:
+            length, run = 1, hold.first_run
+            while state.runs[run].next >= 0:
+                run = state.runs[run].next
+                length += 1
+            state.runs[run].next = pools.free_run
+            pools.free_run = hold.first_run
+            pools.free_runs += length
+        hold.next = pools.free_hold
+        pools.free_hold = number
+        pools.free_holds += 1
+
+
+@compiled
+def leave_blocks(state, hold, at, cache):
+    """The blocks of a hold have one user less; those that have none get in line, span by span."""
+    runs, spans, entries, pools = state.runs, state.spans, state.entries, state.pools
+    following = hold.first_run
+    while following >= 0:
+        run = runs[following]
+        span = spans[run.span]
+        place = run.first
+        while place < run.end:
+            block = block_at(state, at, place)
+            count = count_alike(state, at, place, run.end)
+            leaf, cell, idle = state.table[run.span, block >> LEAF_BITS], block & CELL, 0
+            for i in range(cell, cell + count):
+                users = state.cells[leaf, i] - 1
+                if users == 0:
+                    idle += 1
+                    users = -cache.moment
+                state.cells[leaf, i] = users
+            if idle > 0:
+                cache.idle += idle * span.layers
+                if span.left_end == 0:
+                    span.left_first = place
+                span.left_end = place + count
+            place += count
+        following = run.next
+    following = cache.first_span
+    while following >= 0:
+        span = spans[following]
+        if span.left_end > 0:
+            taken = pools.free_entry
+            entry = entries[taken]
+            pools.free_entry = entry.next
+            pools.free_entries -= 1
+            entry.span, entry.request, entry.moment = following, at, cache.moment
+            entry.first, entry.end, entry.next = span.left_first, span.left_end, -1
+            span.left_first = span.left_end = 0
+            if cache.last_entry < 0:
+                cache.first_entry = taken
+            else:
+                entries[cache.last_entry].next = taken
+            cache.last_entry = taken
+        following = span.next
+
+
+@compiled
+def lose(plain, number):
+    """A node's cache is gone, with what requests hold there."""
+    state = unpacked(plain)
+    spans, entries, pools = state.spans, state.entries, state.pools
+    cache = state.caches[number]
+    following = cache.first_span
+    while following >= 0:
+        span = spans[following]
+        for part in range(state.table.shape[1]):
+            leaf = state.table[following, part]
+            if leaf > 0:
+                state.table[following, part] = 0
+                for cell in range(LEAF):
+                    state.cells[leaf, cell] = 0
+                state.leaves[leaf, 0] = 0
+                free_leaf(state, leaf)
+        span.listed = 0
+        following = span.next
+    while cache.first_entry >= 0:
+        first = cache.first_entry
+        cache.first_entry = entries[first].next
+        entries[first].next = pools.free_entry
+        pools.free_entry = first
+        pools.free_entries += 1
+    cache.first_span = cache.last_span = cache.last_entry = -1
+    cache.private = cache.held = cache.idle = 0
+    cache.losses += 1
+    cache.free = cache.capacity
