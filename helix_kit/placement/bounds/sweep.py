@@ -265,4 +265,4 @@ def _options(speeds: Floats, start: int, target: float) -> _Options:
     return _Options(ends, units, inside)
 
 
-__all__ = ["Answer", "Held", "LayerSweep", "Prices", "widest_speeds"]
+__all__ = ["LayerSweep", "widest_speeds"]
