@@ -170,16 +170,18 @@ def _print(found: Evaluation, folder: Path) -> None:
     heads = ("decode\ntokens/s", "prompt\np50, s", "decode\np50, s", "finished", "late\nsteps")
     right = [Column(name, justify="right", no_wrap=True) for name in heads]
     left = [Column(name, no_wrap=True) for name in ("Method", "Mode", "Source")]
-    table = Table(*left, *right, title=f"{found.facts['model']} on {found.facts['cluster']}", box=SIMPLE)
-    metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s", "finished")
+    title = f"{found.facts['model']} on {found.facts['cluster']}"
+    table = Table(*left, *right, title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s")
     for method, mode in found.runs:
         for source in ("simulated", found.workers):
             if source is None or found.value(method, mode, source, "decode_tokens_per_s") is None:
                 continue
             late = found.value(method, mode, source, "late_steps_share")
             cells = [number(found.value(method, mode, source, metric)) for metric in metrics]
-            told = "" if late is None else f"{late:.1%}"
-            table.add_row(found.labels[method], mode, source.removesuffix(" workers"), *cells, told)
+            finished = found.value(method, mode, source, "finished")
+            counts = ("" if finished is None else f"{finished:.0f}", "" if late is None else f"{late:.1%}")
+            table.add_row(found.labels[method], mode, source.removesuffix(" workers"), *cells, *counts)
     console.print(table)
     if len(differences := found.differences()):
         console.print(_beside(found, differences))
@@ -196,7 +198,8 @@ def _beside(found: Evaluation, differences: pd.DataFrame) -> Table:
 
     right = [Column(name.replace(" ", "\n", 1), justify="right", no_wrap=True) for name in NAMES.values()]
     title = f"{str(found.workers).capitalize()} beside the simulation, with intervals of 95 % confidence"
-    table = Table(Column("Method", no_wrap=True), "Mode", *right, title=title, box=SIMPLE)
+    left = [Column(name, no_wrap=True) for name in ("Method", "Mode")]
+    table = Table(*left, *right, title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for (method, mode), rows in differences.groupby(["method", "mode"], sort=False):
         told = {str(row["metric"]): _share(row) for row in rows.to_dict("records")}
         table.add_row(found.labels[str(method)], str(mode), *(told.get(metric, "") for metric in NAMES))
@@ -204,8 +207,8 @@ def _beside(found: Evaluation, differences: pd.DataFrame) -> Table:
 
 
 def _share(row: dict[Hashable, Any]) -> str:
-    """The difference, and its interval if there is one."""
-    interval = "" if isnan(row["low"]) else f" ({row['low']:+.1%} to {row['high']:+.1%})"
+    """The difference, and its interval on a line of its own if there is one: a row fits into 80 columns."""
+    interval = "" if isnan(row["low"]) else f"\n{row['low']:+.1%} to {row['high']:+.1%}"
     return f"{row['difference']:+.1%}{interval}"
 
 
