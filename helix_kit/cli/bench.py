@@ -56,7 +56,8 @@ def bench_command(
     Example: [bold]helix-kit bench[/] http://127.0.0.1:8000 --rate 2 --duration 60 --goodput ttft:0.5 tpot:0.05
     """
     from helix_kit.bench import BenchOptions, bench
-    from helix_kit.workload.workload import SAMPLED, Workload
+    from helix_kit.workload.named import SAMPLED
+    from helix_kit.workload.workload import Workload
 
     slo = slo_of(goodput)
     check_writable(records=records, vllm_json=vllm_json, aiperf_jsonl=aiperf_jsonl)

@@ -106,7 +106,8 @@ def evaluate_command(
     from helix_kit.model import load_model
     from helix_kit.profiles import load_profiles
     from helix_kit.runtime.interrupts import sigterm_interrupts
-    from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+    from helix_kit.workload.named import SAMPLED, SYNTHETIC
+    from helix_kit.workload.workload import Workload
 
     if real and emulate:
         raise InputError("expected one of --real and --emulate")

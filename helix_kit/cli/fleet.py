@@ -70,7 +70,7 @@ def fleet_command(
     from helix_kit.cluster import Link
     from helix_kit.fleets import fleet
     from helix_kit.model import load_model
-    from helix_kit.workload.workload import SAMPLED, SYNTHETIC
+    from helix_kit.workload.named import SAMPLED, SYNTHETIC
 
     limits = slo_of(slo)
     if limits is None:

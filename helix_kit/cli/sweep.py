@@ -71,7 +71,8 @@ def sweep_command(
     Example: [bold]helix-kit sweep[/] plan.json other.json --rates auto --slo ttft:3 tpot:1 at:0.9 --plot curves.png
     """
     from helix_kit.sweeps import sweep
-    from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+    from helix_kit.workload.named import SAMPLED, SYNTHETIC
+    from helix_kit.workload.workload import Workload
 
     slo = slo_of(goodput)
     check_writable(plot=plot, output=output, resume=resume)

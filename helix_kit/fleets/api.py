@@ -23,7 +23,8 @@ from helix_kit.profiles import Profile, profiles_for
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.typical_request import MeanLengths
 from helix_kit.workload.lengths import PlannedFor, mean_lengths, workload_for
-from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+from helix_kit.workload.named import SAMPLED, SYNTHETIC
+from helix_kit.workload.workload import Workload
 
 DRAWN_ARRIVALS = 2000
 """Poisson arrivals that are drawn for requests of equal lengths, and repeated."""

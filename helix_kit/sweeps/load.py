@@ -13,7 +13,8 @@ from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.metrics import SLO
 from helix_kit.scheduling import PolicyChoice
-from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+from helix_kit.workload.named import SAMPLED, SYNTHETIC
+from helix_kit.workload.workload import Workload
 
 CLOSED_BACKLOG = 2000
 """Requests that wait at first in a closed loop; twice as many, and again, where they do not last for the run."""

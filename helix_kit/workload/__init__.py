@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 from helix_kit.workload.request import Outcome, Request, RequestRecord
 
 if TYPE_CHECKING:
-    from helix_kit.workload.workload import Workload, make_workload
+    from helix_kit.workload.named import make_workload
+    from helix_kit.workload.workload import Workload
 
 __all__ = ["Outcome", "Request", "RequestRecord", "Workload", "make_workload"]
 
 
 def __getattr__(name: str) -> Any:
     # numpy only when a workload is made: policies import `Request` from here.
-    if name in {"Workload", "make_workload"}:
-        from helix_kit.workload import workload
+    if name == "Workload":
+        from helix_kit.workload.workload import Workload
 
-        return getattr(workload, name)
+        return Workload
+    if name == "make_workload":
+        from helix_kit.workload.named import make_workload
+
+        return make_workload
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

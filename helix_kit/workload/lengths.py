@@ -10,7 +10,8 @@ import numpy as np
 from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.typical_request import MeanLengths
-from helix_kit.workload.workload import SAMPLED, SYNTHETIC, Workload
+from helix_kit.workload.named import SAMPLED, SYNTHETIC
+from helix_kit.workload.workload import Workload
 
 SAMPLE_SIZE = 2000
 """Pairs of lengths that are kept of a workload to simulate with. They are sent to each worker process."""

@@ -73,11 +73,11 @@ def test_goodput_under_limits(helix_kit, plan_file, tmp_path):
 
 def test_a_sampled_backlog_lasts_whatever_the_cluster_serves(helix_kit, plan_file, monkeypatch):
     """Four machines and few requests: the command takes more until some are left, and says nothing of the first try."""
-    from helix_kit.workload import workload
+    from helix_kit.workload import named, workload
 
     asked = []
     make = workload.Workload.offline
-    monkeypatch.setattr(workload, "backlog_size", lambda plan, seconds, tokens: int(seconds))
+    monkeypatch.setattr(named, "backlog_size", lambda plan, seconds, tokens: int(seconds))
     monkeypatch.setattr(workload.Workload, "offline", lambda n, **more: asked.append(n) or make(n, **more))
     options = ("--mode", "offline", "--warmup", 5, "--duration", 20, "--json")
     code, out, err = helix_kit("simulate", plan_file, *options)

@@ -11,9 +11,10 @@ from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.workload.named import make_workload
 from helix_kit.workload.prefixes import block_keys, draw_content, parse_segments
 from helix_kit.workload.request import Request
-from helix_kit.workload.workload import Workload, make_workload
+from helix_kit.workload.workload import Workload
 
 
 def test_keys_are_equal_as_far_as_the_text_is():

@@ -20,7 +20,8 @@ from helix_kit.experiments.evaluate.options import EvaluationOptions
 from helix_kit.placement.plan import Plan
 from helix_kit.simulator import simulate
 from helix_kit.sweeps.load import SweepOptions, closed_loop_requests, requests_at
-from helix_kit.workload.workload import PAPER_LOAD, Workload, backlog_size
+from helix_kit.workload.named import PAPER_LOAD, backlog_size
+from helix_kit.workload.workload import Workload
 
 WARMUP_STAYS, RUN_STAYS = 1.5, 4.0
 SHORTEST_S = 20.0
