@@ -31,7 +31,7 @@ from helix_kit.runtime.node_workers import node_of, to_workers
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.status import DroppedCounts, EngineStatus, WorkerStatus
 from helix_kit.runtime.transport.messages import FreedMessage, HeartbeatMessage, Message, TokensMessage
-from helix_kit.runtime.transport.shaping import Shaper
+from helix_kit.runtime.transport.shaping import Shaper, moment_of
 from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links
 from helix_kit.workload.request import Request
 
@@ -92,6 +92,8 @@ class Coordinator:
         self.requests = RequestTable(self.workers, self._new_router(plan), self._sender, self.now_s, options.max_queue)
         self._commands = CommandQueue()
         self._stopping = False
+        self._came_s = 0.0
+        """When the last tokens of this round came over their emulated links; 0: none have."""
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="helix-kit-coordinator", daemon=True)
 
@@ -186,7 +188,8 @@ class Coordinator:
             if requests.waiting and requests.may_admit:
                 requests.admit()
             if self._sender:
-                self._sender.flush()
+                self._sender.flush(self._came_s)
+            self._came_s = 0.0
 
     def _stop(self) -> None:
         self._stopping = True
@@ -214,8 +217,12 @@ class Coordinator:
         if worker is None:
             self._inbox.dropped.stale += 1
         elif isinstance(message, TokensMessage):
+            came_s = None
+            if self._shaper is not None:
+                due_s = moment_of(message.due_s, time.monotonic())
+                self._came_s, came_s = max(self._came_s, due_s), due_s - self._began
             for sampled in message.tokens:
-                self.requests.add_token(sampled)
+                self.requests.add_token(sampled, came_s)
         elif isinstance(message, HeartbeatMessage):
             for name, seconds in message.hop_s.items():
                 node = node_of(worker.name)

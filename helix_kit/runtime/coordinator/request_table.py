@@ -233,8 +233,11 @@ class RequestTable:
 
     # ---- tokens --------------------------------------------------------------------------------------------------
 
-    def add_token(self, sampled: SampledToken) -> None:
-        """The last stage has sampled a token. Ignored when it is not the next one of the request's current epoch."""
+    def add_token(self, sampled: SampledToken, came_s: float | None = None) -> None:
+        """The last stage has sampled a token, which came at `came_s` (None: now).
+
+        Ignored when it is not the next one of the request's current epoch.
+        """
         active, position, token = self.running.get(sampled.request), sampled.position, sampled.token
         if active is None or active.epoch != sampled.epoch:
             return
@@ -256,7 +259,7 @@ class RequestTable:
         if active.request.output_tokens == 0:
             self._complete(active, "length")
             return
-        now, record = self._now_s(), active.record
+        now, record = self._now_s() if came_s is None else came_s, active.record
         active.generated.append(token)
         if logprobs is not None:
             active.logprobs.append(logprobs)

@@ -157,8 +157,8 @@ class TokenSender:
                 at += item.tokens
             self._batches[endpoint] = kept
 
-    def flush(self) -> None:
-        """Send everything."""
+    def flush(self, ready_s: float = 0.0) -> None:
+        """Send everything; over emulated links from `ready_s` on, when it was due to be sent, if that is not now."""
         names = {worker.endpoint: name for name, worker in self._workers.records.items()} if self._shaper else {}
         for endpoint, batch in self._batches.items():
             if not batch.items:
@@ -166,7 +166,7 @@ class TokenSender:
             message = RunMessage.of_token_ids(batch.items, batch.token_ids)
             if self._shaper is not None:
                 size = len(batch.token_ids) * self._bytes_per_token
-                self._shaper.send(names[endpoint], size, endpoint, message)
+                self._shaper.send(names[endpoint], size, endpoint, message, ready_s)
             else:
                 self._workers.send(endpoint, message)
         self._batches.clear()

@@ -41,6 +41,8 @@ _ITEM_BYTES: dict[str, int] = {"int32": 4, "float32": 4, "bfloat16": 2, "float16
 DtypeName: TypeAlias = Literal["int32", "float32", "bfloat16", "float16"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INT)]
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 31)]
+MonotonicSeconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e12)]
+"""A moment on the monotonic clock, which the processes of a machine share."""
 TopCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TOP)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
@@ -180,13 +182,14 @@ class RunMessage(_Fields, tag="run"):
     """Rows for a worker's next steps, from the coordinator (token ids) or from the stage before (hidden states).
 
     `tensor` holds the raw bytes of all items' rows, in the order of the items. Its first dimension is the number of
-    rows.
+    rows. `due_s` is when an emulated link delivers the message; 0 on a real one.
     """
 
     items: Annotated[list[WorkItem], Meta(min_length=1, max_length=MAX_ITEMS)]
     dtype: DtypeName
     shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=1 << 30)], ...], Meta(min_length=1, max_length=2)]
     tensor: memoryview
+    due_s: MonotonicSeconds = 0.0
 
     @classmethod
     def of_token_ids(cls, items: list[WorkItem], token_ids: Sequence[int]) -> RunMessage:
@@ -240,9 +243,10 @@ class ReadyMessage(FromWorker, tag="ready"):
 
 
 class TokensMessage(FromWorker, tag="tokens"):
-    """Tokens sampled in one step."""
+    """Tokens sampled in one step. `due_s` is when an emulated link delivers them; 0 on a real one."""
 
     tokens: Annotated[list[SampledToken], Meta(max_length=MAX_ITEMS)]
+    due_s: MonotonicSeconds = 0.0
 
 
 class FreedMessage(FromWorker, tag="freed"):
@@ -307,7 +311,7 @@ def encode(message: Message, key: bytes) -> list[Any]:
     [46, 20000]
     """
     if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
-        header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""))
+        header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""), message.due_s)
         return [_MAGIC + key + _encoder.encode(header), message.tensor]
     return [_MAGIC + key + _encoder.encode(message)]
 

@@ -4,6 +4,8 @@ Each link is a queue. A message occupies it for declared bytes / bandwidth, afte
 latency later. All links of a machine share its network card, which is such a queue in each direction. A message has
 left when both link and card have sent it, and it has arrived when the receiver's card has received it, too. The
 declared bytes are those that the emulated model would send, not those of the small stand-in model that really travel.
+A message carries the moment at which it is due, from which its receiver counts. What this machine takes to wake up a
+process and to handle a message then does not add up along a pipeline.
 Token ids and control messages are too small for the receiver's card to matter, so that card ignores them.
 """
 
@@ -19,11 +21,24 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from helix_kit.runtime.spec import LinkQuality
-from helix_kit.runtime.transport.messages import Message, RunMessage
+from helix_kit.runtime.transport.messages import Message, RunMessage, TokensMessage
 from helix_kit.runtime.transport.sockets import Inbox, Outbox, PeerLostError
 
 POLL_UNIT_S = 0.001
 """The shortest time that zmq waits."""
+MAX_DELAY_S = 0.05
+"""Up to so much later than due, a message or a step counts as having come when it was due."""
+
+
+def moment_of(due_s: float, now_s: float) -> float:
+    """When something counts as having come that was due at `due_s` and came now.
+
+    That is when it was due, unless this machine was later than `MAX_DELAY_S`, or `due_s` is of another machine's clock.
+
+    >>> moment_of(10.0, 10.002), moment_of(10.0, 11.0), moment_of(0.0, 11.0)
+    (10.0, 11.0, 11.0)
+    """
+    return due_s if 0 <= now_s - due_s < MAX_DELAY_S else now_s
 
 
 class Shaper:
@@ -61,19 +76,25 @@ class Shaper:
         self._thread = threading.Thread(target=self._run, daemon=True, name="helix-kit-links")
         self._thread.start()
 
-    def send(self, target: str, size: float, endpoint: str, message: Message) -> None:
-        """Send a message of `size` declared bytes over the link to `target`."""
-        link, now_s = self._links[target], time.monotonic()
-        self._card_free_at_s = max(now_s, self._card_free_at_s) + size / self._card_bytes_per_s * self._scale
-        link_free_at_s = max(now_s, self._free_at_s[target]) + size / link.bytes_per_s * self._scale
+    def send(
+        self, target: str, size: float, endpoint: str, message: RunMessage | TokensMessage, ready_s: float = 0.0
+    ) -> None:
+        """Send a message of `size` declared bytes over the link to `target`.
+
+        `ready_s` is when it was due to be sent, if that is not now.
+        """
+        link, from_s = self._links[target], moment_of(ready_s, time.monotonic())
+        self._card_free_at_s = max(from_s, self._card_free_at_s) + size / self._card_bytes_per_s * self._scale
+        link_free_at_s = max(from_s, self._free_at_s[target]) + size / link.bytes_per_s * self._scale
         self._free_at_s[target] = max(link_free_at_s, self._card_free_at_s)
         self.bytes_sent[target] += size
+        message.due_s = self._free_at_s[target] + link.latency_s * self._scale
 
         def deliver(outbox: Outbox) -> None:
             with suppress(PeerLostError):
                 outbox.send(endpoint, message)
 
-        self._at(self._free_at_s[target] + link.latency_s * self._scale, deliver)
+        self._at(message.due_s, deliver)
 
     def forget(self, endpoint: str) -> None:
         """Close the connection to a peer that is gone."""
@@ -150,7 +171,8 @@ class CardInbox:
                 continue
             # The sender's card and the link have already taken the time of this message. It is late here only if
             # messages of other senders occupy the card, too.
-            self._free_at_s = max(now, self._free_at_s + message.shape[0] * self._s_per_row)
+            came_s = moment_of(message.due_s, now)
+            self._free_at_s = message.due_s = max(came_s, self._free_at_s + message.shape[0] * self._s_per_row)
             self._held.append((self._free_at_s, message))
         while self._held and self._held[0][0] <= now:
             ready.append(self._held.popleft()[1])

@@ -11,11 +11,10 @@ import time
 from typing import NamedTuple
 
 from helix_kit.profiles.profile import Profile
+from helix_kit.runtime.transport.shaping import moment_of
 
 TOLERANCE = 1.02
 """A step is an overrun if it takes more than 1.02 times its profile's time."""
-MAX_PAUSE_S = 0.05
-"""A pause of the loop up to which the next step counts as following without a pause."""
 
 
 class SegmentLoad(NamedTuple):
@@ -36,24 +35,23 @@ class Pacer:
         self.steps = self.overruns = 0
         self.busy_s = self.overrun_s = 0.0
 
-    def begin(self, back_to_back: bool) -> float:
-        """Start of the next step, in seconds of the monotonic clock.
+    def begin(self, arrived_s: float) -> float:
+        """Start of the next step, in seconds of the monotonic clock; the last of its rows arrived at `arrived_s`.
 
-        A step that follows another without a pause starts when the other was due to end. The time that the loop itself
-        takes (to take messages in, or by sleeping a little too long) is then part of the padded time.
+        A padded step starts when its rows have arrived and the step before was due to end. The time that the loop
+        itself takes (to take messages in, or by sleeping a little too long) is then part of the padded time.
         """
         now_s = time.monotonic()
-        follows = back_to_back and self._profile is not None and now_s - self._due_s < MAX_PAUSE_S
-        return self._due_s if follows else now_s
+        return now_s if self._profile is None else moment_of(max(self._due_s, arrived_s), now_s)
 
-    def finish(self, began_s: float, segments: list[SegmentLoad]) -> None:
-        """Wait until the step that began at `began_s` is due to end."""
+    def finish(self, began_s: float, segments: list[SegmentLoad]) -> float:
+        """Wait until the step that began at `began_s` is due to end; returns that moment."""
         now_s = time.monotonic()
         self.steps += 1
         if self._profile is None:
             self.busy_s += now_s - max(began_s, self._due_s)  # the step before may have ended after this one began
             self._due_s = now_s
-            return
+            return now_s
         step_s = sum(n * self._profile.step_ms(prefill, decode) for n, prefill, decode in segments)
         step_s *= self._scale / 1e3
         due_s = began_s + step_s
@@ -65,3 +63,4 @@ class Pacer:
             time.sleep(due_s - now_s)
         self.busy_s += due_s - began_s
         self._due_s = due_s
+        return due_s

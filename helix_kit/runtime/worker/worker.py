@@ -36,7 +36,7 @@ from helix_kit.runtime.transport.messages import (
     TokensMessage,
     WorkerCounters,
 )
-from helix_kit.runtime.transport.shaping import CardInbox, Shaper
+from helix_kit.runtime.transport.shaping import CardInbox, Shaper, moment_of
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.worker.batching import StepLimits, take_next_step
@@ -202,7 +202,7 @@ class Worker:
         )
 
     def _serve(self) -> None:
-        back_to_back = is_short = False
+        is_short = False
         running: tuple[float, RunningStep] | None = None
         while not self._halt.is_set():
             idle = running is None and not self._requests.has_waiting_rows()
@@ -215,9 +215,9 @@ class Worker:
             if self._awaited and time.monotonic() < self._linger_until_s:
                 continue
             waiting = ((request, request.waiting) for request in self._requests.in_order_of_arrival())
+            was_short = is_short
             chosen, is_short = self._with_pages(take_next_step(waiting, self._limits))
-            started = self._start(chosen, back_to_back and not idle) if chosen else None
-            back_to_back = bool(chosen)
+            started = self._start(chosen, had_to_wait=was_short) if chosen else None
             # While a GPU computes a step, it is given the next one, and then the results of the first are sent.
             if running is not None:
                 self._finish(*running)
@@ -270,7 +270,7 @@ class Worker:
         if message.shape[1:] != (() if is_token_ids else (self._model.hidden_size,)):
             self._inbox.dropped.malformed += 1
             return
-        rows, at, now_s = from_wire(message), 0, time.monotonic()
+        rows, at, came_s = from_wire(message), 0, moment_of(message.due_s, time.monotonic())
         for item in message.items:
             own_rows = rows[at : at + item.tokens]
             at += item.tokens
@@ -280,11 +280,12 @@ class Worker:
                 continue
             self._awaited.discard(item.request)
             request.received += item.tokens
-            request.waiting.append(WaitingRows(item, own_rows, now_s))
+            request.waiting.append(WaitingRows(item, own_rows, came_s))
 
-    def _start(self, chosen: list[tuple[WorkerRequest, WaitingRows]], back_to_back: bool) -> tuple[float, RunningStep]:
-        """Give the device a step; returns when it began, and the step."""
-        began_s = self._pacer.begin(back_to_back)
+    def _start(self, chosen: Chosen, *, had_to_wait: bool) -> tuple[float, RunningStep]:
+        """Give the device a step; returns when it began, and the step. `had_to_wait`: rows had no pages until now."""
+        arrived_s = time.monotonic() if had_to_wait else max(rows.arrived_s for _, rows in chosen)
+        began_s = self._pacer.begin(arrived_s)
         step = start_step(self._model, self._pool, chosen)
         step.go_on(time.monotonic())
         self._pages_peak = max(self._pages_peak, self._pool.used)
@@ -294,12 +295,12 @@ class Worker:
         """Wait for a step, and send what came out."""
         step.wait()
         tokens, outgoing = step.tokens(), step.messages()
-        self._pacer.finish(began_s, step.loads)
+        ended_s = self._pacer.finish(began_s, step.loads)
         self._count_rows(step.entries)
         for to_next in outgoing:
-            self._send_rows(to_next)
+            self._send_rows(to_next, ended_s)
         if tokens:
-            self._send_tokens(tokens)
+            self._send_tokens(tokens, ended_s)
             if self.spec.goes_on:
                 self._await_next_rows(began_s, step.ends)
 
@@ -314,19 +315,19 @@ class Worker:
             spent_s, count = hops.get(entry.request.source, (0.0, 0))
             hops[entry.request.source] = (spent_s + now_s - entry.arrived_s, count + 1)
 
-    def _send_rows(self, to_next: NextStageMessage) -> None:
+    def _send_rows(self, to_next: NextStageMessage, ended_s: float) -> None:
         if self._shaper is not None:
             size = to_next.message.shape[0] * self.spec.bytes_per_token
-            self._shaper.send(to_next.worker, size, to_next.endpoint, to_next.message)
+            self._shaper.send(to_next.worker, size, to_next.endpoint, to_next.message, ended_s)
             return
         # A peer whose queue is full is dead. The coordinator notices that and restarts its requests.
         with contextlib.suppress(PeerLostError):
             self._outbox.send(to_next.endpoint, to_next.message)
 
-    def _send_tokens(self, tokens: list[SampledToken]) -> None:
+    def _send_tokens(self, tokens: list[SampledToken], ended_s: float) -> None:
         message = TokensMessage(*self._sender, tokens)
         if self._shaper is not None:
-            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, message)
+            self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, message, ended_s)
         else:
             self._tell(message)
 

@@ -9,11 +9,15 @@ import pytest
 zmq = pytest.importorskip("zmq")
 
 from helix_kit.runtime.spec import LinkQuality  # noqa: E402
-from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, RunMessage, WorkItem  # noqa: E402
+from helix_kit.runtime.transport.messages import RunMessage, SampledToken, TokensMessage, WorkItem  # noqa: E402
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper  # noqa: E402
 from helix_kit.runtime.transport.sockets import Inbox, Outbox  # noqa: E402
 
 KEY = b"k" * 16
+
+
+def tokens_of(request: int) -> TokensMessage:
+    return TokensMessage("a", 0, [SampledToken(request, 0, 0, 5)])
 
 
 def test_messages_take_bandwidth_and_latency() -> None:
@@ -25,12 +29,12 @@ def test_messages_take_bandwidth_and_latency() -> None:
     )
     start = time.monotonic()
     for number in range(3):
-        shaper.send("far", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(number, 0)]))
-    shaper.send("near", 50.0, inbox.endpoint, FreeMessage([RequestEpoch(9, 0)]))
+        shaper.send("far", 50.0, inbox.endpoint, tokens_of(number))
+    shaper.send("near", 50.0, inbox.endpoint, tokens_of(9))
     arrived: dict[int, float] = {}
     while len(arrived) < 4:
         for message in inbox.receive(0.01):
-            arrived[message.requests[0].request] = time.monotonic() - start
+            arrived[message.tokens[0].request] = time.monotonic() - start
         assert time.monotonic() - start < 60
     assert list(arrived) == [9, 0, 1, 2]
     for number in range(3):
@@ -58,6 +62,27 @@ def send_rows(shaper: Shaper, target: str, endpoint: str, request: int) -> None:
     """Ten rows of 10 declared bytes each."""
     item = WorkItem(request, 0, 0, 10, True)
     shaper.send(target, 100.0, endpoint, RunMessage([item], "float32", (10, 2), memoryview(bytes(80))))
+
+
+def test_a_message_counts_from_when_it_was_due_to_be_sent() -> None:
+    """A machine that comes 20 ms late to sending adds nothing to the time of the link; after a pause, now counts."""
+    context: zmq.Context = zmq.Context()
+    inbox = Inbox(context, KEY)
+    shaper = Shaper(lambda: Outbox(context, KEY), {"far": LinkQuality(1000.0, 0.02)}, 1.0)
+    now_s = time.monotonic()
+    shaper.send("far", 50.0, inbox.endpoint, tokens_of(0), now_s - 0.02)
+    shaper.send("far", 50.0, inbox.endpoint, tokens_of(1), now_s - 0.02)
+    arrived: list[TokensMessage] = []
+    while len(arrived) < 2:
+        arrived += inbox.receive(0.01)
+        assert time.monotonic() - now_s < 60
+    assert [m.due_s - now_s for m in arrived] == pytest.approx([-0.02 + 0.05 + 0.02, -0.02 + 0.1 + 0.02], abs=1e-6)
+    late = tokens_of(2)
+    shaper.send("far", 50.0, inbox.endpoint, late, now_s - 10.0)
+    assert late.due_s >= now_s + 0.05 + 0.02
+    shaper.close()
+    inbox.close()
+    context.term()
 
 
 NARROW, WIDE = 1000.0, 1e9

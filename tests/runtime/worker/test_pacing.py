@@ -32,14 +32,20 @@ def test_pacer_pads_and_counts_overruns(monkeypatch: pytest.MonkeyPatch) -> None
     clock = Clock()
     monkeypatch.setattr(pacing, "time", clock)
     pacer = Pacer(profile)
-    began = pacer.begin(False)
-    pacer.finish(began, [SegmentLoad(2, 0, 1), SegmentLoad(1, 0, 2)])  # 2 x 50 ms + 1 x 100 ms
+    began = pacer.begin(clock.now_s)
+    ended = pacer.finish(began, [SegmentLoad(2, 0, 1), SegmentLoad(1, 0, 2)])  # 2 x 50 ms + 1 x 100 ms
+    assert ended == pytest.approx(7.2)
     assert clock.now_s == pytest.approx(7.2) and pacer.overruns == 0
-    # The next step starts when the last was due, however late the loop comes round.
+    # Rows that were there before: the next step starts when the last was due, however late the loop comes round.
     clock.sleep(0.04)
-    pacer.finish(pacer.begin(True), [SegmentLoad(2, 0, 1)])
+    pacer.finish(pacer.begin(7.1), [SegmentLoad(2, 0, 1)])
     assert clock.now_s == pytest.approx(7.3)
-    began = pacer.begin(False)
+    # Rows that came later: it starts when they were due. A machine that is very late cannot make up for it.
+    clock.sleep(0.04)
+    assert pacer.begin(7.32) == pytest.approx(7.32) and pacer.begin(7.0) == pytest.approx(7.3)
+    clock.sleep(0.06)
+    assert pacer.begin(7.32) == clock.now_s
+    began = pacer.begin(clock.now_s)
     clock.sleep(0.15)
     pacer.finish(began, [SegmentLoad(2, 0, 1)])
     assert (pacer.steps, pacer.overruns) == (3, 1)
