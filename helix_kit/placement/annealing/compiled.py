@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 
@@ -69,14 +68,10 @@ class Compilation:
 
 
 def is_cached(module: ModuleType) -> bool:
-    """Whether numba's cache holds every function for this state of the source."""
-    assert module.__file__ is not None, "a module of a file"
-    written_s = Path(module.__file__).stat().st_mtime
-    for name in module.COMPILED:
-        function = getattr(module, name)
-        if function.signatures:
-            continue
-        kept = Path(function.stats.cache_path).glob(f"{module.__name__.rpartition('.')[2]}.{name}-*.nbi")
-        if not any(index.stat().st_mtime >= written_s for index in kept):
-            return False
-    return True
+    """Whether numba's cache holds every function for this state of the source.
+
+    Numba knows the source by its content. Its time says nothing: a file that is installed or checked out again is newer
+    than a cache that still holds.
+    """
+    functions = [getattr(module, name) for name in module.COMPILED]
+    return all(function.signatures or function._cache._cache_file._load_index() for function in functions)
