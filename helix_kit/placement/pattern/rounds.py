@@ -35,6 +35,8 @@ CLOSE_GAP = 1e-3
 """Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
 UNFINISHED_PATIENCE = 5.0
 """Patience is so many times as long while the pattern program has not come to its end."""
+ORDERED_SHARE = 0.3
+"""Share of what is left of a round after the pattern program for B6, before the other proofs."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
 
@@ -150,6 +152,8 @@ class Rounds:
             self._run_again(clock.for_part(clock.left_s * AGAIN_SHARE))
         if not self._pattern_finished and self.gap_above(bounds.PRECISION):
             self._run_pattern(clock.for_part(clock.left_s * PATTERN_SHARE))
+        if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
+            self._prove_ordered(clock.for_part(clock.left_s * ORDERED_SHARE))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_whole(clock.for_part(clock.left_s * PROOF_SHARE))
         if not self.gap_above(CLOSE_GAP) or not self._can_anneal():
@@ -282,3 +286,19 @@ class Rounds:
             self.best.consider(found.placement)
         if not clock.is_over():
             self._finished_bounds.add("coverage")
+
+    def _prove_ordered(self, clock: Watch) -> None:
+        """B6, which goes on in each round until nothing is left open. It may also find a better placement."""
+        if self.best.value <= self._refuted_from.get("B6", 0.0):
+            return
+        found = bounds.ordered_bound(
+            self.task.problem, self.task.groups, low=self.best.value, high=self.bound, watch=clock
+        )
+        self.proven["B6"] = min(found.tokens_per_s, self.proven.get("B6", found.tokens_per_s))
+        self.task.watch.report(bound=self.bound)
+        if found.placement and not self.pins and self.task.options.max_stages is None:
+            self.best.consider(found.placement)
+            if self.annealing is not None:
+                self.annealing.offer(self.best.placement)
+        if found.is_finished:
+            self._refuted_from["B6"] = self.best.value
