@@ -102,3 +102,12 @@ def test_counted_work_ends_alike():
     groups = groups_of(problem)
     ends = [ordered_bound(problem, groups, low=1400.0, high=1525.0, watch=Watch(2.0, counted=True)) for _ in range(2)]
     assert ends[0] == ends[1]
+
+
+def test_a_plan_of_layers_that_alternate_is_proven():
+    nodes = [{"gpu": "H100-80G", "count": 2}, {"gpu": "RTX4090", "count": 6}]
+    plan = hk.plan(
+        hk.Cluster.model_validate({"name": "eight", "nodes": nodes}), "gpt-oss-120b", time_limit_s=6, deterministic=True
+    )
+    assert plan.gap < 1e-3
+    assert min(plan.bounds, key=lambda name: plan.bounds[name]) == "B6"
