@@ -224,6 +224,8 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
     if found.idle:
         verb = "carries" if len(found.idle) == 1 else "carry"
         lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")
+    if plan.model.quantize:
+        lines.append(f"The weights of the layers are rounded to {plan.model.quantize} when they are loaded.")
     lines.append(
         f"KV caches: about {found.requests:,} requests of {mean_tokens:,} tokens fit at once; {found.kv_layers.words} "
         f"(on {_names(found.kv_layers.holders)}) have the least room."

@@ -210,6 +210,8 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         "Profiles": _profiles_line(plan),
         **plan.split_facts,
     }
+    if plan.model.quantize:
+        lines["Weights"] = f"those of the layers are rounded to {plan.model.quantize} when they are loaded"
     if plan.served and plan.served.max_flow_tokens_per_s is not None:
         lines["Most flow"] = (
             f"{plan.served.max_flow_tokens_per_s:,.1f} tokens/s, at most "

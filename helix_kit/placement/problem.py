@@ -104,8 +104,22 @@ class Problem(Summarised):
             f"cluster {self.cluster.name}: {self.model.name} cannot fit: its {self.num_layers} layers of "
             f"{self.model.layer_gb:.3g} GB each need more memory than the cluster has, which holds at most "
             f"{lack.layers_held} layers (per node: {detail}). {'; '.join(lack.sums)}",
-            fix=lack.smallest or "more or larger GPUs, or a smaller model",
+            fix=(lack.smallest or "more or larger GPUs, or a smaller model") + self._rounded_words(),
         )
+
+    def _rounded_words(self) -> str:
+        """That the model would fit with weights rounded to few bits at load, where it would."""
+        for method in () if self.engine else ("int8", "int4"):
+            try:
+                model = self.model.quantized(method)
+            except InputError:
+                continue
+            if (
+                layers_held(self.cluster, model, profiles_for(self.cluster, model, None, self.lengths))
+                >= self.num_layers
+            ):
+                return f"; or weights rounded when they are loaded (--quantize {method}), with which it fits"
+        return ""
 
     def _check_requests_fit(self) -> None:
         """Raise InfeasibleError when no placement has room for the context of one request in every layer.

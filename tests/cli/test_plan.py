@@ -306,6 +306,7 @@ def test_a_plan_for_rounded_weights(helix_kit, plan_command, tmp_path):
     path = tmp_path / "plan.json"
     code, out, err = plan_command(*case, "--quantize", "int4", "-o", path)
     assert code == 0, err
+    assert "rounded to int4 when" in out and "rounded to int4 when" in helix_kit("explain", path)[1]
     assert "qwen3-32b-int4" in out and json.loads(path.read_text())["model"]["quantize"] == "int4"
     code, out, err = helix_kit("simulate", path, "--duration", 5, "--warmup", 0, "--json")
     assert code == 0, err
@@ -314,6 +315,8 @@ def test_a_plan_for_rounded_weights(helix_kit, plan_command, tmp_path):
     assert code == 0, err
     assert "weights rounded to int4" in (tmp_path / "vllm" / "README.md").read_text()
     assert "qwen3-32b-int4" not in "".join(p.read_text() for p in (tmp_path / "vllm").rglob("*.sh"))
+    code, _, err = plan_command(*case)
+    assert code == 3 and "; or weights rounded when they are loaded (--quantize int8), with which it fits" in err
     code, _, err = plan_command(*case, "--quantize", "int3")
     assert code == 2 and "quantize = 'int3': expected one of int4, int8" in err
     code, _, err = plan_command(*case[:2], "qwen3-30b-a3b-int4", *case[3:], "--quantize", "int4")
