@@ -181,7 +181,7 @@ class SharedKV:
             pages = self.workers[stage.node]
             hold: Hold | WindowedHold
             if isinstance(pages, WindowedPages):
-                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count], keepable)
+                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count], keepable=keepable, wanted=blocks)
             else:
                 hold = pages.promise(tokens, stage.start, stage.end, blocks[:count])
             holds[stage.node] = hold
@@ -222,12 +222,6 @@ class SharedKV:
         return np.concatenate(
             [EMPTY, *(self.workers[w].add_blocks(hold, blocks, attempt) for w, hold in holds.items())]
         )
-
-    def take_replaced(self, attempt: Attempt) -> dict[str, np.ndarray]:
-        """Worker -> owners of the blocks that those of the request have replaced, where layers have windows."""
-        pages = {worker: self.workers[worker] for worker in self._holds.get(attempt, {})}
-        replaced = {worker: own.evict() for worker, own in pages.items() if isinstance(own, WindowedPages)}
-        return {worker: owners for worker, owners in replaced.items() if len(owners)}
 
     def advance(self, attempt: Attempt, position: int) -> None:
         """The request computes the token at `position` next: blocks before its window are no longer in use."""

@@ -140,6 +140,10 @@ class WindowedHold:
     """Those that it uses and that others may use, too."""
     window: deque[tuple[int, Block]] = field(default_factory=deque)
     """Place and block of those of `blocks` that are in its window."""
+    branch: Keep = NOTHING
+    """The last window of what others have computed of its prompt, too: further requests may well begin after it."""
+    pinned: list[Block] = field(default_factory=list)
+    """Those of `blocks` whose second parts stay in use until it ends, because other requests begin after them."""
     known: int = 0
     """Blocks of its own that it has made known."""
     kept_alone: int = 0

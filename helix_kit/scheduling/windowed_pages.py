@@ -72,8 +72,8 @@ class WindowedPages:
         self._idle_blocks: OrderedDict[Block, None] = OrderedDict()
         self._idle_windows: OrderedDict[Block, None] = OrderedDict()
         self._evicted: list[int] = []
-        self._replaced: list[tuple[int, int, int, int]] = []
-        """Owners and parts of blocks that a request with more of them has replaced."""
+        self._replaced: dict[Block, None] = {}
+        """Blocks that cannot be found any more, because others with a second part took their places."""
         self._moment = 0
 
     @property
@@ -90,13 +90,7 @@ class WindowedPages:
 
     def find(self, blocks: np.ndarray, start: int, end: int) -> list[Block]:
         """The longest run of leading `blocks` after which a request may begin in layers [start, end)."""
-        spans = [span for span in self._spans.values() if span.start <= start and span.end >= end]
-        found: list[Block] = []
-        for number in blocks.tolist():
-            block = self._best(spans, number)
-            if block is None:
-                break
-            found.append(block)
+        found = self._leading(blocks, start, end)
         if not any(self._windows_of(start, end)):
             return found
         longest = run = 0
@@ -105,6 +99,17 @@ class WindowedPages:
             if run >= count - self._first_seen(count * self.page_tokens):
                 longest = count
         return found[:longest]
+
+    def _leading(self, blocks: np.ndarray, start: int, end: int) -> list[Block]:
+        """The leading `blocks` that are held for layers [start, end), with or without their second parts."""
+        spans = [span for span in self._spans.values() if span.start <= start and span.end >= end]
+        found: list[Block] = []
+        for number in blocks.tolist():
+            block = self._best(spans, number)
+            if block is None:
+                break
+            found.append(block)
+        return found
 
     @staticmethod
     def _best(spans: Iterable[Span], number: int) -> Block | None:
@@ -125,7 +130,8 @@ class WindowedPages:
 
     def held_blocks(self) -> np.ndarray:
         """Number of each block that is held, once for each span that has it."""
-        return np.array([number for span in self._spans.values() for number in span.blocks], dtype=np.int64)
+        numbers = [number for span in self._spans.values() for number in span.blocks]
+        return np.array(numbers + [block.number for block in self._replaced], dtype=np.int64)
 
     # ---- promises ------------------------------------------------------------------------------------------------
 
@@ -146,9 +152,13 @@ class WindowedPages:
         seen = self._in_window(found, start, end)
         return pages + sum(block.span.windowed for _, block in seen if not block.window_users)
 
-    def _ways(self, keepable: int, hits: int) -> list[Keep]:
-        """What a request with so many blocks that others could use may keep of them, the most first."""
-        last = Keep(max(hits, self._first_seen(keepable * self.page_tokens)), keepable)
+    def _ways(self, keepable: int, hits: int, known: int) -> list[Keep]:
+        """What a request with so many blocks that others could use may keep of them, the most first.
+
+        Of `known` blocks others have computed the first parts: further requests may well begin with these, too.
+        """
+        stop = known if known > hits else keepable
+        last = Keep(max(hits, self._first_seen(stop * self.page_tokens)), stop)
         return [way for way in (Keep(hits, keepable), last) if way.size] + [NOTHING]
 
     def _needs(self, tokens: int, start: int, end: int, found: Sequence[Block], keep: Keep) -> int:
@@ -169,25 +179,38 @@ class WindowedPages:
         """Whether a request fits into layers [start, end) of the worker when it holds no other."""
         return self._needs(tokens, start, end, (), NOTHING) <= self.capacity
 
-    def promise(self, tokens: int, start: int, end: int, blocks: np.ndarray = EMPTY, keepable: int = 0) -> WindowedHold:
+    def promise(
+        self,
+        tokens: int,
+        start: int,
+        end: int,
+        blocks: np.ndarray = EMPTY,
+        *,
+        keepable: int = 0,
+        wanted: np.ndarray = EMPTY,
+    ) -> WindowedHold:
         """Promise a request its pages; it begins with `blocks`, after which it may begin.
 
-        The caller knows that it fits, and calls `evict` next. Others could use `keepable` of its leading blocks.
+        The caller knows that it fits, and calls `evict` next. Others could use `keepable` of its leading blocks; the
+        leading ones that somebody has computed are `wanted`.
         """
         found = self.find(blocks, start, end)
         hits = len(found)
-        ways = self._ways(keepable, hits)
+        known = len(self._leading(wanted, start, end))
+        ways = self._ways(keepable, hits, known)
         keep = next((way for way in ways if self._needs(tokens, start, end, found, way) <= self.free), NOTHING)
         hold = WindowedHold(start, end, tokens, hits, keep, blocks=found)
+        if known > hits:
+            hold.branch = Keep(self._first_seen(known * self.page_tokens), known)
         hold.shared = np.array([block.owner for block in found], dtype=np.int64).reshape(-1, 3)
         self.idle -= self._woken(found, start, end)
         for block in found:
             block.users += 1
             self._idle_blocks.pop(block, None)
-        for place, block in self._in_window(found, start, end):
+        for _, block in self._in_window(found, start, end):
             block.window_users += 1
             self._idle_windows.pop(block, None)
-            hold.window.append((place, block))
+            hold.pinned.append(block)
         hold.private = self._own_pages(hold)
         self.private += hold.private
         return hold
@@ -208,7 +231,7 @@ class WindowedPages:
 
         Returns owner and part of the blocks, shape (blocks, 4). Of a block that is evicted as a whole, the part is ALL.
         """
-        gone, self._replaced = self._replaced, []
+        gone: list[tuple[int, int, int, int]] = []
         target = self.held - self.idle if all_idle else self.capacity - self.private
         while self.held > target:
             gone.append(self._evict(*self._next_to_go()))
@@ -217,7 +240,10 @@ class WindowedPages:
     def _evict(self, block: Block, part: int) -> tuple[int, int, int, int]:
         """Make an idle block, or its second part, free; returns its owner and the part."""
         if part == ALL:
-            del block.span.blocks[block.number]
+            if block in self._replaced:
+                del self._replaced[block]
+            else:
+                del block.span.blocks[block.number]
             del self._idle_blocks[block]
             self.held -= block.span.without
             self.idle -= block.span.without
@@ -249,7 +275,6 @@ class WindowedPages:
         """The request's prompt has been computed: others may use its first ``len(blocks)`` blocks from now on.
 
         Later calls change nothing: a worker may have returned pages of an answer. Returns the numbers of new blocks.
-        Blocks that these replace are returned by the next `evict`.
         """
         if hold.is_computed:
             return EMPTY
@@ -264,9 +289,11 @@ class WindowedPages:
                 continue
             is_kept = hold.keep.first <= place < hold.keep.stop
             there = [span.blocks[number] for span in spans if number in span.blocks]
-            if is_kept and there and not any(block.has_window or block.users for block in there):
+            if is_kept and there and not any(block.has_window for block in there):
                 # Nothing can begin after a block without its second part: this request's block takes its place.
-                self._replaced += [self._evict(block, ALL) for block in there]
+                for block in there:
+                    del block.span.blocks[number]
+                    self._replaced[block] = None
             elif there:
                 hold.kept_alone += is_kept
                 continue
@@ -278,7 +305,10 @@ class WindowedPages:
             self.held += span.without
             if block.has_window:
                 block.window_users = 1
-                hold.window.append((place, block))
+                if hold.branch.first <= place < hold.branch.stop:
+                    hold.pinned.append(block)
+                else:
+                    hold.window.append((place, block))
                 self.held += windowed
             new.append(number)
             places.append(place)
@@ -309,6 +339,8 @@ class WindowedPages:
         self._moment += 1
         while hold.window:
             self._leave_window(hold.window.pop()[1])
+        while hold.pinned:
+            self._leave_window(hold.pinned.pop())
         own = {block.owner[2]: block for block in hold.blocks[hold.hits :]}
         hold.without_window = np.array([p for p, block in own.items() if not block.has_window], dtype=np.int64)
         for block in reversed(hold.blocks):

@@ -74,18 +74,56 @@ def test_parts_of_windows_become_idle_and_go_first() -> None:
 
 def test_a_block_without_its_part_is_replaced() -> None:
     pages = pages_of(60)
+    holds = []
     for request in (1, 2):
-        hold = pages.promise(176, 0, 2, PROMPT, keepable=10)
-        pages.add_blocks(hold, PROMPT, (request, 0))
-        replaced = pages.evict()
-        assert (len(hold.shared), len(replaced)) == (0, 0 if request == 1 else 10)
-        pages.leave(hold)
-        pages.release(hold)
-        if request == 1:
-            large = pages.promise(16 * 50, 0, 1)
+        holds.append(pages.promise(176, 0, 2, pages_found(pages), keepable=10, wanted=PROMPT))
+        pages.add_blocks(holds[-1], PROMPT, (request, 0))
+        assert len(holds[-1].shared) == 0 and len(pages.find(PROMPT, 0, 2)) == 10
+        if request == 1:  # while it runs, the second parts of its first blocks go
+            pages.advance(holds[0], 200)
+            large = pages.promise(16 * pages.free, 0, 1)
             assert set(pages.evict()[:, 3]) == {WITH_WINDOW}
             pages.release(large)
-    assert len(pages.find(PROMPT, 0, 2)) == 10 and pages.held == 20
+            assert len(pages.find(PROMPT, 0, 2)) == 0
+    assert pages.held == 10 + 20 and sorted(pages.held_blocks()) == sorted([*PROMPT, *PROMPT])
+    for hold in holds:
+        pages.leave(hold)
+        pages.release(hold)
+    assert len(pages.evict(all_idle=True)) >= 20 and pages.free == 60 and len(pages.held_blocks()) == 0
+
+
+def pages_found(pages: WindowedPages) -> np.ndarray:
+    return PROMPT[: len(pages.find(PROMPT, 0, 2))]
+
+
+def test_where_requests_part_the_last_window_is_kept() -> None:
+    """Others have computed the first four blocks of a prompt of ten, whose second parts have gone."""
+    pages = pages_of(1000)
+    first = pages.promise(80, 0, 2, keepable=4)
+    pages.add_blocks(first, PROMPT[:4], (1, 0))
+    pages.advance(first, 200)
+    filler = pages.promise(16 * pages.free, 0, 1)
+    assert len(pages.evict()) == 4
+    pages.release(filler)
+    pages.capacity -= pages.free - 17  # too few to keep all ten
+    hold = pages.promise(176, 0, 2, PROMPT[:0], keepable=10, wanted=PROMPT[:4])
+    assert hold.keep == (2, 4)
+    pages.add_blocks(hold, PROMPT, (2, 0))
+    assert len(pages.find(PROMPT, 0, 2)) == 4
+    # While it runs these parts stay, because others begin there; so do those of a request that began there.
+    pages.advance(hold, 1000)
+    assert len(pages.evict(all_idle=True)) == 0 and len(pages.find(PROMPT, 0, 2)) == 4
+    pages.capacity += 1000
+    other = pages.promise(176, 0, 2, PROMPT[:4], keepable=10, wanted=PROMPT)
+    assert other.hits == 4
+    pages.leave(hold)
+    pages.advance(other, 1000)
+    pages.evict(all_idle=True)
+    assert len(pages.find(PROMPT, 0, 2)) == 4
+    pages.leave(other)
+    pages.leave(first)
+    pages.evict(all_idle=True)
+    assert len(pages.find(PROMPT, 0, 2)) == 0
 
 
 def test_the_hit_is_that_of_the_stage_that_can_begin_last() -> None:

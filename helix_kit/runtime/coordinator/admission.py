@@ -134,7 +134,6 @@ class PageLedger:
             return
         numbers = self._numbers.of(hashes)
         self._numbers.held(self._kv.add_computed((request, epoch), numbers))
-        self._note_evicted(self._kv.take_replaced((request, epoch)))
         self._numbers.forget_unheld(hashes)
 
     def leave(self, request: int, epoch: int) -> dict[str, list[BlockRun]]:

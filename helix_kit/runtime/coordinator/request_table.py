@@ -283,7 +283,6 @@ class RequestTable:
         """Let others share what the request has computed: all of its context but for the token that came last."""
         tokens = len(active.prompt) + max(0, len(active.generated) - 1)
         self._workers.ledger.add_computed(active.request.id, active.epoch, active.hashes(tokens))
-        self._send_evictions()
 
     def _promise_more(self, active: ActiveRequest) -> bool:
         """Promise pages for the next tokens of a long answer; False when a worker of its pipeline has none."""
