@@ -19,6 +19,7 @@ from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.pattern.incumbent import Incumbent
 from helix_kit.placement.pattern.pins import place_around_pins
+from helix_kit.placement.pattern.region_sets import FEW_REGIONS
 from helix_kit.placement.pattern.regions import PartitionSearch
 from helix_kit.placement.pattern.search import Candidate
 from helix_kit.placement.pattern.small import by_length, is_small, solve_coverage
@@ -130,8 +131,14 @@ class Rounds:
         return not self._can_anneal() or (self.annealing is None and not compilation.is_pending())
 
     def _may_search_again(self) -> bool:
-        """Whether a set of regions is left that the pattern program can search with stages that take longer to find."""
-        return self.search is not None and not self.search.is_exhausted
+        """Whether a set of regions is left that the pattern program can search with stages that take longer to find.
+
+        Of many regions there are many sets: each of them is searched once before any is searched again.
+        """
+        search = self.search
+        if search is None or not (self._pattern_finished or len(search.names) <= FEW_REGIONS):
+            return False
+        return not search.is_exhausted
 
     def _is_impatient(self) -> bool:
         """Whether the last better placement is longer ago than the user wants to wait."""
