@@ -110,7 +110,7 @@ bench-runtime: $(DEV) ## Runtime: tokens/s beside transformers' generate and gen
 bench-gpu: $(DEV) ## What only a GPU can show, in under six minutes: right, fast, simulated; writes docs/gpu-bench.md
 	$(BIN)/python benchmarks/gpu_check.py
 
-figures-real: $(DEV) ## Measure section 6.3 with 24 worker processes, then its figure and docs/emulation.md (about 80 minutes)
+figures-real: $(DEV) ## Measure section 6.3 with 24 worker processes, then its figure and docs/emulation.md (about an hour)
 	$(BIN)/python benchmarks/emulate24.py -o docs/emulation.md
 	$(BIN)/helix-kit reproduce real-single-cluster
 

@@ -1,6 +1,6 @@
 """The published cluster as real processes on this machine: every method of section 6.3, beside the simulator.
 
-    python benchmarks/emulate24.py [--models llama2-70b,llama-30b] [--methods helix,swarm,separate]
+    python benchmarks/emulate24.py [--models llama2-70b[,llama-30b]] [--methods helix,swarm,separate]
                                    [--modes offline,online] [--time-scale S] [-o docs/emulation.md]
 
 Each machine of the published single-cluster evaluation becomes a worker process that holds its layers of a stand-in for
@@ -11,7 +11,7 @@ and messages are real; the speed of machines and links is declared. The same req
 our runtime (`range`) over the same window.
 
 A run in which more than 2 % of the steps came late does not count: it is repeated at twice the scale. Unless given, the
-scale is chosen from the number of steps, so that the workers take two fifths of the cores. Finished runs are kept in a
+scale is chosen from the number of steps, so that the workers take a quarter of the cores. Finished runs are kept in a
 folder: a command that was stopped goes on where it was. When all are there they move to `data/measured/single24`, from
 where the figure takes them.
 """
@@ -80,7 +80,7 @@ CPU time of a step is that of the workers, messages included.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", default="llama2-70b,llama-30b")
+    parser.add_argument("--models", default="llama2-70b")
     parser.add_argument("--methods", default="helix,swarm,separate")
     parser.add_argument("--modes", default="offline,online")
     parser.add_argument("--time-scale", type=float, help="the first to try; chosen unless given")

@@ -37,7 +37,7 @@ WARMUPS_S = {"llama2-70b": 240.0, "llama-30b": 150.0}
 WINDOW_S = 300.0
 STEP_CPU_S, TOKEN_CPU_S = 1.2e-3, 0.5e-3
 """CPU time of a worker for a paced step with its messages, and of the coordinator for a token."""
-CORES_SHARE = 0.4
+CORES_SHARE = 0.25
 """Share of this machine's cores that a run may take, so that few steps come late."""
 SHORTEST_SCALE = 0.5
 Say = Callable[[str], None]
@@ -96,7 +96,7 @@ def time_scale_for(steps_per_s: float, tokens_per_s: float, cores: int) -> float
     """The time scale, in quarters, at which this machine carries so many emulated steps/s and tokens/s.
 
     >>> time_scale_for(180, 180, cores=2), time_scale_for(1170, 200, cores=2)
-    (0.5, 2.0)
+    (0.75, 3.25)
     """
     wanted = (steps_per_s * STEP_CPU_S + tokens_per_s * TOKEN_CPU_S) / (CORES_SHARE * cores)
     return max(SHORTEST_SCALE, -(-wanted // 0.25) * 0.25)
