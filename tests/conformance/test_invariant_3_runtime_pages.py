@@ -26,8 +26,8 @@ def test_pages_used_are_those_of_live_requests(tmp_path: Path, monkeypatch: pyte
     shared: list[int] = []
     original = Worker._start
 
-    def checked(self: Worker, *arguments: object) -> object:
-        started = original(self, *arguments)  # type: ignore[arg-type]
+    def checked(self: Worker, *arguments: object, **options: object) -> object:
+        started = original(self, *arguments, **options)  # type: ignore[arg-type]
         live = self._requests.in_order_of_arrival()
         for request in live:
             assert request.table.pages.shape == (request.end - request.start, -(-request.table.num_tokens // PAGE))

@@ -80,8 +80,8 @@ def needs_of(name: str, fast: bool) -> tuple[str, ...]:
 def experiments_of(word: str) -> list[str]:
     """The experiments that a word on the command line means: one by its name, or all of a place in the paper.
 
-    >>> experiments_of("6.3"), experiments_of("figure 5")
-    (['single-cluster'], ['azure-trace'])
+    >>> experiments_of("6.4"), experiments_of("figure 5")
+    (['geo-distributed'], ['azure-trace'])
     """
     if word in _known():
         return [word]

@@ -308,7 +308,7 @@ def encode(message: Message, key: bytes) -> list[Any]:
     1
     >>> item = WorkItem(request=1, epoch=0, position=0, tokens=5000, wants_token=True)
     >>> [len(frame) for frame in encode(RunMessage.of_token_ids([item], [3] * 5000), key=b"secret")]
-    [46, 20000]
+    [55, 20000]
     """
     if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
         header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""), message.due_s)

@@ -76,7 +76,8 @@ def test_several_prompts_and_choices_are_echoed(client) -> None:
     got = client.completions.create(
         model="tiny", prompt=["w5 w6", "w40"], n=2, max_tokens=2, echo=True, logprobs=0, extra_body={"ignore_eos": True}
     )
-    assert [choice.text.split()[:-2] for choice in got.choices] == [["w5", "w6"]] * 2 + [["w40"]] * 2
+    # A token that is drawn may have no text.
+    assert all(c.text.startswith(p) for c, p in zip(got.choices, ["w5 w6"] * 2 + ["w40"] * 2, strict=True))
     assert [choice.logprobs.token_logprobs[0] for choice in got.choices] == [None] * 4
 
 

@@ -83,7 +83,7 @@ def prompt(request: int, ids: list[int], route: list[RouteStage]) -> RunMessage:
 
 def step(worker: Worker) -> None:
     waiting = [(request, request.waiting) for request in worker._requests.in_order_of_arrival()]
-    worker._finish(*worker._start(take_next_step(waiting, worker._limits), back_to_back=False))
+    worker._finish(*worker._start(take_next_step(waiting, worker._limits), had_to_wait=False))
 
 
 def test_rows_go_to_the_next_stage_and_are_counted(tiny_llama: Path) -> None:
