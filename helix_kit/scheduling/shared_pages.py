@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from helix_kit.scheduling.page_counts import PageCounts
+
 ABSENT = -1
 """Users of a block that is not held."""
 MIN_QUEUE = 4096
@@ -74,7 +76,7 @@ class Hold:
         return self.end - self.start
 
 
-class SharedPages:
+class SharedPages(PageCounts):
     """Pages of one worker, promised to requests or held for later ones.
 
     Parameters
@@ -91,13 +93,7 @@ class SharedPages:
     """
 
     def __init__(self, capacity: int, *, page_tokens: int = 16) -> None:
-        self.capacity, self.page_tokens = capacity, page_tokens
-        self.private = 0
-        """Pages promised to requests for tokens of their own."""
-        self.held = 0
-        """Pages of blocks that can be found."""
-        self.idle = 0
-        """Pages among `held` that no request uses."""
+        super().__init__(capacity, page_tokens=page_tokens)
         self._evicted: list[np.ndarray] = []
         self._spans: list[_Span] = []
         self._size = 1024
@@ -106,16 +102,6 @@ class SharedPages:
         counts only while the block is idle since that moment."""
         self._queued = self._idle_blocks = 0
         self._moment = 0
-
-    @property
-    def free(self) -> int:
-        """Pages that can be promised: those without content, and those of idle blocks."""
-        return self.capacity - self.private - self.held + self.idle
-
-    @property
-    def used(self) -> int:
-        """Pages of requests; a page that several share counts once."""
-        return self.private + self.held - self.idle
 
     def pages(self, tokens: int, num_layers: int) -> int:
         """Pages for `tokens` of context in `num_layers` layers."""
@@ -187,6 +173,10 @@ class SharedPages:
     def fits(self, tokens: int, start: int, end: int, blocks: np.ndarray) -> bool:
         """Whether a request that begins with `blocks`, all of which are held, can be promised its pages."""
         return sum(self._needs(tokens, end - start, blocks, self.find(blocks, start, end))) <= self.free
+
+    def holds_when_empty(self, tokens: int, start: int, end: int) -> bool:
+        """Whether a request fits into layers [start, end) of the worker when it holds no other."""
+        return self.pages(tokens, end - start) <= self.capacity
 
     def promise(self, tokens: int, start: int, end: int, blocks: np.ndarray = EMPTY) -> Hold:
         """Promise a request its pages; it begins with those of `blocks` that are held.
@@ -293,11 +283,6 @@ class SharedPages:
         hold.blocks = hold.spans = EMPTY
         if self._queued > MIN_QUEUE and self._queued > 2 * self._idle_blocks:
             self._remove_outdated()
-
-    def release(self, hold: Hold) -> None:
-        """The request's own pages are free."""
-        self.private -= hold.private
-        hold.private = 0
 
     def _remove_outdated(self) -> None:
         kept: deque[tuple[int, np.ndarray, int]] = deque()

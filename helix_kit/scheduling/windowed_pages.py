@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from helix_kit.scheduling.page_counts import PageCounts
 from helix_kit.scheduling.windowed_blocks import (
     ALL,
     EMPTY,
@@ -33,7 +34,7 @@ from helix_kit.scheduling.windowed_blocks import (
 )
 
 
-class WindowedPages:
+class WindowedPages(PageCounts):
     """Pages of one worker with windows, promised to requests or held for later ones.
 
     The calls are those of `SharedPages`, whose description says more of each.
@@ -64,10 +65,9 @@ class WindowedPages:
     def __init__(
         self, capacity: int, start: int, windows: Sequence[int], *, chunk_tokens: int, page_tokens: int = 16
     ) -> None:
-        self.capacity, self.page_tokens = capacity, page_tokens
+        super().__init__(capacity, page_tokens=page_tokens)
         self._start, self._windows, self._chunk_tokens = start, tuple(windows), chunk_tokens
         self._widest = max(self._windows)
-        self.private = self.held = self.idle = 0
         self._spans: dict[tuple[int, int], Span] = {}
         self._idle_blocks: OrderedDict[Block, None] = OrderedDict()
         self._idle_windows: OrderedDict[Block, None] = OrderedDict()
@@ -75,16 +75,6 @@ class WindowedPages:
         self._replaced: dict[Block, None] = {}
         """Blocks that cannot be found any more, because others with a second part took their places."""
         self._moment = 0
-
-    @property
-    def free(self) -> int:
-        """Pages that can be promised: those without content, and those that are idle."""
-        return self.capacity - self.private - self.held + self.idle
-
-    @property
-    def used(self) -> int:
-        """Pages of requests; a page that several share counts once."""
-        return self.private + self.held - self.idle
 
     # ---- what is held --------------------------------------------------------------------------------------------
 
@@ -102,7 +92,7 @@ class WindowedPages:
 
     def _leading(self, blocks: np.ndarray, start: int, end: int) -> list[Block]:
         """The leading `blocks` that are held for layers [start, end), with or without their second parts."""
-        spans = [span for span in self._spans.values() if span.start <= start and span.end >= end]
+        spans = self._around(start, end)
         found: list[Block] = []
         for number in blocks.tolist():
             block = self._best(spans, number)
@@ -110,6 +100,10 @@ class WindowedPages:
                 break
             found.append(block)
         return found
+
+    def _around(self, start: int, end: int) -> list[Span]:
+        """The spans whose blocks serve layers [start, end)."""
+        return [span for span in self._spans.values() if span.start <= start and span.end >= end]
 
     @staticmethod
     def _best(spans: Iterable[Span], number: int) -> Block | None:
@@ -279,7 +273,7 @@ class WindowedPages:
         if hold.is_computed:
             return EMPTY
         hold.is_computed = True
-        spans = [span for span in self._spans.values() if span.start <= hold.start and span.end >= hold.end]
+        spans = self._around(hold.start, hold.end)
         windows = self._windows_of(hold.start, hold.end)
         windowed = sum(1 for window in windows if window)
         new, places = [], []
@@ -350,8 +344,3 @@ class WindowedPages:
                 self._idle_blocks[block] = None
                 self.idle += block.span.without
         hold.blocks = []
-
-    def release(self, hold: WindowedHold) -> None:
-        """The request's own pages are free."""
-        self.private -= hold.private
-        hold.private = 0

@@ -23,7 +23,7 @@ from helix_kit.runtime.coordinator.block_numbers import BlockNumbers
 from helix_kit.runtime.transport.messages import BlockRun
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.scheduling.shared_kv import SharedKV
-from helix_kit.scheduling.shared_pages import EMPTY, SharedPages
+from helix_kit.scheduling.shared_pages import EMPTY
 from helix_kit.scheduling.windowed_blocks import WITHOUT_WINDOW, Keep, WindowedHold
 from helix_kit.scheduling.windowed_pages import WindowedPages
 
@@ -67,8 +67,6 @@ class PageLedger:
     def can_hold(self, worker: str, tokens: int, start: int, end: int) -> bool:
         """Whether `tokens` of one request fit into layers [start, end) of the worker when it holds no other request."""
         pages = self._kv.workers.get(worker)
-        if isinstance(pages, SharedPages):
-            return pages.pages(tokens, end - start) <= pages.capacity
         return pages is not None and pages.holds_when_empty(tokens, start, end)
 
     def look_up(self, hashes: Sequence[bytes], keepable: int = 0) -> None:
