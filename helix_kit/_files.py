@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -138,6 +139,22 @@ def parse_json(text: str, where: object, *, lines: bool = True) -> Any:
         raise InputError("not valid JSON here: it is nested too deeply", where=where) from None
     except ValueError as error:  # a number of thousands of digits
         raise InputError(f"not valid JSON: {error}", where=where) from None
+
+
+def scratch_of(path: Path) -> Path:
+    """Where a file is written before it takes its place: in the same folder, and of this thread alone.
+
+    >>> scratch_of(Path("a/config.json")).name.startswith(".config.json.")
+    True
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: a reader finds all of it or nothing, also when several write it at once."""
+    scratch = scratch_of(path)
+    scratch.write_bytes(content)
+    scratch.replace(path)
 
 
 def validate(model: type[M], data: Any, where: object) -> M:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,53 +112,13 @@ def config_of(source: str | Path) -> Path | None:
         if file.name not in files:
             raise InputError(f"{name} has no config.json: expected a model of transformers", field="model")
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, hub.read(commit, file.name))
+        _files.write_whole(file, hub.read(commit, file.name))
     return file
 
 
 def _is_of_http(thing: object) -> bool:
     """Whether a class is of httpx, or of its successor."""
     return any(kind.__module__.startswith("http") for kind in type(thing).__mro__)
-
-
-def scratch_of(path: Path) -> Path:
-    """Where a file is written before it takes its place: several workers may fetch the same one.
-
-    Parameters
-    ----------
-    path
-        Its place.
-
-    Returns
-    -------
-    Path
-        In the same folder, and of this thread alone.
-
-    Examples
-    --------
-    >>> scratch_of(Path("a/config.json")).name.startswith(".config.json.")
-    True
-    """
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody reads a part of it.
-
-    Parameters
-    ----------
-    path
-        Its place.
-    content
-        All of it.
-
-    Examples
-    --------
-    >>> write_whole(Path("config.json"), b"{}")                                               # doctest: +SKIP
-    """
-    scratch = scratch_of(path)
-    scratch.write_bytes(content)
-    scratch.replace(path)
 
 
 class HubModel:
@@ -242,4 +201,4 @@ class HubModel:
         )
 
 
-__all__ = ["HubModel", "config_of", "id_and_revision", "kept_folder", "scratch_of", "write_whole"]
+__all__ = ["HubModel", "config_of", "id_and_revision", "kept_folder"]

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 import helix_kit
+from helix_kit import _files
 from helix_kit.analysis.key_figures import KeyFigures
 from helix_kit.errors import HelixKitError
 from helix_kit.placement.plan import Plan
@@ -144,9 +145,7 @@ def _unpack(data: dict[str, Any]) -> Any:
 def _write(path: Path, text: str) -> None:
     """Write a file whole: two visits at once must not mix theirs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    _files.write_whole(path, text.encode())
 
 
 def _delete_oldest(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,6 +154,4 @@ def _digest(data: Any) -> str:
 
 def write_json(file: Path, data: Mapping[str, Any]) -> None:
     """Write in one step, so that a run that is stopped leaves no half file."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    _files.write_whole(file, f"{json.dumps(data, indent=2)}\n".encode())

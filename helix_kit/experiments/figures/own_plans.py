@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from helix_kit import _files
 from helix_kit.experiments.figures.common.comparison import Means, means_of, paper_tokens_per_s, variants
 from helix_kit.experiments.figures.common.limits import COUNTED_S
 from helix_kit.experiments.figures.common.published import STREAM_SEEDS, offline_requests
@@ -55,9 +56,8 @@ def own_plan_part(context: Context, setting: Setting, objective: str) -> pd.Data
     path = context.folder / CACHE / f"own-plan-{digest}.csv"
     with locked(path):
         if not path.is_file():
-            part = path.with_suffix(".part")
-            pd.DataFrame(_searched(context, setting, objective)).to_csv(part, index=False)
-            part.replace(path)
+            table = pd.DataFrame(_searched(context, setting, objective))
+            _files.write_whole(path, table.to_csv(index=False).encode())
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from helix_kit import _files
 from helix_kit.errors import InputError
-from helix_kit.hf_hub import HubModel, id_and_revision, kept_folder, scratch_of, write_whole
+from helix_kit.hf_hub import HubModel, id_and_revision, kept_folder
 from helix_kit.runtime.weights.tensor_files import INDEX, WHOLE, TensorHeader, files_by_tensor, is_shard
 
 PLACES = "hub.json"
@@ -91,10 +91,10 @@ def _described(name: str, revision: str | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if "/" not in file and any(Path(file).match(pattern) for pattern in _DESCRIPTIONS):
-            write_whole(folder / file, hub.read(commit, file))
+            _files.write_whole(folder / file, hub.read(commit, file))
     places = hub.places(commit, files)
     content = {"model": name, "commit": commit, "tensors": {tensor: list(place) for tensor, place in places.items()}}
-    write_whole(folder / PLACES, json.dumps(content).encode())  # last: a folder that has it is complete
+    _files.write_whole(folder / PLACES, json.dumps(content).encode())  # last: a folder that has it is complete
     return folder
 
 
@@ -145,7 +145,7 @@ class HubFiles:
                 runs.append(place)
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        scratch = scratch_of(path)
+        scratch = _files.scratch_of(path)
         with scratch.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for run in runs:

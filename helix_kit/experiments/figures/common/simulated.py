@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helix_kit import _files
 from helix_kit.experiments.figures.common.metrics import metrics_of
 from helix_kit.experiments.figures.common.simulation import Simulation, run_together
 from helix_kit.experiments.machinery import digests
@@ -60,10 +61,7 @@ def simulated(simulations: Sequence[Simulation], context: Context) -> Outcome:
     path = context.folder / CACHE / f"{simulation_digest(simulations)}.json"
     with locked(path):
         if not path.is_file():
-            outcome = _outcome_of(simulations)
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-            part.replace(path)
+            _files.write_whole(path, json.dumps(asdict(_outcome_of(simulations))).encode())
         # The process that has just written the file reads it too, so that both see the same digits.
         return Outcome(**json.loads(path.read_text(encoding="utf-8")))
 
