@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from helix_kit.cli.shared import (
     Status,
     app,
     check_writable,
+    chosen_model,
     slo_of,
     stderr,
 )
@@ -103,7 +104,6 @@ def evaluate_command(
     Example: [bold]helix-kit evaluate[/] laptop --model SmolLM2-135M --methods helix,swarm,separate --real
     """
     from helix_kit.experiments.evaluate import evaluate
-    from helix_kit.model import load_model
     from helix_kit.profiles import load_profiles
     from helix_kit.runtime.interrupts import sigterm_interrupts
     from helix_kit.workload.named import SAMPLED, SYNTHETIC
@@ -125,7 +125,7 @@ def evaluate_command(
     serve_options: dict[str, Any] = {"launcher": launcher, "devices": devices, "dtype": dtype} if real else {}
     if pace:
         serve_options["pace"] = True
-    chosen = load_model(model) if quantize is None else load_model(model).quantized(quantize)
+    chosen = chosen_model(model, quantize)
     if emulate:
         serve_options = {"launcher": launcher}
     with sigterm_interrupts(), Status("Evaluating", as_json) as say:
@@ -169,10 +169,8 @@ def _print(found: Evaluation, folder: Path) -> None:
     """A row for each run, how far workers are from the simulation, and what a reader should know."""
     console = Console()
     heads = ("decode\ntokens/s", "prompt\np50, s", "decode\np50, s", "finished", "late\nsteps")
-    right = [Column(name, justify="right", no_wrap=True) for name in heads]
-    left = [Column(name, no_wrap=True) for name in ("Method", "Mode", "Source")]
     title = f"{found.facts['model']} on {found.facts['cluster']}"
-    table = Table(*left, *right, title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _narrow_table(("Method", "Mode", "Source"), heads, title)
     metrics = ("decode_tokens_per_s", "prompt_latency_p50_s", "decode_latency_p50_s")
     for method, mode in found.runs:
         for source in ("simulated", found.workers):
@@ -193,14 +191,20 @@ def _print(found: Evaluation, folder: Path) -> None:
     typer.echo(f"-> {folder}/table.csv, picture.png, evaluation.json")
 
 
+def _narrow_table(names: Sequence[str], numbers: Sequence[str], title: str) -> Table:
+    """An empty table with columns of names and of numbers, which fits into 80 columns."""
+    left = [Column(name, no_wrap=True) for name in names]
+    right = [Column(name, justify="right", no_wrap=True) for name in numbers]
+    return Table(*left, *right, title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+
+
 def _beside(found: Evaluation, differences: pd.DataFrame) -> Table:
     """A row for each run: what workers served beside the simulation, with the intervals."""
     from helix_kit.experiments.evaluate.result import NAMES
 
-    right = [Column(name.replace(" ", "\n", 1), justify="right", no_wrap=True) for name in NAMES.values()]
+    heads = [name.replace(" ", "\n", 1) for name in NAMES.values()]
     title = f"{str(found.workers).capitalize()} beside the simulation, with intervals of 95 % confidence"
-    left = [Column(name, no_wrap=True) for name in ("Method", "Mode")]
-    table = Table(*left, *right, title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _narrow_table(("Method", "Mode"), heads, title)
     for (method, mode), rows in differences.groupby(["method", "mode"], sort=False):
         told = {str(row["metric"]): _share(row) for row in rows.to_dict("records")}
         table.add_row(found.labels[str(method)], str(mode), *(told.get(metric, "") for metric in NAMES))

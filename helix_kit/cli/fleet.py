@@ -22,6 +22,7 @@ from helix_kit.cli.shared import (
     Status,
     app,
     check_writable,
+    chosen_model,
     slo_of,
 )
 from helix_kit.errors import InputError
@@ -69,7 +70,6 @@ def fleet_command(
     """
     from helix_kit.cluster import Link
     from helix_kit.fleets import fleet
-    from helix_kit.model import load_model
     from helix_kit.workload.named import SAMPLED, SYNTHETIC
 
     limits = slo_of(slo)
@@ -82,7 +82,7 @@ def fleet_command(
     # A workload that is sampled has arrivals of its own as well as lengths.
     asked = planned_lengths(trace, workload, input_tokens, output_tokens)
     is_sampled = workload in SAMPLED or workload in SYNTHETIC
-    chosen = load_model(model) if quantize is None else load_model(model).quantized(quantize)
+    chosen = chosen_model(model, quantize)
     with Status("Searching", as_json) as say:
         found = fleet(
             chosen,

@@ -23,6 +23,7 @@ from helix_kit.cli.shared import (
     Status,
     app,
     check_writable,
+    chosen_model,
     help_of,
     print_diff,
     print_plan,
@@ -171,7 +172,6 @@ def plan_command(
     With limits: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --slo ttft:2,tpot:0.2,at:0.9 -o plan.json
     """
     from helix_kit.cluster import load_cluster
-    from helix_kit.model import load_model
     from helix_kit.placement import Plan
     from helix_kit.placement.cheapest import cheapest
     from helix_kit.planning import plan
@@ -228,9 +228,7 @@ def plan_command(
         if also := [name for name, given_too in others.items() if given_too]:
             raise InputError(f"expected without {', '.join(also)}", field="--reach", value=reach)
     planned_for = planned_lengths(trace, workload, input_tokens, output_tokens)
-    described, chosen = load_cluster(cluster), load_model(model)
-    if quantize is not None:
-        chosen = chosen.quantized(quantize)
+    described, chosen = load_cluster(cluster), chosen_model(model, quantize)
     if memory_share is not None:
         if not 0 < memory_share <= 1:
             raise InputError("expected a number above 0, at most 1", field="--memory-share", value=memory_share)

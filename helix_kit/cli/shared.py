@@ -22,6 +22,7 @@ from helix_kit.scheduling import POLICY_NAMES
 if TYPE_CHECKING:
     from helix_kit.analysis import Cost
     from helix_kit.metrics import SLO
+    from helix_kit.model import Model
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
 
@@ -124,6 +125,16 @@ QuantizeOption = Annotated[
         "`serve` rounds them by itself.",
     ),
 ]
+
+
+def chosen_model(model: str, quantize: str | None) -> Model:
+    """The model that ``--model`` names, with its weights rounded as ``--quantize`` says."""
+    from helix_kit.model import load_model
+
+    found = load_model(model)
+    return found if quantize is None else found.quantized(quantize)
+
+
 Co2Option = Annotated[
     float | None,
     typer.Option("--gco2-per-kwh", min=0, help="Grams of CO2 for a kWh where the machines stand, such as 30 or 400."),
