@@ -104,9 +104,9 @@ def define_region_variables(model: pyo.ConcreteModel, num_regions: int) -> None:
 
 def define_first_and_last_constraints(model: pyo.ConcreteModel, regions: Sequence[int]) -> None:
     """One region in use is the first and one the last. Only regions in use have stages; `regions[p]` is stage p's."""
-    max_stages = _max_stages(regions)
+    max_stages = max_stages_of_region(regions)
     model.stages_of_used = pyo.Constraint(
-        model.regions, rule=lambda m, r: _num_stages(m, regions, r) <= max_stages * m.in_use[r]
+        model.regions, rule=lambda m, r: num_stages(m, regions, r) <= max_stages * m.in_use[r]
     )
     model.one_first = pyo.Constraint(expr=sum(model.first.values()) == 1)
     model.one_last = pyo.Constraint(expr=sum(model.last.values()) == 1)
@@ -122,23 +122,23 @@ def define_crossing_constraints(
     The two are different stages unless the region has a single one. `exits[p]` and `entries[p]` tell whether stage p is
     wide enough to leave or to enter by.
     """
-    max_stages = _max_stages(regions)
+    max_stages = max_stages_of_region(regions)
     either = [a or b for a, b in zip(exits, entries)]
     model.entry = pyo.Constraint(
-        model.regions, rule=lambda m, r: _num_stages(m, regions, r, entries) >= m.in_use[r] - m.first[r]
+        model.regions, rule=lambda m, r: num_stages(m, regions, r, entries) >= m.in_use[r] - m.first[r]
     )
     model.exit = pyo.Constraint(
-        model.regions, rule=lambda m, r: _num_stages(m, regions, r, exits) >= m.in_use[r] - m.last[r]
+        model.regions, rule=lambda m, r: num_stages(m, regions, r, exits) >= m.in_use[r] - m.last[r]
     )
     model.two_stages = pyo.Constraint(
         model.regions,
         rule=lambda m, r: (
-            _num_stages(m, regions, r, either) >= 2 * m.in_use[r] - m.first[r] - m.last[r] - m.single_stage[r]
+            num_stages(m, regions, r, either) >= 2 * m.in_use[r] - m.first[r] - m.last[r] - m.single_stage[r]
         ),
     )
     model.one_stage = pyo.Constraint(
         model.regions,
-        rule=lambda m, r: _num_stages(m, regions, r) <= max_stages - (max_stages - 1) * m.single_stage[r],
+        rule=lambda m, r: num_stages(m, regions, r) <= max_stages - (max_stages - 1) * m.single_stage[r],
     )
 
 
@@ -154,12 +154,12 @@ def define_only_region_constraints(model: pyo.ConcreteModel) -> None:
     )
 
 
-def _max_stages(regions: Sequence[int]) -> int:
+def max_stages_of_region(regions: Sequence[int]) -> int:
     """A number of stages that no region reaches, for constraints that a binary variable switches off."""
     return max(200, len(regions))
 
 
-def _num_stages(
+def num_stages(
     m: pyo.ConcreteModel, regions: Sequence[int], region: int, which: Sequence[bool] | None = None
 ) -> object:
     """Number of chosen stages of a region; with `which`, of those for which it is true."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyomo.environ as pyo
 
-from helix_kit.placement.pattern.chain_program import ChainTask, crossing_splits
+from helix_kit.placement.pattern.chain_program import ChainTask, crossing_splits, max_stages_of_region, num_stages
 from helix_kit.placement.pattern.program import build
 from helix_kit.placement.pattern.stages import PatternStage
 from helix_kit.placement.solvers import SolverSettings, solve_model
@@ -41,7 +41,7 @@ def choose_linked_chain(
     model = build(stages, supply, task.num_layers, exact=False, max_depth=task.max_depth)
     used = sorted(set(regions))
     define_order(model, used, len(splits))
-    define_stages_of_regions(model, used, regions)
+    define_stages_of_regions(model, regions)
     define_crossings(model, (widths, regions), splits)
     solution = solve_model(model, settings)
     return None if solution.value is None else _in_order(model, stages, (widths, regions), splits)
@@ -79,13 +79,14 @@ def define_order(model: pyo.ConcreteModel, regions: Sequence[int], num_splits: i
     )
 
 
-def define_stages_of_regions(model: pyo.ConcreteModel, used: Sequence[int], regions: Sequence[int]) -> None:
+def define_stages_of_regions(model: pyo.ConcreteModel, regions: Sequence[int]) -> None:
     """Only regions in use have stages; a region with a single stage is entered and left by the same one."""
-    most = max(200, len(regions))
-    numbers = {r: sum(model.count[p] for p, of in enumerate(regions) if of == r) for r in used}
-    model.stages_of_used = pyo.Constraint(model.regions, rule=lambda m, r: numbers[r] <= most * m.in_use[r])
+    most = max_stages_of_region(regions)
+    model.stages_of_used = pyo.Constraint(
+        model.regions, rule=lambda m, r: num_stages(m, regions, r) <= most * m.in_use[r]
+    )
     model.one_stage = pyo.Constraint(
-        model.regions, rule=lambda m, r: numbers[r] <= most - (most - 1) * m.single_stage[r]
+        model.regions, rule=lambda m, r: num_stages(m, regions, r) <= most - (most - 1) * m.single_stage[r]
     )
 
 

@@ -164,7 +164,9 @@ def _cover_costs() -> Callable[[NDArray[np.float64], NDArray[np.int64], int], ND
     """The compiled table of costs if it can be called at once, or else `cover_costs_of_arrays`, which is slower."""
     from helix_kit.placement.pattern import stage_kernel
 
-    return stage_kernel.cover_costs if is_cached(stage_kernel) else cover_costs_of_arrays
+    # Once it was called it is loaded: numba's files need not be asked in each round of pricing.
+    can_be_called = stage_kernel.cover_costs.signatures or is_cached(stage_kernel)
+    return stage_kernel.cover_costs if can_be_called else cover_costs_of_arrays
 
 
 def cover_costs_of_arrays(
