@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from helix_kit.workload import samplers
 from helix_kit.workload.prefixes import format_segments, mooncake_entries
 from helix_kit.workload.readers import Row, read_trace
 from helix_kit.workload.request import Request, shortened
-
-if TYPE_CHECKING:
-    pass
 
 COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 MEAN_SECONDS_A_REQUEST = 0.05

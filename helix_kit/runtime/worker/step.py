@@ -84,7 +84,7 @@ def run_entries(model: Layers, pool: PagePool, entries: list[StepEntry]) -> list
     segments = layer_segments([(entry.start, entry.end) for entry in entries])
     for entry, hidden in zip(entries, model.run(pool, entries, segments)):
         entry.hidden = hidden
-        # A device computes its steps one after the other: whoever takes these pages writes them after this step.
+        # The pages are free at once. A device computes steps in order, so the next owner writes them after this step.
         entry.table.trim(pool)
     loads = []
     for segment in segments:
