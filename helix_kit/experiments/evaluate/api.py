@@ -10,7 +10,7 @@ from typing import Any, cast
 from helix_kit import __version__
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import HelixKitError, InputError
-from helix_kit.experiments.evaluate.intervals import Samples, differences
+from helix_kit.experiments.evaluate.intervals import Samples, differences, unsettled_medians
 from helix_kit.experiments.evaluate.keeping import Folder, Record, settings_of
 from helix_kit.experiments.evaluate.load import Load, choose_loads
 from helix_kit.experiments.evaluate.methods import DEFAULT_METHODS, Method, MethodChoice, chosen_methods, policy_label
@@ -263,7 +263,9 @@ class _Study:
         """Put into the record of what workers served how far it is from the simulation."""
         simulated = self.kept.samples(record["method"], record["mode"], SIMULATED)
         if record["source"] != SIMULATED and simulated is not None:
-            record["differences"] = [d._asdict() for d in differences(simulated, Samples.of(run))]
+            served = Samples.of(run)
+            record["differences"] = [d._asdict() for d in differences(simulated, served)]
+            record["notes"] = [*record["notes"], *unsettled_medians(simulated, served)]
 
     def _found(self, methods: list[Method], stopped: bool) -> Evaluation:
         plan_rows = [

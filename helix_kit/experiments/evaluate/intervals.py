@@ -20,6 +20,8 @@ RESAMPLES, CONFIDENCE = 999, 0.95
 BLOCKS, FEWEST_BLOCKS = 30, 5
 TOKENS_IN_BLOCK = 10
 """Decode tokens that a block has at least, on average; where there are fewer, neighbours become one."""
+MIDDLE_PERCENTILES, MIDDLE_SPREAD = (45, 55), 0.15
+"""A median is settled if the tokens between these percentiles differ by at most this share of it."""
 COMPARED = (SPEED, latency_name("prompt", "p50"), latency_name("decode", "p50"))
 """Metrics in which workers are compared with the simulation."""
 
@@ -120,6 +122,36 @@ def differences(simulated: Samples, served: Samples, *, seed: int = 0) -> list[D
         )  # fmt: skip
         low, high = result.confidence_interval
         found.append(Difference(metric, float(whole), float(low), float(high)))
+    return found
+
+
+def unsettled_medians(simulated: Samples, served: Samples) -> list[str]:
+    """A sentence for each median latency that a few tokens more on one side would move far.
+
+    Where tokens come from a fast and a slow pipeline in equal parts, the median lies in the gap between them. Their
+    means say then whether simulation and workers agree.
+
+    Examples
+    --------
+    >>> gap, none = np.array([0.5, 0.5, 2.0, 2.0]), np.array([])
+    >>> unsettled_medians(Samples((Block(none, gap),)), Samples((Block(none, gap * 1.01),)))[0][:38]
+    'the median decode latency is not settl'
+    """
+    found = []
+    for phase in PHASES:
+        both = [np.concatenate([getattr(block, phase) for block in run.blocks]) for run in (simulated, served)]
+        if not all(len(latencies) for latencies in both):
+            continue
+        middles = [np.percentile(latencies, MIDDLE_PERCENTILES) for latencies in both]
+        spreads = [(high - low) / np.median(of) for (low, high), of in zip(middles, both, strict=True)]
+        if max(spreads) > MIDDLE_SPREAD:
+            low, high = middles[int(np.argmax(spreads))]
+            simulated_s, served_s = (float(latencies.mean()) for latencies in both)
+            share = served_s / simulated_s - 1
+            found.append(
+                f"the median {phase} latency is not settled: the tenth of the tokens around it took {low:.3g} to "
+                f"{high:.3g} s. The mean is {served_s:.3g} s, simulated {simulated_s:.3g} s ({share:+.1%})"
+            )
     return found
 
 

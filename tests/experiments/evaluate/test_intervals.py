@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helix_kit.experiments.evaluate.intervals import Block, Samples, differences
+from helix_kit.experiments.evaluate.intervals import Block, Samples, differences, unsettled_medians
 from helix_kit.report import Run
 from helix_kit.workload.request import Request, RequestRecord
 
@@ -57,3 +57,25 @@ def test_samples_of_a_run_are_those_within_the_window_and_come_back():
         assert np.concatenate([b.prompt for b in one.blocks]) == pytest.approx([1.02])
         assert np.concatenate([b.decode for b in one.blocks]) == pytest.approx([1.01, 2.99])
         assert [i for i, b in enumerate(one.blocks) if len(b.decode)] == [3, 22] and one.decode_tokens == 2
+
+
+def two_groups(share_of_fast: float, factor: float) -> Samples:
+    """A thousand decode tokens of a fast and a slow pipeline: about 0.7 s and 2.5 s."""
+    rng = np.random.default_rng(4)
+    fast = round(1000 * share_of_fast)
+    latencies = np.concatenate([0.7 * rng.uniform(0.95, 1.05, fast), 2.5 * rng.uniform(0.95, 1.05, 1000 - fast)])
+    return Samples((Block(np.array([1.0, 1.01, 1.02]), latencies * factor),))
+
+
+def test_a_median_between_two_groups_is_told_with_the_means():
+    [told] = unsettled_medians(two_groups(0.5, 1.0), two_groups(0.5, 1.02))
+    assert told.startswith("the median decode latency is not settled") and "(+2.0%)" in told
+    low, high = (float(word) for word in told.partition("took ")[2].partition(" s.")[0].split(" to "))
+    assert 0.65 < low < 0.75 and 2.3 < high < 2.7
+
+
+def test_settled_medians_are_not_told():
+    assert unsettled_medians(two_groups(0.7, 1.0), two_groups(0.7, 1.1)) == []
+    only_prompts = Samples((Block(np.array([1.0, 1.0]), np.array([])),))
+    assert unsettled_medians(only_prompts, only_prompts) == []
+    assert unsettled_medians(two_groups(0.7, 1.0), two_groups(0.5, 1.0))  # one of the two is enough
