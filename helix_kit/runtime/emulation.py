@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,18 @@ def emulate(plan: Plan, *, time_scale: float = 5.0, **options: Any) -> Engine:
     return serve(plan, stand_in_weights(plan.model.num_layers), time_scale=time_scale, emulated=True, **options)
 
 
+_MAKING = threading.Lock()
+"""One thread at a time makes weights: transformers cannot be imported by several at once."""
+
+
 def stand_in_weights(num_layers: int) -> Path:
     """Folder with a random Llama of that many layers, 16 wide; it is made once and kept in the cache."""
     from helix_kit.runtime.weights.tiny import tiny_checkpoint
 
     target = cache_dir() / f"stand-in-{num_layers}-layers-v1"
-    if not target.is_dir():
+    with _MAKING:
+        if target.is_dir():
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".stand-in-", dir=target.parent) as scratch:
             folder = tiny_checkpoint(Path(scratch) / "model", **SIZES, num_hidden_layers=num_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("torch")
 
 from helix_kit.cluster import Cluster
 from helix_kit.placement.plan import Plan
-from helix_kit.runtime.emulation import emulate
+from helix_kit.runtime.emulation import emulate, stand_in_weights
 from helix_kit.runtime.replay import OverrunError
 from helix_kit.runtime.weights.tiny import tiny_plan
 from helix_kit.runtime.worker.stand_in import answer
@@ -50,3 +51,13 @@ def test_too_slow_a_machine_is_refused(tiny_llama: Path, tmp_path: Path, monkeyp
         pytest.raises(OverrunError, match=r"of \d+ steps took longer .* larger time_scale than 1"),
     ):
         engine.replay(Workload.of([(0.0, 5, 6)]))
+
+
+def test_parts_of_a_cluster_may_ask_for_the_same_stand_in_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(stand_in_weights, [3] * 4))
+    assert len(set(folders)) == 1 and (folders[0] / "config.json").is_file()
+    assert [found.name for found in tmp_path.iterdir()] == [folders[0].name]  # no scratch folder is left

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,9 +162,10 @@ def measure(
 def _served_together(case: PublishedCase, options: EvaluationOptions, say: Say) -> tuple[list[Any], list[Run]]:
     """Records and runs of the parts of a cluster, which are served at the same time.
 
-    When one fails, or the user stops it, the others end at the next report of theirs.
+    When one fails, or the user stops it, the others end at the next report of theirs. The first failure is raised.
     """
     stop = threading.Event()
+    failed: list[BaseException] = []
 
     def serve(job: Job) -> tuple[Any, Run]:
         def tell(what: str) -> None:
@@ -174,15 +175,19 @@ def _served_together(case: PublishedCase, options: EvaluationOptions, say: Say) 
 
         try:
             return JobRunner(options, None).run(replace(job, source=str(SOURCES["emulated"])), tell)
-        except BaseException:
+        except BaseException as error:
+            failed.append(error)
             stop.set()
             raise
 
     with ThreadPoolExecutor(len(case.jobs)) as pool:
         futures = [pool.submit(serve, job) for job in case.jobs]
         try:
-            done = [future.result() for future in futures]
+            wait(futures)
         except BaseException:
             stop.set()
             raise
+    if failed:
+        raise failed[0]
+    done = [future.result() for future in futures]
     return [record for record, _ in done], [run for _, run in done]

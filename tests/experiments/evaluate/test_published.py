@@ -84,6 +84,6 @@ def test_a_part_that_fails_ends_the_others(case: PublishedCase, tmp_path: Path, 
     serve = serving.start_workers
     monkeypatch.setattr(serving, "start_workers", start)
     monkeypatch.setattr(published, "time_scale_for", lambda *_: 8.0)
-    with pytest.raises(HelixKitError):
+    with pytest.raises(HelixKitError, match="y does not come up"):  # not what stopped the first part
         measure(case, tmp_path, lambda _: None, launcher="inproc")
     assert not list(tmp_path.glob("*.json"))
