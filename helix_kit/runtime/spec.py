@@ -89,6 +89,8 @@ class WorkerSpec(BaseModel):
     """Share of its GPU's memory for all workers on it together, the intermediate values of steps included."""
     memory_share: float | None = None
     """Share of its device's memory that this worker may take; None: it is alone on the device."""
+    shares_device_with: tuple[str, ...] = ()
+    """Names of the other workers on its GPU, or on the machine's only processor."""
     threads: int = 1
     """Torch threads on a CPU."""
     step_tokens: int = 512

@@ -63,7 +63,7 @@ class WorkerFactory:
             "cpu" if options.emulated else options.devices, one_machine=options.uses_one_machine
         )
         used = [device for devices in self.devices.of(plan).values() for device in devices]
-        self._threads = options.threads or max(1, (os.cpu_count() or 1) // len(used))
+        self._threads = options.threads or max(1, _processors() // len(used))
         self.launcher: Launcher = make_launcher(
             options.launcher, plan, "" if options.emulated else model_type, threads=self._threads, on_cpu="cpu" in used
         )
@@ -109,9 +109,7 @@ class WorkerFactory:
         start, end = plan.placement[worker.node]
         node = plan.cluster.node(worker.node)
         profile = plan.profiles[node.kind].of_range(start, end)
-        devices_of = self.devices.of(plan)
-        count = self._ranks(plan, worker.node)
-        ranks = devices_of[worker.node][worker.index * count : (worker.index + 1) * count]
+        ranks = self._devices_of(plan, worker)
         paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
         wanted = plan.cluster.memory_share if options.memory_share is None else options.memory_share
         gpu_share = min(1.0, wanted + STEP_SHARE)
@@ -133,10 +131,11 @@ class WorkerFactory:
             graphs=options.graphs,
             device=ranks[0],
             # An emulated node takes the time of its profile, however many processes compute: one does.
-            ranks=() if count == 1 or options.emulated else ranks,
+            ranks=() if len(ranks) == 1 or options.emulated else ranks,
             # With Ray, each worker's "cuda:0" is another GPU.
             gpu_share=gpu_share,
-            memory_share=memory_share(devices_of, ranks[0], gpu_share) if options.uses_one_machine else None,
+            memory_share=memory_share(self.devices.of(plan), ranks[0], gpu_share) if options.uses_one_machine else None,
+            shares_device_with=self._device_mates(plan, worker) if options.uses_one_machine else (),
             workers_in_node=worker.count,
             threads=self._threads,
             stand_in=options.emulated,
@@ -148,6 +147,19 @@ class WorkerFactory:
             card_bytes_per_s=plan.cluster.network.nic_bytes_per_s,
             bytes_per_token=plan.model.link_bytes_per_token,
         )
+
+    def _device_mates(self, plan: Plan, worker: NodeWorker) -> tuple[str, ...]:
+        """The other workers on a worker's GPU, or on the only processor. Several processors serve a worker each."""
+        device = self._devices_of(plan, worker)[0]
+        if device == "cpu" and _processors() > 1:
+            return ()
+        others = (other for workers in self.divide(plan).values() for other in workers if other != worker)
+        return tuple(other.name for other in others if device in self._devices_of(plan, other))
+
+    def _devices_of(self, plan: Plan, worker: NodeWorker) -> tuple[str, ...]:
+        """The devices of a worker: one for each of its ranks."""
+        count = self._ranks(plan, worker.node)
+        return self.devices.of(plan)[worker.node][worker.index * count : (worker.index + 1) * count]
 
     def _num_pages(self, plan: Plan, worker: NodeWorker) -> int:
         """KV pages of one worker: what the node's profile says, or less where `kv_pages` says so; at least one."""
@@ -167,6 +179,13 @@ class WorkerFactory:
                 devices=len(devices) // self._ranks(plan, worker.node),
             )[worker.index]
         return max(1, pages if self._options.kv_pages is None else min(pages, self._options.kv_pages))
+
+
+def _processors() -> int:
+    """Processors that this program may use; not every system says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _share_within_windows(model: Model, start: int, end: int) -> float:

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from thread_ranks import with_ranks
 
 import helix_kit as hk
-from helix_kit.runtime import ServeOptions
+from helix_kit.runtime import ServeOptions, worker_factory
 from helix_kit.runtime.launch.inproc import InprocLauncher
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.weights.tiny import tiny_plan
@@ -75,6 +75,19 @@ def test_devices_that_share_each_layer_are_the_ranks_of_one_worker(tiny_llama: P
             assert [s.num_pages for s in specs] == [20, 30]
         [alone] = divided["a"]
         assert factory.make_spec(plan, alone, 1, "tcp://here:1").ranks == ()
+
+
+def test_workers_on_one_gpu_know_each_other(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_factory, "_processors", lambda: 2)
+    placement = {"a": (0, 4), "b": (1, 6), "c": (2, 6), "d": (2, 6)}
+    devices = {"a": ["cuda:0"], "b": ["cuda:1", "cuda:0"], "c": ["cuda:1"], "d": ["cpu"]}
+    specs = specs_of(tiny_llama, placement, devices=devices)
+    mates = {name: spec.shares_device_with for name, spec in specs.items()}
+    assert mates == {"a": ("b/1",), "b/0": ("c",), "b/1": ("a",), "c": ("b/0",), "d": ()}
+    placement = {"a": (0, 4), "b": (4, 6)}
+    for processors, expected in ((2, ()), (1, ("b",))):
+        monkeypatch.setattr(worker_factory, "_processors", lambda count=processors: count)
+        assert specs_of(tiny_llama, placement, devices="cpu")["a"].shares_device_with == expected
 
 
 def test_what_the_planner_chose_holds_for_gpus_and_families_that_it_is_served_for(

@@ -57,6 +57,8 @@ class WorkerRequest:
     """The next stage; None if this worker is the last stage."""
     first_stage: RouteStage | None
     """The first stage; None if this worker is the first stage."""
+    route: tuple[str, ...]
+    """The workers of all stages, in order."""
     sampling: SamplingParams
     table: BlockTable
     counts: TokenCounts | None = None
@@ -191,5 +193,6 @@ class RequestTable:
             received=item.position,
             counts=TokenCounts(sampling.prompt_tokens) if following is None and sampling.has_penalties else None,
             first_stage=item.route[0] if index else None,
+            route=tuple(stage.node for stage in item.route),
             decode_until=item.decode_until,
         )

@@ -47,6 +47,7 @@ from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_steps import LeadingLayers, stop_ranks
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.returning_rows import ReturningRows
 from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
@@ -55,9 +56,6 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_S, OWN_PROCESS_POLL_S = 0.1, 1.0
 """How often an idle worker looks whether it was halted. Only a worker in a thread is; messages wake up both."""
-LINGER_SHARE = 0.05
-"""Share of the last step's time for which the next step waits for rows that are on their way back."""
-MAX_LINGER_S = 0.01
 TOKEN_BYTES = 8.0
 """Declared size of one token on its way to the coordinator."""
 
@@ -90,9 +88,6 @@ class Worker:
         self._shaper: Shaper | None = None
         self._group: RankGroup | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
-        self._awaited: set[int] = set()
-        """Requests whose token went out with the last step and whose next row comes straight back to this worker."""
-        self._linger_until_s = 0.0
         self._hops: dict[str, tuple[float, int]] = {}
         """By sender, since the last heartbeat: seconds that chunks spent here, and the number of chunks."""
 
@@ -124,6 +119,7 @@ class Worker:
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             windows = self._model.windows
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
+            self._returning = self._rows_that_return()
             ready = ReadyMessage(
                 *self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid(), pids, list(windows)
             )
@@ -144,6 +140,11 @@ class Worker:
             self._inbox.close()
             self._outbox.flush_and_close()
             context.term()
+
+    def _rows_that_return(self) -> ReturningRows:
+        spec = self.spec
+        own = spec.end - spec.start
+        return ReturningRows(own, self._model.num_layers - own, (spec.name, *spec.shares_device_with))
 
     def _load_layers(self) -> ModelLayers | StandInLayers:
         spec = self.spec
@@ -206,13 +207,17 @@ class Worker:
         running: tuple[float, RunningStep] | None = None
         while not self._halt.is_set():
             idle = running is None and not self._requests.has_waiting_rows()
-            linger_s = self._linger_until_s - time.monotonic() if self._awaited else 0.0
-            wait_s = self._poll_s if idle or (is_short and running is None) else max(0.0, linger_s)
+            wait_s = self._poll_s if idle or (is_short and running is None) else self._returning.wait_s()
+            if running is not None:
+                wait_s = 0.0
             for message in self._arrivals.receive(wait_s):
                 if isinstance(message, StopMessage):
                     return
                 self._take(message)
-            if self._awaited and time.monotonic() < self._linger_until_s:
+            if self._returning.wait_s():
+                if running is not None:
+                    self._finish(*running)
+                    running = None
                 continue
             waiting = ((request, request.waiting) for request in self._requests.in_order_of_arrival())
             was_short = is_short
@@ -252,7 +257,7 @@ class Worker:
             self._take_rows(message)
         elif isinstance(message, FreeMessage):
             for freed in message.requests:
-                self._awaited.discard(freed.request)
+                self._returning.forget(freed.request)
                 attempt = (freed.request, freed.epoch)
                 self._requests.free(freed, [run for run in message.kept if (run.request, run.epoch) == attempt])
             self._tell(FreedMessage(*self._sender, message.requests))
@@ -278,7 +283,7 @@ class Worker:
             if request is None:
                 self._inbox.dropped.stale += 1
                 continue
-            self._awaited.discard(item.request)
+            self._returning.forget(item.request)
             request.received += item.tokens
             request.waiting.append(WaitingRows(item, own_rows, came_s))
 
@@ -301,8 +306,8 @@ class Worker:
             self._send_rows(to_next, ended_s)
         if tokens:
             self._send_tokens(tokens, ended_s)
-            if self.spec.goes_on:
-                self._await_next_rows(began_s, step.ends)
+        if self.spec.goes_on:  # a paced worker keeps to its profile instead
+            self._returning.await_after(step.entries, time.monotonic() - began_s)
 
     def _count_rows(self, entries: list[StepEntry]) -> None:
         now_s, hops = time.monotonic(), self._hops
@@ -330,18 +335,6 @@ class Worker:
             self._shaper.send(COORDINATOR, TOKEN_BYTES * len(tokens), self.spec.coordinator, message, ended_s)
         else:
             self._tell(message)
-
-    def _await_next_rows(self, began_s: float, ends: list[StepEntry]) -> None:
-        """Let the next step wait a moment for rows that the coordinator sends straight back.
-
-        Without this the requests of a worker that holds all layers fall into two halves. Each half computes while the
-        tokens of the other are under way, so twice as many steps are run. A paced worker keeps to its profile instead.
-        """
-        self._awaited = {
-            entry.request.id for entry in ends if entry.request.takes_token_ids and not entry.request.decode_until
-        }
-        now_s = time.monotonic()
-        self._linger_until_s = now_s + min(MAX_LINGER_S, LINGER_SHARE * (now_s - began_s))
 
 
 def worker_of(spec: WorkerSpec, *, own_process: bool = False) -> Worker | Follower:

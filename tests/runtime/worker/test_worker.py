@@ -28,10 +28,10 @@ from helix_kit.runtime.transport.messages import (  # noqa: E402
 )
 from helix_kit.runtime.transport.sockets import DroppedMessages  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
-from helix_kit.runtime.worker import worker as worker_module  # noqa: E402
 from helix_kit.runtime.worker.batching import take_next_step  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
+from helix_kit.runtime.worker.returning_rows import MAX_LINGER_S  # noqa: E402
 from helix_kit.runtime.worker.worker import Worker  # noqa: E402
 
 GREEDY = SamplingFields(0.0, 0, 1.0, 0)
@@ -61,11 +61,11 @@ class FakeInbox:
         return self.batches.pop(0)
 
 
-def make_worker(tiny_llama: Path, start: int, end: int) -> Worker:
+def make_worker(tiny_llama: Path, start: int, end: int, shares_device_with: tuple[str, ...] = ()) -> Worker:
     """A worker with loaded layers and without sockets."""
     spec = WorkerSpec(
         name="a", generation=3, weights=str(tiny_llama), start=start, end=end, num_pages=40,
-        coordinator="tcp://coordinator", key_hex="00",
+        coordinator="tcp://coordinator", key_hex="00", shares_device_with=shares_device_with,
     )  # fmt: skip
     worker = Worker(spec)
     worker._inbox = worker._arrivals = FakeInbox()  # type: ignore[assignment]
@@ -74,6 +74,7 @@ def make_worker(tiny_llama: Path, start: int, end: int) -> Worker:
     worker._pool = worker._model.new_pool(40)
     worker._overlaps = False
     worker._requests = RequestTable("a", start, end, worker._model.num_layers, worker._pool)
+    worker._returning = worker._rows_that_return()
     return worker
 
 
@@ -101,7 +102,7 @@ def test_rows_go_to_the_next_stage_and_are_counted(tiny_llama: Path) -> None:
     assert counters.pages_used == counters.pages_peak == 8
     [(sender, (spent_s, chunks))] = worker._hops.items()
     assert sender == COORDINATOR and chunks == 2 and spent_s > 0
-    assert not worker._awaited
+    assert worker._returning.wait_s() == 0
 
 
 def test_the_last_stage_sends_tokens_and_waits_for_the_next_rows(tiny_llama: Path) -> None:
@@ -114,10 +115,9 @@ def test_the_last_stage_sends_tokens_and_waits_for_the_next_rows(tiny_llama: Pat
     assert (message.node, message.generation) == ("a", 3)
     [token] = message.tokens
     assert (token.request, token.epoch, token.position) == (1, 0, 3)
-    assert worker._awaited == {1}
-    assert worker._linger_until_s <= time.monotonic() + worker_module.MAX_LINGER_S
+    assert 0 < worker._returning.wait_s() <= MAX_LINGER_S
     worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [token.token]))
-    assert not worker._awaited
+    assert worker._returning.wait_s() == 0
 
 
 def test_a_freed_request_is_answered_and_its_late_rows_are_stale(tiny_llama: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_freed_request_is_answered_and_its_late_rows_are_stale(tiny_llama: Pat
     assert worker._outbox.sent == [
         ("tcp://coordinator", FreedMessage("a", 3, [RequestEpoch(1, 0), RequestEpoch(8, 2)]))
     ]
-    assert worker._pool.used == 0 and not worker._awaited
+    assert worker._pool.used == 0 and worker._returning.wait_s() == 0
     worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [5]))
     worker._take(prompt(8, [5, 6], [RouteStage("a", 0, 6, "tcp://a")]))
     assert worker._counters().stale == 2 and worker._counters().requests == 0
@@ -180,3 +180,49 @@ def test_a_step_may_begin_before_the_one_before_has_been_sent(tiny_llama: Path, 
         assert tokens[request] == answer[0, len(ids) :].tolist()
     assert len(tokens[2]) == 3 and 5 <= len(tokens[1]) <= 6
     assert not worker._requests.has_waiting_rows()
+
+
+ROUTE = [RouteStage("a", 0, 4, "tcp://a"), RouteStage("b", 4, 6, "tcp://b")]
+
+
+def decode_prompt(request: int, ids: list[int], decode_until: int) -> RunMessage:
+    """A prompt of a request whose tokens come from its last stage up to this position."""
+    item = WorkItem(request, 0, 0, len(ids), True, ROUTE, GREEDY, decode_until=decode_until)
+    return RunMessage.of_token_ids([item], ids)
+
+
+def test_a_first_stage_leaves_a_shared_gpu_to_the_others(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 4, shares_device_with=("b",))
+    worker._take(decode_prompt(1, [5, 6, 7], 9))
+    worker._take(decode_prompt(2, [9, 4], 9))
+    step(worker)
+    assert worker._returning.wait_s() > 0
+    worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [8]))
+    assert worker._returning.wait_s() > 0  # the other request's row is still at the other stage
+    worker._take(FreeMessage([RequestEpoch(2, 0)]))
+    assert worker._returning.wait_s() == 0
+
+
+@pytest.mark.parametrize(
+    ("mates", "decode_until"),
+    [(("b",), 3), (("c",), 9), ((), 9)],
+    ids=["the request ends", "the other stage has its own GPU", "no other worker on the GPU"],
+)
+def test_a_first_stage_does_not_wait_for_rows_that_stay_away(
+    tiny_llama: Path, mates: tuple[str, ...], decode_until: int
+) -> None:
+    worker = make_worker(tiny_llama, 0, 4, shares_device_with=mates)
+    worker._take(decode_prompt(1, [5, 6, 7], decode_until))
+    step(worker)
+    assert worker._returning.wait_s() == 0
+
+
+def test_rows_that_never_come_back_hold_up_a_worker_once(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 4, shares_device_with=("b",))
+    worker._take(decode_prompt(1, [5, 6, 7], 9))
+    step(worker)
+    worker._returning._until_s = time.monotonic()
+    assert worker._returning.wait_s() == 0
+    worker._take(decode_prompt(2, [9, 4], 2))
+    step(worker)
+    assert worker._returning.wait_s() == 0
