@@ -80,6 +80,7 @@ class Engine(Summarised):
         self.codec = TextCodec(checkpoint.folder)
         self._coordinator, self._seed = coordinator, options.seed
         self._max_context_tokens = options.context_tokens(checkpoint.context_tokens)
+        self._rotary = checkpoint.rotary_lengths
         self.prefix_cache = options.prefix_cache
         self._next_id = 0
         self._lock = threading.Lock()
@@ -250,6 +251,7 @@ class Engine(Summarised):
                 shares_prefix=self.prefix_cache,
                 promise_tokens=promise_tokens,
                 deadline_s=None if queue_timeout_s is None else now + queue_timeout_s,
+                rotary=self._rotary,
             )
         )
         return handle

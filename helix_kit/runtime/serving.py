@@ -175,6 +175,7 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
         checkpoint.check_matches(plan.model)
     checkpoint.check_tensors()
     options.context_tokens(checkpoint.context_tokens)  # refuses more than the model has before any process starts
+    _ = checkpoint.rotary_lengths  # the same for rotary embeddings
     if not options.emulated:
         check_ranks(plan, checkpoint, options)
     make_policy(options.policy, plan, seed=options.seed)  # refuses an unknown name before any process starts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ class Chain:
         self.pools: list[PagePool] = [self.first.new_pool(400), self.second.new_pool(400)]
         self.tables: dict[int, tuple[BlockTable, BlockTable]] = {}
         self.cuts: dict[int, int] = {}
+        self.rotary_tokens: dict[int, int] = {}
+        """Request -> length that its rotary frequencies are for, at least, where they depend on it."""
 
     def step(self, work: list[tuple[int, int, torch.Tensor]]) -> dict[int, torch.Tensor]:
         """Run one step of (request, cut, token ids); logits of all its rows by request."""
@@ -37,12 +40,14 @@ class Chain:
             position = low.num_tokens
             low.grow(self.pools[0], len(ids))
             high.grow(self.pools[1], len(ids))
-            rows.append((low, high, position, cut, ids))
+            rows.append((low, high, position, cut, ids, {"rotary_tokens": self.rotary_tokens.get(request, 0)}))
         middle = self.first.run(
-            self.pools[0], [RequestRows(low, self.first.embed(ids), at, 0, cut) for low, _, at, cut, ids in rows]
+            self.pools[0],
+            [RequestRows(low, self.first.embed(ids), at, 0, cut, **more) for low, _, at, cut, ids, more in rows],
         )
         ends = self.second.run(
-            self.pools[1], [RequestRows(high, h, at, cut, 6) for h, (_, high, at, cut, _) in zip(middle, rows)]
+            self.pools[1],
+            [RequestRows(high, h, at, cut, 6, **more) for h, (_, high, at, cut, _, more) in zip(middle, rows)],
         )
         with torch.inference_mode():
             return {request: self.second.logits(end) for (request, _, _), end in zip(work, ends)}
@@ -54,10 +59,15 @@ def reference(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
+def unused_reference(folder: Path) -> Any:
+    """A copy that has not computed anything yet: rotary embeddings of type `dynamic` remember the longest sequence."""
+    return copy.deepcopy(reference(folder))
+
+
 def whole_model(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     """Logits of all rows."""
     with torch.inference_mode():
-        return reference(folder)(ids[None]).logits[0]
+        return unused_reference(folder)(ids[None]).logits[0]
 
 
 def run_mixed(
@@ -70,6 +80,7 @@ def run_mixed(
     generator = torch.Generator().manual_seed(1)
     texts = [torch.randint(3, 250, (n,), generator=generator) for n in (41, 23, 18)]
     chain = Chain(folder, load)
+    chain.rotary_tokens = {request: len(text) for request, text in enumerate(texts)}
     got: list[list[torch.Tensor]] = [[], [], []]
     schedule = [
         [(0, 3, slice(0, 19))],

@@ -10,6 +10,7 @@ from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.text import TextStream
 from helix_kit.runtime.transport.messages import BlockRun
+from helix_kit.runtime.weights.rotary_lengths import RotaryLengths
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.runtime.worker.sampling_params import SamplingParams
 from helix_kit.scheduling.windowed_blocks import Keep
@@ -36,6 +37,8 @@ class ActiveRequest:
     """Tokens of the answer for which KV pages are promised at a time; None: for all of them at the start."""
     deadline_s: float | None = None
     """When it is rejected if it still waits, on the engine's clock."""
+    rotary: RotaryLengths | None = None
+    """How the model's rotary frequencies depend on the length of a sequence; None: they do not."""
     epoch: int = 0
     """How often it has been started again; messages of earlier epochs are ignored."""
     losses: int = 0
@@ -66,19 +69,41 @@ class ActiveRequest:
     """Tokens of the context in these blocks; its first rows come after them."""
     has_token: bool = False
     """Whether a token has come since it was started, so that its prompt has been computed."""
+    rotary_tokens: int = 0
+    """Tokens of its sequence that rotary frequencies are for in this attempt, at least; 0: they do not depend on it."""
     decode_until: int = 0
     """Position up to which the workers go on with the tokens that they sample, without being sent them."""
 
     def __post_init__(self) -> None:
         self.routed = self.request
         self.promised_tokens = self.next_promise
-        self._hashes = block_hashes(self.prompt) if self.shares_prefix else []
+        self._hashes = []
+        self.prepare_attempt()
+        self.hashes(len(self.prompt))  # here, so that it is not the coordinator's thread that computes them
         self.prompt_logprobs = [] if self.sampling.prompt_logprobs is None else [None] * len(self.prompt)
 
     @property
     def context(self) -> list[int]:
         """Prompt and answer so far: the tokens that a new pipeline must prefill."""
         return self.prompt + self.generated
+
+    def prepare_attempt(self) -> None:
+        """Choose what depends on the length with which the next attempt begins."""
+        before = self._root
+        if self.rotary is not None:
+            self.rotary_tokens = self.rotary.attempt_tokens(len(self.prompt), len(self.prompt) + len(self.generated))
+        if self._root != before:
+            self._hashes = []
+
+    @property
+    def _root(self) -> bytes:
+        """Stands before its first block: equal tokens with another root have other keys."""
+        return b"" if self.rotary is None else self.rotary.root(self.rotary_tokens)
+
+    @property
+    def end_of_attempt(self) -> int | None:
+        """Position of the first token for which it has to start again; None if there is none."""
+        return None if self.rotary is None else self.rotary.end_of_attempt(self.rotary_tokens)
 
     def hashes(self, tokens: int) -> list[bytes]:
         """Hashes of the full blocks of the first `tokens` tokens of the context; none where no prefix is shared."""
@@ -87,7 +112,7 @@ class ActiveRequest:
         known = len(self._hashes)
         if known < tokens // PAGE_TOKENS:
             more = self.context[known * PAGE_TOKENS : tokens]
-            self._hashes += block_hashes(more, self._hashes[-1] if known else b"")
+            self._hashes += block_hashes(more, self._hashes[-1] if known else self._root)
         return self._hashes[: tokens // PAGE_TOKENS]
 
     @property

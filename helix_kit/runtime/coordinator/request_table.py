@@ -147,6 +147,7 @@ class RequestTable:
 
     def _route_and_start(self, active: ActiveRequest) -> bool:
         """Start the first waiting request if the policy finds a pipeline, and that has pages; whether it started."""
+        active.prepare_attempt()
         self._workers.ledger.look_up(active.wanted_hashes, active.keepable_blocks)
         pipeline = self.router.route(active.routed)
         if not pipeline:
@@ -274,7 +275,9 @@ class RequestTable:
             return
         self.router.policy_token(active.routed)
         self._workers.ledger.advance(active.request.id, active.epoch, position)
-        if position < active.promised_tokens or self._promise_more(active):
+        if active.end_of_attempt is not None and position >= active.end_of_attempt:
+            self._wait_again(active)  # with the keys of a longer sequence
+        elif position < active.promised_tokens or self._promise_more(active):
             self._sender.add_token(active, position, token)
         else:
             self._wait_again(active)
@@ -296,7 +299,8 @@ class RequestTable:
     def _wait_again(self, active: ActiveRequest) -> None:
         """Let a request wait for pages among those that came before and after it; then it starts with its tokens.
 
-        Each start promises pages for further tokens, so that every request is finished at some time.
+        Each start promises pages for further tokens, or is the one for long sequences, so that every request is
+        finished at some time.
         """
         self._leave_pipeline(active)
         active.epoch += 1

@@ -86,8 +86,11 @@ class TokenSender:
 
     def _decode_until(self, active: ActiveRequest) -> int:
         """Position up to which the workers go on by themselves: they have pages, and a further token is wanted."""
+        if not self._goes_on(active):
+            return 0
         # The last token that may be sampled is not computed any further.
-        return min(active.promised_tokens, active.max_context_tokens - 1) if self._goes_on(active) else 0
+        until = min(active.promised_tokens, active.max_context_tokens - 1)
+        return until if active.end_of_attempt is None else min(until, active.end_of_attempt)
 
     def _goes_on(self, active: ActiveRequest) -> bool:
         """Whether the last stage gives the tokens that it samples to the first stage itself.
@@ -127,6 +130,7 @@ class TokenSender:
         size = self._chunk_tokens
         if sampling.prompt_logprobs is not None:
             size = min(size, MAX_SCORED_CHUNK)
+        rotary_tokens = active.rotary_tokens
         for position in range(active.cached_tokens, len(tokens), size):
             chunk = tokens[position : position + size]
             end = position + len(chunk)
@@ -137,11 +141,12 @@ class TokenSender:
                 known = _int32(tokens[first : end + 1 if end < prompt_tokens else end])
             is_last = end == len(tokens)
             item = WorkItem(
-                active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known, decode_until
-            )
+                active.request.id, active.epoch, position, len(chunk), is_last, route, fields, known, decode_until,
+                rotary_tokens,
+            )  # fmt: skip
             batch.items.append(item)
             batch.token_ids.extend(chunk)
-            route, fields, decode_until = None, None, 0
+            route, fields, decode_until, rotary_tokens = None, None, 0, 0
 
     def discard(self, active: ActiveRequest) -> None:
         """Remove everything of the request that has not been sent."""

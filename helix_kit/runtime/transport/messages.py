@@ -118,6 +118,7 @@ class WorkItem(_Fields):
     the tokens before them, whose blocks are shared.
     `decode_until` comes with the route, and again when pages are promised for more tokens: up to this position, the
     last stage gives the tokens that it samples to the first stage itself. They need not come back from the coordinator.
+    `rotary_tokens` comes with the route, too: the length of the sequence that rotary frequencies are for, at least.
     """
 
     request: Count
@@ -129,6 +130,7 @@ class WorkItem(_Fields):
     sampling: SamplingFields | None = None
     token_ids: bytes | None = None
     decode_until: Annotated[int, Meta(ge=0, le=MAX_POSITION)] = 0
+    rotary_tokens: Annotated[int, Meta(ge=0, le=MAX_POSITION)] = 0
 
 
 class RequestEpoch(_Fields):
@@ -308,7 +310,7 @@ def encode(message: Message, key: bytes) -> list[Any]:
     1
     >>> item = WorkItem(request=1, epoch=0, position=0, tokens=5000, wants_token=True)
     >>> [len(frame) for frame in encode(RunMessage.of_token_ids([item], [3] * 5000), key=b"secret")]
-    [55, 20000]
+    [56, 20000]
     """
     if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
         header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""), message.due_s)

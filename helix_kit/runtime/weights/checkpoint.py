@@ -27,6 +27,7 @@ from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
 from helix_kit.runtime.weights.hub import HubFiles, local_folder
 from helix_kit.runtime.weights.low_bit_files import LowBitFormat, StoredTensor, low_bit_format
 from helix_kit.runtime.weights.low_bit_layers import join_low_bit_experts, read_matrices, round_layer, stored_tensors
+from helix_kit.runtime.weights.rotary_lengths import BY_LENGTH, RotaryLengths
 from helix_kit.runtime.weights.shares import LayerShare
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROPE_TYPES = {"default", "linear", "llama3", "yarn"}
-"""Rotary variants whose table depends on the position alone. The tables of the others (dynamic, longrope) depend on the
-longest sequence of the batch, so that one request would change another's tokens."""
+_ROPE_TYPES = {"default", "linear", "llama3", "yarn", *BY_LENGTH}
+_FIRST_NAMES = ("su", "yarn")
+"""What `longrope` was called in the first checkpoints of Phi-3."""
 _DTYPES = ("F64", "F32", "BF16", "F16")
 """Types of tensors whose numbers are the weights themselves; those of quantised checkpoints need scales."""
 
@@ -109,6 +110,21 @@ class Checkpoint:
         tokens = read_context_tokens(self.config, where, default=default)
         assert tokens is not None
         return tokens
+
+    @cached_property
+    def rotary_lengths(self) -> RotaryLengths | None:
+        """How rotary frequencies depend on the length of a sequence; None: they do not."""
+        where = self.folder / "config.json"
+        if not any(_rope_type(self.config, rope) in BY_LENGTH for rope in _ropes(self.config, where)):
+            return None
+        from transformers import AutoConfig
+
+        try:  # with the defaults and the old names that transformers knows
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # whatever a field of another type leads to
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"transformers cannot read it: {told}", where=where) from error
+        return RotaryLengths.of(config, where)
 
     @cached_property
     def ties_embeddings(self) -> bool:
@@ -306,10 +322,16 @@ def check_family(config: Any, where: object) -> None:
     if config.get("use_bidirectional_attention"):
         raise InputError("expected false", where=where, field="use_bidirectional_attention", value=True)
     for rope in _ropes(config, where):
-        kind = rope.get("rope_type", rope.get("type", "default"))
+        kind = _rope_type(config, rope)
         if kind not in _ROPE_TYPES:
             expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
             raise InputError(expected, where=where, field="rope_type", value=kind)
+
+
+def _rope_type(config: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
+    """The rotary variant, by its name today."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    return "longrope" if config.get("model_type") == "phi3" and kind in _FIRST_NAMES else kind
 
 
 def _ropes(config: Mapping[str, Any], where: object) -> list[Mapping[str, Any]]:

@@ -88,12 +88,12 @@ def lay_out(
     if backend is not None:
         slots_of = [
             table.slots(position, position + tokens)[offset : offset + num_layers]
-            for table, offset, position, tokens in rows
+            for table, offset, position, tokens, _ in rows
         ]
         on_device = to_device(torch.from_numpy(np.concatenate(slots_of, axis=1)), device)
         return StepLayout(pool, first_layer, on_device, [], [], paged=backend.lay_out(pool, num_layers, rows))
     slots, decode, chunks, row = [], [], [], 0
-    for table, offset, position, tokens in rows:
+    for table, offset, position, tokens, _ in rows:
         layers = slice(offset, offset + num_layers)
         slots.append(table.slots(position, position + tokens)[layers])
         pages = table.pages[layers, : -(-(position + tokens) // PAGE_TOKENS)]

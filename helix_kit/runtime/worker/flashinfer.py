@@ -84,7 +84,7 @@ class PageArrays:
 def page_arrays(num_layers: int, rows: Sequence[PagedRows], *, decode: bool) -> PageArrays | None:
     """Arrays of the requests that decode (one row each), or of those that prefill; None if there are none."""
     picked, pages, lengths, tokens_of, row = [], [], [], [], 0
-    for table, offset, position, tokens in rows:
+    for table, offset, position, tokens, _ in rows:
         if (tokens == 1) == decode:
             seen = position + tokens
             picked.append(np.arange(row, row + tokens))

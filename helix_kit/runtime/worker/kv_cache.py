@@ -236,3 +236,5 @@ class PagedRows(NamedTuple):
     position: int
     """Position of the first row in the request."""
     tokens: int
+    rotary_tokens: int = 0
+    """Tokens of the sequence that the rotary frequencies are for, at least."""

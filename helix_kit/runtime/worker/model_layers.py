@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from helix_kit.runtime.worker.low_bit_linear import place_low_bit
 from helix_kit.runtime.worker.model_ends import finish_logits, scale_embeddings
 from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_shares import add_up_results, share_of
-from helix_kit.runtime.worker.rotary import Rotary
+from helix_kit.runtime.worker.rotary import Rotary, Tables
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch, max_pages_of
 from helix_kit.runtime.worker.static_step import StaticStep, StepOptions
 from helix_kit.runtime.worker.transfer import to_device
@@ -44,6 +44,8 @@ class RequestRows:
     position: int
     start: int
     end: int
+    rotary_tokens: int = field(default=0, kw_only=True)
+    """Tokens of the sequence that the rows' rotary frequencies are for, at least, where they depend on its length."""
 
     @property
     def tokens(self) -> int:
@@ -243,7 +245,10 @@ class ModelLayers:
             present = [batch[i] for i in segment.requests]
             inputs = [hidden[i] for i in segment.requests]
             x = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
-            paged = [PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens) for rows in present]
+            paged = [
+                PagedRows(rows.table, segment.start - rows.start, rows.position, rows.tokens, rows.rotary_tokens)
+                for rows in present
+            ]
             if self._kernels is not None:
                 x = self._static_step(pool).run(x, paged, segment.start, segment.end)
                 x = x.clone() if len(segments) > 1 else x
@@ -261,19 +266,23 @@ class ModelLayers:
     ) -> torch.Tensor:
         positions = torch.cat([torch.arange(rows.position, rows.position + rows.tokens) for rows in present])
         positions = to_device(positions, self.device).unsqueeze(0)
-        return self._run_modules(x, positions, segment.start, segment.end, layout)
+        lengths = None
+        if self._rotary.depends_on_length:
+            lengths = torch.cat([torch.full((rows.tokens,), rows.rotary_tokens) for rows in present])
+            lengths = to_device(lengths, self.device).unsqueeze(0)
+        rotary = self._rotary.of(x, positions, segment.start, segment.end, lengths)
+        return self._run_modules(x, positions, rotary, (segment.start, segment.end), layout)
 
     def _run_modules(
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
-        start: int,
-        end: int,
+        rotary: Tables,
+        layers: tuple[int, int],
         step: attention.StepLayout | StaticBatch,
     ) -> torch.Tensor:
         """Rows (1, rows, hidden size) after transformers' layers [start, end)."""
-        rotary = self._rotary.of(x, positions, start, end)
-        for index in range(start, end):
+        for index in range(*layers):
             tables = rotary[self._rotary.types[index]]
             layer = self._layers[index - self.start]
             x = layer(x, position_ids=positions, position_embeddings=tables, attention_mask=None, step=step)
@@ -294,12 +303,14 @@ class ModelLayers:
         return self._static[1]
 
     def _run_static_layers(self, hidden: torch.Tensor, batch: StaticBatch, start: int, end: int) -> torch.Tensor:
-        positions = batch.positions.long().unsqueeze(0)
+        positions, lengths = batch.positions.long().unsqueeze(0), batch.rotary_tokens.long().unsqueeze(0)
         if self._fused:
-            [(cos, sin)] = self._rotary.of(hidden[:1].float(), positions, start, end).values()
+            [(cos, sin)] = self._rotary.of(hidden[:1].float(), positions, start, end, lengths).values()
             layers = self._fused[start - self.start : end - self.start]
             return run_fused_layers(layers, self._heads, hidden, (cos[0].contiguous(), sin[0].contiguous()), batch)
-        return self._run_modules(hidden.unsqueeze(0), positions, start, end, batch)[0]
+        x = hidden.unsqueeze(0)
+        rotary = self._rotary.of(x, positions, start, end, lengths)
+        return self._run_modules(x, positions, rotary, (start, end), batch)[0]
 
     @torch.inference_mode()
     def warm_up(

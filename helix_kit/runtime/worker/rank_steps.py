@@ -35,6 +35,7 @@ class _Request(msgspec.Struct, array_like=True):
     tokens: int
     start: int
     end: int
+    rotary_tokens: int
 
 
 class _Step(msgspec.Struct, tag="step"):
@@ -114,6 +115,7 @@ class RankSteps:
             tokens=rows.tokens,
             start=rows.start,
             end=rows.end,
+            rotary_tokens=rows.rotary_tokens,
         )
 
 
@@ -145,7 +147,14 @@ def follow(model: ModelLayers, group: RankGroup) -> None:
         rows = group.share_rows(torch.empty(count, model.hidden_size, dtype=model.dtype, device=model.device))
         parts = rows.split([request.tokens for request in command.requests])
         batch = [
-            RequestRows(_copied(tables, request), part, request.position, request.start, request.end)
+            RequestRows(
+                _copied(tables, request),
+                part,
+                request.position,
+                request.start,
+                request.end,
+                rotary_tokens=request.rotary_tokens,
+            )
             for request, part in zip(command.requests, parts, strict=True)
         ]
         model.run(pool, batch)

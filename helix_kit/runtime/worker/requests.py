@@ -66,6 +66,8 @@ class WorkerRequest:
     waiting: deque[WaitingRows] = field(default_factory=deque)
     decode_until: int = 0
     """Tokens before this position are sent to the first stage by the last one, not by the coordinator."""
+    rotary_tokens: int = 0
+    """Tokens of its sequence that rotary frequencies are for, at least, where they depend on the length."""
     received: int = 0
     """Rows that have arrived so far; the next item must start at this position."""
 
@@ -195,4 +197,5 @@ class RequestTable:
             first_stage=item.route[0] if index else None,
             route=tuple(stage.node for stage in item.route),
             decode_until=item.decode_until,
+            rotary_tokens=item.rotary_tokens,
         )

@@ -1,7 +1,8 @@
 """One step's rows in tensors whose addresses never change, so that a CUDA graph of the step can be replayed.
 
 What a step knows of its rows is a handful of int32 arrays: the position of each row, the row of the block table that
-its request has, and, for steps with prefill chunks, the blocks of rows that are attended together. They are written on
+its request has, the length that its rotary frequencies are for, and, for steps with prefill chunks, the blocks of rows
+that are attended together. They are written on
 the host, and one copy brings all of them to the device. The block tables stay on the device (`DeviceTables`): only
 pages that a request has taken since its last step are sent.
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from helix_kit.errors import HelixKitError
-from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
 MIN_BLOCK_ROWS = 16
@@ -171,6 +172,8 @@ class StaticBatch:
     """(rows,), int32."""
     table_rows: torch.Tensor
     """(rows,), int32."""
+    rotary_tokens: torch.Tensor
+    """(rows,), int32: tokens of the sequence that the rotary frequencies of each row are for, at least."""
     block_starts: torch.Tensor
     """(blocks,), int32: first row of each block."""
     block_sizes: torch.Tensor
@@ -213,7 +216,7 @@ class StepBuffers:
         self.max_rows = bucket_of(max_rows, decode=False)
         self.hidden_in = torch.zeros(self.max_rows, hidden_size, dtype=dtype, device=device)
         self.hidden_out = torch.zeros_like(self.hidden_in)
-        sizes = (self.max_rows, self.max_rows, *2 * (self._num_blocks(self.max_rows),))
+        sizes = (*3 * (self.max_rows,), *2 * (self._num_blocks(self.max_rows),))
         self._places = np.cumsum([0, *sizes])
         self._ints = torch.zeros(int(self._places[-1]), dtype=torch.int32, device=device)
         # Two copies on the host: the device may still read one while the next step is written.
@@ -228,12 +231,13 @@ class StepBuffers:
 
     def batch(self, rows: int, *, decode: bool) -> StaticBatch:
         """Views of the first `rows` rows."""
-        counts = (rows, rows, *2 * (0 if decode else self._num_blocks(rows),))
+        counts = (*3 * (rows,), *2 * (0 if decode else self._num_blocks(rows),))
         places = self._places.tolist()
-        positions, table_rows, starts, sizes = (self._ints[at : at + n] for at, n in zip(places, counts))
+        positions, table_rows, lengths, starts, sizes = (self._ints[at : at + n] for at, n in zip(places, counts))
         return StaticBatch(
             positions=positions,
             table_rows=table_rows,
+            rotary_tokens=lengths,
             block_starts=starts,
             block_sizes=sizes,
             block_rows=self._block_rows,
@@ -244,34 +248,39 @@ class StepBuffers:
             kernels=self._kernels,
         )
 
-    def fill(self, rows: int, table_rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> bool:
-        """Write a step padded to `rows` rows: requests with a table row, first position and number of tokens each.
+    def fill(self, rows: int, table_rows: Sequence[int], requests: Sequence[PagedRows]) -> bool:
+        """Write a step padded to `rows` rows: the rows of `requests`, each of which has a row of the block tables.
 
         Returns whether all of them decode, each with one row.
         """
+        positions, tokens = [request.position for request in requests], [request.tokens for request in requests]
+        lengths = [request.rotary_tokens for request in requests]
         host, event = self._host[self._turn], self._read[self._turn]
         if event is not None:
             event.synchronize()
         at = self._places.tolist()
         array = host.numpy()
-        own_positions, own_rows = array[at[0] : at[0] + rows], array[at[1] : at[1] + rows]
+        own_positions, own_rows, own_lengths = (array[first : first + rows] for first in at[:3])
         real = sum(tokens)
         own_positions[real:] = 0
         own_rows[real:] = self._tables.padding_row
+        own_lengths[real:] = 0
         decode = real == len(tokens)
         counts = np.asarray(tokens)
         if decode:
             own_positions[:real] = positions
             own_rows[:real] = table_rows
+            own_lengths[:real] = lengths
         else:
             ends = np.cumsum(counts)
             within = np.arange(real) - np.repeat(ends - counts, counts)
             own_positions[:real] = np.repeat(positions, counts) + within
             own_rows[:real] = np.repeat(table_rows, counts)
+            own_lengths[:real] = np.repeat(lengths, counts)
             starts = np.flatnonzero(within % self._block_rows == 0)
             left = np.repeat(counts, counts)[starts] - within[starts]
             num_blocks = self._num_blocks(rows)
-            block_starts, block_sizes = array[at[2] : at[2] + num_blocks], array[at[3] : at[3] + num_blocks]
+            block_starts, block_sizes = (array[first : first + num_blocks] for first in at[3:5])
             block_starts[: len(starts)] = starts
             block_sizes[: len(starts)] = np.minimum(left, self._block_rows)
             block_sizes[len(starts) :] = 0

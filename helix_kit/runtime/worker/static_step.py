@@ -115,12 +115,12 @@ class StaticStep:
         return torch.cat(results)
 
     def _run_group(self, hidden: torch.Tensor, requests: Sequence[PagedRows], start: int, end: int) -> torch.Tensor:
-        buffers, tokens = self._buffers, [request.tokens for request in requests]
-        rows = sum(tokens)
+        buffers = self._buffers
+        rows = sum(request.tokens for request in requests)
         padded = bucket_of(rows, decode=rows == len(requests))
         # Row 0 of a request's table stands for its first layer here, which may lie before the segment.
         table_rows = self._tables.rows_of([(request.table, start - request.layer_offset) for request in requests])
-        decode = buffers.fill(padded, table_rows, [request.position for request in requests], tokens)
+        decode = buffers.fill(padded, table_rows, requests)
         buffers.hidden_in[:rows].copy_(hidden)
         if padded > rows:
             buffers.hidden_in[rows:padded].zero_()
@@ -162,7 +162,7 @@ class StaticStep:
         # The largest first: the smaller ones then fit into the memory that they share.
         for done, (rows, decode) in enumerate(sorted(sizes, reverse=True)):
             progress(done, len(sizes))
-            self._buffers.fill(rows, [], [], [])
+            self._buffers.fill(rows, [], [])
             self._step(start, end, rows, decode)
         progress(len(sizes), len(sizes))
 

@@ -54,7 +54,7 @@ def load_entries(model: Layers, chosen: Iterable[tuple[WorkerRequest, WaitingRow
     """Bring the chosen rows to the device, token ids embedded: one copy for all ids, one for all hidden states."""
     entries = [
         StepEntry(request.table, chunk.rows, chunk.item.position, request.start, request.end, request, chunk.item,
-                  chunk.arrived_s)
+                  chunk.arrived_s, rotary_tokens=request.rotary_tokens)
         for request, chunk in chosen
     ]  # fmt: skip
     for are_ids in (True, False):

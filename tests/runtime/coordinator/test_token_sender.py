@@ -13,6 +13,7 @@ from helix_kit.runtime.coordinator import token_sender
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.token_sender import TokenSender
 from helix_kit.runtime.handle import Handle
+from helix_kit.runtime.weights.rotary_lengths import RotaryLengths
 from helix_kit.workload.request import Request, RequestRecord
 
 
@@ -54,6 +55,22 @@ def test_a_prompt_goes_in_chunks_and_the_first_carries_the_route(scene) -> None:
     fields = items[0].sampling
     assert (fields.temperature, fields.top_k, fields.top_p, fields.seed) == (0.5, 3, 0.9, 7)
     assert all(item.route is None and item.sampling is None for item in items[1:])
+
+
+def test_workers_go_on_by_themselves_until_keys_of_another_length_are_needed(scene) -> None:
+    sender = TokenSender(scene.manager, chunk_tokens=3)
+    until, lengths = [], []
+    for original in (4, 7, 20):
+        request = active(original, [11, 12, 13, 14, 15], Stage("c", 0, 6))
+        request.rotary = RotaryLengths("longrope", original)
+        request.prepare_attempt()
+        sender.add_prompt(request)
+        until.append(request.decode_until)
+        lengths.append(request.rotary_tokens)
+    sender.flush()
+    assert until == [12, 7, 12], "of 13 tokens the last is not computed; from position 7 on there are too many for 7"
+    items, _ = sent(scene)["c"]
+    assert [item.rotary_tokens for item in items] == [5, 0] * 3 and lengths == [5] * 3
 
 
 def test_one_message_for_each_worker(scene) -> None:

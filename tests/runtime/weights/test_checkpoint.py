@@ -36,12 +36,14 @@ def test_other_families_are_refused_by_name(family: object) -> None:
     assert family is None or str(family) in str(caught.value)
 
 
-def test_rope_that_looks_at_the_whole_batch_is_refused() -> None:
-    check_family({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}}, "config.json")
-    with pytest.raises(InputError, match="rope_type = 'longrope'"):
-        check_family({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "config.json")
-    with pytest.raises(InputError, match="rope_type = 'dynamic'"):
-        ropes = {"full_attention": {"rope_type": "dynamic"}, "sliding_attention": {"rope_type": "default"}}
+@pytest.mark.parametrize("kind", ["default", "linear", "llama3", "yarn", "dynamic", "longrope"])
+def test_unknown_rotary_variants_are_refused_by_name(kind: str) -> None:
+    check_family({"model_type": "llama", "rope_scaling": {"rope_type": kind}}, "config.json")
+    check_family({"model_type": "phi3", "rope_scaling": {"type": "su"}}, "config.json")
+    with pytest.raises(InputError, match="rope_type = 'su'"):
+        check_family({"model_type": "llama", "rope_scaling": {"type": "su"}}, "config.json")
+    with pytest.raises(InputError, match="rope_type = 'mrope'"):
+        ropes = {"full_attention": {"rope_type": "mrope"}, "sliding_attention": {"rope_type": kind}}
         check_family({"model_type": "gemma3_text", "rope_parameters": ropes}, "config.json")
 
 

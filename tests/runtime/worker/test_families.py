@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from layer_chain import TOLERANCE, Chain, reference, run_mixed  # noqa: E402
+from layer_chain import TOLERANCE, Chain, run_mixed, unused_reference  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors  # noqa: E402
 
@@ -31,6 +31,20 @@ ORIGINAL = {"rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddi
 LLAMA3 = {**ORIGINAL, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {**ORIGINAL, "rope_type": "yarn"}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+# Frequencies of a sequence's length: of dynamic from 16 tokens on, of longrope by its two sets.
+DYNAMIC = {"max_position_embeddings": 16}
+DYNAMIC_ROPE = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 8.0}
+
+
+def longrope(pairs: int) -> dict[str, Any]:
+    """Two sets of factors for so many pairs of a head, the long one from 17 tokens on."""
+    factors = {
+        "short_factor": [1.0 + 0.03 * i for i in range(pairs)],
+        "long_factor": [1.5 + 0.4 * i for i in range(pairs)],
+    }
+    return {**ORIGINAL, **factors, "rope_type": "longrope"}
+
+
 BIASES = {"attention_bias": True}
 
 
@@ -51,6 +65,9 @@ CASES = [
          {"final_logit_softcapping": 8.0, "tie_word_embeddings": True,
           "rope_parameters": {"full_attention": LINEAR, "sliding_attention": {"rope_type": "default",
                                                                               "rope_theta": 500.0}}}),
+    Case("gemma3_text", "two rotary tables (dynamic in full layers), tied",
+         {**DYNAMIC, "rope_parameters": {"full_attention": DYNAMIC_ROPE,
+                                         "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}}}),
     Case("gpt_oss", "sinks, alternating windows, experts and router with biases, yarn, head size apart",
          {"rope_parameters": {**YARN, "truncate": False}}),
     Case("granite", "factors of embeddings, residuals, scores and logits, biases, tied",
@@ -58,6 +75,8 @@ CASES = [
     Case("llama", "rope llama3, biases, head size apart",
          {**BIASES, "mlp_bias": True, "head_dim": 24, "rope_parameters": LLAMA3}),
     Case("llama", "rope linear, tied", {"rope_parameters": LINEAR, "tie_word_embeddings": True}),
+    Case("llama", "rope dynamic", {**DYNAMIC, "rope_parameters": DYNAMIC_ROPE}),
+    Case("llama", "rope longrope", {"rope_parameters": longrope(8)}),
     Case("mistral", "window in every layer"),
     Case("mixtral", "2 of 5 experts, window in every layer"),
     Case("olmo2", "norms after attention and MLP, q/k norms of all heads"),
@@ -66,6 +85,8 @@ CASES = [
                                                                             "rope_theta": 10000.0}}}),
     Case("olmoe", "2 of 6 experts, q/k norms of all heads, clipped queries", {"clip_qkv": 0.8}),
     Case("phi3", "joined matrices, part of a head turned"),
+    Case("phi3", "longrope, part of a head turned",
+         {"original_max_position_embeddings": 16, "rope_parameters": {**longrope(4), "partial_rotary_factor": 0.5}}),
     Case("qwen2", "biases, late windows, tied",
          {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 3, "tie_word_embeddings": True}),
     Case("qwen2_moe", "2 of 6 experts beside a shared one, a dense layer, late windows, biases"),
@@ -91,11 +112,12 @@ def largest_difference(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
 def generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the tokens of a greedy answer, the prompt in two chunks: (ours, those of `generate`)."""
     prompt = torch.randint(3, 250, (21,), generator=torch.Generator().manual_seed(7))
-    answer = reference(folder).generate(
+    answer = unused_reference(folder).generate(
         prompt[None], max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, output_logits=True,
         return_dict_in_generate=True,
     )  # fmt: skip
     chain = Chain(folder)
+    chain.rotary_tokens[0] = len(prompt)
     chain.step([(0, 3, prompt[:17])])
     rows = [chain.step([(0, 3, prompt[17:])])[0][-1]]
     for token in answer.sequences[0, len(prompt) : -1]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +22,13 @@ from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # no
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
 
 TOLERANCE = 1e-4
+LONGROPE = {
+    "rope_type": "longrope",
+    "factor": 8.0,
+    "original_max_position_embeddings": 16,
+    "short_factor": [1.0] * 8,
+    "long_factor": [1.0 + 0.5 * pair for pair in range(8)],
+}
 SPANS = [(0, 6), (2, 6), (0, 4), (0, 6), (1, 5)]
 """Layer ranges of the requests: two enter mid-range, two leave early."""
 SCHEDULE = [
@@ -34,7 +43,10 @@ SCHEDULE = [
 """Steps of (request, rows): prefill in chunks beside decodes."""
 
 
-def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], pages: int = 600) -> list[torch.Tensor]:
+def run_schedule(
+    model: ModelLayers, schedule: list[list[tuple[int, int]]], pages: int = 600, rotary_tokens: Sequence[int] = ()
+) -> list[torch.Tensor]:
+    """Hidden states of all rows; `rotary_tokens` are those of the requests."""
     generator = torch.Generator().manual_seed(3)
     pool = model.new_pool(pages)
     tables = [BlockTable(end - start) for start, end in SPANS]
@@ -49,7 +61,8 @@ def run_schedule(model: ModelLayers, schedule: list[list[tuple[int, int]]], page
             position = table.num_tokens
             table.grow(pool, tokens)
             hidden = torch.randn(tokens, model.hidden_size, generator=generator)
-            batch.append(RequestRows(table, hidden, position, *SPANS[request]))
+            lengths = rotary_tokens[request] if rotary_tokens else 0
+            batch.append(RequestRows(table, hidden, position, *SPANS[request], rotary_tokens=lengths))
         results += [rows.clone() for rows in model.run(pool, batch)]
     return results
 
@@ -64,6 +77,26 @@ def test_families(family: str, tmp_path: Path) -> None:
     assert len(found) == len(expected) > 0
     for ours, theirs in zip(found, expected):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 8.0}, "max_position_embeddings": 16}),
+        ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 16, "tie_word_embeddings": False}),
+        ("olmo3", {"rope_parameters": {"full_attention": LONGROPE, "sliding_attention": {"rope_type": "default"}}}),
+    ],
+)
+def test_frequencies_by_length(family: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """Rows of one step have frequencies of several lengths, below and beyond the original context of 16 tokens."""
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path, family, seed=3, **settings))
+    lengths = (40, 0, 41, 21, 10)
+    expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE, rotary_tokens=lengths)
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    for ours, theirs in zip(run_schedule(model, SCHEDULE, rotary_tokens=lengths), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+    alike = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
+    assert max(float((one - other).abs().max()) for one, other in zip(alike, expected)) > 100 * TOLERANCE
 
 
 @pytest.fixture(scope="module")
