@@ -69,8 +69,20 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         hint = HINTS.get(path.read_bytes()[:2], "")
         raise InputError(f"expected text in UTF-8{hint}: {error}", where=path) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot be read as text ({error})", where=path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read as text ({error.strerror})", where=path) from None
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder of this name; a name that no file can have, such as a very long one, has none.
+
+    >>> exists("a" * 5000)
+    False
+    """
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -180,6 +192,7 @@ PLAIN = {
     "dict_type": "expected a mapping of fields",
     "model_type": "expected a mapping of fields",
     "too_short": "expected at least one entry",
+    "string_too_short": "expected at least one character",
     "finite_number": "expected a finite number",
 }
 """Our words for the kinds of errors that pydantic reports."""

@@ -159,7 +159,7 @@ class Model(Summarised, BaseModel):
         their ``quantization_config``; anything else is an InputError that names the field.
         """
         source, path = str(path), Path(path)
-        fetched = None if path.exists() else config_of(source)
+        fetched = None if _files.exists(path) else config_of(source)
         file = fetched or (path / "config.json" if path.is_dir() else path)
         config = _files.read_json(file)
         if not isinstance(config, dict):
@@ -363,7 +363,7 @@ def load_model(name_or_path: str | Path) -> Model:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         return Model.load(path)
-    if path.is_dir() or path.suffix == ".json" or id_and_revision(name_or_path):
+    if (_files.exists(path) and path.is_dir()) or path.suffix == ".json" or id_and_revision(name_or_path):
         return Model.from_hf(path)
     raise InputError(
         _files.unknown("model preset", str(name_or_path), preset_names())

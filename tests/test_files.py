@@ -8,7 +8,9 @@ import json
 import pytest
 
 from helix_kit import Cluster, InputError, Plan
-from helix_kit._files import read_json, read_text, read_yaml, unknown, validate, write_yaml
+from helix_kit._files import exists, read_json, read_text, read_yaml, unknown, validate, write_yaml
+from helix_kit.cluster import load_cluster
+from helix_kit.model import load_model
 
 CLUSTER = """name: t
 coordinator: {region: us}
@@ -127,6 +129,19 @@ def test_json_keys_stand_once_and_faults_have_a_line(tmp_path, overlapping_plan)
     with pytest.raises(InputError, match="method: expected every key once"):
         Plan.load(path)
     assert json.loads(text) == json.loads(overlapping_plan.to_json())
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: x")
+    for path in (tmp_path / "mine.yaml" / "x.yaml", tmp_path / f"{'a' * 300}.yaml"):
+        with pytest.raises(InputError, match="cannot be read as text"):
+            read_text(path)
+    for name in ("a" * 5000, "a\0b"):
+        assert not exists(name)
+        with pytest.raises(InputError, match="unknown cluster preset"):
+            load_cluster(name)
+        with pytest.raises(InputError, match="unknown model preset"):
+            load_model(name)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):

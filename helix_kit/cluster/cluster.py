@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from helix_kit import _files
 from helix_kit._summary import Summarised, counted
 from helix_kit.catalogue import Gpu, GpuLink, GpuPrice, gpu_links, gpus
-from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, Frozen, Name
+from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, Frozen, Name, Share
 from helix_kit.cluster.links import Link, LinkRules, Network, check_links
 from helix_kit.cluster.machines import Coordinator, GpuSpec, Node, OwnPrice
 from helix_kit.cluster.reading import OUR_FORM, expand_counts, foreign_kind, preset_names
@@ -39,7 +39,7 @@ class Cluster(Summarised, Frozen):
     {'L4': 1, 'T4': 2}
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     """Shown in messages and plans."""
     coordinator: Coordinator
     """By default in the region of the first node."""
@@ -52,7 +52,7 @@ class Cluster(Summarised, Frozen):
     prices: dict[str, OwnPrice] = Field(default_factory=dict)
     """What one GPU costs you, by its name: dollars per hour, or ``{on_demand, reserved, spot}``. It comes before the
     catalogue's price. A GPU may have a price without being in the cluster, for the question what to buy."""
-    memory_share: Annotated[float, Field(gt=0, le=1)] = MEMORY_SHARE
+    memory_share: Share = MEMORY_SHARE
     """Share of each GPU's memory for weights, embeddings and KV cache, where a node's profile is an estimate."""
     throughput: Literal["machine", "published"] = "machine"
     """Definition of T(k), the tokens/s of a machine with k layers.
@@ -94,6 +94,9 @@ class Cluster(Summarised, Frozen):
     def _numbers_are_on_demand(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        for gpu, price in given.items():
+            if not isinstance(price, int | float | dict | OwnPrice) or isinstance(price, bool):
+                raise ValueError(f"{gpu} = {price!r}: expected dollars per hour, or {{on_demand, reserved, spot}}")
         return {gpu: {"on_demand": p} if isinstance(p, int | float) else p for gpu, p in given.items()}
 
     @model_validator(mode="after")
@@ -288,7 +291,7 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
     if str(name_or_path) in preset_names():
         return Cluster.preset(str(name_or_path))
     path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"} and not path.exists():
+    if path.suffix not in {".yaml", ".yml"} and not _files.exists(path):
         raise InputError(_files.unknown("cluster preset", str(name_or_path), preset_names()) + ", or a .yaml file")
     return Cluster.load(path)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""
@@ -14,10 +14,23 @@ MEMORY_SHARE = 0.9
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False)]
+
+
+def _no_truth_value(given: Any) -> Any:
+    """The value, unless it is true or false, which would count as 1 and 0."""
+    if isinstance(given, bool):
+        raise ValueError("expected a number")
+    return given
+
+
+_NUMBER = BeforeValidator(_no_truth_value)
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
+Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _NUMBER]
 """In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
+Latency = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _NUMBER]
+"""In ms. The largest value is eleven days."""
+Share = Annotated[float, Field(gt=0, le=1), _NUMBER]
 
 
 class Frozen(BaseModel):

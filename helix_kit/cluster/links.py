@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
-from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, NonNegative
+from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, Latency, NonNegative
 
 UNCONNECTED_GBPS = 1e-15
 """Stands for the bandwidth 0 of a link: it carries not a thousandth of a token a second, and nothing divides by 0."""
@@ -47,7 +47,7 @@ class Link(Frozen):
 
     bandwidth_gbps: Bandwidth
     """10^9 bit/s."""
-    latency_ms: NonNegative = 0.0
+    latency_ms: Latency = 0.0
     """One way."""
     usd_per_gb: NonNegative = 0.0
     """Price in dollars of each GB (10^9 bytes) that is sent over it, such as a cloud's egress."""
@@ -88,6 +88,13 @@ class LinkException(Link):
         if isinstance(data, dict) and type(data.get("bandwidth_gbps")) in (int, float) and data["bandwidth_gbps"] == 0:
             return {**data, "bandwidth_gbps": UNCONNECTED_GBPS}
         return data
+
+    @field_validator("between", mode="before")
+    @classmethod
+    def _two_ends(cls, given: Any) -> Any:
+        if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
+            raise ValueError("expected two ends, such as [a, b]")
+        return given
 
     @model_validator(mode="after")
     def _one_form(self) -> LinkException:

@@ -36,15 +36,24 @@ def foreign_kind(text: str) -> str | None:
     return next((kind for pattern, kind in _FOREIGN.items() if re.match(pattern, body)), None)
 
 
+class _Entry(Node):
+    """An entry of a file's `nodes`: its fields are named where one is unknown."""
+
+    count: int = 1
+
+
 MAX_NODES = 100_000
 """Of one entry: a typing error must not take the machine's memory."""
 
 
 def expand_counts(data: Any) -> Any:
     """Replace ``{gpu: L4, count: 3}`` by three named nodes, numbered by kind in file order."""
-    if not isinstance(data, dict) or not isinstance(data.get("nodes"), list | tuple):
+    if not isinstance(data, dict):
         return data
     coordinator = data.get("coordinator")
+    if not isinstance(data.get("nodes"), list | tuple):
+        # Without nodes there is no region of the first one, which would be a second fault.
+        return {**data, "coordinator": coordinator or {"region": "local"}}
     default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
     regions_named = any(n.get("region") is not None for n in data["nodes"] if isinstance(n, dict))
     nodes: list[Any] = []
@@ -75,7 +84,7 @@ def expand_counts(data: Any) -> Any:
             stem = kind if re.fullmatch(NAME_PATTERN, kind) else stem
         except ValidationError as error:
             # Here the index is that of the file's entry: behind it, an entry with a count is several nodes.
-            faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, Node)]
+            faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, _Entry)]
         for _ in range(count):
             nodes.append({"name": f"{stem}-{seen[stem]}", **fields})
             seen[stem] += 1

@@ -66,6 +66,14 @@ def test_one_way_links(tmp_path):
         ("  between_regions: {bandwidth_gbps: 0.1, latency_ms: 50}\n", "", ["between_regions", "no default"]),
         ("nodes:", "noodles:", ["nodes", "noodles"]),
         ("name: two-regions", "name: [", ["not valid YAML"]),
+        ("name: two-regions", "name: ''", ["name = ''", "at least one character"]),
+        ("bandwidth_gbps: 10", "bandwidth_gbps: true", ["within_region.bandwidth_gbps = True", "expected a number"]),
+        ("latency_ms: 50", "latency_ms: 1.0e300", ["between_regions.latency_ms = 1e+300", "less than"]),
+        ("count: 2, region: us", "cuont: 2, region: us", ["nodes[0].cuont = 2", "did you mean count?"]),
+        ("[A100-40G-0, L4x2-1]", "[A100-40G-0]", ["links[0].between", "expected two ends"]),
+        ("[A100-40G-0, L4x2-1]", "[us, eu, eu]", ["links[0].between", "expected two ends"]),
+        ("name: two-regions", "name: x\nprices: {L4: $0.5}", ["prices", "L4 = '$0.5'", "dollars per hour"]),
+        ("name: two-regions", "name: x\nprices: {L4: true}", ["prices", "L4 = True", "dollars per hour"]),
     ],
 )
 def test_each_mistake_is_named(tmp_path, find, replace, expected):
