@@ -61,7 +61,7 @@ def workload_for(planned_for: PlannedFor) -> Workload | MeanLengths:
     if name in SAMPLED or name in SYNTHETIC:
         like = name if name in SAMPLED else "azure-conversation"
         return Workload(Workload.offline(DRAWN, like=like).requests, name)
-    if Path(name).suffix not in {".csv", ".jsonl", ".json"} and not Path(name).exists():
+    if Path(name).suffix not in {".csv", ".jsonl", ".json"} and not _files.exists(name):
         known = _files.unknown("workload", name, [*SAMPLED, *SYNTHETIC])
         raise InputError(f"{known}, or a trace file (.csv, .jsonl)", field="workload")
     return Workload.from_trace(name)

@@ -97,10 +97,12 @@ def make_workload(
     if name in SHARING:
         workload = _sharing(name, plan, rate_per_s, duration_s, seed)
     elif name in SAMPLED or name in SYNTHETIC:
-        rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / TRACE_TOKENS
+        own_tokens = sum(samplers.mean_lengths(name.replace("-", "_"))) if name in SAMPLED else TRACE_TOKENS
+        # The conversations' mean is the trace's own, as in the paper.
+        tokens = TRACE_TOKENS if name == "azure-conversation" else own_tokens
+        rate = rate_per_s or PAPER_LOAD * plan.flow_tokens_per_s / tokens
         if mode == "offline" and name in SAMPLED:
-            tokens = sum(samplers.mean_lengths(name.replace("-", "_")))
-            return Workload.offline(backlog_size(plan, duration_s, tokens), seed=seed, like=name)
+            return Workload.offline(backlog_size(plan, duration_s, own_tokens), seed=seed, like=name)
         if mode == "offline":
             rate = backlog_size(plan, duration_s) / duration_s
         if name in SAMPLED:
@@ -108,7 +110,7 @@ def make_workload(
         workload = (
             Workload.constant(rate, duration_s) if name == "constant" else Workload.poisson(rate, duration_s, seed=seed)
         )
-    elif Path(name).suffix in {".csv", ".jsonl", ".json"} or Path(name).exists():
+    elif Path(name).suffix in {".csv", ".jsonl", ".json"} or _files.exists(name):
         workload = Workload.from_trace(name, columns=columns, time_unit=time_unit)
         workload = workload.scaled(rate_per_s) if rate_per_s and mode == "online" else workload
     else:

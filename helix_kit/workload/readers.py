@@ -99,6 +99,7 @@ CSV_FORMATS = (
     Format("splitwise-sim", ("arrival_timestamp", "prompt_size", "token_size"), "s"),
 )
 JSON_FORMATS = (
+    CSV_FORMATS[0],
     Format("Mooncake", ("timestamp", "input_length", "output_length"), "ms", "s", hash_tokens=512),
     Format("LLMServingSim", ("arrival_time_ns", "input_toks", "output_toks"), "ns"),
 )
@@ -168,7 +169,10 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
     if unit and known.name != "ours":
         trace.notes.append(f"times are in {unit}")
     if left_out:
-        trace.notes.append(f"{left_out} rows without input or output tokens are left out")
+        if not trace.rows:
+            raise InputError("expected at least one request with input and output tokens", where=path)
+        rows, are = ("row", "is") if left_out == 1 else ("rows", "are")
+        trace.notes.append(f"{left_out} {rows} without input or output tokens {are} left out")
     return trace
 
 
@@ -252,7 +256,7 @@ def _format_of(path: Path, names: set[str], formats: tuple[Format, ...], columns
         mapped = tuple(given.get(role, name) for role, name in zip(ROLES, known.columns, strict=True))
         if set(mapped) <= names:
             return replace(known, columns=(mapped[0], mapped[1], mapped[2]))
-    listed = "; ".join(f"{f.name}: {', '.join(f.columns)}" for f in (*CSV_FORMATS, *JSON_FORMATS))
+    listed = "; ".join(f"{f.name}: {', '.join(f.columns)}" for f in dict.fromkeys((*CSV_FORMATS, *JSON_FORMATS)))
     raise InputError(
         f"no known trace format: expected the columns or fields of one of them ({listed}), or their names in `columns` "
         "(--columns arrival=NAME,input=NAME,output=NAME)",

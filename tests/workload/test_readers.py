@@ -141,9 +141,23 @@ def test_columns_can_be_named(tmp_path):
         Workload.from_trace(path, columns={"inputs": "prompt"})
 
 
+def test_our_fields_may_stand_in_json_lines(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"arrival_s": 3, "input_tokens": 7, "output_tokens": 2, "prefix": "5:4"}\n')
+    (request,) = Workload.from_trace(path)
+    assert (request.arrival_s, request.input_tokens, request.output_tokens) == (3.0, 7, 2)
+    assert request.prefix == ((5, 4),)
+
+
+def test_a_trace_of_requests_without_tokens_is_not_called_empty(tmp_path):
+    path = write(tmp_path, "arrival_s,input_tokens,output_tokens\n0,5,0\n")
+    with pytest.raises(InputError, match="expected at least one request with input and output tokens"):
+        Workload.from_trace(path)
+
+
 def test_rows_left_out_are_counted(tmp_path):
     workload = Workload.from_trace(write(tmp_path, BURST))
-    assert "1 rows without input or output tokens are left out" in workload.notes
+    assert "1 row without input or output tokens is left out" in workload.notes
     assert workload.scaled(1.0).notes == workload[:1].notes == workload.notes
 
 

@@ -78,6 +78,13 @@ def test_a_backlog_is_as_large_as_the_plan_serves():
     assert {r.arrival_s for r in fixed} == {0.0}
 
 
+def test_the_usual_load_is_a_share_of_the_flow_whatever_the_lengths(overlapping_plan):
+    for name in ("azure-conversation", "azure-code", "poisson"):
+        load = make_workload(name, overlapping_plan, duration_s=200_000.0)
+        tokens = sum(r.input_tokens + r.output_tokens for r in load)
+        assert tokens / 200_000 == pytest.approx(0.75 * overlapping_plan.flow_tokens_per_s, rel=0.05), name
+
+
 def test_shortened_cuts_long_requests_and_says_how_many() -> None:
     workload = Workload.of([(0.0, 50, 9), (1.0, 500, 9), (2.0, 50, 90)], "three")
     short = workload.shortened(60, 10)
