@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from helix_kit._summary import number
 from helix_kit.analysis.node_splits import split_words
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge
@@ -270,7 +271,7 @@ def _link_words(plan: Plan, edge: Edge) -> str:
     link = plan.cluster.link(source, target)
     what = "token ids" if COORDINATOR in edge else "activations"
     return (
-        f"The link {source} -> {target} ({link.bandwidth_gbps:.3g} gbps) is full: it fits "
+        f"The link {source} -> {target} ({number(link.bandwidth_gbps)} gbps) is full: it fits "
         f"{plan.max_flow.capacities[edge]:,.0f} tokens/s of {what}."
     )
 

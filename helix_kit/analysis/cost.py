@@ -136,11 +136,12 @@ class Cost:
             f"{paid_as('spot', self.spot_usd_per_hour, self.not_spot)}"
         }
         if self.usd_per_million_tokens is not None:
-            per_usd = self.tokens_per_s_per_usd or 0.0
             told["Per token"] = (
                 f"{usd(self.usd_per_million_tokens, 3)} a million tokens (all of it on output: "
-                f"{usd(self.usd_per_million_output_tokens, 3)}), {per_usd:,.0f} tokens/s for $1/h"
+                f"{usd(self.usd_per_million_output_tokens, 3)})"
             )
+            if self.tokens_per_s_per_usd is not None:
+                told["Per token"] += f", {self.tokens_per_s_per_usd:,.0f} tokens/s for $1/h"
         if self.joules_per_token is not None and self.power_w is not None:
             told["Energy"] = (
                 f"{self.power_w / 1e3:,.2f} kW, {self.joules_per_token:,.2f} J a token, "
@@ -149,7 +150,8 @@ class Cost:
             if self.gco2_per_million_tokens is not None:
                 told["Energy"] += f", {self.gco2_per_million_tokens:,.0f} g CO2 a million tokens"
         if self.idle:
-            told["Idle"] = f"{len(self.idle)} machines without flow, not counted: {usd(self.idle_usd_per_hour)}/h"
+            machines = "machine" if len(self.idle) == 1 else "machines"
+            told["Idle"] = f"{len(self.idle)} {machines} without flow, not counted: {usd(self.idle_usd_per_hour)}/h"
         return told
 
 
@@ -211,7 +213,8 @@ def cost_of(
     rents: dict[str, float | None] = {}
     missing: dict[str, tuple[str, ...]] = {}
     for payment in PAYMENTS:
-        prices = [cluster.usd_per_hour(n, payment) or cluster.usd_per_hour(n) for n in used]
+        paid = {n.name: cluster.usd_per_hour(n, payment) for n in used}
+        prices = [cluster.usd_per_hour(n) if paid[n.name] is None else paid[n.name] for n in used]
         rents[payment] = None if unpriced else sum(p or 0.0 for p in prices)
         missing[payment] = tuple(dict.fromkeys(n.gpu for n in used if cluster.usd_per_hour(n, payment) is None))
     egress = 0.0

@@ -27,6 +27,22 @@ def two_regions() -> Plan:
     return Plan.from_placement(problem, {"H200-141G-0": (0, 40), "H200-141G-1": (40, 80)}, method="hand")
 
 
+def test_a_price_of_zero_is_a_price(two_regions):
+    def paid(**prices: float) -> Cost:
+        cluster = two_regions.cluster.model_dump() | {"prices": {"H200-141G": prices}}
+        problem = Problem.of(Cluster.model_validate(cluster), two_regions.model)
+        return cost(Plan.from_placement(problem, dict(two_regions.placement), method="hand"))
+
+    own = paid(on_demand=4.0, reserved=0.0, spot=0.0)
+    assert (own.usd_per_hour, own.reserved_usd_per_hour, own.spot_usd_per_hour) == (8.0, 0.0, 0.0)
+    free = Cost(input_tokens_per_s=10.0, output_tokens_per_s=10.0, usd_per_hour=0.0)
+    assert "$0.000 a million tokens" in free.lines()["Per token"] and "for $1" not in free.lines()["Per token"]
+
+
+def test_one_idle_machine_is_a_machine(two_regions):
+    assert cost(two_regions).lines()["Idle"].startswith("1 machine without flow")
+
+
 def test_machines_in_use_and_what_they_send_are_paid_for(two_regions):
     paid = cost(two_regions)
     flow, problem = two_regions.flow_tokens_per_s, two_regions.problem
