@@ -175,17 +175,23 @@ def plan(
         record = record.with_rules(memory_share=memory_share) if record else None
     planned_for, pairs = _planned_for(workload)
     problem = Problem.of(cluster, model, profiles, planned_for, record)
+    watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
+    if objective != "flow":
+        # The simulator takes seconds to load, which count: only these objectives need it.
+        from helix_kit.simulator.first_run import compile_once
+
+        if compile_once(served.execution, record):
+            # What is done once for all searches does not count.
+            watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
     if record is not None and record.execution == "replicas":
         if options.method == "pattern" and not options.pins:
             options = replace(options, method="replicas")
         if objective == "served":
             from helix_kit.search.engines import plan_replicas
 
-            return plan_replicas(problem, options, served, lengths=pairs)
+            return plan_replicas(problem, options, served, watch=watch, lengths=pairs)
     if objective == "flow":
         return plan_problem(problem, options, progress=progress, stop=stop, incumbent=incumbent)
-    watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
-    # The simulator takes seconds to load, which count: only this objective needs it.
     from helix_kit.search import plan_served
 
     watch.report(bound=problem.compute_bound)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from helix_kit import __version__
@@ -20,11 +18,9 @@ from helix_kit.report import Run
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import make_engine
 from helix_kit.simulator.faults import Fault
-from helix_kit.simulator.layerwise import rules as layerwise
+from helix_kit.simulator.first_run import rules_of, say_if_compiling
 from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
 from helix_kit.simulator.progress import Progress, watcher
-from helix_kit.simulator.ranged import rules as ranged
-from helix_kit.simulator.replicas import rules as replicas
 from helix_kit.simulator.replicas.driver import ReplicasEngine
 from helix_kit.simulator.reporting import report_of
 from helix_kit.workload.request import Request
@@ -140,7 +136,7 @@ def simulate(
     ).with_window(workload)  # fmt: skip
     chosen.check(plan, workload)
     simulation = make_engine(plan, workload, chosen)
-    _say_if_compiling(chosen)
+    say_if_compiling(rules_of(execution, record))
     partial = False
     start_s, end_s = chosen.window_s
     stop_s = end_s
@@ -170,16 +166,6 @@ def batching_of(engine: EngineRecord) -> BatchingOptions:
         prefix_cache=rules.prefix_cache,
         max_in_flight=rules.max_num_seqs if "max_num_seqs" in rules.model_fields_set else None,
     )
-
-
-def _say_if_compiling(options: SimulationOptions) -> None:
-    """Tell the user why the first simulation takes longer: numba compiles it once and keeps the result in a cache."""
-    module = ranged if options.execution == "range" else layerwise
-    if options.engine is not None and options.engine.execution == "replicas":
-        module = replicas
-    name = module.__name__.rsplit(".", 1)[-1]
-    if not module.advance.signatures and not any(Path(module.advance.stats.cache_path).glob(f"{name}.advance-*.nbi")):
-        print("helix_kit: compiling the simulator (about 10 s, once)", file=sys.stderr, flush=True)
 
 
 @contextmanager

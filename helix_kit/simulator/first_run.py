@@ -1,0 +1,61 @@
+"""What the first simulation of an installation needs: numba compiles the rules, which takes about ten seconds, once.
+
+A search for a served plan simulates in processes that end with its time limit. They would compile side by side, and
+within a short limit none would come to an end, now or the next time. So the rules are compiled before the search.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from helix_kit.cluster import Cluster
+from helix_kit.model import Model
+from helix_kit.placement.plan import Plan
+from helix_kit.placement.problem import Problem
+from helix_kit.profiles.engines import EngineRecord
+from helix_kit.simulator.layerwise import rules as layerwise
+from helix_kit.simulator.ranged import rules as ranged
+from helix_kit.simulator.replicas import rules as replicas
+
+
+def rules_of(execution: str, engine: EngineRecord | None = None) -> ModuleType:
+    """The compiled rules that a simulation needs."""
+    if engine is not None and engine.execution == "replicas":
+        return replicas
+    return ranged if execution == "range" else layerwise
+
+
+def is_compiled(rules: ModuleType) -> bool:
+    """Whether rules are compiled: in this process, or in numba's cache for this state of the source.
+
+    >>> is_compiled(ranged) in (True, False)
+    True
+    """
+    return bool(rules.advance.signatures or rules.advance._cache._cache_file._load_index())
+
+
+def say_if_compiling(rules: ModuleType) -> None:
+    """Tell the user why the first simulation takes longer."""
+    if not is_compiled(rules):
+        print("helix_kit: compiling the simulator (about 10 s, once)", file=sys.stderr, flush=True)
+
+
+def compile_once(execution: str, engine: EngineRecord | None = None) -> bool:
+    """Compile the rules that a search simulates by, unless they are compiled; whether they had to be."""
+    rules = rules_of(execution, engine)
+    if is_compiled(rules):
+        return False
+    say_if_compiling(rules)
+    cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "A100-40G"}]})
+    problem = Problem.of(cluster, Model.preset("SmolLM2-135M"), engine=engine)
+    plan = Plan.from_placement(problem, {"A100-40G-0": (0, problem.num_layers)}, method="compile")
+    if rules is ranged:
+        from helix_kit.simulator.steady import Window, steady_score
+
+        steady_score(plan, window=Window(requests=1, warmup_lives=0.0, lives=0.0))
+        return True
+    from helix_kit.simulator.scoring import score
+
+    score(plan, execution="layerwise" if rules is layerwise else "range", warmup_s=0.0, duration_s=1.0)
+    return True
