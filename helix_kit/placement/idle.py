@@ -1,8 +1,9 @@
-"""Machines that a served plan leaves out: which they are, why, and what the others cost."""
+"""Machines that a plan leaves out: which they are, why, and what the others cost."""
 
 from __future__ import annotations
 
-from helix_kit.cluster import COORDINATOR
+from helix_kit._summary import number
+from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
 from helix_kit.flow import Flow
 from helix_kit.placement.problem import Problem
 
@@ -10,10 +11,17 @@ ENOUGH_SHARE = 0.1
 """A machine whose links carry less than this share of its speed with all the layers that it holds is cut off."""
 
 
-def idle_notes(problem: Problem, flow: Flow, judged_by: str = "by the simulations made") -> list[str]:
+MAX_NAMED = 6
+"""Of a group of more machines the first are named, and the others counted."""
+
+
+def idle_notes(
+    problem: Problem, flow: Flow, judged_by: str = "by the simulations made", *, otherwise: str | None = None
+) -> list[str]:
     """A sentence for each kind of machine in each region that the plan leaves out, and the price of the others.
 
-    `judged_by` says how plans were compared, for the reason that is given where memory and links tell none.
+    `judged_by` says how plans were compared, for the reason that is given where memory and links tell none. `otherwise`
+    is that reason in other words.
     """
     used = {end for edge in flow.edges for end in edge if end != COORDINATOR}
     idle = [n for n in problem.cluster.nodes if n.name not in used]
@@ -21,7 +29,7 @@ def idle_notes(problem: Problem, flow: Flow, judged_by: str = "by the simulation
     for node in idle:
         groups.setdefault((problem.kind_of[node.name], problem.cluster.region_of(node.name)), []).append(node.name)
     notes = [
-        f"not used: {', '.join(names)} ({_reason(problem, names[0], used, judged_by)})"
+        f"not used: {_names(names)} ({_reason(problem, names[0], used, judged_by, otherwise)})"
         for (_, _), names in sorted(groups.items())
     ]
     if idle:
@@ -29,7 +37,12 @@ def idle_notes(problem: Problem, flow: Flow, judged_by: str = "by the simulation
     return notes
 
 
-def _reason(problem: Problem, name: str, used: set[str], judged_by: str) -> str:
+def _names(names: list[str]) -> str:
+    shown = names if len(names) <= MAX_NAMED else [*names[: MAX_NAMED - 1], f"{len(names) - MAX_NAMED + 1} more"]
+    return ", ".join(shown)
+
+
+def _reason(problem: Problem, name: str, used: set[str], judged_by: str, otherwise: str | None) -> str:
     """Why a machine stays idle, as far as its memory and its links tell."""
     layers = problem.max_layers(name)
     if layers < 1:
@@ -41,11 +54,15 @@ def _reason(problem: Problem, name: str, used: set[str], judged_by: str) -> str:
     if link_tokens_per_s < ENOUGH_SHARE * speed:
         best = max(ends, key=lambda end: problem.link_capacity(end, name))
         gbps = cluster.link(best, name).bandwidth_gbps
-        needed = gbps * ENOUGH_SHARE * speed / link_tokens_per_s if link_tokens_per_s > 0 else float("inf")
+        if gbps <= UNCONNECTED_GBPS:
+            return "no link connects it with those in use"
+        needed = number(float(f"{gbps * ENOUGH_SHARE * speed / link_tokens_per_s:.2g}"))
         return (
-            f"its fastest link to the others has {gbps:g} gbps and carries {link_tokens_per_s:,.0f} of the "
-            f"{speed:,.0f} tokens/s that it computes: it would need {needed:.2g} gbps"
+            f"its fastest link to the others has {number(gbps)} gbps and carries {number(link_tokens_per_s)} of the "
+            f"{speed:,.0f} tokens/s that it computes: it would need {needed} gbps"
         )
+    if otherwise is not None:
+        return otherwise
     if layers < problem.num_layers:
         return (
             f"it holds {layers} of {problem.num_layers} layers: a pipeline through it takes one more hop and serves no "

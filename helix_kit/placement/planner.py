@@ -16,6 +16,7 @@ from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
 from helix_kit.placement.diff import layers_to_load, same_machines
 from helix_kit.placement.groups import groups_of
+from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.least_change import least_change, moved_gb
 from helix_kit.placement.method import Placed, PlanOptions, Task
 from helix_kit.placement.methods import METHODS, is_built_in, method_named
@@ -25,6 +26,8 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import check_solver
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
 
+PROVEN_GAP = 1e-3
+"""A plan counts as the best one from this gap on, at which a search ends too."""
 FRESH_SHARE = 0.6
 """Share of the time limit for a plan from scratch, where a plan in use is to be changed."""
 
@@ -207,6 +210,10 @@ def plan_problem(
             "that carries any flow",
             fix=None if options.method == "pattern" else "use method 'pattern'",
         )
+    otherwise = f"method {options.method!r} gives it no part"
+    if options.method == "pattern":
+        is_best = bound <= flow.tokens_per_s * (1 + PROVEN_GAP)
+        otherwise = "no placement carries more" if is_best else "no placement with it was found that carries more"
     return Plan.from_placement(
         problem,
         dict(placed.placement),
@@ -220,7 +227,7 @@ def plan_problem(
         partial_inference=options.partial_inference,
         flow_split=options.flow_split,
         progress=tuple(watch.history),
-        notes=tuple(placed.notes),
+        notes=(*placed.notes, *idle_notes(problem, flow, otherwise=otherwise)),
     )
 
 

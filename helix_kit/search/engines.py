@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from helix_kit.errors import InfeasibleError
+from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
@@ -19,6 +20,7 @@ from helix_kit.placement.served import Served
 from helix_kit.placement.watch import Watch
 from helix_kit.search.candidate import Candidate, LatencyLimits, Trial, value_of
 from helix_kit.search.evaluate import simulated
+from helix_kit.search.limit_notes import limit_notes
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import ServedOptions
 from helix_kit.workload.lengths import LengthPairs
@@ -125,7 +127,12 @@ def plan_replicas(
             stages=chosen.depth,
             max_flow_tokens_per_s=best_flow,
         ),
-        notes=(f"{len(scored)} sets of replicas were simulated by the rules of engine {_name(problem)}",),
+        notes=(
+            f"{len(scored)} {'set' if len(scored) == 1 else 'sets'} of replicas "
+            f"{'was' if len(scored) == 1 else 'were'} simulated by the rules of engine {_name(problem)}",
+            *limit_notes(chosen, [c for _, c in scored], limits),
+            *idle_notes(problem, chosen.flow, otherwise="no set of replicas with it was found that serves more"),
+        ),
     )
 
 

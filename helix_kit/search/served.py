@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from helix_kit.placement.baselines import petals_placement
+from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.pattern.pins import check_pins
 from helix_kit.placement.plan import Plan
@@ -18,7 +19,7 @@ from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, T
 from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.finals import LONGER
 from helix_kit.search.goodput_search import GoodputSearch, best_of, check_holds, goodput_notes, served_fields, under_slo
-from helix_kit.search.idle import idle_notes
+from helix_kit.search.limit_notes import limit_notes
 from helix_kit.search.messages import Simulate
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import ParetoPick, ServedOptions
@@ -217,32 +218,13 @@ def _judged_by(chosen: Candidate, search: Search, limits: LatencyLimits) -> str:
     return f"{how} and the latency limits" if limits != LatencyLimits() else how
 
 
-def _limit_notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
-    """Which latency limits the plan misses, by how much, and how near any plan of the search came."""
-    found = chosen.measured
-    notes = []
-    for name, latency_s, limit_s in (
-        ("decode_latency_s", found.decode_latency_s, limits.decode_s),
-        ("prompt_latency_s", found.prompt_latency_s, limits.prompt_s),
-    ):
-        if limit_s is not None and latency_s > limit_s:
-            seen = [latency_s, *(getattr(c.measured, name) for c in search.ranked() if c.measured.decode_steps)]
-            words = name.removesuffix("_latency_s")
-            notes.append(
-                f"no plan was found that meets the limit of {limit_s:g} s on the mean {words} latency: this one has "
-                f"{latency_s:.3g} s, {latency_s / limit_s - 1:.0%} above; "
-                f"the lowest of all plans tried is {min(seen):.3g} s"
-            )
-    return notes
-
-
 def _notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
     if search.trial.slo is not None:
         return goodput_notes(chosen, search.trial) + _share_notes(chosen)
     notes = ["bound and gap are of the flow; what is served has no proven bound"]
     if chosen.measured.window_s <= 0:
         notes.append("the time limit came before a simulation ended: what the plan serves is predicted")
-    return notes + _limit_notes(chosen, search, limits) + _share_notes(chosen)
+    return notes + limit_notes(chosen, search.ranked(), limits) + _share_notes(chosen)
 
 
 def _share_notes(chosen: Candidate) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.placement import Problem
-from helix_kit.search.idle import idle_notes
+from helix_kit.placement.idle import idle_notes
 
 
 def problem_of(between_gbps):
@@ -46,6 +46,39 @@ def test_a_fast_link_is_not(notes):
 def test_the_price_is_that_of_the_machines_in_use(notes):
     usd = hk.Cluster.preset("single24").gpu("A100-40G").price_usd_per_hour
     assert f"{4 * usd:.2f} USD" in notes[10.0][-1]
+
+
+def test_a_machine_without_a_link_needs_no_wider_one():
+    problem = problem_of(10.0)
+    nothing = {"between": ("a", "b"), "bandwidth_gbps": 0}
+    network = problem.cluster.network.model_dump() | {"links": [nothing]}
+    cluster = hk.Cluster.model_validate(problem.cluster.model_dump() | {"network": network})
+    problem = Problem.of(cluster, problem.model)
+    placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
+    assert "(no link connects it with those in use)" in idle_notes(problem, problem.max_flow(placement))[0]
+
+
+def test_of_many_machines_the_first_are_named():
+    problem = Problem.of(
+        hk.Cluster.model_validate(
+            {"name": "many", "nodes": [{"gpu": "A100-40G", "count": 4}, {"gpu": "T4", "count": 9}]}
+        ),
+        hk.Model.preset("llama-30b"),
+    )
+    placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
+    note = idle_notes(problem, problem.max_flow(placement), otherwise="another reason")[0]
+    assert note == "not used: T4-0, T4-1, T4-2, T4-3, T4-4, 4 more (another reason)"
+
+
+def test_a_flow_plan_names_them_too():
+    cluster = hk.Cluster.model_validate({
+        "name": "tiny",
+        "gpus": {"Tiny": {"memory_gb": 1, "memory_bandwidth_gb_per_s": 100, "fp16_tflops": 5}},
+        "nodes": [{"gpu": "A100-80G"}, {"gpu": "Tiny"}],
+    })  # fmt: skip
+    plan = hk.plan(cluster, "llama-30b", time_limit_s=2)
+    assert plan.notes[0] == "not used: Tiny-0 (its memory does not hold one layer of llama-30b)"
+    assert plan.notes[1].startswith("the machines in use cost ")
 
 
 def test_nothing_is_said_where_all_are_used():
