@@ -7,11 +7,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, app
+from helix_kit.cli.shared import JsonFlag, app, plain_console
 
 
 @app.command("catalog")
@@ -48,7 +46,7 @@ def catalog_command(
         }
         typer.echo(json.dumps(content))
         return
-    console = Console()
+    console = plain_console()
     table = Table("Cluster", "Nodes", "Machines")
     for name, kinds in clusters.items():
         table.add_row(name, str(sum(kinds.values())), ", ".join(f"{n} x {kind}" for kind, n in kinds.items()))
@@ -67,7 +65,7 @@ def catalog_command(
             f"{g.memory_bandwidth_gb_per_s:g}",
             f"{g.fp16_tflops:g}",
             "" if g.tdp_w is None else f"{g.tdp_w:g}",
-            escape(g.source) if with_sources else price,
+            g.source if with_sources else price,
         )
     console.print(table)
     if not with_sources:
@@ -78,7 +76,7 @@ def catalog_command(
         prices = [g.price.of(payment) for payment in PAYMENTS]
         if any(price is not None for price in prices):
             shown = ("" if price is None else f"{price:.2f}" for price in prices)
-            table.add_row(name, *shown, escape(g.price.source))
+            table.add_row(name, *shown, g.price.source)
     console.print(table)
     table = Table("Several GPUs in a node", "gpu_link", "Gbit/s", "ms a step", "Source")
     for name in gpus():

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Column, Table
 
+from helix_kit import _files
 from helix_kit._summary import number
 from helix_kit.cli.shared import (
     GoodputOption,
@@ -23,6 +23,7 @@ from helix_kit.cli.shared import (
     app,
     check_writable,
     chosen_model,
+    plain_console,
     slo_of,
     stderr,
 )
@@ -112,7 +113,7 @@ def evaluate_command(
     if real and emulate:
         raise InputError("expected one of --real and --emulate")
     given: str | Workload = workload
-    if workload not in SAMPLED and workload not in SYNTHETIC and Path(workload).exists():
+    if workload not in SAMPLED and workload not in SYNTHETIC and _files.exists(workload):
         given = Workload.from_trace(workload)
     rounded = f"-{quantize}" if quantize else ""
     folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}{rounded}")
@@ -159,7 +160,7 @@ def evaluate_command(
         _print(found, folder)
         _print_goodput(found)
     if found.stopped:
-        stderr.print(f"helix-kit: stopped; the same command goes on from {folder}", markup=False)
+        stderr.print(f"helix-kit: stopped; the same command goes on from {folder}")
         raise typer.Exit(130)
     if found.problems:
         raise typer.Exit(1)
@@ -167,7 +168,7 @@ def evaluate_command(
 
 def _print(found: Evaluation, folder: Path) -> None:
     """A row for each run, how far workers are from the simulation, and what a reader should know."""
-    console = Console()
+    console = plain_console()
     heads = ("decode\ntokens/s", "prompt\np50, s", "decode\np50, s", "finished", "late\nsteps")
     title = f"{found.facts['model']} on {found.facts['cluster']}"
     table = _narrow_table(("Method", "Mode", "Source"), heads, title)

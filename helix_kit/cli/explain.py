@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from helix_kit.cli.shared import Co2Option, JsonFlag, Status, app, print_cost
+from helix_kit.cli.shared import Co2Option, JsonFlag, Status, app, plain_console, print_cost
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def _print(table: pd.DataFrame) -> None:
     printed = Table(first, *(Column(name, justify="right", no_wrap="\n" not in name) for name in rest))
     for row in brief.itertuples(index=False):
         printed.add_row(*(_cell(value) for value in row))
-    Console().print(printed)
+    plain_console().print(printed)
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from helix_kit._summary import number, percent
@@ -23,6 +22,7 @@ from helix_kit.cli.shared import (
     app,
     check_writable,
     chosen_model,
+    plain_console,
     slo_of,
 )
 from helix_kit.errors import InputError
@@ -133,7 +133,7 @@ def _pairs(text: str | None, option: str) -> dict[str, float]:
 
 
 def _whole(kind: str, value: float) -> int:
-    if value != int(value):
+    if not value.is_integer():
         raise InputError("expected a whole number", field="--stock", value=f"{kind}={value:g}")
     return int(value)
 
@@ -148,8 +148,8 @@ def _print(found: Fleet, output: Path | None) -> None:
     for row in found.best.pipelines:
         cells = (str(row["count"]), f"{row['usd_per_hour']:.2f}", number(row["rate_per_s"]))
         table.add_row(row["pipeline"], *cells)
-    console = Console()
-    console.print(table, markup=False)
+    console = plain_console()
+    console.print(table)
     others = Table("Fleet", *(Column(name, justify="right") for name in ("USD/h", "saved", "keep the SLO")), "")
     shown: list[tuple[Checked, str]] = [(one, f"best of {kind} alone") for kind, one in found.of_one_kind.items()]
     alone = [one for one, _ in shown]
@@ -157,7 +157,7 @@ def _print(found: Fleet, output: Path | None) -> None:
     for one, what in sorted(shown, key=lambda pair: pair[0].usd_per_hour):
         saved = 1 - found.usd_per_hour / one.usd_per_hour
         others.add_row(one.text, f"{one.usd_per_hour:,.2f}", percent(saved), percent(one.attainment), what)
-    console.print(others, markup=False)
+    console.print(others)
     facts = found.facts or {}
     saving, kind = found.saving(), found.best_kind
     lines = {

@@ -15,6 +15,7 @@ import typer
 
 from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
+    PICTURES,
     JsonFlag,
     Mode,
     ModelOption,
@@ -34,8 +35,6 @@ from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.methods import method_names
 from helix_kit.search.options import ServedOptions
 
-PICTURES = (".png", ".pdf", ".svg")
-"""Endings of the names of picture files."""
 SERVED = "Objective served: "
 
 
@@ -238,7 +237,8 @@ def plan_command(
     with Status(f"Placing {chosen.name} on {described.name}", as_json) as say, stop_on_interrupt() as stop:
 
         def progress(seconds: float, value: float, bound: float, message: str) -> None:
-            say(f"{seconds:.1f} s: flow {value:,.1f}, bound {bound:,.1f} tokens/s; {message}")
+            said = f"; {message}" if message else ""
+            say(f"{seconds:.1f} s: flow {value:,.1f}, bound {bound:,.1f} tokens/s{said}")
 
         if reach is not None:
             result = cheapest(

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, Status, app, write
+from helix_kit.cli.shared import JsonFlag, Status, app, plain_console, write
 from helix_kit.cluster import MEMORY_SHARE
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def profile_command(
     for p, in_table in zip(result.points, result.table_points, strict=True):
         spread = f"{p.low_ms:.3f} to {p.high_ms:.3f}"
         table.add_row(p.phase, str(p.tokens), f"{p.ms_per_layer:.3f}", spread, f"{in_table.ms_per_layer:.3f}")
-    Console().print(table)
+    plain_console().print(table)
     share_ms = result.head_ms / result.model.num_layers
     typer.echo(
         f"Output projection: {result.head_ms:.3f} ms a token, {share_ms:.3f} ms of it on each of the "
@@ -146,7 +145,7 @@ def _print_steps(result: Measurement) -> None:
     for s in result.steps:
         counts = (str(n) for n in (s.prefill_tokens, s.decode_requests, s.context_tokens))
         table.add_row(*counts, s.graphs, f"{s.ms_per_layer:.3f}", f"{s.roofline_ms:.3f}", f"{s.ratio:.2f}")
-    Console().print(table)
+    plain_console().print(table)
     found = ratio_facts(result.steps)
     typer.echo(
         f"The roofline ({result.facts['roofline']}: {result.facts['roofline_gb_per_s']:g} GB/s, "

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app
+from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, plain_console
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:
     table = Table("Name", "Title", "Paper", "Up to date")
     for name, entry in known.items():
         table.add_row(name, entry.title, entry.paper, "yes" if current[name] else "no")
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _duration(seconds: float) -> str:

@@ -240,7 +240,6 @@ def _print_ranks(engine: Engine) -> None:
             stderr.print(
                 f"{name}[{start}, {end}): {len(worker.rank_pids)} ranks share each layer (processes {pids})",
                 style="dim",
-                markup=False,
             )
 
 
@@ -270,7 +269,7 @@ def _print_answer(text: str, outcome: Completion | HelixKitError) -> None:
         return
     typer.echo(f"> {text}\n{outcome.text.strip()}")
     stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in outcome.pipeline)
-    stderr.print(stages + "\n", style="dim", markup=False)
+    stderr.print(stages + "\n", style="dim")
 
 
 def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool, notes: list[str]) -> None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
+from helix_kit._summary import number
 from helix_kit.errors import InputError
 from helix_kit.scheduling import POLICY_NAMES
 
@@ -36,9 +38,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-stderr = Console(stderr=True)
+stderr = Console(stderr=True, markup=False)
+"""Without rich's markup: names of clusters, models and files are the user's, and may have brackets."""
 LIMIT = re.compile(r"(ttft|tpot|e2el|at)(_s)?:", re.IGNORECASE)
 """How an argument begins that is a limit of an SLO."""
+PICTURES = (".png", ".pdf", ".svg")
+"""Endings of the names of picture files."""
 LINE_EVERY_S = 10.0
 """Seconds between lines of progress where there is no terminal, such as in a log file."""
 
@@ -141,6 +146,11 @@ Co2Option = Annotated[
 ]
 
 
+def plain_console() -> Console:
+    """A console for tables on stdout, without rich's markup, as `stderr`."""
+    return Console(markup=False)
+
+
 class Mode(StrEnum):
     """Traffic: all requests waiting (offline), or arriving over time (online)."""
 
@@ -153,7 +163,7 @@ class Status:
 
     def __init__(self, title: str, quiet: bool) -> None:
         self._title, self._quiet = title, quiet
-        self._spinner = None if quiet or not stderr.is_terminal else stderr.status(title)
+        self._spinner = None if quiet or not stderr.is_terminal else stderr.status(Text(title))
         self._said = ""
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
@@ -164,7 +174,7 @@ class Status:
 
     def _say(self, message: str) -> None:
         if self._spinner:
-            self._spinner.update(f"{self._title}: {message}")
+            self._spinner.update(Text(f"{self._title}: {message}"))
         elif not self._quiet and message != self._said and time.monotonic() >= self._next_line_s:
             self._said, self._next_line_s = message, time.monotonic() + LINE_EVERY_S
             typer.echo(f"{self._title}: {message}", err=True)
@@ -207,8 +217,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         used = flow.utilisation((name, name))
         mark = "  bottleneck" if (name, name) in cut else ""
         table.add_row(name, f"[{start}, {end})", f"{flow.through(name):,.1f}", f"{used:.0%}{mark}")
-    console = Console()
-    console.print(table, markup=False)
+    plain_console().print(table)
     from helix_kit.analysis import cost  # the command line alone needs it here
 
     unused = [n.name for n in problem.cluster.nodes if n.name not in plan.placement]
@@ -275,12 +284,12 @@ def _profiles_line(plan: Plan) -> str:
 
 def print_diff(change: PlanDiff, title: str) -> None:
     """Print what changes from one plan to another: a table of the nodes, then the figures and the weights to load."""
-    console = Console()
+    console = plain_console()
     typer.echo(f"{title}:")
     table = Table("Node", "Before", "After", Column("GB to load", justify="right"), "")
     for *cells, kind in change.rows():
         table.add_row(*cells, "" if kind == "same" else kind)
-    console.print(table, markup=False)
+    console.print(table)
     for name, (old, new, relative) in change.figures().items():
         same = old == new
         typer.echo(f"{name + ':':<24} {old}" if same else f"{name + ':':<24} {old} -> {new}  {relative}".rstrip())
@@ -294,8 +303,9 @@ def goodput_line(goodput: dict[str, Any]) -> str:
     share = "no request is decided" if goodput["attainment"] is None else f"{goodput['attainment']:.1%} of the requests"
     limits = ", ".join(f"{n} <= {goodput['slo'][f'{n}_s']:g} s" for n in goodput["kept_by_limit"])
     return (
-        f"Goodput: {goodput['requests_per_s']:,.3g} requests/s, {goodput['output_tokens_per_s']:,.1f} output tokens/s; "
-        f"{limits}: {share} ({goodput['kept']:,} of {goodput['decided']:,}), "
+        f"Goodput: {number(goodput['requests_per_s'])} requests/s, "
+        f"{goodput['output_tokens_per_s']:,.1f} output tokens/s; {limits}: {share} "
+        f"({goodput['kept']:,} of {goodput['decided']:,}), "
         f"{'at least' if goodput['holds'] else 'fewer than'} the {goodput['slo']['at']:.1%} asked for"
     )
 
@@ -313,7 +323,7 @@ def print_run(summary: dict[str, Any], title: str) -> None:
         values = summary[key]
         shown = [values[q] for q in ("avg", "p5", "p25", "p50", "p75", "p95")]
         table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in shown))
-    console = Console()
+    console = plain_console()
     console.print(table)
     quantiles = ("mean", "p50", "p90", "p95", "p99", "max")
     table = Table(Column("Seconds", no_wrap=True), *quantiles)
@@ -322,7 +332,7 @@ def print_run(summary: dict[str, Any], title: str) -> None:
     console.print(table)
     typer.echo(f"Decode throughput: {summary['decode_tokens_per_s']:,.1f} tokens/s")
     typer.echo(
-        f"Requests: {summary['requests_per_s']:,.3g} a second; tokens/s: {summary['input_tokens_per_s']:,.1f} in, "
+        f"Requests: {number(summary['requests_per_s'])} a second; tokens/s: {summary['input_tokens_per_s']:,.1f} in, "
         f"{summary['output_tokens_per_s']:,.1f} out; at most {summary['peak_concurrency']:,} served at once"
     )
     if (rate := summary.get("prefix_hit_rate", 0.0)) > 0:

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from helix_kit import _files
 from helix_kit._summary import number
 from helix_kit.cli.shared import (
+    PICTURES,
     GoodputOption,
     JsonFlag,
     PolicyOption,
     Status,
     app,
     check_writable,
+    plain_console,
     slo_of,
 )
 from helix_kit.errors import InputError
@@ -76,10 +78,12 @@ def sweep_command(
 
     slo = slo_of(goodput)
     check_writable(plot=plot, output=output, resume=resume)
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field="--plot", value=str(plot))
     if output is not None and output.suffix not in {".csv", ".json"}:
         raise InputError("expected a file that ends with .csv or .json", field="--output", value=str(output))
     chosen: str | Workload = workload
-    if workload not in SAMPLED and workload not in SYNTHETIC and Path(workload).exists():
+    if workload not in SAMPLED and workload not in SYNTHETIC and _files.exists(workload):
         chosen = Workload.from_trace(workload)
     with Status("Sweeping", as_json) as say:
         found = sweep(
@@ -135,7 +139,7 @@ def _print(found: Sweep) -> None:
             load = row["concurrency"] if curve.is_closed else row["rate_per_s"]
             cells = [number(load), *(number(row[name]) for name in columns)]
             table.add_row(*cells, *([regime] if any(regimes) else []))
-        Console().print(table)
+        plain_console().print(table)
         told = [f"{name} {value}" for name, value in curve._facts().items() if name != "loads"]
         typer.echo(f"{curve.plan}: {'; '.join(told)}")
     facts = found.facts

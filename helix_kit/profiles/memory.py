@@ -164,7 +164,7 @@ class NodeMemory:
         layers, *needed_gb = self._parts(model, k)
         both = self.gpus == 1 and k == model.num_layers and not model.tied_embeddings
         names = (
-            f"weights of {layers} layers",
+            f"weights of {layers} layer{'s' if layers > 1 else ''}",
             "embedding and output projection" if both else "embedding or output projection",
             f"KV cache of {MIN_KV_TOKENS:,} tokens in each layer",
         )

@@ -35,6 +35,8 @@ def test_json_tables_and_plan(helix_kit, tmp_path):
         (("--gpus", "L5"), 2, "gpus = 'L5'"),
         (("--stock", "A10G"), 2, "--stock = 'A10G'"),
         (("--stock", "A10G=1.5"), 2, "A10G=1.5"),
+        (("--stock", "A10G=inf"), 2, "expected a whole number"),
+        (("--stock", "A10G=nan"), 2, "expected a whole number"),
         (("--prices", "A10G=x"), 2, "--prices"),
         (("--trace", "none.csv"), 2, "--trace"),
         (("--budget", "0.5"), 3, "0.5 USD/h suffice for about"),

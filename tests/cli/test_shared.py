@@ -1,11 +1,13 @@
 """Help texts come from the docstrings of the option records; outputs are checked before the work."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from helix_kit.cli import shared
-from helix_kit.cli.shared import Status, app, check_writable, help_of, print_plan
+from helix_kit.cli.shared import Status, app, check_writable, goodput_line, help_of, print_plan
 from helix_kit.errors import InputError
 from helix_kit.placement.served import Served
 from helix_kit.search import ServedOptions
@@ -40,6 +42,26 @@ def test_a_served_figure_says_whether_it_was_simulated(overlapping_plan, capsys,
     assert {"predicted", "simulated"} & set(line.replace("(", " ").replace(",", " ").replace(";", " ").split()) == {
         word
     }
+
+
+def test_brackets_in_names_are_no_markup(overlapping_plan, capsys, monkeypatch):
+    cluster = overlapping_plan.cluster.model_copy(update={"name": "rack [/b] [bold]"})
+    plan = overlapping_plan.model_copy(update={"cluster": cluster})
+    print_plan(plan, None)
+    assert "on rack [/b] [bold]" in capsys.readouterr().out
+    terminal = Console(file=(text := io.StringIO()), force_terminal=True)
+    monkeypatch.setattr(shared, "stderr", terminal)
+    with Status("Placing a model on [/b]", quiet=False) as say:
+        say("[/c] done")
+    assert "[/b]" in text.getvalue()
+
+
+def test_more_than_a_thousand_requests_a_second_are_no_power_of_ten():
+    goodput = {
+        "requests_per_s": 12345.6, "output_tokens_per_s": 1.0, "kept": 9, "decided": 10, "attainment": 0.9,
+        "holds": False, "kept_by_limit": {"ttft": 0.9}, "slo": {"ttft_s": 2.0, "at": 0.99},
+    }  # fmt: skip
+    assert goodput_line(goodput).startswith("Goodput: 12,345.6 requests/s")
 
 
 def test_estimated_kinds_stand_in_one_entry_of_the_profiles(overlapping_plan, capsys):

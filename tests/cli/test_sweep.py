@@ -29,6 +29,11 @@ def test_a_closed_loop_and_two_plans(helix_kit, plan_file):
     assert [c["plan"] for c in curves] == ["plan", "plan 2"] and curves[0]["rows"][1]["concurrency"] == 4
 
 
+def test_the_picture_is_checked_before_the_work(helix_kit, plan_file):
+    code, _, err = helix_kit("sweep", plan_file, "--rates", "1", "--plot", "curve.gif")
+    assert code == 2 and "--plot = 'curve.gif': expected a file name that ends in .png" in err
+
+
 def test_refusals(helix_kit, plan_file):
     for option, words in [
         (("--rates", "many"), "rates = 'many'"),
