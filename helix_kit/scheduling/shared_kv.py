@@ -8,15 +8,14 @@ of its pipeline holds: the shortest hit of its stages.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from helix_kit.flow import Pipeline
 from helix_kit.scheduling.kv_budget import PAGE_TOKENS
-from helix_kit.scheduling.shared_pages import EMPTY, Hold, SharedPages
-from helix_kit.scheduling.windowed_blocks import NOTHING, Keep, WindowedHold
-from helix_kit.scheduling.windowed_pages import WindowedPages
+from helix_kit.scheduling.page_store import AnyStore, RequestPages
+from helix_kit.scheduling.shared_pages import SharedPages
+from helix_kit.scheduling.windowed_blocks import EMPTY, NOTHING, Keep
 
 Attempt = tuple[int, int]
 """Request, and the number of its start (epoch)."""
@@ -65,8 +64,8 @@ class SharedKV:
 
     def __init__(self, *, page_tokens: int = PAGE_TOKENS) -> None:
         self.page_tokens = page_tokens
-        self.workers: dict[str, SharedPages | WindowedPages] = {}
-        self._holds: dict[Attempt, dict[str, Hold | WindowedHold]] = {}
+        self.workers: dict[str, AnyStore] = {}
+        self._holds: dict[Attempt, dict[str, RequestPages]] = {}
         self._wanted, self._keepable = EMPTY, 0
         self._found: dict[tuple[str, int, int], int] = {}
 
@@ -95,12 +94,12 @@ class SharedKV:
             hits = self.hit_blocks(self._wanted[:hits], pipeline)
         return hits
 
-    def add_worker(self, worker: str, pages: int, windowed: WindowedPages | None = None) -> None:
+    def add_worker(self, worker: str, pages: int, windowed: AnyStore | None = None) -> None:
         """A worker with an empty pool of `pages` has come up; `windowed` counts them where layers have windows."""
         self.drop_worker(worker)
         self.workers[worker] = windowed or SharedPages(pages, page_tokens=self.page_tokens)
 
-    def drop_worker(self, worker: str) -> SharedPages | WindowedPages | None:
+    def drop_worker(self, worker: str) -> AnyStore | None:
         """A worker has ended, and its pool with it. Returns what it held."""
         for holds in self._holds.values():
             holds.pop(worker, None)
@@ -120,14 +119,14 @@ class SharedKV:
         """Worker -> its pages."""
         return {name: pages.capacity for name, pages in self.workers.items()}
 
-    def holds(self, worker: str, attempt: Attempt) -> Hold | WindowedHold | None:
+    def holds(self, worker: str, attempt: Attempt) -> RequestPages | None:
         """The request's pages on the worker."""
         return self._holds.get(attempt, {}).get(worker)
 
     def keeps(self, worker: str, attempt: Attempt) -> Keep:
         """Blocks of the request whose pages in layers with windows the worker must keep for others."""
         hold = self.holds(worker, attempt)
-        return hold.keep if isinstance(hold, WindowedHold) else NOTHING
+        return NOTHING if hold is None else hold.keep
 
     # ---- a request's life ----------------------------------------------------------------------------------------
 
@@ -146,7 +145,7 @@ class SharedKV:
         return hits
 
     def _has_windows(self, pipeline: Pipeline) -> bool:
-        return any(isinstance(self.workers.get(stage.node), WindowedPages) for stage in pipeline)
+        return any(stage.node in self.workers and self.workers[stage.node].has_windows for stage in pipeline)
 
     def has_room(self, worker: str, tokens: int, start: int, end: int) -> bool:
         """Whether the request that is being routed, with a context of `tokens`, fits into layers [start, end)."""
@@ -179,13 +178,8 @@ class SharedKV:
         holds, admitted = self._holds.setdefault(attempt, {}), Admitted(count)
         for stage in pipeline:
             pages = self.workers[stage.node]
-            hold: Hold | WindowedHold
-            if isinstance(pages, WindowedPages):
-                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count], keepable=keepable, wanted=blocks)
-            else:
-                hold = pages.promise(tokens, stage.start, stage.end, blocks[:count])
-            holds[stage.node] = hold
-            admitted.shared[stage.node] = hold.shared
+            hold = pages.promise(tokens, stage.start, stage.end, blocks[:count], keepable=keepable, wanted=blocks)
+            holds[stage.node], admitted.shared[stage.node] = hold, hold.shared
             gone = pages.evict()
             if len(gone):
                 admitted.evicted[stage.node] = gone
@@ -195,17 +189,14 @@ class SharedKV:
         """Promise a request pages for `tokens` in all: worker -> owners of evicted blocks. None where a worker lacks
         pages; then nothing has changed."""
         holds = self._holds.get(attempt, {})
-        done: list[tuple[Any, Any, int]] = []
-        for stage in pipeline:
-            hold, pages = holds.get(stage.node), self.workers.get(stage.node)
-            before = hold.private if hold is not None else 0
-            if hold is None or pages is None or not pages.extend(hold, tokens):  # type: ignore[arg-type]
-                for other, extended, private in done:
-                    other.private -= extended.private - private
-                    extended.private = private
-                return None
-            done.append((pages, hold, before))
-        evicted = {stage.node: self.workers[stage.node].evict() for stage in pipeline}
+        nodes = [stage.node for stage in pipeline]
+        if any(node not in holds or node not in self.workers for node in nodes):
+            return None
+        if any(self.workers[node].more_pages(holds[node], tokens) > self.workers[node].free for node in nodes):
+            return None
+        for node in nodes:
+            self.workers[node].extend(holds[node], tokens)
+        evicted = {node: self.workers[node].evict() for node in nodes}
         return {worker: owners for worker, owners in evicted.items() if len(owners)}
 
     def clear(self) -> dict[str, np.ndarray]:
@@ -218,7 +209,7 @@ class SharedKV:
 
         Returns the numbers of those that were not known, once for each stage.
         """
-        holds: dict[str, Any] = dict(self._holds.get(attempt, {}))
+        holds = self._holds.get(attempt, {})
         return np.concatenate(
             [EMPTY, *(self.workers[w].add_blocks(hold, blocks, attempt) for w, hold in holds.items())]
         )
@@ -226,9 +217,7 @@ class SharedKV:
     def advance(self, attempt: Attempt, position: int) -> None:
         """The request computes the token at `position` next: blocks before its window are no longer in use."""
         for worker, hold in self._holds.get(attempt, {}).items():
-            pages = self.workers[worker]
-            if isinstance(pages, WindowedPages) and isinstance(hold, WindowedHold):
-                pages.advance(hold, position)
+            self.workers[worker].advance(hold, position)
 
     def leave(self, attempt: Attempt) -> dict[str, np.ndarray]:
         """The request leaves its pipeline: what it shares stays in the caches, idle where no other request uses it.
@@ -236,8 +225,7 @@ class SharedKV:
         Returns worker -> places of the blocks that the request itself has made known there.
         """
         kept = {}
-        holds: dict[str, Any] = dict(self._holds.get(attempt, {}))
-        for worker, hold in holds.items():
+        for worker, hold in self._holds.get(attempt, {}).items():
             self.workers[worker].leave(hold)
             kept[worker], hold.own = hold.own, EMPTY
         return kept
@@ -245,9 +233,9 @@ class SharedKV:
     def release(self, worker: str, attempt: Attempt) -> None:
         """The worker has freed the request's own pages. Nothing to do for a request that has none there."""
         holds = self._holds.get(attempt, {})
-        hold: Any = holds.pop(worker, None)
+        hold = holds.pop(worker, None)
         if hold is not None:
-            pages: Any = self.workers[worker]
+            pages = self.workers[worker]
             pages.leave(hold)
             pages.release(hold)
         if attempt in self._holds and not holds:

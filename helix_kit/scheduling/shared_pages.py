@@ -25,13 +25,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helix_kit.scheduling.page_counts import PageCounts
+from helix_kit.scheduling.windowed_blocks import EMPTY, NOTHING, Keep
 
 ABSENT = -1
 """Users of a block that is not held."""
 MIN_QUEUE = 4096
 """Outdated entries of the queue of idle blocks are removed when there are more than these."""
-
-EMPTY = np.zeros(0, dtype=np.int64)
 
 
 class _Span:
@@ -69,6 +68,9 @@ class Hold:
     """Owner of each block that was found at the start: request, epoch and place of the block there."""
     own: np.ndarray = field(default_factory=lambda: EMPTY)
     """Places of the blocks that the request itself has made known."""
+    keep: Keep = NOTHING
+    without_window: np.ndarray = field(default_factory=lambda: EMPTY)
+    """There are no layers with windows, so both stay empty."""
 
     @property
     def layers(self) -> int:
@@ -91,6 +93,8 @@ class SharedPages(PageCounts):
     >>> SharedPages(10).free
     10
     """
+
+    has_windows = False
 
     def __init__(self, capacity: int, *, page_tokens: int = 16) -> None:
         super().__init__(capacity, page_tokens=page_tokens)
@@ -178,10 +182,20 @@ class SharedPages(PageCounts):
         """Whether a request fits into layers [start, end) of the worker when it holds no other."""
         return self.pages(tokens, end - start) <= self.capacity
 
-    def promise(self, tokens: int, start: int, end: int, blocks: np.ndarray = EMPTY) -> Hold:
+    def promise(
+        self,
+        tokens: int,
+        start: int,
+        end: int,
+        blocks: np.ndarray = EMPTY,
+        *,
+        keepable: int = 0,
+        wanted: np.ndarray = EMPTY,
+    ) -> Hold:
         """Promise a request its pages; it begins with those of `blocks` that are held.
 
-        The caller knows that it fits, and calls `evict` next.
+        The caller knows that it fits, and calls `evict` next. `keepable` and `wanted` matter only where there are
+        windows.
         """
         spans = self.find(blocks, start, end)
         blocks = blocks[: len(spans)]
@@ -198,9 +212,13 @@ class SharedPages(PageCounts):
         self.private += private
         return hold
 
+    def more_pages(self, hold: Hold, tokens: int) -> int:
+        """Pages that a request of `tokens` in all needs beyond those that it has been promised."""
+        return self.pages(tokens, hold.layers) - hold.layers * len(hold.blocks) - hold.private
+
     def extend(self, hold: Hold, tokens: int) -> bool:
         """Promise a request pages for `tokens` in all; False, and nothing changed, where there are too few."""
-        more = self.pages(tokens, hold.layers) - hold.layers * len(hold.blocks) - hold.private
+        more = self.more_pages(hold, tokens)
         if more > self.free:
             return False
         hold.private += more
@@ -265,6 +283,9 @@ class SharedPages(PageCounts):
         self.private -= pages
         self.held += pages
         return new
+
+    def advance(self, hold: Hold, position: int) -> None:
+        """The request computes the token at `position` next: without windows it still sees all of its tokens."""
 
     def leave(self, hold: Hold) -> None:
         """The request no longer uses the blocks that it shares; its own pages stay promised until `release`."""

@@ -62,6 +62,8 @@ class WindowedPages(PageCounts):
     (67, False)
     """
 
+    has_windows = True
+
     def __init__(
         self, capacity: int, start: int, windows: Sequence[int], *, chunk_tokens: int, page_tokens: int = 16
     ) -> None:
@@ -129,9 +131,12 @@ class WindowedPages(PageCounts):
 
     # ---- promises ------------------------------------------------------------------------------------------------
 
-    def _own_pages(self, hold: WindowedHold) -> int:
-        """Pages that a request needs at most beside those of the blocks that others may use, too."""
-        blocks = -(-hold.tokens // self.page_tokens) - hold.hits - hold.known
+    def _own_pages(self, hold: WindowedHold, tokens: int | None = None) -> int:
+        """Pages that a request needs at most beside those of the blocks that others may use, too.
+
+        It has `tokens`; None: as many as it was promised pages for.
+        """
+        blocks = -(-(hold.tokens if tokens is None else tokens) // self.page_tokens) - hold.hits - hold.known
         rows = 1 if hold.is_computed else self._chunk_tokens
         kept = hold.kept_alone if hold.is_computed else hold.keep.size
         total = 0
@@ -209,13 +214,16 @@ class WindowedPages(PageCounts):
         self.private += hold.private
         return hold
 
+    def more_pages(self, hold: WindowedHold, tokens: int) -> int:
+        """Pages that a request of `tokens` in all needs beyond those that it has been promised."""
+        return self._own_pages(hold, tokens) - hold.private
+
     def extend(self, hold: WindowedHold, tokens: int) -> bool:
         """Promise a request pages for `tokens` in all; False, and nothing changed, where there are too few."""
-        before, hold.tokens = hold.tokens, tokens
-        more = self._own_pages(hold) - hold.private
+        more = self.more_pages(hold, tokens)
         if more > self.free:
-            hold.tokens = before
             return False
+        hold.tokens = tokens
         hold.private += more
         self.private += more
         return True

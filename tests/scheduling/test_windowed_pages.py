@@ -145,3 +145,20 @@ def test_the_hit_is_that_of_the_stage_that_can_begin_last() -> None:
     a._evict(a._spans[0, 2].blocks[7], WITH_WINDOW)  # block 7 is seen by a request that begins after nine blocks
     kv.look_up(PROMPT)
     assert kv.wanted_hits(way) == 7
+
+
+def test_a_request_that_a_later_worker_has_no_pages_for_is_as_before() -> None:
+    """Also when its blocks become known then: the first worker, which had room, counts no pages for more tokens."""
+    kv, way = SharedKV(), (Stage("a", 0, 2), Stage("b", 2, 4))
+    kv.add_worker("a", 100, WindowedPages(100, 0, (0, 32), chunk_tokens=16))
+    kv.add_worker("b", 8)
+    assert kv.admit((1, 0), 64, way) is not None
+    before = {worker: kv.used(worker) for worker in "ab"}
+    assert kv.extend((1, 0), 400, way) is None
+    assert {worker: kv.used(worker) for worker in "ab"} == before
+    kv.add_computed((1, 0), np.array([1, 2]))
+    alone = SharedKV()
+    alone.add_worker("a", 100, WindowedPages(100, 0, (0, 32), chunk_tokens=16))
+    alone.admit((1, 0), 64, way[:1])
+    alone.add_computed((1, 0), np.array([1, 2]))
+    assert kv.used("a") == alone.used("a")

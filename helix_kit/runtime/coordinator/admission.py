@@ -23,8 +23,7 @@ from helix_kit.runtime.coordinator.block_numbers import BlockNumbers
 from helix_kit.runtime.transport.messages import BlockRun
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.scheduling.shared_kv import SharedKV
-from helix_kit.scheduling.shared_pages import EMPTY
-from helix_kit.scheduling.windowed_blocks import WITHOUT_WINDOW, Keep, WindowedHold
+from helix_kit.scheduling.windowed_blocks import EMPTY, WITHOUT_WINDOW, Keep
 from helix_kit.scheduling.windowed_pages import WindowedPages
 
 
@@ -87,7 +86,7 @@ class PageLedger:
 
     @property
     def _has_windows(self) -> bool:
-        return any(isinstance(pages, WindowedPages) for pages in self._kv.workers.values())
+        return any(pages.has_windows for pages in self._kv.workers.values())
 
     def cached_tokens(self, pipeline: Pipeline) -> int:
         """Tokens of the request that is being routed that every worker of the pipeline holds."""
@@ -139,7 +138,7 @@ class PageLedger:
         kept = {}
         for worker, places in self._kv.leave((request, epoch)).items():
             hold = self._kv.holds(worker, (request, epoch))
-            partly = hold.without_window if isinstance(hold, WindowedHold) else EMPTY
+            partly = EMPTY if hold is None else hold.without_window
             whole = np.setdiff1d(places, partly) if len(partly) else places
             kept[worker] = [BlockRun(request, epoch, *run) for run in _runs(whole)]
             kept[worker] += [BlockRun(request, epoch, *run, WITHOUT_WINDOW) for run in _runs(partly)]
