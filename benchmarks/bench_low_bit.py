@@ -19,7 +19,7 @@ import torch
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize
 from helix_kit.runtime.worker.low_bit_linear import LowBitLinear
 
-ROWS = (1, 4, 16, 64)
+ROWS = (1, 4, 16, 32, 64)
 PATIENCE_S = 0.4
 """How long one product is tried again and again."""
 

@@ -74,27 +74,38 @@ def expand(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] 
         _expand_row(kind, codes[n], scales[n], zeros[n], table, weights[n])
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def expand_blocks(codes, table, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Blocks [first, last) of outputs in torch's layout, expanded to float32 with a row for each input.
+def _block_expander(half: int) -> Any:
+    """The kernel for blocks of twice so many outputs: loops of a known length become a few vector instructions."""
 
-    `codes` is (blocks, inputs, half a block) and `table` (groups, outputs, 2): scale, and what is added.
-    """
-    inputs, half = codes.shape[1], codes.shape[2]
-    group = inputs // len(table)
-    scales, shifts = np.empty(2 * half, np.float32), np.empty(2 * half, np.float32)
-    # Slices that begin at 0, and a loop for each half: so LLVM turns the loops into vector instructions.
-    low_scales, high_scales, low_shifts, high_shifts = scales[:half], scales[half:], shifts[:half], shifts[half:]
-    for b in range(first, last):
-        at = 2 * half * b
-        for g in range(len(table)):
-            for j in range(2 * half):
-                scales[j] = table[g, at + j, 0]
-                shifts[j] = table[g, at + j, 1] - np.float32(8) * scales[j]
-            for k in range(g * group, (g + 1) * group):
-                row = codes[b, k]
-                low, high = weights[k, at : at + half], weights[k, at + half : at + 2 * half]
-                for j in range(half):
-                    low[j] = np.float32(row[j] & np.uint8(15)) * low_scales[j] + low_shifts[j]
-                for j in range(half):
-                    high[j] = np.float32(row[j] >> np.uint8(4)) * high_scales[j] + high_shifts[j]
+    @numba.njit(nogil=True, fastmath=True, cache=True)
+    def expand_blocks(codes, table, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+        inputs = codes.shape[1]
+        group = inputs // len(table)
+        scales, shifts = np.empty(2 * half, np.float32), np.empty(2 * half, np.float32)
+        values = np.empty(2 * half, np.float32)
+        bits = values.view(np.uint32)
+        for b in range(first, last):
+            at = 2 * half * b
+            for g in range(len(table)):
+                for j in range(2 * half):
+                    scales[j] = table[g, at + j, 0]
+                    shifts[j] = table[g, at + j, 1] - np.float32(8) * scales[j]
+                for k in range(g * group, (g + 1) * group):
+                    row, out = codes[b, k], weights[k, at : at + 2 * half]
+                    for j in range(half):
+                        values[j] = np.float32(row[j] & np.uint8(15)) * scales[j] + shifts[j]
+                    for j in range(half):
+                        values[half + j] = np.float32(row[j] >> np.uint8(4)) * scales[half + j] + shifts[half + j]
+                    for j in range(2 * half):
+                        odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
+                        out[j] = np.uint16((bits[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+    return expand_blocks
+
+
+EXPAND_BLOCKS = {2 * half: _block_expander(half) for half in (16, 32)}
+"""Outputs of a block in torch's layout -> kernel that expands blocks [first, last) to bfloat16, a row for each input.
+
+Its `codes` are (blocks, inputs, half a block), its `table` (groups, outputs, 2) is scale, and what is added, and its
+`weights` (inputs, outputs) are the bits of bfloat16, rounded to the nearest, to the even one between two.
+"""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from helix_kit.runtime.weights.low_bit import LowBitWeight
 from helix_kit.runtime.worker.cpu_product import CpuProduct
-from helix_kit.runtime.worker.torch_int4 import TorchInt4, suits_torch
+from helix_kit.runtime.worker.torch_int4 import TorchInt4, rows_by_torch
 
 Tensors = Mapping[str, torch.Tensor | LowBitWeight | tuple[LowBitWeight, ...]]
 """A layer's tensors by their names; experts are a tuple with a matrix for each of them."""
@@ -26,23 +26,33 @@ class LowBitLinear(torch.nn.Module):
 
     def __init__(self, weight: LowBitWeight, bias: torch.Tensor | None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self._bias = bias
-        self._by_torch = TorchInt4(weight) if suits_torch(weight, dtype) else None
-        self._low_bit = weight if weight.codes.device.type != "cpu" else None
-        self._on_cpu = None if self._by_torch or self._low_bit else CpuProduct(weight)
+        self._bias, self.product = bias, product_of(weight, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
-        if self._low_bit is not None:
-            return F.linear(x, self._low_bit.expand(x.dtype), self._bias)
-        if self._by_torch is not None:
-            result = self._by_torch.multiply(x)
-        else:
-            assert self._on_cpu is not None
-            result = self._on_cpu.multiply(x)
+        result = self.product.multiply(x)
         return result if self._bias is None else result + self._bias
 
     of = forward
+
+
+class ExpandedProduct:
+    """``x @ weight.T`` where the whole matrix is expanded each time, on a GPU."""
+
+    def __init__(self, weight: LowBitWeight) -> None:
+        self._weight = weight
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows (..., in) to rows (..., out)."""
+        return F.linear(x, self._weight.expand(x.dtype))
+
+
+def product_of(weight: LowBitWeight, dtype: torch.dtype | None) -> CpuProduct | TorchInt4 | ExpandedProduct:
+    """How rows of `dtype`, where it is known, are multiplied with a kept weight."""
+    if weight.codes.device.type != "cpu":
+        return ExpandedProduct(weight)
+    many_rows = rows_by_torch(weight, dtype)
+    return CpuProduct(weight) if many_rows is None else TorchInt4(weight, many_rows)
 
 
 class LowBitExperts(torch.nn.Module):

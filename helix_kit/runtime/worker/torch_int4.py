@@ -1,10 +1,11 @@
 """Products of bfloat16 rows with weights of four bits on a CPU, by torch's kernel where it is the faster one.
 
 torch multiplies bfloat16 rows with packed codes by vector instructions, which our kernels, in float32, cannot match:
-one row takes a quarter to a third of the time. It expands the weights again for every four rows, so with more than
-`MANY_ROWS` the codes are expanded once, for some outputs at a time. They are kept in torch's layout alone: a second
-copy would cost what four bits save. That layout differs between processors. `packed_block` finds out which one this
-torch has. Where it is another one than is known here, our kernels are used.
+one row takes a quarter to a third of the time. It expands the weights again for every four rows, so with more rows the
+codes are expanded once, for some outputs at a time, and multiplied by torch's ordinary product. How many rows these are
+is measured (`rows_by_torch`). Codes are kept in torch's layout alone: a second copy would cost what four bits save.
+That layout differs between processors. `packed_block` finds out which one this torch has. Where it is another one than
+is known here, our kernels are used.
 
 Scale and zero of a group are kept in bfloat16, as torch's kernel wants them. The error is that of weights in bfloat16.
 """
@@ -26,24 +27,28 @@ BLOCKS = (64, 32)
 """Outputs that torch packs together, with the instructions of AVX-512 and of AVX2."""
 GROUPS = (32, 64, 128, 256)
 """Sizes of groups that torch's kernel knows."""
-MANY_ROWS = 32
-"""Up to so many rows torch's kernel multiplies. With more, the expanded weights make up for themselves."""
+MANY_ROWS = 16
+"""Up to so many rows torch's kernel multiplies where nothing is measured. With more, expanded weights make up for
+themselves."""
+ROW_COUNTS = (1, 4, 8, 16, 32)
+"""Numbers of rows that are timed."""
 BLOCK_WEIGHTS = 1 << 19
-"""Weights that are expanded at once with more rows: 2 MB of float32."""
-CACHE_VERSION = 1
+"""Weights that are expanded at once with more rows: 1 MB of bfloat16."""
+CACHE_VERSION = 2
 """Is raised when the meaning of a stored choice changes."""
 
 
 class TorchInt4:
-    """``x @ weight.T`` for a kept weight that suits torch's kernel."""
+    """``x @ weight.T`` for a kept weight that suits torch's kernel, which multiplies up to `many_rows` rows."""
 
-    def __init__(self, weight: LowBitWeight) -> None:
+    def __init__(self, weight: LowBitWeight, many_rows: int = MANY_ROWS) -> None:
         from helix_kit.runtime.worker import low_bit_kernels
 
         assert weight.zeros is not None
         block = packed_block()
         assert block is not None
-        self._kernels, self._block, self.group = low_bit_kernels, block, weight.group
+        self._expand = low_bit_kernels.EXPAND_BLOCKS[block]
+        self._block, self.group, self.many_rows = block, weight.group, many_rows
         self._outputs, self._inputs = weight.shape
         self.packed = _pack(_codes_of(weight), block)
         # torch counts codes from 8, and adds what stands for the zero.
@@ -58,24 +63,24 @@ class TorchInt4:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
         rows = x.reshape(-1, self._inputs)
-        if len(rows) <= MANY_ROWS:
-            product = torch.ops.aten._weight_int4pack_mm_for_cpu(rows.contiguous(), self.packed, self.group, self.table)
-        else:
-            product = self._expand_and_multiply(rows)
+        product = self._by_kernel(rows) if len(rows) <= self.many_rows else self._expand_and_multiply(rows)
         return product.view(*x.shape[:-1], self._outputs)
+
+    def _by_kernel(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(rows.contiguous(), self.packed, self.group, self.table)
 
     def _expand_and_multiply(self, rows: torch.Tensor) -> torch.Tensor:
         result = rows.new_empty((len(rows), self._outputs))
         codes = self.packed.numpy().reshape(-1, self._inputs, self._block // 2)
         table = self.table.float().numpy()
         at_once = max(1, BLOCK_WEIGHTS // self._inputs // self._block)
-        weights = np.empty((self._inputs, min(at_once, len(codes)) * self._block), np.float32)
+        buffer = np.empty(self._inputs * min(at_once, len(codes)) * self._block, np.uint16)
         for first in range(0, len(codes), at_once):
             part = codes[first : first + at_once]
             outputs = slice(first * self._block, (first + len(part)) * self._block)
-            divide(len(part), functools.partial(self._kernels.expand_blocks, part, table[:, outputs], weights))
-            expanded = torch.from_numpy(weights[:, : len(part) * self._block]).to(rows.dtype)
-            result[:, outputs] = rows @ expanded
+            weights = buffer[: part.size * 2].reshape(self._inputs, -1)
+            divide(len(part), functools.partial(self._expand, part, table[:, outputs], weights))
+            result[:, outputs] = rows @ torch.from_numpy(weights).view(torch.bfloat16)
         return result
 
 
@@ -103,40 +108,54 @@ def packed_block() -> int | None:
     return next((block for block in BLOCKS if torch.equal(theirs, _pack(codes.to(torch.uint8), block))), None)
 
 
-def suits_torch(weight: LowBitWeight, dtype: torch.dtype | None) -> bool:
-    """Whether torch's kernel can multiply rows of `dtype` with the weight, and is the faster one on this machine."""
+def rows_by_torch(weight: LowBitWeight, dtype: torch.dtype | None) -> int | None:
+    """Up to how many rows of `dtype` torch's kernel multiplies with the weight; None: it takes no part in products.
+
+    It cannot compute them, or our kernels are faster on this machine.
+    """
     if dtype != torch.bfloat16 or weight.kind != "int4" or weight.codes.device.type != "cpu":
-        return False
+        return None
     (outputs, inputs), mode, block = weight.shape, layout_choice.mode(), packed_block()
     if mode == "stored" or block is None or outputs % block or weight.group not in GROUPS:
-        return False
+        return None
     if mode == "shape" or outputs * inputs < layout_choice.MIN_MEASURED_SIZE:
-        return True
-    return _is_faster(torch.get_num_threads(), outputs, inputs, weight.group)
+        return MANY_ROWS
+    return _measured(torch.get_num_threads(), outputs, inputs, weight.group)
 
 
 @functools.cache
-def _is_faster(threads: int, outputs: int, inputs: int, group: int) -> bool:
+def _measured(threads: int, outputs: int, inputs: int, group: int) -> int | None:
     """The stored choice; else one is measured and stored."""
     key = ["int4", CACHE_VERSION, layout_choice.processor(), torch.__version__, threads, outputs, inputs, group]
-    stored = layout_choice.kept_choice(cache_dir(), key, lambda: {"torch": measure(outputs, inputs)})
-    return True if stored is None or type(stored.get("torch")) is not bool else stored["torch"]
+    stored = layout_choice.kept_choice(
+        cache_dir(),
+        key,
+        lambda: {"rows": measure(outputs, inputs)},
+        is_valid=lambda data: data["rows"] is None or type(data["rows"]) is int,
+    )
+    return MANY_ROWS if stored is None else stored["rows"]
 
 
-def measure(outputs: int, inputs: int) -> bool:
-    """Whether torch's kernel is faster than ours for matrices of this shape, as a mean over the numbers of rows."""
+def measure(outputs: int, inputs: int) -> int | None:
+    """Up to how many rows torch's kernel is the fastest for matrices of this shape; None: our kernels are faster.
+
+    Ours are if they take less time than the better one of the others, as a mean over the numbers of rows.
+    """
     outputs = min(outputs, max(*BLOCKS, layout_choice.MAX_TIMED_SIZE // inputs // 64 * 64))
     weight = quantize(torch.linspace(-1, 1, outputs * inputs).view(outputs, inputs), "int4")
     theirs, ours = TorchInt4(weight), CpuProduct(weight)
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    gain = 1.0
-    for rows in layout_choice.ROW_COUNTS:
+    gain, kernel_rows = 1.0, 0
+    for rows in ROW_COUNTS:
         x = torch.ones(rows, inputs, dtype=torch.bfloat16)
-        least = [float("inf")] * 2
-        for _ in range(layout_choice.MIN_ROUNDS):  # they take turns, so that a slow moment affects both
-            for index, product in enumerate((theirs.multiply, ours.multiply)):
+        least = [float("inf")] * 3
+        for _ in range(layout_choice.MIN_ROUNDS):  # they take turns, so that a slow moment affects all
+            for index, product in enumerate((theirs._by_kernel, theirs._expand_and_multiply, ours.multiply)):
                 start = clock()
                 product(x)
                 least[index] = min(least[index], clock() - start)
-        gain *= least[1] / least[0]
-    return gain > 1
+        kernel, expanded, own = least
+        if kernel <= expanded:
+            kernel_rows = rows
+        gain *= own / min(kernel, expanded)
+    return kernel_rows if gain > 1 else None

@@ -16,7 +16,7 @@ from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize  # noqa: E402
 from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
 from helix_kit.runtime.worker import cpu_product, torch_kernels  # noqa: E402
-from helix_kit.runtime.worker.cpu_product import FEW_ROWS  # noqa: E402
+from helix_kit.runtime.worker.cpu_product import FEW_ROWS, CpuProduct  # noqa: E402
 from helix_kit.runtime.worker.low_bit_linear import LowBitExperts, LowBitLinear  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
@@ -51,8 +51,8 @@ def test_a_product_is_that_of_the_expanded_matrix(kind: str, threads: int, monke
 
 def test_no_copy_of_the_matrix_is_kept() -> None:
     layer = LowBitLinear(kept := matrix("int4"), None)
-    assert layer._on_cpu is not None
-    assert layer._on_cpu._matrix[0].ctypes.data == kept.codes.data_ptr()
+    assert isinstance(layer.product, CpuProduct)
+    assert layer.product._matrix[0].ctypes.data == kept.codes.data_ptr()
     assert not list(layer.parameters()) and not list(layer.buffers())
 
 

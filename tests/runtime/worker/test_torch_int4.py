@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,10 +13,10 @@ from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.low_bit import quantize  # noqa: E402
-from helix_kit.runtime.worker import cpu_product, layout_choice, torch_int4  # noqa: E402
+from helix_kit.runtime.worker import cpu_product, layout_choice, low_bit_kernels, torch_int4  # noqa: E402
 from helix_kit.runtime.worker.low_bit_linear import LowBitLinear  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
-from helix_kit.runtime.worker.torch_int4 import MANY_ROWS, TorchInt4, packed_block, suits_torch  # noqa: E402
+from helix_kit.runtime.worker.torch_int4 import MANY_ROWS, TorchInt4, packed_block, rows_by_torch  # noqa: E402
 
 needs_torchs = pytest.mark.skipif(packed_block() is None, reason="torch packs codes in another way here")
 
@@ -32,8 +33,8 @@ def test_a_product_is_that_of_the_expanded_matrix(threads: int, monkeypatch: pyt
     monkeypatch.setattr(torch_int4, "BLOCK_WEIGHTS", 128 * 96)  # the last part is smaller
     kept, bias = weight(), torch.linspace(-1, 1, 192)
     layer = LowBitLinear(kept, bias.bfloat16(), torch.bfloat16)
-    assert layer._by_torch is not None
-    for shape in [(1,), (1, 5), (MANY_ROWS,), (3, MANY_ROWS)]:
+    assert isinstance(layer.product, TorchInt4) and layer.product.many_rows == MANY_ROWS
+    for shape in [(1,), (1, 5), (MANY_ROWS,), (MANY_ROWS + 1,), (3, MANY_ROWS)]:
         x = torch.randn(*shape, 96, generator=torch.Generator().manual_seed(len(shape))).bfloat16()
         expected = torch.nn.functional.linear(x.double(), kept.expand(torch.float32).double(), bias.double())
         with torch.inference_mode():
@@ -47,14 +48,30 @@ def test_a_product_is_that_of_the_expanded_matrix(threads: int, monkeypatch: pyt
 @needs_torchs
 def test_no_other_copy_is_kept() -> None:
     layer = LowBitLinear(kept := weight(), None, torch.bfloat16)
-    assert layer._on_cpu is None and layer._low_bit is None
-    assert layer._by_torch.num_bytes == 192 * 48 + 192 * 3 * 4 < kept.num_bytes
+    assert layer.product.num_bytes == 192 * 48 + 192 * 3 * 4 < kept.num_bytes
+    kept_tensors = [part for part in vars(layer.product).values() if isinstance(part, torch.Tensor)]
+    assert sum(part.nbytes for part in kept_tensors) == layer.product.num_bytes
 
 
 def test_what_torchs_kernel_does_not_suit() -> None:
-    assert not suits_torch(weight(), torch.float32) and not suits_torch(weight(), None)
-    assert not suits_torch(weight(outputs=40), torch.bfloat16)
-    assert not suits_torch(quantize(torch.ones(64, 64), "int8"), torch.bfloat16)
+    assert rows_by_torch(weight(), torch.float32) is rows_by_torch(weight(), None) is None
+    assert rows_by_torch(weight(outputs=40), torch.bfloat16) is None
+    assert rows_by_torch(quantize(torch.ones(64, 64), "int8"), torch.bfloat16) is None
+
+
+@pytest.mark.parametrize("block", torch_int4.BLOCKS)
+def test_blocks_are_expanded_to_the_nearest_bfloat16(block: int) -> None:
+    """As torch rounds, for both layouts, and for some of the blocks alone."""
+    generator = torch.Generator().manual_seed(4)
+    codes = torch.randint(0, 16, (3 * block, 64), generator=generator, dtype=torch.uint8)
+    table = torch.randn(2, 3 * block, 2, generator=generator).bfloat16().float()
+    packed = torch_int4._pack(codes, block).numpy().reshape(3, 64, block // 2)
+    bits = np.zeros((64, 3 * block), np.uint16)
+    low_bit_kernels.EXPAND_BLOCKS[block](packed, table.numpy(), bits, 1, 3)
+    scales, shifts = (table[..., part].repeat_interleave(32, dim=0) for part in (0, 1))
+    expected = ((codes.t().double() - 8) * scales.double() + shifts.double()).float().bfloat16()
+    found = torch.from_numpy(bits).view(torch.bfloat16)
+    assert torch.equal(found[:, block:], expected[:, block:]) and not found[:, :block].any()
 
 
 @needs_torchs
@@ -62,21 +79,21 @@ def test_the_faster_kernel_is_chosen_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
     large = weight(512, 256)
     asked = []
-    for faster in (True, False):
-        monkeypatch.setattr(torch_int4, "measure", lambda *shape, faster=faster: asked.append(shape) or faster)
-        for how, expected in (("stored", False), ("shape", True), ("measured", True)):
-            torch_int4._is_faster.cache_clear()
+    for measured in (8, None):
+        monkeypatch.setattr(torch_int4, "measure", lambda *shape, measured=measured: asked.append(shape) or measured)
+        for how, expected in (("stored", None), ("shape", MANY_ROWS), ("measured", 8)):
+            torch_int4._measured.cache_clear()
             monkeypatch.setenv(layout_choice.VARIABLE, how)
-            assert suits_torch(large, torch.bfloat16) == expected  # the second time as stored
+            assert rows_by_torch(large, torch.bfloat16) == expected  # the second time as stored
     assert asked == [(512, 256)]
-    torch_int4._is_faster.cache_clear()
-    assert not suits_torch(weight(512, 320), torch.bfloat16) and len(asked) == 2
-    torch_int4._is_faster.cache_clear()
+    torch_int4._measured.cache_clear()
+    assert rows_by_torch(weight(512, 320), torch.bfloat16) is None and len(asked) == 2
+    torch_int4._measured.cache_clear()
 
 
 @needs_torchs
 def test_both_kernels_are_measured() -> None:
-    assert torch_int4.measure(64, 64) in (True, False)
+    assert torch_int4.measure(64, 64) in (None, 0, *torch_int4.ROW_COUNTS)
 
 
 @needs_torchs
@@ -85,7 +102,7 @@ def test_layers_in_bfloat16_use_it(tmp_path: Path) -> None:
     packed, plain = low_bit_checkpoint(tmp_path, "gptq", **settings)
     layers = ModelLayers(Checkpoint(packed), 0, 1, dtype="bfloat16")
     used = [module for module in layers._layers[0].modules() if isinstance(module, LowBitLinear)]
-    assert len(used) == 7 and all(isinstance(module._by_torch, TorchInt4) for module in used)
+    assert len(used) == 7 and all(isinstance(module.product, TorchInt4) for module in used)
     matrix = ModelLayers(Checkpoint(plain), 0, 1)._layers[0].mlp.down_proj
     x = torch.randn(4, 192, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.inference_mode():
