@@ -148,6 +148,10 @@ class Task:
         )
 
 
+def nothing_to_load() -> None:
+    """For methods that need no library of their own."""
+
+
 @dataclass(frozen=True)
 class Method:
     """An entry in the table of methods.
@@ -162,6 +166,8 @@ class Method:
     """The method itself."""
     options: tuple[str, ...] = ()
     """Names of the fields of `PlanOptions` that this method takes and others do not."""
+    load: Callable[[], None] = nothing_to_load
+    """Imports what the method needs. It is called before the clock starts, so that a limit of a second is searched."""
 
 
 __all__ = ["FlowSplit", "Method", "Placed", "PlanOptions", "Task"]

@@ -35,15 +35,23 @@ def _pattern(task: Task) -> Placed:
     return place(task)
 
 
+def _load_pattern() -> None:
+    from helix_kit.placement.pattern.method import place  # noqa: F401
+
+
 def _paper(task: Task) -> Placed:
     from helix_kit.placement.paper.method import place
 
     return place(task)
 
 
+def _load_paper() -> None:
+    from helix_kit.placement.paper.method import place  # noqa: F401
+
+
 METHODS: dict[str, Method] = {
-    "pattern": Method(_pattern, ("max_stages", "pins")),
-    "paper-milp": Method(_paper, ("degree", "initial", "mip_gap", "tighten", "write_lp")),
+    "pattern": Method(_pattern, ("max_stages", "pins"), _load_pattern),
+    "paper-milp": Method(_paper, ("degree", "initial", "mip_gap", "tighten", "write_lp"), _load_paper),
     "swarm": Method(swarm.place),
     "petals": Method(petals.place),
     "separate": Method(separate.place),

@@ -180,10 +180,11 @@ def plan_problem(
         raise TypeError("expected either a record of options or keywords, not both")
     else:
         check_options(options)
+    method = method_named(options.method)
+    method.load()
     watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
     task = Task(problem, watch, groups_of(problem), options)
     watch.report(bound=problem.compute_bound)
-    method = method_named(options.method)
     trusted = is_built_in(options.method)
     # A change to a plan in use is searched after a plan from scratch, and needs time of its own.
     fresh = task if options.base is None else replace(task, watch=watch.for_part(FRESH_SHARE * watch.left_s))

@@ -53,6 +53,14 @@ def test_a_registered_method_is_a_method_like_others(six, model):
     assert table["plan"].tolist() == ["first-fit", "proportional"] and table["finished"].tolist() == [2, 2]
 
 
+def test_a_method_is_loaded_before_its_clock_starts(six, model, monkeypatch):
+    happened = []
+    loaded = Method(METHODS["swarm"].place, load=lambda: happened.append("loaded"))
+    monkeypatch.setitem(METHODS, "swarm", loaded)
+    hk.plan(six, model, method="swarm", progress=lambda *_: happened.append("progress"))
+    assert happened[:2] == ["loaded", "progress"]
+
+
 def test_a_decorator_a_partial_and_a_replacement(six, model):
     @hk.register_method("mine", options=["max_stages"])
     def place(task, width=5):

@@ -11,6 +11,7 @@ rates add up to F. The rates tried are the values of T(k) that occur, cut down t
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -161,7 +162,12 @@ class StagePricing:
 
 
 def _cover_costs() -> Callable[[NDArray[np.float64], NDArray[np.int64], int], NDArray[np.float64]]:
-    """The compiled table of costs if it can be called at once, or else `cover_costs_of_arrays`, which is slower."""
+    """The compiled table of costs if it can be called at once, or else `cover_costs_of_arrays`, which is slower.
+
+    It cannot before its module is loaded: numba takes half a second, which the first targets do not give back.
+    """
+    if "helix_kit.placement.pattern.stage_kernel" not in sys.modules:
+        return cover_costs_of_arrays
     from helix_kit.placement.pattern import stage_kernel
 
     # Once it was called it is loaded: numba's files need not be asked in each round of pricing.

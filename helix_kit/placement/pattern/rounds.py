@@ -7,9 +7,11 @@ longer limit is never worse than that of a shorter one, apart from how fast the 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement import bounds
@@ -32,6 +34,8 @@ FIRST_ROUND_S, GROWTH = 1.5, 3.0
 BOUND_SHARE, AGAIN_SHARE, PATTERN_SHARE, PROOF_SHARE = 0.2, 0.35, 0.65, 0.3
 """Shares of what is left of a round, in this order: bounds that know the regions, the pattern program once more on what
 it has searched in earlier rounds, the pattern program on all else, and proofs. The rest is annealing."""
+ONLY_PATTERN_SHARE = 0.9
+"""Share of the pattern program in a round that is the first and the last: a placement is worth more than a proof."""
 CLOSE_GAP = 1e-3
 """Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
 UNFINISHED_PATIENCE = 5.0
@@ -62,19 +66,30 @@ class Rounds:
     """
 
     def __init__(self, task: Task, best: Incumbent, pins: Mapping[str, tuple[int, int]]) -> None:
-        from helix_kit.placement.annealing import moves
-        from helix_kit.placement.pattern import stage_kernel
-
         self.task, self.best, self.pins = task, best, dict(pins)
         self.proven: dict[str, float] = {}
         """Label of a bound -> tokens/s."""
         self.search = None if pins else PartitionSearch(task)
         self.annealing: Annealing | None = None
-        self._moves, self._listing = Compilation(moves), Compilation(stage_kernel)
+        self._compiling = ExitStack()
         self._several = len({g.region for g in task.groups}) > 1
         self._pattern_finished = False
         self._finished_bounds: set[str] = set()
         self._refuted_from: dict[str, float] = {}
+
+    @cached_property
+    def _moves(self) -> Compilation:
+        """The compiled steps of annealing, loaded when first asked for: numba alone takes half a second."""
+        from helix_kit.placement.annealing import moves
+
+        return self._compiling.enter_context(Compilation(moves))
+
+    @cached_property
+    def _listing(self) -> Compilation:
+        """The compiled steps of the pattern program, loaded like those of annealing."""
+        from helix_kit.placement.pattern import stage_kernel
+
+        return self._compiling.enter_context(Compilation(stage_kernel))
 
     @property
     def bound(self) -> float:
@@ -96,29 +111,40 @@ class Rounds:
             lambda _: bounds.least_bound(problem, task.groups, lambda g, n, _: bounds.spread_bound(g, n), math.inf),
             watch,
         )
-        self._prove(
-            "B2",
-            lambda clock: bounds.least_bound(
-                problem,
-                task.groups,
-                lambda g, n, high: bounds.cover_bound(g, n, low=0.0, high=high, should_stop=clock.is_over),
-                self.bound,
-            ),
-            watch,
-        )
+        self._prove("B2", self._cover_bound, watch)
         budget_s = FIRST_ROUND_S
-        with self._moves as compilation, self._listing:
+        with self._compiling:
             if watch.is_counted:
-                compilation.wait()
+                self._moves.wait()
                 self._listing.wait()
             while not watch.is_over() and self.gap_above(bounds.PRECISION):
                 clock = watch.for_part(budget_s)
                 budget_s *= GROWTH
-                self._round(clock, compilation)
-                if self._is_done(compilation):
+                self._round(clock)
+                if self._is_done():
                     return
+                self._load()
 
-    def _is_done(self, compilation: Compilation) -> bool:
+    def _cover_bound(self, clock: Watch) -> float:
+        """B2. Where layers are alike it is remembered, as the search of all regions asks for the same bound."""
+        problem, groups = self.task.problem, self.task.groups
+        if problem.is_uniform:
+            return bounds.cover_bound_of(tuple(groups), problem.num_layers, clock.is_over)
+        return bounds.least_bound(
+            problem,
+            groups,
+            lambda g, n, high: bounds.cover_bound(g, n, low=0.0, high=high, should_stop=clock.is_over),
+            self.bound,
+        )
+
+    def _load(self) -> None:
+        """Load compiled code for the rounds after the first, or start to compile it."""
+        if not self.task.watch.is_over() and self._can_anneal():
+            self._moves.is_ready()
+        if not self.task.watch.is_over():
+            self._listing.is_ready()
+
+    def _is_done(self) -> bool:
         """Whether to end before the time limit."""
         if self._is_impatient():
             return True
@@ -128,7 +154,7 @@ class Rounds:
             return True
         if self._may_search_again() and (self._listing.is_ready() or self._listing.is_pending()):
             return False
-        return not self._can_anneal() or (self.annealing is None and not compilation.is_pending())
+        return not self._can_anneal() or (self.annealing is None and not self._moves.is_pending())
 
     def _may_search_again(self) -> bool:
         """Whether a set of regions is left that the pattern program can search with stages that take longer to find.
@@ -152,20 +178,25 @@ class Rounds:
         """Whether annealing may move nodes: it knows no cap on depth."""
         return self.task.options.max_stages is None and self.best.flows is not None
 
-    def _round(self, clock: Watch, compilation: Compilation) -> None:
+    def _round(self, clock: Watch) -> None:
         if self._several and not self.pins and self.task.options.max_stages is None:
             self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
         if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._listing.is_ready():
             self._run_again(clock.for_part(clock.left_s * AGAIN_SHARE))
         if not self._pattern_finished and self.gap_above(bounds.PRECISION):
-            self._run_pattern(clock.for_part(clock.left_s * PATTERN_SHARE))
+            is_only = self.task.watch.time_limit_s <= FIRST_ROUND_S
+            self._run_pattern(clock.for_part(clock.left_s * (ONLY_PATTERN_SHARE if is_only else PATTERN_SHARE)))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_ordered(clock.for_part(clock.left_s * ORDERED_SHARE))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_whole(clock.for_part(clock.left_s * PROOF_SHARE))
         if not self.gap_above(CLOSE_GAP) or not self._can_anneal():
             return
-        if self.annealing is None and compilation.is_ready():
+        if not self._pattern_finished and self.search is not None and "numba" not in sys.modules:
+            # In the first round the pattern program, which does without compiled code, is worth more than loading it.
+            self._run_pattern(clock)
+            return
+        if self.annealing is None and self._moves.is_ready():
             assert self.best.flows is not None
             self.annealing = Annealing(self.task, self.best.flows, self.pins)
             self.annealing.offer(self.best.placement)

@@ -3,6 +3,9 @@
 Work is counted here; what clocks show is in `benchmarks/bench_clock.py`.
 """
 
+import subprocess
+import sys
+
 import pytest
 
 import helix_kit as hk
@@ -111,3 +114,13 @@ def test_time_for_the_last_flow_is_set_aside(cities, large, monkeypatch):
     monkeypatch.setattr(Rounds, "run", lambda _, watch: given.append(watch.left_s))
     hk.plan(cities, large, time_limit_s=60, deterministic=True, prove=False)
     assert 9 < given[0] <= 10
+
+
+def test_the_first_round_loads_no_compiled_code():
+    """numba takes half a second to load, which a plan of a second has no use for."""
+    code = (
+        "import sys, helix_kit as hk; plan = hk.plan('cluster10', 'llama-30b', time_limit_s=1.4); "
+        "print(round(plan.flow_tokens_per_s, 1), 'numba' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["286.6", "False"]
