@@ -1,8 +1,6 @@
 """What changes from one plan to another: which node holds what before and after, and the weights that it has to load.
 
-A node loads the layers of its new range that its old one lacks. The node with the first layer also holds the embedding,
-the one with the last layer the output projection. A node is the same machine in both plans if its name, GPU, number of
-GPUs and region are the same; another machine of that name holds nothing yet.
+`helix_kit.placement.weights_to_load` says which weights these are.
 """
 
 from __future__ import annotations
@@ -11,116 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_kit._summary import Summarised, html_table, number, percent
-from helix_kit.cluster import Node
 from helix_kit.flow import Placement
-from helix_kit.model import Model
 from helix_kit.placement.problem import Problem
-
-Span = tuple[int, int]
-
-
-def layers_to_load(before: Span | None, after: Span | None) -> int:
-    """Layers of a node's new range that its old one lacks.
-
-    Parameters
-    ----------
-    before, after
-        Layer ranges [start, end); None where it holds none.
-
-    Returns
-    -------
-    int
-        Number of layers.
-
-    Examples
-    --------
-    >>> layers_to_load((0, 6), (2, 7)), layers_to_load(None, (2, 7)), layers_to_load((2, 7), None)
-    (1, 5, 0)
-    """
-    if after is None:
-        return 0
-    kept = 0 if before is None else max(0, min(before[1], after[1]) - max(before[0], after[0]))
-    return after[1] - after[0] - kept
-
-
-def gb_to_load(model: Model, before: Span | None, after: Span | None) -> float:
-    """Weights of the layers of a node's new range that its old one lacks, in 10^9 bytes.
-
-    Parameters
-    ----------
-    model
-        Its layers may differ.
-    before, after
-        Layer ranges [start, end); None where it holds none.
-
-    Returns
-    -------
-    float
-        GB without embedding and output projection.
-
-    Examples
-    --------
-    >>> round(gb_to_load(Model.preset("deepseek-v3"), None, (0, 4)), 1)
-    13.3
-    """
-    if model.is_uniform or after is None:
-        return layers_to_load(before, after) * model.layer_gb
-    start, end = after if before is None else (max(before[0], after[0]), min(before[1], after[1]))
-    kept_gb = model.layers_gb(start, end) if before is not None and start < end else 0.0
-    return model.layers_gb(*after) - kept_gb
-
-
-def tables_to_load(model: Model, before: Span | None, after: Span | None) -> int:
-    """How many of embedding and output projection a node's new range needs that its old one does not hold.
-
-    Parameters
-    ----------
-    model
-        Tied embeddings are one table.
-    before, after
-        Layer ranges [start, end); None where it holds none.
-
-    Returns
-    -------
-    int
-        0, 1 or 2, each of the size `Model.embedding_gb`.
-
-    Examples
-    --------
-    >>> model = Model.preset("llama-30b")
-    >>> tables_to_load(model, None, (0, 60)), tables_to_load(model, (0, 6), (0, 8))
-    (2, 0)
-    """
-    return len(_tables(after, model) - _tables(before, model))
-
-
-def same_machines(before: Problem, old: Placement, after: Problem) -> dict[str, Span]:
-    """What nodes of another cluster hold already: the ranges of those that are the same machines in both.
-
-    Parameters
-    ----------
-    before, old
-        The problem in which a placement is in use, and that placement.
-    after
-        The problem of the other cluster.
-
-    Returns
-    -------
-    dict
-        Node name -> layer range [start, end).
-
-    Examples
-    --------
-    >>> from helix_kit.cluster import Cluster
-    >>> model = Model.preset("SmolLM2-135M")
-    >>> here, there = (Problem.of(Cluster.model_validate({"name": "c", "nodes": [{"name": "a", "gpu": gpu}]}), model)
-    ...                for gpu in ("L4", "T4"))
-    >>> same_machines(here, {"a": (0, 30)}, here), same_machines(here, {"a": (0, 30)}, there)
-    ({'a': (0, 30)}, {})
-    """
-    gone = {node.name for node in _other_machines(before, after)}
-    names = {node.name for node in after.cluster.nodes} - gone
-    return {name: span for name, span in old.items() if name in names}
+from helix_kit.placement.weights_to_load import (
+    Span,
+    gb_to_load,
+    layers_to_load,
+    other_machines,
+    same_machines,
+    tables_to_load,
+)
 
 
 @dataclass(frozen=True)
@@ -332,14 +230,14 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
 
     Examples
     --------
-    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit import Cluster, Model
     >>> problem = Problem.of(Cluster.preset("laptop"), Model.preset("SmolLM2-135M"))
     >>> node_changes(problem, {"CPU-fast-0": (0, 9)}, problem, {"CPU-fast-0": (3, 9)})[0].load_gb
     0.0
     """
     machines = {n.name: n for n in before.cluster.nodes}
     names = [n.name for n in after.cluster.nodes]
-    others = {n.name for n in _other_machines(before, after)}
+    others = {n.name for n in other_machines(before, after)}
     model, changes = after.model, []
     for name in [*names, *(n for n in machines if n not in set(names))]:
         was, now = old.get(name), new.get(name)
@@ -375,7 +273,7 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
 
     Examples
     --------
-    >>> from helix_kit.cluster import Cluster
+    >>> from helix_kit import Cluster, Model
     >>> problem = Problem.of(Cluster.preset("laptop"), Model.preset("SmolLM2-135M"))
     >>> change_notes(problem, problem, ())
     ()
@@ -386,7 +284,7 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
         which = f"{a} and {b}" if a != b else f"two models called {a}"
         notes.append(f"the models differ ({which}): every node loads all its weights")
     used = {node.node for node in nodes}
-    for new in _other_machines(before, after):
+    for new in other_machines(before, after):
         if new.name in used:
             old = before.cluster.node(new.name)
             notes.append(
@@ -394,20 +292,6 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
                 "it holds nothing yet"
             )
     return tuple(notes)
-
-
-def _other_machines(before: Problem, after: Problem) -> list[Node]:
-    """Nodes of the new cluster that have the name of an old node but are another machine."""
-    old = {n.name: (n.gpu, n.gpus_per_node, n.region) for n in before.cluster.nodes}
-    return [n for n in after.cluster.nodes if n.name in old and old[n.name] != (n.gpu, n.gpus_per_node, n.region)]
-
-
-def _tables(span: Span | None, model: Model) -> set[str]:
-    """The embedding and the output projection, as far as a node with this range holds them."""
-    if span is None:
-        return set()
-    output = "embedding" if model.tied_embeddings else "output projection"  # tied embeddings are one table
-    return ({"embedding"} if span[0] == 0 else set()) | ({output} if span[1] == model.num_layers else set())
 
 
 def _range(span: Span | None) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helix_kit.flow import Placement
-from helix_kit.placement.diff import gb_to_load, layers_to_load, tables_to_load
 from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.weights_to_load import gb_to_load, layers_to_load, tables_to_load
 
 MAX_SWEEPS = 4
 """Passes over all nodes in which a placement is improved."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +18,21 @@ from pydantic import (
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number, percent
-from helix_kit.cluster import COORDINATOR, Cluster
+from helix_kit._versions import package_versions
+from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
 from helix_kit.flow import Edge, Flow, Pipeline, decompose
 from helix_kit.model import Model
 from helix_kit.placement.diff import PlanDiff, PlanFigures, change_notes, node_changes
-from helix_kit.placement.plan_check import CHECKSUM, DERIVED, check_plan, check_problem, checksum_of, is_unedited
+from helix_kit.placement.plan_check import (
+    CHECKSUM,
+    DERIVED,
+    check_names,
+    check_plan,
+    check_problem,
+    checksum_of,
+    is_unedited,
+)
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.served import Served
 from helix_kit.profiles import Profile, how_divided
@@ -134,20 +142,7 @@ class Plan(Summarised, BaseModel):
     def _matches_its_cluster(self) -> Plan:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version {self.schema_version}: this version reads {SCHEMA_VERSION}")
-        names = {n.name for n in self.cluster.nodes}
-        for name, (start, end) in self.placement.items():
-            if name not in names:
-                raise ValueError(f"placement: {_files.unknown('node', name, names)}")
-            if not 0 <= start < end <= self.model.num_layers:
-                raise ValueError(
-                    f"placement.{name} = {[start, end]}: expected 0 <= start < end <= {self.model.num_layers}"
-                )
-        for kind in self.cluster.kind_counts:
-            if kind not in self.profiles:
-                raise ValueError(f"profiles: no profile for {kind}")
-        for source, target, rate in self.flow:
-            if not {source, target} <= names | {COORDINATOR} or rate < 0:
-                raise ValueError(f"flow: [{source}, {target}, {rate}] is not a link of the cluster with a rate >= 0")
+        check_names(self)
         return self
 
     @classmethod
@@ -206,7 +201,7 @@ class Plan(Summarised, BaseModel):
             seconds=fields.pop("seconds", 0.0),
             node_throughput_tokens_per_s=problem.node_throughput(placed),
             flow=tuple((a, b, f) for (a, b), f in flow.edges.items()),
-            versions=_versions(),
+            versions=package_versions(),
             **fields,
         )
 
@@ -397,18 +392,6 @@ class Plan(Summarised, BaseModel):
         known = [p for p in map(self.profiles.__getitem__, kinds) if p.tensor_parallel * p.groups_in_turn > 1]
         words = [f"{p.kind}: {how_divided(p.tensor_parallel, p.groups_in_turn)}" for p in known]
         return {"GPUs in a node": "; ".join(words)} if words else {}
-
-
-@cache
-def _versions() -> dict[str, str]:
-    names = ("helix-kit", "networkx", "pyomo", "highspy", "numpy")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 __all__ = ["SCHEMA_VERSION", "Plan"]

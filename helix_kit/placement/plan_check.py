@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 import networkx as nx
 
-from helix_kit.cluster import COORDINATOR
+from helix_kit import _files
+from helix_kit.cluster import COORDINATOR, Cluster
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import MILLI, Edge, build_flow_graph, max_flow
 from helix_kit.model import Model
@@ -43,6 +44,7 @@ HINT = f"; leave out {', '.join(DERIVED)} to have them computed"
 class PlanFields(Protocol):
     """What is read of a `helix_kit.placement.plan.Plan`, which itself calls the checks."""
 
+    cluster: Cluster
     model: Model
     profiles: dict[str, Profile]
     placement: dict[str, tuple[int, int]]
@@ -75,6 +77,22 @@ def checksum_of(data: Mapping[str, Any]) -> str:
 def is_unedited(data: Mapping[str, Any]) -> bool:
     """Whether plain data read from a file have the checksum with which they were written."""
     return CHECKSUM in data and data[CHECKSUM] == checksum_of(data)
+
+
+def check_names(plan: PlanFields) -> None:
+    """Raise ValueError, as a validator does, when a field names what cluster or model do not have."""
+    names = {n.name for n in plan.cluster.nodes}
+    for name, (start, end) in plan.placement.items():
+        if name not in names:
+            raise ValueError(f"placement: {_files.unknown('node', name, names)}")
+        if not 0 <= start < end <= plan.model.num_layers:
+            raise ValueError(f"placement.{name} = {[start, end]}: expected 0 <= start < end <= {plan.model.num_layers}")
+    for kind in plan.cluster.kind_counts:
+        if kind not in plan.profiles:
+            raise ValueError(f"profiles: no profile for {kind}")
+    for source, target, rate in plan.flow:
+        if not {source, target} <= names | {COORDINATOR} or rate < 0:
+            raise ValueError(f"flow: [{source}, {target}, {rate}] is not a link of the cluster with a rate >= 0")
 
 
 def check_plan(plan: PlanFields, where: object, *, has_checksum: bool) -> None:

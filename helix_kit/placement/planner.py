@@ -14,7 +14,6 @@ from typing import Any
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
-from helix_kit.placement.diff import layers_to_load, same_machines
 from helix_kit.placement.groups import groups_of
 from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.least_change import least_change, moved_gb
@@ -25,6 +24,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import check_solver
 from helix_kit.placement.watch import Incumbent, Progress, Stop, Watch
+from helix_kit.placement.weights_to_load import layers_to_load, same_machines
 
 PROVEN_GAP = 1e-3
 """A plan counts as the best one from this gap on, at which a search ends too."""

@@ -27,11 +27,9 @@ where a format's own unit gives an implausible rate and the other one does not, 
 
 from __future__ import annotations
 
-import csv
-import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +39,7 @@ from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.workload.prefixes import parse_segments, segments_of_hashes
 from helix_kit.workload.request import Segments
+from helix_kit.workload.tables import Entry, Table, csv_table, json_table
 from helix_kit.workload.text_readers import CHARACTERS_A_TOKEN, DEFAULT_OUTPUT_TOKENS, format_of_texts, text_rows
 
 SECONDS_IN = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -138,7 +137,7 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
             raise InputError(f"expected one of {', '.join(ROLES)}", field="columns", value=role)
     text = _files.read_text(path)
     is_json = text.lstrip()[:1] in ("{", "[")
-    table = _json_table(path, text) if is_json else _csv_table(path, text)
+    table = json_table(path, text) if is_json else csv_table(path, text)
     if table is None:
         raise InputError("expected at least one request, the trace is empty", where=path)
     text_format = format_of_texts(set(table.names)) if is_json and not columns else None
@@ -174,74 +173,6 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
         rows, are = ("row", "is") if left_out == 1 else ("rows", "are")
         trace.notes.append(f"{left_out} {rows} without input or output tokens {are} left out")
     return trace
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A row of CSV or an object of JSON: where it stands, and its values by column."""
-
-    where: str
-    values: Mapping[str, Any]
-
-
-class _Table(NamedTuple):
-    """The content of a file: the columns of its header, or the fields of its first object, and its entries."""
-
-    names: tuple[str, ...]
-    where: str
-    """Where the names stand."""
-    entries: Iterator[_Entry]
-
-
-def _csv_table(path: Path, text: str) -> _Table | None:
-    """The table of a CSV file; None without a header. Line numbers count from the file's first line."""
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
-    if start is None:
-        return None
-    delimiter = max(",;\t", key=lambda d: (lines[start].count(d), d == ","))
-    reader = csv.reader(lines[start:], delimiter=delimiter, strict=True)
-
-    def rows() -> Iterator[tuple[str, list[str]]]:
-        """Each row with its place."""
-        try:
-            for row in reader:
-                yield f"{path}:{start + reader.line_num}", row
-        except csv.Error as error:
-            raise InputError(f"not valid CSV: {error}", where=f"{path}:{start + reader.line_num}") from None
-
-    def entries() -> Iterator[_Entry]:
-        for where, row in lines_with_place:
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(names):
-                raise InputError(f"expected {len(names)} columns, not {len(row)}", where=where)
-            yield _Entry(where, dict(zip(names, (cell.strip() for cell in row), strict=True)))
-
-    lines_with_place = rows()
-    _, header = next(lines_with_place)
-    names = tuple(name.strip().casefold() for name in header)
-    return _Table(names, f"{path}:{start + 1}", entries())
-
-
-def _json_table(path: Path, text: str) -> _Table | None:
-    """The objects of a JSON file as a table with the fields of the first; None without an object."""
-    entries = _json_entries(path, text)
-    first = next(entries, None)
-    return None if first is None else _Table(tuple(first.values), first.where, itertools.chain([first], entries))
-
-
-def _json_entries(path: Path, text: str) -> Iterator[_Entry]:
-    if text.lstrip().startswith("["):
-        entries = _files.read_json(path)
-        places = [(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
-    else:
-        places = [(f"{path}:{n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    for where, entry in places:
-        value = _files.parse_json(entry, where, lines=False) if isinstance(entry, str) else entry
-        if not isinstance(value, dict):
-            raise InputError("expected a JSON object", where=where, value=entry, field="entry")
-        yield _Entry(where, value)
 
 
 def _format_of(path: Path, names: set[str], formats: tuple[Format, ...], columns: Mapping[str, str] | None) -> Format:
@@ -298,7 +229,7 @@ def _seconds_of_date(text: str) -> float:
     return moment.timestamp() + (float("0" + fraction) if fraction else 0.0)
 
 
-def _row(entry: _Entry, columns: tuple[str, str, str], parse: Callable[[str], float]) -> Row:
+def _row(entry: Entry, columns: tuple[str, str, str], parse: Callable[[str], float]) -> Row:
     missing = [column for column in columns if column not in entry.values]
     if missing:
         raise InputError(f"missing field: expected {', '.join(missing)}", where=entry.where)
@@ -314,7 +245,7 @@ def _row(entry: _Entry, columns: tuple[str, str, str], parse: Callable[[str], fl
     return Row(arrival_s, tokens[0], tokens[1])
 
 
-def _with_session(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
+def _with_session(entry: Entry, row: Row, sessions: dict[str, str]) -> Row:
     """The row with its session, where the entry has one.
 
     In Bailian's traces each turn names the one before it: a conversation is called after its first turn.
@@ -329,7 +260,7 @@ def _with_session(entry: _Entry, row: Row, sessions: dict[str, str]) -> Row:
     return row._replace(session=None if session is None else str(session))
 
 
-def _trace_of_texts(name: str, table: _Table) -> Trace:
+def _trace_of_texts(name: str, table: Table) -> Trace:
     """The requests of a file with texts."""
     trace, without_length, left_out = Trace(name, []), 0, 0
     for entry in table.entries:
@@ -350,7 +281,7 @@ def _trace_of_texts(name: str, table: _Table) -> Trace:
     return trace
 
 
-def _with_content(row: Row, entry: _Entry, known: Format) -> Row:
+def _with_content(row: Row, entry: Entry, known: Format) -> Row:
     """The row with what the file says of the prompt's content: our column ``prefix``, or ``hash_ids``."""
     if known.name == "ours" and entry.values.get("prefix"):
         row = row._replace(prefix=parse_segments(str(entry.values["prefix"]), row.input_tokens, entry.where))

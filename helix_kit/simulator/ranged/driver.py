@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import PagedKV, Policy, checked_pipeline, make_policy, named_failures
@@ -23,6 +22,9 @@ from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged import rules
 from helix_kit.simulator.ranged.cached_kv import CachedKV, Contents
 from helix_kit.simulator.ranged.faults import Entry, agenda_of, check_faults
+from helix_kit.simulator.ranged.growing_state import GrowingState
+from helix_kit.simulator.ranged.longest_context import longest_context_tokens
+from helix_kit.simulator.ranged.overload import overload_notes
 from helix_kit.simulator.ranged.state import State
 from helix_kit.simulator.setup import (
     Setup,
@@ -31,14 +33,10 @@ from helix_kit.simulator.setup import (
     load_seconds,
     longest_path,
     new_clock,
-    new_heap,
     request_records,
 )
-from helix_kit.simulator.state import CHUNK, MESSAGE, QUEUE, StateOwner, filled, pool
+from helix_kit.simulator.state import QUEUE, filled
 from helix_kit.workload.request import Request
-
-GROWING = 1.25
-"""The queue counts as growing when at the end it is this much longer than halfway, and longer than ten."""
 
 
 def ranged_engine(plan: Plan, workload: Sequence[Request], options: SimulationOptions) -> RangedEngine:
@@ -61,7 +59,7 @@ def ranged_engine(plan: Plan, workload: Sequence[Request], options: SimulationOp
     return RangedEngine(setup, list(workload), options, choose, make_setup)
 
 
-class RangedEngine(StateOwner[State]):
+class RangedEngine(GrowingState):
     """One simulation under our runtime's rules; requests are known by their place in the workload.
 
     `make_policy` and `make_setup` give the policy and the arrays for a plan: the first one, and those that follow after
@@ -116,15 +114,11 @@ class RangedEngine(StateOwner[State]):
             self.kv = CachedKV(capacity, ends, self._contents)
         else:
             self.kv = PagedKV(capacity, page_tokens=self.batching.page_tokens)
-        self.longest_context_tokens = _longest_context_tokens(setup, self.kv)
+        self.longest_context_tokens = longest_context_tokens(setup, self.kv)
         self._peak_pages = dict.fromkeys(setup.names, 0)
         self._dead: set[str] = set()
-        chunks, messages = pool(CHUNK, 1 << 12), pool(MESSAGE, 1 << 10)
-        clock["free_chunk"], clock["free_chunks"] = 0, len(chunks)
-        clock["free_message"], clock["free_messages"] = 0, len(messages)
-        clock["heap"] = clock["fifo"] = clock["stalled"] = 0
+        chunks, messages, heap, fifo = self.new_pools()
         setup.nodes["since"] = clock["now"]
-        heap, fifo = new_heap(1 << 10)
         policy = self._make_policy(setup.plan)
         self.state = State(
             nodes=setup.nodes,
@@ -272,38 +266,15 @@ class RangedEngine(StateOwner[State]):
         for stage in pipeline:
             self._peak_pages[stage.node] = max(self._peak_pages[stage.node], self.kv.used(stage.node))
 
-    def need_chunks(self, count: int) -> None:
-        """Make sure that so many chunks are free."""
-        if self.clock[0]["free_chunks"] < count:
-            chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", count)
-            self.state = self.state._replace(chunks=chunks)
-
-    def need_messages(self, count: int) -> None:
-        """Make sure that so many messages are free. Many requests may start before the simulation advances again."""
-        if self.clock[0]["free_messages"] < count:
-            messages = self._extended(self.state.messages, "free_message", "free_messages", count)
-            self.state = self.state._replace(messages=messages)
-
-    def _extended(self, records: np.ndarray, head: str, count: str, needed: int) -> np.ndarray:
-        """The pool with at least `needed` more free records; `head` and `count` are its fields of the clock."""
-        clock = self.clock[0]
-        more = pool(records.dtype, max(needed, len(records)), first=len(records))
-        more["next"][-1] = clock[head]
-        clock[head] = len(records)
-        clock[count] += len(more)
-        return np.concatenate([records, more])
-
     def _advance(self, until: float) -> None:
         clock = self.clock[0]
         while True:
-            needed = clock["heap"] + 4 * len(self.setup.nodes) + len(self.state.messages)
-            if needed >= len(self.state.heap):
-                self.state = self.state._replace(heap=np.resize(self.state.heap, 2 * needed))
+            self.need_heap()
             why = rules.advance(self._packed, until)
             if why == rules.REACHED:
                 return
             if why == rules.FULL:
-                self._grow()
+                self.grow(self.batching.step_tokens)
                 continue
             if self._ask_tokens:
                 for at in self._continued[: clock["continued"]]:
@@ -336,13 +307,6 @@ class RangedEngine(StateOwner[State]):
             self.kv.release(request)
         with named_failures(self.policy, "on_finished", request):
             self.policy.on_finished(request)
-
-    def _grow(self) -> None:
-        """Make room for more tokens, batches, messages and chunks."""
-        self.log.grow()
-        chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", self.batching.step_tokens)
-        messages = self._extended(self.state.messages, "free_message", "free_messages", 4 * len(self.setup.links))
-        self.state = self.state._replace(log=self.log.arrays, messages=messages, chunks=chunks)
 
     def _restart(self, victims: Sequence[int]) -> None:
         """Put live requests back at the head of the queue, to be prefilled again."""
@@ -412,12 +376,7 @@ class RangedEngine(StateOwner[State]):
             dead = [name for name in self.setup.names if name in self._dead]
             notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
         last_arrival_s = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
-        arriving = [waiting for time_s, waiting in self.waiting_samples if time_s <= last_arrival_s + 1.0]
-        if not self._offline and len(arriving) >= 4:
-            half, last = arriving[len(arriving) // 2], arriving[-1]
-            if last > 10 and last > GROWING * half:
-                notes.append(f"overload: {last} requests wait at {last_arrival_s:.0f} s, {half} did halfway; it grows")
-        return notes
+        return notes if self._offline else notes + overload_notes(self.waiting_samples, last_arrival_s)
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""
@@ -439,24 +398,3 @@ class RangedEngine(StateOwner[State]):
     def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
         """Tokens of the prompt of the request that is being routed that every stage of the pipeline holds."""
         return self.kv.cached_tokens(pipeline) if isinstance(self.kv, CachedKV) else 0
-
-
-def _longest_context_tokens(setup: Setup, kv: PagedKV | CachedKV) -> int:
-    """Tokens of context that the pipeline with the most room holds in an empty cluster.
-
-    Nodes are visited in the order of their last layers: a node's room is the largest, over the nodes before it, of the
-    smaller of that node's room and its own.
-    """
-    ends = {name: int(n["start"] + n["layers"]) for name, n in zip(setup.names, setup.compute_nodes, strict=True)}
-    widest = dict.fromkeys([*setup.names, COORDINATOR], 0)
-    into: dict[str, list[str]] = {}
-    for source, target in setup.edges:
-        into.setdefault(target, []).append(source)
-    for name in [*sorted(setup.names, key=lambda n: ends[n]), COORDINATOR]:
-        for source in into.get(name, []):
-            room = 1 << 40 if source == COORDINATOR else widest[source]
-            if name != COORDINATOR:
-                layers = ends[name] - (0 if source == COORDINATOR else ends[source])
-                room = min(room, kv.capacity[name] // layers * kv.page_tokens)
-            widest[name] = max(widest[name], room)
-    return widest[COORDINATOR]
