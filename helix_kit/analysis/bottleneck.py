@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from helix_kit._summary import number
 from helix_kit.analysis.node_splits import split_words
-from helix_kit.cluster import COORDINATOR
+from helix_kit.analysis.request_lengths import mean_context, pairs_of
+from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
-from helix_kit.typical_request import KV_TOKENS
 
 ALMOST = 0.999
 """Layers count as saturated when the nodes that hold them are used to at least this share."""
@@ -82,7 +82,7 @@ def layer_ranges(plan: Plan) -> list[LayerRange]:
     return ranges
 
 
-def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False) -> Bottleneck:
+def bottleneck(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = False) -> Bottleneck:
     """The bottleneck of a plan: its min cut, saturated and missing layers, idle machines and KV caches.
 
     Parameters
@@ -90,7 +90,7 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
     plan
         The plan; it may carry no flow.
     mean_tokens
-        Context of a request in tokens. The default is the mean of Azure's conversation trace, 763 + 232.
+        Context of a request in tokens. None: that of the requests that the plan is for, such as 763 + 232.
     simulated
         Whether to measure under full load how busy machines are and how full their KV caches (some seconds).
 
@@ -109,6 +109,7 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
     True
     """
     ranges = layer_ranges(plan)
+    mean_tokens = mean_context(plan) if mean_tokens is None else mean_tokens
     flow = plan.flow_tokens_per_s
     cut = plan.max_flow.min_cut
     carrying = {end for pair in plan.flow_edges for end in pair}
@@ -116,7 +117,7 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
 
     def kv_tokens(layers: LayerRange) -> float:
         total = 0.0
-        for name in layers.holders:
+        for name in layers.holders if not carrying else carrying.intersection(layers.holders):
             start, end = plan.placement[name]
             total += problem.profile_of(name, start, end).kv_capacity(end - start) / (end - start)
         return total
@@ -128,7 +129,7 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
     return Bottleneck(
         flow_tokens_per_s=flow,
         nodes=tuple(a for a, b in cut if a == b) if flow > 0 else (),
-        links=tuple(edge for edge in cut if edge[0] != edge[1]) if flow > 0 else (),
+        links=tuple(edge for edge in cut if edge[0] != edge[1] and _is_link(plan, edge)) if flow > 0 else (),
         layers=tuple(r for r in ranges if r.holders and ALMOST * r.capacity_tokens_per_s <= flow),
         missing=tuple(r for r in ranges if not r.holders),
         idle=tuple(n.name for n in plan.cluster.nodes if n.name not in carrying),
@@ -141,6 +142,11 @@ def bottleneck(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = Fa
     )
 
 
+def _is_link(plan: Plan, edge: Edge) -> bool:
+    """Whether two ends are connected: a file may say that they are not."""
+    return plan.cluster.link(*edge).bandwidth_gbps > UNCONNECTED_GBPS
+
+
 WARMUP_S, MEASURED_S = 30.0, 60.0
 """Simulated seconds of a measurement of how busy machines are."""
 
@@ -148,16 +154,17 @@ WARMUP_S, MEASURED_S = 30.0, 60.0
 def _measured(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     """Share of the time in which each machine computes, and of its KV cache in use, under full load."""
     from helix_kit.simulator import simulate  # numba takes a second to load.
-    from helix_kit.workload import make_workload
+    from helix_kit.workload import Workload
+    from helix_kit.workload.named import backlog_size
 
-    seconds = WARMUP_S + MEASURED_S
-    load = make_workload("azure-conversation", plan, mode="offline", duration_s=seconds, seed=plan.seed)
+    count = backlog_size(plan, WARMUP_S + MEASURED_S, mean_context(plan))
+    load = Workload.offline(count, seed=plan.seed, like=pairs_of(plan) or "azure-conversation")
     run = simulate(plan, load, mode="offline", execution="range", warmup_s=WARMUP_S, duration_s=MEASURED_S)
     kv_use = {name: use.kv_mean / use.kv_capacity for name, use in run.nodes.items() if use.kv_capacity}
     return {name: use.busy for name, use in run.nodes.items()}, kv_use
 
 
-def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False) -> str:
+def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = False) -> str:
     """The bottleneck of a plan as sentences, the most important first.
 
     Parameters
@@ -165,7 +172,8 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
     plan
         The plan; it may carry no flow.
     mean_tokens
-        Context of a request in tokens, by which the requests that fit into the KV caches are counted.
+        Context of a request in tokens, by which the requests that fit into the KV caches are counted. None: as for
+        `bottleneck`.
     simulated
         Whether to measure under full load how busy machines are and how full their KV caches (some seconds).
 
@@ -197,7 +205,7 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
             f"The plan was made for an SLO: {served.goodput_text} ({how})."
             if served.slo
             else f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
-            f"({how}, {served.mode}, {served.execution}).",
+            f"({how}, {served.mode}, {plan.engine.name if plan.engine else served.execution}).",
         )
     if found.spare_tokens_per_s:
         lines.append(
@@ -227,11 +235,20 @@ def explain(plan: Plan, *, mean_tokens: int = KV_TOKENS, simulated: bool = False
         lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")
     if plan.model.quantize:
         lines.append(f"The weights of the layers are rounded to {plan.model.quantize} when they are loaded.")
+    one_layer = found.kv_layers.end - found.kv_layers.start == 1
     lines.append(
-        f"KV caches: about {found.requests:,} requests of {mean_tokens:,} tokens fit at once; {found.kv_layers.words} "
-        f"(on {_names(found.kv_layers.holders)}) have the least room."
+        f"KV caches: {_requests_words(found)} at once; {found.kv_layers.words} "
+        f"(on {_names(found.kv_layers.holders)}) {'has' if one_layer else 'have'} the least room."
     )
     return "\n".join(lines)
+
+
+def _requests_words(found: Bottleneck) -> str:
+    """How many requests fit."""
+    if found.requests < 1:
+        return f"not one request of {found.mean_tokens:,} tokens fits"
+    are = "request of {0:,} tokens fits" if found.requests == 1 else "requests of {0:,} tokens fit"
+    return f"about {found.requests:,} {are.format(found.mean_tokens)}"
 
 
 def _measured_words(found: Bottleneck) -> list[str]:

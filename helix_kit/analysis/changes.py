@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 
 from helix_kit import _files
 from helix_kit.catalogue import EMULATED_PREFIX, gpus
-from helix_kit.cluster import Cluster, Link, LinkException, Network, Node
+from helix_kit.cluster import UNCONNECTED_GBPS, Cluster, Link, LinkException, Network, Node
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 
@@ -148,7 +149,8 @@ def _lost(cluster: Cluster, last: Node) -> list[Change]:
         return []
     price = cluster.usd_per_hour(last)
     smaller = cluster.subset(rest, cluster.name)
-    return [Change(f"one {last.kind} less{_where(cluster, last)}", "lose", smaller, None if price is None else -price)]
+    saved = None if price is None else 0.0 - price  # 0, not -0, where it was free
+    return [Change(f"one {last.kind} less{_where(cluster, last)}", "lose", smaller, saved)]
 
 
 def _where(cluster: Cluster, node: Node) -> str:
@@ -183,7 +185,7 @@ def _median(values: list[float]) -> float:
 
 def _widened_links(cluster: Cluster, factor: float, links: Iterable[tuple[str, str]] | None) -> list[Change]:
     if links is not None:
-        return [_widened_pair(cluster, pair, factor) for pair in links]
+        return [_widened_pair(cluster, pair, factor) for pair in map(partial(_connected, cluster), links)]
     regions = list(dict.fromkeys(n.region for n in cluster.nodes))
     if len(cluster.regions) == 1:
         return [_widened_pair(cluster, (regions[0], regions[0]), factor)]
@@ -194,6 +196,16 @@ def _widened_links(cluster: Cluster, factor: float, links: Iterable[tuple[str, s
     changed = Change(f"links between regions {factor:g}x as wide", "widen", every)
     alone = [_widened_pair(cluster, pair, factor) for pair in pairs] if 1 < len(pairs) <= MAX_PAIRS else []
     return [changed, *alone]
+
+
+def _connected(cluster: Cluster, pair: tuple[str, str]) -> tuple[str, str]:
+    """The pair of regions; InputError where the cluster's file says that nothing connects them."""
+    if all(region in cluster.regions for region in pair):
+        usual = cluster.region_link(*pair)
+        if usual is not None and usual.bandwidth_gbps <= UNCONNECTED_GBPS:
+            expected = "expected two regions that are connected: their link has a bandwidth of 0"
+            raise InputError(expected, field="links", value=":".join(pair))
+    return pair
 
 
 def _widened_pair(cluster: Cluster, pair: tuple[str, str], factor: float) -> Change:
@@ -208,7 +220,7 @@ def _widened_pair(cluster: Cluster, pair: tuple[str, str], factor: float) -> Cha
 
     links = [
         x.model_copy(update={"bandwidth_gbps": x.bandwidth_gbps * factor})
-        if (region_of(x.ends[0]), region_of(x.ends[1])) in directions
+        if x.bandwidth_gbps > UNCONNECTED_GBPS and (region_of(x.ends[0]), region_of(x.ends[1])) in directions
         else x
         for x in cluster.network.links
     ]

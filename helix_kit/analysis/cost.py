@@ -123,7 +123,7 @@ class Cost:
             return "unknown" if value is None else f"${value:,.{digits}f}"
 
         unknown = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
-        egress = f" and {usd(self.egress_usd_per_hour)}/h of egress" if self.egress_usd_per_hour else ""
+        egress = f" and {usd(self.egress_usd_per_hour)}/h of egress" if self.egress_usd_per_hour >= 0.005 else ""
 
         def paid_as(name: str, value: float | None, missing: tuple[str, ...]) -> str:
             if missing and value in (None, self.usd_per_hour):

@@ -10,17 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
+from helix_kit.analysis.request_lengths import pairs_of
 from helix_kit.cluster import Cluster
 from helix_kit.flow import Flow, Placement
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.profiles.engine_speed import check_engine
 from helix_kit.search.capacity_shares import flow_with_shares
 from helix_kit.search.moves import MOVES, neighbours
 from helix_kit.search.predictor import Predictor, lengths_of
-from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS
 from helix_kit.workload.lengths import LengthPairs
 
 SEEDS = 3
@@ -33,8 +35,10 @@ WARMUP_SHARE = 0.4
 """Share of the simulated seconds before the measurement, which begins when the machines are full."""
 MAX_REQUESTS, MAX_SIMULATED_S = 400, 300.0
 """Length of a run at full effort: requests by the runtime's rules, seconds by the published ones."""
-MIN_EFFORT = 0.15
+MIN_EFFORT = 0.1
 """Share of that length at least. Between the two it is what the time left allows."""
+MIN_WARMUP_LIVES = 0.05
+"""The shortest warm-up, in lives of the requests in the caches: before it no prompts are on their way."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,15 @@ class Judge:
         """What the values count."""
         return "decode tokens/s" if self.is_served else "tokens/s"
 
-    @property
+    @cached_property
     def _pairs(self) -> LengthPairs:
-        """Lengths of the requests, where the plan is for others than the conversation trace's: their means."""
-        means = self.plan.lengths
-        if means in (TRACE_LENGTHS, PUBLISHED_LENGTHS):
-            return ()
-        return ((max(1, round(means.input_tokens)), max(2, round(means.output_tokens))),)
+        """Lengths of the requests."""
+        return pairs_of(self.plan)
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether the plan is for an engine of replicas, whose rules then decide: its pipelines share no machine."""
+        return self.plan.engine is not None and self.plan.engine.execution == "replicas"
 
     def own(self) -> Entry:
         """The plan itself, with the flow that it has."""
@@ -108,6 +114,10 @@ class Judge:
     def entry(self, problem: Problem, placement: Placement, *, as_planned: bool = False) -> Entry:
         """A placement with its flow by the plan's rules; `as_planned`: kinds keep the capacity shares of the plan."""
         partial = self.plan.partial_inference
+        if self.has_replicas:
+            links = list(self.plan.flow_edges) if as_planned else None
+            flow = problem.max_flow(placement, partial_inference=partial, links=links, split=self.plan.flow_split)
+            return Entry(problem, placement, flow)
         if self.is_served and self.plan.flow_split == "balanced":
             ease = dict(self.plan.served.ease) if as_planned and self.plan.served else {}
             flow = flow_with_shares(problem, placement, ease, partial_inference=partial)
@@ -147,9 +157,21 @@ class Judge:
         assert served is not None
         seed += self.plan.seed + 10_000  # streams that the search has not used
         judged = (entry.problem, entry.placement, entry.flow)
+        if self.has_replicas:
+            seconds = self.effort * MAX_SIMULATED_S
+            return score(
+                judged, warmup_s=WARMUP_SHARE * seconds, duration_s=(1 - WARMUP_SHARE) * seconds, seed=seed,
+                lengths=self._pairs,
+            ).decode_tokens_per_s  # fmt: skip
         if served.execution == "range":
-            requests = round(self.effort * MAX_REQUESTS)
-            return steady_score(judged, self._pairs, window=Window(requests=requests), seed=seed).decode_tokens_per_s
+            # Windows are counted in lives too: where caches are large these decide what a run costs.
+            longest = Window(requests=MAX_REQUESTS)
+            window = Window(
+                requests=round(self.effort * MAX_REQUESTS),
+                warmup_lives=max(MIN_WARMUP_LIVES, self.effort * longest.warmup_lives),
+                lives=self.effort * longest.lives,
+            )
+            return steady_score(judged, self._pairs, window=window, seed=seed).decode_tokens_per_s
         seconds = self.effort * MAX_SIMULATED_S
         return score(
             judged,
@@ -160,17 +182,23 @@ class Judge:
             lengths=self._pairs,
         ).decode_tokens_per_s
 
-    def spread_over(self, seconds: float, runs: int) -> None:
-        """Choose how long the runs are so that so many of them take about so many seconds."""
+    def spread_over(self, seconds: float, runs: int, fewest: int | None = None) -> bool:
+        """Choose how long the runs are so that so many of them take about so many seconds.
+
+        Returns whether they do. Where the shortest runs take longer, `fewest` of them are to be made, if that is given.
+        """
         if not self.is_served:
-            return
+            return True
         self.effort = MIN_EFFORT
         own = self.own()
         self._simulated(own, 0)  # the first run compiles
         began = time.perf_counter()
         self._simulated(own, 0)
         took_s = max(1e-6, time.perf_counter() - began)
+        if took_s * runs > seconds and fewest is not None:
+            runs = fewest
         self.effort = float(np.clip(MIN_EFFORT * seconds / max(1, runs) / took_s, MIN_EFFORT, 1.0))
+        return runs != fewest
 
 
 def problem_on(problem: Problem, cluster: Cluster) -> Problem:
@@ -178,6 +206,8 @@ def problem_on(problem: Problem, cluster: Cluster) -> Problem:
 
     Raises InfeasibleError when the cluster cannot hold the model.
     """
+    if problem.engine is not None and check_engine(problem.engine, None):
+        return Problem.of(cluster, problem.model, None, problem.lengths, problem.engine)
     known = {kind: problem.profiles[kind] for kind in cluster.kind_counts if kind in problem.profiles}
     fresh = Problem.of(cluster, problem.model, known, problem.lengths)
     kept = {kind: problem.throughput_by_kind[kind] for kind in known}

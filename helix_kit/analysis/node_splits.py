@@ -53,7 +53,12 @@ def _compared(own: NodeSplit | None, others: list[NodeSplit], was_chosen: bool) 
     best = others[0]
     name = _name(best)
     if was_chosen and best.work > 0:
-        return f", which serves {own.work / best.work:.1f} times as much as {name}"
+        ratio = f"{own.work / best.work:.1f}"
+        return (
+            f", which serves about as much as {name}"
+            if ratio == "1.0"
+            else f", which serves {ratio} times as much as {name}"
+        )
     if best.work > MIN_GAIN * own.work:
         return f"; by the estimate, {name} would serve {best.work / own.work:.1f} times as much"
     return ""

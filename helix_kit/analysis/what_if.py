@@ -7,8 +7,10 @@ cluster counts for the larger ones as well, so that a machine more never costs a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +43,7 @@ CLIMB_S = 0.1
 LOCAL_SHARE = 0.5
 """Share of the seconds for a cluster in which the present placement is improved; in the rest it is planned anew."""
 JUDGED = 2
-"""Placements of each cluster that are judged: those that are expected to be worth most."""
+"""Placements of each cluster that are judged: those that are expected to be worth most. One, where runs take long."""
 
 
 @dataclass
@@ -89,9 +91,9 @@ def what_if(
         with the ends of its 95 % interval (gain_low, gain_high; equal for a flow), gain_percent, gap (of the flow
         planned anew), usd_per_hour (additional cost), gain_per_usd (tokens/s for each dollar per hour; for a loss, the
         tokens/s given up for each dollar saved, as a negative number) and tokens_per_s_per_usd (of the machines in
-        use). First come the changes that cost, the largest gain for a dollar first, then those without a
-        price, then losses. The gain is against the best that was found for the unchanged cluster; the attribute
-        ``base_tokens_per_s`` of the table says it, ``plan_tokens_per_s`` what this plan is worth.
+        use). First come gains that are free, then the changes that cost, the largest gain for a dollar first, then
+        those without a price, then losses. The gain is against the best that was found for the unchanged cluster; the
+        attribute ``base_tokens_per_s`` of the table says it, ``plan_tokens_per_s`` what this plan is worth.
 
     Examples
     --------
@@ -120,12 +122,14 @@ def what_if(
         start = judge.own() if index == 0 else best_of(judge, base.entries, 1)[0] if base.entries else None
         _plan_anew(answer, judge, start, solve_s, options)
     losses = [answer for answer in answers if answer.change.kind == "lose"]
-    _learn_from_each_other(losses, judge)
+    if not judge.has_replicas:
+        _learn_from_each_other(losses, judge)
+        _learn_from_changes(base, answers[1:], judge)
     left_s = max(1.0, total_s - (time.perf_counter() - began))
-    judge.spread_over(left_s, (JUDGED + SEEDS - 1) * len(answers))
+    may_compare = judge.spread_over(left_s, (JUDGED + SEEDS - 1) * len(answers), SEEDS * len(answers))
     for index, answer in enumerate([*losses, *(a for a in answers if a not in losses)]):
         say(min(index, len(todo)), len(todo), answer.change.name)
-        _judge(answer, judge)
+        _judge(answer, judge, JUDGED if may_compare else 1)
     # What the cluster serves with a machine less, it also serves with it.
     for loss in losses:
         if loss.best is not None and (base.worth is None or loss.worth.mean > base.worth.mean):  # type: ignore[union-attr]
@@ -148,6 +152,12 @@ def _plan_anew(answer: _Answer, judge: Judge, start: Entry | None, solve_s: floa
     try:
         problem = plan.problem if answer.change.kind == "base" else problem_on(plan.problem, answer.change.cluster)
     except HelixKitError:
+        return
+    if judge.has_replicas:
+        # The integer program places replicas anew within a moment; moves would let pipelines share machines.
+        with suppress(HelixKitError):
+            placed = plan_problem(problem, method="replicas", flow_split=plan.flow_split)
+            answer.entries.append(Entry(problem, placed.placement, placed.max_flow))
         return
     if start is not None:
         answer.entries += _carried_over(problem, start, judge, LOCAL_SHARE * solve_s)
@@ -215,12 +225,23 @@ def _learn_from_each_other(losses: list[_Answer], judge: Judge) -> None:
                 answer.entries.append(judge.entry(problem, placement))
 
 
-def _judge(answer: _Answer, judge: Judge) -> None:
+def _learn_from_changes(base: _Answer, others: list[_Answer], judge: Judge) -> None:
+    """Try the best placement of each change without it: what it serves there as well is not what the change brings."""
+    if not base.entries:
+        return
+    problem = base.entries[0].problem
+    for answer in others:
+        for entry in best_of(judge, answer.entries, 1):
+            held = {n: span for n, span in entry.placement.items() if n in problem.kind_of}
+            base.entries.append(judge.entry(problem, held))
+
+
+def _judge(answer: _Answer, judge: Judge, count: int) -> None:
     """The placement that is worth most of those found for a cluster, and its value.
 
-    They are compared on one request stream; the best is then measured on all of them.
+    The `count` best by expectation are compared on one request stream; the best is then measured on all of them.
     """
-    chosen = best_of(judge, answer.entries, JUDGED)
+    chosen = best_of(judge, answer.entries, count)
     if answer.change.kind == "base":
         chosen = [judge.own(), *chosen]
     if chosen:
@@ -246,7 +267,8 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
     if change.usd_per_hour:
         # For a loss: tokens/s given up (negative) for each dollar saved.
         per_usd = gain / abs(change.usd_per_hour)
-    group = {"lose": 2}.get(change.kind, 0 if per_usd is not None else 1)
+    is_free_gain = change.kind == "add" and change.usd_per_hour == 0 and gain > 0
+    group = {"lose": 2}.get(change.kind, 0 if per_usd is not None or is_free_gain else 1)
     return {
         "change": change.name,
         "kind": change.kind,
@@ -259,5 +281,5 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
         "usd_per_hour": change.usd_per_hour,
         "gain_per_usd": per_usd,
         "tokens_per_s_per_usd": per_total_usd,
-        "order": (group, -(per_usd if per_usd is not None else gain)),
+        "order": (group, -math.inf if is_free_gain else -(per_usd if per_usd is not None else gain)),
     }

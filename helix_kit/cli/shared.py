@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from helix_kit.model import Model
     from helix_kit.placement.diff import PlanDiff
     from helix_kit.placement.plan import Plan
+    from helix_kit.placement.served import Served
 
 app = typer.Typer(
     name="helix-kit",
@@ -233,11 +234,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
     if plan.model.quantize:
         lines["Weights"] = f"those of the layers are rounded to {plan.model.quantize} when they are loaded"
     if plan.served and plan.served.max_flow_tokens_per_s is not None:
-        lines["Most flow"] = (
-            f"{plan.served.max_flow_tokens_per_s:,.1f} tokens/s, at most "
-            f"{plan.served.max_flow_bound_tokens_per_s:,.1f} (gap {plan.served.max_flow_gap:.2%}), found in "
-            f"{plan.served.max_flow_seconds:.1f} s; --objective flow searches for it until the time limit"
-        )
+        lines["Most flow"] = _most_flow_line(plan.served)
     if plan.served:
         how = "simulated" if plan.served.window_s > 0 else "predicted, since no simulation ended in time"
         width = plan.served.half_width_tokens_per_s
@@ -261,6 +258,17 @@ def print_plan(plan: Plan, output: Path | None) -> None:
         lines["Written to"] = str(output)
     for name, text in lines.items():
         typer.echo(f"{name + ':':<14} {text}")
+
+
+def _most_flow_line(served: Served) -> str:
+    """The largest flow that the search knows, with its bound where it was searched for."""
+    most = f"{served.max_flow_tokens_per_s:,.1f} tokens/s"
+    if served.max_flow_bound_tokens_per_s is None:
+        return f"{most}, of the sets of replicas that were tried"
+    return (
+        f"{most}, at most {served.max_flow_bound_tokens_per_s:,.1f} (gap {served.max_flow_gap:.2%}), found in "
+        f"{served.max_flow_seconds:.1f} s; --objective flow searches for it until the time limit"
+    )
 
 
 def _pipelines_line(plan: Plan) -> str:

@@ -10,6 +10,7 @@ from helix_kit.analysis import bottleneck, explain
 from helix_kit.analysis.bottleneck import layer_ranges
 from helix_kit.flow import MILLI, SINK, SOURCE, build_flow_graph
 from helix_kit.placement.served import Served
+from helix_kit.typical_request import MeanLengths
 
 
 @pytest.fixture
@@ -113,3 +114,32 @@ def test_a_machine_with_room_is_no_bottleneck_and_measured_ones_are_named(overla
 def test_what_a_plan_serves_is_called_simulated_only_if_it_was(overlapping_plan, window_s, said):
     served = Served(decode_tokens_per_s=10.0, window_s=window_s, mode="offline", execution="range")
     assert said in explain(overlapping_plan.model_copy(update={"served": served})).splitlines()[0]
+
+
+def test_machines_without_a_link_are_no_full_link():
+    cluster = Cluster.model_validate({
+        "name": "split",
+        "coordinator": {"region": "a"},
+        "nodes": [{"gpu": "A100-80G", "region": "a"}, {"gpu": "A100-80G", "region": "b"}],
+        "network": {"links": [{"between": ["a", "b"], "bandwidth_gbps": 0}]},
+    })  # fmt: skip
+    problem = Problem.of(cluster, Model.preset("llama3.1-8b"))
+    plan = Plan.from_placement(problem, {"A100-80G-0": (0, 32), "A100-80G-1": (0, 32)}, method="hand")
+    assert bottleneck(plan).links == () and "1e-15" not in explain(plan)
+    alone = Plan.from_placement(problem, {"A100-80G-0": (0, 32)}, method="hand")
+    assert bottleneck(plan).requests == bottleneck(alone).requests  # room that no request reaches is none
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        (MeanLengths(2000, 10), "requests of 2,010 tokens fit at once"),
+        (MeanLengths(330_000, 10), "about 1 request of 330,010 tokens fits at once"),
+        (None, "requests of 995 tokens fit at once"),
+    ],
+)
+def test_kv_room_is_counted_in_requests_of_the_plan(lengths, said):
+    cluster = Cluster.model_validate({"name": "one", "nodes": [{"gpu": "A100-80G"}]})
+    problem = Problem.of(cluster, Model.preset("llama3.1-8b"), None, lengths)
+    plan = Plan.from_placement(problem, {"A100-80G-0": (0, 32)}, method="hand")
+    assert said in explain(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helix_kit import Cluster, Model, plan
+from helix_kit import Cluster, Model, Plan, Problem, plan
 from helix_kit.analysis import changes
 from helix_kit.errors import InputError
 
@@ -91,3 +91,21 @@ def test_machines_are_added_with_their_link_and_the_clusters_own_gpus():
     kept = ("gpus", "prices", "memory_share", "throughput")
     assert all(getattr(more.cluster, name) == getattr(small.cluster, name) for name in kept)
     assert asked["one minex2-pcie less"].cluster.kind_counts == {"mine": 1}
+
+
+def test_a_link_that_is_not_there_is_not_widened():
+    cluster = Cluster.model_validate({
+        "name": "split",
+        "nodes": [{"gpu": "L4", "region": "a"}, {"gpu": "L4", "region": "b"}, {"gpu": "L4", "region": "c"}],
+        "network": {
+            "between_regions": {"bandwidth_gbps": 1},
+            "links": [{"between": ["a", "b"], "bandwidth_gbps": 0}],
+        },
+    })  # fmt: skip
+    problem = Problem.of(cluster, Model.preset("llama3.1-8b"))
+    made = Plan.from_placement(problem, {"L4-0": (0, 32)}, method="hand")
+    with pytest.raises(InputError, match=r"a:b.*bandwidth of 0"):
+        changes(made, links=[("a", "b")])
+    every = next(c for c in changes(made, add=[], lose=False) if c.name.startswith("links between regions"))
+    assert every.cluster.link("L4-0", "L4-1") == cluster.link("L4-0", "L4-1")
+    assert every.cluster.link("L4-0", "L4-2").bandwidth_gbps == 2

@@ -7,6 +7,8 @@ import pytest
 from helix_kit import Cluster, Model, Plan, Problem, plan
 from helix_kit.analysis import changes, what_if
 from helix_kit.analysis.changes import Change
+from helix_kit.analysis.judge import Judge, problem_on
+from helix_kit.analysis.what_if import _Answer, _learn_from_changes
 from helix_kit.placement.served import Served
 
 HOME = {
@@ -118,3 +120,38 @@ def test_losing_a_slow_machine_costs_no_more_than_losing_a_fast_one():
     mixed = plan(cluster, Model.preset("llama2-70b"), method="proportional")
     lost = what_if(mixed, changes(mixed, add=[], widen=1), time_limit_s=0.2).set_index("change")["tokens_per_s"]
     assert lost["one L4 less"] >= lost["one H100-80G less"]
+
+
+def test_what_a_change_only_happened_to_find_counts_without_it():
+    """A placement that was found on wider links and needs none of them is no gain of the links."""
+    cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
+    problem = Problem.of(cluster, Model.preset("llama-30b"))
+    poor = {f"L4-{i}": (10 * i, 10 * i + 10) for i in range(5)} | {"L4-5": (50, 60)}
+    judge = Judge(Plan.from_placement(problem, poor, method="hand"))
+    base = _Answer(Change("no change", "base", cluster), [judge.entry(problem, {"L4-0": (0, 10)})])
+    (wide,) = (c for c in changes(judge.plan, lose=False) if c.kind == "widen")
+    found = _Answer(wide, [judge.entry(problem_on(problem, wide.cluster), poor)])
+    _learn_from_changes(base, [found], judge)
+    assert max(e.flow.tokens_per_s for e in base.entries) == pytest.approx(judge.plan.flow_tokens_per_s)
+
+
+def test_a_machine_that_costs_nothing_comes_first_and_saves_nothing():
+    cluster = Cluster.model_validate(
+        {"name": "own", "nodes": [{"gpu": "A100-40G", "count": 2}, {"gpu": "L4", "count": 5}], "prices": {"L4": 0}}
+    )
+    table = what_if(plan(cluster, "llama-30b", time_limit_s=1), time_limit_s=0.5)
+    assert table["change"].tolist()[0] == "one more L4" and table["gain_tokens_per_s"][0] > 0
+    assert str(table.set_index("change")["usd_per_hour"]["one L4 less"]) == "0.0"
+
+
+def test_a_plan_for_vllm_is_compared_by_the_rules_of_vllm():
+    cluster = Cluster.model_validate({"name": "pair", "nodes": [{"gpu": "L40S"}, {"gpu": "A6000"}]})
+    made = plan(cluster, "llama3.1-8b", engine="vllm-0.15")
+    judge = Judge(made)
+    assert judge.has_replicas
+    (bought,) = changes(made, add=["RTX4090"], widen=1, lose=False)
+    problem = problem_on(made.problem, bought.cluster)
+    assert problem.engine == made.engine and "vllm" in problem.profiles["RTX4090"].source
+    table = what_if(made, [bought], total_s=2)
+    alone = problem.throughput("RTX4090-0", problem.max_layers("RTX4090-0"))
+    assert table["gain_tokens_per_s"][0] == pytest.approx(alone, rel=1e-3)

@@ -44,6 +44,12 @@ def test_a_served_figure_says_whether_it_was_simulated(overlapping_plan, capsys,
     }
 
 
+def test_a_plan_of_replicas_has_no_bound_of_the_largest_flow(overlapping_plan, capsys):
+    served = Served(decode_tokens_per_s=10.0, window_s=60.0, mode="offline", max_flow_tokens_per_s=50.0)
+    print_plan(overlapping_plan.model_copy(update={"served": served}), None)
+    assert "50.0 tokens/s, of the sets of replicas that were tried" in capsys.readouterr().out
+
+
 def test_brackets_in_names_are_no_markup(overlapping_plan, capsys, monkeypatch):
     cluster = overlapping_plan.cluster.model_copy(update={"name": "rack [/b] [bold]"})
     plan = overlapping_plan.model_copy(update={"cluster": cluster})
