@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ import torch.nn.functional as F
 from helix_kit.runtime.weights.low_bit import LowBitWeight
 
 FEW_ROWS = 16
-"""Up to so many rows of float32 a CPU multiplies while it expands, and up to half as many of narrower numbers. With
+"""Up to so many rows of float32 a CPU multiplies while it expands, and up to a third as many of narrower numbers. With
 more, torch's product makes up for the expanded copy."""
 
 BLOCK_WEIGHTS = 1 << 19
-"""Weights that are expanded at once with more rows: 2 MB of float32."""
+"""Weights that are expanded at once with more rows: 2 MB of float32, or half as much of bfloat16."""
 
 
 class CpuProduct:
@@ -35,7 +34,7 @@ class CpuProduct:
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
-        few = x.shape[:-1].numel() <= (FEW_ROWS if x.dtype == torch.float32 else FEW_ROWS // 2)
+        few = x.shape[:-1].numel() <= (FEW_ROWS if x.dtype == torch.float32 else FEW_ROWS // 3)
         return self._multiply_while_expanding(x) if few else self._expand_and_multiply(x)
 
     def _multiply_while_expanding(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,17 +53,17 @@ class CpuProduct:
         rows = x.reshape(-1, self._inputs)
         result = x.new_empty((len(rows), self._outputs))
         step = min(self._outputs, max(16, BLOCK_WEIGHTS // self._inputs))
-        weights = np.empty((step, self._inputs), np.float32)
+        is_bfloat16 = x.dtype == torch.bfloat16
+        expand = self._kernels.expand_to_bfloat16 if is_bfloat16 else self._kernels.expand
+        weights = np.empty((step, self._inputs), np.uint16 if is_bfloat16 else np.float32)
+        expanded = torch.from_numpy(weights).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(weights)
         for first in range(0, self._outputs, step):
             count = min(step, self._outputs - first)
             codes, scales, zeros = (part[first : first + count] for part in self._matrix)
             block = (codes, scales, zeros, self._kernels.E4M3)
-            divide(count, functools.partial(self._expand, block, weights))
-            result[:, first : first + count] = F.linear(rows, torch.from_numpy(weights[:count]).to(x.dtype))
+            divide(count, functools.partial(expand, self._kind, block, weights))
+            result[:, first : first + count] = F.linear(rows, expanded[:count].to(x.dtype))
         return result.view(*x.shape[:-1], self._outputs)
-
-    def _expand(self, block: tuple[Any, ...], weights: Any, first: int, last: int) -> None:
-        self._kernels.expand(self._kind, block, weights, first, last)
 
 
 def divide(count: int, work: Callable[[int, int], None]) -> None:

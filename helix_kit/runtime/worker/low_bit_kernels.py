@@ -74,6 +74,20 @@ def expand(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] 
         _expand_row(kind, codes[n], scales[n], zeros[n], table, weights[n])
 
 
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def expand_to_bfloat16(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    """As `expand`; `weights` are the bits of bfloat16, rounded to the nearest, to the even one between two."""
+    codes, scales, zeros, table = matrix
+    values = np.empty(weights.shape[1], np.float32)
+    bits = values.view(np.uint32)
+    for n in range(first, last):
+        _expand_row(kind, codes[n], scales[n], zeros[n], table, values)
+        out = weights[n]
+        for k in range(len(bits)):
+            odd = (bits[k] >> np.uint32(16)) & np.uint32(1)
+            out[k] = np.uint16((bits[k] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
 def _block_expander(half: int) -> Any:
     """The kernel for blocks of twice so many outputs: loops of a known length become a few vector instructions."""
 
