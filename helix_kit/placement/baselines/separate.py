@@ -10,9 +10,11 @@ from helix_kit.flow import Edge, Placement
 from helix_kit.placement.baselines.shared import even_sizes, in_a_row, usable_nodes
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.problem import Problem
+from helix_kit.profiles.roofline import is_estimate
 
 MAX_OVERLOAD = 1.75
-"""A node may hold this many times its usual maximum of layers, as in the published separate pipelines."""
+"""A node with a measured table may hold this many times its maximum of layers, as in the published separate pipelines:
+the maximum of a table leaves room. That of an estimate is what the memory holds: more of them cannot be loaded."""
 
 
 def place(task: Task) -> Placed:
@@ -38,7 +40,7 @@ def separate_pipelines(problem: Problem, *, plus: bool = False) -> tuple[Placeme
     Returns
     -------
     placement : Placement
-        Node name -> layer range [start, end). A node may hold up to 1.75 times its usual maximum.
+        Node name -> layer range [start, end). A node with a measured table may hold up to 1.75 times its maximum.
     links : set of Edge
         The links of the pipelines. Requests use no other links, so they never change pipelines.
 
@@ -63,6 +65,11 @@ def separate_pipelines(problem: Problem, *, plus: bool = False) -> tuple[Placeme
     links: set[Edge] = set()
     left_over: list[str] = []
 
+    def most(name: str) -> float:
+        """Layers that a node may hold."""
+        is_limit = problem.engine is not None or is_estimate(problem.profiles[problem.kind_of[name]])
+        return problem.max_layers(name) * (1.0 if is_limit else MAX_OVERLOAD)
+
     def add_pipeline(names: list[str]) -> bool:
         """Add a pipeline of `names`; False when they cannot hold the model."""
         names = names[: problem.num_layers]
@@ -70,7 +77,7 @@ def separate_pipelines(problem: Problem, *, plus: bool = False) -> tuple[Placeme
         # Sizes may differ by one: the larger ones go to the nodes that hold more.
         order = sorted(range(len(names)), key=lambda i: problem.max_layers(names[i]))
         size_of = {names[i]: size for i, size in zip(order, sizes)}
-        if any(size > MAX_OVERLOAD * problem.max_layers(name) for name, size in size_of.items()):
+        if any(size > most(name) for name, size in size_of.items()):
             return False
         placement.update(in_a_row(names, [size_of[name] for name in names]))
         links.update(pairwise([COORDINATOR, *names, COORDINATOR]))

@@ -29,3 +29,13 @@ def test_no_kind_alone_is_an_error_with_a_way_out():
     with pytest.raises(hk.InfeasibleError, match="no kind of GPU") as error:
         hk.plan(small, "llama-30b", method="separate")
     assert error.value.fix == "use method 'pattern', which mixes kinds in a pipeline"
+
+
+def test_no_node_holds_more_than_its_memory_where_that_is_known():
+    nodes = [{"gpu": "B200", "count": 2}, {"gpu": "L40S", "count": 3}]
+    cluster = hk.Cluster.model_validate({"name": "estimated", "nodes": nodes})
+    problem = hk.Problem.of(cluster, hk.Model.preset("llama3.1-70b"))
+    limit = problem.max_layers("L40S-0")
+    assert 3 * limit < 80 < 3 * 1.75 * limit  # with measured tables three of them would do
+    plan = hk.plan(cluster, "llama3.1-70b", method="separate")
+    assert set(plan.placement) == {"B200-0", "B200-1"} and problem.holds(plan.placement)
