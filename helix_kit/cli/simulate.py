@@ -28,10 +28,13 @@ from helix_kit.cli.shared import (
 from helix_kit.errors import HelixKitError, InputError
 
 if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
     from helix_kit.workload import Workload
 
 WARMUP_S, DURATION_S = 60.0, 600.0
 """Defaults of a sampled workload and of offline runs."""
+MAX_LENGTH_FACTOR = 1.5
+"""Requests that are longer or shorter than the plan's by more than this factor are said to be."""
 MAX_BACKLOG = 1_000_000
 """A sampled backlog of more requests is not made longer; if it runs dry, the result says so."""
 
@@ -79,6 +82,7 @@ def simulate_command(
     """
     from helix_kit.analysis import cost
     from helix_kit.placement.plan import Plan
+    from helix_kit.profiles.engines import load_engine
     from helix_kit.simulator import BatchingOptions, simulate
     from helix_kit.workload import make_workload
 
@@ -103,7 +107,15 @@ def simulate_command(
 
     seconds = (warmup or 0.0) + (duration or DURATION_S)
     requests = requests_for(seconds)
-    notes = list(requests.notes)
+    if not len(requests):
+        expected = f"expected a higher rate or a longer --duration: no request arrives within {seconds:g} s"
+        raise InputError(expected, field="--rate", value=rate)
+    notes = [*requests.notes, *_other_lengths(plan, requests)]
+    # An engine has rules of its own: its record says whether it shares prompts.
+    record = load_engine(engine) if engine is not None else plan.engine if execution == "range" else None
+    options = None if prefix_cache or record is not None else BatchingOptions(prefix_cache=False)
+    if record is not None and not prefix_cache:
+        record = record.with_rules(prefix_cache=False)
     late = 0 if duration is None else sum(r.arrival_s > (warmup or 0.0) + duration for r in requests)
     if late:
         notes.append(f"{late} of {len(requests)} requests arrive after the simulated time and are left out")
@@ -118,8 +130,8 @@ def simulate_command(
                 duration_s=duration,
                 warmup_s=warmup,
                 seed=seed,
-                engine=engine,
-                options=None if prefix_cache else BatchingOptions(prefix_cache=False),
+                engine=record,
+                options=options,
                 sorts_samples=sorts_samples,
                 progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
             )
@@ -141,6 +153,17 @@ def simulate_command(
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
         print_cost(paid)
+
+
+def _other_lengths(plan: Plan, requests: Workload) -> list[str]:
+    """A note where requests are much longer or shorter than those that the plan is for."""
+    from helix_kit.workload.lengths import mean_lengths
+
+    found, planned = mean_lengths(requests), plan.lengths
+    factor = found.tokens / planned.tokens
+    if 1 / MAX_LENGTH_FACTOR <= factor <= MAX_LENGTH_FACTOR:
+        return []
+    return [f"the plan is for requests of {planned}, these have {found}: plan for them with --trace, or simulate those"]
 
 
 @contextmanager

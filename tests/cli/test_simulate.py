@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import helix_kit as hk
+
 
 def test_simulate_contract(helix_kit, single24_file):
     code, out, err = helix_kit("simulate", single24_file, "--duration", 30, "--warmup", 5, "--rate", 0.5, "--json")
@@ -47,7 +49,7 @@ def test_columns_and_unit_of_another_trace(helix_kit, tmp_path, plan_file):
     trace.write_text("ts;prompt;gen\n1000;50;20\n3000;50;20\n4000;50;0\n")
     command = ("simulate", plan_file, "--trace", trace, "--columns", "arrival=ts,input=prompt,output=gen")
     code, out, _ = helix_kit(*command, "--time-unit", "ms")
-    assert code == 0 and "Note: times are in ms" in out and "Note: 1 rows without" in out
+    assert code == 0 and "Note: times are in ms" in out and "Note: 1 row without" in out
     code, _, err = helix_kit(*command[:-1], "arrival:ts")
     assert code == 2 and "--columns = 'arrival:ts': expected arrival=NAME" in err
 
@@ -92,3 +94,33 @@ def test_a_trace_that_runs_dry_offline_is_said(helix_kit, tmp_path, plan_file):
     trace.write_text("arrival_s,input_tokens,output_tokens\n" + "0,50,20\n" * 30)
     code, out, _ = helix_kit("simulate", plan_file, "--trace", trace, "--mode", "offline")
     assert code == 0 and "Note: the backlog of 30 requests ran dry at" in out
+
+
+def test_no_request_in_so_short_a_time_is_said_so(helix_kit, plan_file):
+    code, _, err = helix_kit("simulate", plan_file, "--rate", 1e-6, "--duration", 10)
+    assert code == 2 and "--rate = 1e-06: expected a higher rate or a longer --duration" in err
+
+
+def test_requests_of_other_lengths_than_the_plans_are_said_to_be(helix_kit, tmp_path, plan_file):
+    trace = tmp_path / "long.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,3000,500\n")
+    code, out, err = helix_kit("simulate", plan_file, "--trace", trace)
+    assert code == 0, err
+    assert "Note: the plan is for requests of " in out and "these have 3,000 tokens in and 500 out (long.csv)" in out
+    code, out, _ = helix_kit("simulate", plan_file, "--rate", 0.5, "--duration", 60)
+    assert code == 0 and "the plan is for requests" not in out
+
+
+def test_a_plan_for_an_engine_keeps_it_without_its_prefix_cache(helix_kit, tmp_path):
+    cluster = hk.Cluster.model_validate({"name": "one", "nodes": [{"gpu": "A100-80G"}]})
+    plan = hk.plan(cluster, "llama3.1-8b", engine="vllm-0.15")
+    plan.save(tmp_path / "plan.json")
+    given = ["--workload", "conversations", "--rate", 2, "--duration", 30, "--warmup", 10, "--json"]
+    hits = {}
+    for option in ("--prefix-cache", "--no-prefix-cache"):
+        code, out, err = helix_kit("simulate", tmp_path / "plan.json", *given, option)
+        assert code == 0, err
+        told = json.loads(out)
+        assert told["engine"] == "vllm-0.15"
+        hits[option] = told["prefix_hit_rate"]
+    assert hits["--prefix-cache"] > 0 == hits["--no-prefix-cache"]
