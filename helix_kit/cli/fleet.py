@@ -166,6 +166,8 @@ def _print(found: Fleet, output: Path | None) -> None:
         "is cheaper",
         "One kind": "no kind alone keeps the SLO"
         if saving is None or kind is None
+        else "this is the cheapest fleet of one kind"
+        if abs(saving) < 5e-5
         else f"{percent(saving)} less than {found.of_one_kind[kind].text}",
         "SLO": f"{found.slo}; kept for {percent(found.best.attainment)}",
         "Load": f"{number(found.rate_per_s)} requests/s of {facts.get('lengths')}",

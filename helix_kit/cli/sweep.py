@@ -143,7 +143,9 @@ def _print(found: Sweep) -> None:
         told = [f"{name} {value}" for name, value in curve._facts().items() if name != "loads"]
         typer.echo(f"{curve.plan}: {'; '.join(told)}")
     facts = found.facts
+    count = len(facts["seeds"])
     typer.echo(
-        f"{len(facts['seeds'])} seeds, {facts['duration_s']:g} s after {facts['warmup_s']:g} s of warm-up, "
+        f"{count} {'seed' if count == 1 else 'seeds'}, "
+        f"{facts['duration_s']:g} s after {facts['warmup_s']:g} s of warm-up, "
         f"{facts['workload']}, policy {facts['policy']}"
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ MAX_PATTERNS = 2000
 """Patterns of several kinds that are considered; longer pipelines are left out first."""
 EXTRA_STAGES = 3
 """Machines of one kind in a pipeline beyond those that the layers need: each adds KV cache."""
+MANY = 5
+"""So many machines in a row with as many layers each are counted, not listed."""
 MIN_MIXED_STAGES = 4
 """Pipelines of several kinds may always have so many machines."""
 
@@ -68,8 +71,12 @@ class Pattern:
 
     @property
     def text(self) -> str:
-        """Kinds with their layers, such as ``L4[20] + A100-40G[40]``."""
-        return " + ".join(f"{kind}[{layers}]" for kind, layers in self.stages)
+        """Kinds with their layers, such as ``L4[20] + A100-40G[40]``, or ``63 x L4[2]`` where many are alike."""
+        names = []
+        for name, group in groupby(f"{kind}[{layers}]" for kind, layers in self.stages):
+            alike = list(group)
+            names += alike if len(alike) < MANY else [f"{len(alike)} x {name}"]
+        return " + ".join(names)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from helix_kit import Model
 from helix_kit.fleets.offers import offers_of
-from helix_kit.fleets.patterns import Setting, patterns_of
+from helix_kit.fleets.patterns import Pattern, Setting, patterns_of
 from helix_kit.profiles import Curve, Profile, machine_tables
 from helix_kit.typical_request import MeanLengths
 
@@ -70,3 +70,8 @@ def test_nothing_holds_the_model(setting):
     small = Setting([setting.offers[1]], setting.model, setting.profiles, LENGTHS)
     assert patterns_of(small, max_stages=2) == []
     assert [p.text for p in patterns_of(small, max_stages=3)] == ["T4[2] + T4[2] + T4[2]"]
+
+
+def test_many_machines_alike_are_counted():
+    pattern = Pattern((("L4", 3), *[("L4", 2)] * 63, ("T4", 1), ("T4", 1)), usd_per_hour=1.0, estimate_per_s=1.0)
+    assert pattern.text == "L4[3] + 63 x L4[2] + T4[1] + T4[1]"
