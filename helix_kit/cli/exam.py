@@ -100,8 +100,10 @@ def _fit(
 ) -> tuple[EngineRecord, Fitted]:
     """The engine with the constants of a fit, whose record is written to the folder, and what the page says of it."""
     from helix_kit.experiments.exam import read_measured, read_runs
-    from helix_kit.experiments.exam.fit import KeptFits, Training, leave_one_model_out, sensitivities, with_values
+    from helix_kit.experiments.exam.fit import Training, with_values
+    from helix_kit.experiments.exam.left_out import KeptFits, leave_one_model_out
     from helix_kit.experiments.exam.page import Fitted, record_with
+    from helix_kit.experiments.exam.sensitivity import gpu_sensitivities, sensitivities, spread_of_arrivals
 
     training = Training(read_runs(runs, "train"), read_measured(runs / "train.csv"), seed=seed)
     kept = KeptFits(folder / "fits.json", training, engine)
@@ -111,7 +113,12 @@ def _fit(
     (folder / f"{engine.name}.yaml").write_text(record_with(text, engine, values), encoding="utf-8")
     fitted = with_values(engine, values)
     left_out = leave_one_model_out(training, engine, kept=kept, say=say)
-    return fitted, Fitted(left_out, sensitivities(training, fitted, say=say))
+    return fitted, Fitted(
+        left_out,
+        sensitivities(training, fitted, say=say),
+        gpu_sensitivities(read_runs(runs, "eval"), fitted, say=say),
+        spread_of_arrivals(training, fitted, say=say),
+    )
 
 
 def _store(folder: Path, name: str) -> None:

@@ -66,6 +66,9 @@ def simulate_command(
     sorts_samples: Annotated[
         bool, typer.Option("--top-p", help="With --engine: requests are sampled with top-p or top-k.")
     ] = False,
+    penalises: Annotated[
+        bool, typer.Option("--penalties", help="With --engine: requests have a penalty for repetition.")
+    ] = False,
     prefix_cache: Annotated[
         bool, typer.Option(help="Share the KV cache of prompts that begin alike, where the workload says which do.")
     ] = True,
@@ -133,6 +136,7 @@ def simulate_command(
                 engine=record,
                 options=options,
                 sorts_samples=sorts_samples,
+                penalises=penalises,
                 progress=lambda now_s, end_s: say(f"{now_s:,.0f} of {end_s:,.0f} simulated seconds"),
             )
             # A sampled backlog that ran dry is made longer, unless the cluster turns away whatever comes.

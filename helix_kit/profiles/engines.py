@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from helix_kit import _files
 from helix_kit.errors import InputError
 
+NOT_GIVEN = "The record does not give it"
 Count = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -50,6 +51,11 @@ class Constant(BaseModel):
     def of(self, gpu: str) -> float:
         """The value for a GPU of the catalogue."""
         return self.by_gpu.get(gpu, self.value)
+
+
+def _none(unit: str, meaning: str) -> Constant:
+    """A constant that records from before it do without."""
+    return Constant(value=0.0, unit=unit, meaning=meaning, source=NOT_GIVEN)
 
 
 class Constants(BaseModel):
@@ -99,6 +105,10 @@ class Constants(BaseModel):
     """Sampler, for each request and entry of the vocabulary."""
     sorted_sampling_ns_per_logit: Constant
     """The same with top-p or top-k."""
+    sorted_row_ns_per_logit: Constant = _none("ns a logit and step", "Scan and softmax of sorted logits")
+    """With top-p or top-k once a step, for each entry of the vocabulary: requests' rows are worked on side by side."""
+    penalty_ns_per_logit: Constant = _none("ns a logit", "Penalties for repetition")
+    """Penalties for repetition, for each request that has one and entry of the vocabulary."""
     request_ms: Constant
     """Constant of a request that gets a token."""
     receive_ms: Constant

@@ -7,7 +7,7 @@ prompts, the stage of a pipeline takes
     + bytes of C / bandwidth of attention + 4 x heads x head size x layers x Q / arithmetic      attention
     + all-reduces of T activations      several GPUs
     + launches of the layers, more of them in a step with a prompt, and more without CUDA graphs
-    + output projection and sampler for S requests      last stage.
+    + output projection and sampler for S requests, and one row of logits where they are sorted      last stage.
 
 Weights are read once a step: all dense ones, and the experts that T tokens hit. The constants are an engine's
 (`helix_kit.profiles.engines`), bandwidths and arithmetic are shares of the GPU's datasheet figures.
@@ -76,9 +76,11 @@ class ModelWork:
     """Whether the cache holds one compressed vector for all heads, so that each GPU has all of it."""
     sorts_samples: bool = False
     """Whether requests are sampled with top-p or top-k, which sorts the logits; many models' own default."""
+    penalises: bool = False
+    """Whether tokens that came before are penalised, which counts them over the vocabulary; some models' default."""
 
     @classmethod
-    def of(cls, model: Model, *, sorts_samples: bool = False) -> ModelWork:
+    def of(cls, model: Model, *, sorts_samples: bool = False, penalises: bool = False) -> ModelWork:
         """The work of a model of `helix_kit.model`.
 
         Parameters
@@ -87,6 +89,8 @@ class ModelWork:
             Its layers may have experts, all the same number of them.
         sorts_samples
             Whether requests are sampled with top-p or top-k.
+        penalises
+            Whether tokens that came before are penalised.
 
         Raises
         ------
@@ -121,6 +125,7 @@ class ModelWork:
             kv_layer_bytes=float(model.kv_bytes_per_token_layer),
             kv_is_compressed=any(kind.attention == "latent" for _, kind in kinds),
             sorts_samples=sorts_samples,
+            penalises=penalises,
         )
 
     @property
@@ -282,6 +287,10 @@ def step_costs(
         fixed_ms += count * sum(value[f"{kind}expert_layer_ms"] for kind in quantised)
         eager_ms += count * sum(value[f"{kind}expert_eager_layer_ms"] for kind in quantised)
     logit_ns = value["sorted_sampling_ns_per_logit" if work.sorts_samples else "sampling_ns_per_logit"]
+    logit_ns += value["penalty_ns_per_logit"] if work.penalises else 0.0
+    if work.sorts_samples and is_last:
+        # One thread block for each request's row, all at the same time: the length of a row decides, not their number.
+        fixed_ms += work.vocab * value["sorted_row_ns_per_logit"] * 1e-6
     kv_bytes_per_s = datasheet_bytes_per_s / n * value["context_bandwidth_share"]
     return StepCosts(
         linear_s=linear_s,

@@ -47,6 +47,7 @@ def simulate(
     options: BatchingOptions | None = None,
     engine: str | EngineRecord | None = None,
     sorts_samples: bool = False,
+    penalises: bool = False,
     record_tokens: bool = False,
     record_batches: bool = False,
 ) -> Run:
@@ -92,6 +93,8 @@ def simulate(
         None: the engine that the plan is for, or our runtime.
     sorts_samples
         Whether requests are sampled with top-p or top-k. Engines of replicas take time for it.
+    penalises
+        Whether requests have a penalty for repetition, presence or frequency. Engines of replicas take time for it.
     record_tokens
         Keep each token's time in its request's record.
     record_batches
@@ -132,7 +135,7 @@ def simulate(
     chosen = SimulationOptions(
         mode=mode, policy=policy, execution=execution, duration_s=duration_s, warmup_s=warmup_s, seed=seed,
         kv_capacity=kv_capacity, links=links, feed=feed, faults=faults, batching=options or BatchingOptions(),
-        record_batches=record_batches, engine=record, sorts_samples=sorts_samples,
+        record_batches=record_batches, engine=record, sorts_samples=sorts_samples, penalises=penalises,
     ).with_window(workload)  # fmt: skip
     chosen.check(plan, workload)
     simulation = make_engine(plan, workload, chosen)

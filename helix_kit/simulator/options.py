@@ -106,6 +106,8 @@ class SimulationOptions:
     """The serving engine that is simulated; None: our runtime as `batching` says."""
     sorts_samples: bool = False
     """Whether requests are sampled with top-p or top-k, which an engine of replicas takes time for."""
+    penalises: bool = False
+    """Whether requests have a penalty for repetition, which an engine of replicas takes time for."""
 
     @property
     def is_offline(self) -> bool:

@@ -40,7 +40,9 @@ SECONDS = 60 if FAST else 120
 # ## 1 The engine's record
 #
 # An engine is data: rules by which it forms steps, and constants of a step's time. The constants were fitted once on
-# real runs of vLLM 0.15.1 on H100 (`docs/engine-fidelity.md` has the errors). They hold for every model.
+# real runs of vLLM 0.15.1 on H100. They hold for every model. Before you rely on a prediction, read in
+# `docs/engine-fidelity.md` how far it is off for models that the fit has not seen, and what predictions for A100 and
+# L40S hang on, which no run of the fit used.
 
 # %%
 engine = load_engine("vllm-0.15")
@@ -55,12 +57,19 @@ pd.DataFrame(
 # ## 2 Where the time of a step goes
 #
 # A step reads the weights once, whatever is in it, and the KV cache of the requests in it. Prompts add arithmetic. The
-# rest are launches and what the engine does around the step. Change `model` or `machine` and run the cells again.
+# rest are launches, the sampler, and what the engine does around the step. Change `model` or `machine` and run the
+# cells again.
+#
+# **Look at your model's `generation_config.json` first.** vLLM takes its top-p, top-k and penalties for requests that
+# do not set their own, and each of them costs time in every step. Llama 3.1 sets top-p, so this notebook has
+# `SORTS_SAMPLES = True`. Set it to False if your file sets neither top-p nor top-k, or if you start the server with
+# `--generation-config vllm`.
 
 # %%
+SORTS_SAMPLES = True
 model = hk.Model.preset("llama3.1-70b")
 machine = Machine(gpus()["H100-80G"], count=4)
-work = ModelWork.of(model)
+work = ModelWork.of(model, sorts_samples=SORTS_SAMPLES)
 costs = step_costs(on_h100, work, machine)
 blocks = kv_blocks(on_h100, work, machine)
 print(f"{blocks:,} blocks of KV cache: {blocks * on_h100.rules.block_tokens:,} tokens of context")
@@ -115,7 +124,7 @@ for stages, flow in plan.pipelines:
 rows = {}
 for rate in (1, 2, 4, 6):
     workload = hk.Workload.shared_prompts(rate, SECONDS)
-    run = hk.simulate(plan, workload)
+    run = hk.simulate(plan, workload, sorts_samples=SORTS_SAMPLES)
     summary = run.summary()
     rows[f"{rate} requests/s"] = {
         "tokens/s": summary["output_tokens_per_s"],
@@ -138,11 +147,21 @@ workload = hk.Workload.shared_prompts(4, SECONDS)
 
 
 def tpot_ms(record):
-    return 1e3 * hk.simulate(plan, workload, engine=record).summary()["tpot_s"]["mean"]
+    run = hk.simulate(plan, workload, engine=record, sorts_samples=SORTS_SAMPLES)
+    return 1e3 * run.summary()["tpot_s"]["mean"]
 
 
 base = tpot_ms(engine)
-names = ["bandwidth_share", "context_bandwidth_share", "arithmetic_share", "step_ms", "layer_ms", "all_reduce_ms"]
+names = [
+    "bandwidth_share",
+    "context_bandwidth_share",
+    "arithmetic_share",
+    "step_ms",
+    "layer_ms",
+    "all_reduce_ms",
+    "sorted_sampling_ns_per_logit",
+    "sorted_row_ns_per_logit",
+]
 changed = {
     name: [tpot_ms(engine.model_copy(update={"constants": engine.constants.scaled(name, f)})) for f in (0.9, 1.1)]
     for name in names
@@ -151,15 +170,22 @@ table = pd.DataFrame(changed, index=["a tenth less", "a tenth more"]).T
 (100 * (table / base - 1)).round(1).add_suffix(": change of TPOT, %")
 
 # %% [markdown]
-# The rules are yours to set, as on vLLM's command line. A smaller token budget lets prompts wait and decodes go on:
+# The rules are yours to set, as on vLLM's command line. With long prompts a smaller token budget makes steps short, so
+# that tokens come evenly, and first tokens late:
 
 # %%
+long_prompts = hk.Workload.shared_prompts(1, SECONDS, question_tokens=6000)
 pd.DataFrame(
     {
         f"max_num_batched_tokens = {budget}": {
             f"{measure} {q}, ms": 1e3 * summary[key][q]
             for summary in [
-                hk.simulate(plan, workload, engine=engine.with_rules(max_num_batched_tokens=budget)).summary()
+                hk.simulate(
+                    plan,
+                    long_prompts,
+                    engine=engine.with_rules(max_num_batched_tokens=budget),
+                    sorts_samples=SORTS_SAMPLES,
+                ).summary()
             ]
             for measure, key in (("TTFT", "ttft_s"), ("ITL", "itl_s"))
             for q in ("p50", "p99")
@@ -171,21 +197,31 @@ pd.DataFrame(
 # %% [markdown]
 # ## 6 Compare with a live endpoint
 #
-# Start the server with the rules of the record, send it the same workload, and compare the two runs. Both files have
+# Start the server with the rules of the record, send it the same requests, and compare the two runs. Both files have
 # the same measures, by the same definitions.
 #
-# ```sh
-# helix-kit export plan.json --to vllm -o start        # scripts that start the replicas
-# helix-kit bench http://localhost:8000 --rate 4 --duration 120 --json > real.json
-# helix-kit simulate plan.json --rate 4 --duration 120 --json > predicted.json
+# ```python
+# plan.save("plan.json")
+# workload.to_csv("requests.csv")    # the requests of section 5: arrivals, lengths, and which prompts begin alike
 # ```
+#
+# ```sh
+# helix-kit export plan.json --to vllm -o start        # scripts that start the replicas, and their router
+# helix-kit bench http://localhost:8000 --trace requests.csv --json > real.json
+# helix-kit simulate plan.json --trace requests.csv --top-p --json > predicted.json
+# ```
+#
+# A plan of several replicas is measured at the router's address. Prompts that begin alike share their first words, and
+# answers have exactly the lengths of the file. Prompts are as long as words allow; the records have the server's own
+# counts. Restart the server between two measurements, or give `bench` another `--seed`: the simulation begins with an
+# empty prefix cache.
 #
 # Look at the differences in this order:
 #
 # 1. **TPOT at a low load** is the decode step. If it is off, `bandwidth_share` of your GPU is (the weights over the
 #    time), or `layer_ms` where the model is small.
 # 2. **TPOT at a high load** adds the KV cache and the sampler: `context_bandwidth_share`, and whether requests use
-#    top-p.
+#    top-p or penalties (`--top-p`, `--penalties`).
 # 3. **TTFT at a low load** is a prompt's arithmetic and `receive_ms`.
 # 4. **TTFT at a high load** is waiting. It is right only when the steps are.
 #

@@ -23,8 +23,8 @@ def test_runs_are_predicted_and_scored(runs, tmp_path):
     result = CliRunner().invoke(app, ["exam", "--runs", str(runs), "-o", str(tmp_path / "a"), "--json"])
     assert result.exit_code == 0
     figures = json.loads(result.stdout)["runs"]["one"]["predicted_ms"]
-    # A token costs at least the step constant of about 1 ms, and the request more than its tokens.
-    assert figures["tpot_server_mean"] > 0.9
+    # A token costs at least the step constant, and the request more than its tokens.
+    assert figures["tpot_server_mean"] > load_engine("vllm-0.15").constants.step_ms.value
     assert figures["e2e_mean"] == pytest.approx(figures["ttft_mean"] + 19 * figures["tpot_server_mean"], abs=0.05)
     with (tmp_path / "a" / "predictions-eval.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -36,13 +36,13 @@ def test_runs_are_predicted_and_scored(runs, tmp_path):
 
 
 def test_a_fit_writes_a_record_and_a_page(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module, "MAX_EVALUATIONS", 1)
+    monkeypatch.setattr(fit_module, "MAX_ROUNDS", 0)
     CliRunner().invoke(app, ["exam", "--runs", str(runs), "-o", str(tmp_path / "a")])
     (tmp_path / "a" / "predictions-train.csv").rename(runs / "train.csv")
     result = CliRunner().invoke(app, ["exam", "--runs", str(runs), "-o", str(tmp_path / "b"), "--fit"])
     assert result.exit_code == 0, result.output
     engine = load_engine(tmp_path / "b" / "vllm-0.15.yaml")
-    # One evaluation leaves every constant at its prior.
+    # Without a round every constant stays at its prior.
     assert engine.constants.layer_ms.value == fit_module.PRIORS["layer_ms"].value
     assert engine.rules == load_engine("vllm-0.15").rules
     page = (tmp_path / "b" / "engine-fidelity.md").read_text()

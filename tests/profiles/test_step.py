@@ -61,3 +61,21 @@ def test_blocks_are_those_that_vllm_reports_on_an_h100():
                      dense_bytes=28 * 2 * (2 * 3584 * 128 * 32 + 3 * 3584 * 18944), dense_params=6.5e9,
                      head_bytes=2 * 152064 * 3584)  # fmt: skip
     assert kv_blocks(ENGINE, work, Machine(gpus()["H100-80G"])) == pytest.approx(65352, rel=0.01)
+
+
+def test_sorted_logits_take_a_row_a_step_and_the_rest_for_each_request():
+    """Rows lie in thread blocks side by side, so that a step with eight requests takes one row's time, not eight."""
+    constants = {name: constant.of("H100-80G") for name, constant in ENGINE.constants.by_name().items()}
+    plain, sorts, both = (
+        step_costs(ENGINE, ModelWork.of(Model.preset("llama3.1-70b"), **how), Machine(H100, 4))
+        for how in ({}, {"sorts_samples": True}, {"sorts_samples": True, "penalises": True})
+    )
+    apart_s = [sorts.seconds(decodes=b, context=1000) - plain.seconds(decodes=b, context=1000) for b in (1, 8)]
+    each_s = WORK.vocab * 1e-9 * (constants["sorted_sampling_ns_per_logit"] - constants["sampling_ns_per_logit"])
+    row_s = WORK.vocab * 1e-9 * constants["sorted_row_ns_per_logit"]
+    assert apart_s == pytest.approx([row_s + each_s, row_s + 8 * each_s])
+    penalty_s = both.seconds(decodes=8, context=1000) - sorts.seconds(decodes=8, context=1000)
+    assert penalty_s == pytest.approx(8 * WORK.vocab * 1e-9 * constants["penalty_ns_per_logit"])
+    first = step_costs(ENGINE, ModelWork.of(Model.preset("llama3.1-70b"), sorts_samples=True), Machine(H100, 4),
+                       layers=40, is_last=False)  # fmt: skip
+    assert first.fixed_s < plain.fixed_s

@@ -3,8 +3,10 @@
 A fit minimises the sum of squares of two kinds of residuals. The first is the error of each stage in each of
 `TOLERANCES`, as a logarithm over its tolerance; large ones count less (the pseudo-Huber loss), because one stage near
 saturation would outweigh all others. The second is the distance of each constant from its prior, as a logarithm over
-the prior's spread. What the runs do not decide stays at the prior. All fits start at the priors and take trust-region
-steps, with derivatives from whole runs: in shorter ones the prompts that the prefix cache has not met yet weigh more.
+the prior's spread. What the runs do not decide stays at the prior. All fits start at the priors. Each round takes the
+derivatives of all predictions and makes the best step within a radius if predictions were linear; the radius shrinks
+where that promises too much.
+Derivatives come from whole runs: in shorter ones the prompts that the prefix cache has not met yet weigh more.
 Nothing is random but the arrivals, which a seed decides, so that the same runs give the same constants.
 
 Only training runs are read: nothing here opens what was measured in evaluation runs.
@@ -12,11 +14,9 @@ Only training runs are read: nothing here opens what was measured in evaluation 
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,15 +24,24 @@ import numpy as np
 from helix_kit.errors import InputError
 from helix_kit.experiments.exam.predictions import Figures, predict
 from helix_kit.experiments.exam.runs import ExamRun
-from helix_kit.experiments.exam.scores import errors_of, medians
+from helix_kit.experiments.exam.scores import errors_of
 from helix_kit.profiles.engines import Constants, EngineRecord
 from helix_kit.profiles.step import step_costs
 
-TOLERANCES = {"tpot_server_mean": 0.015, "ttft_mean": 0.03, "ttft_p90": 0.06, "ttft_p99": 0.2, "e2e_p99": 0.04}
-"""Metric -> relative error that counts as one. Percentiles of one run vary more than means."""
-STEP = 0.03
-"""Relative change of a constant for a derivative."""
-MAX_EVALUATIONS = 8
+TOLERANCES = {"tpot_server_mean": 0.025, "ttft_mean": 0.05, "ttft_p90": 0.1, "ttft_p99": 0.2, "e2e_p99": 0.05}
+"""Metric -> relative error that counts as one: about the root mean square of what the best constants leave. With less,
+runs would be believed more than the model can explain, and would move constants that they do not decide."""
+STEP = 0.08
+"""Relative change of a constant for a derivative. Less changes which requests meet in a step as much as what a step
+takes, so that derivatives are noise."""
+MAX_STEP = 0.7
+"""Largest change of a constant's logarithm between two derivatives: a factor of two."""
+MAX_ROUNDS = 8
+"""Derivatives of a fit."""
+TRIES = 4
+"""Steps that are tried with one derivative, each a third as long as the one before."""
+ENOUGH = 2e-3
+"""A fit ends once a step lowers its cost by less than this share."""
 DIGITS = 4
 """Significant digits of a constant that is written down."""
 
@@ -69,13 +78,25 @@ PRIORS: dict[str, Prior] = {
     "all_reduce_hop_share": Prior(0.5, 0.6, "an all-reduce in one or two shots has half of a ring's steps"),
     "all_reduce_bandwidth_share": Prior(0.4, 0.5, "messages of some 100 kB do not fill the link"),
     "sampling_ns_per_logit": Prior(0.05, 0.6, "a few passes over 4-byte logits"),
-    "sorted_sampling_ns_per_logit": Prior(0.4, 0.4, "a radix sort of keys and indices takes about eight passes"),
+    "sorted_sampling_ns_per_logit": Prior(
+        0.15, 0.5, "a radix sort of keys and indices, softmax, scan, masks and scatter move some 300 bytes a logit"
+    ),
+    "sorted_row_ns_per_logit": Prior(
+        1.5, 0.6, "the scan takes 1,024 logits of a row in about a microsecond, two softmaxes a fifth of that each"
+    ),
+    "penalty_ns_per_logit": Prior(0.04, 0.6, "two counts in 8-byte integers, masks and updates move 85 bytes a logit"),
     "request_ms": Prior(0.005, 0.6, "some lines of Python for each request"),
     "receive_ms": Prior(5.0, 0.5, "HTTP, tokeniser and two messages between processes"),
     "answer_ms": Prior(2.0, 0.7, "one message between processes, detokeniser and HTTP"),
 }
 """Constants that are fitted. The others stay as the engine's record has them."""
-FOLLOWERS = ("sampling_ns_per_logit", "sorted_sampling_ns_per_logit")
+FOLLOWERS = (
+    "arithmetic_share",
+    "sampling_ns_per_logit",
+    "sorted_sampling_ns_per_logit",
+    "sorted_row_ns_per_logit",
+    "penalty_ns_per_logit",
+)
 """Constants whose values on other GPUs are a multiple of the fitted one, rather than values of their own."""
 
 
@@ -211,220 +232,81 @@ def fit_engine(training: Training, engine: EngineRecord, *, say: Callable[[str],
     >>> fit_engine(training, load_engine("vllm-0.15")).values    # doctest: +SKIP
     {'bandwidth_share': 0.88, ...}
     """
-    from scipy.optimize import least_squares
-
     runs = [run for run in training.runs if run.name in training.measured and training.wanted(run)]
     if not runs:
         raise InputError("expected measured training runs (train.csv)", field="runs")
     spreads = np.array([prior.spread for prior in PRIORS.values()])
-    evaluations = 0
+    weights = _weights(training, runs)
 
     def values_at(x: np.ndarray) -> dict[str, float]:
         return {name: p.value * float(np.exp(v)) for (name, p), v in zip(PRIORS.items(), x, strict=True)}
 
-    def engine_at(x: np.ndarray) -> EngineRecord:
-        return with_values(
-            engine, {name: p.value * float(np.exp(v)) for (name, p), v in zip(PRIORS.items(), x, strict=True)}
-        )
-
     def logs(x: np.ndarray) -> np.ndarray:
         """Logarithms of what is predicted, over the tolerances, all that is wanted of all runs."""
-        at, parts = engine_at(x), []
+        at, parts = with_values(engine, values_at(x)), []
         for run in runs:
             wanted, figures = training.wanted(run), training.predicted(run, at)
-            weight = len({stage for stage, _ in wanted}) ** -0.5  # A run counts as one, however many stages it has.
-            parts += [np.log(figures[key]) / TOLERANCES[key[1]] * weight for key in wanted]
+            parts += [np.log(figures[key]) / TOLERANCES[key[1]] * weights[run.name] for key in wanted]
         return np.array(parts)
 
     target = []
     for run in runs:
         wanted = training.wanted(run)
-        weight = len({stage for stage, _ in wanted}) ** -0.5
-        target += [np.log(training.measured[run.name][key]) / TOLERANCES[key[1]] * weight for key in wanted]
+        target += [np.log(training.measured[run.name][key]) / TOLERANCES[key[1]] * weights[run.name] for key in wanted]
     aim = np.array(target)
 
-    def residuals(x: np.ndarray) -> np.ndarray:
-        nonlocal evaluations
-        evaluations += 1
-        z = logs(x) - aim
-        found = np.concatenate([np.sign(z) * np.sqrt(2 * (np.sqrt(1 + z * z) - 1)), x / spreads])
-        say(f"evaluation {evaluations}: cost {0.5 * float(found @ found):.2f}")
-        return found
-
-    def slopes(x: np.ndarray) -> np.ndarray:
-        base = logs(x)
-        z = base - aim
-        loss = np.sqrt(2 * (np.sqrt(1 + z * z) - 1))
-        # The derivative of the pseudo-Huber residual; 1 where z is 0.
-        factor = np.where(np.abs(z) < 1e-6, 1.0, np.abs(z) / np.sqrt(1 + z * z) / np.maximum(loss, 1e-12))
-        columns = []
-        for i in range(len(x)):
-            moved = x.copy()
-            moved[i] += STEP
-            columns.append((logs(moved) - base) / STEP * factor)
-        return np.vstack([np.array(columns).T, np.diag(1 / spreads)])
-
-    start = np.zeros(len(PRIORS))
-    found = least_squares(residuals, start, jac=slopes, method="trf", max_nfev=MAX_EVALUATIONS, ftol=1e-3, xtol=1e-3)
-    values = {name: _rounded(value) for name, value in values_at(found.x).items()}
-    return Fit(values, float(found.cost), evaluations)
+    x, radius = np.zeros(len(PRIORS)), MAX_STEP
+    z = logs(x) - aim
+    cost, evaluations = _cost(z, x, spreads), 1
+    say(f"evaluation 1: cost {cost:.2f}")
+    for _ in range(MAX_ROUNDS):
+        slopes = np.array([(logs(x + STEP * unit) - aim - z) / STEP for unit in np.eye(len(x))]).T
+        before = cost
+        for _ in range(TRIES):
+            step, expected = _linear_step(z, slopes, x, spreads, radius)
+            there = logs(x + step) - aim
+            found, evaluations = _cost(there, x + step, spreads), evaluations + 1
+            say(f"evaluation {evaluations}: cost {found:.2f}")
+            kept_promise = (cost - found) / max(cost - expected, 1e-12)
+            if found < cost:
+                x, z, cost = x + step, there, found
+                radius = min(MAX_STEP, radius * (2 if kept_promise > 0.75 else 1 if kept_promise > 0.25 else 0.5))
+                break
+            radius = float(np.abs(step).max()) / 3
+        if before - cost < ENOUGH * cost:
+            break
+    values = {name: _rounded(value) for name, value in values_at(x).items()}
+    return Fit(values, cost, evaluations)
 
 
-class KeptFits:
-    """Fits that were finished before, in a file, so that a fit that was broken off goes on.
+def _weights(training: Training, runs: Sequence[ExamRun]) -> dict[str, float]:
+    """By run: a model counts as one, however many runs it has, and a run however many stages.
 
-    Parameters
-    ----------
-    path
-        A JSON file, which need not be there.
-    training, engine
-        What the fits depend on, beside this module's settings: fits of other data are not taken.
-
-    Examples
-    --------
-    >>> KeptFits(Path("fits.json"), training, engine).fit(training, engine)    # doctest: +SKIP
+    What the step model leaves out of a model is left out of all its runs, so that they are not independent.
     """
-
-    def __init__(self, path: Path, training: Training, engine: EngineRecord) -> None:
-        self._path = path
-        fixed = {
-            name: constant.value
-            for name, constant in (engine.constants.by_name().items() if engine.constants else ())
-            if name not in PRIORS
-        }
-        data = (PRIORS, TOLERANCES, STEP, MAX_EVALUATIONS, training.seed, engine.rules.model_dump(), fixed,
-                [(run.name, run.stages, run.blocks, sorted(training.measured.get(run.name, {}).items()))
-                 for run in training.runs])  # fmt: skip
-        self._digest = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
-
-    def fit(self, training: Training, engine: EngineRecord, *, say: Callable[[str], None] = lambda _: None) -> Fit:
-        """The fit on these runs, from the file where it is there."""
-        kept = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
-        key = f"{self._digest} {' '.join(run.name for run in training.runs)}"
-        if key not in kept:
-            kept[key] = fit_engine(training, engine, say=say)
-            self._path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        return Fit(*kept[key])
+    runs_of = Counter(run.facts["model"] for run in runs)
+    stages_of = {run.name: len({stage for stage, _ in training.wanted(run)}) for run in runs}
+    return {run.name: (stages_of[run.name] * runs_of[run.facts["model"]]) ** -0.5 for run in runs}
 
 
-class LeftOut(NamedTuple):
-    """The runs of a model that a fit has not seen.
-
-    Examples
-    --------
-    >>> LeftOut("a", [{"e2e_mean": -3.0}], {}).medians
-    {'e2e_mean': 3.0}
-    """
-
-    model: str
-    """As on Hugging Face."""
-    errors: list[dict[str, float]]
-    """Of each run, in per cent."""
-    values: dict[str, float]
-    """Constants of the fit on the other models."""
-
-    @property
-    def medians(self) -> dict[str, float]:
-        """Median absolute errors."""
-        return medians(self.errors)
+def _cost(z: np.ndarray, x: np.ndarray, spreads: np.ndarray) -> float:
+    """Half the sum of squares: errors over tolerances, by the pseudo-Huber loss, and distances from the priors."""
+    return float(np.sum(np.sqrt(1 + z * z) - 1) + 0.5 * np.sum((x / spreads) ** 2))
 
 
-def leave_one_model_out(
-    training: Training,
-    engine: EngineRecord,
-    *,
-    kept: KeptFits | None = None,
-    say: Callable[[str], None] = lambda _: None,
-) -> list[LeftOut]:
-    """Fit without each model in turn, and predict its runs.
+def _linear_step(
+    z: np.ndarray, slopes: np.ndarray, x: np.ndarray, spreads: np.ndarray, radius: float
+) -> tuple[np.ndarray, float]:
+    """The best step within `radius`, and its cost, if predictions were linear in the logarithms: a convex problem."""
+    from scipy.optimize import minimize
 
-    Parameters
-    ----------
-    training
-        Runs and what was measured.
-    engine
-        Its rules, and the constants that are not fitted.
-    kept
-        Fits that were finished before; None: all are made anew.
-    say
-        Gets a line for each evaluation.
+    def at(step: np.ndarray) -> tuple[float, np.ndarray]:
+        there, moved = z + slopes @ step, x + step
+        return _cost(there, moved, spreads), slopes.T @ (there / np.sqrt(1 + there * there)) + moved / spreads**2
 
-    Returns
-    -------
-    list of LeftOut
-        In file order.
-
-    Examples
-    --------
-    >>> leave_one_model_out(training, load_engine("vllm-0.15"))    # doctest: +SKIP
-    [LeftOut(...)]
-    """
-    left = []
-    for model in training.models:
-        make = kept.fit if kept else fit_engine
-        fit = make(training.without(model), engine, say=_prefixed(say, f"without {model}: "))
-        errors = training.only(model).errors(with_values(engine, fit.values))
-        left.append(LeftOut(model, errors, fit.values))
-    return left
-
-
-def _prefixed(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    return lambda line: say(prefix + line)
-
-
-class Sensitivity(NamedTuple):
-    """Median absolute errors, in per cent, with one constant changed.
-
-    Examples
-    --------
-    >>> Sensitivity({"e2e_mean": 5.0}, {"e2e_mean": 4.0}).less["e2e_mean"]
-    5.0
-    """
-
-    less: dict[str, float]
-    """With a fifth less of it."""
-    more: dict[str, float]
-    """With a fifth more of it."""
-
-
-SENSITIVITY = 0.2
-
-
-def sensitivities(
-    training: Training, engine: EngineRecord, *, say: Callable[[str], None] = lambda _: None
-) -> dict[str, Sensitivity]:
-    """What the errors of the training runs become when a constant is a fifth smaller or larger.
-
-    Parameters
-    ----------
-    training
-        Runs and what was measured.
-    engine
-        With the constants.
-    say
-        Gets the name of each constant.
-
-    Returns
-    -------
-    dict of str to Sensitivity
-        By constant. The memory of activations is left out: the runs tell how many blocks of KV cache they had.
-
-    Examples
-    --------
-    >>> sensitivities(training, load_engine("vllm-0.15"))["bandwidth_share"]    # doctest: +SKIP
-    """
-    assert engine.constants is not None, "a record of replicas has constants"
-    found = {}
-    for name in engine.constants.by_name():
-        if name == "activation_gb":
-            continue
-        say(name)
-        less, more = (
-            medians(training.errors(engine.model_copy(update={"constants": engine.constants.scaled(name, factor)})))
-            for factor in (1 - SENSITIVITY, 1 + SENSITIVITY)
-        )
-        found[name] = Sensitivity(less, more)
-    return found
+    limits = [(-radius, radius)] * len(x)
+    found = minimize(at, np.zeros(len(x)), jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 2000})
+    return np.asarray(found.x), float(found.fun)
 
 
 def _rounded(value: float) -> float:
@@ -433,13 +315,8 @@ def _rounded(value: float) -> float:
 
 __all__ = [
     "Fit",
-    "KeptFits",
-    "LeftOut",
     "Prior",
-    "Sensitivity",
     "Training",
     "fit_engine",
-    "leave_one_model_out",
-    "sensitivities",
     "with_values",
 ]

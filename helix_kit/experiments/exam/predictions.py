@@ -17,7 +17,7 @@ PROMPTS, GROUPS = 100, 10
 """Different prompts, and groups of them with a system prompt of their own: the client's defaults."""
 PAUSE_S = 2.5
 """Between the end of a stage's last request and the next stage."""
-METRICS = ("e2e_mean", "ttft_mean", "tpot_server_mean", "e2e_p90", "e2e_p99", "ttft_p90", "ttft_p99")
+METRICS = ("e2e_mean", "ttft_mean", "tpot_server_mean", "itl_mean", "e2e_p90", "e2e_p99", "ttft_p90", "ttft_p99")
 Figures = dict[tuple[int, str], float]
 """(stage, metric) -> ms."""
 
@@ -97,8 +97,10 @@ def predict(run: ExamRun, engine: EngineRecord, *, seed: int = 0) -> Prediction:
     e2e_ms, ttft_ms = 1e3 * (records["finished"] - requested_s), 1e3 * (first_s - requested_s)
     figures: Figures = {}
     for stage, span in zip(range(-1, len(spans)), [slice(None), *spans], strict=True):
-        for metric, value in _figures_of(e2e_ms[span], ttft_ms[span], run.output_tokens).items():
-            figures[stage, metric] = value
+        found = _figures_of(e2e_ms[span], ttft_ms[span], run.output_tokens)
+        client_tokens = run.client_tokens.get(stage, float(run.output_tokens))
+        found["itl_mean"] = (found["e2e_mean"] - found["ttft_mean"]) / (client_tokens - 1)
+        figures |= {(stage, metric): found[metric] for metric in METRICS}
     hit_rate = float(replica.record["hit_tokens"]) / float(replica.record["asked_tokens"])
     return Prediction(figures, hit_rate, tuple(busy))
 
@@ -124,7 +126,7 @@ def _figures_of(e2e_ms: np.ndarray, ttft_ms: np.ndarray, output_tokens: int) -> 
     figures["tpot_server_mean"] = (e2e_ms.mean() - ttft_ms.mean()) / (output_tokens - 1)
     for name, values in (("e2e", e2e_ms), ("ttft", ttft_ms)):
         figures |= {f"{name}_p{q}": np.percentile(values, q) for q in (90, 99)}
-    return {metric: float(figures[metric]) for metric in METRICS}
+    return {metric: float(value) for metric, value in figures.items()}
 
 
 __all__ = ["Figures", "Prediction", "predict"]

@@ -32,6 +32,10 @@ SORTS_SAMPLES = (
 Llama-2: temperature 0.6 and top_p 0.9, as in copies of the file (ltaler01/Llama-2-7b-hf on Hugging Face). Llama-3.1 and
 Llama-4: the same. Qwen2.5 and Qwen3: top_p 0.8 and 0.95, top_k 20. Mistral-Nemo, Mixtral, CodeLlama and Yi set none.
 Only the file of Llama-2 was looked up; the others are from memory."""
+PENALISES = ("Qwen/Qwen2.5-7B-Instruct",)
+"""Models whose generation_config.json sets a repetition_penalty other than 1, which vLLM takes in the same way.
+
+Qwen2.5-Instruct: 1.05 (PrimeIntellect-ai/prime-rl, pull request 886). None of the other models sets one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +66,9 @@ class ExamRun:
     """Blocks of KV cache."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Model, GPU, kind, and workload, for tables."""
+    client_tokens: Mapping[int, float] = field(default_factory=dict)
+    """Mean length of answers as the client counts it after reading the text again, by stage (-1: the whole run), where
+    the workload tells."""
 
     @property
     def requests(self) -> int:
@@ -123,6 +130,7 @@ def _run_of(run: Mapping[str, Any], models: Mapping[str, Any]) -> ExamRun:
         rules=rules,
         blocks=run["total_kv_blocks"] - 1,  # vLLM keeps one block for itself.
         facts=facts,
+        client_tokens=load.get("output_len_client_mean") or {},
     )
 
 
@@ -178,6 +186,7 @@ def work_of(name: str, sizes: Mapping[str, Any]) -> ModelWork:
         expert_params=layers * routed,
         is_fp8=is_fp8,
         sorts_samples=name in SORTS_SAMPLES,
+        penalises=name in PENALISES,
     )
 
 

@@ -44,7 +44,7 @@ class ReplicasEngine:
         assert engine is not None and isinstance(options.policy, str), "checked before"
         self.engine, self.requests = engine, requests
         self.chains = chains_of(plan)
-        work = ModelWork.of(plan.model, sorts_samples=options.sorts_samples)
+        work = ModelWork.of(plan.model, sorts_samples=options.sorts_samples, penalises=options.penalises)
         self._queue = Queue.of(requests, engine.rules.block_tokens, engine.receive_s)
         if options.is_offline:
             self._queue.records["arrival"] = 0.0

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from helix_kit.catalogue import gpus
 from helix_kit.errors import InputError
 from helix_kit.experiments.exam.fit import (
     PRIORS,
     Training,
     fit_engine,
-    leave_one_model_out,
-    sensitivities,
     with_values,
 )
+from helix_kit.experiments.exam.left_out import leave_one_model_out
 from helix_kit.experiments.exam.predictions import predict
 from helix_kit.experiments.exam.runs import read_runs
+from helix_kit.experiments.exam.sensitivity import gpu_sensitivities, sensitivities, spread_of_arrivals
 from helix_kit.profiles.engines import load_engine
 
 TRUE = {"step_ms": 2.4, "receive_ms": 9.0}
@@ -61,3 +64,24 @@ def test_a_constant_that_matters_has_a_sensitivity(training, engine):
 def test_runs_without_measurements_are_refused(runs, engine):
     with pytest.raises(InputError, match="training runs"):
         fit_engine(Training(read_runs(runs, "train"), {}), engine)
+
+
+def test_a_model_counts_as_one_however_many_runs_it_has(training, engine):
+    first, second = training.runs
+    again = replace(first, name="again")
+    measured = {**training.measured, "again": training.measured[first.name]}
+    twice = fit_engine(Training([first, again, second], measured), engine)
+    # Twice the residuals, each by the root of a half: the same squares, but for what the loss takes off large ones.
+    assert twice.values == pytest.approx(fit_engine(training, engine).values, rel=0.01)
+
+
+def test_other_arrivals_and_other_constants_change_predictions(training, engine):
+    spread = spread_of_arrivals(training, engine)
+    assert 0 < spread["tpot_server_mean"] < spread["ttft_p99"]
+    run = training.runs[0]
+    on_l40s = replace(run, machine=replace(run.machine, gpu=gpus()["L40S"]))
+    found = {entry.constant: entry for entry in gpu_sensitivities([run, on_l40s], engine)}
+    assert {entry.gpu for entry in found.values()} == {"L40S"}
+    assert set(found) == {name for name, c in engine.constants.by_name().items() if "L40S" in c.by_gpu}
+    # With less bandwidth a token takes longer.
+    assert found["bandwidth_share"].less["e2e_mean"] > 0 > found["bandwidth_share"].more["e2e_mean"]
