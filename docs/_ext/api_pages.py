@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LINKS: dict[str, str] = {}
 """What may stand in single backquotes -> the full name of its page; filled when the pages are written."""
 
+INHERITED = {"Engine": "Summarised"}
+"""Classes that have a part of their methods from a base without a page, which are described with their own -> the base
+from which on they are not."""
+
 INDEX = """# API reference
 
 One page for each module that other code may import from; the names are those in its `__all__`. Everything else is
@@ -77,7 +81,10 @@ def directive(module: str, name: str, value: Any) -> list[str]:
         return [f".. py:data:: {module}.{name}", f"   :value: {value}", ""]
     if isinstance(value, type):
         kind = "exception" if issubclass(value, BaseException) else "class"
-        return [f".. auto{kind}:: {module}.{name}", "   :members:", "   :show-inheritance:", ""]
+        options = ["   :members:", "   :show-inheritance:"]
+        if name in INHERITED:
+            options.append(f"   :inherited-members: {INHERITED[name]}")
+        return [f".. auto{kind}:: {module}.{name}", *options, ""]
     return [f".. auto{'function' if callable(value) else 'data'}:: {module}.{name}", ""]
 
 

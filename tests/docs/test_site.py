@@ -103,6 +103,13 @@ def test_every_public_name_is_in_the_api_reference(site):
     assert not missing
 
 
+def test_methods_of_the_engine_are_described_whichever_file_they_are_in(site):
+    inventory = InventoryFile.loads((site.html / "objects.inv").read_bytes(), uri="")
+    described = {name for kind, entries in inventory.data.items() if kind.startswith("py:") for name in entries}
+    for method in ("submit", "generate", "chat", "replay", "status", "swap"):
+        assert f"helix_kit.runtime.Engine.{method}" in described
+
+
 def test_floors_are_drawn_from_the_code(site, root):
     """The picture has a box for each part of the package, and says what `simulator` imports."""
     page = (site.html / "architecture.html").read_text(encoding="utf-8")
