@@ -28,6 +28,8 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("mistral", 2, UNUSUAL["mistral"]),
     ("qwen2", 2, {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 3}),
     ("qwen3", 4, {**UNUSUAL["qwen3"], "attention_bias": True}),
+    # Frequencies that depend on the length of each request, beyond 16 tokens.
+    ("qwen3", 2, {"rope_parameters": {"rope_type": "dynamic", "factor": 8.0}, "max_position_embeddings": 16}),
 ]
 
 
