@@ -52,7 +52,8 @@ training runs that count was itself computed from the measured ITL, so that an I
 The constants are fitted again without the runs of one model, which are then predicted: the median of the absolute
 error over the model's runs in %. Without any model with 8-bit experts, only the priors are left for their constants.
 Without Llama-2, the only model whose query heads all have keys and values of their own, little but the prior tells how
-fast attention reads the cache.
+fast attention reads the cache. The form of the step model and of the fit was chosen by these errors, so that other
+models may be missed by somewhat more.
 
 """
 NOISE = """
