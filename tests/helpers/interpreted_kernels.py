@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 
 from helix_kit.runtime.worker import torch_kernels, triton_kernels
-from helix_kit.runtime.worker.kv_cache import BlockTable, PagePool
+from helix_kit.runtime.worker.kv_cache import BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import DeviceTables, HeadShape, StaticBatch, StepBuffers
 
 STEPS = {
@@ -43,7 +43,8 @@ def batch_of(kernels: ModuleType, heads: HeadShape, step: list[tuple[int, int]])
     table_rows = on_device.rows_of([(tables[request], 4) for request, _ in step])
     rows = sum(tokens for _, tokens in step) + 2
     buffers = StepBuffers(on_device, pool, 4, rows, 8, heads.block_rows, kernels)
-    decode = buffers.fill(rows, table_rows, [CONTEXT[r] for r, _ in step], [tokens for _, tokens in step])
+    requests = [PagedRows(tables[request], 0, CONTEXT[request], tokens) for request, tokens in step]
+    decode = buffers.fill(rows, table_rows, requests)
     return buffers.batch(rows, decode=decode)
 
 
