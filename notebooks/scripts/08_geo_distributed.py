@@ -21,7 +21,7 @@
 #
 # **Takes** about 40 s on 2 cores (25 s with `FAST=1`). Results in `figures/` are shown as they are; the section
 # "Compute it yourself" is computed here. With `RUN = True` figures that are out of date are computed again first: about
-# 2 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
+# 1 minute where none is up to date (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os

@@ -21,7 +21,7 @@
 #
 # **Takes** about 2 minutes on 2 cores (1.5 minutes with `FAST=1`). Results in `figures/` are shown as they are, and
 # sections 3 and 4 are computed here. With `RUN = True` figures that are out of date are computed again first: about
-# 2 minutes where none is up to date (`figures/NAME.json` records the seconds of each).
+# 1 minute where none is up to date (`figures/NAME.json` records the seconds of each).
 
 # %%
 import os
