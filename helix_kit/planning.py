@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,14 +176,15 @@ def plan(
         record = record.with_rules(memory_share=memory_share) if record else None
     planned_for, pairs = _planned_for(workload)
     problem = Problem.of(cluster, model, profiles, planned_for, record)
-    watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
+    begin = partial(Watch, options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
+    watch = begin()
     if objective != "flow":
         # The simulator takes seconds to load, which count: only these objectives need it.
         from helix_kit.simulator.first_run import compile_once
 
         if compile_once(served.execution, record):
             # What is done once for all searches does not count.
-            watch = Watch(options.time_limit_s, progress, stop, incumbent, counted=options.deterministic)
+            watch = begin()
     if record is not None and record.execution == "replicas":
         if options.method == "pattern" and not options.pins:
             options = replace(options, method="replicas")

@@ -11,8 +11,8 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from helix_kit import _files
 from helix_kit._summary import number
+from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
@@ -107,14 +107,10 @@ def evaluate_command(
     from helix_kit.experiments.evaluate import evaluate
     from helix_kit.profiles import load_profiles
     from helix_kit.runtime.interrupts import sigterm_interrupts
-    from helix_kit.workload.named import SAMPLED, SYNTHETIC
-    from helix_kit.workload.workload import Workload
 
     if real and emulate:
         raise InputError("expected one of --real and --emulate")
-    given: str | Workload = workload
-    if workload not in SAMPLED and workload not in SYNTHETIC and _files.exists(workload):
-        given = Workload.from_trace(workload)
+    given = name_or_trace(workload)
     rounded = f"-{quantize}" if quantize else ""
     folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}{rounded}")
     if folder.is_file():

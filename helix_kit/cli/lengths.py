@@ -1,15 +1,30 @@
-"""The options that say for which requests a plan is."""
+"""The options that say which requests a plan is for, or is judged with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helix_kit import _files
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
     from helix_kit.typical_request import MeanLengths
     from helix_kit.workload import Workload
+
+
+def name_or_trace(workload: str) -> str | Workload:
+    """What ``--workload`` names: requests that are sampled, by their name, or those of a file.
+
+    >>> name_or_trace("azure-conversation")
+    'azure-conversation'
+    """
+    from helix_kit.workload.named import SAMPLED, SYNTHETIC
+    from helix_kit.workload.workload import Workload
+
+    if workload in SAMPLED or workload in SYNTHETIC or not _files.exists(workload):
+        return workload
+    return Workload.from_trace(workload)
 
 
 def planned_lengths(

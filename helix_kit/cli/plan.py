@@ -15,7 +15,6 @@ import typer
 
 from helix_kit.cli.lengths import planned_lengths
 from helix_kit.cli.shared import (
-    PICTURES,
     JsonFlag,
     Mode,
     ModelOption,
@@ -23,6 +22,7 @@ from helix_kit.cli.shared import (
     SeedOption,
     Status,
     app,
+    check_picture,
     check_writable,
     chosen_model,
     help_of,
@@ -180,9 +180,7 @@ def plan_command(
     if time_limit <= 0:
         raise InputError("expected a positive number of seconds", field="--time-limit", value=time_limit)
     check_writable(output=output, write_lp=write_lp, pareto_png=pareto_png)
-    if pareto_png is not None and pareto_png.suffix.lower() not in PICTURES:
-        raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field="--pareto-png",
-                         value=str(pareto_png))  # fmt: skip
+    check_picture("--pareto-png", pareto_png)
     pins = parse_pins(pin or [])
     # --method, --from-plan and --reach choose by flow. Otherwise the default is what a user will see served.
     about_flow = method != "pattern" or from_plan is not None or reach is not None

@@ -185,6 +185,12 @@ class Status:
             self._spinner.stop()
 
 
+def check_picture(option: str, path: Path | None) -> None:
+    """Raise InputError, which names the option, for a file whose name is not that of a picture."""
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field=option, value=str(path))
+
+
 def check_writable(**outputs: Path | None) -> None:
     """Raise InputError for an output file that cannot be written, named by its option.
 

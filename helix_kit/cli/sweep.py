@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 from rich.table import Table
 
-from helix_kit import _files
 from helix_kit._summary import number
+from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.shared import (
-    PICTURES,
     GoodputOption,
     JsonFlag,
     PolicyOption,
     Status,
     app,
+    check_picture,
     check_writable,
     plain_console,
     slo_of,
@@ -73,18 +73,13 @@ def sweep_command(
     Example: [bold]helix-kit sweep[/] plan.json other.json --rates auto --slo ttft:3 tpot:1 at:0.9 --plot curves.png
     """
     from helix_kit.sweeps import sweep
-    from helix_kit.workload.named import SAMPLED, SYNTHETIC
-    from helix_kit.workload.workload import Workload
 
     slo = slo_of(goodput)
     check_writable(plot=plot, output=output, resume=resume)
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise InputError(f"expected a file name that ends in {', '.join(PICTURES)}", field="--plot", value=str(plot))
+    check_picture("--plot", plot)
     if output is not None and output.suffix not in {".csv", ".json"}:
         raise InputError("expected a file that ends with .csv or .json", field="--output", value=str(output))
-    chosen: str | Workload = workload
-    if workload not in SAMPLED and workload not in SYNTHETIC and _files.exists(workload):
-        chosen = Workload.from_trace(workload)
+    chosen = name_or_trace(workload)
     with Status("Sweeping", as_json) as say:
         found = sweep(
             plan_files,

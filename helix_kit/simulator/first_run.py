@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from helix_kit._numba_cache import can_be_called_at_once
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
@@ -27,12 +28,12 @@ def rules_of(execution: str, engine: EngineRecord | None = None) -> ModuleType:
 
 
 def is_compiled(rules: ModuleType) -> bool:
-    """Whether rules are compiled: in this process, or in numba's cache for this state of the source.
+    """Whether rules can be called at once.
 
     >>> is_compiled(ranged) in (True, False)
     True
     """
-    return bool(rules.advance.signatures or rules.advance._cache._cache_file._load_index())
+    return can_be_called_at_once(rules.advance)
 
 
 def say_if_compiling(rules: ModuleType) -> None:

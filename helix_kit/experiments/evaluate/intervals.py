@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -139,7 +140,7 @@ def unsettled_medians(simulated: Samples, served: Samples) -> list[str]:
     """
     found = []
     for phase in PHASES:
-        both = [np.concatenate([getattr(block, phase) for block in run.blocks]) for run in (simulated, served)]
+        both = [_latencies(phase, run.blocks) for run in (simulated, served)]
         if not all(len(latencies) for latencies in both):
             continue
         middles = [np.percentile(latencies, MIDDLE_PERCENTILES) for latencies in both]
@@ -158,6 +159,10 @@ def unsettled_medians(simulated: Samples, served: Samples) -> list[str]:
 def _value(metric: str, blocks: list[Block]) -> float:
     if metric == SPEED:
         return float(sum(len(block.decode) for block in blocks))
-    prompt, _ = (metric.startswith(phase) for phase in PHASES)
-    latencies = np.concatenate([block.prompt if prompt else block.decode for block in blocks])
+    latencies = _latencies(next(phase for phase in PHASES if metric.startswith(phase)), blocks)
     return float(np.median(latencies)) if len(latencies) else float("nan")
+
+
+def _latencies(phase: str, blocks: Iterable[Block]) -> np.ndarray:
+    """The latencies of prompts or of decodes in all blocks."""
+    return np.concatenate([getattr(block, phase) for block in blocks])

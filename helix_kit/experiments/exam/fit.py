@@ -241,19 +241,19 @@ def fit_engine(training: Training, engine: EngineRecord, *, say: Callable[[str],
     def values_at(x: np.ndarray) -> dict[str, float]:
         return {name: p.value * float(np.exp(v)) for (name, p), v in zip(PRIORS.items(), x, strict=True)}
 
-    def logs(x: np.ndarray) -> np.ndarray:
-        """Logarithms of what is predicted, over the tolerances, all that is wanted of all runs."""
-        at, parts = with_values(engine, values_at(x)), []
+    def logs_of(figures_of: Callable[[ExamRun], Figures]) -> np.ndarray:
+        """Logarithms of figures, over the tolerances, all that is wanted of all runs."""
+        parts: list[float] = []
         for run in runs:
-            wanted, figures = training.wanted(run), training.predicted(run, at)
-            parts += [np.log(figures[key]) / TOLERANCES[key[1]] * weights[run.name] for key in wanted]
+            figures = figures_of(run)
+            parts += [np.log(figures[key]) / TOLERANCES[key[1]] * weights[run.name] for key in training.wanted(run)]
         return np.array(parts)
 
-    target = []
-    for run in runs:
-        wanted = training.wanted(run)
-        target += [np.log(training.measured[run.name][key]) / TOLERANCES[key[1]] * weights[run.name] for key in wanted]
-    aim = np.array(target)
+    def logs(x: np.ndarray) -> np.ndarray:
+        at = with_values(engine, values_at(x))
+        return logs_of(lambda run: training.predicted(run, at))
+
+    aim = logs_of(lambda run: training.measured[run.name])
 
     x, radius = np.zeros(len(PRIORS)), MAX_STEP
     z = logs(x) - aim

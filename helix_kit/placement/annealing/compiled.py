@@ -10,6 +10,8 @@ import subprocess
 import sys
 from types import ModuleType
 
+from helix_kit._numba_cache import can_be_called_at_once
+
 
 class Compilation:
     """Whether the compiled steps of a module can be used at once. Use it as a context manager.
@@ -68,10 +70,5 @@ class Compilation:
 
 
 def is_cached(module: ModuleType) -> bool:
-    """Whether numba's cache holds every function for this state of the source.
-
-    Numba knows the source by its content. Its time says nothing: a file that is installed or checked out again is newer
-    than a cache that still holds.
-    """
-    functions = [getattr(module, name) for name in module.COMPILED]
-    return all(function.signatures or function._cache._cache_file._load_index() for function in functions)
+    """Whether every function that is called from outside can be called at once."""
+    return all(can_be_called_at_once(getattr(module, name)) for name in module.COMPILED)

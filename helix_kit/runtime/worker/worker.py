@@ -206,10 +206,12 @@ class Worker:
         is_short = False
         running: tuple[float, RunningStep] | None = None
         while not self._halt.is_set():
-            idle = running is None and not self._requests.has_waiting_rows()
-            wait_s = self._poll_s if idle or (is_short and running is None) else self._returning.wait_s()
             if running is not None:
                 wait_s = 0.0
+            elif is_short or not self._requests.has_waiting_rows():
+                wait_s = self._poll_s
+            else:
+                wait_s = self._returning.wait_s()
             for message in self._arrivals.receive(wait_s):
                 if isinstance(message, StopMessage):
                     return
