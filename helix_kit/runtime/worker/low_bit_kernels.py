@@ -75,8 +75,15 @@ def expand(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] 
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
+def _bfloat16_of(bits):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The bits of a float32, rounded to those of a bfloat16: the nearest, the even one between two."""
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True)
 def expand_to_bfloat16(kind, matrix, weights, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """As `expand`; `weights` are the bits of bfloat16, rounded to the nearest, to the even one between two."""
+    """As `expand`; `weights` are the bits of bfloat16."""
     codes, scales, zeros, table = matrix
     values = np.empty(weights.shape[1], np.float32)
     bits = values.view(np.uint32)
@@ -84,8 +91,7 @@ def expand_to_bfloat16(kind, matrix, weights, first, last):  # type: ignore[no-u
         _expand_row(kind, codes[n], scales[n], zeros[n], table, values)
         out = weights[n]
         for k in range(len(bits)):
-            odd = (bits[k] >> np.uint32(16)) & np.uint32(1)
-            out[k] = np.uint16((bits[k] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+            out[k] = _bfloat16_of(bits[k])
 
 
 def _block_expander(half: int) -> Any:
@@ -111,8 +117,7 @@ def _block_expander(half: int) -> Any:
                     for j in range(half):
                         values[half + j] = np.float32(row[j] >> np.uint8(4)) * scales[half + j] + shifts[half + j]
                     for j in range(2 * half):
-                        odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
-                        out[j] = np.uint16((bits[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+                        out[j] = _bfloat16_of(bits[j])
 
     return expand_blocks
 
@@ -121,5 +126,5 @@ EXPAND_BLOCKS = {2 * half: _block_expander(half) for half in (16, 32)}
 """Outputs of a block in torch's layout -> kernel that expands blocks [first, last) to bfloat16, a row for each input.
 
 Its `codes` are (blocks, inputs, half a block), its `table` (groups, outputs, 2) is scale, and what is added, and its
-`weights` (inputs, outputs) are the bits of bfloat16, rounded to the nearest, to the even one between two.
+`weights` (inputs, outputs) are the bits of bfloat16.
 """
