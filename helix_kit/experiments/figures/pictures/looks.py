@@ -86,8 +86,9 @@ def new_figure(height_in: float) -> Figure:
 
 
 def headline(figure: Figure, text: str) -> None:
-    """Write what the figure shows above everything, in as many lines as it takes."""
-    figure.suptitle(textwrap.fill(text, LINE_LETTERS), x=0.008, ha="left", fontsize=HEADLINE_PT, linespacing=1.15)
+    """Write what the figure shows above everything, in as many lines as it takes; a number stays beside its %."""
+    lines = textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), LINE_LETTERS).replace("\N{NO-BREAK SPACE}", " ")
+    figure.suptitle(lines, x=0.008, ha="left", fontsize=HEADLINE_PT, linespacing=1.15)
 
 
 def legend_below(
