@@ -26,6 +26,7 @@ from typing import Any
 
 import helix_kit as hk
 from helix_kit import _files
+from helix_kit.cli.shared import Status
 from helix_kit.experiments.evaluate.published import cases, measure
 from helix_kit.experiments.figures.real_workers import measurements
 from helix_kit.runtime.device_facts import device_name
@@ -90,18 +91,18 @@ def main() -> None:
     options = parser.parse_args()
     wanted = cases(options.models.split(","), options.methods.split(","), options.modes.split(","))
     began_s, failed = time.monotonic(), []
-    for index, case in enumerate(wanted):
+    with Status("Emulating", quiet=False) as show:
+        for index, case in enumerate(wanted):
 
-        def say(what: str, index: int = index, name: str = case.name) -> None:
-            minutes = (time.monotonic() - began_s) / 60
-            print(f"\r{index + 1}/{len(wanted)} {name}: {what}, {minutes:.0f} min so far\033[K", end="", flush=True)
+            def say(what: str, start: str = f"{index + 1} of {len(wanted)}, {case.name}") -> None:
+                show(f"{start}: {what}, {(time.monotonic() - began_s) / 60:.0f} min so far")
 
-        try:
-            ran = measure(case, options.folder, say, seed=options.seed, time_scale=options.time_scale)
-            print(f"\r{case.name}: {'measured' if ran else 'kept'}\033[K", flush=True)
-        except hk.HelixKitError as error:
-            failed.append(case.name)
-            print(f"\r{case.name}: {error}\033[K", flush=True)
+            try:
+                ran = measure(case, options.folder, say, seed=options.seed, time_scale=options.time_scale)
+                print(f"{case.name}: {'measured' if ran else 'kept'}", flush=True)
+            except hk.HelixKitError as error:
+                failed.append(case.name)
+                print(f"{case.name}: {error}", flush=True)
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}; the same command tries them again")
     MEASURED.mkdir(parents=True, exist_ok=True)
