@@ -96,5 +96,5 @@ def test_what_cannot_be_served_is_refused_by_name(tiny_llama: Path, tmp_path: Pa
     with pytest.raises(InputError, match="node a: num_heads = 4: expected a multiple of 3"):
         serve(with_ranks(tiny_plan(tiny_llama, whole), {"a": 3}), tiny_llama)
     olmo = tiny_checkpoint(tmp_path, "olmo2")
-    with pytest.raises(InputError, match="node a: model_type = 'olmo2': tensor_parallel = 2 is served for llama"):
+    with pytest.raises(InputError, match="node a: model_type = 'olmo2': tensor_parallel = 2 is served for cohere2, "):
         serve(with_ranks(tiny_plan(olmo, whole), {"a": 2}), olmo)

@@ -17,7 +17,9 @@ from helix_kit.errors import InputError
 from helix_kit.model import Model
 from helix_kit.profiles.node_splits import undivided
 
-TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+TENSOR_PARALLEL_FAMILIES = (
+    "cohere2", "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "qwen2", "qwen3", "seed_oss", "smollm3",
+)  # fmt: skip
 """`model_type`s whose layers are divided: each is tested against transformers (tests/runtime/worker/test_ranks.py)."""
 SUMMED = ("self_attn.o_proj", "mlp.down_proj")
 """Modules of a layer whose results the ranks add up."""

@@ -82,7 +82,7 @@ def sizes(**changes: int) -> Model:
 @pytest.mark.parametrize(
     ("family", "model", "ranks", "message"),
     [
-        ("gpt_oss", sizes(), 2, r"node a: model_type = 'gpt_oss': tensor_parallel = 2 is served for llama, mistral"),
+        ("gpt_oss", sizes(), 2, r"node a: model_type = 'gpt_oss': tensor_parallel = 2 is served for cohere2, gemma"),
         ("llama", sizes(num_heads=9), 2, r"node a: num_heads = 9: expected a multiple of 2"),
         ("llama", sizes(num_heads=24, num_kv_heads=6), 4, r"num_kv_heads = 6: expected a multiple or a divisor of 4"),
         ("qwen2", sizes(intermediate_size=99), 2, r"intermediate_size = 99: expected a multiple of 2"),

@@ -26,15 +26,29 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("llama", 2, {"attention_bias": True, "mlp_bias": True}),
     ("llama", 4, {}),
     ("mistral", 2, UNUSUAL["mistral"]),
+    ("granite", 2, {**UNUSUAL["granite"], "attention_bias": True, "mlp_bias": True}),
     ("qwen2", 2, {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 3}),
     ("qwen3", 4, {**UNUSUAL["qwen3"], "attention_bias": True}),
     # Frequencies that depend on the length of each request, beyond 16 tokens.
     ("qwen3", 2, {"rope_parameters": {"rope_type": "dynamic", "factor": 8.0}, "max_position_embeddings": 16}),
 ]
+# Layers that are never fused, as Granite's: the static step takes them as they are.
+BY_LAYERS: list[tuple[str, int, dict[str, Any]]] = [
+    ("cohere2", 2, UNUSUAL["cohere2"]),
+    ("gemma", 2, UNUSUAL["gemma"]),
+    ("gemma2", 2, UNUSUAL["gemma2"]),
+    ("gemma3_text", 4, UNUSUAL["gemma3_text"]),
+    ("seed_oss", 2, {**UNUSUAL["seed_oss"], "attention_out_bias": True, "mlp_bias": True}),
+    ("smollm3", 2, {"use_sliding_window": True, "sliding_window": 12}),
+]
+BOTH_STEPS = [(*case, kernels) for case in CASES for kernels in (None, torch_kernels)]
 
 
-@pytest.mark.parametrize("kernels", [None, torch_kernels], ids=["layers", "fused"])
-@pytest.mark.parametrize(("family", "ranks", "settings"), CASES, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(
+    ("family", "ranks", "settings", "kernels"),
+    [*BOTH_STEPS, *((*case, None) for case in BY_LAYERS)],
+    ids=lambda value: str(value)[:12],
+)
 def test_logits_equal_those_of_transformers(
     family: str, ranks: int, settings: dict[str, Any], kernels: Any, tmp_path: Path
 ) -> None:
@@ -49,7 +63,7 @@ def test_logits_equal_those_of_transformers(
 
 
 def test_every_family_is_tested() -> None:
-    assert {family for family, _, _ in CASES} == set(TENSOR_PARALLEL_FAMILIES)
+    assert {family for family, _, _ in CASES + BY_LAYERS} == set(TENSOR_PARALLEL_FAMILIES)
 
 
 def test_pages_that_are_used_again_are_cleared_on_every_rank(tmp_path: Path) -> None:
