@@ -61,10 +61,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     weight = torch.randn(options.outputs, options.inputs, generator=torch.Generator().manual_seed(0))
+    exponents = torch.full((options.outputs, options.inputs // 32), 127, dtype=torch.uint8)
     kept = {kind: quantize(weight, kind) for kind in ("int4", "int8")}
+    kept["mxfp4"] = LowBitWeight("mxfp4", kept["int8"].codes[:, ::2].contiguous(), exponents, None)
     kept["fp8"] = LowBitWeight("fp8", weight.to(torch.float8_e4m3fn).view(torch.uint8), kept["int8"].scales, None)
     print(f"{options.outputs} x {options.inputs}, {options.threads} thread(s), ms a product\n")
-    print("| dtype | rows | plain | int4 | int8 | fp8 | torch's int4 |\n|---|---|---|---|---|---|---|")
+    print("| dtype | rows | plain | int4 | int8 | mxfp4 | fp8 | torch's int4 |\n" + "|---" * 8 + "|")
     for dtype in (torch.float32, torch.bfloat16):
         products = [functools.partial(torch.nn.functional.linear, weight=weight.to(dtype))]
         products += [LowBitLinear(matrix, None, dtype) for matrix in kept.values()]

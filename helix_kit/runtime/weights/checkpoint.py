@@ -146,7 +146,7 @@ class Checkpoint:
                     field=field,
                     value=getattr(found, field),
                 )
-        # GPT-OSS is expanded when it is loaded, whatever its files hold: `check_tensors` warns of the memory.
+        # A GPU expands GPT-OSS when it is loaded, whatever its files hold: `check_tensors` warns of the memory.
         is_expanded = self.config["model_type"] == "gpt_oss"
         if model.is_quantised and not found.is_quantised and self.quantize is None and not is_expanded:
             stored = 8 * model.layer_gb * 1e9 * model.num_layers / model.layers_params
@@ -160,7 +160,7 @@ class Checkpoint:
     def check_tensors(self) -> None:
         """Raise InputError unless the files hold the config's tensors: names, shapes, and numbers that are no codes.
 
-        Only the headers of the files are read. Weights in mxfp4 are expanded when they are loaded; a warning says so.
+        Only the headers of the files are read. A warning says that GPUs expand weights in mxfp4.
         """
         model = Model.from_hf(self.folder)
         expected = expected_tensors(self.config, model, with_head=not self.ties_embeddings)
@@ -196,8 +196,9 @@ class Checkpoint:
                 raise InputError(f"tensor {name!r} stands in {path.name} and in {twice.name}", where=self.folder)
         if any(name.endswith(mxfp4.BLOCKS) for name in expected):
             log.warning(
-                "%s: the experts are stored in mxfp4 and expanded when they are loaded. In 16 bits they take 3.8 times "
-                "the memory that a plan reckons with: plan with a config.json without quantization_config",
+                "%s: the experts are stored in mxfp4. CPUs keep them so; GPUs expand them when they are loaded. In 16 "
+                "bits they take 3.8 times the memory that a plan reckons with: for GPUs, plan with a config.json "
+                "without quantization_config",
                 self.folder,
             )
 
@@ -269,10 +270,11 @@ class Checkpoint:
         experts = LAYER_NAMES[self.config["model_type"]].experts
         return layer | (matrices if experts is None else join_low_bit_experts(matrices, experts, self.folder))
 
-    def _read_plain(
-        self, prefix: str, stored: list[str], dtype: torch.dtype, device: torch.device
-    ) -> dict[str, torch.Tensor]:
-        """Those tensors of a layer that are not of few bits; `stored` are their names without `prefix`."""
+    def _read_plain(self, prefix: str, stored: list[str], dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        """Those tensors of a layer that no format of few bits replaces; `stored` are their names without `prefix`.
+
+        Experts in mxfp4 are tuples of `LowBitWeight`s on a CPU.
+        """
         experts = LAYER_NAMES[self.config["model_type"]].experts
         if experts is None:
             # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
@@ -283,7 +285,7 @@ class Checkpoint:
         single = [name for name in stored if is_expert(name, experts)]
         others = [f"{prefix}{name}" for name in stored if name not in set(single) and not name.endswith(ROTARY_TABLE)]
         packed = [name for name in others if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES))]
-        layer = {}
+        layer: dict[str, Any] = {}
         for name, tensor in self.read([name for name in others if name not in packed], dtype, device).items():
             own = name.removeprefix(prefix)
             is_block = own.startswith(f"{experts.block}.")
@@ -292,7 +294,9 @@ class Checkpoint:
         codes = {name.removeprefix(prefix): tensor for name, tensor in self.read(packed, None, device).items()}
         for name in [name.removesuffix(mxfp4.BLOCKS) for name in codes if name.endswith(mxfp4.BLOCKS)]:
             blocks, scales = (codes[f"{name}{end}"] for end in (mxfp4.BLOCKS, mxfp4.SCALES))
-            layer[name] = mxfp4.expand(blocks, scales, dtype)
+            # A GPU would expand a matrix for each expert in each step; a CPU reads the codes while it multiplies.
+            is_kept = device.type == "cpu"
+            layer[name] = mxfp4.kept(blocks, scales) if is_kept else mxfp4.expand(blocks, scales, dtype)
         mapped = self.read([f"{prefix}{name}" for name in single], None, torch.device("cpu"))
         matrices = {name.removeprefix(prefix): matrix for name, matrix in mapped.items()}
         return layer | join_experts(matrices, experts, dtype, device)

@@ -1,4 +1,4 @@
-"""Matrices of few bits, kept as codes in memory: a weight is ``(code - zero) * scale``.
+"""Matrices of few bits, kept as codes in memory: a weight is ``(code - zero) * scale``, or a small number times that.
 
 Scale and zero are shared by a group of neighbouring inputs of one output. Whatever the checkpoint's format, a matrix is
 kept in this one form. Codes of four bits lie two in a byte: the lower halves of a group's bytes are its first half, the
@@ -7,6 +7,7 @@ upper halves its second one, so that whole halves can be expanded at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,8 +17,15 @@ from helix_kit.quantized import group_size
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("int4", "int8", "fp8")
-"""Whole numbers of 4 or 8 bits without a sign, and floating-point numbers of 8 bits (E4M3)."""
+KINDS = ("int4", "int8", "fp8", "mxfp4")
+"""Whole numbers of 4 or 8 bits without a sign, and floating-point numbers of 8 bits (E4M3) or 4 bits (E2M1)."""
+_HALF_BYTES = ("int4", "mxfp4")
+"""Kinds with two codes in a byte."""
+_POSITIVE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+E2M1 = (*_POSITIVE, *(math.copysign(value, -1) for value in _POSITIVE))
+"""What each code of E2M1 stands for."""
+EXPONENT_BIAS = 127
+"""A scale of ``mxfp4`` is stored as its exponent of two, plus this."""
 _E4M3_SHIFT = 2.0**120
 """Exponents of float32 are biased by 127, those of E4M3 by 7."""
 
@@ -30,15 +38,15 @@ class LowBitWeight:
     codes: torch.Tensor
     """uint8: (outputs, inputs), or (outputs, inputs / 2) of four bits."""
     scales: torch.Tensor
-    """(outputs, groups), float32."""
+    """(outputs, groups), float32; exponents in uint8 for ``mxfp4``."""
     zeros: torch.Tensor | None
-    """(outputs, groups), uint8; None for ``fp8``, whose codes have a sign."""
+    """(outputs, groups), uint8; None for ``fp8`` and ``mxfp4``, whose codes have a sign."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Outputs and inputs."""
         outputs, width = self.codes.shape
-        return outputs, 2 * width if self.kind == "int4" else width
+        return outputs, 2 * width if self.kind in _HALF_BYTES else width
 
     @property
     def group(self) -> int:
@@ -67,6 +75,11 @@ class LowBitWeight:
             values = (((bits & 0x80) << 24) | ((bits & 0x7F) << 20)).view(torch.float32)
             weights = (values * _E4M3_SHIFT).view(outputs, groups, -1) * self.scales[:, :, None]
             return weights.view(outputs, inputs).to(dtype)
+        if self.kind == "mxfp4":
+            codes = self.codes.view(outputs, groups, -1)
+            values = torch.tensor(E2M1, device=codes.device)[torch.cat([codes & 0x0F, codes >> 4], dim=-1).int()]
+            exponents = self.scales[:, :, None].int() - EXPONENT_BIAS
+            return torch.ldexp(values, exponents).view(outputs, inputs).to(dtype)
         assert self.zeros is not None
         if self.kind == "int4":
             codes = self.codes.view(outputs, groups, -1)

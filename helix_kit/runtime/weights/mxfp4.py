@@ -1,4 +1,4 @@
-"""Weights in mxfp4, as GPT-OSS stores its experts, expanded to the dtype of the computation.
+"""Weights in mxfp4, as GPT-OSS stores its experts: kept in four bits, or expanded to the dtype of the computation.
 
 32 weights share a scale, a power of two. Two weights of four bits lie in a byte, the first in the lower half. Four bits
 are a sign, two bits of exponent and one of mantissa (E2M1).
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from helix_kit.runtime.weights.low_bit import E2M1, EXPONENT_BIAS, LowBitWeight
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,10 +18,41 @@ BLOCKS, SCALES = "_blocks", "_scales"
 """Ends of the names of the two tensors in the place of one."""
 GROUP = 32
 """Weights that share a scale."""
-_POSITIVE = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_VALUES = (*_POSITIVE, *(-value for value in _POSITIVE))
-_EXPONENT_BIAS = 127
 _EXPERTS_AT_ONCE = 8
+
+
+def kept(blocks: torch.Tensor, scales: torch.Tensor) -> tuple[LowBitWeight, ...]:
+    """The matrix of each expert in four bits.
+
+    Parameters
+    ----------
+    blocks
+        (experts, outputs, inputs / 32, 16), uint8.
+    scales
+        (experts, outputs, inputs / 32), uint8: exponents of two, plus 127.
+
+    Returns
+    -------
+    tuple of LowBitWeight
+        Each (outputs, inputs).
+
+    Examples
+    --------
+    >>> import torch
+    >>> blocks = torch.full((1, 1, 1, 16), 0x42, dtype=torch.uint8)        # weights 1 and 2, side by side
+    >>> [matrix] = kept(blocks, torch.full((1, 1, 1), 128, dtype=torch.uint8))
+    >>> matrix.shape, matrix.num_bytes, matrix.expand(torch.float32)[0, :4].tolist()
+    ((1, 32), 17, [2.0, 4.0, 2.0, 4.0])
+    """
+    import torch
+
+    matrices = []
+    for block, exponents in zip(blocks, scales, strict=True):
+        codes = torch.stack([block & 0x0F, block >> 4], dim=-1).flatten(-2)  # in the order of the inputs
+        halves = codes.unflatten(-1, (2, GROUP // 2))
+        packed = (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
+        matrices.append(LowBitWeight("mxfp4", packed.contiguous(), exponents.contiguous(), None))
+    return tuple(matrices)
 
 
 def expand(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -49,14 +82,14 @@ def expand(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> to
     import torch
 
     experts, outputs, groups, _ = blocks.shape
-    values = torch.tensor(_VALUES, dtype=dtype, device=blocks.device)
+    values = torch.tensor(E2M1, dtype=dtype, device=blocks.device)
     expanded = torch.empty((experts, groups * GROUP, outputs), dtype=dtype, device=blocks.device)
     for first in range(
         0, experts, _EXPERTS_AT_ONCE
     ):  # the indices of a lookup take many times the bytes of the weights
         some = blocks[first : first + _EXPERTS_AT_ONCE]
         halves = torch.stack([some & 0x0F, some >> 4], dim=-1).int()
-        exponents = scales[first : first + _EXPERTS_AT_ONCE].int() - _EXPONENT_BIAS
+        exponents = scales[first : first + _EXPERTS_AT_ONCE].int() - EXPONENT_BIAS
         weights = torch.ldexp(values[halves].flatten(-2), exponents[..., None])
         expanded[first : first + _EXPERTS_AT_ONCE] = weights.flatten(-2).transpose(1, 2)
     return expanded

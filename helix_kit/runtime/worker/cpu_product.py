@@ -28,9 +28,10 @@ class CpuProduct:
 
         self._kernels, self._outputs, self._inputs = low_bit_kernels, *weight.shape
         self._kind = low_bit_kernels.KINDS[weight.kind]
-        # Codes of fp8 have no zeros: the kernel does not look at what it is given.
+        # Small floating-point numbers have no zeros: the kernel does not look at what it is given.
         zeros = weight.codes if weight.zeros is None else weight.zeros
         self._matrix = weight.codes.numpy(), weight.scales.numpy(), zeros.numpy()
+        self._table = low_bit_kernels.E2M1 if weight.kind == "mxfp4" else low_bit_kernels.E4M3
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
@@ -43,7 +44,7 @@ class CpuProduct:
         divide(
             self._outputs,
             lambda first, last: self._kernels.multiply(
-                self._kind, rows, (*self._matrix, self._kernels.E4M3), result, first, last
+                self._kind, rows, (*self._matrix, self._table), result, first, last
             ),
         )
         return torch.from_numpy(result).to(x.dtype).view(*x.shape[:-1], self._outputs)
@@ -60,7 +61,7 @@ class CpuProduct:
         for first in range(0, self._outputs, step):
             count = min(step, self._outputs - first)
             codes, scales, zeros = (part[first : first + count] for part in self._matrix)
-            block = (codes, scales, zeros, self._kernels.E4M3)
+            block = (codes, scales, zeros, self._table)
             divide(count, functools.partial(expand, self._kind, block, weights))
             result[:, first : first + count] = F.linear(rows, expanded[:count].to(x.dtype))
         return result.view(*x.shape[:-1], self._outputs)

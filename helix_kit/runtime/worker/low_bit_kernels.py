@@ -8,13 +8,17 @@ bfloat16, where it is fast.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 
-_INT4, _INT8 = 0, 1
-KINDS = {"int4": _INT4, "int8": _INT8, "fp8": 2}
+from helix_kit.runtime.weights import low_bit
+
+_INT4, _INT8, _FP8, _MXFP4 = range(4)
+KINDS = {"int4": _INT4, "int8": _INT8, "fp8": _FP8, "mxfp4": _MXFP4}
+_BIAS = low_bit.EXPONENT_BIAS
 
 
 def _e4m3_values() -> np.ndarray[Any, Any]:
@@ -26,6 +30,7 @@ def _e4m3_values() -> np.ndarray[Any, Any]:
 
 
 E4M3 = _e4m3_values()
+E2M1 = np.array(low_bit.E2M1, np.float32)
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
@@ -34,7 +39,7 @@ def _expand_row(kind, codes, scales, zeros, table, weights):  # type: ignore[no-
     group = len(weights) // groups
     width = len(codes) // groups
     for g in range(groups):
-        scale = scales[g]
+        scale = np.float32(math.ldexp(1.0, np.int64(scales[g]) - _BIAS) if kind == _MXFP4 else scales[g])
         of_group = codes[g * width : (g + 1) * width]
         out = weights[g * group : (g + 1) * group]
         if kind == _INT4:
@@ -47,6 +52,11 @@ def _expand_row(kind, codes, scales, zeros, table, weights):  # type: ignore[no-
             zero = np.float32(zeros[g]) * scale
             for j in range(width):
                 out[j] = np.float32(of_group[j]) * scale - zero
+        elif kind == _MXFP4:
+            high = out[width:]
+            for j in range(width):
+                out[j] = table[of_group[j] & np.uint8(15)] * scale
+                high[j] = table[of_group[j] >> np.uint8(4)] * scale
         else:
             for j in range(width):
                 out[j] = table[of_group[j]] * scale
@@ -54,7 +64,7 @@ def _expand_row(kind, codes, scales, zeros, table, weights):  # type: ignore[no-
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
 def multiply(kind, x, matrix, result, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Columns [first, last) of ``x @ weights.T``; `matrix` is codes, scales, zeros and the table of E4M3."""
+    """Columns [first, last) of ``x @ weights.T``; `matrix` is codes, scales, zeros and the values of small numbers."""
     codes, scales, zeros, table = matrix
     weights = np.empty(x.shape[1], np.float32)
     for n in range(first, last):

@@ -7,7 +7,7 @@ of the step, multiplied and dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,10 @@ def product_of(weight: LowBitWeight, dtype: torch.dtype | None) -> CpuProduct | 
 
 
 class LowBitExperts(torch.nn.Module):
-    """Experts of a layer, each with two kept matrices. The gate between them is the replaced module's own."""
+    """Experts of a layer, each with two kept matrices. The gate between them is the replaced module's own.
+
+    `biases` are those of all experts, (experts, outputs), for gate and up, and for down.
+    """
 
     def __init__(
         self,
@@ -64,10 +67,15 @@ class LowBitExperts(torch.nn.Module):
         down: tuple[LowBitWeight, ...],
         gate: Callable[[Any], torch.Tensor],
         dtype: torch.dtype | None = None,
+        biases: Sequence[torch.Tensor | None] = (None, None),
     ) -> None:
         super().__init__()
-        self.gate_up = torch.nn.ModuleList(LowBitLinear(weight, None, dtype) for weight in gate_up)
-        self.down = torch.nn.ModuleList(LowBitLinear(weight, None, dtype) for weight in down)
+        self.gate_up, self.down = (
+            torch.nn.ModuleList(
+                LowBitLinear(weight, None if bias is None else bias[index], dtype) for index, weight in enumerate(part)
+            )
+            for part, bias in zip((gate_up, down), biases, strict=True)
+        )
         self._gate = gate
 
     def forward(self, hidden: torch.Tensor, chosen: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -93,6 +101,8 @@ def place_low_bit(layer: torch.nn.Module, tensors: Tensors, dtype: torch.dtype) 
         setattr(layer.get_submodule(parent), child, module)
     if any(isinstance(tensor, tuple) for tensor in left.values()):
         block: Any = layer.get_submodule("mlp")
-        gate_up, down = (left.pop(f"mlp.experts.{part}") for part in ("gate_up_proj", "down_proj"))
-        block.experts = LowBitExperts(gate_up, down, block.experts._apply_gate, dtype)
+        parts = ("gate_up_proj", "down_proj")
+        gate_up, down = (left.pop(f"mlp.experts.{part}") for part in parts)
+        biases = [left.pop(f"mlp.experts.{part}_bias", None) for part in parts]
+        block.experts = LowBitExperts(gate_up, down, block.experts._apply_gate, dtype, biases)
     return dict(left)

@@ -4,8 +4,11 @@ torch multiplies bfloat16 rows with packed codes by vector instructions, which o
 one row takes a quarter to a third of the time. It expands the weights again for every four rows, so with more rows the
 codes are expanded once, for some outputs at a time, and multiplied by torch's ordinary product. How many rows these are
 is measured (`rows_by_torch`). Codes are kept in torch's layout alone: a second copy would cost what four bits save.
-That layout differs between processors. `packed_block` finds out which one this torch has. Where it is another one than
-is known here, our kernels are used.
+``HELIX_KIT_INT4_COPIES=1`` keeps an expanded copy of each matrix beside the codes, for machines with more memory than
+speed: a product of many rows then takes the time of bfloat16 weights, and one of few rows that of four bits.
+
+The packed layout differs between processors. `packed_block` finds out which one this torch has. Where it is another one
+than is known here, our kernels are used.
 
 Scale and zero of a group are kept in bfloat16, as torch's kernel wants them. The error is that of weights in bfloat16.
 """
@@ -13,12 +16,15 @@ Scale and zero of a group are kept in bfloat16, as torch's kernel wants them. Th
 from __future__ import annotations
 
 import functools
+import os
 import time
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from helix_kit._files import cache_dir
+from helix_kit.errors import InputError
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize
 from helix_kit.runtime.worker import layout_choice
 from helix_kit.runtime.worker.cpu_product import CpuProduct, divide
@@ -30,11 +36,15 @@ GROUPS = (32, 64, 128, 256)
 MANY_ROWS = 16
 """Up to so many rows torch's kernel multiplies where nothing is measured. With more, expanded weights make up for
 themselves."""
+MANY_ROWS_WITH_COPIES = 4
+"""The same where expanded copies are kept: torch's kernel expands the weights once for so many rows."""
 ROW_COUNTS = (1, 4, 8, 16, 32)
 """Numbers of rows that are timed."""
 BLOCK_WEIGHTS = 1 << 19
 """Weights that are expanded at once with more rows: 1 MB of bfloat16."""
-CACHE_VERSION = 2
+COPIES = "HELIX_KIT_INT4_COPIES"
+"""Environment variable: 1 keeps expanded copies, 0 or nothing does not."""
+CACHE_VERSION = 3
 """Is raised when the meaning of a stored choice changes."""
 
 
@@ -54,20 +64,32 @@ class TorchInt4:
         # torch counts codes from 8, and adds what stands for the zero.
         shifts = (8 - weight.zeros.float()) * weight.scales
         self.table = torch.stack([weight.scales.t(), shifts.t()], dim=-1).to(torch.bfloat16).contiguous()
+        self._copy = self._expanded() if keeps_copies() else None
 
     @property
     def num_bytes(self) -> int:
         """Bytes in memory."""
-        return self.packed.nbytes + self.table.nbytes
+        return self.packed.nbytes + self.table.nbytes + (0 if self._copy is None else self._copy.nbytes)
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
         rows = x.reshape(-1, self._inputs)
-        product = self._by_kernel(rows) if len(rows) <= self.many_rows else self._expand_and_multiply(rows)
+        product = self._by_kernel(rows) if len(rows) <= self.many_rows else self.multiply_many(rows)
         return product.view(*x.shape[:-1], self._outputs)
 
     def _by_kernel(self, rows: torch.Tensor) -> torch.Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(rows.contiguous(), self.packed, self.group, self.table)
+
+    def multiply_many(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows (rows, in) to rows (rows, out), by torch's product with expanded weights."""
+        return self._expand_and_multiply(rows) if self._copy is None else F.linear(rows, self._copy)
+
+    def _expanded(self) -> torch.Tensor:
+        """The whole matrix (outputs, inputs) in bfloat16, each weight rounded as where it is expanded for a product."""
+        codes = self.packed.numpy().reshape(-1, self._inputs, self._block // 2)
+        weights = np.empty((self._inputs, self._outputs), np.uint16)
+        divide(len(codes), functools.partial(self._expand, codes, self.table.float().numpy(), weights))
+        return torch.from_numpy(weights).view(torch.bfloat16).t().contiguous()
 
     def _expand_and_multiply(self, rows: torch.Tensor) -> torch.Tensor:
         result = rows.new_empty((len(rows), self._outputs))
@@ -108,6 +130,14 @@ def packed_block() -> int | None:
     return next((block for block in BLOCKS if torch.equal(theirs, _pack(codes.to(torch.uint8), block))), None)
 
 
+def keeps_copies() -> bool:
+    """Whether expanded copies are kept; InputError where the variable is neither 0 nor 1."""
+    given = os.environ.get(COPIES) or "0"
+    if given not in ("0", "1"):
+        raise InputError(f"expected 0 or 1, not {given!r}", where=COPIES)
+    return given == "1"
+
+
 def rows_by_torch(weight: LowBitWeight, dtype: torch.dtype | None) -> int | None:
     """Up to how many rows of `dtype` torch's kernel multiplies with the weight; None: it takes no part in products.
 
@@ -119,21 +149,23 @@ def rows_by_torch(weight: LowBitWeight, dtype: torch.dtype | None) -> int | None
     if mode == "stored" or block is None or outputs % block or weight.group not in GROUPS:
         return None
     if mode == "shape" or outputs * inputs < layout_choice.MIN_MEASURED_SIZE:
-        return MANY_ROWS
-    return _measured(torch.get_num_threads(), outputs, inputs, weight.group)
+        return MANY_ROWS_WITH_COPIES if keeps_copies() else MANY_ROWS
+    return _measured(torch.get_num_threads(), outputs, inputs, weight.group, keeps_copies())
 
 
 @functools.cache
-def _measured(threads: int, outputs: int, inputs: int, group: int) -> int | None:
+def _measured(threads: int, outputs: int, inputs: int, group: int, copies: bool) -> int | None:
     """The stored choice; else one is measured and stored."""
-    key = ["int4", CACHE_VERSION, layout_choice.processor(), torch.__version__, threads, outputs, inputs, group]
+    key = ["int4", CACHE_VERSION, layout_choice.processor(), torch.__version__, threads, outputs, inputs, group, copies]
     stored = layout_choice.kept_choice(
         cache_dir(),
         key,
         lambda: {"rows": measure(outputs, inputs)},
         is_valid=lambda data: data["rows"] is None or type(data["rows"]) is int,
     )
-    return MANY_ROWS if stored is None else stored["rows"]
+    if stored is None:
+        return MANY_ROWS_WITH_COPIES if copies else MANY_ROWS
+    return stored["rows"]
 
 
 def measure(outputs: int, inputs: int) -> int | None:
@@ -150,7 +182,7 @@ def measure(outputs: int, inputs: int) -> int | None:
         x = torch.ones(rows, inputs, dtype=torch.bfloat16)
         least = [float("inf")] * 3
         for _ in range(layout_choice.MIN_ROUNDS):  # they take turns, so that a slow moment affects all
-            for index, product in enumerate((theirs._by_kernel, theirs._expand_and_multiply, ours.multiply)):
+            for index, product in enumerate((theirs._by_kernel, theirs.multiply_many, ours.multiply)):
                 start = clock()
                 product(x)
                 least[index] = min(least[index], clock() - start)

@@ -18,4 +18,8 @@ def test_all_codes_in_more_experts_than_are_expanded_at_once(dtype: str) -> None
     scales = torch.randint(100, 140, (10, 12, 3), dtype=torch.uint8, generator=generator)
     found = mxfp4.expand(blocks, scales, getattr(torch, dtype))
     assert found.shape == (10, 96, 12)
-    assert torch.equal(found, convert_moe_packed_tensors(blocks, scales, dtype=getattr(torch, dtype)))
+    theirs = convert_moe_packed_tensors(blocks, scales, dtype=getattr(torch, dtype))
+    assert torch.equal(found, theirs)
+    kept = mxfp4.kept(blocks, scales)
+    assert torch.equal(torch.stack([matrix.expand(getattr(torch, dtype)).t() for matrix in kept]), theirs)
+    assert {(matrix.shape, matrix.group, matrix.num_bytes) for matrix in kept} == {((12, 96), 32, 12 * 96 * 17 // 32)}

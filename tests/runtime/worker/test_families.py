@@ -89,15 +89,15 @@ CASES = [
          {"original_max_position_embeddings": 16, "rope_parameters": {**longrope(4), "partial_rotary_factor": 0.5}}),
     Case("qwen2", "biases, late windows, tied",
          {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 3, "tie_word_embeddings": True}),
-    Case("qwen2_moe", "2 of 6 experts beside a shared one, a dense layer, late windows, biases"),
+    Case("qwen2_moe", "2 of 6 experts beside a shared one, a dense layer, early windows, biases"),
     Case("qwen3", "q/k norms, head size apart, yarn", {"rope_parameters": YARN}),
     Case("qwen3_moe", "2 of 6 experts in every other layer, q/k norms, head size apart, biases", BIASES),
     Case("qwen3_moe", "weights of experts not normalised, window in every layer, tied",
          {"norm_topk_prob": False, "decoder_sparse_step": 1, "use_sliding_window": True, "sliding_window": 12,
           "tie_word_embeddings": True}),
     Case("seed_oss", "biases, head size apart", {"attention_out_bias": True, "mlp_bias": True}),
-    Case("smollm3", "layers without rotary, late windows, tied",
-         {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 3}),
+    Case("smollm3", "layers without rotary and with windows, tied",
+         {"use_sliding_window": True, "sliding_window": 12}),
 ]  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_logits_equal_those_of_transformers(case: Case, tmp_path: Path) -> None:
     assert difference <= TOLERANCE
 
 
-def test_experts_in_mxfp4_are_expanded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_experts_in_mxfp4_are_kept_on_a_cpu(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Beside the same model with weights that transformers has expanded."""
     plain, packed = tmp_path / "plain", tmp_path / "packed"
     tiny_checkpoint(plain, "gpt_oss", seed=3, **UNUSUAL["gpt_oss"])
@@ -158,8 +158,12 @@ def test_experts_in_mxfp4_are_expanded(tmp_path: Path, caplog: pytest.LogCapture
     config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
     (packed / "config.json").write_text(json.dumps(config))
     Checkpoint(packed).check_tensors()
-    assert "stored in mxfp4 and expanded" in caplog.text
+    assert "stored in mxfp4. CPUs keep them so; GPUs expand them" in caplog.text
+    kept = Checkpoint(packed).read_layer(1, torch.float32, torch.device("cpu"))["mlp.experts.down_proj"]
+    assert {matrix.kind for matrix in kept} == {"mxfp4"}
     assert largest_difference(run_mixed(packed, plain)) <= TOLERANCE
+    elsewhere = Checkpoint(packed).read_layer(1, torch.float32, torch.device("meta"))["mlp.experts.down_proj"]
+    assert elsewhere.shape == (len(kept), *reversed(kept[0].shape))
 
 
 def test_the_page_lists_every_case() -> None:

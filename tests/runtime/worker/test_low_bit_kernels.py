@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.weights.low_bit import quantize  # noqa: E402
+from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize  # noqa: E402
 from helix_kit.runtime.worker import low_bit_kernels as kernels  # noqa: E402
 
 
@@ -17,11 +17,25 @@ def test_the_table_is_that_of_torch() -> None:
     np.testing.assert_array_equal(kernels.E4M3[numbers], theirs[numbers])
 
 
-@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_every_number_of_four_bits() -> None:
+    """E2M1 as in the specification: a sign, two bits of exponent and one of mantissa."""
+    for code in range(16):
+        exponent, mantissa = (code >> 1) & 3, code & 1
+        value = mantissa / 2 if exponent == 0 else (1 + mantissa / 2) * 2.0 ** (exponent - 1)
+        assert kernels.E2M1[code] == (-value if code >> 3 else value)
+
+
+def small_numbers() -> LowBitWeight:
+    codes = torch.arange(12 * 32).to(torch.uint8).view(12, 32)
+    return LowBitWeight("mxfp4", codes, torch.arange(110, 134, dtype=torch.uint8).view(12, 2), None)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "mxfp4"])
 def test_a_part_of_the_outputs(kind: str) -> None:
-    kept = quantize(torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), kind)
-    assert kept.zeros is not None
-    number, matrix = kernels.KINDS[kind], (kept.codes.numpy(), kept.scales.numpy(), kept.zeros.numpy(), kernels.E4M3)
+    weight = torch.randn(12, 64, generator=torch.Generator().manual_seed(0))
+    kept = small_numbers() if kind == "mxfp4" else quantize(weight, kind)
+    zeros, table = (kept.codes, kernels.E2M1) if kept.zeros is None else (kept.zeros, kernels.E4M3)
+    number, matrix = kernels.KINDS[kind], (kept.codes.numpy(), kept.scales.numpy(), zeros.numpy(), table)
     expected = kept.expand(torch.float32).numpy()
     weights = np.full((12, 64), np.nan, np.float32)
     kernels.expand(number, matrix, weights, 3, 9)

@@ -30,10 +30,13 @@ def matrix(kind: str, outputs: int = 40, inputs: int = 96) -> LowBitWeight:
     weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1))
     if kind == "fp8":
         return LowBitWeight("fp8", weight.to(torch.float8_e4m3fn).view(torch.uint8), torch.rand(outputs, 3) + 0.5, None)
+    if kind == "mxfp4":
+        codes = torch.randint(0, 256, (outputs, inputs // 2), dtype=torch.uint8)
+        return LowBitWeight("mxfp4", codes, torch.randint(120, 125, (outputs, 3), dtype=torch.uint8), None)
     return quantize(weight, kind)
 
 
-@pytest.mark.parametrize("kind", ["int4", "int8", "fp8"])
+@pytest.mark.parametrize("kind", ["int4", "int8", "fp8", "mxfp4"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_product_is_that_of_the_expanded_matrix(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

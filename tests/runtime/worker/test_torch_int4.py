@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 
+from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.low_bit import quantize  # noqa: E402
 from helix_kit.runtime.worker import cpu_product, layout_choice, low_bit_kernels, torch_int4  # noqa: E402
@@ -51,6 +52,30 @@ def test_no_other_copy_is_kept() -> None:
     assert layer.product.num_bytes == 192 * 48 + 192 * 3 * 4 < kept.num_bytes
     kept_tensors = [part for part in vars(layer.product).values() if isinstance(part, torch.Tensor)]
     assert sum(part.nbytes for part in kept_tensors) == layer.product.num_bytes
+
+
+@needs_torchs
+def test_a_copy_beside_the_codes_multiplies_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the weights that are expanded otherwise, bit for bit, and so much more memory."""
+    without = TorchInt4(weight(), many_rows=4)
+    monkeypatch.setenv(torch_int4.COPIES, "1")
+    kept = TorchInt4(weight(), many_rows=4)
+    assert kept.num_bytes == without.num_bytes + 192 * 96 * 2
+    every_input = torch.eye(96).bfloat16()
+    assert torch.equal(kept.multiply(every_input), without.multiply(every_input))
+    few = every_input[:4]
+    assert torch.equal(kept.multiply(few), without.multiply(few))
+
+
+def test_whether_copies_are_kept_is_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in ((None, False), ("", False), ("0", False), ("1", True)):
+        monkeypatch.delenv(torch_int4.COPIES, raising=False)
+        if given is not None:
+            monkeypatch.setenv(torch_int4.COPIES, given)
+        assert torch_int4.keeps_copies() is expected
+    monkeypatch.setenv(torch_int4.COPIES, "yes")
+    with pytest.raises(InputError, match=r"HELIX_KIT_INT4_COPIES: expected 0 or 1, not 'yes'"):
+        torch_int4.keeps_copies()
 
 
 def test_what_torchs_kernel_does_not_suit() -> None:
