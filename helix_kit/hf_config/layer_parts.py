@@ -1,7 +1,7 @@
 """Counts the parameters of one layer, part by part, as a family builds it.
 
-Parts are kept apart because quantisation stores them differently: matrices may be quantised, vectors (norms, biases)
-and routers are not.
+Matrices are counted one by one, under the names that they have in checkpoints of most families, because a quantised
+checkpoint may keep any of them as it is. Vectors (norms, biases) and routers are never quantised.
 """
 
 from __future__ import annotations
@@ -16,36 +16,66 @@ from helix_kit.hf_config.fields import ALIASES, need, optional, size, whole_head
 
 FOUR_TIMES = {"bloom", "falcon", "gpt2", "gpt_bigcode", "gptj"}
 """Families whose MLP is four times as wide as the hidden size where the config gives no width."""
-_COUNTS = ("num_local_experts", "num_experts")
+EXPERT_COUNTS = ("num_local_experts", "num_experts")
 """Names that files written by transformers give the number of experts, whatever the family's own name."""
+ANY_EXPERT = "experts.0"
+"""Stands for each expert of a layer in the names of its matrices: all experts of a layer are alike."""
+
+
+def _under(block: str, modules: Mapping[str, int]) -> dict[str, int]:
+    """Matrices by their names in a layer."""
+    return {f"{block}.{name}": params for name, params in modules.items()}
+
+
+def _gated(block: str, params: int, matrices: int = 3) -> dict[str, int]:
+    """The matrices of an MLP, each of so many parameters; with two, there is no gate."""
+    names = ("down_proj", "up_proj", "gate_proj")[:matrices]
+    return _under(block, dict.fromkeys(names, params))
 
 
 @dataclass(frozen=True)
 class Attention:
     """Parameters and cache of a layer's attention."""
 
-    matrices: int
+    modules: Mapping[str, int]
+    """Parameters of each matrix."""
     vectors: int
     kv_elements: int
     """Elements that a token adds to the cache."""
     state_elements: int = 0
     """Elements of a request's state, whatever its length. They are kept in 32 bits."""
 
+    @property
+    def matrices(self) -> int:
+        """Parameters of all matrices."""
+        return sum(self.modules.values())
+
 
 @dataclass(frozen=True)
 class Mlp:
     """Parameters of a layer's MLP or experts."""
 
-    matrices: int
-    """Of a dense MLP, or of the shared experts."""
+    modules: Mapping[str, int]
+    """Parameters of each matrix of a dense MLP, or of the shared experts."""
     vectors: int
     """What stays as it is: biases, router, gates."""
     experts: int = 0
     active: int = 0
     shared: int = 0
     width: int = 0
-    expert_matrices: int = 0
+    expert_modules: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of each matrix of one expert."""
     expert_vectors: int = 0
+
+    @property
+    def matrices(self) -> int:
+        """Parameters of all matrices but the routed experts'."""
+        return sum(self.modules.values())
+
+    @property
+    def expert_matrices(self) -> int:
+        """Parameters of the matrices of one expert."""
+        return sum(self.expert_modules.values())
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,12 @@ class LayerReader:
                 raise InputError("expected true or false", where=where, field=switch, value=config[switch])
         given = {name: value for name, value in config.items() if isinstance(value, bool)}
         return cls(config, where, kind, family, {**dict(family.defaults), **given})
+
+    def changed(self, fields: tuple[tuple[str, Any], ...]) -> LayerReader:
+        """The reader of a layer with other values of some fields."""
+        if not fields:
+            return self
+        return LayerReader.of({**self.config, **dict(fields)}, self.where, self.kind, self.family)
 
     def is_on(self, switch: Switch) -> bool:
         """Whether a part is there."""
@@ -107,21 +143,28 @@ class LayerReader:
         """Size of a head; of a query's head under latent attention."""
         if self.family.latent:
             return need(self.config, self.where, "qk_nope_head_dim") + need(self.config, self.where, "qk_rope_head_dim")
-        given = optional(self.config, self.where, "head_dim")
-        return given or self.family.head_dim or whole_heads(self.hidden, self.heads, self.where)
+        if given := optional(self.config, self.where, "head_dim"):
+            return given
+        if self.family.head_dim and "head_dim" not in self.config:  # with null, transformers divides the hidden size
+            return self.family.head_dim
+        return whole_heads(self.hidden, self.heads, self.where)
 
     @property
     def width(self) -> int:
-        """Width of a dense MLP. Where no layer has one, that of an expert."""
-        fields = ALIASES["intermediate_size"]
-        if self.kind == "bloom":
-            return 4 * self.hidden
-        if self.kind in FOUR_TIMES and all(self.config.get(name) is None for name in fields):
-            return 4 * self.hidden
-        if self.kind == "llama4_text":
-            fields = ("intermediate_size_mlp",)
+        """Width of a dense MLP. Where the config names none, because no layer has one, that of an expert."""
+        fields = self._width_fields
         if self.family.experts and all(self.config.get(name) is None for name in fields):
             fields = (self.family.experts.width,)
+        return self._width_in(fields)
+
+    @property
+    def _width_fields(self) -> tuple[str, ...]:
+        return ("intermediate_size_mlp",) if self.kind == "llama4_text" else ALIASES["intermediate_size"]
+
+    def _width_in(self, fields: tuple[str, ...]) -> int:
+        four_times = self.kind in FOUR_TIMES and all(self.config.get(name) is None for name in fields)
+        if self.kind == "bloom" or four_times:
+            return 4 * self.hidden
         return need(self.config, self.where, *fields)
 
     def norm_vectors(self) -> int:
@@ -139,11 +182,15 @@ class LayerReader:
         family, hidden = self.family, self.hidden
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         queries = 2 * q if family.gated_query else q
-        vectors = self.is_on(family.qkv_bias) * (queries + 2 * kv) + self.is_on(family.out_bias) * hidden
+        computed = kv if self.is_on(family.keys_are_values) else 2 * kv
+        vectors = self.is_on(family.qkv_bias) * (queries + computed) + self.is_on(family.out_bias) * hidden
         vectors += family.heads_vector * self.heads
         if family.qk_norm and (not family.qk_norm_if or self.is_on(family.qk_norm_if)):
             vectors += 2 * self.head_dim if family.qk_norm == "head" else q + kv
-        return Attention(hidden * (queries + q) + 2 * hidden * kv, vectors, 2 * kv)
+        modules = {"q_proj": hidden * queries, "k_proj": hidden * kv, "v_proj": hidden * kv, "o_proj": q * hidden}
+        if self.is_on(family.keys_are_values):  # the cache keeps both: values are not turned
+            del modules["v_proj"]
+        return Attention(_under("self_attn", modules), vectors, 2 * kv)
 
     def _latent_attention(self) -> Attention:
         """Queries, keys and values through a low rank (DeepSeek-V2, section 2.1); the cache holds the latent vector."""
@@ -152,14 +199,18 @@ class LayerReader:
         nope, value = need(config, where, "qk_nope_head_dim"), need(config, where, "v_head_dim")
         queries, query_rank = heads * (nope + rope), optional(config, where, "q_lora_rank")
         has_bias = self.is_on(self.family.qkv_bias)
-        matrices = hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+        modules = {
+            "kv_a_proj_with_mqa": hidden * (rank + rope),
+            "kv_b_proj": rank * heads * (nope + value),
+            "o_proj": heads * value * hidden,
+        }
         vectors = rank + has_bias * (rank + rope + hidden)
         if query_rank:
-            matrices += hidden * query_rank + query_rank * queries
+            modules |= {"q_a_proj": hidden * query_rank, "q_b_proj": query_rank * queries}
             vectors += query_rank + has_bias * query_rank
         else:
-            matrices += hidden * queries
-        return Attention(matrices, vectors, rank + rope)
+            modules["q_proj"] = hidden * queries
+        return Attention(_under("self_attn", modules), vectors, rank + rope)
 
     def _linear_attention(self) -> Attention:
         """A gated delta rule: keys and values of their own heads, a short convolution, and a state for each head."""
@@ -171,20 +222,27 @@ class LayerReader:
         key_dim, value_dim = need(config, where, "linear_key_head_dim"), need(config, where, "linear_value_head_dim")
         kernel = optional(config, where, "linear_conv_kernel_dim") or 4
         keys, values = key_heads * key_dim, value_heads * value_dim
-        matrices = self.hidden * (2 * keys + 2 * values + 2 * value_heads) + values * self.hidden
+        modules = {
+            "in_proj_qkv": self.hidden * (2 * keys + values),
+            "in_proj_z": self.hidden * values,
+            "in_proj_b": self.hidden * value_heads,
+            "in_proj_a": self.hidden * value_heads,
+            "out_proj": values * self.hidden,
+        }
         vectors = (2 * keys + values) * kernel + 2 * value_heads + value_dim
-        return Attention(matrices, vectors, 0, value_heads * key_dim * value_dim + (2 * keys + values) * kernel)
+        state = value_heads * key_dim * value_dim + (2 * keys + values) * kernel
+        return Attention(_under("linear_attn", modules), vectors, 0, state)
 
     def mlp(self, has_experts: bool) -> Mlp:
         """The MLP or the experts of a layer."""
         family, hidden = self.family, self.hidden
         if not has_experts:
-            width = self.width
+            width = self._width_in(self._width_fields)
             vectors = self.is_on(family.mlp_bias) * ((family.mlp_matrices - 1) * width + hidden)
-            return Mlp(family.mlp_matrices * hidden * width, vectors, width=width)
+            return Mlp(_gated("mlp", hidden * width, family.mlp_matrices), vectors, width=width)
         fields = family.experts
         assert fields is not None
-        count = need(self.config, self.where, *dict.fromkeys((fields.count, *_COUNTS)))
+        count = self.expert_count or need(self.config, self.where, fields.count)
         active = need(self.config, self.where, fields.active)
         if active > count:
             expected = f"expected at most {fields.count} = {count}"
@@ -195,13 +253,22 @@ class LayerReader:
         shared_biases = self.is_on(family.mlp_bias) * bool(shared_width) * (2 * shared_width + hidden)
         router = hidden * count + fields.bias * count + fields.router_vectors * count
         gate = fields.shared_gate * bool(shared_width) * hidden
+        others = (fields.norms * family.norm_params + fields.router_scale) * hidden
+        block = "mlp" if fields.shared == "dense" else "mlp.shared_experts"
         return Mlp(
-            matrices=3 * hidden * shared_width,
-            vectors=router + gate + shared_biases,
+            modules=_gated(block, hidden * shared_width) if shared_width else {},
+            vectors=router + gate + others + shared_biases,
             experts=count, active=active, shared=shared, width=width,
-            expert_matrices=3 * hidden * width,
+            expert_modules=_gated(f"mlp.{ANY_EXPERT}", hidden * width),
             expert_vectors=fields.bias * has_bias * (2 * width + hidden),
         )  # fmt: skip
+
+    @property
+    def expert_count(self) -> int:
+        """Experts of a layer that has any; 0 where the config has none."""
+        fields = self.family.experts
+        names = dict.fromkeys((fields.count, *EXPERT_COUNTS)) if fields else ()
+        return next((count for name in names if (count := optional(self.config, self.where, name))), 0)
 
     def _shared(self, width: int) -> tuple[int, int]:
         """Shared experts, and the width of all of them together."""
@@ -209,6 +276,8 @@ class LayerReader:
         assert fields is not None
         if fields.shared == "one":
             return 1, width
+        if fields.shared == "dense":
+            return 1, self._width_in(self._width_fields)
         if not fields.shared:
             return 0, 0
         given = size(self.config, self.where, fields.shared_field)

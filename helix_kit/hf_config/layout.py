@@ -15,43 +15,108 @@ _FULL, _SLIDING, _CHUNKED, _LINEAR = LAYER_TYPES
 
 def attention_types(config: Mapping[str, Any], where: str, family: Family, num_layers: int) -> list[str]:
     """The type of each layer's attention, one of `LAYER_TYPES`."""
+    by_rule = _by_rule(config, where, family, num_layers)
+    if family.last_is_full:
+        by_rule[-1] = _FULL
     given = config.get("layer_types")
-    if given is not None:
-        if not isinstance(given, list) or len(given) != num_layers:
-            count = len(given) if isinstance(given, list) else given
-            raise InputError(f"expected {num_layers} types, got", where=where, field="layer_types", value=count)
-        unknown = sorted({str(t) for t in given} - set(LAYER_TYPES))
-        if unknown or (family.windows != "linear" and _LINEAR in given):
-            raise InputError(
-                "models whose layers differ in kind are not supported beyond "
-                "full, sliding, chunked and (Qwen3-Next) linear attention",
-                where=where, field="layer_types", value=unknown or [_LINEAR],
-            )  # fmt: skip
-        return list(given)
-    return _by_rule(config, where, family, num_layers)
+    if given is None:
+        return by_rule
+    if not isinstance(given, list) or len(given) != num_layers:
+        count = len(given) if isinstance(given, list) else given
+        raise InputError(f"expected {num_layers} types, got", where=where, field="layer_types", value=count)
+    own = {"chunks": _CHUNKED, "linear": _LINEAR}.get(family.windows, _SLIDING)
+    unknown = sorted({str(kind) for kind in given} - {_FULL, own})
+    if unknown:
+        expected = f"layers of other kinds are not described for this family: expected {_FULL} or {own}"
+        raise InputError(expected, where=where, field="layer_types", value=unknown)
+    if own == _SLIDING and not _has_windows(config, where, family):
+        return [_FULL] * num_layers
+    if not family.reads_layer_types and given != by_rule:
+        raise InputError(
+            f"transformers takes no layer_types for this family: expected {by_rule[0]} in every layer, or a family "
+            "whose layers differ",
+            where=where, field="layer_types", value=sorted(set(given)),
+        )  # fmt: skip
+    return [*given[:-1], _FULL] if family.last_is_full else list(given)
+
+
+def layer_changes(
+    config: Mapping[str, Any], where: str, family: Family, types: list[str]
+) -> list[tuple[tuple[str, Any], ...]]:
+    """Fields of each layer that differ from the config's own, and their values.
+
+    Full layers of Gemma-4 have heads of another size. transformers writes that as ``per_layer_config``, by the layer's
+    number, and its authors as fields of their own.
+    """
+    if not family.full_layers:
+        if config.get("per_layer_config"):
+            expected = "layers with other fields than the config's own are not described for this family"
+            raise InputError(expected, where=where, field="per_layer_config")
+        return [()] * len(types)
+    own, given = {name for name, _ in family.full_layers}, config.get("per_layer_config") or {}
+    entries = given if isinstance(given, dict) else {"": given}
+    listed: dict[int, dict[str, Any]] = {}
+    for number, one in entries.items():
+        is_fields = isinstance(one, dict) and set(one) <= own and {int}.issuperset(map(type, one.values()))
+        if not is_fields or not str(number).isdecimal():
+            expected = f"expected {' or '.join(sorted(own))} by number of the layer"
+            raise InputError(expected, where=where, field="per_layer_config", value=str(given)[:60])
+        listed[int(number)] = one
+    switch, changes = family.keys_are_values, []
+    for layer, kind in enumerate(types):
+        if kind == _SLIDING:
+            changed = {switch: False} if isinstance(switch, str) else {}
+        elif listed:
+            changed = {}
+        else:
+            # Without the switch, full layers have as many key-value heads as the others.
+            fields = family.full_layers if config.get(str(switch)) else family.full_layers[:1]
+            changed = {name: config[other] for name, other in fields if config.get(other) is not None}
+        changes.append(tuple((changed | listed.get(layer, {})).items()))
+    return changes
+
+
+def _has_windows(config: Mapping[str, Any], where: str, family: Family) -> bool:
+    """Whether sliding layers have a window: a family may switch all of them off, and a window may be null."""
+    is_on = config.get("use_sliding_window") if family.window_switch else True
+    return bool(is_on) and window_tokens(config, where, _SLIDING) is not None
 
 
 def _by_rule(config: Mapping[str, Any], where: str, family: Family, num_layers: int) -> list[str]:
-    layers = range(num_layers)
-    if family.windows == "linear":
+    layers, rule = range(num_layers), family.windows
+    if rule == "linear":
         interval = optional(config, where, "full_attention_interval") or family.window_pattern
         return [_LINEAR if (i + 1) % interval else _FULL for i in layers]
-    if family.windows == "chunks":
-        rope = config.get("no_rope_layers")
-        if not isinstance(rope, list) or len(rope) != num_layers:
-            interval = optional(config, where, "no_rope_layer_interval") or 4
-            rope = [(i + 1) % interval != 0 for i in layers]
-        return [_CHUNKED if value else _FULL for value in rope]
-    if family.windows == "even":
+    if rule == "chunks":
+        return [_CHUNKED if has_rope else _FULL for has_rope in _rotary_layers(config, where, num_layers)]
+    if not rule or (family.window_switch and not config.get("use_sliding_window")):
+        return [_FULL] * num_layers
+    if rule == "no_rope":
+        return [_FULL if has_rope else _SLIDING for has_rope in _rotary_layers(config, where, num_layers)]
+    if rule == "even":
         return [_FULL if i % 2 else _SLIDING for i in layers]
-    if family.windows == "pattern":
+    if rule == "pattern":
         given = optional(config, where, "sliding_window_pattern") if _is_count(config) else 0
         pattern = given or optional(config, where, "_sliding_window_pattern") or family.window_pattern
         return [_SLIDING if (i + 1) % pattern else _FULL for i in layers]
-    if family.windows == "late":
-        first = size(config, where, "max_window_layers", num_layers) if config.get("use_sliding_window") else num_layers
+    first = size(config, where, "max_window_layers", num_layers)
+    if rule == "even_early":
+        return [_SLIDING if i % 2 == 0 and i < first else _FULL for i in layers]
+    if rule == "late":
         return [_SLIDING if i >= first else _FULL for i in layers]
-    return [_SLIDING if family.windows == "all" else _FULL] * num_layers
+    return [_SLIDING] * num_layers
+
+
+def _rotary_layers(config: Mapping[str, Any], where: str, num_layers: int) -> list[bool]:
+    """Whether each layer has rotary embeddings: the field ``no_rope_layers`` is 1 for layers that have them."""
+    given = config.get("no_rope_layers")
+    if not given:
+        interval = optional(config, where, "no_rope_layer_interval") or 4
+        return [(i + 1) % interval != 0 for i in range(num_layers)]
+    if not isinstance(given, list) or len(given) != num_layers:
+        expected = f"expected 0 or 1 for each of {num_layers} layers"
+        raise InputError(expected, where=where, field="no_rope_layers", value=str(given)[:60])
+    return [bool(value) for value in given]
 
 
 def _is_count(config: Mapping[str, Any]) -> bool:
@@ -72,16 +137,18 @@ def window_tokens(config: Mapping[str, Any], where: str, attention_type: str) ->
 def layers_with_experts(config: Mapping[str, Any], where: str, family: Family, num_layers: int) -> list[bool]:
     """Whether each layer has experts."""
     fields, layers = family.experts, range(num_layers)
-    if fields is None:
+    if fields is None or (fields.switch and not config.get(fields.switch)):
         return [False] * num_layers
     listed = config.get("mlp_layer_types")
     if listed is not None:
-        if not isinstance(listed, list) or len(listed) != num_layers or set(listed) - {"dense", "sparse"}:
+        if not isinstance(listed, list) or len(listed) != num_layers or {str(v) for v in listed} - {"dense", "sparse"}:
             expected = f"expected dense or sparse for each of {num_layers} layers"
             raise InputError(expected, where=where, field="mlp_layer_types", value=str(listed)[:60])
         return [value == "sparse" for value in listed]
     if fields.layers == "sparse_step":
         dense = config.get("mlp_only_layers") or []
+        if not isinstance(dense, list):
+            raise InputError("expected a list of layers", where=where, field="mlp_only_layers", value=dense)
         step = optional(config, where, "decoder_sparse_step") or 1
         return [i not in dense and (i + 1) % step == 0 for i in layers]
     if fields.layers == "first_dense":

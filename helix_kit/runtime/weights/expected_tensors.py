@@ -14,6 +14,7 @@ from helix_kit.hf_config import EXPERT_FAMILIES
 from helix_kit.hf_config import FAMILIES as DENSE_FAMILIES
 from helix_kit.hf_config.layer_parts import LayerReader
 from helix_kit.hf_config.layout import layers_with_experts
+from helix_kit.hf_config.left_out import with_left_out
 from helix_kit.model import Model
 from helix_kit.runtime.weights import mxfp4
 from helix_kit.runtime.weights.families import LAYER_NAMES, ExpertNames
@@ -36,6 +37,7 @@ def expected_tensors(config: Mapping[str, Any], model: Model, *, with_head: bool
         shapes[HEAD] = (model.vocab_size, hidden)
     kind = config["model_type"]
     family = {**DENSE_FAMILIES, **EXPERT_FAMILIES}[kind]
+    config = with_left_out(config, kind)
     reader = LayerReader.of(config, "config.json", kind, family)
     attention = _attention(reader)
     for index, has_experts in enumerate(layers_with_experts(config, "config.json", family, model.num_layers)):
