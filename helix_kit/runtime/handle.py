@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -165,8 +166,9 @@ class Handle:
     def __init__(self, cancel: Callable[[Handle], None], text: TextStream | None = None) -> None:
         self._cancel = cancel
         self._text = text
-        self._tokens_without_text: list[tuple[int, TokenLogprobs | None]] = []
-        """Tokens that are not pieces yet: their text is made when the caller reads it, at the latest at the end."""
+        self._tokens_without_text: deque[tuple[int, TokenLogprobs | None]] = deque()
+        """Tokens that are not pieces yet: their text is made when the caller reads it, at the latest at the end. They
+        are added without the lock, and taken out with it."""
         self._lock = threading.RLock()
         """An RLock: the garbage collector may close an iterator in a thread that already holds the lock."""
         self._ended = threading.Event()
@@ -294,9 +296,9 @@ class Handle:
 
     def add_token(self, token_id: int, logprobs: TokenLogprobs | None = None) -> None:
         """Add a token whose text cannot end the request."""
-        with self._lock:
-            self._tokens_without_text.append((token_id, logprobs))
-        self._notify()
+        self._tokens_without_text.append((token_id, logprobs))
+        for listener in self._listeners:
+            listener()
 
     def set_prompt_logprobs(self, logprobs: Sequence[TokenLogprobs | None]) -> None:
         """Add what the request asked to know of its prompt; called before the first token is added."""
@@ -336,9 +338,10 @@ class Handle:
 
     def _make_text(self) -> None:
         """Turn the new tokens into pieces; at the end, add the text that was held back. Needs the lock."""
-        for token_id, logprobs in self._tokens_without_text:
+        while self._tokens_without_text:
+            token_id, logprobs = self._tokens_without_text[0]
             self._pieces.append(Piece(token_id, self._text.feed(token_id)[0] if self._text else "", logprobs))
-        self._tokens_without_text.clear()
+            self._tokens_without_text.popleft()
         if self._completion is not None and self._text is not None and not self._has_text:
             self._has_text = True
             if rest := self._text.flush():

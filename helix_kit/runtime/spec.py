@@ -14,7 +14,7 @@ from helix_kit.quantized import check_method
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTION = ("auto", "triton", "flashinfer", "sdpa")
 HEARTBEAT_S = 1.0
-"""Seconds between two heartbeats of a worker. At batch 1, two a second would take a tenth of the coordinator's time."""
+"""Seconds between two heartbeats of a worker."""
 
 
 def check_dtype(dtype: str) -> str:
@@ -63,6 +63,8 @@ class WorkerSpec(BaseModel):
     """KV pages of its pool at most, 16 tokens of one layer each; fewer if its device has no memory for them."""
     coordinator: str
     """Endpoint of the coordinator."""
+    heartbeats: str | None = None
+    """Endpoint of the coordinator for heartbeats; None: the same one."""
     key_hex: str
     """The engine's key, part of every message."""
     curve_public: str | None = None

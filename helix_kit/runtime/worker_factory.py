@@ -91,7 +91,9 @@ class WorkerFactory:
             return 1
         return ranks
 
-    def make_spec(self, plan: Plan, worker: NodeWorker, generation: int, coordinator: str) -> WorkerSpec:
+    def make_spec(
+        self, plan: Plan, worker: NodeWorker, generation: int, coordinator: str, heartbeats: str | None = None
+    ) -> WorkerSpec:
         """What a worker of the plan is told.
 
         Parameters
@@ -102,8 +104,8 @@ class WorkerFactory:
             Which worker of which node.
         generation
             Number of this start among all starts of workers.
-        coordinator
-            Endpoint of the coordinator.
+        coordinator, heartbeats
+            Endpoints of the coordinator: for heartbeats (None: the same one), and for all other messages.
         """
         options, connection = self._options, self.connection
         start, end = plan.placement[worker.node]
@@ -121,6 +123,7 @@ class WorkerFactory:
             end=worker.end,
             num_pages=self._num_pages(plan, worker),
             coordinator=coordinator,
+            heartbeats=heartbeats,
             key_hex=connection.key.hex(),
             curve_public=connection.curve.public.decode() if connection.curve else None,
             curve_secret=connection.curve.secret.decode() if connection.curve else None,

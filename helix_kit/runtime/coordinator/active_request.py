@@ -31,6 +31,8 @@ class ActiveRequest:
     handle: Handle
     text: TextStream | None = None
     """The handle's; None: no text is made (replays)."""
+    may_end_by_text: bool = field(init=False)
+    """Whether there are stop strings, for which the coordinator has to make the text itself."""
     shares_prefix: bool = False
     """Whether it may begin with what the prefix caches hold, and leaves its own blocks there."""
     promise_tokens: int | None = None
@@ -71,10 +73,13 @@ class ActiveRequest:
     """Whether a token has come since it was started, so that its prompt has been computed."""
     rotary_tokens: int = 0
     """Tokens of its sequence that rotary frequencies are for in this attempt, at least; 0: they do not depend on it."""
+    end_of_attempt: int | None = field(init=False)
+    """Position of the first token for which it has to start again; None if there is none."""
     decode_until: int = 0
     """Position up to which the workers go on with the tokens that they sample, without being sent them."""
 
     def __post_init__(self) -> None:
+        self.may_end_by_text = self.text is not None and self.text.has_stops
         self.routed = self.request
         self.promised_tokens = self.next_promise
         self._hashes = []
@@ -92,6 +97,7 @@ class ActiveRequest:
         before = self._root
         if self.rotary is not None:
             self.rotary_tokens = self.rotary.attempt_tokens(len(self.prompt), len(self.prompt) + len(self.generated))
+        self.end_of_attempt = None if self.rotary is None else self.rotary.end_of_attempt(self.rotary_tokens)
         if self._root != before:
             self._hashes = []
 
@@ -99,11 +105,6 @@ class ActiveRequest:
     def _root(self) -> bytes:
         """Stands before its first block: equal tokens with another root have other keys."""
         return b"" if self.rotary is None else self.rotary.root(self.rotary_tokens)
-
-    @property
-    def end_of_attempt(self) -> int | None:
-        """Position of the first token for which it has to start again; None if there is none."""
-        return None if self.rotary is None else self.rotary.end_of_attempt(self.rotary_tokens)
 
     def hashes(self, tokens: int) -> list[bytes]:
         """Hashes of the full blocks of the first `tokens` tokens of the context; none where no prefix is shared."""

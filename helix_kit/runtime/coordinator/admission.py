@@ -1,8 +1,9 @@
 """KV pages promised to requests, as the coordinator counts them, and whether a request can ever fit.
 
 A request is admitted only when every worker of its pipeline has pages for the request's whole life: its prompt and all
-tokens that it may generate. The pages count as taken until the worker reports that they are free again. So a worker
-never runs out of pages in the middle of a request.
+tokens that it may generate. So a worker never runs out of pages in the middle of a request. The pages can be promised
+again as soon as the request leaves its pipeline, because a worker hears of that before it hears of the next request.
+Only rows that another worker sends may come sooner. They wait for the message (`Worker._with_pages`).
 
 A request whose answer may be very long is promised pages for some tokens at a time (`PageLedger.extend`). When there
 are none for the next ones, it leaves its pipeline, and waits to be started again with the tokens that it has.
@@ -134,7 +135,10 @@ class PageLedger:
         self._numbers.forget_unheld(hashes)
 
     def leave(self, request: int, epoch: int) -> dict[str, list[BlockRun]]:
-        """The request leaves its pipeline. Returns worker -> those of its blocks that are kept for others."""
+        """The request leaves its pipeline, and its pages are free, but for blocks that are kept for others.
+
+        Returns worker -> these blocks.
+        """
         kept = {}
         for worker, places in self._kv.leave((request, epoch)).items():
             hold = self._kv.holds(worker, (request, epoch))
@@ -142,11 +146,8 @@ class PageLedger:
             whole = np.setdiff1d(places, partly) if len(partly) else places
             kept[worker] = [BlockRun(request, epoch, *run) for run in _runs(whole)]
             kept[worker] += [BlockRun(request, epoch, *run, WITHOUT_WINDOW) for run in _runs(partly)]
+        self._kv.release_all((request, epoch))
         return kept
-
-    def release(self, worker: str, request: int, epoch: int) -> None:
-        """The worker has freed the request's pages."""
-        self._kv.release(worker, (request, epoch))
 
     @property
     def pages_promised(self) -> int:

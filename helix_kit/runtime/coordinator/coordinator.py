@@ -30,7 +30,7 @@ from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of, to_workers
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.status import DroppedCounts, EngineStatus, WorkerStatus
-from helix_kit.runtime.transport.messages import FreedMessage, HeartbeatMessage, Message, TokensMessage
+from helix_kit.runtime.transport.messages import HeartbeatMessage, Message, TokensMessage
 from helix_kit.runtime.transport.shaping import Shaper, moment_of
 from helix_kit.runtime.worker_factory import WorkerFactory, emulated_links
 from helix_kit.workload.request import Request
@@ -65,10 +65,13 @@ class Coordinator:
         self._context: zmq.Context[Any] = zmq.Context()
         connection = factory.connection
         self._inbox = connection.open_inbox(self._context)
+        self._heartbeats = connection.open_inbox(self._context)
+        """Heartbeats need not wake up the thread: it takes them in several times a second."""
+        self._heartbeats.dropped = self._inbox.dropped
         self.workers = WorkerManager(
             plan,
             factory,
-            self._inbox.endpoint,
+            (self._inbox.endpoint, self._heartbeats.endpoint),
             connection.open_outbox(self._context),
             self,
             timeouts=options.worker_timeouts,
@@ -182,12 +185,13 @@ class Coordinator:
             # Not in every round: these checks together take longer than handling a token.
             if (now_s := time.monotonic()) >= check_at_s:
                 check_at_s = now_s + CHECK_S
+                self._take_heartbeats()
                 self.workers.check()
                 requests.reject_overdue()
                 requests.may_admit = True  # a policy may have reasons of its own to let a request in now
             if requests.waiting and requests.may_admit:
                 requests.admit()
-            if self._sender:
+            if self._sender.batches:
                 self._sender.flush(self._came_s)
             self._came_s = 0.0
 
@@ -200,6 +204,7 @@ class Coordinator:
             self._shaper.close()
         self.workers.close()
         self._inbox.close()
+        self._heartbeats.close()
         self._context.term()
         self._commands.run_all()  # answers calls that still wait; requests among the commands fail
         self.requests.fail_all(CLOSED)
@@ -212,27 +217,27 @@ class Coordinator:
         else:
             self.requests.submit(active)
 
+    def _take_heartbeats(self) -> None:
+        for message in self._heartbeats.receive():
+            self._handle_message(message)
+
     def _handle_message(self, message: Message) -> None:
         worker = self.workers.receive(message)
         if worker is None:
             self._inbox.dropped.stale += 1
         elif isinstance(message, TokensMessage):
-            came_s = None
+            came_s = worker.heard_s
             if self._shaper is not None:
-                due_s = moment_of(message.due_s, time.monotonic())
-                self._came_s, came_s = max(self._came_s, due_s), due_s - self._began
+                came_s = moment_of(message.due_s, came_s)
+                self._came_s = max(self._came_s, came_s)
             for sampled in message.tokens:
-                self.requests.add_token(sampled, came_s)
+                self.requests.add_token(sampled, came_s - self._began)
         elif isinstance(message, HeartbeatMessage):
             for name, seconds in message.hop_s.items():
                 node = node_of(worker.name)
                 # The time on the node's first worker stands for each of its workers: they have equally many layers.
                 count = len(self.workers.workers_of.get(node, ()))
                 self.requests.router.policy_hop_time(node_of(name), node, seconds * count)
-        elif isinstance(message, FreedMessage):
-            for freed in message.requests:
-                self.workers.ledger.release(worker.name, freed.request, freed.epoch)
-            self.requests.may_admit = True
 
     # ---- `WorkerEvents` ------------------------------------------------------------------------------------------
 
@@ -254,6 +259,7 @@ class Coordinator:
 
     def status(self) -> EngineStatus:
         """The state of the engine now."""
+        self._take_heartbeats()
         now, dropped = time.monotonic(), self._inbox.dropped
         workers = {}
         for worker in self.workers.records.values():

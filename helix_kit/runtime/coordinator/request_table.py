@@ -234,19 +234,21 @@ class RequestTable:
 
     # ---- tokens --------------------------------------------------------------------------------------------------
 
-    def add_token(self, sampled: SampledToken, came_s: float | None = None) -> None:
-        """The last stage has sampled a token, which came at `came_s` (None: now).
+    def add_token(self, sampled: SampledToken, came_s: float) -> None:
+        """The last stage has sampled a token, which came at `came_s`; ignored if it is not the next of its epoch.
 
-        Ignored when it is not the next one of the request's current epoch.
+        It calls few functions: after a sleep, in which the processor's caches have gone, a call takes microseconds.
         """
         active, position, token = self.running.get(sampled.request), sampled.position, sampled.token
         if active is None or active.epoch != sampled.epoch:
             return
-        logprobs = _logprobs(sampled)
+        fields = sampled.logprobs
+        logprobs = None if fields is None else TokenLogprobs(token, fields.logprob, fields.rank, tuple(fields.top))
         if position < len(active.prompt_logprobs):
             active.prompt_logprobs[position] = logprobs
             return
-        if position != len(active.prompt) + len(active.generated):
+        generated, record = active.generated, active.record
+        if position != len(active.prompt) + len(generated):
             return
         if token < 0:
             self._fail(active, RequestFailedError(f"the scores of token {position} {NAN_REASON}", "not_numbers"))
@@ -255,26 +257,31 @@ class RequestTable:
             # All stages have computed the prompt: other requests may share its blocks from now on.
             active.has_token = True
             self._add_computed(active)
-        if active.prompt_logprobs and not active.generated:
-            active.handle.set_prompt_logprobs(active.prompt_logprobs)
-        if active.request.output_tokens == 0:
-            self._complete(active, "length")
-            return
-        now, record = self._now_s() if came_s is None else came_s, active.record
-        active.generated.append(token)
+            if active.prompt_logprobs and not generated:
+                active.handle.set_prompt_logprobs(active.prompt_logprobs)
+            if active.request.output_tokens == 0:
+                self._complete(active, "length")
+                return
+        generated.append(token)
         if logprobs is not None:
             active.logprobs.append(logprobs)
         record.tokens_generated += 1
-        record.token_times_s.append(now)
+        record.token_times_s.append(came_s)
         if record.first_token_s is None:
-            record.first_token_s = now
+            record.first_token_s = came_s
         self.tokens_out += 1
         reason = self._hand_out(active, token, logprobs)
         if reason is not None:
             self._complete(active, reason)
             return
-        self.router.policy_token(active.routed)
-        self._workers.ledger.advance(active.request.id, active.epoch, position)
+        self.router.untold_tokens.append(active.routed)
+        if position % PAGE_TOKENS == 0:
+            self._workers.ledger.advance(active.request.id, active.epoch, position)
+        if position >= active.decode_until:  # else its workers go on by themselves
+            self._go_on(active, position, token)
+
+    def _go_on(self, active: ActiveRequest, position: int, token: int) -> None:
+        """Let the first stage compute the token, or let the request start again."""
         if active.end_of_attempt is not None and position >= active.end_of_attempt:
             self._wait_again(active)  # with the keys of a longer sequence
         elif position < active.promised_tokens or self._promise_more(active):
@@ -289,8 +296,8 @@ class RequestTable:
 
     def _promise_more(self, active: ActiveRequest) -> bool:
         """Promise pages for the next tokens of a long answer; False when a worker of its pipeline has none."""
-        tokens = active.next_promise
-        if not self._workers.ledger.extend(active.request.id, active.epoch, tokens, active.worker_pipeline):
+        tokens, ledger = active.next_promise, self._workers.ledger
+        if not ledger.extend(active.request.id, active.epoch, tokens, active.worker_pipeline):
             return False
         active.promised_tokens = tokens
         self._send_evictions()
@@ -312,7 +319,7 @@ class RequestTable:
         if token in active.stop_ids and len(active.generated) > active.sampling.min_tokens:
             active.handle.add_piece(Piece(token, "", logprobs))
             return "stop"
-        if active.text is not None and active.text.has_stops:
+        if active.may_end_by_text and active.text is not None:
             text, met_stop = active.text.feed(token)
             active.handle.add_piece(Piece(token, text, logprobs))
             if met_stop:
@@ -388,11 +395,3 @@ class RequestTable:
             record.reason = str(result)
         self._by_handle.pop(active.handle, None)
         active.handle.finish(record, result)
-
-
-def _logprobs(sampled: SampledToken) -> TokenLogprobs | None:
-    """Log-probabilities of a token as callers get them."""
-    fields = sampled.logprobs
-    if fields is None:
-        return None
-    return TokenLogprobs(sampled.token, fields.logprob, fields.rank, tuple(fields.top))

@@ -71,8 +71,8 @@ class Router:
         """Why no policy could be made for the nodes that are up; None where it could."""
         self._logged: set[str] = set()
         """Methods of the policy whose exception has been logged: a hook may raise at every token."""
-        self._pending_tokens: list[Request] = []
-        """Decode steps that the policy has not been told of yet. It needs them only when it chooses a pipeline."""
+        self.untold_tokens: list[Request] = []
+        """The request of each token that the policy has not been told of: it needs them when it chooses a pipeline."""
 
     @property
     def has_pipeline(self) -> bool:
@@ -85,7 +85,7 @@ class Router:
         if alive == self._nodes:
             return
         self._nodes = alive
-        self._pending_tokens.clear()
+        self.untold_tokens.clear()
         if alive not in self._solved:
             kept = {name: span for name, span in self.plan.placement.items() if name in alive}
             self._solved[alive] = solve_rest(self.plan, kept)
@@ -137,18 +137,14 @@ class Router:
             except Exception as error:
                 raise self._failure("on_refused", error) from error
 
-    def policy_token(self, request: Request) -> None:
-        """Tell the policy of a decode step of the request, at the latest before it chooses the next pipeline."""
-        self._pending_tokens.append(request)
-
     def _report_tokens(self) -> None:
         if self._policy is not None:
-            for request in self._pending_tokens:
+            for request in self.untold_tokens:
                 try:
                     self._policy.on_token(request)
                 except Exception as error:
                     self._describe("on_token", error)
-        self._pending_tokens.clear()
+        self.untold_tokens.clear()
 
     def policy_hop_time(self, source: str, target: str, seconds: float) -> None:
         """Tell the policy how long rows from `source` waited and were computed on `target`.

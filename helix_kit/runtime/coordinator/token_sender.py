@@ -38,7 +38,7 @@ class _Batch:
 
 
 class TokenSender:
-    """Collects items by the endpoint of the first stage's worker; false when there are none.
+    """Collects items by the endpoint of the first stage's worker.
 
     Parameters
     ----------
@@ -62,15 +62,12 @@ class TokenSender:
     ) -> None:
         self._workers, self._chunk_tokens = workers, chunk_tokens
         self._shaper, self._bytes_per_token = shaper, bytes_per_token
-        self._batches: dict[str, _Batch] = {}
-        """Endpoint -> what is to be sent there."""
-
-    def __bool__(self) -> bool:
-        return bool(self._batches)
+        self.batches: dict[str, _Batch] = {}
+        """Endpoint -> what is to be sent there; empty when there is nothing."""
 
     def _batch_of(self, active: ActiveRequest) -> _Batch:
         endpoint = self._workers.records[active.worker_pipeline[0].node].endpoint
-        return self._batches.setdefault(endpoint, _Batch())
+        return self.batches.setdefault(endpoint, _Batch())
 
     def add_token(self, active: ActiveRequest, position: int, token: int) -> None:
         """Add the token that the next decode step of the request starts from, unless the first stage has it already."""
@@ -150,7 +147,7 @@ class TokenSender:
 
     def discard(self, active: ActiveRequest) -> None:
         """Remove everything of the request that has not been sent."""
-        for endpoint, batch in list(self._batches.items()):
+        for endpoint, batch in list(self.batches.items()):
             if not any(item.request == active.request.id for item in batch.items):
                 continue
             kept = _Batch()
@@ -160,12 +157,12 @@ class TokenSender:
                     kept.items.append(item)
                     kept.token_ids.extend(batch.token_ids[at : at + item.tokens])
                 at += item.tokens
-            self._batches[endpoint] = kept
+            self.batches[endpoint] = kept
 
     def flush(self, ready_s: float = 0.0) -> None:
         """Send everything; over emulated links from `ready_s` on, when it was due to be sent, if that is not now."""
         names = {worker.endpoint: name for name, worker in self._workers.records.items()} if self._shaper else {}
-        for endpoint, batch in self._batches.items():
+        for endpoint, batch in self.batches.items():
             if not batch.items:
                 continue
             message = RunMessage.of_token_ids(batch.items, batch.token_ids)
@@ -174,4 +171,4 @@ class TokenSender:
                 self._shaper.send(names[endpoint], size, endpoint, message, ready_s)
             else:
                 self._workers.send(endpoint, message)
-        self._batches.clear()
+        self.batches.clear()

@@ -28,6 +28,7 @@ from helix_kit.runtime.transport.messages import (
     Message,
     ReadyMessage,
     StopMessage,
+    TokensMessage,
 )
 from helix_kit.runtime.transport.sockets import Outbox, PeerLostError
 from helix_kit.runtime.worker_factory import WorkerFactory
@@ -94,8 +95,8 @@ class WorkerManager:
         The plan that is served first.
     factory
         Divides nodes into workers, and starts these.
-    endpoint
-        Where the workers report.
+    endpoints
+        Where the workers report, and where they send heartbeats.
     outbox
         Sends to the workers; the manager closes it.
     events
@@ -110,7 +111,7 @@ class WorkerManager:
         self,
         plan: Plan,
         factory: WorkerFactory,
-        endpoint: str,
+        endpoints: tuple[str, str],
         outbox: Outbox,
         events: WorkerEvents,
         *,
@@ -120,7 +121,7 @@ class WorkerManager:
         self.plan = plan
         self.workers_of: NodeWorkers = factory.divide(plan)
         """The workers of each node of the plan."""
-        self.factory, self._endpoint, self._outbox, self._events = factory, endpoint, outbox, events
+        self.factory, self._endpoints, self._outbox, self._events = factory, endpoints, outbox, events
         self._timeouts, self._restart_workers = timeouts, restart_workers
         self.records: dict[str, WorkerRecord] = {}
         """By name of the worker."""
@@ -183,7 +184,7 @@ class WorkerManager:
             self.records[worker.name] = self._start(self.plan, worker)
 
     def _start(self, plan: Plan, worker: NodeWorker) -> WorkerRecord:
-        spec = self.factory.make_spec(plan, worker, self._generation, self._endpoint)
+        spec = self.factory.make_spec(plan, worker, self._generation, *self._endpoints)
         self._generation += 1
         process = self.factory.launcher.start(spec)
         now = time.monotonic()
@@ -255,6 +256,8 @@ class WorkerManager:
         if worker is None or worker.spec.generation != generation or worker.state == "lost":
             return None
         worker.heard_s = time.monotonic()
+        if isinstance(message, TokensMessage):  # most messages are of this kind, and this costs least
+            return worker
         if isinstance(message, HeartbeatMessage):
             worker.counters, worker.reported_s = message.counters, worker.heard_s
         elif isinstance(message, ReadyMessage):

@@ -1,8 +1,9 @@
 """The messages between workers and coordinator: their fields, their bounds, and their form on the wire.
 
 On the wire a message is a fixed prefix with the run's secret key, then the fields as MessagePack. A tensor of more than
-`INLINE_BYTES` follows in a frame of its own. The key is compared before anything is parsed, so a message of another run
-is told apart from a malformed one. `msgspec` checks types and bounds while it decodes; nothing is ever unpickled.
+`INLINE_BYTES` follows in a frame of its own, and the prefix says so. The key is compared before anything is parsed, so
+a message of another run is told apart from a malformed one. `msgspec` checks types and bounds while it decodes; nothing
+is ever unpickled.
 
 >>> from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, decode, encode
 >>> frames = encode(FreeMessage([RequestEpoch(7, 0)]), key=b"secret")
@@ -35,7 +36,9 @@ MAX_TOP = 20
 INLINE_BYTES = 1 << 14
 """A tensor of up to this size travels in the header. Copying it takes less time than a frame of its own."""
 
-_MAGIC = b"helix-kit\0"
+_NAME = b"helix-kit"
+ALONE, WITH_TENSOR = _NAME + b"\0", _NAME + b"\1"
+"""How a message begins: in one frame, and before a frame with its tensor."""
 _ITEM_BYTES: dict[str, int] = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 DtypeName: TypeAlias = Literal["int32", "float32", "bfloat16", "float16"]
@@ -251,12 +254,6 @@ class TokensMessage(FromWorker, tag="tokens"):
     due_s: MonotonicSeconds = 0.0
 
 
-class FreedMessage(FromWorker, tag="freed"):
-    """The worker holds no pages of these requests any more."""
-
-    requests: Annotated[list[RequestEpoch], Meta(max_length=MAX_ITEMS)]
-
-
 class HeartbeatMessage(FromWorker, tag="beat"):
     """The worker is alive.
 
@@ -281,7 +278,6 @@ Message: TypeAlias = (
     | StopMessage
     | ReadyMessage
     | TokensMessage
-    | FreedMessage
     | HeartbeatMessage
     | FailedMessage
 )
@@ -314,8 +310,8 @@ def encode(message: Message, key: bytes) -> list[Any]:
     """
     if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
         header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""), message.due_s)
-        return [_MAGIC + key + _encoder.encode(header), message.tensor]
-    return [_MAGIC + key + _encoder.encode(message)]
+        return [WITH_TENSOR + key + _encoder.encode(header), message.tensor]
+    return [ALONE + key + _encoder.encode(message)]
 
 
 def decode(frames: Sequence[Any], key: bytes) -> Message:
@@ -351,26 +347,34 @@ def decode(frames: Sequence[Any], key: bytes) -> Message:
     if not 1 <= len(frames) <= 2:
         raise MalformedError(f"{len(frames)} frames, expected 1 or 2")
     header = memoryview(frames[0])
-    if header.nbytes > MAX_HEADER_BYTES:
+    if len(header) > MAX_HEADER_BYTES:
         raise MalformedError("the header is too large")
-    prefix = _MAGIC + key
+    prefix = (ALONE if len(frames) == 1 else WITH_TENSOR) + key
     if not hmac.compare_digest(header[: len(prefix)], prefix):
-        if header[: len(_MAGIC)] != _MAGIC:
-            raise MalformedError("not a message of helix_kit")
-        raise ForeignError("the key of another run")
+        raise _refusal(header, len(frames))
     try:
         message = _decoder.decode(header[len(prefix) :])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
         raise MalformedError(str(error)) from None
     if type(message) is RunMessage:
         return _checked_run(message, frames)
-    if len(frames) > 1 and len(frames[1]):
+    if len(frames) > 1:
         raise MalformedError("only run messages have a tensor")
     if type(message) is HeartbeatMessage:
         counters = message.counters
         if not all(map(math.isfinite, (counters.overrun_s, counters.busy_s, counters.cpu_s, *message.hop_s.values()))):
             raise MalformedError("expected finite numbers of seconds")
     return message
+
+
+def _refusal(header: memoryview, num_frames: int) -> MalformedError | ForeignError:
+    """Why a header is refused that does not begin as one of this run."""
+    beginning = header[: len(ALONE)]
+    if beginning not in (ALONE, WITH_TENSOR):
+        return MalformedError("not a message of helix_kit")
+    if beginning != (ALONE if num_frames == 1 else WITH_TENSOR):
+        return MalformedError("expected a frame with a tensor exactly where the header says so")
+    return ForeignError("the key of another run")
 
 
 def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
@@ -381,7 +385,7 @@ def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
         tensor = memoryview(frames[1])
         if tensor.nbytes > MAX_TENSOR_BYTES:
             raise MalformedError("the tensor is too large")
-        message = RunMessage(message.items, message.dtype, message.shape, tensor)
+        message.tensor = tensor
     rows = 0
     for item in message.items:
         rows += item.tokens

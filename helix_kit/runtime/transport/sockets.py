@@ -42,6 +42,14 @@ class DroppedMessages:
     reasons: list[str] = field(default_factory=list)
     """What was wrong with the last ten malformed ones."""
 
+    def count(self, error: ForeignError | MalformedError) -> None:
+        """One more message that could not be read."""
+        if isinstance(error, ForeignError):
+            self.foreign += 1
+        else:
+            self.malformed += 1
+            self.reasons = [*self.reasons[-9:], str(error)]
+
 
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
@@ -104,16 +112,22 @@ class Inbox:
             wait_ms = 0
             # Copying a short header takes less time than a frame object does. A large tensor is not copied.
             frames: list[Any] = [socket.recv(_AT_ONCE)]
-            while socket.getsockopt(_HAS_MORE):
-                frames.append(socket.recv(_AT_ONCE, copy=False).buffer)
+            # Asking whether a frame follows takes longer than receiving one, so the header says it.
+            if not frames[0].startswith(messages.ALONE):
+                frames += self._further_frames()
             try:
                 found.append(messages.decode(frames, self._key))
-            except ForeignError:
-                self.dropped.foreign += 1
-            except MalformedError as error:
-                self.dropped.malformed += 1
-                self.dropped.reasons = [*self.dropped.reasons[-9:], str(error)]
+            except (ForeignError, MalformedError) as error:
+                self._further_frames()
+                self.dropped.count(error)
         return found
+
+    def _further_frames(self) -> list[memoryview]:
+        """The frames of the message that have not been received."""
+        frames = []
+        while self.socket.getsockopt(_HAS_MORE):
+            frames.append(self.socket.recv(_AT_ONCE, copy=False).buffer)
+        return frames
 
     def _count_refused(self) -> None:
         """Count connections that failed the CURVE handshake as foreign; a peer that tries again counts again."""

@@ -25,7 +25,6 @@ from helix_kit.runtime.transport.messages import (
     EvictMessage,
     FailedMessage,
     ForgetMessage,
-    FreedMessage,
     FreeMessage,
     HeartbeatMessage,
     Message,
@@ -172,15 +171,15 @@ class Worker:
     def _beat(self, context: zmq.Context[Any]) -> None:
         """Send heartbeats. They come from a thread, since a step may take longer than the time between two of them."""
         outbox = Outbox(context, self._key, keys=self._curve)
-        # All workers of a machine send at the same moments, so the coordinator wakes up once for all of them.
-        period_s = self.spec.heartbeat_s
+        endpoint, period_s = self.spec.heartbeats or self.spec.coordinator, self.spec.heartbeat_s
+        # All workers of a machine send at the same moments, so the coordinator takes all heartbeats in at once.
         while not self._halt.wait(period_s - time.monotonic() % period_s):
             if self._group is not None and self._group.is_held_up:
                 continue  # another rank may be stopped; the coordinator, hearing nothing, looks at the processes
             hops, self._hops = self._hops, {}
             means_s = {source: spent_s / count for source, (spent_s, count) in list(hops.items())[:MAX_HOPS]}
             with contextlib.suppress(PeerLostError):
-                outbox.send(self.spec.coordinator, HeartbeatMessage(*self._sender, self._counters(), means_s))
+                outbox.send(endpoint, HeartbeatMessage(*self._sender, self._counters(), means_s))
         outbox.flush_and_close(0)
 
     def _counters(self) -> WorkerCounters:
@@ -262,7 +261,6 @@ class Worker:
                 self._returning.forget(freed.request)
                 attempt = (freed.request, freed.epoch)
                 self._requests.free(freed, [run for run in message.kept if (run.request, run.epoch) == attempt])
-            self._tell(FreedMessage(*self._sender, message.requests))
         elif isinstance(message, EvictMessage):
             self._requests.evict(message.blocks)
         elif isinstance(message, ForgetMessage):

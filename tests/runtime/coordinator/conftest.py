@@ -114,7 +114,7 @@ def scene_of(tiny_llama: Path) -> Callable[..., Scene]:
         factory = WorkerFactory(plan, ServeOptions(launcher=launcher, **options), tiny_llama, "llama")
         timeouts = Timeouts(start_s=10.0, silence_s=2.0)
         manager = WorkerManager(
-            plan, factory, "tcp://here:1", outbox, events, timeouts=timeouts, restart_workers=restart
+            plan, factory, ("tcp://here:1", "tcp://here:2"), outbox, events, timeouts=timeouts, restart_workers=restart
         )
         scene = Scene(manager, launcher, outbox, events)
         manager.start_all()

@@ -19,11 +19,10 @@ def test_ledger_promises_all_or_nothing() -> None:
     assert (ledger.free("a"), ledger.free("b")) == (4, 0)
     assert not ledger.promise(2, 0, 1, pipeline)
     assert ledger.free("a") == 4
-    ledger.release("b", 1, 0)
-    ledger.release("b", 1, 0)
-    assert (ledger.free("b"), ledger.pages_promised) == (4, 6)
     ledger.drop_worker("a")
-    assert ledger.free("a") == 0 and ledger.pages_promised == 0
+    assert (ledger.free("a"), ledger.free("b"), ledger.pages_promised) == (0, 0, 4)
+    assert ledger.leave(1, 0) == {"b": []}  # nobody has computed a block that is kept
+    assert ledger.leave(1, 0) == {} and (ledger.free("b"), ledger.pages_promised) == (4, 0)
 
 
 def test_what_can_never_fit() -> None:
@@ -51,5 +50,5 @@ def test_ledger_extends_a_promise_or_leaves_it() -> None:
     assert ledger.extend(1, 0, 33, pipeline) and ledger.pages_promised == 12
     assert not ledger.extend(1, 0, 49, pipeline) and ledger.pages_promised == 12
     assert not ledger.extend(1, 1, 16, pipeline)
-    ledger.release("b", 1, 0)
-    assert not ledger.extend(1, 0, 16, pipeline)
+    ledger.leave(1, 0)
+    assert not ledger.extend(1, 0, 16, pipeline) and ledger.pages_promised == 0

@@ -127,7 +127,7 @@ def test_exceptions_of_hooks_without_a_request_are_logged_once(router_of, caplog
 
     router = router_of(Fails)
     for _ in range(3):
-        router.policy_token(REQUEST)
+        router.untold_tokens.append(REQUEST)
         router.policy_finished(REQUEST)
         router.policy_hop_time("a", "c", 0.1)
     assert router.route(REQUEST) is not None

@@ -49,6 +49,9 @@ def wait(scene, clock, seconds: float, *beating: str) -> None:
 def test_ready_is_set_when_the_last_worker_is_up(scene_of) -> None:
     scene = scene_of(PLACEMENT, up=False)
     assert scene.manager.is_starting and not scene.manager.is_alive("a")
+    assert {(spec.coordinator, spec.heartbeats) for spec in scene.launcher.started} == {
+        ("tcp://here:1", "tcp://here:2")
+    }
     scene.ready("a", pages=10)
     assert scene.manager.is_alive("a") and not scene.manager.ready.is_set() and scene.events.told == []
     scene.ready("b")

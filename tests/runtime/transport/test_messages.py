@@ -15,7 +15,6 @@ from helix_kit.runtime.transport.messages import (
     FailedMessage,
     ForeignError,
     ForgetMessage,
-    FreedMessage,
     FreeMessage,
     HeartbeatMessage,
     LogprobFields,
@@ -36,18 +35,26 @@ from helix_kit.runtime.transport.messages import (
 
 KEY = b"k" * 16
 PREFIX = b"helix-kit\0" + KEY
+PREFIX_WITH_TENSOR = b"helix-kit\1" + KEY
 ROUTE = [["a", 0, 3, "tcp://127.0.0.1:1"], ["b", 3, 6, "tcp://127.0.0.1:2"]]
 ITEM = [1, 0, 0, 2, True, ROUTE, [0.0, 0, 1.0, 7]]
 TENSOR = b"\1" * 8
 
 
-def frame(fields: object) -> bytes:
-    """A header of any content behind the right key."""
-    return PREFIX + msgspec.msgpack.encode(fields)
+def frame(fields: object, *, then_tensor: bool = False) -> bytes:
+    """A header of any content behind the right key; `then_tensor`: it says that a tensor follows."""
+    return (PREFIX_WITH_TENSOR if then_tensor else PREFIX) + msgspec.msgpack.encode(fields)
 
 
-def run_frame(item: object = ITEM, dtype: object = "int32", shape: object = (2,), tensor: object = TENSOR) -> bytes:
-    return frame(["run", [item], dtype, shape, tensor])
+def run_frame(
+    item: object = ITEM,
+    dtype: object = "int32",
+    shape: object = (2,),
+    tensor: object = TENSOR,
+    *,
+    then_tensor: bool = False,
+) -> bytes:
+    return frame(["run", [item], dtype, shape, tensor], then_tensor=then_tensor)
 
 
 def test_a_message_is_what_its_bytes_say() -> None:
@@ -67,7 +74,6 @@ def test_a_message_is_what_its_bytes_say() -> None:
         ReadyMessage("a", 0, "tcp://127.0.0.1:1", 40, 4711),
         TokensMessage("a", 2, [SampledToken(3, 1, 17, 99)]),
         TokensMessage("a", 2, [SampledToken(3, 1, 17, 99, LogprobFields(-0.5, 2, [(7, -0.25), (99, -0.5)]))]),
-        FreedMessage("a", 2, [RequestEpoch(3, 1)]),
         HeartbeatMessage("a", 2, WorkerCounters(pages_used=3, cpu_s=0.5), {"b": 0.25}),
         FailedMessage("a", 2, "no memory"),
     ],
@@ -93,6 +99,7 @@ def test_an_item_with_another_number_of_tokens_is_refused(token_ids: bytes) -> N
 def test_a_large_tensor_travels_in_a_frame_of_its_own_and_is_not_copied() -> None:
     ids = list(range(messages.INLINE_BYTES // 4 + 1))
     message = RunMessage.of_token_ids([WorkItem(1, 0, 0, len(ids), True)], ids)
+    message.due_s = 7.5
     frames = encode(message, KEY)
     assert len(frames) == 2 and frames[1] is message.tensor
     assert decode(frames, KEY) == message
@@ -139,7 +146,7 @@ KINDS = [kind.__struct_config__.tag for kind in get_args(messages.Message)]
 def test_any_well_formed_header_is_checked(kind: str, fields: list, tensor: bytes) -> None:
     """What passes has the types and bounds that its readers rely on; only the two errors are raised."""
     try:
-        message = decode([frame([kind, *fields]), tensor], KEY)
+        message = decode([frame([kind, *fields], then_tensor=bool(tensor)), *([tensor] if tensor else [])], KEY)
     except MalformedError:
         return
     numbers = msgspec.to_builtins(message)
@@ -217,7 +224,8 @@ def test_one_wrong_field_is_enough(at: tuple[int, object]) -> None:
 )
 @pytest.mark.parametrize("in_header", [True, False])
 def test_tensors_must_have_the_size_that_is_said(dtype: str, shape: tuple, tensor: bytes, in_header: bool) -> None:
-    frames = [run_frame(dtype=dtype, shape=shape, tensor=tensor if in_header else b"")]
+    inline = tensor if in_header else b""
+    frames = [run_frame(dtype=dtype, shape=shape, tensor=inline, then_tensor=not in_header)]
     with pytest.raises(MalformedError):
         decode(frames if in_header else [*frames, tensor], KEY)
 
@@ -227,14 +235,29 @@ def test_tensors_must_have_the_size_that_is_said(dtype: str, shape: tuple, tenso
     [
         [run_frame(tensor="\1" * 8)],
         [run_frame(tensor=[1] * 8)],
-        [run_frame(), TENSOR],
-        [frame(["stop"]), TENSOR],
-        [run_frame(tensor=b""), TENSOR, b""],
+        [run_frame(then_tensor=True), TENSOR],
+        [frame(["stop"], then_tensor=True), TENSOR],
+        [frame(["stop"], then_tensor=True), b""],
+        [run_frame(tensor=b"", then_tensor=True), TENSOR, b""],
+        [run_frame(tensor=b""), TENSOR],
+        [run_frame(tensor=b"", then_tensor=True)],
+        [run_frame(then_tensor=True)],
         [],
     ],
-    ids=["text", "numbers", "twice", "where none belongs", "three frames", "none"],
+    ids=[
+        "text",
+        "numbers",
+        "twice",
+        "where none belongs",
+        "an empty one where none belongs",
+        "three frames",
+        "not said in the header",
+        "said and missing",
+        "said, but in the header",
+        "none",
+    ],
 )
-def test_a_tensor_must_be_bytes_and_come_once(frames: list[bytes]) -> None:
+def test_a_tensor_must_be_bytes_and_come_once_where_it_is_said(frames: list[bytes]) -> None:
     with pytest.raises(MalformedError):
         decode(frames, KEY)
 
@@ -243,7 +266,7 @@ def test_a_tensor_must_be_bytes_and_come_once(frames: list[bytes]) -> None:
 def test_too_large_frames_are_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, limit, 7)
     with pytest.raises(MalformedError, match="too large"):
-        decode([run_frame(tensor=b""), TENSOR], KEY)
+        decode([run_frame(tensor=b"", then_tensor=True), TENSOR], KEY)
 
 
 def test_another_runs_message_is_told_from_a_malformed_one() -> None:

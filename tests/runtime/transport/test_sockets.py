@@ -62,6 +62,23 @@ def test_bad_messages_are_dropped_and_counted(context) -> None:
     stranger.close(0)
 
 
+def test_frames_that_no_header_tells_of_are_dropped_and_counted(context) -> None:
+    """As are headers whose tensor is missing; what comes behind them is read as usual."""
+    inbox, sender = Inbox(context, KEY), context.socket(zmq.PUSH)
+    sender.connect(inbox.endpoint)
+    [small] = encode(RunMessage.of_token_ids([WorkItem(1, 0, 0, 2, True)], [7, 8]), KEY)
+    large = encode(RunMessage.of_token_ids([WorkItem(1, 0, 0, 5000, True)], [7] * 5000), KEY)
+    sender.send_multipart([small, b"behind it", b"and this"])
+    sender.send(large[0])
+    sender.send_multipart([*large, b"behind it"])
+    sender.send_multipart(large)
+    sender.send_multipart(encode(StopMessage(), KEY))
+    assert [type(message) for message in receive(inbox, 3)] == [RunMessage, RunMessage, StopMessage]
+    assert inbox.dropped.malformed == 3 and inbox.dropped.foreign == 0
+    inbox.close()
+    sender.close(0)
+
+
 def test_encrypted_sockets_shut_others_out(context) -> None:
     keys, others = CurveKeys.generate(), CurveKeys.generate()
     inbox = Inbox(context, KEY, keys=keys)

@@ -170,7 +170,6 @@ class World:
         kept = self.ledger.leave(request.number, 0)
         for stage in request.pipeline:
             self.workers[stage.node].blocks.end(request.number, 0, kept.get(stage.node, []))
-            self.ledger.release(stage.node, request.number, 0)
 
     def check(self) -> None:
         for name, worker in self.workers.items():

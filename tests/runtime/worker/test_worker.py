@@ -15,7 +15,6 @@ from helix_kit.cluster import COORDINATOR  # noqa: E402
 from helix_kit.runtime.spec import WorkerSpec  # noqa: E402
 from helix_kit.runtime.transport.messages import (  # noqa: E402
     ForgetMessage,
-    FreedMessage,
     FreeMessage,
     Message,
     RequestEpoch,
@@ -120,15 +119,13 @@ def test_the_last_stage_sends_tokens_and_waits_for_the_next_rows(tiny_llama: Pat
     assert worker._returning.wait_s() == 0
 
 
-def test_a_freed_request_is_answered_and_its_late_rows_are_stale(tiny_llama: Path) -> None:
+def test_a_freed_request_has_no_pages_and_its_late_rows_are_stale(tiny_llama: Path) -> None:
     worker = make_worker(tiny_llama, 0, 6)
     worker._take(prompt(1, [5, 6, 7], [RouteStage("a", 0, 6, "tcp://a")]))
     step(worker)
     worker._outbox.sent.clear()
     worker._take(FreeMessage([RequestEpoch(1, 0), RequestEpoch(8, 2)]))  # of request 8 nothing has arrived yet
-    assert worker._outbox.sent == [
-        ("tcp://coordinator", FreedMessage("a", 3, [RequestEpoch(1, 0), RequestEpoch(8, 2)]))
-    ]
+    assert worker._outbox.sent == []  # the coordinator promises the pages again without an answer
     assert worker._pool.used == 0 and worker._returning.wait_s() == 0
     worker._take(RunMessage.of_token_ids([WorkItem(1, 0, 3, 1, True)], [5]))
     worker._take(prompt(8, [5, 6], [RouteStage("a", 0, 6, "tcp://a")]))
@@ -140,7 +137,7 @@ def test_messages_that_do_not_suit_a_worker_are_dropped(tiny_llama: Path) -> Non
     item = WorkItem(1, 0, 0, 2, True, [RouteStage("a", 0, 6, "tcp://a")], GREEDY)
     too_narrow = RunMessage([item], "float32", (2, 3), memoryview(bytes(24)))
     two_dimensional_ids = RunMessage([item], "int32", (2, 64), memoryview(bytes(512)))
-    for message in (too_narrow, two_dimensional_ids, FreedMessage("a", 0, [])):
+    for message in (too_narrow, two_dimensional_ids, TokensMessage("a", 0, [])):
         worker._take(message)
     assert worker._counters().malformed == 3 and worker._counters().requests == 0
     worker._take(ForgetMessage("tcp://b"))
@@ -154,6 +151,31 @@ def test_the_loop_runs_until_it_is_told_to_stop(tiny_llama: Path) -> None:
     worker._serve()
     assert [len(message.tokens) for _, message in worker._outbox.sent] == [1]
     assert worker._requests.has_waiting_rows()  # the rows that came with the stop were not run
+
+
+def test_rows_that_come_before_their_pages_are_free_wait_for_them(tiny_llama: Path) -> None:
+    """Another worker's rows may overtake the coordinator's message that frees what they have been promised."""
+    worker = make_worker(tiny_llama, 4, 6)
+    worker._pool = worker._model.new_pool(4)  # 20 tokens in two layers take all of it
+    worker._requests = RequestTable("a", 4, 6, 6, worker._pool)
+    route = [RouteStage("b", 0, 4, "tcp://b"), RouteStage("a", 4, 6, "tcp://a")]
+    hidden = memoryview(torch.randn(20, 64, generator=torch.Generator().manual_seed(1)).numpy()).cast("B")
+    first, second = (
+        RunMessage([WorkItem(request, 0, 0, 20, True, route, GREEDY)], "float32", (20, 64), hidden)
+        for request in (1, 2)
+    )
+    batches, sent = [[first], [second], [], [FreeMessage([RequestEpoch(1, 0)])], [StopMessage()]], []
+
+    class CountingInbox(FakeInbox):
+        def receive(self, timeout_s: float = 0.0) -> list[Message]:
+            sent.append(len(worker._outbox.sent))
+            return super().receive(timeout_s)
+
+    worker._arrivals = CountingInbox(*batches)  # type: ignore[assignment]
+    worker._serve()
+    assert sent == [0, 1, 1, 1, 2]
+    tokens = [token for _, message in worker._outbox.sent for token in message.tokens]
+    assert [token.request for token in tokens] == [1, 2] and tokens[0].token == tokens[1].token
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
