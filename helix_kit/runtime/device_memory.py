@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from helix_kit.cluster import MEMORY_SHARE
@@ -26,18 +25,15 @@ CPU_SHARE = 0.8
 """Share of the memory available on a machine for the KV pages of all workers on its CPU together."""
 
 
-def memory_share(devices_of: Mapping[str, Sequence[str]], device: str, gpu_share: float = GPU_SHARE) -> float | None:
-    """Share of the memory of `device` for each of the workers that share it; None when only one worker is on it.
+def memory_share(device: str, processes: int, gpu_share: float = GPU_SHARE) -> float | None:
+    """Share of the memory of `device` for each of the `processes` of workers on it; None when there is only one.
 
-    `devices_of` is node -> devices, for all nodes of the plan; `gpu_share` is for all workers of a GPU together.
+    `gpu_share` is for all workers of a GPU together.
 
-    >>> memory_share({"a": ["cuda:0"], "b": ["cuda:0", "cuda:1"]}, "cuda:0", gpu_share=0.9)
-    0.45
-    >>> memory_share({"a": ["cpu"], "b": ["cpu"]}, "cpu")
-    0.4
+    >>> memory_share("cuda:0", 2, gpu_share=0.9), memory_share("cpu", 4), memory_share("cuda:1", 1)
+    (0.45, 0.2, None)
     """
-    sharing = sum(other == device for devices in devices_of.values() for other in devices)
-    return None if sharing < 2 else (CPU_SHARE if device == "cpu" else gpu_share) / sharing
+    return None if processes < 2 else (CPU_SHARE if device == "cpu" else gpu_share) / processes
 
 
 def prepare(spec: WorkerSpec, *, own_process: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from helix_kit.catalogue import EMULATED_PREFIX
@@ -112,6 +113,8 @@ class WorkerFactory:
         node = plan.cluster.node(worker.node)
         profile = plan.profiles[node.kind].of_range(start, end)
         ranks = self._devices_of(plan, worker)
+        # With Ray, each worker's "cuda:0" is another GPU.
+        on_devices = self._workers_on(plan, ranks) if options.uses_one_machine else [[worker.name]]
         paced = node.gpu.startswith(EMULATED_PREFIX) if options.pace is None else options.pace
         wanted = plan.cluster.memory_share if options.memory_share is None else options.memory_share
         gpu_share = min(1.0, wanted + STEP_SHARE)
@@ -135,10 +138,10 @@ class WorkerFactory:
             device=ranks[0],
             # An emulated node takes the time of its profile, however many processes compute: one does.
             ranks=() if len(ranks) == 1 or options.emulated else ranks,
-            # With Ray, each worker's "cuda:0" is another GPU.
             gpu_share=gpu_share,
-            memory_share=memory_share(self.devices.of(plan), ranks[0], gpu_share) if options.uses_one_machine else None,
-            shares_device_with=self._device_mates(plan, worker) if options.uses_one_machine else (),
+            memory_share=memory_share(ranks[0], max(map(len, on_devices)), gpu_share),
+            # Several processors serve a worker each.
+            shares_device_with=() if ranks[0] == "cpu" and _processors() > 1 else _others(worker.name, on_devices),
             workers_in_node=worker.count,
             threads=self._threads,
             stand_in=options.emulated,
@@ -151,13 +154,15 @@ class WorkerFactory:
             bytes_per_token=plan.model.link_bytes_per_token,
         )
 
-    def _device_mates(self, plan: Plan, worker: NodeWorker) -> tuple[str, ...]:
-        """The other workers on a worker's GPU, or on the only processor. Several processors serve a worker each."""
-        device = self._devices_of(plan, worker)[0]
-        if device == "cpu" and _processors() > 1:
-            return ()
-        others = (other for workers in self.divide(plan).values() for other in workers if other != worker)
-        return tuple(other.name for other in others if device in self._devices_of(plan, other))
+    def _workers_on(self, plan: Plan, devices: Sequence[str]) -> list[list[str]]:
+        """For each device the workers on it, a name for each of their processes there."""
+        used = [
+            (device, worker.name)
+            for workers in self.divide(plan).values()
+            for worker in workers
+            for device in self._devices_of(plan, worker)
+        ]
+        return [[name for other, name in used if other == device] for device in devices]
 
     def _devices_of(self, plan: Plan, worker: NodeWorker) -> tuple[str, ...]:
         """The devices of a worker: one for each of its ranks."""
@@ -182,6 +187,11 @@ class WorkerFactory:
                 devices=len(devices) // self._ranks(plan, worker.node),
             )[worker.index]
         return max(1, pages if self._options.kv_pages is None else min(pages, self._options.kv_pages))
+
+
+def _others(worker: str, on_devices: list[list[str]]) -> tuple[str, ...]:
+    """The names in `on_devices` other than the worker's own, each once."""
+    return tuple(dict.fromkeys(name for names in on_devices for name in names if name != worker))
 
 
 def _processors() -> int:

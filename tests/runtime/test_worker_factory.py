@@ -13,6 +13,7 @@ from thread_ranks import with_ranks
 
 import helix_kit as hk
 from helix_kit.runtime import ServeOptions, worker_factory
+from helix_kit.runtime.device_memory import GPU_SHARE
 from helix_kit.runtime.launch.inproc import InprocLauncher
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.weights.tiny import tiny_plan
@@ -84,10 +85,29 @@ def test_workers_on_one_gpu_know_each_other(tiny_llama: Path, monkeypatch: pytes
     specs = specs_of(tiny_llama, placement, devices=devices)
     mates = {name: spec.shares_device_with for name, spec in specs.items()}
     assert mates == {"a": ("b/1",), "b/0": ("c",), "b/1": ("a",), "c": ("b/0",), "d": ()}
+    shares = {name: spec.memory_share for name, spec in specs.items()}
+    assert shares == {**dict.fromkeys(("a", "b/0", "b/1", "c"), GPU_SHARE / 2), "d": None}
+    # A node with fewer layers than devices has no worker on the last ones, which are another worker's alone.
+    alone = specs_of(tiny_llama, {"a": (0, 1), "b": (1, 6)}, devices={"a": ["cuda:0", "cuda:1"], "b": ["cuda:1"]})
+    assert [(spec.device, spec.memory_share, spec.shares_device_with) for spec in alone.values()] == [
+        ("cuda:0", None, ()), ("cuda:1", None, ()),
+    ]  # fmt: skip
     placement = {"a": (0, 4), "b": (4, 6)}
     for processors, expected in ((2, ()), (1, ("b",))):
         monkeypatch.setattr(worker_factory, "_processors", lambda count=processors: count)
         assert specs_of(tiny_llama, placement, devices="cpu")["a"].shares_device_with == expected
+
+
+def test_ranks_share_with_the_workers_on_each_of_their_gpus(tiny_llama: Path) -> None:
+    plan = with_ranks(tiny_plan(tiny_llama, {"a": (0, 6), "b": (0, 6), "c": (0, 6)}), {"a": 2})
+    devices = {"a": ["cuda:0", "cuda:1"], "b": ["cuda:1"], "c": ["cuda:1"]}
+    factory = WorkerFactory(plan, ServeOptions(launcher=InprocLauncher(), devices=devices), tiny_llama, "llama")
+    specs = [
+        factory.make_spec(plan, worker, 1, "tcp://here:1") for of in factory.divide(plan).values() for worker in of
+    ]
+    assert [spec.shares_device_with for spec in specs] == [("b", "c"), ("a", "c"), ("a", "b")]
+    # The ranks have equally much memory, so that the fuller GPU counts.
+    assert [spec.memory_share for spec in specs] == [pytest.approx(GPU_SHARE / 3)] * 3
 
 
 def test_what_the_planner_chose_holds_for_gpus_and_families_that_it_is_served_for(
