@@ -189,9 +189,10 @@ def serve_command(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, quantize=quantize, devices=devices,
             attention=attention, graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages,
             seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts, prefix_cache=prefix_cache,
+            progress=say,
         )  # fmt: skip
         with started as engine:
-            _print_ranks(engine)
+            _print_workers(engine)
             if http is not None:
                 from helix_kit.runtime.api import run_server
 
@@ -231,9 +232,15 @@ def serve_command(
         raise typer.Exit(failures[0].exit_code)
 
 
-def _print_ranks(engine: Engine) -> None:
-    """Name the workers whose layers several processes compute together."""
-    for name, worker in engine.status().workers.items():
+def _print_workers(engine: Engine) -> None:
+    """Say how the workers compute their layers, and name those whose layers several processes compute together."""
+    workers, alike = engine.status().workers, dict[str, list[str]]()
+    for name, worker in workers.items():
+        alike.setdefault(worker.description, []).append(name)
+    for description, names in alike.items():
+        said = ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
+        stderr.print(f"{said}: {description}", style="dim")
+    for name, worker in workers.items():
         if worker.rank_pids:
             pids = ", ".join(map(str, worker.rank_pids))
             start, end = worker.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,8 @@ class ServeOptions:
     """Whether sockets are encrypted even on loopback."""
     host: str | None = None
     """Address to listen on; None: the launcher's."""
+    progress: Callable[[str], None] | None = None
+    """Called while the workers start, with a line that says how far they are."""
     emulated: bool = False
     """Whether the weights are a stand-in, nodes are paced on CPUs, and links are as slow as the cluster's."""
 

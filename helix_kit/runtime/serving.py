@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from helix_kit.runtime.weights.demo import DEMO_MODEL, demo_weights
 from helix_kit.runtime.weights.shares import check_tensor_parallel
 from helix_kit.runtime.worker_factory import WorkerFactory
 from helix_kit.scheduling import PolicyChoice, make_policy
+
+PROGRESS_PERIOD_S = 0.5
 
 
 def serve(
@@ -47,6 +50,7 @@ def serve(
     timeouts: Timeouts | None = None,
     encrypt: bool = False,
     host: str | None = None,
+    progress: Callable[[str], None] | None = None,
     emulated: bool = False,
 ) -> Engine:
     """Start a plan's workers and return the engine when all of them are up.
@@ -115,6 +119,8 @@ def serve(
         Whether the sockets are encrypted (CURVE). They always are when `host` is not loopback.
     host
         Address to listen on. None: loopback; with Ray, this machine's address in the Ray cluster.
+    progress
+        Called every half second while the workers start, with a line that says how far they are.
     emulated
         The weights are a stand-in, all nodes are paced on CPUs, and links are as slow as the cluster's; see
         `helix_kit.runtime.emulation.emulate`.
@@ -161,6 +167,7 @@ def serve(
         timeouts=timeouts,
         encrypt=encrypt,
         host=host,
+        progress=progress,
         emulated=emulated,
     )
     return start_engine(plan, weights, options)
@@ -190,7 +197,9 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
     coordinator.start()
     engine = Engine(plan, checkpoint, coordinator, options)
     try:
-        coordinator.workers.ready.wait()
+        while not coordinator.workers.ready.wait(PROGRESS_PERIOD_S):
+            if options.progress is not None:
+                options.progress(coordinator.workers.start_progress)
     except BaseException:  # Ctrl-C while the workers load
         engine.close()
         raise

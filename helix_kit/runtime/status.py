@@ -84,6 +84,8 @@ class WorkerStatus:
         Messages that it has dropped, as in `DroppedCounts`.
     cpu_s
         CPU time of its process in seconds.
+    description
+        How it computes its layers: attention, CUDA graphs, dtype; empty until it is up.
 
     Examples
     --------
@@ -112,6 +114,7 @@ class WorkerStatus:
     cpu_s: float = 0
     pages_cached: int = 0
     rank_pids: tuple[int, ...] = ()
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -167,6 +167,14 @@ def test_the_context_can_be_lowered_but_not_raised(helix_kit, files):
     assert "rope_type yarn, factor 4 or more, original_max_position_embeddings 512" in told
 
 
+def test_how_layers_are_computed_is_said_once(helix_kit, files):
+    plan, weights, _ = files
+    code, _, err = helix_kit(
+        "serve", plan, "--weights", weights, "--launcher", "inproc", "--prompt", "w5", "--max-new-tokens", 2
+    )
+    assert code == 0 and err.count("a, b: attention sdpa, layers of transformers, float32") == 1
+
+
 def test_limits_of_workers_are_options(helix_kit, files, monkeypatch):
     from helix_kit import runtime
 

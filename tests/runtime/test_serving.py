@@ -14,7 +14,7 @@ from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from helix_kit.errors import InputError  # noqa: E402
-from helix_kit.runtime import serve  # noqa: E402
+from helix_kit.runtime import serve, serving  # noqa: E402
 from helix_kit.runtime.weights.low_bit import quantize as rounded  # noqa: E402
 from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint, tiny_plan  # noqa: E402
 
@@ -52,6 +52,18 @@ def test_broken_weights_are_reported(plan, tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b"model.layers.5.mlp.up_proj", b"model.layers.5.mlp.xx_proj"))
     with pytest.raises(InputError, match=r"'model.layers.5.mlp.up_proj.weight' is missing"):
         serve(plan, broken, launcher="inproc")
+
+
+def test_how_far_a_start_is_and_how_layers_are_computed_is_said(
+    plan, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "PROGRESS_PERIOD_S", 0.001)
+    said: list[str] = []
+    with serve(plan, tiny_llama, launcher="inproc", pace=False, progress=said.append) as engine:
+        workers = engine.status().workers.values()
+        assert {worker.description for worker in workers} == {"attention sdpa, layers of transformers, float32"}
+    assert said and all(line.partition(";")[0].endswith("of 4 workers are up") for line in said)
+    assert any(line == "0 of 4 workers are up; a: loading layers 0 to 3" for line in said)
 
 
 def test_paced_steps_take_the_profiles_time(tiny_llama: Path) -> None:

@@ -270,6 +270,7 @@ class Coordinator:
                 layers=worker.layers,
                 pages=worker.pages,
                 reason=worker.reason,
+                description=worker.description,
                 report_age_s=None if worker.reported_s is None else now - worker.reported_s,
                 **msgspec.structs.asdict(worker.counters),
             )

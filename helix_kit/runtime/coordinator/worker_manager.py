@@ -27,6 +27,7 @@ from helix_kit.runtime.transport.messages import (
     HeartbeatMessage,
     Message,
     ReadyMessage,
+    StartingMessage,
     StopMessage,
     TokensMessage,
 )
@@ -165,6 +166,15 @@ class WorkerManager:
         return any(worker.state == "starting" for worker in self.records.values())
 
     @property
+    def start_progress(self) -> str:
+        """How far the first workers are, for people. May be read in any thread."""
+        records = list(self.records.values())
+        up = sum(record.state == "up" for record in records)
+        said = f"{up} of {sum(map(len, self.workers_of.values()))} workers are up"
+        doing = [f"{record.name}: {record.doing}" for record in records if record.state == "starting" and record.doing]
+        return "; ".join([said, *doing[:1]])
+
+    @property
     def lost_reasons(self) -> str:
         """The lost workers and why they were lost, for messages."""
         return ", ".join(f"{w.name} ({w.reason})" for w in self.records.values() if w.state == "lost")
@@ -263,8 +273,10 @@ class WorkerManager:
         elif isinstance(message, ReadyMessage):
             worker.state, worker.endpoint = "up", message.endpoint
             worker.pages, worker.pid, worker.rank_pids = message.pages, message.pid, tuple(message.rank_pids)
-            worker.windows = tuple(message.windows)
+            worker.windows, worker.description = tuple(message.windows), message.description
             self._on_ready(worker)
+        elif isinstance(message, StartingMessage):
+            worker.doing = message.doing
         elif isinstance(message, FailedMessage):
             worker.reason = message.reason
             if self.records.get(name) is worker:

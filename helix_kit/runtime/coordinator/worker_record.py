@@ -19,6 +19,10 @@ class WorkerRecord:
     spec: WorkerSpec
     process: WorkerProcess
     state: State = "starting"
+    doing: str = ""
+    """What it says that it is doing while it starts."""
+    description: str = ""
+    """How it computes its layers; empty until it is ready."""
     endpoint: str = ""
     """Where it receives messages; empty until it has reported that it is ready."""
     pages: int = 0

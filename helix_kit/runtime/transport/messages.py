@@ -1,29 +1,18 @@
-"""The messages between workers and coordinator: their fields, their bounds, and their form on the wire.
+"""The messages between workers and coordinator: their fields, and the bounds of these. `wire` says how they travel.
 
-On the wire a message is a fixed prefix with the run's secret key, then the fields as MessagePack. A tensor of more than
-`INLINE_BYTES` follows in a frame of its own, and the prefix says so. The key is compared before anything is parsed, so
-a message of another run is told apart from a malformed one. `msgspec` checks types and bounds while it decodes; nothing
-is ever unpickled.
-
->>> from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch, decode, encode
->>> frames = encode(FreeMessage([RequestEpoch(7, 0)]), key=b"secret")
->>> decode(frames, key=b"secret")
+>>> from helix_kit.runtime.transport.messages import FreeMessage, RequestEpoch
+>>> FreeMessage([RequestEpoch(7, 0)])
 FreeMessage(requests=[RequestEpoch(request=7, epoch=0)], kept=[])
 """
 
 from __future__ import annotations
 
 import array
-import hmac
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta, Struct
 
-MAX_HEADER_BYTES = 4 << 20
-MAX_TENSOR_BYTES = 512 << 20
 MAX_ITEMS = 65536
 MAX_STAGES = 1024
 MAX_POSITION = 1 << 24
@@ -33,13 +22,6 @@ MAX_HOPS = 64
 MAX_BIASES = 1024
 MAX_END_IDS = 4096
 MAX_TOP = 20
-INLINE_BYTES = 1 << 14
-"""A tensor of up to this size travels in the header. Copying it takes less time than a frame of its own."""
-
-_NAME = b"helix-kit"
-ALONE, WITH_TENSOR = _NAME + b"\0", _NAME + b"\1"
-"""How a message begins: in one frame, and before a frame with its tensor."""
-_ITEM_BYTES: dict[str, int] = {"int32": 4, "float32": 4, "bfloat16": 2, "float16": 2}
 
 DtypeName: TypeAlias = Literal["int32", "float32", "bfloat16", "float16"]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INT)]
@@ -50,14 +32,6 @@ TopCount: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_TOP)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
 Endpoint: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern="^tcp://")]
-
-
-class MalformedError(ValueError):
-    """The bytes are not a valid message."""
-
-
-class ForeignError(ValueError):
-    """The message carries the key of another run."""
 
 
 class _Fields(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -245,6 +219,8 @@ class ReadyMessage(FromWorker, tag="ready"):
     """Processes that compute the worker's layers together; none where it is one process."""
     windows: Annotated[list[Count], Meta(max_length=MAX_ITEMS)] = []
     """Window of each layer in tokens, 0 for none, where pages are returned once it has passed; else empty."""
+    description: Text = ""
+    """How it computes its layers, for people."""
 
 
 class TokensMessage(FromWorker, tag="tokens"):
@@ -264,6 +240,12 @@ class HeartbeatMessage(FromWorker, tag="beat"):
     hop_s: Annotated[dict[Text, float], Meta(max_length=MAX_HOPS)]
 
 
+class StartingMessage(FromWorker, tag="starting"):
+    """What the worker is doing until it is ready, for people."""
+
+    doing: Text
+
+
 class FailedMessage(FromWorker, tag="failed"):
     """The worker ends because of an error."""
 
@@ -279,132 +261,6 @@ Message: TypeAlias = (
     | ReadyMessage
     | TokensMessage
     | HeartbeatMessage
+    | StartingMessage
     | FailedMessage
 )
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)  # type: ignore[arg-type]
-
-
-def encode(message: Message, key: bytes) -> list[Any]:
-    """Put a message into the form in which it travels.
-
-    Parameters
-    ----------
-    message
-        Any message. It is not checked here; `decode` checks it on arrival.
-    key
-        The run's secret key.
-
-    Returns
-    -------
-    One frame, or two where a tensor has more than `INLINE_BYTES`: the header, and the tensor's bytes uncopied.
-
-    Examples
-    --------
-    >>> len(encode(StopMessage(), key=b"secret"))
-    1
-    >>> item = WorkItem(request=1, epoch=0, position=0, tokens=5000, wants_token=True)
-    >>> [len(frame) for frame in encode(RunMessage.of_token_ids([item], [3] * 5000), key=b"secret")]
-    [56, 20000]
-    """
-    if type(message) is RunMessage and len(message.tensor) > INLINE_BYTES:
-        header = RunMessage(message.items, message.dtype, message.shape, memoryview(b""), message.due_s)
-        return [WITH_TENSOR + key + _encoder.encode(header), message.tensor]
-    return [ALONE + key + _encoder.encode(message)]
-
-
-def decode(frames: Sequence[Any], key: bytes) -> Message:
-    """Check what has arrived and return it as a message.
-
-    Parameters
-    ----------
-    frames
-        The frames of one message: bytes or memoryviews. A tensor in the result shares their memory.
-    key
-        The run's secret key.
-
-    Returns
-    -------
-    The message. All of its fields have the declared types and are within the declared bounds.
-
-    Raises
-    ------
-    MalformedError
-        A size, type or value is not as declared.
-    ForeignError
-        The message carries another key.
-
-    Examples
-    --------
-    >>> decode([b"anything"], key=b"secret")
-    Traceback (most recent call last):
-    helix_kit.runtime.transport.messages.MalformedError: not a message of helix_kit
-    >>> decode(encode(StopMessage(), key=b"another"), key=b"secret")
-    Traceback (most recent call last):
-    helix_kit.runtime.transport.messages.ForeignError: the key of another run
-    """
-    if not 1 <= len(frames) <= 2:
-        raise MalformedError(f"{len(frames)} frames, expected 1 or 2")
-    header = memoryview(frames[0])
-    if len(header) > MAX_HEADER_BYTES:
-        raise MalformedError("the header is too large")
-    prefix = (ALONE if len(frames) == 1 else WITH_TENSOR) + key
-    if not hmac.compare_digest(header[: len(prefix)], prefix):
-        raise _refusal(header, len(frames))
-    try:
-        message = _decoder.decode(header[len(prefix) :])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
-        raise MalformedError(str(error)) from None
-    if type(message) is RunMessage:
-        return _checked_run(message, frames)
-    if len(frames) > 1:
-        raise MalformedError("only run messages have a tensor")
-    if type(message) is HeartbeatMessage:
-        counters = message.counters
-        if not all(map(math.isfinite, (counters.overrun_s, counters.busy_s, counters.cpu_s, *message.hop_s.values()))):
-            raise MalformedError("expected finite numbers of seconds")
-    return message
-
-
-def _refusal(header: memoryview, num_frames: int) -> MalformedError | ForeignError:
-    """Why a header is refused that does not begin as one of this run."""
-    beginning = header[: len(ALONE)]
-    if beginning not in (ALONE, WITH_TENSOR):
-        return MalformedError("not a message of helix_kit")
-    if beginning != (ALONE if num_frames == 1 else WITH_TENSOR):
-        return MalformedError("expected a frame with a tensor exactly where the header says so")
-    return ForeignError("the key of another run")
-
-
-def _checked_run(message: RunMessage, frames: Sequence[Any]) -> RunMessage:
-    """The message with its tensor, after the checks that concern several fields."""
-    if len(frames) == 2:
-        if len(message.tensor):
-            raise MalformedError("expected one tensor, in the header or behind it")
-        tensor = memoryview(frames[1])
-        if tensor.nbytes > MAX_TENSOR_BYTES:
-            raise MalformedError("the tensor is too large")
-        message.tensor = tensor
-    rows = 0
-    for item in message.items:
-        rows += item.tokens
-        if item.route is not None:
-            _check_route(item.route)
-        if item.token_ids is not None:
-            rows_known = item.tokens if item.route is None else item.position + item.tokens
-            if len(item.token_ids) not in (4 * rows_known, 4 * rows_known + 4):
-                raise MalformedError("expected the token of each row, and at most one more")
-    if message.shape[0] != rows:
-        raise MalformedError("expected one row for each token")
-    if message.tensor.nbytes != math.prod(message.shape) * _ITEM_BYTES[message.dtype] or not message.tensor.nbytes:
-        raise MalformedError("expected a tensor of the size that its shape says")
-    return message
-
-
-def _check_route(route: list[RouteStage]) -> None:
-    end = 0
-    for stage in route:
-        if stage.start != end or stage.end <= end:
-            raise MalformedError("expected stages in the order of their layers, without gaps")
-        end = stage.end

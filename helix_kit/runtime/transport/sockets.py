@@ -14,8 +14,9 @@ from typing import Any
 import zmq
 
 from helix_kit.errors import HelixKitError
-from helix_kit.runtime.transport import messages
-from helix_kit.runtime.transport.messages import ForeignError, MalformedError, Message
+from helix_kit.runtime.transport import wire
+from helix_kit.runtime.transport.messages import Message
+from helix_kit.runtime.transport.wire import ForeignError, MalformedError
 
 HIGH_WATER_MARK = 100_000
 """Messages queued for one peer. Requests in flight keep the queue far below it; a peer that reaches it is lost."""
@@ -85,7 +86,7 @@ class Inbox:
         self.socket = context.socket(zmq.PULL)
         self.socket.set(zmq.RCVHWM, HIGH_WATER_MARK)
         self.socket.set(zmq.LINGER, 0)
-        self.socket.set(zmq.MAXMSGSIZE, messages.MAX_TENSOR_BYTES)
+        self.socket.set(zmq.MAXMSGSIZE, wire.MAX_TENSOR_BYTES)
         _secure(self.socket, keys, server=True)
         self._wanted = [(self.socket, _READABLE)]
         # libzmq refuses a peer without the keys by itself, before any message. Its events say how often.
@@ -113,10 +114,10 @@ class Inbox:
             # Copying a short header takes less time than a frame object does. A large tensor is not copied.
             frames: list[Any] = [socket.recv(_AT_ONCE)]
             # Asking whether a frame follows takes longer than receiving one, so the header says it.
-            if not frames[0].startswith(messages.ALONE):
+            if not frames[0].startswith(wire.ALONE):
                 frames += self._further_frames()
             try:
-                found.append(messages.decode(frames, self._key))
+                found.append(wire.decode(frames, self._key))
             except (ForeignError, MalformedError) as error:
                 self._further_frames()
                 self.dropped.count(error)
@@ -165,7 +166,7 @@ class Outbox:
             _secure(socket, self._keys, server=False)
             socket.connect(endpoint)
             self._sockets[endpoint] = socket
-        header, *tensor = messages.encode(message, self._key)
+        header, *tensor = wire.encode(message, self._key)
         try:
             if not tensor:
                 socket.send(header, _AT_ONCE)

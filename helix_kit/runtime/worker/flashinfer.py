@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,12 @@ def why_unavailable(dtype: torch.dtype, device: torch.device, head_dim: int) -> 
     if importlib.util.find_spec("flashinfer") is None:
         return "it is not installed: pip install 'helix-kit[flashinfer]'"
     return None
+
+
+def about_compiling() -> str:
+    """How long FlashInfer's kernels take at a first start, and where it keeps them for the next one."""
+    folder = Path(os.environ.get("FLASHINFER_WORKSPACE_BASE") or Path.home()) / ".cache" / "flashinfer"
+    return f"compiling them takes minutes at the first start, and {folder} keeps them"
 
 
 def make_backend(

@@ -205,8 +205,9 @@ class ModelLayers:
     def description(self) -> str:
         """How the layers are computed, for people."""
         layers = "fused layers" if self._fused else "layers of transformers"
-        graphs = "CUDA graphs" if self.uses_graphs else "no CUDA graphs"
-        return f"attention {self.attention}, {layers}, {graphs}, {self.dtype}".replace("torch.", "")
+        if self.device.type == "cuda":
+            layers += ", CUDA graphs" if self.uses_graphs else ", no CUDA graphs"
+        return f"attention {self.attention}, {layers}, {self.dtype}".replace("torch.", "")
 
     @property
     def page_bytes(self) -> int:

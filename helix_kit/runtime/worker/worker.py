@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import threading
 import time
@@ -31,6 +30,7 @@ from helix_kit.runtime.transport.messages import (
     ReadyMessage,
     RunMessage,
     SampledToken,
+    StartingMessage,
     StopMessage,
     TokensMessage,
     WorkerCounters,
@@ -38,6 +38,7 @@ from helix_kit.runtime.transport.messages import (
 from helix_kit.runtime.transport.shaping import CardInbox, Shaper, moment_of
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox, PeerLostError
 from helix_kit.runtime.weights.checkpoint import Checkpoint
+from helix_kit.runtime.worker import flashinfer
 from helix_kit.runtime.worker.batching import StepLimits, take_next_step
 from helix_kit.runtime.worker.follower import Follower, load_layers, meet
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
@@ -50,8 +51,6 @@ from helix_kit.runtime.worker.returning_rows import ReturningRows
 from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
-
-log = logging.getLogger(__name__)
 
 IDLE_POLL_S, OWN_PROCESS_POLL_S = 0.1, 1.0
 """How often an idle worker looks whether it was halted. Only a worker in a thread is; messages wake up both."""
@@ -109,20 +108,29 @@ class Worker:
         try:
             device_memory.prepare(spec, own_process=self._own_process)
             self._group = RankGroup(spec) if spec.ranks else None
+            self._say(f"loading layers {spec.start} to {spec.end - 1}")
             self._model = self._load_layers()
             num_pages, pids = self._meet()
             self._pool = self._model.new_pool(num_pages)
             if isinstance(self._model, ModelLayers) and self._model.device.type == "cuda":
-                log.info("%s: %s", spec.name, self._model.description)
-                self._model.warm_up(self._pool, spec.step_decode_requests, self._log_capture)
+                if self._model.attention == "flashinfer":
+                    self._say(f"preparing FlashInfer's kernels; {flashinfer.about_compiling()}")
+                self._model.warm_up(self._pool, spec.step_decode_requests, self._say_captured)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             windows = self._model.windows
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
             self._returning = self._rows_that_return()
-            ready = ReadyMessage(
-                *self._sender, self._inbox.endpoint, self._pool.num_pages, os.getpid(), pids, list(windows)
+            self._tell(
+                ReadyMessage(
+                    *self._sender,
+                    endpoint=self._inbox.endpoint,
+                    pages=self._pool.num_pages,
+                    pid=os.getpid(),
+                    rank_pids=pids,
+                    windows=list(windows),
+                    description=self._model.description,
+                )
             )
-            self._tell(ready)
             beating.start()
             self._serve()
         except Exception as error:
@@ -159,9 +167,11 @@ class Worker:
             return device_memory.num_pages(self.spec, self._model), []
         return meet(self.spec, self._group, self._model)
 
-    def _log_capture(self, done: int, total: int) -> None:
-        if done % 10 == 0 or done == total:
-            log.info("%s: %d of %d CUDA graphs captured", self.spec.name, done, total)
+    def _say(self, doing: str) -> None:
+        self._tell(StartingMessage(*self._sender, doing))
+
+    def _say_captured(self, done: int, total: int) -> None:
+        self._say(f"{done} of {total} CUDA graphs captured")
 
     def _tell(self, message: Message) -> None:
         # A coordinator whose queue is full is gone; then this worker has nothing to do any more.

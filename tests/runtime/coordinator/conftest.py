@@ -97,7 +97,10 @@ class Scene:
         from helix_kit.runtime.transport.messages import ReadyMessage
 
         spec = [spec for spec in self.launcher.started if spec.name == name][-1]
-        self.manager.receive(ReadyMessage(name, spec.generation, f"tcp://{name}:{spec.generation}", pages, 99))
+        endpoint = f"tcp://{name}:{spec.generation}"
+        self.manager.receive(
+            ReadyMessage(name, spec.generation, endpoint, pages, 99, description=f"attention of {name}")
+        )
 
 
 @pytest.fixture

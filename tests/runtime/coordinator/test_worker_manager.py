@@ -16,6 +16,7 @@ from helix_kit.runtime.transport.messages import (
     FailedMessage,
     ForgetMessage,
     HeartbeatMessage,
+    StartingMessage,
     StopMessage,
     WorkerCounters,
 )
@@ -57,6 +58,19 @@ def test_ready_is_set_when_the_last_worker_is_up(scene_of) -> None:
     scene.ready("b")
     assert scene.manager.ready.is_set() and scene.events.told == [("changed",)]
     assert scene.manager.failed_start is None and scene.manager.ledger.free("a") == 10
+
+
+def test_how_far_a_start_is(scene_of) -> None:
+    scene = scene_of(PLACEMENT, up=False)
+    assert scene.manager.start_progress == "0 of 2 workers are up"
+    generation = scene.manager.records["b"].spec.generation
+    scene.manager.receive(StartingMessage("b", generation, "10 of 57 CUDA graphs captured"))
+    scene.manager.receive(StartingMessage("b", generation + 9, "of another start"))
+    scene.ready("a")
+    assert scene.manager.start_progress == "1 of 2 workers are up; b: 10 of 57 CUDA graphs captured"
+    scene.ready("b")
+    assert scene.manager.start_progress == "2 of 2 workers are up"
+    assert scene.manager.records["b"].description == "attention of b"
 
 
 def test_a_failed_start_says_why(scene_of, clock) -> None:

@@ -15,9 +15,9 @@ from helix_kit.runtime.transport.messages import (  # noqa: E402
     RunMessage,
     StopMessage,
     WorkItem,
-    encode,
 )
 from helix_kit.runtime.transport.sockets import CurveKeys, Inbox, Outbox  # noqa: E402
+from helix_kit.runtime.transport.wire import encode  # noqa: E402
 
 KEY = b"k" * 16
 

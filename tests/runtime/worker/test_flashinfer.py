@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint  # noqa: E402
-from helix_kit.runtime.worker.flashinfer import FlashInfer, page_arrays  # noqa: E402
+from helix_kit.runtime.worker.flashinfer import FlashInfer, about_compiling, page_arrays  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagedRows, PagePool  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 
@@ -120,6 +120,13 @@ def test_equal_to_sdpa(family: str, special: dict, keeps: bool, tmp_path: Path, 
     # By hand. Steps 2 to 4 have two segments (layers 0-1, 2-5), and the last one has one. Prefill chunks are in the one
     # segment of step 1, in both of 2 and 3 and in 5: 6 plans. Decodes are in both of 3 and 4 and in 5: 5 plans.
     assert not keeps or plans == {True: 5, False: 6}
+
+
+def test_where_compiled_kernels_are_kept_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", "/scratch")
+    assert about_compiling().endswith("takes minutes at the first start, and /scratch/.cache/flashinfer keeps them")
+    monkeypatch.delenv("FLASHINFER_WORKSPACE_BASE")
+    assert f"{Path.home()}/.cache/flashinfer" in about_compiling()
 
 
 def test_arrays_by_hand() -> None:

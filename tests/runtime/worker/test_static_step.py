@@ -19,7 +19,7 @@ from helix_kit.runtime.worker import static_step, torch_kernels  # noqa: E402
 from helix_kit.runtime.worker.fused_layers import FUSED_FAMILIES  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
-from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
+from helix_kit.runtime.worker.static_step import StaticStep, StepOptions  # noqa: E402
 
 TOLERANCE = 1e-4
 LONGROPE = {
@@ -120,6 +120,75 @@ def test_any_schedule(models: tuple[ModelLayers, ModelLayers], steps: list[dict[
     schedule = [list(step.items()) for step in steps]
     for ours, theirs in zip(run_schedule(static, schedule), run_schedule(reference, schedule), strict=True):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+
+
+class Replay:
+    """Stands for a captured graph: it runs what was captured."""
+
+    def __init__(self, step: StaticStep, key: tuple[int, int, int, bool]) -> None:
+        self._step, self._key = step, key
+
+    def replay(self) -> None:
+        self._step._run(*self._key)
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, bool]]:
+    """What is captured: segment, rows, and whether all of them decode. Steps on a CPU then take the way of graphs."""
+    keys: list[tuple[int, int, int, bool]] = []
+
+    def capture(step: StaticStep, *key: Any) -> Replay:
+        keys.append(key)
+        return Replay(step, key)
+
+    monkeypatch.setattr(StaticStep, "_capture", capture)
+    return keys
+
+
+def test_each_segment_and_size_is_captured_once(tiny_llama: Path, captured: list[tuple[int, int, int, bool]]) -> None:
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    pool = model.new_pool(40)
+    step = model._static_step(pool)
+    step.captures = True
+    said: list[tuple[int, int]] = []
+    step.warm_up(4, lambda done, total: said.append((done, total)))
+    # The largest first: prefill chunks of up to 32 rows, and up to 4 requests that decode.
+    assert captured == [(0, 6, 32, False), (0, 6, 16, False), (0, 6, 4, True), (0, 6, 2, True), (0, 6, 1, True)]
+    assert said == [(done, 5) for done in range(6)]
+    captured.clear()
+    whole, late = BlockTable(6), BlockTable(4)
+    eager = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    other_pool, other_tables = eager.new_pool(40), (BlockTable(6), BlockTable(4))
+    for tokens in ((5, 3), (1, 1), (1, 1), (7, 1)):  # both requests; the second one enters at layer 2
+        hidden = [torch.randn(count, 64, generator=torch.Generator().manual_seed(count)) for count in tokens]
+        results = []
+        for layers, where, tables in ((model, pool, (whole, late)), (eager, other_pool, other_tables)):
+            positions = [table.num_tokens for table in tables]
+            for table, count in zip(tables, tokens):
+                table.grow(where, count)
+            batch = [
+                RequestRows(tables[0], hidden[0], positions[0], 0, 6),
+                RequestRows(tables[1], hidden[1], positions[1], 2, 6),
+            ]
+            results.append([rows.clone() for rows in layers.run(where, batch)])
+        for ours, theirs in zip(*results, strict=True):
+            assert torch.equal(ours, theirs)
+    assert captured == [(0, 2, 16, False), (2, 6, 16, False), (0, 2, 1, True), (2, 6, 2, True)]
+
+
+def test_graphs_that_were_not_used_for_longest_are_dropped(
+    tiny_llama: Path, captured: list[tuple[int, int, int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_step, "MAX_GRAPHS", 2)
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    pool = model.new_pool(40)
+    model._static_step(pool).captures = True
+    for start in (0, 1, 0, 2, 0, 1):
+        table = BlockTable(6 - start)
+        table.grow(pool, 1)
+        model.run(pool, [RequestRows(table, torch.ones(1, 64), 0, start, 6)])
+        table.release(pool)
+    assert captured == [(start, 6, 1, True) for start in (0, 1, 2, 1)]
 
 
 def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from helix_kit.runtime.transport.messages import RunMessage, WorkItem, decode, encode  # noqa: E402
+from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
+from helix_kit.runtime.transport.wire import decode, encode  # noqa: E402
 from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
 

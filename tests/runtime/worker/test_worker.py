@@ -21,6 +21,7 @@ from helix_kit.runtime.transport.messages import (  # noqa: E402
     RouteStage,
     RunMessage,
     SamplingFields,
+    StartingMessage,
     StopMessage,
     TokensMessage,
     WorkItem,
@@ -142,6 +143,12 @@ def test_messages_that_do_not_suit_a_worker_are_dropped(tiny_llama: Path) -> Non
     assert worker._counters().malformed == 3 and worker._counters().requests == 0
     worker._take(ForgetMessage("tcp://b"))
     assert worker._outbox.forgotten == ["tcp://b"]
+
+
+def test_the_coordinator_hears_what_a_start_is_at(tiny_llama: Path) -> None:
+    worker = make_worker(tiny_llama, 0, 6)
+    worker._say_captured(20, 57)
+    assert worker._outbox.sent == [("tcp://coordinator", StartingMessage("a", 3, "20 of 57 CUDA graphs captured"))]
 
 
 def test_the_loop_runs_until_it_is_told_to_stop(tiny_llama: Path) -> None:

@@ -10,28 +10,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from helix_kit.runtime.transport import messages
+from helix_kit.runtime.transport import messages, wire
 from helix_kit.runtime.transport.messages import (
     FailedMessage,
-    ForeignError,
     ForgetMessage,
     FreeMessage,
     HeartbeatMessage,
     LogprobFields,
-    MalformedError,
     ReadyMessage,
     RequestEpoch,
     RouteStage,
     RunMessage,
     SampledToken,
     SamplingFields,
+    StartingMessage,
     StopMessage,
     TokensMessage,
     WorkerCounters,
     WorkItem,
-    decode,
-    encode,
 )
+from helix_kit.runtime.transport.wire import ForeignError, MalformedError, decode, encode
 
 KEY = b"k" * 16
 PREFIX = b"helix-kit\0" + KEY
@@ -71,7 +69,8 @@ def test_a_message_is_what_its_bytes_say() -> None:
         FreeMessage([RequestEpoch(3, 1), RequestEpoch(4, 0)]),
         ForgetMessage("tcp://127.0.0.1:1"),
         StopMessage(),
-        ReadyMessage("a", 0, "tcp://127.0.0.1:1", 40, 4711),
+        StartingMessage("a", 0, "20 of 57 CUDA graphs captured"),
+        ReadyMessage("a", 0, "tcp://127.0.0.1:1", 40, 4711, [4711, 4712], [0, 12], "attention sdpa, float32"),
         TokensMessage("a", 2, [SampledToken(3, 1, 17, 99)]),
         TokensMessage("a", 2, [SampledToken(3, 1, 17, 99, LogprobFields(-0.5, 2, [(7, -0.25), (99, -0.5)]))]),
         HeartbeatMessage("a", 2, WorkerCounters(pages_used=3, cpu_s=0.5), {"b": 0.25}),
@@ -97,7 +96,7 @@ def test_an_item_with_another_number_of_tokens_is_refused(token_ids: bytes) -> N
 
 
 def test_a_large_tensor_travels_in_a_frame_of_its_own_and_is_not_copied() -> None:
-    ids = list(range(messages.INLINE_BYTES // 4 + 1))
+    ids = list(range(wire.INLINE_BYTES // 4 + 1))
     message = RunMessage.of_token_ids([WorkItem(1, 0, 0, len(ids), True)], ids)
     message.due_s = 7.5
     frames = encode(message, KEY)
@@ -264,7 +263,7 @@ def test_a_tensor_must_be_bytes_and_come_once_where_it_is_said(frames: list[byte
 
 @pytest.mark.parametrize("limit", ["MAX_HEADER_BYTES", "MAX_TENSOR_BYTES"])
 def test_too_large_frames_are_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, limit, 7)
+    monkeypatch.setattr(wire, limit, 7)
     with pytest.raises(MalformedError, match="too large"):
         decode([run_frame(tensor=b"", then_tensor=True), TENSOR], KEY)
 
