@@ -63,8 +63,9 @@ def serve_command(
     attention: Annotated[
         str,
         typer.Option(
-            help="Attention kernels on GPUs: triton (ours, over pages, in CUDA graphs), flashinfer (an extra), "
-            "sdpa (torch's own, anywhere), or auto (the first of these that this GPU, dtype and model allow)."
+            help="Attention kernels on GPUs, as vLLM's VLLM_ATTENTION_BACKEND: triton (ours, over pages, in CUDA "
+            "graphs), flashinfer (an extra), sdpa (torch's own, anywhere), or auto (the first of these that this GPU, "
+            "dtype and model allow; it is printed)."
         ),
     ] = "auto",
     graphs: Annotated[
