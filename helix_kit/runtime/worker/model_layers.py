@@ -68,6 +68,8 @@ def layer_segments(ranges: Sequence[tuple[int, int]]) -> list[LayerSegment]:
     >>> layer_segments([(0, 8), (4, 8)])
     [LayerSegment(start=0, end=4, requests=[0]), LayerSegment(start=4, end=8, requests=[0, 1])]
     """
+    if ranges and ranges.count(ranges[0]) == len(ranges):  # the usual step
+        return [LayerSegment(*ranges[0], list(range(len(ranges))))]
     boundaries = sorted({boundary for layer_range in ranges for boundary in layer_range})
     segments = []
     for start, end in itertools.pairwise(boundaries):

@@ -50,7 +50,9 @@ class ReturningRows:
 
     def wait_s(self) -> float:
         """Seconds that the next step waits at most from now; 0 if nothing is awaited any more."""
-        left_s = self._until_s - time.monotonic() if self._requests else 0.0
+        if not self._requests:
+            return 0.0
+        left_s = self._until_s - time.monotonic()
         if left_s <= 0:
             self._requests.clear()
         return max(0.0, left_s)

@@ -217,12 +217,14 @@ class StepBuffers:
         self.hidden_in = torch.zeros(self.max_rows, hidden_size, dtype=dtype, device=device)
         self.hidden_out = torch.zeros_like(self.hidden_in)
         sizes = (*3 * (self.max_rows,), *2 * (self._num_blocks(self.max_rows),))
-        self._places = np.cumsum([0, *sizes])
-        self._ints = torch.zeros(int(self._places[-1]), dtype=torch.int32, device=device)
+        self._places: list[int] = np.cumsum([0, *sizes]).tolist()
+        self._ints = torch.zeros(self._places[-1], dtype=torch.int32, device=device)
         # Two copies on the host: the device may still read one while the next step is written.
         pinned = device.type == "cuda"
         self._host = [torch.zeros(len(self._ints), dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
-        self._read: list[torch.cuda.Event | None] = [None, None]
+        self._arrays = [host.numpy() for host in self._host]
+        self._read: list[torch.cuda.Event | None] = [torch.cuda.Event() if pinned else None for _ in range(2)]
+        """Reached when the device has read that copy; an event that was never recorded is reached."""
         self._turn = 0
 
     def _num_blocks(self, rows: int) -> int:
@@ -232,8 +234,8 @@ class StepBuffers:
     def batch(self, rows: int, *, decode: bool) -> StaticBatch:
         """Views of the first `rows` rows."""
         counts = (*3 * (rows,), *2 * (0 if decode else self._num_blocks(rows),))
-        places = self._places.tolist()
-        positions, table_rows, lengths, starts, sizes = (self._ints[at : at + n] for at, n in zip(places, counts))
+        parts = (self._ints[at : at + n] for at, n in zip(self._places, counts))
+        positions, table_rows, lengths, starts, sizes = parts
         return StaticBatch(
             positions=positions,
             table_rows=table_rows,
@@ -255,23 +257,22 @@ class StepBuffers:
         """
         positions, tokens = [request.position for request in requests], [request.tokens for request in requests]
         lengths = [request.rotary_tokens for request in requests]
-        host, event = self._host[self._turn], self._read[self._turn]
+        array, event, at = self._arrays[self._turn], self._read[self._turn], self._places
         if event is not None:
             event.synchronize()
-        at = self._places.tolist()
-        array = host.numpy()
         own_positions, own_rows, own_lengths = (array[first : first + rows] for first in at[:3])
         real = sum(tokens)
-        own_positions[real:] = 0
-        own_rows[real:] = self._tables.padding_row
-        own_lengths[real:] = 0
+        if real < rows:
+            own_positions[real:] = 0
+            own_rows[real:] = self._tables.padding_row
+            own_lengths[real:] = 0
         decode = real == len(tokens)
-        counts = np.asarray(tokens)
         if decode:
             own_positions[:real] = positions
             own_rows[:real] = table_rows
             own_lengths[:real] = lengths
         else:
+            counts = np.asarray(tokens)
             ends = np.cumsum(counts)
             within = np.arange(real) - np.repeat(ends - counts, counts)
             own_positions[:real] = np.repeat(positions, counts) + within
@@ -284,9 +285,8 @@ class StepBuffers:
             block_starts[: len(starts)] = starts
             block_sizes[: len(starts)] = np.minimum(left, self._block_rows)
             block_sizes[len(starts) :] = 0
-        self._ints.copy_(host, non_blocking=True)
-        if self._ints.device.type == "cuda":
-            event = self._read[self._turn] = torch.cuda.Event()
+        self._ints.copy_(self._host[self._turn], non_blocking=True)
+        if event is not None:
             event.record()
         self._turn = 1 - self._turn
         return decode

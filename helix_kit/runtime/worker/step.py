@@ -73,8 +73,13 @@ def _joined(entries: list[StepEntry], device: torch.device) -> torch.Tensor:
     parts = []
     for on_host, run in itertools.groupby(entries, key=lambda entry: entry.hidden.device.type == "cpu"):
         rows = [entry.hidden for entry in run]
-        parts.append(joined_on_device(rows, device) if on_host else torch.cat(rows))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        parts.append(joined_on_device(rows, device) if on_host else _joined_rows(rows))
+    return _joined_rows(parts)
+
+
+def _joined_rows(rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows of several tensors on one device as one tensor; a single one as it is."""
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def run_entries(model: Layers, pool: PagePool, entries: list[StepEntry]) -> list[SegmentLoad]:
@@ -182,7 +187,7 @@ def start_step(model: Layers, pool: PagePool, chosen: Iterable[tuple[WorkerReque
     sampled = None
     if ends:
         sampled = start_sampling(
-            model.logits(torch.stack([entry.hidden[-1] for entry in ends])),
+            model.logits(_joined_rows([entry.hidden[-1:] for entry in ends])),
             [entry.request.sampling for entry in ends],
             [entry.next_position for entry in ends],
             [entry.request.counts for entry in ends],
@@ -191,7 +196,9 @@ def start_step(model: Layers, pool: PagePool, chosen: Iterable[tuple[WorkerReque
     for entry in entries:
         if entry.request.next_stage is not None:
             by_endpoint.setdefault(entry.request.next_stage.endpoint, []).append(entry)
-    outgoing = [(alike, start_to_host(torch.cat([entry.hidden for entry in alike]))) for alike in by_endpoint.values()]
+    outgoing = [
+        (alike, start_to_host(_joined_rows([entry.hidden for entry in alike]))) for alike in by_endpoint.values()
+    ]
     return RunningStep(entries, loads, scored, ends, sampled, outgoing, mark(model.device))
 
 
