@@ -11,7 +11,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -222,22 +222,29 @@ class Coordinator:
             self._handle_message(message)
 
     def _handle_message(self, message: Message) -> None:
-        worker = self.workers.receive(message)
+        if isinstance(message, TokensMessage):
+            worker = self.workers.sender_of(message)
+            if worker is not None:
+                came_s = worker.heard_s
+                if self._shaper is not None:
+                    came_s = moment_of(message.due_s, came_s)
+                    self._came_s = max(self._came_s, came_s)
+                for sampled in message.tokens:
+                    self.requests.add_token(sampled, came_s - self._began)
+        else:
+            worker = self.workers.receive(message)
+            if worker is not None and isinstance(message, HeartbeatMessage):
+                self._tell_hop_times(worker.name, message.hop_s)
         if worker is None:
             self._inbox.dropped.stale += 1
-        elif isinstance(message, TokensMessage):
-            came_s = worker.heard_s
-            if self._shaper is not None:
-                came_s = moment_of(message.due_s, came_s)
-                self._came_s = max(self._came_s, came_s)
-            for sampled in message.tokens:
-                self.requests.add_token(sampled, came_s - self._began)
-        elif isinstance(message, HeartbeatMessage):
-            for name, seconds in message.hop_s.items():
-                node = node_of(worker.name)
-                # The time on the node's first worker stands for each of its workers: they have equally many layers.
-                count = len(self.workers.workers_of.get(node, ()))
-                self.requests.router.policy_hop_time(node_of(name), node, seconds * count)
+
+    def _tell_hop_times(self, worker: str, hop_s: Mapping[str, float]) -> None:
+        """Tell the policy how long rows from each sender were at a worker."""
+        node = node_of(worker)
+        # The time on the node's first worker stands for each of its workers: they have equally many layers.
+        count = len(self.workers.workers_of.get(node, ()))
+        for sender, seconds in hop_s.items():
+            self.requests.router.policy_hop_time(node_of(sender), node, seconds * count)
 
     # ---- `WorkerEvents` ------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from helix_kit.runtime.coordinator.active_request import ActiveRequest
 from helix_kit.runtime.coordinator.worker_manager import WorkerManager
@@ -22,7 +22,7 @@ MAX_SCORED_CHUNK = 2048
 
 def sampling_fields(params: SamplingParams) -> SamplingFields:
     """The parameters in the form in which they travel."""
-    return SamplingFields(*(value for field, value in asdict(params).items() if field != "is_plain_greedy"))
+    return SamplingFields(*(getattr(params, name) for name in SamplingFields.__struct_fields__))
 
 
 def _int32(token_ids: Sequence[int]) -> bytes:

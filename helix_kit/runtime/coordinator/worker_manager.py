@@ -29,7 +29,6 @@ from helix_kit.runtime.transport.messages import (
     ReadyMessage,
     StartingMessage,
     StopMessage,
-    TokensMessage,
 )
 from helix_kit.runtime.transport.sockets import Outbox, PeerLostError
 from helix_kit.runtime.worker_factory import WorkerFactory
@@ -252,13 +251,8 @@ class WorkerManager:
             return f"not ready within {self._timeouts.start_s:.0f} s"
         return None
 
-    def receive(self, message: Message) -> WorkerRecord | None:
-        """The worker that sent a message; None when that worker is no longer in use.
-
-        Messages about the worker itself (a heartbeat, that it is ready, that it has failed) are acted on here.
-        """
-        if not isinstance(message, FromWorker):
-            return None
+    def sender_of(self, message: FromWorker) -> WorkerRecord | None:
+        """The worker that sent a message, and has been heard of by that; None when it is no longer in use."""
         name, generation = message.node, message.generation
         worker = self.records.get(name)
         if self._swap is not None and (worker is None or worker.spec.generation != generation):
@@ -266,8 +260,16 @@ class WorkerManager:
         if worker is None or worker.spec.generation != generation or worker.state == "lost":
             return None
         worker.heard_s = time.monotonic()
-        if isinstance(message, TokensMessage):  # most messages are of this kind, and this costs least
-            return worker
+        return worker
+
+    def receive(self, message: Message) -> WorkerRecord | None:
+        """Act on a message about a worker itself: a heartbeat, what its start is at, that it is ready or has failed.
+
+        Returns the worker; None when it is no longer in use, or the message is from no worker.
+        """
+        worker = self.sender_of(message) if isinstance(message, FromWorker) else None
+        if worker is None:
+            return None
         if isinstance(message, HeartbeatMessage):
             worker.counters, worker.reported_s = message.counters, worker.heard_s
         elif isinstance(message, ReadyMessage):
@@ -279,10 +281,10 @@ class WorkerManager:
             worker.doing = message.doing
         elif isinstance(message, FailedMessage):
             worker.reason = message.reason
-            if self.records.get(name) is worker:
+            if self.records.get(worker.name) is worker:
                 self._lose(worker, worker.reason)
             else:
-                self._fail_swap(SwapError(f"worker {name}: {worker.reason}"))
+                self._fail_swap(SwapError(f"worker {worker.name}: {worker.reason}"))
         return worker
 
     def _on_ready(self, worker: WorkerRecord) -> None:
