@@ -199,6 +199,7 @@ class Coordinator:
         self._stopping = True
 
     def _shut_down(self) -> None:
+        self._stopping = True
         self.requests.fail_all(CLOSED)
         if self._shaper is not None:
             self._shaper.close()
@@ -218,6 +219,8 @@ class Coordinator:
             self.requests.submit(active)
 
     def _take_heartbeats(self) -> None:
+        if self._stopping:
+            return
         for message in self._heartbeats.receive():
             self._handle_message(message)
 

@@ -138,7 +138,7 @@ class Router:
                 raise self._failure("on_refused", error) from error
 
     def _report_tokens(self) -> None:
-        if self._policy is not None:
+        if self._policy is not None and type(self._policy).on_token is not Policy.on_token:
             for request in self.untold_tokens:
                 try:
                     self._policy.on_token(request)
