@@ -180,7 +180,7 @@ class Coordinator:
                     self._commands.drain_wakeups()
                     self._commands.run_all()
                 else:
-                    for message in self._inbox.receive():
+                    for message in self._inbox.receive(is_readable=True):
                         self._handle_message(message)
             # Not in every round: these checks together take longer than handling a token.
             if (now_s := time.monotonic()) >= check_at_s:

@@ -102,17 +102,23 @@ class Inbox:
         """A file descriptor that becomes readable when messages arrive; `receive` must then take all of them."""
         return int(self.socket.getsockopt(zmq.FD))
 
-    def receive(self, timeout_s: float = 0.0) -> list[Message]:
-        """All messages that have arrived; waits up to `timeout_s` for the first. `dropped` counts invalid ones."""
+    def receive(self, timeout_s: float = 0.0, *, is_readable: bool = False) -> list[Message]:
+        """All messages that have arrived; waits up to `timeout_s` for the first. `dropped` counts invalid ones.
+
+        `is_readable` says that the file descriptor has become readable, so that the socket need not be asked first.
+        """
         found: list[Message] = []
         if self._refusals is not None:
             self._count_refused()
         socket, wait_ms = self.socket, (int(timeout_s * 1000) or 1) if timeout_s > 0 else 0
         # The plain call: pyzmq's poller and its options by enumeration take several times as long.
-        while zmq.zmq_poll(self._wanted, wait_ms):
-            wait_ms = 0
-            # Copying a short header takes less time than a frame object does. A large tensor is not copied.
-            frames: list[Any] = [socket.recv(_AT_ONCE)]
+        arrived = is_readable or zmq.zmq_poll(self._wanted, wait_ms)
+        while arrived:
+            try:
+                # Copying a short header takes less time than a frame object does. A large tensor is not copied.
+                frames: list[Any] = [socket.recv(_AT_ONCE)]
+            except zmq.Again:  # the descriptor was readable for another reason, such as a new connection
+                break
             # Asking whether a frame follows takes longer than receiving one, so the header says it.
             if not frames[0].startswith(wire.ALONE):
                 frames += self._further_frames()
@@ -121,6 +127,7 @@ class Inbox:
             except (ForeignError, MalformedError) as error:
                 self._further_frames()
                 self.dropped.count(error)
+            arrived = zmq.zmq_poll(self._wanted, 0)
         return found
 
     def _further_frames(self) -> list[memoryview]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 import pytest
@@ -60,6 +61,22 @@ def test_bad_messages_are_dropped_and_counted(context) -> None:
     assert inbox.dropped.reasons == ["not a message of helix_kit"] * 2
     inbox.close()
     stranger.close(0)
+
+
+def test_a_descriptor_that_is_readable_for_another_reason_brings_no_message(context) -> None:
+    inbox, outbox = Inbox(context, KEY), Outbox(context, KEY)
+    assert inbox.receive(is_readable=True) == []
+    sent = [FreeMessage([RequestEpoch(n, 0)]) for n in range(3)]
+    for message in sent:
+        outbox.send(inbox.endpoint, message)
+    poller, found, end_s = select.poll(), [], time.monotonic() + 5
+    poller.register(inbox, select.POLLIN)
+    while len(found) < 3 and time.monotonic() < end_s:
+        if poller.poll(50):
+            found += inbox.receive(is_readable=True)
+    assert found == sent and inbox.receive(is_readable=True) == []
+    outbox.flush_and_close(0)
+    inbox.close()
 
 
 def test_frames_that_no_header_tells_of_are_dropped_and_counted(context) -> None:
