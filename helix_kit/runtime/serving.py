@@ -197,9 +197,11 @@ def start_engine(plan: Plan, weights: str | Path | None, options: ServeOptions) 
     coordinator.start()
     engine = Engine(plan, checkpoint, coordinator, options)
     try:
-        while not coordinator.workers.ready.wait(PROGRESS_PERIOD_S):
+        is_ready = False
+        while not is_ready:
             if options.progress is not None:
                 options.progress(coordinator.workers.start_progress)
+            is_ready = coordinator.workers.ready.wait(PROGRESS_PERIOD_S)
     except BaseException:  # Ctrl-C while the workers load
         engine.close()
         raise
