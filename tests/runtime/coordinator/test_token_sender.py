@@ -40,13 +40,13 @@ def sent(scene) -> dict[str, tuple[list, list[int]]]:
 
 def test_a_prompt_goes_in_chunks_and_the_first_carries_the_route(scene) -> None:
     sender = TokenSender(scene.manager, chunk_tokens=3)
-    assert not sender
+    assert not sender.batches
     request = active(5, [11, 12, 13, 14, 15, 16, 17], Stage("a", 0, 4), Stage("b", 4, 6))
     request.generated = [18]
     sender.add_prompt(request)
-    assert sender and scene.outbox.sent == []
+    assert sender.batches and scene.outbox.sent == []
     sender.flush()
-    assert not sender
+    assert not sender.batches
     items, ids = sent(scene)["a"]
     assert ids == [11, 12, 13, 14, 15, 16, 17, 18]
     assert [(i.position, i.tokens, i.wants_token) for i in items] == [(0, 3, False), (3, 3, False), (6, 2, True)]
