@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from helix_kit._summary import number
+from helix_kit._wording import agreeing, count_text, join_names
 from helix_kit.analysis.node_splits import split_words
 from helix_kit.analysis.request_lengths import mean_context, pairs_of
 from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
@@ -29,6 +30,10 @@ class LayerRange:
     def words(self) -> str:
         """``layer 3`` or ``layers 3-7``, counted from 0, both ends included."""
         return f"layer {self.start}" if self.end - self.start == 1 else f"layers {self.start}-{self.end - 1}"
+
+    def agreeing(self, singular: str, plural: str) -> str:
+        """The form of a verb whose subject is `words`."""
+        return agreeing(self.end - self.start, singular, plural)
 
 
 @dataclass(frozen=True)
@@ -213,10 +218,10 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
             "less than they could do, so that no machine and no link is full."
         )
     for layers in found.layers[:3]:
-        verb = "is" if layers.end - layers.start == 1 else "are"
+        are = layers.agreeing("is", "are")
         together = "together " if len(layers.holders) > 1 else ""
         lines.append(
-            f"{layers.words.capitalize()} {verb} served only by {_names(layers.holders)}, "
+            f"{layers.words.capitalize()} {are} served only by {_names(layers.holders)}, "
             f"{together}{layers.capacity_tokens_per_s:,.0f} tokens/s: all of it is used."
         )
     if len(found.layers) > 3:
@@ -231,14 +236,13 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     lines += _measured_words(found)
     lines += split_words(plan)
     if found.idle:
-        verb = "carries" if len(found.idle) == 1 else "carry"
-        lines.append(f"{_names(found.idle)} {verb} no flow: what holds the plan back is elsewhere.")
+        carry = agreeing(len(found.idle), "carries", "carry")
+        lines.append(f"{_names(found.idle)} {carry} no flow: what holds the plan back is elsewhere.")
     if plan.model.quantize:
         lines.append(f"The weights of the layers are rounded to {plan.model.quantize} when they are loaded.")
-    one_layer = found.kv_layers.end - found.kv_layers.start == 1
     lines.append(
         f"KV caches: {_requests_words(found)} at once; {found.kv_layers.words} "
-        f"(on {_names(found.kv_layers.holders)}) {'has' if one_layer else 'have'} the least room."
+        f"(on {_names(found.kv_layers.holders)}) {found.kv_layers.agreeing('has', 'have')} the least room."
     )
     return "\n".join(lines)
 
@@ -247,8 +251,8 @@ def _requests_words(found: Bottleneck) -> str:
     """How many requests fit."""
     if found.requests < 1:
         return f"not one request of {found.mean_tokens:,} tokens fits"
-    are = "request of {0:,} tokens fits" if found.requests == 1 else "requests of {0:,} tokens fit"
-    return f"about {found.requests:,} {are.format(found.mean_tokens)}"
+    requests, fit = count_text(found.requests, "request"), agreeing(found.requests, "fits", "fit")
+    return f"about {requests} of {found.mean_tokens:,} tokens {fit}"
 
 
 def _measured_words(found: Bottleneck) -> list[str]:
@@ -257,9 +261,7 @@ def _measured_words(found: Bottleneck) -> list[str]:
         return []
     top = max(found.busy.values())
     busiest = tuple(name for name, share in found.busy.items() if share >= top - 0.02)
-    words = [
-        f"Under full load {_names(busiest)} {'is' if len(busiest) == 1 else 'are'} busiest: {top:.0%} of the time."
-    ]
+    words = [f"Under full load {_names(busiest)} {agreeing(len(busiest), 'is', 'are')} busiest: {top:.0%} of the time."]
     if found.kv_use:
         most = max(found.kv_use.values())
         fullest = tuple(name for name, share in found.kv_use.items() if share >= most - 0.02)
@@ -279,8 +281,7 @@ def _gap(plan: Plan) -> str:
 
 
 def _names(names: tuple[str, ...]) -> str:
-    shown = list(names) if len(names) <= 5 else [*names[:4], f"{len(names) - 4} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return join_names(names, at_most=5)
 
 
 def _link_words(plan: Plan, edge: Edge) -> str:
@@ -296,8 +297,7 @@ def _link_words(plan: Plan, edge: Edge) -> str:
 def _no_flow(plan: Plan, found: Bottleneck) -> list[str]:
     lines = ["No pipeline covers all layers, so nothing can be served."]
     for layers in found.missing:
-        verb = "is" if layers.end - layers.start == 1 else "are"
-        lines.append(f"{layers.words.capitalize()} {verb} held by no machine.")
+        lines.append(f"{layers.words.capitalize()} {layers.agreeing('is', 'are')} held by no machine.")
     if not found.missing:
         ends = {end for _, end in plan.placement.values()}
         stuck = sorted(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from helix_kit._wording import count_text
 from helix_kit.catalogue import PAYMENTS
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
@@ -150,8 +151,8 @@ class Cost:
             if self.gco2_per_million_tokens is not None:
                 told["Energy"] += f", {self.gco2_per_million_tokens:,.0f} g CO2 a million tokens"
         if self.idle:
-            machines = "machine" if len(self.idle) == 1 else "machines"
-            told["Idle"] = f"{len(self.idle)} {machines} without flow, not counted: {usd(self.idle_usd_per_hour)}/h"
+            machines = count_text(len(self.idle), "machine")
+            told["Idle"] = f"{machines} without flow, not counted: {usd(self.idle_usd_per_hour)}/h"
         return told
 
 

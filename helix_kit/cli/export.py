@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from helix_kit._summary import number, percent
+from helix_kit._wording import count_text
 from helix_kit.cli.shared import JsonFlag, app
 
 LOSS_SHOWN = 5e-5
@@ -53,4 +54,4 @@ def export_command(
     )
     if replicas.unused:
         typer.echo(f"Not used: {', '.join(replicas.unused)}")
-    typer.echo(f"Written to {output}: {len(found.files)} files; begin with README.md")
+    typer.echo(f"Written to {output}: {count_text(len(found.files), 'file')}; begin with README.md")

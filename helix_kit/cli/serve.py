@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from helix_kit._wording import count_text
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
@@ -185,7 +186,7 @@ def serve_command(
     with sigterm_interrupts(), Status("Serving", as_json) as say:
         if weights is None and plan.model.name == DEMO_MODEL:
             weights = str(demo_weights(say))
-        say(f"starting {len(plan.placement)} workers")
+        say(f"starting {count_text(len(plan.placement), 'worker')}")
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, quantize=quantize, devices=devices,
             attention=attention, graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages,
@@ -224,8 +225,9 @@ def serve_command(
             _print_answer(text, outcome)
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: served")
         tokens = sum(len(answer.token_ids) for answer in answers)
+        generated = f"{count_text(tokens, 'token')} for {count_text(len(answers), 'prompt')}"
         typer.echo(
-            f"Generated: {_counted(tokens, 'token')} for {_counted(len(answers), 'prompt')} in {run.window_s:.2f} s, "
+            f"Generated: {generated} in {run.window_s:.2f} s, "
             f"{summary['output_tokens_per_s']:,.1f} tokens/s with the time until the first token"
         )
     if failures:
@@ -299,10 +301,6 @@ def _too_large(workload: Workload, most_tokens: int) -> list[str]:
         return []
     fit = f"a request may have {most_tokens:,} tokens at most, prompt and answer together"
     return [f"{count:,} of {len(workload):,} requests fit into the KV pages of no pipeline and were rejected: {fit}"]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _decode_tokens_per_s(run: Run) -> float:

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from helix_kit._summary import number
+from helix_kit._wording import count_text
 from helix_kit.errors import InputError
 from helix_kit.scheduling import POLICY_NAMES
 
@@ -283,7 +284,7 @@ def _pipelines_line(plan: Plan) -> str:
     if not stages:
         return "none"
     if len(stages) == 1:
-        return f"{len(plan.pipelines)} of {stages[0]} stage{'s' if stages[0] > 1 else ''}"
+        return f"{len(plan.pipelines)} of {count_text(stages[0], 'stage')}"
     return f"{len(plan.pipelines)}, {stages[0]} to {stages[-1]} stages"
 
 

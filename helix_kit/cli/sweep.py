@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from helix_kit._summary import number
+from helix_kit._wording import count_text
 from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.shared import (
     GoodputOption,
@@ -138,9 +139,8 @@ def _print(found: Sweep) -> None:
         told = [f"{name} {value}" for name, value in curve._facts().items() if name != "loads"]
         typer.echo(f"{curve.plan}: {'; '.join(told)}")
     facts = found.facts
-    count = len(facts["seeds"])
     typer.echo(
-        f"{count} {'seed' if count == 1 else 'seeds'}, "
+        f"{count_text(len(facts['seeds']), 'seed')}, "
         f"{facts['duration_s']:g} s after {facts['warmup_s']:g} s of warm-up, "
         f"{facts['workload']}, policy {facts['policy']}"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_kit._summary import Summarised, html_table, number, percent
+from helix_kit._wording import count_text
 from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.weights_to_load import (
@@ -158,7 +159,7 @@ class PlanDiff(Summarised):
         if not loading:
             return "nothing: every node holds its weights"
         parts = f" ({number(self.layers_gb)} of layers, {number(self.tables_gb)} of embedding and output projection)"
-        return f"{number(self.move_gb)} GB on {loading} node{'s' * (loading != 1)}{parts if self.tables_gb else ''}"
+        return f"{number(self.move_gb)} GB on {count_text(loading, 'node')}{parts if self.tables_gb else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, for JSON."""

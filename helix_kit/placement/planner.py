@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
+from helix_kit._wording import count_text
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
 from helix_kit.placement.groups import groups_of
@@ -195,8 +196,8 @@ def plan_problem(
         placed.links = None
         loading = sum(layers_to_load(old.get(n), span) > 0 for n, span in placed.placement.items())
         placed.notes.append(
-            f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew, on {loading} nodes; "
-            "`helix-kit diff` lists them"
+            f"{moved_gb(problem, old, placed.placement):.1f} GB of weights to load anew, "
+            f"on {count_text(loading, 'node')}; `helix-kit diff` lists them"
         )
     flow = task.max_flow(placed.placement, placed.links, options.flow_split)
     watch.report(value=flow.tokens_per_s, placement=placed.placement)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from helix_kit._wording import count_text, join_names
 from helix_kit.flow import Edge
 from helix_kit.placement.plan import Plan
 
@@ -32,15 +31,6 @@ def format_percent(share: float) -> str:
     return f"{share:.2%}" if share >= 5e-5 else "0%"
 
 
-def count_text(count: int, noun: str) -> str:
-    """``1 pipeline``, ``5 pipelines``.
-
-    >>> count_text(1, "pipeline"), count_text(5, "pipeline")
-    ('1 pipeline', '5 pipelines')
-    """
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def edge_name(edge: Edge) -> str:
     """The node's name for the edge inside a node, both ends for a link.
 
@@ -49,18 +39,6 @@ def edge_name(edge: Edge) -> str:
     """
     source, target = edge
     return source if source == target else f"link {source} → {target}"
-
-
-def join_names(names: Sequence[str], at_most: int = 4) -> str:
-    """``a, b and c``; of more than `at_most` names the last ones are counted.
-
-    >>> join_names(["a", "b", "c"]), join_names(["a", "b", "c", "d", "e"])
-    ('a, b and c', 'a, b, c and 2 more')
-    """
-    shown = list(names)
-    if len(shown) > at_most:
-        shown = [*shown[: at_most - 1], f"{len(shown) - at_most + 1} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else "".join(shown)
 
 
 def limit_text(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from helix_kit._wording import agreeing, count_text
 from helix_kit.errors import InputError
 from helix_kit.plots.theme import CUT_COLOUR, THEMES
 
@@ -117,8 +118,10 @@ def _label(axes: Axes, plan: Plan, hidden: int) -> None:
     assert plan.served is not None
     notes = ["number: stages of the deepest pipeline"]
     if hidden:
-        plans = "1 plan is" if hidden == 1 else f"{hidden} plans are"
-        notes.append(f"{plans} not drawn: beaten in both, kept for prompt latency or fewer stages")
+        are = agreeing(hidden, "is", "are")
+        notes.append(
+            f"{count_text(hidden, 'plan')} {are} not drawn: beaten in both, kept for prompt latency or fewer stages"
+        )
     axes.set(
         xlabel="mean decode latency (s)",
         ylabel=f"decode throughput (tokens/s, {plan.served.mode}, {plan.served.execution} rules)",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from helix_kit._wording import count_text
 from helix_kit.model import Model
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
@@ -164,7 +165,7 @@ class NodeMemory:
         layers, *needed_gb = self._parts(model, k)
         both = self.gpus == 1 and k == model.num_layers and not model.tied_embeddings
         names = (
-            f"weights of {layers} layer{'s' if layers > 1 else ''}",
+            f"weights of {count_text(layers, 'layer')}",
             "embedding and output projection" if both else "embedding or output projection",
             f"KV cache of {MIN_KV_TOKENS:,} tokens in each layer",
         )

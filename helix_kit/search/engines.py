@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from helix_kit._wording import agreeing, count_text
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.method import PlanOptions
@@ -128,8 +129,8 @@ def plan_replicas(
             max_flow_tokens_per_s=best_flow,
         ),
         notes=(
-            f"{len(scored)} {'set' if len(scored) == 1 else 'sets'} of replicas "
-            f"{'was' if len(scored) == 1 else 'were'} simulated by the rules of engine {_name(problem)}",
+            f"{count_text(len(scored), 'set of replicas', 'sets of replicas')} "
+            f"{agreeing(len(scored), 'was', 'were')} simulated by the rules of engine {_name(problem)}",
             *limit_notes(chosen, [c for _, c in scored], limits),
             *idle_notes(problem, chosen.flow, otherwise="no set of replicas with it was found that serves more"),
         ),

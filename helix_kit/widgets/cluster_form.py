@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as W
 
+from helix_kit._wording import agreeing, count_text
 from helix_kit.cluster import Cluster, Link, LinkException
 from helix_kit.cluster import preset_names as cluster_names
 from helix_kit.errors import HelixKitError
@@ -112,7 +113,7 @@ class ClusterForm(PictureBox):
             self._own_path = self.path.value = f"{cluster.name}.yaml"
         self._filling = False
         self._tell_exceptions(())
-        self.status.say(f"{len(cluster.nodes)} machines. Press Solve.")
+        self.status.say(f"{count_text(len(cluster.nodes), 'machine')}. Press Solve.")
 
     def cluster(self) -> Cluster:
         """The cluster that the table describes. An InputError or a pydantic error names what is wrong in it."""
@@ -143,10 +144,10 @@ class ClusterForm(PictureBox):
         kept = len(self._network.links) - len(lost)
         lines = []
         if kept:
-            links = "1 link has a bandwidth" if kept == 1 else f"{kept} links have a bandwidth"
-            own = "its own" if kept == 1 else "their own"
+            have, own = agreeing(kept, "has", "have"), agreeing(kept, "its own", "their own")
             lines.append(
-                f"{links} and latency of {own}. The rules above do not change {'it' if kept == 1 else 'them'}."
+                f"{count_text(kept, 'link')} {have} a bandwidth and latency of {own}. "
+                f"The rules above do not change {agreeing(kept, 'it', 'them')}."
             )
         if lost:
             which = ", ".join(" – ".join(link.ends) for link in lost[:MAX_LINKS_NAMED]) + (
@@ -164,7 +165,7 @@ class ClusterForm(PictureBox):
         except (HelixKitError, ValueError, OSError) as error:
             self.status.say(error_text(error), "bad")
             return
-        self.status.say(f"Saved {len(cluster.nodes)} machines to {self.path.value}.", "good")
+        self.status.say(f"Saved {count_text(len(cluster.nodes), 'machine')} to {self.path.value}.", "good")
 
     def restart(self) -> None:
         """Return to the cluster that the editor began with."""

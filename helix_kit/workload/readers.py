@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helix_kit import _files
+from helix_kit._wording import agreeing, count_text
 from helix_kit.errors import InputError
 from helix_kit.workload.prefixes import parse_segments, segments_of_hashes
 from helix_kit.workload.request import Segments
@@ -170,8 +171,8 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, time_
     if left_out:
         if not trace.rows:
             raise InputError("expected at least one request with input and output tokens", where=path)
-        rows, are = ("row", "is") if left_out == 1 else ("rows", "are")
-        trace.notes.append(f"{left_out} {rows} without input or output tokens {are} left out")
+        are = agreeing(left_out, "is", "are")
+        trace.notes.append(f"{count_text(left_out, 'row')} without input or output tokens {are} left out")
     return trace
 
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "helix_kit"
 
 FLOORS = [
-    {"errors", "_deprecation", "_numba_cache", "_summary", "_versions", "typical_request"},
+    {"errors", "_deprecation", "_numba_cache", "_summary", "_versions", "_wording", "typical_request"},
     {"_files", "_line_workers", "layers"},
     {"_plugins", "catalogue", "hf_config", "hf_hub", "quantized"},
     {"cluster", "model"},

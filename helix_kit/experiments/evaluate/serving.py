@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helix_kit._wording import count_text
 from helix_kit.errors import HelixKitError
 from helix_kit.experiments.evaluate.load import Load
 from helix_kit.experiments.evaluate.methods import Method
@@ -111,7 +112,7 @@ class JobRunner:
         while True:
             scale = self.time_scale
             try:
-                say(f"starting {len(job.plan.placement)} workers")
+                say(f"starting {count_text(len(job.plan.placement), 'worker')}")
                 with start_workers(job, options, self.weights, scale) as engine:
                     run = self._replayed(engine, job, say)
                 _check_late(run.facts["overruns"], run.facts["steps"], scale, MAX_LATE_SHARES[options.workers])
