@@ -13,7 +13,8 @@ from helix_kit._deprecation import renamed_keywords
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_TOKENS
 from helix_kit.workload import samplers
-from helix_kit.workload.workload import MEAN_SECONDS_A_REQUEST, Workload, row_of
+from helix_kit.workload.request import row_of
+from helix_kit.workload.workload import MEAN_SECONDS_A_REQUEST, Workload
 
 if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan

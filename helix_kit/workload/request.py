@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from helix_kit._summary import Summarised, number
 from helix_kit.flow import Pipeline
@@ -40,6 +40,12 @@ class Request:
     begin with the same segments share the KV cache of these tokens where there is a prefix cache."""
     answer: int | None = None
     """Id of the answer's content, where a later prompt repeats it, as the next turn of a conversation does."""
+
+
+def row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
+    """The row of a request, at another time."""
+    contents = (request.session, request.prompt, request.prefix, request.answer)
+    return (arrival_s, request.input_tokens, request.output_tokens, *contents)
 
 
 def shortened(request: Request, max_input: int | None = None, max_output: int | None = None) -> Request:

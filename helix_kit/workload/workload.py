@@ -11,8 +11,6 @@ True
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,11 +24,11 @@ from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS
 from helix_kit.workload import samplers
-from helix_kit.workload.prefixes import format_segments, mooncake_entries
 from helix_kit.workload.readers import Row, read_trace
-from helix_kit.workload.request import Request, shortened
+from helix_kit.workload.request import Request, row_of, shortened
+from helix_kit.workload.sharing import conversation_rows, shared_prompt_rows
+from helix_kit.workload.writers import COLUMNS, write_csv, write_mooncake
 
-COLUMNS = ("arrival_s", "input_tokens", "output_tokens")
 MEAN_SECONDS_A_REQUEST = 0.05
 """`offline(duration_s=...)` makes one request for each such interval: more than any preset cluster serves."""
 
@@ -206,16 +204,10 @@ class Workload(Summarised, Sequence[Request]):
         seed
             The same seed gives the same requests.
         """
-        samplers.check_rate(rate_per_s, duration_s)
-        rng = samplers.generator(seed)
-        gaps = rng.exponential(size=round(rate_per_s * duration_s) + 1)
-        arrivals = gaps.cumsum()[:-1] / gaps.sum() * duration_s
-        order = rng.permutation(groups * prompts_per_group)
-        rows = []
-        for i, arrival_s in enumerate(arrivals.tolist()):
-            prompt = int(order[i % len(order)])
-            prefix = ((prompt % groups, system_tokens), (groups + prompt, question_tokens))
-            rows.append((arrival_s, system_tokens + question_tokens, output_tokens, None, None, prefix))
+        rows = shared_prompt_rows(
+            rate_per_s, duration_s, groups=groups, prompts_per_group=prompts_per_group, system_tokens=system_tokens,
+            question_tokens=question_tokens, output_tokens=output_tokens, seed=seed,
+        )  # fmt: skip
         return cls.of(rows, f"shared prompts, seed {seed}")
 
     @classmethod
@@ -250,18 +242,10 @@ class Workload(Summarised, Sequence[Request]):
         seed
             The same seed gives the same requests.
         """
-        rng = samplers.generator(seed)
-        rows: list[tuple[Any, ...]] = []
-        content = 0
-        for talk, start_s in enumerate(samplers.poisson_arrivals(rate_per_s, duration_s, rng).tolist()):
-            arrival_s, prefix = start_s, ((0, system_tokens),) if system_tokens else ()
-            for _ in range(rng.geometric(1 / turns)):
-                question, answer = int(rng.geometric(1 / question_tokens)), int(rng.geometric(1 / output_tokens))
-                prefix = (*prefix, (content + 1, question))
-                rows.append((arrival_s, sum(n for _, n in prefix), answer, f"{talk}", None, prefix, content + 2))
-                prefix = (*prefix, (content + 2, answer))
-                content += 2
-                arrival_s += float(rng.exponential(think_s))
+        rows = conversation_rows(
+            rate_per_s, duration_s, turns=turns, system_tokens=system_tokens, question_tokens=question_tokens,
+            output_tokens=output_tokens, think_s=think_s, seed=seed,
+        )  # fmt: skip
         return cls.of(rows, f"conversations, seed {seed}")
 
     @classmethod
@@ -333,21 +317,11 @@ class Workload(Summarised, Sequence[Request]):
 
     def to_csv(self, path: str | Path) -> None:
         """Write a CSV file from which `from_csv` makes an equal workload."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not any(r.prefix or r.session is not None or r.answer is not None for r in self.requests):
-                writer.writerow(COLUMNS)
-                writer.writerows((repr(r.arrival_s), r.input_tokens, r.output_tokens) for r in self.requests)
-                return
-            writer.writerow((*COLUMNS, "prefix", "answer", "session_id"))
-            for r in self.requests:
-                content = (format_segments(r.prefix), "" if r.answer is None else r.answer, r.session or "")
-                writer.writerow((repr(r.arrival_s), r.input_tokens, r.output_tokens, *content))
+        write_csv(self.requests, path)
 
     def to_mooncake(self, path: str | Path) -> None:
         """Write a trace in Mooncake's format (JSON lines): shared contents as ``hash_ids`` of 512 tokens each."""
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(entry)}\n" for entry in mooncake_entries(self.requests))
+        write_mooncake(self.requests, path)
 
     def limited(self, max_input: int | None = None, max_output: int | None = None) -> Workload:
         """The requests within these lengths, numbered anew."""
@@ -424,9 +398,3 @@ class Workload(Summarised, Sequence[Request]):
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.requests)
-
-
-def row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
-    """The row of a request, at another time."""
-    contents = (request.session, request.prompt, request.prefix, request.answer)
-    return (arrival_s, request.input_tokens, request.output_tokens, *contents)

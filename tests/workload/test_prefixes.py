@@ -45,15 +45,6 @@ def test_an_answer_counts_where_the_next_turn_repeats_it():
     assert keys.keys.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]
 
 
-def test_files_keep_what_is_shared(tmp_path):
-    workload = Workload.conversations(1.0, 20.0, turns=3)
-    workload.to_csv(tmp_path / "a.csv")
-    assert Workload.from_csv(tmp_path / "a.csv").requests == workload.requests
-    turns = [r for r in workload if len(r.prefix) > 2]
-    assert turns, "some conversation goes on"
-    assert all(sum(n for _, n in r.prefix) == r.input_tokens for r in workload)
-
-
 def test_mooncake_hashes_stand_for_512_tokens(tmp_path):
     rows = [
         {"timestamp": 1000 * i, "input_length": 1100, "output_length": 5, "hash_ids": [1, 2, 3 + i]} for i in (0, 1)
@@ -68,19 +59,6 @@ def test_mooncake_hashes_stand_for_512_tokens(tmp_path):
 def test_wrong_segments_are_refused_with_their_place(text):
     with pytest.raises(InputError, match="file:7: prefix"):
         parse_segments(text, 100, "file:7")
-
-
-def test_a_trace_in_mooncakes_format_shares_whole_blocks(tmp_path):
-    """Two turns share 700 tokens before the second question: one block of 512 of them."""
-    talk = Workload.of(
-        [(0.0, 600, 100, None, None, ((1, 600),), 2), (3.0, 1300, 5, None, None, ((1, 600), (2, 100), (3, 600)))]
-    )
-    talk.to_mooncake(tmp_path / "trace.jsonl")
-    again = Workload.from_trace(tmp_path / "trace.jsonl", time_unit="ms")
-    assert [(r.arrival_s, r.input_tokens, r.output_tokens) for r in again] == [(0.0, 600, 100), (3.0, 1300, 5)]
-    assert [[n for _, n in r.prefix] for r in again] == [[512, 88], [512, 512, 276]]
-    first, second = ([key for key, _ in r.prefix] for r in again)
-    assert first[0] == second[0] and not set(first[1:]) & set(second[1:])
 
 
 def test_a_content_is_the_same_tokens_at_every_length():

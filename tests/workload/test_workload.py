@@ -1,11 +1,9 @@
-"""Workloads: slices, scaling, CSV in and out, refusals."""
+"""Workloads: slices, scaling, refusals."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helix_kit.cluster import Cluster
 from helix_kit.errors import InputError
@@ -17,14 +15,6 @@ from helix_kit.workload import Workload, make_workload
 
 def lengths(workload: Workload) -> np.ndarray:
     return np.array([(r.input_tokens, r.output_tokens) for r in workload], dtype=float)
-
-
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 10**6), st.integers(1, 10**6)), min_size=1, max_size=20))
-def test_csv_gives_back_equal_requests(tmp_path_factory, rows):
-    path = tmp_path_factory.mktemp("csv") / "w.csv"
-    workload = Workload.of(rows)
-    workload.to_csv(path)
-    assert Workload.from_csv(path).requests == workload.requests
 
 
 def test_constant_and_offline():
