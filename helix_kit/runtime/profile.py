@@ -10,57 +10,49 @@ context of given length. Each point is the median of several runs; their 10th an
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_kit.cluster import MEMORY_SHARE, Cluster, Coordinator, GpuSpec, Link, Network, Node
+from helix_kit.cluster import MEMORY_SHARE, Node
 from helix_kit.errors import InputError
 from helix_kit.model import Model
-from helix_kit.profiles.profile import Curve, Profile
 from helix_kit.runtime.device_facts import device_memory_gb, device_name
+from helix_kit.runtime.measurement import (
+    DECODE_REQUESTS,
+    PREFILL_TOKENS,
+    Measurement,
+    Point,
+    emulated,
+    rounded,
+    write_tables,
+)
 from helix_kit.runtime.profile_steps import (
     GPU_STEPS,
     STEPS,
+    Step,
     StepTime,
     speed_of,
     time_calls,
     time_step,
     time_steps,
-    write_steps,
 )
 from helix_kit.runtime.spec import WorkerSpec
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.shares import check_tensor_parallel
 
 if TYPE_CHECKING:
-    from helix_kit.runtime.transport.link_measurement import LinkMeasurement
+    from helix_kit.runtime.worker.model_layers import ModelLayers
 
-PREFILL_TOKENS = (1, 4, 16, 32, 64, 128, 256, 512)
 GPU_PREFILL_TOKENS = (*PREFILL_TOKENS, 1024, 2048)
-DECODE_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
-PREFILL_MAX_REQUESTS = 4
-MIN_TOKENS_PER_LAYER = 2048
-"""KV capacity below which a node is of no use: it could not hold one full-length request in each of its layers."""
+"""Prompts that are timed on a GPU, in tokens."""
 
 Progress = Callable[[str, float], None]
 """Called with what is being measured, and the share that is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Milliseconds per layer at one size: median, and 10th and 90th percentile of the runs."""
-
-    phase: str
-    tokens: int
-    ms_per_layer: float
-    low_ms: float
-    high_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,116 +114,6 @@ class MeasureOptions:
         return 4 if self.device == "cpu" else 16
 
 
-class LayerLimits(NamedTuple):
-    """What a machine that holds `num_layers` layers has room for: a row of limits.csv."""
-
-    num_layers: int
-    kv_capacity_layer_tokens: int
-    prefill_max_requests: int
-    decode_max_requests: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What `measure` found for one kind of machine."""
-
-    kind: str
-    model: Model
-    points: tuple[Point, ...]
-    head_ms: float
-    """Time of the final norm and the output projection of one row, which the last stage does for each new token."""
-    load_s_per_layer: float
-    memory_bytes: float
-    facts: dict[str, Any] = field(default_factory=dict)
-    memory_share: float = MEMORY_SHARE
-    steps: tuple[StepTime, ...] = ()
-    """Mixed steps, contexts, and CUDA graphs on and off, beside the roofline."""
-
-    def limits(self) -> list[LayerLimits]:
-        """The limits for every number of layers that fits."""
-        rows = []
-        usable = self.memory_bytes * self.memory_share - embedding_bytes(self.model)
-        for k in range(1, self.model.num_layers + 1):
-            tokens = int((usable - k * self.model.layer_gb * 1e9) / self.model.kv_bytes_per_token_layer)
-            if tokens < MIN_TOKENS_PER_LAYER * k:
-                break
-            rows.append(LayerLimits(k, tokens, PREFILL_MAX_REQUESTS, max(DECODE_REQUESTS)))
-        return rows
-
-    @property
-    def table_points(self) -> tuple[Point, ...]:
-        """The points of the tables: each layer takes over an equal share of the output projection's time.
-
-        The tables know layers only. So the time of a token through all layers is right, wherever it passes them.
-        """
-        share_ms = self.head_ms / self.model.num_layers
-        return tuple(
-            replace(p, ms_per_layer=p.ms_per_layer + share_ms, low_ms=p.low_ms + share_ms, high_ms=p.high_ms + share_ms)
-            for p in self.points
-        )
-
-    def profile(self) -> Profile:
-        """The measurement as the planner and the simulator read it."""
-        in_table = self.table_points
-
-        def curve(phase: str) -> Curve:
-            points = [(0.0, 0.0), *((float(p.tokens), p.ms_per_layer) for p in in_table if p.phase == phase)]
-            return Curve(x=tuple(x for x, _ in points), y=tuple(y for _, y in points))
-
-        limits = self.limits()
-        return Profile(
-            kind=self.kind,
-            model=self.model.name,
-            source=f"measured on {self.facts.get('device', 'this machine')}",
-            prefill_ms_per_layer=curve("prefill"),
-            decode_ms_per_layer=curve("decode"),
-            kv_capacity_layer_tokens=tuple(row.kv_capacity_layer_tokens for row in limits),
-            prefill_max_requests=tuple(row.prefill_max_requests for row in limits),
-            decode_max_requests=tuple(row.decode_max_requests for row in limits),
-        )
-
-    def gpu(self) -> GpuSpec:
-        """The device as a cluster file describes one; its figures follow from the measured times, not a datasheet."""
-        ms = {(p.phase, p.tokens): p.ms_per_layer * self.gpus for p in self.points}
-        tokens = max(PREFILL_TOKENS)
-        return GpuSpec(
-            memory_gb=_rounded(self.memory_bytes / self.gpus / 1e9),
-            memory_bandwidth_gb_per_s=_rounded(self.model.layer_gb / ms["decode", 1] * 1e3),
-            fp16_tflops=_rounded(2 * self.model.layer_params * tokens / ms["prefill", tokens] * 1e3 / 1e12),
-        )
-
-    @property
-    def gpus(self) -> int:
-        """Devices that computed each layer together."""
-        return int(self.facts.get("tensor_parallel", 1))
-
-    def starter_cluster(self, link: LinkMeasurement | None = None) -> Cluster:
-        """A cluster to start from: two such machines in one region, with the measured `link`, else 10 gbps and 1 ms."""
-        within = Link(bandwidth_gbps=10, latency_ms=1)
-        if link is not None:
-            within = Link(bandwidth_gbps=_rounded(link.bandwidth_gbps[1]), latency_ms=_rounded(link.latency_ms[1]))
-        gpu = self.kind.removesuffix(f"x{self.gpus}-tp{self.gpus}")
-        shared: dict[str, Any] = {}
-        if self.gpus > 1:
-            shared = {"gpus_per_node": self.gpus, "tensor_parallel": self.gpus}
-        return Cluster(
-            name=f"two-{self.kind}",
-            coordinator=Coordinator(region="here"),
-            nodes=tuple(Node(name=f"{self.kind}-{i}", gpu=gpu, region="here", **shared) for i in range(2)),
-            network=Network(within_region=within),
-            gpus={gpu: self.gpu()},
-        )
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
-def embedding_bytes(model: Model) -> float:
-    """Bytes of the embedding table and of the output projection, which the first and the last stage hold."""
-    return 2.0 * model.vocab_size * model.hidden_size * model.dtype_bytes
-
-
 def measure(
     weights: str | Path,
     *,
@@ -279,6 +161,21 @@ def _no_progress(_what: str, _share: float) -> None:
     pass
 
 
+def _time_points(
+    stage: ModelLayers, prefill_tokens: tuple[int, ...], options: MeasureOptions, progress: Progress
+) -> list[Point]:
+    """Prefill and decode steps of each size, without the output projection."""
+    sizes = [*(("prefill", n) for n in prefill_tokens), *(("decode", n) for n in DECODE_REQUESTS)]
+    points = []
+    for done, (phase, tokens) in enumerate(sizes):
+        progress(f"{phase}, {tokens} tokens", done / len(sizes))
+        step = Step(tokens, 0, 0) if phase == "prefill" else Step(0, tokens, options.context_tokens)
+        runs_s = time_step(stage, step, options.repeats)
+        low, middle, high = np.percentile(runs_s, [10, 50, 90]) * 1e3 / (stage.end - stage.start)
+        points.append(Point(phase, tokens, float(middle), float(low), float(high)))
+    return points
+
+
 def _measure(
     checkpoint: Checkpoint, kind: str, model: Model | None, progress: Progress, options: MeasureOptions
 ) -> Measurement:
@@ -315,17 +212,11 @@ def _measure(
         threads=options.threads or 1,
         step_tokens=max(prefill_tokens),
     )
-    sizes = [*(("prefill", n) for n in prefill_tokens), *(("decode", n) for n in DECODE_REQUESTS)]
-    points = []
     speed = speed_of(device, options.dtype, kind)
     times: list[StepTime] = []
     with layers_with_ranks(spec, checkpoint.config["model_type"]) as stage:
         load_s = (time.perf_counter() - began) / layers
-        for done, (phase, tokens) in enumerate(sizes):
-            progress(f"{phase}, {tokens} tokens", done / len(sizes))
-            runs_s = time_step(stage, phase, tokens, options.context_tokens, options.repeats)
-            low, middle, high = np.percentile(runs_s, [10, 50, 90]) * 1e3 / layers
-            points.append(Point(phase, tokens, float(middle), float(low), float(high)))
+        points = _time_points(stage, prefill_tokens, options, progress)
         row = torch.zeros(1, stage.hidden_size, dtype=stage.dtype, device=stage.device)
         with torch.inference_mode():
             head_ms = float(np.median(time_calls(lambda: stage.logits(row), stage, options.repeats))) * 1e3
@@ -361,8 +252,8 @@ def _measure(
             "context_tokens": options.context_tokens,
             "repeats": options.repeats,
             "roofline": speed.source,
-            "roofline_gb_per_s": _rounded(speed.bytes_per_s / 1e9),
-            "roofline_tflops": _rounded(speed.flops_per_s / 1e12),
+            "roofline_gb_per_s": rounded(speed.bytes_per_s / 1e9),
+            "roofline_tflops": rounded(speed.flops_per_s / 1e12),
             **({"tensor_parallel": len(ranks)} if len(ranks) > 1 else {}),
         },
         memory_share=options.memory_share,
@@ -370,37 +261,4 @@ def _measure(
     )
 
 
-def emulated(base: Measurement, speeds: dict[str, float], max_layers: dict[str, int]) -> list[Measurement]:
-    """Slower kinds derived from one measurement: all times multiplied by the kind's factor, in ``speeds``."""
-    kinds = []
-    for kind, factor in speeds.items():
-        points = tuple(
-            Point(p.phase, p.tokens, p.ms_per_layer * factor, p.low_ms * factor, p.high_ms * factor)
-            for p in base.points
-        )
-        facts = {**base.facts, "factor": factor, "max_layers": max_layers[kind]}
-        # Steps were measured on this machine, and a roofline for it says nothing of a slower one.
-        kinds.append(replace(base, kind=kind, points=points, facts=facts, steps=()))
-    return kinds
-
-
-def write_tables(measurements: Iterable[Measurement], folder: str | Path) -> None:
-    """Write layer_times.csv and limits.csv, which `helix_kit.profiles.load_profiles` reads, and steps.csv beside."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    measurements = list(measurements)
-    with (folder / "layer_times.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["kind", "phase", "tokens", "ms_per_layer", "low_ms", "high_ms"])
-        for m in measurements:
-            for p in m.table_points:
-                times = (f"{v:.4g}" for v in (p.ms_per_layer, p.low_ms, p.high_ms))
-                writer.writerow([m.kind, p.phase, p.tokens, *times])
-    with (folder / "limits.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["kind", *LayerLimits._fields])
-        for m in measurements:
-            rows = m.limits()[: m.facts.get("max_layers")]
-            writer.writerows([m.kind, *row] for row in rows)
-    if any(m.steps for m in measurements):
-        write_steps({m.kind: m.steps for m in measurements}, folder)
+__all__ = ["MeasureOptions", "Measurement", "Point", "emulated", "measure", "write_tables"]

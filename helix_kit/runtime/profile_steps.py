@@ -186,11 +186,11 @@ def speed_of(device: str, dtype: str, kind: str) -> DeviceSpeed:
     size = GPU_MATRIX if on_gpu else MATRIX
     left = torch.ones(size, size, device=device, dtype=getattr(torch, dtype))
 
-    def best_s(call: object) -> float:
+    def best_s(call: Callable[[], Any]) -> float:
         times = []
         for _ in range(5):
             began = time.perf_counter()
-            call()  # type: ignore[operator]
+            call()
             if on_gpu:
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - began)
@@ -234,7 +234,7 @@ def time_steps(
     layers = stage.end - stage.start
     found = []
     for step in steps:
-        low, middle, high = np.percentile(_runs_s(stage, step, repeats), [10, 50, 90]) * 1e3 / layers
+        low, middle, high = np.percentile(time_step(stage, step, repeats), [10, 50, 90]) * 1e3 / layers
         expected = roofline_ms(model, step, speed)
         found.append(
             StepTime(graphs, *step, float(middle), float(low), float(high), expected, expected / float(middle))
@@ -242,7 +242,8 @@ def time_steps(
     return found
 
 
-def _runs_s(stage: ModelLayers, step: Step, repeats: int) -> list[float]:
+def time_step(stage: ModelLayers, step: Step, repeats: int) -> list[float]:
+    """Seconds of each of `repeats` steps over all layers of `stage`."""
     import torch
 
     from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
@@ -258,24 +259,6 @@ def _runs_s(stage: ModelLayers, step: Step, repeats: int) -> list[float]:
         table.grow(pool, position + rows)
         hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
         batch.append(RequestRows(table, hidden, position, stage.start, stage.end))
-    return time_calls(lambda: stage.run(pool, batch), stage, repeats)
-
-
-def time_step(stage: ModelLayers, phase: str, tokens: int, context: int, repeats: int) -> list[float]:
-    """Seconds of each of `repeats` steps over all layers of `stage`."""
-    import torch
-
-    from helix_kit.runtime.worker.kv_cache import BlockTable, pages_for
-    from helix_kit.runtime.worker.model_layers import RequestRows
-
-    layers = stage.end - stage.start
-    requests, rows, position = (1, tokens, 0) if phase == "prefill" else (tokens, 1, context)
-    pool = stage.new_pool(requests * pages_for(position + rows, layers))
-    tables = [BlockTable(layers) for _ in range(requests)]
-    for table in tables:
-        table.grow(pool, position + rows)
-    hidden = torch.randn(rows, stage.hidden_size).to(stage.device, stage.dtype)
-    batch = [RequestRows(table, hidden, position, stage.start, stage.end) for table in tables]
     return time_calls(lambda: stage.run(pool, batch), stage, repeats)
 
 
