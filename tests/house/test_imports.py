@@ -41,7 +41,7 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 UPWARD = {
     ("helix_kit.placement.plan", "helix_kit.plots"): "drawing method: Plan.show, to_svg, to_png, pareto",
     ("helix_kit.placement.plan", "helix_kit.widgets"): "drawing method: Plan.show in a notebook",
-    ("helix_kit.report", "helix_kit.plots"): "drawing method: Run.plot",
+    ("helix_kit.report.run", "helix_kit.plots"): "drawing method: Run.plot",
     ("helix_kit.analysis.compare", "helix_kit.plots"): "drawing method: Comparison.plot",
     ("helix_kit.sweeps.result", "helix_kit.plots"): "drawing method: Sweep.plot",
     ("helix_kit._tool_formats", "helix_kit.report"): "type annotation only: the functions write a Run",

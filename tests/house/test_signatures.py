@@ -30,7 +30,7 @@ VERBS = {
     "experiments.evaluate.api.evaluate": "public verb, with keywords of `plan` and of `serve`",
     "sweeps.api.sweep": "public verb, with keywords of `simulate`",
     "fleets.api.fleet": "public verb, with keywords of `plan` and of `simulate`",
-    "report.Run.__init__": "a record of what a run is made of",
+    "report.run.Run.__init__": "a record of what a run is made of",
     "runtime.worker.attention.attend": "the signature that transformers calls, with its layers' options",
 }
 """Functions that may take more parameters, with the reason."""
