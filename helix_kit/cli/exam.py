@@ -53,7 +53,7 @@ def exam_command(
     """
     from helix_kit.experiments.exam import examine, medians, write_predictions
     from helix_kit.experiments.exam.page import page_of
-    from helix_kit.experiments.exam.scores import SPLITS
+    from helix_kit.experiments.exam.runs import SPLITS
     from helix_kit.profiles.engines import load_engine
 
     if runs is None:

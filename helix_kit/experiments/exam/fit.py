@@ -1,4 +1,4 @@
-"""The constants of an engine, found from the training runs: a fit with priors, and fits that leave one model out.
+"""The constants of an engine, found from the training runs: a fit with priors.
 
 A fit minimises the sum of squares of two kinds of residuals. The first is the error of each stage in each of
 `TOLERANCES`, as a logarithm over its tolerance; large ones count less (the pseudo-Huber loss), because one stage near
@@ -16,21 +16,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from helix_kit.errors import InputError
-from helix_kit.experiments.exam.predictions import Figures, predict
+from helix_kit.experiments.exam.predictions import Figures
+from helix_kit.experiments.exam.priors import FOLLOWERS, PRIORS, Prior
 from helix_kit.experiments.exam.runs import ExamRun
-from helix_kit.experiments.exam.scores import errors_of
+from helix_kit.experiments.exam.training import TOLERANCES, Training
 from helix_kit.profiles.engines import Constants, EngineRecord
-from helix_kit.profiles.step import step_costs
 
-TOLERANCES = {"tpot_server_mean": 0.025, "ttft_mean": 0.05, "ttft_p90": 0.1, "ttft_p99": 0.2, "e2e_p99": 0.05}
-"""Metric -> relative error that counts as one: about the root mean square of what the best constants leave. With less,
-runs would be believed more than the model can explain, and would move constants that they do not decide."""
 STEP = 0.08
 """Relative change of a constant for a derivative. Less changes which requests meet in a step as much as what a step
 takes, so that derivatives are noise."""
@@ -44,115 +40,6 @@ ENOUGH = 2e-3
 """A fit ends once a step lowers its cost by less than this share."""
 DIGITS = 4
 """Significant digits of a constant that is written down."""
-
-
-class Prior(NamedTuple):
-    """What is expected of a constant before any run.
-
-    Examples
-    --------
-    >>> PRIORS["bandwidth_share"].value
-    0.9
-    """
-
-    value: float
-    """The most likely one."""
-    spread: float
-    """Standard deviation of its logarithm: 0.1 says 10 %, 0.7 a factor of two."""
-    reason: str
-    """Where the value comes from."""
-
-
-PRIORS: dict[str, Prior] = {
-    "bandwidth_share": Prior(0.9, 0.05, "copies within an H100's memory reach nine tenths of the datasheet"),
-    "context_bandwidth_share": Prior(0.85, 0.15, "paged attention reads blocks of 16 tokens, less evenly than weights"),
-    "arithmetic_share": Prior(0.6, 0.2, "large matrix products in 16 bits within the power limit"),
-    "step_ms": Prior(0.8, 0.5, "some tens of launches and the host's work that no graph hides"),
-    "layer_ms": Prior(0.02, 0.5, "about ten kernels of 2 us that do not overlap"),
-    "mixed_layer_ms": Prior(0.02, 0.7, "four launches of 5 us for attention outside of the graphs"),
-    "eager_layer_ms": Prior(0.03, 0.7, "ten launches of 5 us, less what runs at the same time"),
-    "quantised_expert_layer_ms": Prior(0.04, 0.7, "as much again as the kernels of 16-bit experts"),
-    "quantised_expert_eager_layer_ms": Prior(0.6, 0.7, "launches of the host for each of three groups of kernels"),
-    "single_expert_skew": Prior(1.0, 0.6, "Zipf's law"),
-    "all_reduce_ms": Prior(0.006, 0.5, "one kernel with two barriers between GPUs"),
-    "all_reduce_hop_share": Prior(0.5, 0.6, "an all-reduce in one or two shots has half of a ring's steps"),
-    "all_reduce_bandwidth_share": Prior(0.4, 0.5, "messages of some 100 kB do not fill the link"),
-    "sampling_ns_per_logit": Prior(0.05, 0.6, "a few passes over 4-byte logits"),
-    "sorted_sampling_ns_per_logit": Prior(
-        0.15, 0.5, "a radix sort of keys and indices, softmax, scan, masks and scatter move some 300 bytes a logit"
-    ),
-    "sorted_row_ns_per_logit": Prior(
-        1.5, 0.6, "the scan takes 1,024 logits of a row in about a microsecond, two softmaxes a fifth of that each"
-    ),
-    "penalty_ns_per_logit": Prior(0.04, 0.6, "two counts in 8-byte integers, masks and updates move 85 bytes a logit"),
-    "request_ms": Prior(0.005, 0.6, "some lines of Python for each request"),
-    "receive_ms": Prior(5.0, 0.5, "HTTP, tokeniser and two messages between processes"),
-    "answer_ms": Prior(2.0, 0.7, "one message between processes, detokeniser and HTTP"),
-}
-"""Constants that are fitted. The others stay as the engine's record has them."""
-FOLLOWERS = (
-    "arithmetic_share",
-    "sampling_ns_per_logit",
-    "sorted_sampling_ns_per_logit",
-    "sorted_row_ns_per_logit",
-    "penalty_ns_per_logit",
-)
-"""Constants whose values on other GPUs are a multiple of the fitted one, rather than values of their own."""
-
-
-@dataclass
-class Training:
-    """Training runs with what was measured, and the predictions made of them so far.
-
-    Examples
-    --------
-    >>> Training([], {}, engine).without("Qwen/Qwen3-14B").runs    # doctest: +SKIP
-    []
-    """
-
-    runs: Sequence[ExamRun]
-    """Workloads and settings."""
-    measured: Mapping[str, Figures]
-    """By name of the run."""
-    seed: int = 0
-    """Of arrivals."""
-    known: dict[tuple[object, ...], Figures] = field(default_factory=dict)
-    """Predictions by run and step costs: a constant that does not touch a run does not run it again."""
-
-    def without(self, model: str) -> Training:
-        """The runs of all other models."""
-        return replace(self, runs=[run for run in self.runs if run.facts["model"] != model])
-
-    def only(self, model: str) -> Training:
-        """The runs of one model."""
-        return replace(self, runs=[run for run in self.runs if run.facts["model"] == model])
-
-    @property
-    def models(self) -> list[str]:
-        """In file order."""
-        return list(dict.fromkeys(run.facts["model"] for run in self.runs))
-
-    def predicted(self, run: ExamRun, engine: EngineRecord) -> Figures:
-        """A run's figures, from memory where its steps cost the same as before."""
-        assert run.work is not None and run.machine is not None
-        costs = step_costs(engine.with_rules(**run.rules), run.work, run.machine)
-        key = (
-            run.name, self.seed, engine.receive_s, engine.answer_s, costs.linear_s.tobytes(), costs.fixed_s,
-            costs.mixed_s, costs.eager_s, costs.graph_tokens, costs.context_s, costs.pair_s, costs.sampled_s,
-        )  # fmt: skip
-        if key not in self.known:
-            self.known[key] = predict(run, engine, seed=self.seed).figures
-        return self.known[key]
-
-    def errors(self, engine: EngineRecord) -> list[dict[str, float]]:
-        """Errors of the whole runs, in per cent."""
-        return [errors_of(self.predicted(run, engine), self.measured[run.name]) for run in self.runs]
-
-    def wanted(self, run: ExamRun) -> list[tuple[int, str]]:
-        """The stages and metrics that a fit looks at; of the whole run only where its stages were not measured."""
-        given = self.measured[run.name]
-        stages = sorted({stage for stage, _ in given if stage >= 0}) or [-1]
-        return [(s, m) for s in stages for m in TOLERANCES if given.get((s, m))]
 
 
 class Fit(NamedTuple):
@@ -255,6 +142,7 @@ def fit_engine(training: Training, engine: EngineRecord, *, say: Callable[[str],
 
     aim = logs_of(lambda run: training.measured[run.name])
 
+    # x: logarithms of the constants over their priors. z: errors over their tolerances.
     x, radius = np.zeros(len(PRIORS)), MAX_STEP
     z = logs(x) - aim
     cost, evaluations = _cost(z, x, spreads), 1
@@ -264,12 +152,12 @@ def fit_engine(training: Training, engine: EngineRecord, *, say: Callable[[str],
         before = cost
         for _ in range(TRIES):
             step, expected = _linear_step(z, slopes, x, spreads, radius)
-            there = logs(x + step) - aim
-            found, evaluations = _cost(there, x + step, spreads), evaluations + 1
-            say(f"evaluation {evaluations}: cost {found:.2f}")
-            kept_promise = (cost - found) / max(cost - expected, 1e-12)
-            if found < cost:
-                x, z, cost = x + step, there, found
+            new_z = logs(x + step) - aim
+            new_cost, evaluations = _cost(new_z, x + step, spreads), evaluations + 1
+            say(f"evaluation {evaluations}: cost {new_cost:.2f}")
+            kept_promise = (cost - new_cost) / max(cost - expected, 1e-12)
+            if new_cost < cost:
+                x, z, cost = x + step, new_z, new_cost
                 radius = min(MAX_STEP, radius * (2 if kept_promise > 0.75 else 1 if kept_promise > 0.25 else 0.5))
                 break
             radius = float(np.abs(step).max()) / 3
@@ -301,12 +189,12 @@ def _linear_step(
     from scipy.optimize import minimize
 
     def at(step: np.ndarray) -> tuple[float, np.ndarray]:
-        there, moved = z + slopes @ step, x + step
-        return _cost(there, moved, spreads), slopes.T @ (there / np.sqrt(1 + there * there)) + moved / spreads**2
+        new_z, new_x = z + slopes @ step, x + step
+        return _cost(new_z, new_x, spreads), slopes.T @ (new_z / np.sqrt(1 + new_z * new_z)) + new_x / spreads**2
 
     limits = [(-radius, radius)] * len(x)
-    found = minimize(at, np.zeros(len(x)), jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 2000})
-    return np.asarray(found.x), float(found.fun)
+    result = minimize(at, np.zeros(len(x)), jac=True, method="L-BFGS-B", bounds=limits, options={"maxiter": 2000})
+    return np.asarray(result.x), float(result.fun)
 
 
 def _rounded(value: float) -> float:

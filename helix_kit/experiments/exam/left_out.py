@@ -12,16 +12,15 @@ from helix_kit.experiments.exam.fit import (
     ENOUGH,
     MAX_ROUNDS,
     MAX_STEP,
-    PRIORS,
     STEP,
-    TOLERANCES,
     TRIES,
     Fit,
-    Training,
     fit_engine,
     with_values,
 )
+from helix_kit.experiments.exam.priors import PRIORS
 from helix_kit.experiments.exam.scores import medians
+from helix_kit.experiments.exam.training import TOLERANCES, Training
 from helix_kit.profiles.engines import EngineRecord
 
 

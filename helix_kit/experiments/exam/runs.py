@@ -13,6 +13,7 @@ from helix_kit.errors import InputError
 from helix_kit.profiles.step import Machine, ModelWork
 
 SPLITS = ("train", "eval")
+"""Runs that constants are fitted on, and runs that are only predicted."""
 HARDWARE = {"H100": "H100-80G", "A100-80GB": "A100-80G", "L40S": "L40S"}
 """Names of GPUs in the runs -> in the catalogue."""
 RETOKENISED = 1.045

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from helix_kit.experiments.exam.predictions import Figures, Prediction, predict
-from helix_kit.experiments.exam.runs import ExamRun, read_runs
+from helix_kit.experiments.exam.runs import SPLITS, ExamRun, read_runs
 from helix_kit.profiles.engines import EngineRecord, load_engine
 
 ENGINE = "vllm-0.15"
-SPLITS = ("train", "eval")
 
 
 def read_measured(path: Path) -> dict[str, Figures]:

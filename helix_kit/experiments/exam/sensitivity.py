@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helix_kit.experiments.exam.fit import Training
 from helix_kit.experiments.exam.predictions import predict
 from helix_kit.experiments.exam.runs import ExamRun
 from helix_kit.experiments.exam.scores import medians
+from helix_kit.experiments.exam.training import Training
 from helix_kit.profiles.engines import EngineRecord
 
 STEP = 0.2
