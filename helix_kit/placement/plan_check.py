@@ -108,11 +108,8 @@ def check_plan(plan: PlanFields, where: object, *, has_checksum: bool) -> None:
         Whether the file has a checksum, which does not match: then it was edited. A file without one may be older, and
         have throughputs of its author's own. These are taken as they are if no node has that of its profile.
     """
-
-    def refuse(field: str, value: object, expected: str) -> InputError:
-        return InputError(expected, where=where, field=field, value=value)
-
     check_problem(plan, where)
+    refuse = _refusal(where)
     problem, placement = plan.problem, plan.placement
     expected = problem.node_throughput(placement)
     given = plan.node_throughput_tokens_per_s
@@ -131,12 +128,14 @@ def check_plan(plan: PlanFields, where: object, *, has_checksum: bool) -> None:
     _check_bound(plan, refuse)
 
 
+def _refusal(where: object) -> Refuse:
+    """Makes the error for a field, its value and what was expected."""
+    return lambda field, value, expected: InputError(expected, where=where, field=field, value=value)
+
+
 def check_problem(plan: PlanFields, where: object) -> None:
     """Raise InputError when the profiles are another model's, or no request can pass all layers."""
-
-    def refuse(field: str, value: object, expected: str) -> InputError:
-        return InputError(expected, where=where, field=field, value=value)
-
+    refuse = _refusal(where)
     for kind, profile in plan.profiles.items():
         if profile.model != plan.model.name:
             raise refuse(f"profiles.{kind}.model", profile.model, f"expected {plan.model.name!r}, the plan's model")
@@ -192,8 +191,8 @@ def _check_flow(plan: PlanFields, refuse: Refuse) -> None:
                 "flow", name, f"{inflow[name]:.6g} tokens/s enter this node and {outflow[name]:.6g} leave it{HINT}"
             )
         if not inflow[name] <= _above(capacity[name, name]):
-            most = f"expected at most {capacity[name, name]:.6g} tokens/s through this node, not {inflow[name]:.6g}"
-            raise refuse("flow", name, f"{most}{HINT}")
+            expected = f"expected at most {capacity[name, name]:.6g} tokens/s through this node, not {inflow[name]:.6g}"
+            raise refuse("flow", name, f"{expected}{HINT}")
     value = plan.flow_tokens_per_s
     if not _is_close(outflow[COORDINATOR], value):
         raise refuse("flow_tokens_per_s", value, f"expected {outflow[COORDINATOR]:.6g}, the sum of `flow`{HINT}")

@@ -33,7 +33,7 @@ class Machine:
     @property
     def utilisation(self) -> float:
         """Flow / capacity, 0 to 1."""
-        return min(1.0, self.flow / self.capacity) if self.capacity else 0.0
+        return _utilisation(self.flow, self.capacity)
 
     @property
     def label(self) -> str:
@@ -73,7 +73,11 @@ class Stream:
     @property
     def utilisation(self) -> float:
         """Flow / capacity, 0 to 1."""
-        return min(1.0, self.flow / self.capacity) if self.capacity else 0.0
+        return _utilisation(self.flow, self.capacity)
+
+
+def _utilisation(flow: float, capacity: float) -> float:
+    return min(1.0, flow / capacity) if capacity else 0.0
 
 
 def machines_and_streams(plan: Plan, merge: bool | None = None) -> tuple[list[Machine], list[Stream]]:

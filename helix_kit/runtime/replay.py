@@ -352,12 +352,7 @@ def _combined(uses: list[NodeUse]) -> NodeUse:
 def _facts(
     engine: ReplayTarget, workload: Workload, options: ReplayOptions, before: EngineStatus, after: EngineStatus
 ) -> dict[str, Any]:
-    def steps_of(status: EngineStatus) -> tuple[int, int]:
-        workers = status.workers.values()
-        return sum(worker.steps for worker in workers), sum(worker.overruns for worker in workers)
-
-    (steps_before, overruns_before), (steps_after, overruns_after) = steps_of(before), steps_of(after)
-    steps, overruns = steps_after - steps_before, overruns_after - overruns_before
+    steps, overruns = after.steps - before.steps, after.overruns - before.overruns
     return {
         "measured": True,
         "engine": "runtime",

@@ -169,6 +169,16 @@ class EngineStatus(Summarised):
         """Share of the prompts' tokens that the prefix caches held."""
         return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
+    @property
+    def steps(self) -> int:
+        """Steps that all workers have run."""
+        return sum(worker.steps for worker in self.workers.values())
+
+    @property
+    def overruns(self) -> int:
+        """Paced steps of all workers that took longer than their profile."""
+        return sum(worker.overruns for worker in self.workers.values())
+
     def _title(self) -> str:
         return ""
 

@@ -48,3 +48,13 @@ def test_items_are_read_as_before_with_a_warning() -> None:
         assert [worker for _, worker, _ in STATUS["losses"]] == ["b/0"]
     with pytest.warns(DeprecationWarning), pytest.raises(KeyError):
         STATUS["nothing"]
+
+
+def test_steps_are_those_of_all_workers() -> None:
+    up = dict(pid=1, layers=(0, 4), pages=8, reason="", report_age_s=0.1)
+    workers = {
+        "a": WorkerStatus("up", **up, steps=7, overruns=2),
+        "b": WorkerStatus("up", **up, steps=5, overruns=1),
+    }
+    status = dataclasses.replace(STATUS, workers=workers)
+    assert (status.steps, status.overruns) == (12, 3)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from helix_kit.errors import InputError
 from helix_kit.metrics import SLO
+from helix_kit.search.options import Mode
 from helix_kit.sweeps.load import check_name
 from helix_kit.workload.workload import Workload
 
-Mode = Literal["offline", "online"]
 Workers = Literal["simulated", "emulated", "real"]
 MODES = ("offline", "online")
 SIMULATED = "simulated"

@@ -144,7 +144,7 @@ class JobRunner:
         began_s = time.monotonic()
         until_s = job.load.window[1] * engine.time_scale
         checked_s = began_s
-        before = _steps_of(engine.status(fresh=True))
+        before = engine.status(fresh=True)
 
         def report(*_: int) -> None:
             nonlocal checked_s
@@ -154,7 +154,7 @@ class JobRunner:
             checked_s = now_s
             _check_workers(engine)
             status = engine.status()
-            steps, late = (now - then for now, then in zip(_steps_of(status), before, strict=True))
+            steps, late = status.steps - before.steps, status.overruns - before.overruns
             if steps >= HOPELESS_STEPS:
                 _check_late(late, steps, engine.time_scale, HOPELESS_FACTOR * MAX_LATE_SHARES[self.options.workers])
             say(f"{min(now_s - began_s, until_s):.0f} of {until_s:.0f} s")
@@ -237,16 +237,10 @@ def _check_workers(engine: Engine) -> None:
         raise WorkerLostError("; ".join(f"{loss.worker} ({loss.reason})" for loss in losses))
 
 
-def _steps_of(status: EngineStatus) -> tuple[int, int]:
-    """Steps of all workers, and how many of them were late."""
-    workers = status.workers.values()
-    return sum(worker.steps for worker in workers), sum(worker.overruns for worker in workers)
-
-
-def _check_late(late: int, steps: int, time_scale: float, most: float) -> None:
-    """Raise OverrunError where a share of more than `most` of the steps was late."""
-    if late > most * steps:
+def _check_late(late: int, steps: int, time_scale: float, max_share: float) -> None:
+    """Raise OverrunError where a share of more than `max_share` of the steps was late."""
+    if late > max_share * steps:
         raise OverrunError(
-            f"{late / steps:.1%} of {steps} steps took longer than their profile (at most {most:.0%} may): "
+            f"{late / steps:.1%} of {steps} steps took longer than their profile (at most {max_share:.0%} may): "
             f"this machine is too slow or too busy for time scale {time_scale:g}"
         )

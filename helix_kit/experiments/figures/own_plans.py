@@ -16,6 +16,7 @@ from helix_kit.experiments.figures.common.limits import COUNTED_S
 from helix_kit.experiments.figures.common.published import STREAM_SEEDS, offline_requests
 from helix_kit.experiments.figures.common.rows import flow_fields
 from helix_kit.experiments.figures.common.settings import (
+    DATA,
     OBJECTIVES,
     SETTINGS,
     Setting,
@@ -34,7 +35,6 @@ from helix_kit.planning import plan as make_plan
 
 FAST_MAX_SIMULATIONS = 10
 """Plans that the search for the best served plan may simulate in a fast run."""
-DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 OFFLINE = "offline_decode_tokens_per_s"
 FAST_TIME_LIMIT_S = 40.0
 """Of a search in a fast run, in seconds. The clock ends it, so its plan depends on the machine. A full run counts the

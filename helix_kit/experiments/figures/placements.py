@@ -8,12 +8,12 @@ import pandas as pd
 
 from helix_kit.catalogue import EMULATED_PREFIX, gpus
 from helix_kit.experiments.figures.common.published import layout_plan, published_run
+from helix_kit.experiments.figures.common.settings import DATA
 from helix_kit.experiments.figures.pictures.placements import draw_catalogue, draw_placements, draw_topology
 from helix_kit.experiments.machinery.registry import Context, experiment
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 
-DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 LAYOUTS = {"Helix": "ilp", "Swarm": "swarm", "Petals": "petals"}
 
 

@@ -15,7 +15,7 @@ from helix_kit.errors import InfeasibleError
 from helix_kit.experiments.figures.common.limits import COUNTED_S
 from helix_kit.experiments.figures.common.metrics import SPEED
 from helix_kit.experiments.figures.common.published import PublishedRun, published_run
-from helix_kit.experiments.figures.common.settings import helix_simulation, joined_requests
+from helix_kit.experiments.figures.common.settings import DATA, helix_simulation, joined_requests
 from helix_kit.experiments.figures.common.simulated import simulated
 from helix_kit.experiments.figures.pictures.solvers import draw_ablations, draw_convergence, draw_quality, draw_sizes
 from helix_kit.experiments.machinery.registry import Context, experiment
@@ -40,7 +40,6 @@ QUALITY_S, FAST_QUALITY_S = 60.0, 5.0
 """Seconds for each method on the cluster of ten nodes."""
 PAPER_S, FAST_PAPER_S = 30.0, 2.0
 """Seconds for each open solver on the paper's program, on each cluster."""
-DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
 
 
 OUR_PROGRAM = "pattern program (ours)"

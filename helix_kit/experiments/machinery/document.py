@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from helix_kit.errors import InputError
 from helix_kit.experiments.figures.agreement import EVALUATIONS, TOLERANCE_PERCENT
 from helix_kit.experiments.figures.common.metrics import QUANTILES, SPEED
-from helix_kit.experiments.figures.common.rows import OURS, PROTOTYPE, SIMULATION
+from helix_kit.experiments.figures.common.rows import BASELINES, OURS, PROTOTYPE, SIMULATION
 from helix_kit.experiments.figures.common.settings import OWN_PLANS
 from helix_kit.experiments.machinery.catalogue import experiments
 from helix_kit.experiments.machinery.files import load, measured_file
@@ -26,7 +26,6 @@ TABLES = ("gpu-catalogue", "problem-sizes", "solver-quality", "ablations", "mode
 """Experiments whose whole table is in the document."""
 SECTIONS = EVALUATIONS[:3]
 """The experiments of sections 6.3 to 6.5, in which methods are compared as a whole."""
-BASELINES = ("swarm", "separate", "separate_plus")
 SOURCES = (SIMULATION, PROTOTYPE, OURS)
 STEPS = ("published", "fair base", "served", "served, first split")
 """Plans of the experiment ``own-plans`` that tell apart what placement, links and split gain."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLUMNS = ("section", "setup", "model", "mode", "method", "source", "metric", "value")
 """Columns of a table of metrics, which has one row for each metric."""
 SIMULATION, PROTOTYPE, OURS = "published simulation", "published prototype", "ours"
+BASELINES = ("swarm", "separate", "separate_plus")
+"""Methods of the evaluation that Helix is compared with."""
 OWN_PLAN = "ours, own plan"
 """The source of values from our simulator on our plan, for methods that schedule but do not place layers."""
 

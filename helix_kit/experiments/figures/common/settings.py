@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
     from helix_kit.placement.problem import Problem
 
+DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
+"""What figures of the published clusters depend on, in the data folder."""
 OWN_PLANS = "own-plans"
 """The experiment whose table holds our own plans."""
 

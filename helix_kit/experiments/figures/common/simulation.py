@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from helix_kit.errors import InputError
+from helix_kit.search.options import Execution, Mode
 from helix_kit.simulator import simulate
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from helix_kit.report import Run
     from helix_kit.simulator import Feed
     from helix_kit.workload import Workload
-
-Mode = Literal["online", "offline"]
-Execution = Literal["layerwise", "range"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, QUANTILES, box, places
+from helix_kit.experiments.figures.common.metrics import QUANTILES
+from helix_kit.experiments.figures.pictures.evaluation import BOX_KEYS, PHASES, box, places
 from helix_kit.experiments.figures.pictures.looks import (
     EDGE,
     at_most_text,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from helix_kit.experiments.figures.common.metrics import QUANTILES
+from helix_kit.experiments.figures.common.rows import BASELINES
 from helix_kit.experiments.figures.pictures.looks import (
     EDGE,
     LABEL_PT,
@@ -56,10 +58,8 @@ TICKS = {"own flow": "ours:\nmax flow", "own served": "ours:\nserved", "shortest
 """Names below the bars that need two lines."""
 MODES = ("offline", "online")
 PHASES = {"prompt": "prompt latency, s", "decode": "decode latency, s"}
-QUANTILES = ("p5", "p25", "p50", "p75", "p95")
 BOX_KEYS = ("whislo", "q1", "med", "q3", "whishi")
 LATENCY_TICKS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
-BASELINES = ("swarm", "separate", "separate_plus")
 
 
 def draw_evaluation(table: pd.DataFrame) -> Figure:

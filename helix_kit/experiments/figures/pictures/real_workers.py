@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from helix_kit.experiments.figures.common.metrics import SPEED, latency_name
-from helix_kit.experiments.figures.common.rows import PROTOTYPE, SIMULATION
-from helix_kit.experiments.figures.pictures.evaluation import BASELINES, MODES, PHASES, bars, boxes, finish, methods_of
+from helix_kit.experiments.figures.common.rows import BASELINES, PROTOTYPE, SIMULATION
+from helix_kit.experiments.figures.pictures.evaluation import MODES, PHASES, bars, boxes, finish, methods_of
 from helix_kit.experiments.figures.pictures.looks import (
     METHODS,
     MODELS,

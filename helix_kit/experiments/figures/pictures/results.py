@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from helix_kit.experiments.figures.pictures.evaluation import BASELINES, speeds_of
+from helix_kit.experiments.figures.common.rows import BASELINES
+from helix_kit.experiments.figures.pictures.evaluation import speeds_of
 from helix_kit.experiments.figures.pictures.looks import (
     METHODS,
     MODELS,
