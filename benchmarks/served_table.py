@@ -131,9 +131,9 @@ def sentence(document: str) -> str:
     unmodified = ", ".join(row[5] for row in first.values())
     text = (
         "On the published clusters with LLaMA-2 70B, offline, plans made to serve decode more tokens/s than the "
-        f"published plans: {', '.join(parts)} (means over six request streams that no search has seen). Beside the "
-        f"published placements at their best with links and split of either side it is {beside} times; with the "
-        f"published scheduler in place of ours, {unmodified} times."
+        f"published plans: {', '.join(parts)}. Each ratio is a mean over six request streams that the search did not "
+        "see. The published placements serve more with our links or our split of the flow; against the best of these "
+        f"variants the ratios are {beside}. With the published scheduler in place of ours they are {unmodified}."
     )
     for cluster, row in ours.items():
         if row[9] != "none":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_items_are_read_as_before_with_a_warning() -> None:
 
 
 def test_steps_are_those_of_all_workers() -> None:
-    up = dict(pid=1, layers=(0, 4), pages=8, reason="", report_age_s=0.1)
+    up: dict[str, Any] = {"pid": 1, "layers": (0, 4), "pages": 8, "reason": "", "report_age_s": 0.1}
     workers = {
         "a": WorkerStatus("up", **up, steps=7, overruns=2),
         "b": WorkerStatus("up", **up, steps=5, overruns=1),

@@ -29,10 +29,10 @@ ACCEPTED: dict[str, str] = {
     "request_id": "names the request",
     "service_tier": "there is one tier",
     "priority": "orders requests; all of them are served in order of arrival",
-    "prompt_cache_key": "helps a cache of prompts; there is none",
-    "prompt_cache_options": "helps a cache of prompts; there is none",
-    "prompt_cache_retention": "helps a cache of prompts; there is none",
-    "cache_salt": "separates a cache of prompts; there is none",
+    "prompt_cache_key": "is a hint for a prefix cache; ours takes none",
+    "prompt_cache_options": "is a hint for a prefix cache; ours takes none",
+    "prompt_cache_retention": "is a hint for a prefix cache; ours takes none",
+    "cache_salt": "separates callers in a prefix cache; all share ours",
     "prediction": "can make an answer faster; it never changes it",
 }
 """Fields that cannot change the answer, and why."""

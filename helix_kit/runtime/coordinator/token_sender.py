@@ -92,7 +92,8 @@ class TokenSender:
     def _goes_on(self, active: ActiveRequest) -> bool:
         """Whether the last stage gives the tokens that it samples to the first stage itself.
 
-        Sampling then needs no word from here on what came before. Between several stages, no worker may emulate links.
+        It cannot where sampling has penalties, because the coordinator sends the tokens that they depend on, nor where
+        several stages emulate links.
         """
         records, stages = self._workers.records, active.worker_pipeline
         if active.sampling.has_penalties:
