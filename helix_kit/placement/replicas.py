@@ -1,6 +1,6 @@
 """Method ``replicas``: pipelines that share no node, each with the whole model, as engines such as vLLM run them.
 
-Nodes of one kind in one region are alike. A pattern says how many nodes of each such group form a chain with all L
+Nodes of one kind in one region are a group. A pattern says how many nodes of each group form a chain with all L
 layers. Its flow is the largest f with
 
     sum_g n_g K_g(f) >= L, where K_g(f) = max { k : T_g(k) >= f },
@@ -20,6 +20,7 @@ import numpy as np
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InfeasibleError
 from helix_kit.flow import Edge
+from helix_kit.placement.groups import Group, groups_of
 from helix_kit.placement.method import Placed, Task
 from helix_kit.placement.problem import Problem
 
@@ -29,30 +30,6 @@ MAX_GAP, MAX_NODES = 2e-3, 2000
 """Where the integer program ends: its relative gap, and nodes of its tree."""
 EXTRA_STAGES = 3
 """Nodes of a chain beyond the fewest that hold the model: each adds KV cache and shortens the others' ranges."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Nodes of one kind in one region, in cluster order.
-
-    Examples
-    --------
-    >>> Group("T4", "us", ("T4-0", "T4-1"), (90.0, 40.0)).longest(50.0)
-    1
-    """
-
-    kind: str
-    """Kind of machine."""
-    region: str
-    """Where they are."""
-    nodes: tuple[str, ...]
-    """Names."""
-    speeds: tuple[float, ...]
-    """T(k) for k = 1.. in tokens/s."""
-
-    def longest(self, flow: float, limit: int | None = None) -> int:
-        """K(f): the largest number of layers, at most `limit`, with which a node carries the flow."""
-        return max((k for k, speed in enumerate(self.speeds[:limit], 1) if speed >= flow), default=0)
 
 
 @dataclass(frozen=True)
@@ -110,7 +87,7 @@ def best_replicas(problem: Problem, *, max_stages: int | None = None) -> Placed 
     >>> best_replicas(Problem.of(cluster, Model.preset("llama-30b"))).placement
     {'A100-40G-0': (0, 15), 'A100-40G-1': (15, 30), 'A100-40G-2': (30, 45), 'A100-40G-3': (45, 60)}
     """
-    groups = groups_of_nodes(problem)
+    groups = groups_of(problem)
     patterns = _useful(list(patterns_of(problem, groups, max_stages)))
     if not patterns:
         return None
@@ -130,32 +107,20 @@ def best_replicas(problem: Problem, *, max_stages: int | None = None) -> Placed 
     return Placed(placement, links)
 
 
-def groups_of_nodes(problem: Problem) -> list[Group]:
-    """Nodes that can hold layers, by kind and region, in cluster order."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in problem.cluster.nodes:
-        if problem.max_layers(node.name):
-            found.setdefault((node.kind, node.region), []).append(node.name)
-    return [
-        Group(kind, region, tuple(names), problem.throughput_by_kind[kind][: problem.max_layers(names[0])])
-        for (kind, region), names in found.items()
-    ]
-
-
 def patterns_of(problem: Problem, groups: Sequence[Group], max_stages: int | None = None) -> Iterator[Pattern]:
     """Patterns of chains, the shortest first; every other node of a chain is needed, or one of `EXTRA_STAGES`."""
-    longest = sorted((group.longest(0.0) for group in groups for _ in group.nodes), reverse=True)
+    longest = sorted((group.max_layers for group in groups for _ in group.nodes), reverse=True)
     fewest = next((n for n in range(1, len(longest) + 1) if sum(longest[:n]) >= problem.num_layers), None)
     if fewest is None:
         return
-    by_group = [-(-problem.num_layers // max(1, group.longest(0.0))) for group in groups]
+    by_group = [-(-problem.num_layers // max(1, group.max_layers)) for group in groups]
     top = min(max_stages or problem.num_layers, problem.num_layers, len(longest), max(fewest, *by_group) + EXTRA_STAGES)
     links = _slowest_links(problem, groups)
     count = 0
     for size in range(fewest, top + 1):
         for counts in _compositions(size, [len(group.nodes) for group in groups]):
             used = [i for i, n in enumerate(counts) if n]
-            if sum(counts[i] * groups[i].longest(0.0) for i in used) < problem.num_layers:
+            if sum(counts[i] * groups[i].max_layers for i in used) < problem.num_layers:
                 continue
             # A node that holds the whole model is a chain by itself; its speed says nothing of shorter ranges.
             flow = _flow(
@@ -168,6 +133,15 @@ def patterns_of(problem: Problem, groups: Sequence[Group], max_stages: int | Non
                 count += 1
                 if count >= MAX_PATTERNS:
                     return
+
+
+def _longest(group: Group, flow: float, limit: int | None = None) -> int:
+    """K(f): the largest number of layers, at most `limit`, with which a node of the group carries the flow.
+
+    >>> _longest(Group("T4", "us", ("T4-0", "T4-1"), (90.0, 40.0)), 50.0)
+    1
+    """
+    return max((k for k, speed in enumerate(group.throughput[:limit], 1) if speed >= flow), default=0)
 
 
 def _useful(patterns: list[Pattern]) -> list[Pattern]:
@@ -199,11 +173,11 @@ def _compositions(total: int, limits: Sequence[int]) -> Iterator[tuple[int, ...]
 
 def _flow(groups: Sequence[Group], counts: Sequence[int], layers: int, limit: int) -> float:
     """The largest flow with which nodes of at most `limit` layers hold all of them: one of the nodes' own speeds."""
-    speeds = sorted({speed for group, n in zip(groups, counts, strict=True) if n for speed in group.speeds[:limit]})
+    speeds = sorted({speed for group, n in zip(groups, counts, strict=True) if n for speed in group.throughput[:limit]})
     low, high = -1, len(speeds) - 1
     while low < high:  # speeds[low] is enough, or low is -1; flows above speeds[high] are too much.
         middle = (low + high + 1) // 2
-        held = sum(n * group.longest(speeds[middle], limit) for group, n in zip(groups, counts, strict=True) if n)
+        held = sum(n * _longest(group, speeds[middle], limit) for group, n in zip(groups, counts, strict=True) if n)
         low, high = (middle, high) if held >= layers else (low, middle - 1)
     return speeds[low] if low >= 0 else 0.0
 
@@ -237,11 +211,12 @@ def _ranges(groups: Sequence[Group], pattern: Pattern, layers: int) -> list[tupl
     chain = [i for i in order for _ in range(pattern.counts[i])]
     limit = layers if len(chain) == 1 else layers - 1
     # A link may carry less than the nodes do.
-    sizes = [groups[i].longest(pattern.flow, limit) for i in chain]
+    sizes = [_longest(groups[i], pattern.flow, limit) for i in chain]
     for _ in range(sum(sizes) - layers):
         # The slowest node gives a layer up; of equally slow ones the one with the most layers.
         at = min(
-            (n for n, k in enumerate(sizes) if k > 1), key=lambda n: (groups[chain[n]].speeds[sizes[n] - 1], -sizes[n])
+            (n for n, k in enumerate(sizes) if k > 1),
+            key=lambda n: (groups[chain[n]].throughput[sizes[n] - 1], -sizes[n]),
         )
         sizes[at] -= 1
     return list(zip(chain, sizes, strict=True))
