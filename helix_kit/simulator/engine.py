@@ -1,4 +1,4 @@
-"""What both rule sets offer to reporting and scoring, and the choice between them."""
+"""What all rule sets offer to reporting and scoring, and the choice between them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Engine(Protocol):
         ...
 
     def arrived_s(self, at: int) -> float:
-        """When a request's latency starts to count."""
+        """From when the latency of a request counts; `at` is its place in the workload."""
         ...
 
     def generated(self, tokens: int) -> int:

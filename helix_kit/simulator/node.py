@@ -1,4 +1,4 @@
-"""What both rule sets compute about a node: step times from its curves, and how its time was spent."""
+"""Step times of a node from its curves, and the account of its time, for the rules of `layerwise` and `ranged`."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Compiled code: numba infers the types.

@@ -170,20 +170,20 @@ def score(
     for backlog in (BACKLOG << i for i in count(least)):
         requests = workload if workload is not None else _backlog(seed, backlog, lengths)
         engine = make_engine(plan, requests, options)
-        race = _Race(engine, warmup_s, duration_s, at_least)
-        # Marks count from zero, so that windows of every length are looked at alike.
+        monitor = _Monitor(engine, warmup_s, duration_s, at_least)
+        # Called every eighth of the window, so that windows of every length are checked at the same shares.
         with suppress(_BehindError):
-            engine.run(warmup_s + duration_s, race, duration_s / 8)
-        # A backlog that came to its end is none: again, with twice as many, unless all of them are turned away.
+            engine.run(warmup_s + duration_s, monitor, duration_s / 8)
+        # A backlog that ran dry is made twice as long, unless all of its requests are rejected.
         if workload is not None or not engine.all_admitted or len(engine.log.rejected) == backlog:
             break
     if workload is not None and engine.ran_dry_s is not None:
         raise InputError(
-            f"expected requests that last for the {warmup_s + race.window_s:g} s of the run; they ran dry at "
+            f"expected requests that last for the {warmup_s + monitor.window_s:g} s of the run; they ran dry at "
             f"{engine.ran_dry_s:.0f} s",
             where="score", field="workload", value=f"{len(workload)} requests",
         )  # fmt: skip
-    return measured(engine, warmup_s, race.window_s, share_of_window=race.window_s / duration_s, **race.rates)
+    return measured(engine, warmup_s, monitor.window_s, share_of_window=monitor.window_s / duration_s, **monitor.rates)
 
 
 def measured(engine: Engine, from_s: float, duration_s: float, **more: float) -> Score:
@@ -213,8 +213,8 @@ class _BehindError(Exception):
     """A run serves too little to go on."""
 
 
-class _Race:
-    """Looks at a running engine at a quarter and at half of its window."""
+class _Monitor:
+    """Stops a running engine that serves too little after a quarter or half of its window."""
 
     def __init__(
         self, engine: Engine, warmup_s: float, duration_s: float, at_least: tuple[float, float] | None

@@ -228,7 +228,7 @@ AnyState = TypeVar("AnyState", bound=NamedTuple)
 
 
 class StateOwner(Generic[AnyState]):
-    """Base of both drivers: holds the state, and the same state as a plain tuple for calls of compiled code.
+    """Base of the drivers of `layerwise` and `ranged`: holds the state, also as a plain tuple for compiled code.
 
     numba recognises a plain tuple quickly. A named tuple is examined anew at every call, which took a third of a
     simulation's time. Compiled code makes the named tuple again from the plain one.

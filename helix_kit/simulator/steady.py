@@ -1,13 +1,13 @@
 """What a plan serves in its steady state, estimated from a short run that starts with full KV caches.
 
-A run of ten minutes from an empty cluster spends most of its time on a start that no user waits for twice, and costs
-the more, the faster the cluster is. Here the caches are full at the start, of requests at random points of their
-decodes, and the window is counted in tokens. So a run costs about as much on any cluster.
+A run of ten minutes from an empty cluster spends most of its time on filling the caches, and the faster the cluster is,
+the longer it takes to simulate. Here the caches are full at the start, with requests at random points of their decodes,
+and the window is counted in tokens. So a run takes about as long to simulate on any cluster.
 
-Which requests are in the caches is chosen as follows. A request of O output tokens decodes O - 1 times, so it is met
-in a cache in proportion to O - 1, after a number of its tokens that is uniform. Lengths are drawn systematically: from
-a sorted sample at equal steps of its weight, from a random first place. Means over few requests then differ less from
-the trace's own than those of free draws.
+The requests in the caches are chosen as follows. A request of O output tokens decodes O - 1 times, so its chance to be
+in a cache is in proportion to O - 1, and the number of tokens that it has generated is uniform. Lengths are drawn
+systematically: from a sorted sample at equal steps of its weight, from a random first place. Means over few requests
+then differ less from the trace's own than those of free draws.
 
 >>> from helix_kit.simulator import steady_score
 >>> steady_score(plan).decode_tokens_per_s                      # doctest: +SKIP
@@ -43,9 +43,10 @@ SAMPLE = 20_000
 STRATUM = 40
 """New requests that are drawn systematically together."""
 LOOKS = 40
-"""Looks at a run that serves as much as its flow; one that serves an eighth of it is looked at eight times as often."""
+"""Checks of a run that serves as much as its flow. A run that serves an eighth of its flow is checked eight times as
+often."""
 MAX_LOOKS = 4000
-"""A run that has not come to its end by then ends: it serves next to nothing."""
+"""A run that has not ended after so many checks is stopped: it serves next to nothing."""
 FIRST_LOOK = 0.25
 """Share of the window after which a run may end early."""
 GROWTH = 2
@@ -115,23 +116,23 @@ def steady_score(
     options = SimulationOptions(mode="offline", execution="range", duration_s=1.0, warmup_s=0.0, seed=seed)
     for growth in (GROWTH**i for i in count()):
         cached = _in_caches(plan, sample)
-        held, done = lives(sample, cached, np.random.default_rng([seed, 1]))
+        held, done = in_progress(sample, cached, np.random.default_rng([seed, 1]))
         new = stream(sample, growth * (cached + 2 * window.requests), np.random.default_rng([seed, 2]))
         requests = [Request(i, 0.0, a, b) for i, (a, b) in enumerate(np.concatenate([held, new]).tolist())]
         engine = ranged_engine(plan, requests, options)
         admitted = fill(engine, done.tolist(), seed)
         life_tokens = float(held[:admitted, 1].sum()) or 1.0
         mean_output = float(sample[:, 1].mean())
-        race = _Race(
+        monitor = _Monitor(
             engine,
             warmup_tokens=window.warmup_lives * life_tokens,
             window_tokens=max(window.requests * mean_output, window.lives * life_tokens),
             at_least=at_least,
         )
         with suppress(_EndError):
-            engine.run(math.inf, race, race.window_tokens / plan.flow_tokens_per_s / LOOKS)
+            engine.run(math.inf, monitor, monitor.window_tokens / plan.flow_tokens_per_s / LOOKS)
         if not engine.all_admitted or len(engine.log.rejected) >= len(new):
-            return race.score()
+            return monitor.score()
     raise AssertionError("unreachable")
 
 
@@ -156,17 +157,17 @@ def _systematic(weights: np.ndarray, count: int, rng: np.random.Generator) -> np
     return rng.permutation(np.minimum(np.searchsorted(cumulated, marks, side="right"), len(weights) - 1))
 
 
-def lives(sample: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Requests as they are met in full caches, shape (count, 2), and the output tokens that each has generated.
+def in_progress(sample: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Requests in progress when caches are full, shape (count, 2), and the output tokens that each has generated.
 
-    Where every output is one token, none decodes, and none is met.
+    There is none where every output is one token, since no request decodes.
     """
     weights = np.maximum(sample[:, 1] - 1, 0)
     if not weights.any():
         return sample[:0], np.zeros(0, dtype=np.int64)
-    met = sample[_systematic(weights, count, rng)]
+    chosen = sample[_systematic(weights, count, rng)]
     share = rng.permutation((np.arange(count) + rng.random(count)) / count)
-    return met, 1 + (share * (met[:, 1] - 1)).astype(np.int64)
+    return chosen, 1 + (share * (chosen[:, 1] - 1)).astype(np.int64)
 
 
 def stream(sample: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -190,8 +191,8 @@ class _EndError(Exception):
     """The run has come to its end."""
 
 
-class _Race:
-    """Looks at a running engine: when its window begins, when it ends, and whether it is surely behind."""
+class _Monitor:
+    """Watches a running engine: when its window begins and ends, and whether it surely serves less than `at_least`."""
 
     def __init__(self, engine: RangedEngine, *, warmup_tokens: float, window_tokens: float, at_least: float) -> None:
         self._engine, self._at_least = engine, at_least

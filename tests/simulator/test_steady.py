@@ -5,7 +5,7 @@ import pytest
 
 import helix_kit as hk
 from helix_kit.simulator import Score, Window, score, steady_score
-from helix_kit.simulator.steady import lengths_of, lives, stream
+from helix_kit.simulator.steady import in_progress, lengths_of, stream
 from helix_kit.typical_request import TRACE_LENGTHS, MeanLengths
 
 
@@ -18,7 +18,7 @@ def plan():
 def test_long_outputs_are_met_more_often():
     """Three requests of 1, 3 and 9 output tokens decode 0, 2 and 8 times: four of five in a cache are the longest."""
     sample = lengths_of([(10, 9), (20, 1), (30, 3)])
-    met, done = lives(sample, 1000, np.random.default_rng(0))
+    met, done = in_progress(sample, 1000, np.random.default_rng(0))
     assert [int((met[:, 1] == o).sum()) for o in (1, 3, 9)] == [0, 200, 800]
     assert done.min() == 1
     assert (done < met[:, 1]).all()
@@ -34,7 +34,7 @@ def test_a_stretch_of_the_stream_has_the_mean_of_the_sample():
 
 def test_requests_of_one_output_token_fill_no_cache():
     sample = lengths_of([(10, 1)])
-    met, done = lives(sample, 10, np.random.default_rng(0))
+    met, done = in_progress(sample, 10, np.random.default_rng(0))
     assert len(met) == len(done) == 0
 
 
