@@ -116,9 +116,9 @@ def config_of(source: str | Path) -> Path | None:
     return file
 
 
-def _is_of_http(thing: object) -> bool:
+def _is_of_http(value: object) -> bool:
     """Whether a class is of httpx, or of its successor."""
-    return any(kind.__module__.startswith("http") for kind in type(thing).__mro__)
+    return any(kind.__module__.startswith("http") for kind in type(value).__mro__)
 
 
 class HubModel:

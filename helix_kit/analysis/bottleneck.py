@@ -195,11 +195,11 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     >>> print(explain(six).splitlines()[1])
     Layers 0-9 are served only by L4-0, 222 tokens/s: all of it is used.
     """
-    found = bottleneck(plan, mean_tokens=mean_tokens, simulated=simulated)
-    if found.flow_tokens_per_s <= 0:
-        return "\n".join(_no_flow(plan, found))
+    limit = bottleneck(plan, mean_tokens=mean_tokens, simulated=simulated)
+    if limit.flow_tokens_per_s <= 0:
+        return "\n".join(_no_flow(plan, limit))
     lines = [
-        f"The plan carries {found.flow_tokens_per_s:,.0f} tokens/s; at most {plan.bound_tokens_per_s:,.0f} are "
+        f"The plan carries {limit.flow_tokens_per_s:,.0f} tokens/s; at most {plan.bound_tokens_per_s:,.0f} are "
         f"possible on this cluster ({_gap(plan)})."
     ]
     if plan.served is not None and plan.served.decode_tokens_per_s:
@@ -212,59 +212,59 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
             else f"The plan was made for what it serves: {served.decode_tokens_per_s:,.0f} decode tokens/s "
             f"({how}, {served.mode}, {plan.engine.name if plan.engine else served.execution}).",
         )
-    if found.spare_tokens_per_s:
+    if limit.spare_tokens_per_s:
         lines.append(
-            f"Its placement would carry {found.spare_tokens_per_s:,.0f} tokens/s more: the plan gives some machines "
+            f"Its placement would carry {limit.spare_tokens_per_s:,.0f} tokens/s more: the plan gives some machines "
             "less than they could do, so that no machine and no link is full."
         )
-    for layers in found.layers[:3]:
+    for layers in limit.layers[:3]:
         are = layers.agreeing("is", "are")
         together = "together " if len(layers.holders) > 1 else ""
         lines.append(
             f"{layers.words.capitalize()} {are} served only by {_names(layers.holders)}, "
             f"{together}{layers.capacity_tokens_per_s:,.0f} tokens/s: all of it is used."
         )
-    if len(found.layers) > 3:
-        rest = _names(tuple(layers.words for layers in found.layers[3:]))
+    if len(limit.layers) > 3:
+        rest = _names(tuple(layers.words for layers in limit.layers[3:]))
         lines.append(f"The same holds for {rest}.")
-    if found.links:
-        lines += [_link_words(plan, edge) for edge in found.links[:4]]
-        if len(found.links) > 4:
-            lines.append(f"{len(found.links) - 4} further links of the cut are full.")
-    elif found.nodes and not found.layers:
-        lines.append(f"The min cut is {_names(found.nodes)}: no route around them has capacity left.")
-    lines += _measured_words(found)
+    if limit.links:
+        lines += [_link_words(plan, edge) for edge in limit.links[:4]]
+        if len(limit.links) > 4:
+            lines.append(f"{len(limit.links) - 4} further links of the cut are full.")
+    elif limit.nodes and not limit.layers:
+        lines.append(f"The min cut is {_names(limit.nodes)}: no route around them has capacity left.")
+    lines += _measured_words(limit)
     lines += split_words(plan)
-    if found.idle:
-        carry = agreeing(len(found.idle), "carries", "carry")
-        lines.append(f"{_names(found.idle)} {carry} no flow: what holds the plan back is elsewhere.")
+    if limit.idle:
+        carry = agreeing(len(limit.idle), "carries", "carry")
+        lines.append(f"{_names(limit.idle)} {carry} no flow: what holds the plan back is elsewhere.")
     if plan.model.quantize:
         lines.append(f"The weights of the layers are rounded to {plan.model.quantize} when they are loaded.")
     lines.append(
-        f"KV caches: {_requests_words(found)} at once; {found.kv_layers.words} "
-        f"(on {_names(found.kv_layers.holders)}) {found.kv_layers.agreeing('has', 'have')} the least room."
+        f"KV caches: {_requests_words(limit)} at once; {limit.kv_layers.words} "
+        f"(on {_names(limit.kv_layers.holders)}) {limit.kv_layers.agreeing('has', 'have')} the least room."
     )
     return "\n".join(lines)
 
 
-def _requests_words(found: Bottleneck) -> str:
+def _requests_words(limit: Bottleneck) -> str:
     """How many requests fit."""
-    if found.requests < 1:
-        return f"not one request of {found.mean_tokens:,} tokens fits"
-    requests, fit = count_text(found.requests, "request"), agreeing(found.requests, "fits", "fit")
-    return f"about {requests} of {found.mean_tokens:,} tokens {fit}"
+    if limit.requests < 1:
+        return f"not one request of {limit.mean_tokens:,} tokens fits"
+    requests, fit = count_text(limit.requests, "request"), agreeing(limit.requests, "fits", "fit")
+    return f"about {requests} of {limit.mean_tokens:,} tokens {fit}"
 
 
-def _measured_words(found: Bottleneck) -> list[str]:
+def _measured_words(limit: Bottleneck) -> list[str]:
     """Which machines the simulator finds busiest, and whose KV caches are fullest."""
-    if not found.busy:
+    if not limit.busy:
         return []
-    top = max(found.busy.values())
-    busiest = tuple(name for name, share in found.busy.items() if share >= top - 0.02)
+    top = max(limit.busy.values())
+    busiest = tuple(name for name, share in limit.busy.items() if share >= top - 0.02)
     words = [f"Under full load {_names(busiest)} {agreeing(len(busiest), 'is', 'are')} busiest: {top:.0%} of the time."]
-    if found.kv_use:
-        most = max(found.kv_use.values())
-        fullest = tuple(name for name, share in found.kv_use.items() if share >= most - 0.02)
+    if limit.kv_use:
+        most = max(limit.kv_use.values())
+        fullest = tuple(name for name, share in limit.kv_use.items() if share >= most - 0.02)
         cause = ", which limits how many requests run at once" if most >= KV_FULL else ""
         words.append(f"KV caches are fullest on {_names(fullest)}: {most:.0%} on average{cause}.")
     return words
@@ -294,11 +294,11 @@ def _link_words(plan: Plan, edge: Edge) -> str:
     )
 
 
-def _no_flow(plan: Plan, found: Bottleneck) -> list[str]:
+def _no_flow(plan: Plan, limit: Bottleneck) -> list[str]:
     lines = ["No pipeline covers all layers, so nothing can be served."]
-    for layers in found.missing:
+    for layers in limit.missing:
         lines.append(f"{layers.words.capitalize()} {layers.agreeing('is', 'are')} held by no machine.")
-    if not found.missing:
+    if not limit.missing:
         ends = {end for _, end in plan.placement.values()}
         stuck = sorted(
             e for e in ends if e < plan.model.num_layers and not any(s <= e < t for s, t in plan.placement.values())

@@ -165,13 +165,13 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(_NUMBERS, (*values, summary["finished"], summary["requests"]), strict=True))
 
 
-def _listed(given: Any, one: Any) -> list[Any]:
-    """A list of what was given: one alone is a list of one. (A plan and a text can be iterated over, too.)"""
-    if isinstance(given, one):
-        return [given]
-    if not isinstance(given, Iterable):
-        raise InputError("expected a list", where="compare", value=given, field="plans or policies")
-    return list(given)
+def _listed(value: Any, kind: Any) -> list[Any]:
+    """The value as a list; a single one, of type `kind`, gives a list of one. (Plans and texts are iterable, too.)"""
+    if isinstance(value, kind):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise InputError("expected a list", where="compare", value=value, field="plans or policies")
+    return list(value)
 
 
 def _named_workloads(workloads: Mapping[str, Workload] | Iterable[Workload] | Workload) -> dict[str, Workload]:
@@ -185,13 +185,13 @@ def _named_workloads(workloads: Mapping[str, Workload] | Iterable[Workload] | Wo
     return dict(zip(_unique([w.source for w in listed]), listed, strict=True))
 
 
-def _labels(given: list[PlanChoice], planned: list[tuple[Any, Plan | str]]) -> list[str]:
+def _labels(choices: list[PlanChoice], planned: list[tuple[Any, Plan | str]]) -> list[str]:
     """A name for each plan: its file or its method, with cluster and model where plans of one name differ in them."""
     names = [
         str(choice) if isinstance(choice, str) and not _is_file(choice)
         else Path(choice).stem if isinstance(choice, str | Path)
         else choice.method
-        for choice in given
+        for choice in choices
     ]  # fmt: skip
     for joint, part in ((" on ", "cluster"), (" with ", "model")):
         places = [getattr(p, part).name if isinstance(p, Plan) else "" for _, p in planned]

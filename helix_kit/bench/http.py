@@ -128,8 +128,8 @@ class Answer:
 class _Body:
     """Decodes a body from the bytes that follow its head."""
 
-    def __init__(self, headers: dict[str, str], rest: bytes) -> None:
-        self._buffer = bytearray(rest)
+    def __init__(self, headers: dict[str, str], received: bytes) -> None:
+        self._buffer = bytearray(received)
         self._is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._left: int | None = 0 if self._is_chunked else None
         if not self._is_chunked and (length := headers.get("content-length")) is not None:

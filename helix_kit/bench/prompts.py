@@ -49,16 +49,16 @@ class Prompter:
         """As many token ids as the request has input tokens; the first three, which are often special, are left out."""
         return [3 + i for i in self._draws(request, request.input_tokens, vocab_size - 3)]
 
-    def _draws(self, request: Request, wanted: int, below: int) -> list[int]:
-        share = 1.0 if wanted == request.input_tokens else 1 / self.tokens_per_word
+    def _draws(self, request: Request, count: int, below: int) -> list[int]:
+        share = 1.0 if count == request.input_tokens else 1 / self.tokens_per_word
         drawn: list[int] = []
         for content, tokens in request.prefix:
             # Equal contents have equally many words, whatever else the prompts have.
             drawn += draw_content(self.seed, content, math.ceil(tokens * share), below)
-        if len(drawn) < wanted:
+        if len(drawn) < count:
             rng = np.random.default_rng((self.seed, 0, request.id))
-            drawn += [int(i) for i in rng.integers(0, below, wanted - len(drawn))]
-        return drawn[:wanted]
+            drawn += [int(i) for i in rng.integers(0, below, count - len(drawn))]
+        return drawn[:count]
 
 
 def calibrated(seed: int, counts: list[int] | None) -> Prompter:

@@ -91,13 +91,13 @@ class Cluster(Summarised, Frozen):
 
     @field_validator("prices", mode="before")
     @classmethod
-    def _numbers_are_on_demand(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        for gpu, price in given.items():
+    def _numbers_are_on_demand(cls, prices: Any) -> Any:
+        if not isinstance(prices, dict):
+            return prices
+        for gpu, price in prices.items():
             if not isinstance(price, int | float | dict | OwnPrice) or isinstance(price, bool):
                 raise ValueError(f"{gpu} = {price!r}: expected dollars per hour, or {{on_demand, reserved, spot}}")
-        return {gpu: {"on_demand": p} if isinstance(p, int | float) else p for gpu, p in given.items()}
+        return {gpu: {"on_demand": p} if isinstance(p, int | float) else p for gpu, p in prices.items()}
 
     @model_validator(mode="after")
     def _known_gpus(self) -> Cluster:

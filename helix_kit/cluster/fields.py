@@ -16,11 +16,11 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 
 
-def _no_truth_value(given: Any) -> Any:
+def _no_truth_value(value: Any) -> Any:
     """The value, unless it is true or false, which would count as 1 and 0."""
-    if isinstance(given, bool):
+    if isinstance(value, bool):
         raise ValueError("expected a number")
-    return given
+    return value
 
 
 _NUMBER = BeforeValidator(_no_truth_value)

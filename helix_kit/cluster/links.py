@@ -91,10 +91,10 @@ class LinkException(Link):
 
     @field_validator("between", mode="before")
     @classmethod
-    def _two_ends(cls, given: Any) -> Any:
-        if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
+    def _two_ends(cls, ends: Any) -> Any:
+        if ends is not None and not (isinstance(ends, list | tuple) and len(ends) == 2):
             raise ValueError("expected two ends, such as [a, b]")
-        return given
+        return ends
 
     @model_validator(mode="after")
     def _one_form(self) -> LinkException:

@@ -42,12 +42,12 @@ class Node(Frozen):
 
     @field_validator("gpu_link", mode="before")
     @classmethod
-    def _name_or_figures(cls, given: Any) -> Any:
-        if given is None or isinstance(given, Link) or given in GPU_LINK_NAMES:
-            return given
-        if isinstance(given, dict):
+    def _name_or_figures(cls, link: Any) -> Any:
+        if link is None or isinstance(link, Link) or link in GPU_LINK_NAMES:
+            return link
+        if isinstance(link, dict):
             try:
-                return Link.model_validate(given)
+                return Link.model_validate(link)
             except ValidationError as error:
                 raise ValueError(_files.describe(error, Link)) from None
         raise ValueError("expected nvlink, pcie, or {bandwidth_gbps: ..., latency_ms: ...}")

@@ -165,8 +165,8 @@ def patterns_of(setting: Setting, max_stages: int | None = None) -> list[Pattern
     return found
 
 
-def _multisets(kinds: int, most: int) -> Iterator[list[int]]:
-    """Numbers of each kind with at most `most` machines, of at least two kinds."""
+def _multisets(kinds: int, max_machines: int) -> Iterator[list[int]]:
+    """Numbers of each kind with at most `max_machines` machines, of at least two kinds."""
 
     def rest(g: int, left: int) -> Iterator[list[int]]:
         if g == kinds:
@@ -175,7 +175,7 @@ def _multisets(kinds: int, most: int) -> Iterator[list[int]]:
         for n in range(left + 1):
             yield from ([n, *tail] for tail in rest(g + 1, left - n))
 
-    return (row for row in rest(0, most) if sum(n > 0 for n in row) > 1)
+    return (row for row in rest(0, max_machines) if sum(n > 0 for n in row) > 1)
 
 
 def _pattern(

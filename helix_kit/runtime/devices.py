@@ -90,7 +90,7 @@ def list_gpus() -> list[Gpu]:
     return found
 
 
-def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
+def is_kind(gpu: Gpu, kind: str, memory_gb: float) -> bool:
     """Whether a GPU is of the kind that the catalogue calls `kind`, with about `memory_gb` of memory.
 
     The kind's family must be a whole word of the GPU's name: L4 is not in "NVIDIA L40S". What follows a dash in the
@@ -99,9 +99,9 @@ def is_kind(found: Gpu, kind: str, memory_gb: float) -> bool:
     family = re.sub(r"-\d+G$", "", kind)
     # NVIDIA writes "RTX 4090" for RTX4090, and "RTX PRO 6000" for RTXPro6000.
     spelled = r"[\s-]?".join(re.escape(part) for part in re.findall(r"RTX|[A-Za-z]+(?=\d{4})|.+", family))
-    if not re.search(rf"(?<![A-Za-z0-9]){spelled}(?![A-Za-z0-9])", found.name, re.IGNORECASE):
+    if not re.search(rf"(?<![A-Za-z0-9]){spelled}(?![A-Za-z0-9])", gpu.name, re.IGNORECASE):
         return False
-    return abs(found.memory_gb / memory_gb - 1) <= MEMORY_TOLERANCE
+    return abs(gpu.memory_gb / memory_gb - 1) <= MEMORY_TOLERANCE
 
 
 def check_devices(wanted: str | Devices | None) -> None:

@@ -181,19 +181,19 @@ def resolve_policy(choice: PolicyChoice) -> Policy | type[Policy]:
     return found  # type: ignore[no-any-return]
 
 
-def _fault(found: Any) -> str | None:
+def _fault(choice: Any) -> str | None:
     """What keeps an object or a class from being a policy."""
-    is_class = inspect.isclass(found)
-    cls = found if is_class else type(found)
+    is_class = inspect.isclass(choice)
+    cls = choice if is_class else type(choice)
     name = cls.__name__
     if not issubclass(cls, Policy):
-        if not is_class and (inspect.isroutine(found) or inspect.ismodule(found) or not hasattr(found, "route")):
-            kind = "a function" if inspect.isroutine(found) else f"an object of {cls.__name__}"
+        if not is_class and (inspect.isroutine(choice) or inspect.ismodule(choice) or not hasattr(choice, "route")):
+            kind = "a function" if inspect.isroutine(choice) else f"an object of {cls.__name__}"
             return f"expected a name, a subclass of helix_kit.scheduling.Policy or an object of one, not {kind}"
-        lacks = [hook for hook in HOOKS if not callable(getattr(found, hook, None))]
+        lacks = [hook for hook in HOOKS if not callable(getattr(choice, hook, None))]
         missing = f" lacks {', '.join(lacks)} and" if lacks else ""
         return f"{name}{missing} is no subclass of helix_kit.scheduling.Policy: derive it from Policy and define route"
-    if cls.route is Policy.route and (is_class or "route" not in vars(found)):
+    if cls.route is Policy.route and (is_class or "route" not in vars(choice)):
         return f"{name} lacks the method route(self, request, view), which returns a pipeline or None"
     if issubclass(cls, HopByHop) and cls.route is HopByHop.route and cls.choose is HopByHop.choose:
         return f"{name} lacks the method choose(self, source, candidates, request, view), which HopByHop calls"

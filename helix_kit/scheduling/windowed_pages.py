@@ -116,10 +116,10 @@ class WindowedPages(PageCounts):
     def _first_seen(self, position: int) -> int:
         return first_seen_block(position, self._widest, self.page_tokens)
 
-    def _in_window(self, found: Sequence[Block], start: int, end: int) -> list[tuple[int, Block]]:
+    def _in_window(self, blocks: Sequence[Block], start: int, end: int) -> list[tuple[int, Block]]:
         """Place and block of those of the leading blocks that a request sees that begins after them."""
-        first = self._first_seen(len(found) * self.page_tokens) if any(self._windows_of(start, end)) else len(found)
-        return list(enumerate(found))[first:]
+        first = self._first_seen(len(blocks) * self.page_tokens) if any(self._windows_of(start, end)) else len(blocks)
+        return list(enumerate(blocks))[first:]
 
     def _windows_of(self, start: int, end: int) -> tuple[int, ...]:
         return self._windows[start - self._start : end - self._start]
@@ -145,23 +145,24 @@ class WindowedPages(PageCounts):
             total += min(blocks, kept + -(-(window - 1 + rows) // self.page_tokens) + 1) if window else blocks
         return total
 
-    def _woken(self, found: Sequence[Block], start: int, end: int) -> int:
+    def _idle_pages_of(self, blocks: Sequence[Block], start: int, end: int) -> int:
         """Idle pages that a request in layers [start, end) takes up with these blocks."""
-        pages = sum(block.span.without for block in found if not block.users)
-        seen = self._in_window(found, start, end)
+        pages = sum(block.span.without for block in blocks if not block.users)
+        seen = self._in_window(blocks, start, end)
         return pages + sum(block.span.windowed for _, block in seen if not block.window_users)
 
-    def _ways(self, keepable: int, hits: int, known: int) -> list[Keep]:
-        """What a request with so many blocks that others could use may keep of them, the most first.
+    def _keep_options(self, keepable: int, hits: int, known: int) -> list[Keep]:
+        """What a request may keep of its `keepable` blocks, which others could use; the most first.
 
-        Of `known` blocks others have computed the first parts: further requests may well begin with these, too.
+        Other requests have computed the first parts of `known` blocks, so further requests are likely to use these.
         """
         stop = known if known > hits else keepable
         last = Keep(max(hits, self._first_seen(stop * self.page_tokens)), stop)
-        return [way for way in (Keep(hits, keepable), last) if way.size] + [NOTHING]
+        return [keep for keep in (Keep(hits, keepable), last) if keep.size] + [NOTHING]
 
-    def _needs(self, tokens: int, start: int, end: int, found: Sequence[Block], keep: Keep) -> int:
-        return self._own_pages(WindowedHold(start, end, tokens, len(found), keep)) + self._woken(found, start, end)
+    def _needs(self, tokens: int, start: int, end: int, blocks: Sequence[Block], keep: Keep) -> int:
+        own = self._own_pages(WindowedHold(start, end, tokens, len(blocks), keep))
+        return own + self._idle_pages_of(blocks, start, end)
 
     def has_room(self, tokens: int, start: int, end: int, blocks: np.ndarray = EMPTY) -> bool:
         """Whether a request of `tokens` fits into layers [start, end); it may begin with `blocks`."""
@@ -196,13 +197,13 @@ class WindowedPages(PageCounts):
         found = self.find(blocks, start, end)
         hits = len(found)
         known = len(self._leading(wanted, start, end))
-        ways = self._ways(keepable, hits, known)
-        keep = next((way for way in ways if self._needs(tokens, start, end, found, way) <= self.free), NOTHING)
+        options = self._keep_options(keepable, hits, known)
+        keep = next((k for k in options if self._needs(tokens, start, end, found, k) <= self.free), NOTHING)
         hold = WindowedHold(start, end, tokens, hits, keep, blocks=found)
         if known > hits:
             hold.branch = Keep(self._first_seen(known * self.page_tokens), known)
         hold.shared = np.array([block.owner for block in found], dtype=np.int64).reshape(-1, 3)
-        self.idle -= self._woken(found, start, end)
+        self.idle -= self._idle_pages_of(found, start, end)
         for block in found:
             block.users += 1
             self._idle_blocks.pop(block, None)

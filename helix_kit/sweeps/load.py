@@ -90,28 +90,28 @@ def check_name(name: str) -> str:
     return name
 
 
-def _repeated(given: Workload, rate_per_s: float, until_s: float, seed: int) -> Workload:
+def _repeated(workload: Workload, rate_per_s: float, until_s: float, seed: int) -> Workload:
     """The given requests again and again at a mean rate, from a place in them that the seed decides."""
-    if len(given) == 0:
+    if len(workload) == 0:
         raise InputError("expected at least one request, the workload is empty", where="sweep", field="workload")
-    if given.rate_per_s == 0:
-        arrivals = np.arange(len(given)) / rate_per_s
+    if workload.rate_per_s == 0:
+        arrivals = np.arange(len(workload)) / rate_per_s
     else:
-        arrivals = np.array([r.arrival_s for r in given]) * (given.rate_per_s / rate_per_s)
+        arrivals = np.array([r.arrival_s for r in workload]) * (workload.rate_per_s / rate_per_s)
         arrivals -= arrivals[0]
-    round_s = len(given) / rate_per_s
+    round_s = len(workload) / rate_per_s
     # The first request follows the last one of a round after the mean gap.
-    start = seed % len(given)
-    order = np.roll(np.arange(len(given)), -start)
+    start = seed % len(workload)
+    order = np.roll(np.arange(len(workload)), -start)
     offsets = np.mod(arrivals[order] - arrivals[start], round_s)
     rounds = int(np.ceil(until_s / round_s))
     times = (offsets[None, :] + round_s * np.arange(rounds)[:, None]).ravel()
     rows = [
-        (float(t), given[int(i)].input_tokens, given[int(i)].output_tokens)
+        (float(t), workload[int(i)].input_tokens, workload[int(i)].output_tokens)
         for t, i in zip(times, np.tile(order, rounds), strict=True)
         if t < until_s
     ]
-    return Workload.of(rows, f"{given.source} at {rate_per_s:g}/s", given.notes)
+    return Workload.of(rows, f"{workload.source} at {rate_per_s:g}/s", workload.notes)
 
 
 __all__ = ["SweepOptions"]

@@ -196,9 +196,9 @@ def _format_of(path: Path, names: set[str], formats: tuple[Format, ...], columns
     )  # fmt: skip
 
 
-def _time_reader(known: Format, time_unit: str | None) -> tuple[str, Callable[[str], float]]:
+def _time_reader(form: Format, time_unit: str | None) -> tuple[str, Callable[[str], float]]:
     """The unit's name ("" for date and time), and a function from a cell to seconds."""
-    unit = time_unit or known.unit
+    unit = time_unit or form.unit
     if not unit:
         return "", _seconds_of_date
     # Division where it is exact: 61.1 s in ms must be the nearest double to 61.1.
@@ -208,7 +208,7 @@ def _time_reader(known: Format, time_unit: str | None) -> tuple[str, Callable[[s
         try:
             return float(text) / per_second
         except ValueError:
-            if known.name == "given columns" and time_unit is None:
+            if form.name == "given columns" and time_unit is None:
                 return _seconds_of_date(text)
             raise
 
@@ -282,14 +282,14 @@ def _trace_of_texts(name: str, table: Table) -> Trace:
     return trace
 
 
-def _with_content(row: Row, entry: Entry, known: Format) -> Row:
+def _with_content(row: Row, entry: Entry, form: Format) -> Row:
     """The row with what the file says of the prompt's content: our column ``prefix``, or ``hash_ids``."""
-    if known.name == "ours" and entry.values.get("prefix"):
+    if form.name == "ours" and entry.values.get("prefix"):
         row = row._replace(prefix=parse_segments(str(entry.values["prefix"]), row.input_tokens, entry.where))
-    if known.name == "ours" and entry.values.get("answer"):
+    if form.name == "ours" and entry.values.get("answer"):
         row = row._replace(answer=_tokens(entry.where, "answer", entry.values["answer"]))
     if (hashes := entry.values.get("hash_ids")) is not None:
-        tokens_each = known.hash_tokens or _block_tokens(hashes, row.input_tokens)
+        tokens_each = form.hash_tokens or _block_tokens(hashes, row.input_tokens)
         row = row._replace(prefix=segments_of_hashes(hashes, tokens_each, row.input_tokens, entry.where))
     return row
 
@@ -312,17 +312,17 @@ def _tokens(where: str, name: str, value: Any) -> int:
     return int(number)
 
 
-def _clock_times(trace: Trace, known: Format, path: Path) -> tuple[list[Row], str]:
+def _clock_times(trace: Trace, form: Format, path: Path) -> tuple[list[Row], str]:
     """The rows in seconds, where the file's times are those of a clock: since 1970, in a unit that their size tells."""
     first_s = min(row.arrival_s for row in trace.rows)
     unit, factor = "s", 1.0
     if first_s > LATEST_S:
         unit = next((u for u in ("ms", "us", "ns") if first_s * SECONDS_IN[u] <= LATEST_S), "")
         if not unit:
-            raise InputError("expected times in seconds", where=path, field=known.columns[0], value=first_s)
+            raise InputError("expected times in seconds", where=path, field=form.columns[0], value=first_s)
         factor = SECONDS_IN[unit]
         trace.notes.append(f"times are far too large for seconds, so they are taken for {unit} since 1970")
-    start_s = first_s * factor if known.name == "ours" and first_s * factor > CLOCK_S else 0.0
+    start_s = first_s * factor if form.name == "ours" and first_s * factor > CLOCK_S else 0.0
     if start_s:
         trace.notes.append("times count from 1970: the first request arrives at 0")
     if factor == 1.0 and not start_s:
@@ -330,19 +330,19 @@ def _clock_times(trace: Trace, known: Format, path: Path) -> tuple[list[Row], st
     return [row._replace(arrival_s=row.arrival_s * factor - start_s) for row in trace.rows], unit
 
 
-def _plausible(trace: Trace, known: Format, unit: str) -> tuple[list[Row], str]:
+def _plausible(trace: Trace, form: Format, unit: str) -> tuple[list[Row], str]:
     """The rows in the format's unit, or in its other one where only that gives a plausible rate."""
     times = [row.arrival_s for row in trace.rows]
     span_s = max(times) - min(times) if times else 0.0
     if span_s <= 0:
         return trace.rows, unit
     rate = (len(times) - 1) / span_s
-    factor = SECONDS_IN[known.other_unit] / SECONDS_IN[unit]
+    factor = SECONDS_IN[form.other_unit] / SECONDS_IN[unit]
     low, high = PLAUSIBLE_RATES_PER_S
     if low <= rate <= high or not low <= rate / factor <= high:
         return trace.rows, unit
     trace.notes.append(
-        f"in {unit}, as usual for {known.name}, there would be {rate:.3g} requests/s, so times are taken for "
-        f"{known.other_unit} ({rate / factor:.3g} requests/s); time_unit (--time-unit) decides otherwise"
+        f"in {unit}, as usual for {form.name}, there would be {rate:.3g} requests/s, so times are taken for "
+        f"{form.other_unit} ({rate / factor:.3g} requests/s); time_unit (--time-unit) decides otherwise"
     )
-    return [row._replace(arrival_s=row.arrival_s * factor) for row in trace.rows], known.other_unit
+    return [row._replace(arrival_s=row.arrival_s * factor) for row in trace.rows], form.other_unit

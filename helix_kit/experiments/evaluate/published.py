@@ -168,10 +168,10 @@ def _served_together(case: PublishedCase, options: EvaluationOptions, say: Say) 
     failed: list[BaseException] = []
 
     def serve(job: Job) -> tuple[Any, Run]:
-        def tell(what: str) -> None:
+        def tell(text: str) -> None:
             if stop.is_set():
                 raise HelixKitError("another part of the cluster has failed")
-            say(what if len(case.jobs) == 1 else f"{job.method.label}: {what}")
+            say(text if len(case.jobs) == 1 else f"{job.method.label}: {text}")
 
         try:
             return JobRunner(options, None).run(replace(job, source=str(SOURCES["emulated"])), tell)

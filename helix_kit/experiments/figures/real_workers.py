@@ -67,10 +67,10 @@ def real_single_cluster(context: Context) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _differences(one: dict[str, Any]) -> dict[str, float]:
+def _differences(result: dict[str, Any]) -> dict[str, float]:
     """How far the workers are from our simulation, by metric, and the ends of the interval."""
     return {
-        f"{found['metric']}_difference{end}": found[key]
-        for found in one["differences"]
+        f"{difference['metric']}_difference{end}": difference[key]
+        for difference in result["differences"]
         for end, key in (("", "share"), ("_low", "low"), ("_high", "high"))
     }

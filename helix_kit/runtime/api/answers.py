@@ -117,8 +117,8 @@ class Choice:
         return self._logprobs.form(cut)
 
     @staticmethod
-    def _cut(one: TokenLogprobs | None, top: int | None) -> TokenLogprobs | None:
-        return None if one is None else one._replace(top=one.top[: top or 0])
+    def _cut(token: TokenLogprobs | None, top: int | None) -> TokenLogprobs | None:
+        return None if token is None else token._replace(top=token.top[: top or 0])
 
 
 def scored(tokens: Sequence[TokenLogprobs]) -> list[Scored]:

@@ -68,9 +68,9 @@ def _changed(message: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _same_text(codec: TextCodec, one: _Conversation, other: _Conversation) -> bool:
+def _same_text(codec: TextCodec, first: _Conversation, second: _Conversation) -> bool:
     """Whether the template makes the same prompt of both; if it refuses the other, it has read the difference."""
     try:
-        return codec.render_chat(one[0], **one[1]) == codec.render_chat(other[0], **other[1])
+        return codec.render_chat(first[0], **first[1]) == codec.render_chat(second[0], **second[1])
     except InputError:
         return False

@@ -72,8 +72,8 @@ def chat_form(codec: TextCodec, tokens: Iterable[TokenLogprobs]) -> dict[str, An
         }
 
     content = [
-        {**entry(one.token_id, one.logprob), "top_logprobs": [entry(*alternative) for alternative in one.top]}
-        for one in tokens
+        {**entry(token.token_id, token.logprob), "top_logprobs": [entry(*alternative) for alternative in token.top]}
+        for token in tokens
     ]
     return {"content": content, "refusal": None}
 
@@ -81,17 +81,17 @@ def chat_form(codec: TextCodec, tokens: Iterable[TokenLogprobs]) -> dict[str, An
 def prompt_form(codec: TextCodec, tokens: Sequence[TokenLogprobs | None]) -> list[dict[str, Any] | None]:
     """The field ``prompt_logprobs``: for each token of the prompt, by id, the likeliest ones and itself."""
 
-    def entries(one: TokenLogprobs) -> dict[str, Any]:
+    def entries(token: TokenLogprobs) -> dict[str, Any]:
         found = {
             str(token_id): {"logprob": finite(logprob), "rank": rank, "decoded_token": codec.token_bytes.text(token_id)}
-            for rank, (token_id, logprob) in enumerate(one.top, 1)
+            for rank, (token_id, logprob) in enumerate(token.top, 1)
         }
         own = {
-            "logprob": finite(one.logprob),
-            "rank": one.rank,
-            "decoded_token": codec.token_bytes.text(one.token_id),
+            "logprob": finite(token.logprob),
+            "rank": token.rank,
+            "decoded_token": codec.token_bytes.text(token.token_id),
         }
-        return {**found, str(one.token_id): own}
+        return {**found, str(token.token_id): own}
 
     return [None if one is None else entries(one) for one in tokens]
 

@@ -101,8 +101,8 @@ class ApiMetrics:
             "helix_kit_request_seconds", "Arrival to last token", buckets=BUCKETS_S, registry=self.registry
         )
 
-        def as_vllm(metric: str, told: str, buckets: Sequence[float]) -> Histogram:
-            family = Histogram(f"vllm:{metric}", told, LABELS, buckets=buckets, registry=self.registry)
+        def as_vllm(metric: str, description: str, buckets: Sequence[float]) -> Histogram:
+            family = Histogram(f"vllm:{metric}", description, LABELS, buckets=buckets, registry=self.registry)
             return family.labels(name, "0")
 
         self.ttft = as_vllm("time_to_first_token_seconds", "Arrival to first token", TTFT_BUCKETS_S)

@@ -57,10 +57,10 @@ class Service:
     def __init__(self, engine: Engine, name: str, limits: Limits, metrics: ApiMetrics) -> None:
         self.engine, self.name, self.limits, self.metrics = engine, name, limits, metrics
 
-    def check_model(self, asked: str | None) -> None:
+    def check_model(self, name: str | None) -> None:
         """Answer 404 when another model is asked for than the one that is served."""
-        if asked is not None and asked != self.name:
-            message = f"no model {asked!r}: this engine serves {self.name!r}"
+        if name is not None and name != self.name:
+            message = f"no model {name!r}: this engine serves {self.name!r}"
             raise errors.RefusedError(message, status=404, code="model_not_found", param="model")
 
     # ---- requests to the engine ----------------------------------------------------------------------------------

@@ -114,15 +114,15 @@ def means_of(simulations: Sequence[Simulation], run: Measure = measure, seeds: S
 
 def on_stream(simulations: Sequence[Simulation], seed: int) -> list[Simulation]:
     """The same simulations with the requests that the published sampler draws with `seed`."""
-    return [replace(one, workload=offline_requests(seed)) for one in simulations]
+    return [replace(simulation, workload=offline_requests(seed)) for simulation in simulations]
 
 
-def _with_our_split(one: Simulation) -> Simulation:
+def _with_our_split(simulation: Simulation) -> Simulation:
     """A published simulation in which the flow over its own links is the balanced one."""
-    plan = one.plan
-    flow = plan.problem.max_flow(plan.placement, links=list(one.links or ()), split="balanced")
+    plan = simulation.plan
+    flow = plan.problem.max_flow(plan.placement, links=list(simulation.links or ()), split="balanced")
     ours = Plan.from_placement(plan.problem, plan.placement, method="published, our split", flow=flow)
-    return replace(one, plan=ours, links=tuple(flow.edges))
+    return replace(simulation, plan=ours, links=tuple(flow.edges))
 
 
 def _ours(setting: Setting, placement: Placement, flow: Flow, execution: Execution) -> Simulation:
