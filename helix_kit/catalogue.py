@@ -2,13 +2,14 @@
 
 ``data/gpus.csv`` holds datasheet figures, ``data/gpu_low_bits.csv`` the rates of arithmetic on 8 bits,
 ``data/gpu_prices.csv`` rents, ``data/gpu_links.csv`` the links between the GPUs of one node, and
-``data/gpu_cuda_memory.csv``
-the memory that a program sees.
+``data/gpu_cuda_memory.csv`` the memory that a program sees.
 """
 
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +17,8 @@ from helix_kit import _files
 
 EMULATED_PREFIX = "CPU-"
 """Prefix of the catalogue's emulated kinds: paced processes on this machine."""
+
+MAX_GPUS_PER_NODE = 64
 
 IDLE_SHARE = 0.15
 """Idle power as a share of the TDP, where no reading is known: an A100 idles at 62 of 400 W."""
@@ -143,6 +146,25 @@ def gpus() -> dict[str, Gpu]:
             )
             for row in csv.DictReader(file)
         }
+
+
+def real_gpus() -> list[str]:
+    """Names of the GPUs in the catalogue, without the emulated kinds."""
+    return [name for name in gpus() if not name.startswith(EMULATED_PREFIX)]
+
+
+def gpu_and_count(kind: str, known: Collection[str]) -> tuple[str, int] | None:
+    """GPU and number of GPUs of a machine's kind; None unless the GPU is in `known` and there are 1 to 64 of it.
+
+    >>> gpu_and_count("L4", {"L4"}), gpu_and_count("L4x2", {"L4"}), gpu_and_count("T4x2", {"L4"})
+    (('L4', 1), ('L4', 2), None)
+    """
+    if kind in known:
+        return kind, 1
+    several = re.fullmatch(r"(.+)x(\d+)", kind)
+    if several is None or several[1] not in known or not 1 <= int(several[2]) <= MAX_GPUS_PER_NODE:
+        return None
+    return several[1], int(several[2])
 
 
 def _prices() -> dict[str, GpuPrice]:

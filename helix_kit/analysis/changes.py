@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement
 
 from helix_kit import _files
-from helix_kit.catalogue import EMULATED_PREFIX, gpus
+from helix_kit.catalogue import gpu_and_count, real_gpus
 from helix_kit.cluster import UNCONNECTED_GBPS, Cluster, Link, LinkException, Network, Node
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
@@ -127,12 +126,11 @@ def machine(cluster: Cluster, kind: str, region: str) -> Node:
     >>> machine(cluster, "L4x2", "local").kind, machine(cluster, "L4", "local").name
     ('L4x2', 'L4-1')
     """
-    known = {*(name for name in gpus() if not name.startswith(EMULATED_PREFIX)), *cluster.gpus}
-    gpu, count = kind, 1
-    if kind not in known and (several := re.fullmatch(r"(.+)x(\d+)", kind)):
-        gpu, count = several[1], int(several[2])
-    if gpu not in known or not 1 <= count <= 64:
-        raise InputError(_files.unknown("GPU", gpu, known), field="add", value=kind)
+    known = {*real_gpus(), *cluster.gpus}
+    machine = gpu_and_count(kind, known)
+    if machine is None:
+        raise InputError(_files.unknown("GPU", kind, known), field="add", value=kind)
+    gpu, count = machine
     return Node(name=_free_name(cluster, kind), gpu=gpu, gpus_per_node=count, region=region)
 
 

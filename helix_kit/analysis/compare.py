@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from helix_kit.errors import HelixKitError, InputError
 from helix_kit.metrics import SLO
 from helix_kit.placement.plan import Plan
 from helix_kit.scheduling import Policy, PolicyChoice, policy_name, resolve_policy
+from helix_kit.scheduling.policies import fresh_policy
 from helix_kit.workload import Workload
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def compare(
                         run = simulate(
                             plan,
                             workload,
-                            # An object counts what it has routed: each run begins with one that has routed nothing.
-                            policy=copy.deepcopy(policy) if isinstance(policy, Policy) else policy,
+                            policy=fresh_policy(policy),
                             duration_s=duration_s,
                             warmup_s=warmup_s,
                             seed=seed,

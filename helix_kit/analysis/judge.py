@@ -17,6 +17,7 @@ import numpy as np
 from helix_kit.analysis.request_lengths import pairs_of
 from helix_kit.cluster import Cluster
 from helix_kit.flow import Flow, Placement
+from helix_kit.metrics.intervals import half_interval
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.profiles.engine_speed import check_engine
@@ -27,8 +28,6 @@ from helix_kit.workload.lengths import LengthPairs
 
 SEEDS = 3
 """Request streams that a served placement is simulated on."""
-T_97_5 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
-"""The 97.5 % quantile of Student's t by degrees of freedom."""
 NEIGHBOURS = 20
 """Neighbours of a placement that local search looks at before it draws others."""
 WARMUP_SHARE = 0.4
@@ -67,7 +66,7 @@ class Worth:
         mean = float(pairs.mean())
         if len(pairs) < 2:
             return mean, mean, mean
-        half = T_97_5[len(pairs) - 1] * float(pairs.std(ddof=1)) / len(pairs) ** 0.5
+        half = half_interval(pairs)
         return mean, mean - half, mean + half
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from helix_kit import _files
-from helix_kit.catalogue import GpuLink, gpu_links
+from helix_kit.catalogue import MAX_GPUS_PER_NODE, GpuLink, gpu_links
 from helix_kit.cluster.fields import Frozen, Name, NonNegative, Positive
 from helix_kit.cluster.links import Link
 
@@ -30,13 +30,13 @@ class Node(Frozen):
     """Unique within the cluster."""
     gpu: Annotated[str, Field(min_length=1)]
     """A name of the GPU catalogue, or of the cluster's own `gpus`."""
-    gpus_per_node: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=MAX_GPUS_PER_NODE, strict=True)] = 1
     """Equal GPUs that hold the node's layers together."""
     region: Name = "local"
     """Decides which rule its links follow."""
     gpu_link: str | Link | None = None
     """Link between the node's GPUs: ``nvlink``, ``pcie``, or figures of your own. None: the usual one of the GPU."""
-    tensor_parallel: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    tensor_parallel: Annotated[int, Field(ge=1, le=MAX_GPUS_PER_NODE, strict=True)] | None = None
     """GPUs that compute each layer together; with fewer than all, groups of them take the node's layers in turn. 1:
     every GPU has layers of its own. None: what serves more."""
 

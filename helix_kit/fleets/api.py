@@ -11,7 +11,7 @@ from helix_kit.cluster import Cluster, Link, Network
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.fleets.check import Capacity, Checker, Load
 from helix_kit.fleets.offers import Offer, offers_of
-from helix_kit.fleets.patterns import Pattern, Setting, patterns_of
+from helix_kit.fleets.patterns import Pattern, Setting, machines_of, patterns_of
 from helix_kit.fleets.program import MAX_MACHINES, Limits, largest_choice
 from helix_kit.fleets.result import Checked, Fleet
 from helix_kit.fleets.search import Candidate, Search
@@ -231,12 +231,8 @@ def _kinds(offers: Sequence[Offer]) -> str:
 
 def _checked(candidate: Candidate, checker: Checker) -> Checked:
     """The candidate as a result."""
-    machines: dict[str, int] = {}
-    for pattern, n in candidate.count.items():
-        for kind, used in pattern.uses.items():
-            machines[kind] = machines.get(kind, 0) + used * n
     return Checked(
-        machines=machines,
+        machines=machines_of(candidate.count),
         usd_per_hour=candidate.usd_per_hour,
         holds=candidate.holds,
         attainment=candidate.outcome.attainment,

@@ -6,7 +6,6 @@ by itself. Warm-up and window last for some mean stays of a request, so that the
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 
 from helix_kit.cluster import COORDINATOR, Cluster, Link, Network
 from helix_kit.fleets.offers import Offer
-from helix_kit.fleets.patterns import Pattern
+from helix_kit.fleets.patterns import Pattern, machines_of
 from helix_kit.flow import Flow
 from helix_kit.metrics import SLO
 from helix_kit.model import Model
@@ -23,7 +22,8 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.profiles import Profile
 from helix_kit.report import Run
-from helix_kit.scheduling import Policy, PolicyChoice
+from helix_kit.scheduling import PolicyChoice
+from helix_kit.scheduling.policies import fresh_policy
 from helix_kit.simulator import simulate
 from helix_kit.sweeps import SweepOptions, backlog_of, regime_of
 from helix_kit.sweeps.load import requests_at
@@ -148,10 +148,7 @@ def fleet_plan(
     >>> fleet_plan(load, offers_of(["L4"]), {two: 1}, {two: 1.0}).placement
     {'L4-0': (0, 16), 'L4-1': (16, 32)}
     """
-    machines: dict[str, int] = {}
-    for pattern, n in count.items():
-        for kind, used in pattern.uses.items():
-            machines[kind] = machines.get(kind, 0) + used * n
+    machines = machines_of(count)
     chosen = [offer for offer in offers if machines.get(offer.kind)]
     cluster = Cluster.model_validate(
         {
@@ -288,10 +285,8 @@ class Checker:
 
     def _simulate(self, plan: Plan, workload: Workload, warmup_s: float, duration_s: float) -> Run:
         self.simulations += 1
-        # A policy object counts what it has routed, so each run gets one that has routed nothing.
-        policy = self._load.policy
-        policy = copy.deepcopy(policy) if isinstance(policy, Policy) else policy
-        return simulate(plan, workload, policy=policy, engine=self._load.engine, seed=self._load.seed,
+        load = self._load
+        return simulate(plan, workload, policy=fresh_policy(load.policy), engine=load.engine, seed=load.seed,
                         warmup_s=warmup_s, duration_s=duration_s)  # fmt: skip
 
     def _options(self, warmup_s: float, duration_s: float) -> SweepOptions:

@@ -7,15 +7,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from helix_kit import _files
-from helix_kit.catalogue import EMULATED_PREFIX, PAYMENTS, gpus
+from helix_kit.catalogue import PAYMENTS, gpu_and_count, gpus, real_gpus
 from helix_kit.errors import InputError
-
-_SEVERAL = re.compile(r"(.+)x(\d+)")
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,13 @@ def offers_of(
     if not kinds:
         raise InputError("expected at least one GPU, such as L4", field="gpus")
     stock, prices = stock or {}, prices or {}
-    known = [name for name in gpus() if not name.startswith(EMULATED_PREFIX)]
+    known = real_gpus()
     found: list[Offer] = []
     for kind in kinds:
-        several = _SEVERAL.fullmatch(kind) if kind not in known else None
-        gpu, count = (several[1], int(several[2])) if several else (kind, 1)
-        if gpu not in known or not 1 <= count <= 64:
-            raise InputError(_files.unknown("GPU", gpu, known), field="gpus", value=kind)
+        machine = gpu_and_count(kind, known)
+        if machine is None:
+            raise InputError(_files.unknown("GPU", kind, known), field="gpus", value=kind)
+        gpu, count = machine
         if any(offer.kind == kind for offer in found):
             raise InputError("expected each kind once", field="gpus", value=kind)
         usd = prices.get(gpu, gpus()[gpu].price.of(payment))

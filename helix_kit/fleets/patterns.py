@@ -79,6 +79,19 @@ class Pattern:
         return " + ".join(names)
 
 
+def machines_of(count: Mapping[Pattern, int]) -> dict[str, int]:
+    """Kind -> machines of a fleet, from pattern -> pipelines.
+
+    >>> machines_of({Pattern((("L4", 16), ("L4", 16)), 1.42, 1.0): 3})
+    {'L4': 6}
+    """
+    machines: dict[str, int] = {}
+    for pattern, pipelines in count.items():
+        for kind, used in pattern.uses.items():
+            machines[kind] = machines.get(kind, 0) + used * pipelines
+    return machines
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all patterns of a question share.

@@ -1,8 +1,8 @@
 """The measures that serving is compared by, each defined once: latencies of requests, percentiles, SLOs and goodput.
 
-Low to high: ``definitions`` (the table of names, units, formulas and sources), ``statistics``, ``times`` (latencies of
-each request), ``slo`` (limits, attainment, goodput). `helix_kit.report.Run` applies them to simulated and real runs
-alike.
+Low to high: ``definitions`` (the table of names, units, formulas and sources), ``statistics`` and ``intervals``,
+``times`` (latencies of each request), ``slo`` (limits, attainment, goodput). `helix_kit.report.Run` applies them to
+simulated and real runs alike.
 """
 
 from helix_kit.metrics.definitions import DEFINITIONS, Definition

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -217,6 +218,15 @@ def _fault(choice: Any) -> str | None:
         except TypeError:
             return f"{name}.{hook} takes {inspect.signature(function)}: expected {expected}"
     return None
+
+
+def fresh_policy(choice: PolicyChoice) -> PolicyChoice:
+    """The choice for one run: a copy of an object, which counts what it has routed, so that it has routed nothing.
+
+    >>> fresh_policy("helix")
+    'helix'
+    """
+    return copy.deepcopy(choice) if isinstance(choice, Policy) else choice
 
 
 def policy_name(choice: PolicyChoice) -> str:

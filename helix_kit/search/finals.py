@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
+from helix_kit.metrics.intervals import half_interval, standard_error, t_quantile
 from helix_kit.search.candidate import Candidate, LatencyLimits, Trial, excess, mean_score
 from helix_kit.simulator.scoring import Score
 
 MAX_ROUNDS, MIN_ROUNDS = 8, 4
 """Streams of the last comparison: so many at most, and so many before a plan that is alone is returned."""
-CONFIDENCE = 0.95
 SURELY = 0.98
 """Plans are dropped once they are behind the best with this confidence."""
 FAR_BEHIND = 0.1
@@ -87,8 +86,7 @@ class Finals:
             behind = top - values[id(c)]
             if len(behind) == 1:
                 return float(behind[0]) <= FAR_BEHIND * float(top[0])
-            error = float(behind.std(ddof=1)) / math.sqrt(len(behind))
-            return float(behind.mean()) <= float(stdtrit(len(behind) - 1, SURELY)) * error
+            return float(behind.mean()) <= t_quantile(len(behind), SURELY) * standard_error(behind)
 
         self.left = [c for c in self.left if stays(c)]
 
@@ -118,8 +116,7 @@ def score_over(runs: Sequence[Score]) -> Score:
     count = len(runs)
     half = mean.half_width_tokens_per_s / math.sqrt(count)
     if count > 2:
-        error = float(np.std([r.decode_tokens_per_s for r in runs], ddof=1)) / math.sqrt(count)
-        half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+        half = half_interval([r.decode_tokens_per_s for r in runs])
     return replace(mean, half_width_tokens_per_s=half)
 
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from scipy.special import stdtrit
 
 from helix_kit.flow import Flow, Placement
+from helix_kit.metrics.intervals import half_interval
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.simulator.options import SimulationOptions
@@ -37,7 +37,6 @@ from helix_kit.workload.workload import Workload
 
 BATCHES = 10
 """Batches of the window: few enough that each holds many requests, and enough for an interval."""
-CONFIDENCE = 0.95
 SAMPLE = 20_000
 """Requests from which lengths are drawn, where no workload gives them."""
 STRATUM = 40
@@ -232,8 +231,7 @@ class _Monitor:
         if length <= 0:
             return 0.0, 0.0
         rates = np.diff(np.searchsorted(times, edges)) / length
-        error = float(rates.std(ddof=1)) / math.sqrt(BATCHES)
-        return float(rates.mean()), float(stdtrit(BATCHES - 1, (1 + CONFIDENCE) / 2)) * error
+        return float(rates.mean()), half_interval(rates)
 
     def score(self) -> Score:
         """The score of the window."""

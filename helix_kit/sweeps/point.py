@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from helix_kit import __version__
 from helix_kit.cluster import COORDINATOR
 from helix_kit.placement.plan import Plan
 from helix_kit.report import Run
-from helix_kit.scheduling import Policy, policy_name
+from helix_kit.scheduling import policy_name
+from helix_kit.scheduling.policies import fresh_policy
 from helix_kit.simulator import BatchingOptions, simulate
 from helix_kit.sweeps.load import SweepOptions, closed_loop_requests, requests_at
 from helix_kit.sweeps.regime import backlog_of
@@ -65,7 +65,7 @@ def measure(plan: Plan, point: Point, options: SweepOptions) -> dict[str, Any]:
 def _open_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
     assert point.rate_per_s is not None
     return simulate(
-        plan, requests_at(options, point.rate_per_s, point.seed), policy=_fresh_policy(options), seed=point.seed,
+        plan, requests_at(options, point.rate_per_s, point.seed), policy=fresh_policy(options.policy), seed=point.seed,
         execution=options.execution, warmup_s=options.warmup_s, duration_s=options.duration_s,
     )  # fmt: skip
 
@@ -73,10 +73,10 @@ def _open_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
 def _closed_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
     for requests in closed_loop_requests(options, point.seed):
         run = simulate(
-            plan, requests, mode="offline", policy=_fresh_policy(options), seed=point.seed, warmup_s=options.warmup_s,
-            duration_s=options.duration_s, **at_most(plan, point.concurrency),
+            plan, requests, mode="offline", policy=fresh_policy(options.policy), seed=point.seed,
+            warmup_s=options.warmup_s, duration_s=options.duration_s, **at_most(plan, point.concurrency),
         )  # fmt: skip
-        # A backlog that came to its end is none: again with twice as many, unless all of them are turned away.
+        # A backlog that ran dry is made twice as long, unless all of its requests are rejected.
         waiting = sum(r.outcome == "in_flight" and r.started_s is None for r in run.records)
         if waiting or all(r.outcome == "rejected" for r in run.records):
             break
@@ -90,8 +90,3 @@ def at_most(plan: Plan, requests: int | None) -> dict[str, Any]:
         return {"options": BatchingOptions(max_in_flight=requests)}
     replicas = sum(source == COORDINATOR for source, _ in plan.flow_edges)
     return {"engine": engine.with_rules(max_num_seqs=-(-(requests or 1) // replicas))}
-
-
-def _fresh_policy(options: SweepOptions) -> Any:
-    """A policy object counts what it has routed, so each run gets one that has routed nothing."""
-    return copy.deepcopy(options.policy) if isinstance(options.policy, Policy) else options.policy

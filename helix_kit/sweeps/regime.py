@@ -1,8 +1,7 @@
-"""Whether a plan keeps up with its requests, told by how many there are over time, and where it stops to.
+"""Whether a plan keeps up with its requests, and up to which rate: from the number of requests in the system over time.
 
-Stable: the number of requests in the system does not grow, and most start at once. Backlogged: it does not grow either,
-but most requests wait for a pipeline longer than their prompt takes. Overloaded: it grows, by more than chance makes
-it.
+Stable: the number does not grow, and most requests start at once. Backlogged: the number does not grow, but most
+requests wait for a pipeline longer than their prompt takes. Overloaded: the number grows by more than chance explains.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,14 +13,13 @@ import numpy as np
 
 from helix_kit._summary import Summarised, number
 from helix_kit.metrics import SLO
+from helix_kit.metrics.intervals import half_interval
 from helix_kit.sweeps.regime import Backlog, Regime, highest_rate, knee_of, regime_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("plan", "rate_per_s", "concurrency", "seed", "backlog")
-CONFIDENCE = 0.95
-"""Of the intervals: the mean over many seeds lies in that share of them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -195,18 +193,8 @@ def _joined(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
             continue
         values = [point[name] for point in points if point[name] is not None]
         row[name] = float(np.mean(values)) if values else None
-        row[f"{name}_ci"] = _half_interval(values)
+        row[f"{name}_ci"] = half_interval(values) if len(values) > 1 else None
     return row
-
-
-def _half_interval(values: Sequence[float]) -> float | None:
-    """Half the confidence interval of a mean by Student's t; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread
 
 
 __all__ = ["PlanCurve", "Sweep"]

@@ -7,7 +7,6 @@ machines that it stands for: it is repeated with twice the time scale, at which 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from helix_kit.runtime.emulation import emulate
 from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 from helix_kit.runtime.replay import MAX_OVERRUN_SHARE, OverrunError
-from helix_kit.scheduling import Policy, PolicyChoice
+from helix_kit.scheduling.policies import fresh_policy
 from helix_kit.simulator import BatchingOptions, simulate
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ def _kept(run: Run, slo: SLO | None) -> dict[str, float]:
 def _simulated(job: Job, options: EvaluationOptions) -> Run:
     start_s, end_s = job.load.window
     run = simulate(
-        job.plan, job.load.requests, mode=_mode(job), policy=_fresh(job.method.policy), warmup_s=start_s,
+        job.plan, job.load.requests, mode=_mode(job), policy=fresh_policy(job.method.policy), warmup_s=start_s,
         duration_s=end_s - start_s, seed=options.seed, options=BatchingOptions(max_in_flight=job.load.max_in_flight),
     )  # fmt: skip
     if run.partial:
@@ -218,14 +217,9 @@ def _mode(job: Job) -> Any:
     return job.mode
 
 
-def _fresh(policy: PolicyChoice) -> PolicyChoice:
-    """A policy that has routed nothing: an object counts what it has routed."""
-    return copy.deepcopy(policy) if isinstance(policy, Policy) else policy
-
-
 def start_workers(job: Job, options: EvaluationOptions, weights: Path | None, scale: float) -> Engine:
     """The workers of the job's plan, as its options say."""
-    more = {"policy": _fresh(job.method.policy), "seed": options.seed, "time_scale": scale, **options.serve}
+    more = {"policy": fresh_policy(job.method.policy), "seed": options.seed, "time_scale": scale, **options.serve}
     if options.workers == "emulated":
         return emulate(job.plan, **{"threads": 1, **more})
     return serve(job.plan, weights, **more)
