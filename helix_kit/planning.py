@@ -183,7 +183,7 @@ def plan(
         from helix_kit.simulator.first_run import compile_once
 
         if compile_once(served.execution, record):
-            # What is done once for all searches does not count.
+            # Compiling, which is done once for all searches, does not count.
             watch = begin()
     if record is not None and record.execution == "replicas":
         if options.method == "pattern" and not options.pins:

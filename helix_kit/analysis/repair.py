@@ -23,7 +23,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Stop
 
 PATIENCE_S = 1.0
-"""The planner ends after so many seconds without a better plan: a user waits for the answer."""
+"""The planner ends after this many seconds without a better plan: a user waits for the answer."""
 
 
 @renamed_keywords(time_limit="time_limit_s")

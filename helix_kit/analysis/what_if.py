@@ -190,8 +190,11 @@ def _carried_over(problem: Problem, start: Entry, judge: Judge, climb_s: float) 
 
 
 def _without_the_lost(problem: Problem, start: Entry) -> list[Placement]:
-    """The placement on the machines that are there. Machines of one kind in one region are told apart by nothing but
-    their layers, so that the one that is lost may be any of them: each is tried."""
+    """The placement on the machines that are left.
+
+    Machines of one kind in one region differ only in their layers, so any of them may be the one that is lost: each is
+    tried.
+    """
     before, here = start.problem.cluster, set(problem.kind_of)
     held = {n: span for n, span in start.placement.items() if n in here}
     variants: list[Placement] = [held]

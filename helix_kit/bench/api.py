@@ -40,7 +40,7 @@ def bench(url: str, workload: Workload, options: BenchOptions | None = None, pro
     url
         Of the server, with or without ``/v1``: of helix_kit, vLLM, SGLang, llama.cpp, exo, or another one.
     workload
-        The requests. Their prompts are made, but for those of traces with texts.
+        The requests. Their prompts are made up, unless a trace has texts.
     options
         How they are sent; None: `BenchOptions()`.
     progress
@@ -56,7 +56,7 @@ def bench(url: str, workload: Workload, options: BenchOptions | None = None, pro
     Raises
     ------
     InputError
-        A URL that is none.
+        `url` is not a URL.
     HelixKitError
         When no model is named and the server does not say which it has.
 

@@ -33,7 +33,7 @@ def bench_command(
     input_tokens: Annotated[int | None, typer.Option(min=1, help="Of every request of poisson and constant.")] = None,
     output_tokens: Annotated[int | None, typer.Option(min=1, help="Of every request of poisson and constant.")] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Closed loop: so many requests always open, whatever their arrivals.")
+        int | None, typer.Option(min=1, help="Closed loop: always this many requests open, whatever their arrivals.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask for. Default: the first of /v1/models.")] = None,
     chat: Annotated[bool, typer.Option(help="Ask /v1/chat/completions in place of /v1/completions.")] = False,

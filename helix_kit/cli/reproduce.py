@@ -43,7 +43,7 @@ def reproduce_command(
     seed: SeedOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Regenerate figures and tables, but for those that are up to date. Without names: list all experiments.
+    """Regenerate figures and tables, except those that are up to date. Without names: list all experiments.
 
     Example: [bold]helix-kit reproduce[/] single-cluster
     """

@@ -146,12 +146,12 @@ def serve_command(
         ),
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Requests/s of --replay. Default: as simulate.")] = None,
-    duration: Annotated[float, typer.Option(help="Seconds of arrivals of --replay, but for a trace.")] = 60.0,
+    duration: Annotated[float, typer.Option(help="Seconds of arrivals of --replay; a trace has its own.")] = 60.0,
     max_input_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Prompts of --replay that are longer are cut to so many tokens.")
+        int | None, typer.Option(min=1, help="Prompts of --replay that are longer are cut to this many tokens.")
     ] = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Answers of --replay that are longer are cut to so many tokens.")
+        int | None, typer.Option(min=1, help="Answers of --replay that are longer are cut to this many tokens.")
     ] = None,
     records: Annotated[Path | None, typer.Option(help="Write one row per request of --replay to this CSV.")] = None,
     goodput: GoodputOption = None,

@@ -40,7 +40,7 @@ def sweep_command(
     ] = "auto",
     concurrency: Annotated[
         str | None,
-        typer.Option(help="In place of --rates, a closed loop: so many requests served at once, as 1,8,64."),
+        typer.Option(help="In place of --rates, a closed loop: this many requests served at once, as 1,8,64."),
     ] = None,
     workload: Annotated[
         str, typer.Option(help="azure-conversation, azure-code, poisson, constant, or a trace file, repeated.")

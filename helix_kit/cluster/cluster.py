@@ -225,7 +225,7 @@ class Cluster(Summarised, Frozen):
         return self._links.of_regions(source, target)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Cluster:
-        """A copy, some of its fields replaced. What was worked out from the old fields is not copied."""
+        """A copy with some fields replaced. Cached properties are computed anew."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("_by_name", "_region_of", "_links"):
             copied.__dict__.pop(name, None)

@@ -17,7 +17,7 @@ Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 
 
 def _no_truth_value(value: Any) -> Any:
-    """The value, unless it is true or false, which would count as 1 and 0."""
+    """The value; ValueError for true and false, which would count as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("expected a number")
     return value

@@ -12,7 +12,7 @@ from helix_kit._summary import Summarised, number
 from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, Latency, NonNegative
 
 UNCONNECTED_GBPS = 1e-15
-"""Stands for the bandwidth 0 of a link: it carries not a thousandth of a token a second, and nothing divides by 0."""
+"""Stands for the bandwidth 0 of a link: the link carries less than 0.001 tokens/s, and no division by 0 occurs."""
 
 
 def bytes_per_s(gbps: float) -> float:
@@ -175,7 +175,7 @@ class LinkRules:
         }
 
     def find(self, source: str, target: str) -> Link | None:
-        """The link from one end to another, None where nothing is said of it."""
+        """The link from one end to another; None where no rule covers it."""
         return self._given.get((source, target)) or self.of_regions(self._region_of[source], self._region_of[target])
 
     def of_regions(self, source: str, target: str) -> Link | None:

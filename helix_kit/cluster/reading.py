@@ -21,11 +21,11 @@ _FOREIGN = {
     r"(?:.*\n)*interconnects\s*:": "a cluster of splitwise-sim",
     r"\s*GPU0[\t ]+GPU1\b": "the matrix of `nvidia-smi topo -m`",
 }
-"""How cluster files of other tools begin, or what they have, and what they are."""
+"""Pattern that a cluster file of another tool matches -> what the file is."""
 
 
 def foreign_kind(text: str) -> str | None:
-    """Whose format a file is in that describes a cluster otherwise than we do; None for any other content.
+    """The tool whose cluster format a file has; None for any other content.
 
     >>> foreign_kind("[settings]\\nauto = 1\\n")
     'an INI file, as the published artifact of Helix has them'
@@ -43,7 +43,7 @@ class _Entry(Node):
 
 
 MAX_NODES = 100_000
-"""Of one entry: a typing error must not take the machine's memory."""
+"""Nodes of one entry at most: a typing error must not use up the machine's memory."""
 
 
 def expand_counts(data: Any) -> Any:
@@ -52,7 +52,7 @@ def expand_counts(data: Any) -> Any:
         return data
     coordinator = data.get("coordinator")
     if not isinstance(data.get("nodes"), list | tuple):
-        # Without nodes there is no region of the first one, which would be a second fault.
+        # Without nodes there is no first node whose region could be taken: report one fault, not two.
         return {**data, "coordinator": coordinator or {"region": "local"}}
     default_region = coordinator.get("region") if isinstance(coordinator, dict) else None
     regions_named = any(n.get("region") is not None for n in data["nodes"] if isinstance(n, dict))
@@ -83,7 +83,7 @@ def expand_counts(data: Any) -> Any:
             kind = Node.model_validate({"name": f"{stem}-0", **fields}).kind
             stem = kind if re.fullmatch(NAME_PATTERN, kind) else stem
         except ValidationError as error:
-            # Here the index is that of the file's entry: behind it, an entry with a count is several nodes.
+            # Here the index is that of the file's entry. Once counts are expanded, it would be that of a node.
             faults += [f"nodes[{index}].{line}" for line in _files.problems_of(error, _Entry)]
         for _ in range(count):
             nodes.append({"name": f"{stem}-{seen[stem]}", **fields})

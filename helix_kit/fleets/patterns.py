@@ -35,7 +35,7 @@ EXTRA_STAGES = 3
 MANY = 5
 """So many machines in a row with as many layers each are counted, not listed."""
 MIN_MIXED_STAGES = 4
-"""Pipelines of several kinds may always have so many machines."""
+"""Pipelines of several kinds may always have this many machines."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from helix_kit.workload.request import RequestRecord
 
 @dataclass(frozen=True, eq=False)
 class RequestTimes:
-    """Times of each request: arrays of shape (requests,), in the order of the records; nan for what did not happen.
+    """Times of each request: arrays of shape (requests,), in the order of the records; nan where there is no time.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class RequestTimes:
         return self.started_s - self.arrival_s
 
     def within(self, window: tuple[float, float]) -> dict[str, np.ndarray]:
-        """TTFT, TPOT, E2EL and queue time of what came to its end within the window, by the keys of `Run.summary`."""
+        """TTFT, TPOT, E2EL and queue time that became known within the window, by the keys of `Run.summary`."""
         ends = {
             "ttft_s": self.first_token_s,
             "tpot_s": self.ended_s,

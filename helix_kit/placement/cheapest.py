@@ -43,7 +43,7 @@ EXTRA = 1.002
 """A set of nodes that misses the flow is chosen again for what was missing and this factor."""
 
 PATIENCE_S = 1.0
-"""A set of nodes is planned for until so many seconds bring nothing better: other sets need the time."""
+"""Planning for a set of nodes ends after this many seconds without a better plan: other sets need the time."""
 
 
 class Answer(NamedTuple):

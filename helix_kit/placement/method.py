@@ -50,7 +50,7 @@ class PlanOptions:
         Tokens/s that each GB of weights loaded anew must gain, when there is a `base`.
     patience_s
         Seconds without a better plan after which the search ends although time and a gap are left (five times as many
-        while the pattern program has not come to its end); None: it does not.
+        while the pattern program has not ended); None: it does not.
     deterministic
         Whether to count work in place of seconds (method ``pattern``, solver ``highs``, both objectives). The same
         command then gives the same bytes on every machine, and may take longer or shorter than `time_limit_s`.

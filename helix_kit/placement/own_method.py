@@ -1,4 +1,4 @@
-"""Run a placement method of a user's own: what it returns is checked, and what it raises is told as one message.
+"""Run a placement method of a user's own: its result is checked, and its exceptions become one message.
 
 The package's own methods are tested; the planner trusts their placements and their bounds.
 """

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 Progress = Callable[[float, float, float, str], None]
 """Called with (seconds, best value, bound, message); values in tokens/s, whatever the method maximises."""
 Stop = Callable[[], bool] | threading.Event
-"""Asked often. Once it says yes, the solve ends soon and keeps the best plan found."""
+"""Polled often. Once it is set or returns True, the solve ends soon and keeps the best plan found."""
 Incumbent = Callable[[Mapping[str, tuple[int, int]]], None]
 """Called with each better placement while the solve goes on: node name -> layer range [start, end)."""
 
 
 STEP_S = 0.002
-"""What one question whether the time is over counts on a counted clock."""
+"""Seconds that each call of `is_over` counts on a counted clock."""
 
 
 class _Clock:
@@ -96,7 +96,7 @@ class Watch:
         return self._clock.is_counted
 
     def spend(self, seconds: float) -> None:
-        """Count work that takes so many seconds on a usual machine. Without effect where seconds are measured."""
+        """Count work that takes this long on a usual machine. Without effect where seconds are measured."""
         self._clock.spend(seconds)
 
     @property

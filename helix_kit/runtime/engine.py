@@ -92,7 +92,7 @@ class Engine(Generation, Summarised):
         self._finalizer()
 
     def reset_prefix_cache(self) -> None:
-        """Forget what the prefix caches hold, but for what running requests use, as after a start.
+        """Forget what the prefix caches hold, except what running requests use, as after a start.
 
         Raises
         ------

@@ -91,7 +91,7 @@ class PageStore(Protocol[Pages]):
     ) -> Pages:
         """Promise a request its pages; it begins with `blocks`.
 
-        Others could use `keepable` of its leading blocks; the leading ones that somebody has computed are `wanted`.
+        Others could use `keepable` of its leading blocks; the leading ones that some request has computed are `wanted`.
         """
 
     def more_pages(self, hold: Pages, tokens: int) -> int:

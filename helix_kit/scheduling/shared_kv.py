@@ -75,7 +75,7 @@ class SharedKV:
         Parameters
         ----------
         blocks
-            Numbers of its full blocks, but for one that holds its last token: that token is computed in any case.
+            Numbers of its full blocks, except one that holds its last token, which is always computed.
         keepable
             How many of its leading blocks others could use, known or not.
         """

@@ -8,7 +8,7 @@ first part serves every request that begins with the block. The second one is ne
 a window after it, so it becomes idle, and may be evicted, before the first. A request may begin after a block when the
 first parts of all blocks up to there are held, and the second parts within one window.
 
-A worker returns pages by itself, but for those of the blocks that a request keeps for others (`Keep`): these stay until
+A worker returns pages by itself, except those of blocks that a request keeps for others (`Keep`): these stay until
 the coordinator evicts them. A request keeps all blocks of its prompt where there is room, else those of the last
 window, else none.
 """
@@ -192,7 +192,7 @@ class WindowedPages(PageCounts):
         """Promise a request its pages; it begins with `blocks`, after which it may begin.
 
         The caller knows that it fits, and calls `evict` next. Others could use `keepable` of its leading blocks; the
-        leading ones that somebody has computed are `wanted`.
+        leading ones that some request has computed are `wanted`.
         """
         found = self.find(blocks, start, end)
         hits = len(found)

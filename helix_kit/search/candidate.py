@@ -1,4 +1,4 @@
-"""The records of a search: what plans must keep to, how they are simulated, and what became of each.
+"""The records of a search: what plans must keep to, how they are simulated, and the result of each.
 
 Everything here is frozen, so that it can be sent to worker processes and compared by identity.
 """

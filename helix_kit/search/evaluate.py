@@ -25,7 +25,7 @@ from helix_kit.workload import Workload
 from helix_kit.workload.lengths import LengthPairs
 
 NEIGHBOURS = 30
-"""Neighbours of a placement that one step of local search predicts, where simulations are dear."""
+"""Neighbours of a placement that one step of local search predicts, where a simulation takes long."""
 POLISH_WIDTH = 4
 """Placements that polishing keeps from round to round."""
 PREDICTION_SLACK = 1.15

@@ -18,18 +18,18 @@ from helix_kit.search.candidate import Candidate, LatencyLimits, Trial, excess, 
 from helix_kit.simulator.scoring import Score
 
 MAX_ROUNDS, MIN_ROUNDS = 8, 4
-"""Streams of the last comparison: so many at most, and so many before a plan that is alone is returned."""
+"""Streams of the last comparison: the most, and the fewest before a single remaining plan is returned."""
 SURELY = 0.98
 """Plans are dropped once they are behind the best with this confidence."""
 FAR_BEHIND = 0.1
 """After the first stream plans are dropped that serve less by this share."""
 LIMIT_STREAMS = 2
-"""After so many streams plans are dropped whose mean latencies are above the limits, if another plan keeps to them."""
+"""After this many streams, plans whose mean latencies exceed the limits are dropped if another plan keeps to them."""
 MARGINS = (1.0, 0.95, 0.9)
 """Latencies as shares of their limits: the best plan within each is compared, since a latency differs by stream."""
 LONGER = 2
 FINAL_WARMUP_LIVES, FINAL_LIVES = 0.3, 0.6
-"""The windows are so many times as long in requests, and so many lives long at least."""
+"""The windows have this many times as many requests, and last at least this many lives."""
 
 Simulating = Callable[[Sequence[Candidate], Trial], list[Candidate]]
 """Simulates candidates; fewer come back where the time was over."""

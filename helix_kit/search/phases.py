@@ -48,7 +48,7 @@ enough for such a run: a longer one is then left out."""
 MIN_SIMULATIONS = 16
 """Simulations that the time should suffice for: windows are cut down where it does not."""
 MAX_GROWTH = 4.0
-"""Windows may be so many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
+"""Windows may be this many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
 MIN_LIVES, WARMUP_LIVES, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
 """The shortest window and warm-up, in mean lives of a request, and simulated seconds that no window falls below."""
 STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
@@ -56,7 +56,7 @@ STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
 REQUESTS = 300
 """Requests in the window of such a run."""
 FINAL_COST = 4.0
-"""A run of the last comparison takes about so many times as long as one before, until the first has been measured."""
+"""A run of the last comparison is taken to last this many times as long as one before, until the first is measured."""
 SAFE_SHARE = 0.6
 """Share of the time limit in which the placements are simulated that the plan must not be worse than."""
 IDLE_ROUNDS = 25
@@ -171,7 +171,7 @@ class Search:
         return COUNTED_JOBS if self.watch.is_counted else self.scorer.jobs
 
     def is_over(self, until_s: float, simulations: int = 0) -> bool:
-        """Whether a phase has no time left for so many simulations in turn, or the search none of its simulations."""
+        """Whether too little time is left for so many simulations in turn, or all simulations have been made."""
         needed_s = simulations * self.simulation_s
         return (
             self.watch.seconds + needed_s >= until_s or self.watch.stopped() or self.simulations >= self.max_simulations

@@ -49,7 +49,7 @@ class Engine(Protocol):
 
     @property
     def ran_dry_s(self) -> float | None:
-        """Offline: when there was no further request to take up, in seconds since the start; None if there was one."""
+        """Offline: when no further request waited, in seconds since the start; None while requests wait."""
         ...
 
     def run(self, duration_s: float, watch: Callable[[float], None], every_s: float) -> None:

@@ -14,7 +14,7 @@ NO_LOADS = LinkLoads(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 def link_loads(policy: Policy | None, setup: Setup, *, always: bool = False) -> LinkLoads:
     """The policy's loads and flows, and which of the policy's links each simulated link is.
 
-    Empty for a policy that keeps no loads; with `always` the links are told even then.
+    Empty for a policy that keeps no loads; with `always` the links are listed even then.
     """
     if policy is None or policy.topology is None:
         return NO_LOADS

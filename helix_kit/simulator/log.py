@@ -26,7 +26,7 @@ class KVSample(NamedTuple):
 
 @dataclass
 class RunLog:
-    """Tokens and batches from compiled code, and what became of each request, by its place in the workload."""
+    """Tokens and batches from compiled code, and the fate of each request, by its place in the workload."""
 
     arrays: LogArrays
     rejected: dict[int, str] = field(default_factory=dict)

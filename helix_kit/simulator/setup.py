@@ -133,7 +133,7 @@ def longest_path(setup: Setup) -> int:
 
 
 def carry_statistics(before: Setup, after: Setup) -> None:
-    """Nodes and links that both plans use go on with what they have counted."""
+    """Nodes and links that both plans use keep their statistics."""
     for i, name in enumerate(after.names):
         if name in before.number_of:
             old = before.nodes[before.number_of[name]]

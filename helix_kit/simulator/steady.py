@@ -45,7 +45,7 @@ LOOKS = 40
 """Checks of a run that serves as much as its flow. A run that serves an eighth of its flow is checked eight times as
 often."""
 MAX_LOOKS = 4000
-"""A run that has not ended after so many checks is stopped: it serves next to nothing."""
+"""A run that has not ended after this many checks is stopped: it serves next to nothing."""
 FIRST_LOOK = 0.25
 """Share of the window after which a run may end early."""
 GROWTH = 2
@@ -63,7 +63,7 @@ class Window:
     """
 
     requests: int = 400
-    """Requests whose tokens are measured, on average: the window ends after so many times their mean output."""
+    """Requests whose tokens are measured, on average: the window ends after this many times their mean output."""
     warmup_lives: float = 0.25
     """Tokens before the window, as a share of those that the requests in the caches generate in all. Prompts are not
     part of the initial state: within this time as many are on their way as there will be."""
@@ -187,7 +187,7 @@ def _in_caches(plan: Plan, sample: np.ndarray) -> int:
 
 
 class _EndError(Exception):
-    """The run has come to its end."""
+    """The run has ended."""
 
 
 class _Monitor:

@@ -32,8 +32,8 @@ SHORTEST_S, LONGEST_S = 30.0, 3600.0
 PROBE_S = 120.0
 """Simulated seconds of the first probe; doubled until enough requests have finished."""
 PROBE_REQUESTS, PROBE_STAYS, PROBE_DOUBLINGS = 60, 2.0, 5
-"""A probe is long enough once so many requests have finished and it has lasted for so many of their mean stays: of a
-shorter one only the short answers are known."""
+"""A probe is long enough once this many requests have finished and it has lasted for this many of their mean stays. In
+a shorter one only short answers end."""
 PROBE_AT_ONCE, PROBE_FACTOR, PROBE_GAIN = 1024, 4, 1.1
 """Requests at once in the first probe; four times as many are tried while that serves a tenth more."""
 MAX_POINTS = 100_000
@@ -69,7 +69,7 @@ def sweep(
         Requests/s of an open loop: numbers, "1:20:1" (from, to, step), "0.5,1,2", or "auto": twelve rates from 0.1 to
         1.2 times what the best plan serves with full KV caches. "auto:20" takes as many.
     concurrency
-        In place of `rates`, a closed loop: so many requests are always being served.
+        In place of `rates`, a closed loop: always this many requests are being served.
     workload
         azure-conversation, azure-code, poisson, constant, or requests, which are repeated and scaled to each rate.
     slo
@@ -223,8 +223,8 @@ class _Probe:
 def _served_offline(plan: Plan, options: SweepOptions) -> tuple[float, float]:
     """Requests/s and mean stay in s of a plan with a backlog.
 
-    So many requests run at once as the KV caches hold, and first at most `PROBE_AT_ONCE`: a machine with much memory
-    may hold more than it needs to be busy, and then each one more only waits. More are tried while they help.
+    As many requests run at once as the KV caches hold, at first at most `PROBE_AT_ONCE`. A machine with much memory may
+    hold more requests than keep it busy, and further ones only wait. More are tried while they raise the throughput.
     """
     at_once, best = PROBE_AT_ONCE, _served_at_once(plan, options, PROBE_AT_ONCE)
     while best.is_at_limit:
@@ -246,7 +246,7 @@ class _Served(NamedTuple):
 
 
 def _served_at_once(plan: Plan, options: SweepOptions, at_once: int) -> _Served:
-    """Requests/s and mean stay with at most so many requests at once, over a window that is long enough for both."""
+    """Requests/s and mean stay with at most `at_once` requests at once, over a window that is long enough for both."""
     window_s = options.duration_s
     backlogs = closed_loop_requests(options, 0)
     requests = next(backlogs)

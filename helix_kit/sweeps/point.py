@@ -84,7 +84,7 @@ def _closed_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
 
 
 def at_most(plan: Plan, requests: int | None) -> dict[str, Any]:
-    """Options of `simulate` with which at most so many requests are served at once; of each replica its part."""
+    """Options of `simulate` with which at most `requests` are served at once, divided among the replicas."""
     engine = plan.engine
     if engine is None or engine.execution == "range":
         return {"options": BatchingOptions(max_in_flight=requests)}

@@ -20,7 +20,7 @@ REGIMES: tuple[Regime, ...] = ("stable", "backlogged", "overloaded")
 GROWTH_SHARE = 0.05
 """A queue that grows by less than this share of the arrivals counts as one that does not grow."""
 NOISE_SIGMAS = 2.0
-"""A number of requests varies by its square root by chance; growth within so many of these is taken for chance."""
+"""A number of requests varies by its square root by chance; growth within this many square roots counts as chance."""
 SAMPLES = 400
 """Moments at which the requests are counted in each half of the window."""
 

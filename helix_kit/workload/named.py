@@ -126,7 +126,7 @@ def make_workload(
 
 
 def _sharing(name: str, plan: Plan, rate_per_s: float | None, duration_s: float, seed: int) -> Workload:
-    """A workload of prompts that begin alike, at so many requests/s; by default as many as the flow serves uncached."""
+    """A workload of prompts that begin alike; its default rate is what the flow serves without a cache."""
     make = SHARING[name]
     probe = make(1.0, 600.0, seed=0)
     per_start = len(probe) / 600.0

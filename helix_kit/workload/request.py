@@ -49,7 +49,7 @@ def row_of(request: Request, arrival_s: float) -> tuple[Any, ...]:
 
 
 def shortened(request: Request, max_input: int | None = None, max_output: int | None = None) -> Request:
-    """The request with no more tokens than these; the same object where it has none more.
+    """The request with no more tokens than these; the same object if it has no more.
 
     The segments of `prefix` are kept up to the new length. The prompt's text and the id of its answer are dropped.
 

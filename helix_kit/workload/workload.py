@@ -265,7 +265,7 @@ class Workload(Summarised, Sequence[Request]):
         n
             Number of requests.
         duration_s
-            In place of `n`: as many requests as keep a large cluster busy for so many seconds.
+            In place of `n`: as many requests as keep a large cluster busy for this long.
         seed
             The same seed gives the same requests.
         like
@@ -299,7 +299,7 @@ class Workload(Summarised, Sequence[Request]):
     ) -> Workload:
         """Requests from a trace file; `helix_kit.workload.readers` lists the formats.
 
-        Time starts at the first request, but for our own CSV. `columns` names the columns "arrival", "input" and
+        Time starts at the first request, except in our own CSV. `columns` names the columns "arrival", "input" and
         "output" of other files, and `time_unit` ("s", "ms", "us", "ns") overrides the format's own unit.
         """
         trace = read_trace(path, columns, time_unit)

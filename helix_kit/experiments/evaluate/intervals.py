@@ -56,7 +56,7 @@ class Samples:
         return cls(tuple(Block(*(part.latencies(phase) for phase in PHASES)) for part in parts))
 
     def to_bytes(self) -> bytes:
-        """As a compressed file; `read` is the other way."""
+        """The samples as a compressed file, which `read` reads."""
         file = io.BytesIO()
         parts = [latencies.astype(np.float32) for block in self.blocks for latencies in block]
         np.savez_compressed(file, lengths=np.array([len(p) for p in parts]), latency_s=np.concatenate(parts))

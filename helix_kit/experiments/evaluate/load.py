@@ -28,7 +28,7 @@ SHORTEST_S = 20.0
 PAPER_WARMUP_S, PAPER_DURATION_S = 60.0, 600.0
 """The window of a simulation, unless a request's stay asks for more."""
 PROBE_S, PROBE_REQUESTS, PROBE_STAYS, PROBE_DOUBLINGS = 60.0, 30, 2.0, 8
-"""A stay is estimated over so many finished requests and such a multiple of their mean stay."""
+"""A stay is estimated from at least this many finished requests, over this multiple of their mean stay."""
 ROUNDS = 3
 """How often lengths are made shorter: a stay shrinks a little less than they do."""
 

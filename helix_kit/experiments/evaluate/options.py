@@ -18,7 +18,7 @@ SIMULATED = "simulated"
 SOURCES = {"simulated": None, "emulated": "emulated workers", "real": "real workers"}
 """Kind of workers -> source of what they serve in tables; None: nothing but the simulation."""
 MINUTES = {"real": 3.0, "emulated": 60.0}
-"""Minutes in which real or emulated workers serve, all runs together, unless told otherwise."""
+"""Default minutes in which real or emulated workers serve, all runs together."""
 FIRST_TIME_SCALE = {"real": 1.0, "emulated": 2.0}
 
 

@@ -44,7 +44,7 @@ LOOKS = {
 """Colour and hatch by source, in the order of the bars."""
 SMALL_TICKS_S = (0.001, 0.002, 0.005, 0.01, 0.02)
 TURNED = 4
-"""From so many methods on their names stand slanted below the bars."""
+"""With this many methods or more, their names are slanted."""
 
 
 class Drawable(Protocol):

@@ -162,7 +162,7 @@ def measure(
 def _served_together(case: PublishedCase, options: EvaluationOptions, say: Say) -> tuple[list[Any], list[Run]]:
     """Records and runs of the parts of a cluster, which are served at the same time.
 
-    When one fails, or the user stops it, the others end at the next report of theirs. The first failure is raised.
+    When one fails, or the user stops it, the others end at their next report. The first failure is raised.
     """
     stop = threading.Event()
     failed: list[BaseException] = []

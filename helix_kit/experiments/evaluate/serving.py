@@ -43,7 +43,7 @@ MAX_LATE_SHARES = {"emulated": MAX_OVERRUN_SHARE, "real": 0.1}
 
 Real layers take a part of each step, so that more of them end a little late."""
 HOPELESS_STEPS, HOPELESS_FACTOR = 2000, 3.0
-"""After so many steps, a run with so many times the share is ended early: the rest would not make up for it."""
+"""After this many steps, a run with this many times the allowed share of late steps is ended early."""
 CHECK_EVERY_S = 1.0
 """How often a served run looks whether a worker was lost."""
 

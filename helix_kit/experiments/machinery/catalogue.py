@@ -42,7 +42,7 @@ MODULES = (
 
 
 def experiments() -> dict[str, Experiment]:
-    """All experiments, but for those whose measurements are missing.
+    """All experiments, except those whose measurements are missing.
 
     Returns
     -------

@@ -26,7 +26,7 @@ PRECISION = 2e-4
 MAX_FLOW_NODES = 64
 """With more nodes, annealing the exact flow is too slow to find anything."""
 MAX_SETS_REGIONS = 3
-"""Up to so many regions, every set of regions is annealed by itself; with more, each region and all together."""
+"""Up to this many regions, every set of regions is annealed by itself; with more, each region and all together."""
 COVERAGE_STEPS, COVERAGE_CHUNK = 100_000, 20_000
 """Steps of the first leg on the layers alone, and steps between two looks at the clock (about 30 ms)."""
 FLOW_STEPS, FLOW_CHUNK = 100_000, 10_000
@@ -36,7 +36,7 @@ CHUNK_S = 0.03
 BOUND_LEGS = 4
 """Legs on the layers alone of a set whose links keep its flow below what layers hold."""
 MAX_GROWTH = 10
-"""Legs grow when they find nothing, up to so many times the first."""
+"""Legs grow when they find nothing, up to this many times the first."""
 HEATS = (0.3, 0.1, 0.03)
 """Temperatures at which legs start, as shares of the target, in turn: hot ones forget where they started."""
 FLOW_HEATS = (0.01, 0.005, 0.015, 0.007, 0.02)

@@ -14,9 +14,9 @@ from helix_kit.placement.watch import Watch
 MAX_PARTITIONS = 5000
 """Partitions drawn when there are more regions than MAX_REGIONS_FOR_ALL."""
 MAX_REGIONS_FOR_ALL = 8
-"""Up to so many regions all partitions are considered (8 regions have 4140). With more regions some are drawn."""
+"""Up to this many regions all partitions are considered (8 regions have 4140). With more regions some are drawn."""
 FEW_REGIONS = 3
-"""Up to so many regions all sets are soon searched. With more, the sets that promise most are searched first."""
+"""Up to this many regions all sets are soon searched. With more, the sets that promise most are searched first."""
 USUAL_LOSS = 0.02
 """Share of its bound that a set is expected to miss for each crossing in it, until sets of its size are searched."""
 NUM_JOINED = 3

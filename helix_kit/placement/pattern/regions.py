@@ -19,9 +19,9 @@ from helix_kit.placement.pattern.search import PRECISION, Candidate
 from helix_kit.placement.watch import Watch
 
 COARSE_PRECISION = 0.004
-"""Precision of the search on a set of several regions when there are many regions, and so many sets to search."""
+"""Precision of the search on a set of several regions when many regions make many sets to search."""
 MAX_NODES_FOR_ALL = 400
-"""Up to so many nodes, sets are searched as long as there is time. With more, only sets that promise a better plan."""
+"""Up to this many nodes, sets are searched while there is time. With more, only sets that promise a better plan."""
 TIME_SHARE = 0.25
 """Share of the remaining time that a set of regions may take when others follow."""
 MAX_AGAIN = 8

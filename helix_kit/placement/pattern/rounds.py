@@ -39,7 +39,7 @@ ONLY_PATTERN_SHARE = 0.9
 CLOSE_GAP = 1e-3
 """Gap at which annealing and proofs end; the pattern program still runs to its own precision."""
 UNFINISHED_PATIENCE = 5.0
-"""Patience is so many times as long while the pattern program has not come to its end."""
+"""Patience is this many times as long while the pattern program has not ended."""
 ORDERED_SHARE = 0.3
 """Share of what is left of a round after the pattern program for B6, before the other proofs."""
 PROGRAM_LIMIT_S = 6.0

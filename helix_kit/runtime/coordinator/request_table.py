@@ -290,7 +290,7 @@ class RequestTable:
             self._wait_again(active)
 
     def _add_computed(self, active: ActiveRequest) -> None:
-        """Let others share what the request has computed: all of its context but for the token that came last."""
+        """Let others share what the request has computed: all of its context except the token that came last."""
         tokens = len(active.prompt) + max(0, len(active.generated) - 1)
         self._workers.ledger.add_computed(active.request.id, active.epoch, active.hashes(tokens))
 
@@ -353,7 +353,7 @@ class RequestTable:
         self.waiting.clear()
 
     def _leave_pipeline(self, active: ActiveRequest) -> None:
-        """Free the request's pages on the workers that are up, but for what others may share, and stop running it."""
+        """Free the request's pages on the workers that are up, except what others may share, and stop running it."""
         if active.worker_pipeline and active.has_token:
             self._add_computed(active)
         kept = self._workers.ledger.leave(active.request.id, active.epoch)

@@ -101,7 +101,7 @@ class TokenSender:
         return len(stages) == 1 or all(records[stage.node].spec.goes_on for stage in stages)
 
     def add_prompt(self, active: ActiveRequest) -> None:
-        """Add the whole context of the request, but for what its workers share with other requests.
+        """Add the whole context of the request, except what its workers share with other requests.
 
         The chunks are sent at once, one behind the other, so that the stages overlap. The first chunk carries the route
         and the sampling parameters. Every chunk carries its token ids where sampling depends on them.

@@ -177,7 +177,7 @@ class RunMessage(_Fields, tag="run"):
 
 
 class FreeMessage(_Fields, tag="free"):
-    """Coordinator to worker: drop these requests and free their KV pages, but for the blocks in `kept`."""
+    """Coordinator to worker: drop these requests and free their KV pages, except the blocks in `kept`."""
 
     requests: Annotated[list[RequestEpoch], Meta(max_length=MAX_ITEMS)]
     kept: Annotated[list[BlockRun], Meta(max_length=MAX_ITEMS)] = []

@@ -27,7 +27,7 @@ class RotaryLengths(NamedTuple):
     kind: str
     """One of `BY_LENGTH`."""
     original_tokens: int
-    """Sequences of up to so many tokens have the frequencies of training."""
+    """Sequences of up to this many tokens have the frequencies of training."""
 
     @classmethod
     def of(cls, config: Any, where: object) -> RotaryLengths | None:

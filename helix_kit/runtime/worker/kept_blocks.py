@@ -94,7 +94,7 @@ class KeptBlocks:
         return table
 
     def end(self, request: int, epoch: int, kept: Iterable[BlockRun]) -> None:
-        """An attempt has ended: return its pages, but for those of the blocks that are kept."""
+        """An attempt has ended: return its pages, except those of the blocks that are kept."""
         attempt = self._attempts.pop((request, epoch), None)
         if attempt is None or attempt.table is None:
             return

@@ -1,4 +1,4 @@
-"""The requests that a worker knows, with the rows of theirs that wait for a step.
+"""The requests that a worker knows, with their rows that wait for a step.
 
 A worker learns of a request from its first item, which says where the request comes from and where it goes next. It
 forgets a request when the coordinator frees it. Late items of an attempt that was freed are recognised by their epoch.
@@ -148,7 +148,7 @@ class RequestTable:
         return request
 
     def free(self, freed: RequestEpoch, kept: Iterable[BlockRun] = ()) -> None:
-        """Drop a request up to this epoch, return its pages but for `kept`, and ignore its items from now on."""
+        """Drop a request up to this epoch, return its pages except `kept`, and ignore its items from now on."""
         request = self._requests.get(freed.request)
         if request is not None and request.epoch <= freed.epoch:
             del self._requests[request.id]

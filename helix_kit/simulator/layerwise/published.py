@@ -12,7 +12,7 @@ from helix_kit.simulator.setup import Setup
 from helix_kit.typical_request import ROUND_CONTEXT_TOKENS
 
 KV_SHARE_IN_FLIGHT = 0.6
-"""Baselines that cannot refuse requests have so many in flight as fill this share of the tightest layer's KV cache."""
+"""Baselines that cannot refuse requests have enough in flight to fill this share of the tightest layer's KV cache."""
 
 
 def grant_bandwidth(setup: Setup) -> None:

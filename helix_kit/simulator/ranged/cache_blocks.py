@@ -186,7 +186,7 @@ def evict(state, cache):
 
 @compiled
 def evict_alike(state, entry, most):
-    """Evict at most so many of an entry's last blocks, those in one leaf that are still idle; returns how many went."""
+    """Evict at most `most` of an entry's last blocks, those in one leaf that are still idle; returns their number."""
     table, cells, leaves = state.table, state.cells, state.leaves
     count = count_alike_before(state, entry.request, entry.end, entry.first)
     block = block_at(state, entry.request, entry.end - 1)

@@ -33,7 +33,7 @@ NO_ROOM = -1
 
 @compiled
 def fits(state, span, at, pages, hits):
-    """Whether a request with so many pages a layer fits, if its first `hits` blocks are those that are held."""
+    """Whether a request of `pages` pages a layer fits, if its first `hits` blocks are held already."""
     own = state.spans[span]
     needed, place = (pages - hits) * own.layers, 0
     while place < hits:

@@ -209,7 +209,7 @@ class CachedKV(StateOwner[CacheState]):
         return number
 
     def _make_room(self, field: str, kind: str, count: int) -> None:
-        """Make sure that so many records of a kind are free."""
+        """Make sure that `count` records of a kind are free."""
         pools = self.state.pools
         if pools[count_name := f"free_{field}"] >= count:
             return

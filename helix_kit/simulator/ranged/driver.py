@@ -249,14 +249,14 @@ class RangedEngine(GrowingState):
         return Request(at, original.arrival_s, original.input_tokens + done, original.output_tokens - done)
 
     def launch(self, at: int, request: Request, pipeline: Pipeline, cached: int) -> None:
-        """Take up a request and send its prompt, but for the first `cached` tokens."""
+        """Start a request: send its prompt without the first `cached` tokens."""
         self.take_up(at, request, pipeline)
         self.need_chunks(request.input_tokens // self.batching.chunk_tokens + 2)
         self.need_messages(2 * len(self.setup.links))
         rules.launch(self._packed, at, self.batching.chunk_tokens, cached)
 
     def take_up(self, at: int, request: Request, pipeline: Pipeline) -> None:
-        """Note an admitted request: its route, and the pages that it has reserved."""
+        """Record an admitted request: its route, and the pages that it has reserved."""
         route = self.setup.route_of(pipeline)
         self.state.routes[at, : len(route)] = route
         self._requests[at]["hops"] = len(route)

@@ -36,13 +36,13 @@ class GrowingState(StateOwner[State]):
             self.state = self.state._replace(heap=np.resize(self.state.heap, 2 * needed))
 
     def need_chunks(self, count: int) -> None:
-        """Make sure that so many chunks are free."""
+        """Make sure that `count` chunks are free."""
         if self.clock[0]["free_chunks"] < count:
             chunks = self._extended(self.state.chunks, "free_chunk", "free_chunks", count)
             self.state = self.state._replace(chunks=chunks)
 
     def need_messages(self, count: int) -> None:
-        """Make sure that so many messages are free. Many requests may start before the simulation advances again."""
+        """Make sure that `count` messages are free. Many requests may start before the simulation advances again."""
         if self.clock[0]["free_messages"] < count:
             messages = self._extended(self.state.messages, "free_message", "free_messages", count)
             self.state = self.state._replace(messages=messages)
