@@ -57,7 +57,7 @@ def propose(problem: Problem, evaluator: Evaluator, known: Sequence[Placement], 
             groups, predictor, solving, caution=caution, flow=flow, max_programs=max_programs
         )
         for chain in chains:
-            for order in stage_program.orders(chain.blocks, groups):
+            for order in stage_program.orders(chain.blocks):
                 yield Proposal(family, stage_program.lay_out(order, groups))
 
     several_regions = len({g.region for g in groups}) > 1

@@ -74,5 +74,5 @@ def _plans_of(groups: Sequence[Group], predictor: Predictor, solving: Solving) -
     return [
         stage_program.lay_out(order, groups)
         for chain in chains[:PLANS_PER_PART]
-        for order in islice(stage_program.orders(chain.blocks, groups), ORDERS_PER_PLAN)
+        for order in islice(stage_program.orders(chain.blocks), ORDERS_PER_PLAN)
     ]

@@ -245,7 +245,7 @@ def lay_out(chain: Sequence[Block], groups: Sequence[Group]) -> Placement:
     return assign_nodes(slots, groups)
 
 
-def orders(chain: Sequence[Block], groups: Sequence[Group]) -> Iterator[list[Block]]:
+def orders(chain: Sequence[Block]) -> Iterator[list[Block]]:
     """Orders of the blocks: the blocks of a region together, for the first few orders of the regions.
 
     The links between regions are narrow. So the blocks that put the least load on one link stand at the ends of a

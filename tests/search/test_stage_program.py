@@ -47,7 +47,7 @@ def test_layouts_hold_every_layer_on_different_nodes(small):
     chains = list(programs(groups, Predictor(small), Solving("highs", 0, Watch(60)), max_programs=3))
     assert chains and all(chain.tokens_per_s > 0 for chain in chains)
     for chain in chains:
-        for order in orders(chain.blocks, groups):
+        for order in orders(chain.blocks):
             placement = lay_out(order, groups)
             assert small.holds(placement)
             assert len(placement) == sum(sum(b.counts) for b in chain.blocks)

@@ -285,7 +285,7 @@ class RangedEngine(GrowingState):
                     self.kv.add_computed(at, self._computed_tokens(at, first=True))
             for at in self._finished[: clock["finished"]]:
                 self.log.finished_s[int(at)] = float(clock["now"])
-                self._leave(int(at), has_ended=True)
+                self._leave(int(at))
             if clock["finished"]:
                 self._admit()
 
@@ -297,7 +297,8 @@ class RangedEngine(GrowingState):
         record = self._requests[at]
         return int(record["input"] + max(0, record["done"] - (2 if first else 1)))
 
-    def _leave(self, at: int, *, has_ended: bool) -> None:
+    def _leave(self, at: int) -> None:
+        """Release the pages of a live request, and tell the policy that it is gone."""
         request = self.live.pop(at)
         if isinstance(self.kv, CachedKV):
             if self._requests[at]["done"] > self._requests[at]["resumed"]:
@@ -313,7 +314,7 @@ class RangedEngine(GrowingState):
         for at in victims:
             self._requests[at]["epoch"] += 1
             self.log.restarts[at] = self.log.restarts.get(at, 0) + 1
-            self._leave(at, has_ended=False)
+            self._leave(at)
         self._waiting.extendleft(sorted(victims, reverse=True))
 
     def node_dies(self, node: str) -> None:
