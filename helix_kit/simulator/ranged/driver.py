@@ -22,10 +22,9 @@ from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged import rules
 from helix_kit.simulator.ranged.cached_kv import CachedKV, Contents
 from helix_kit.simulator.ranged.faults import Entry, agenda_of, check_faults
-from helix_kit.simulator.ranged.growing_state import GrowingState
 from helix_kit.simulator.ranged.longest_context import longest_context_tokens
-from helix_kit.simulator.ranged.overload import overload_notes
 from helix_kit.simulator.ranged.state import State
+from helix_kit.simulator.ranged.view import RangedView
 from helix_kit.simulator.setup import (
     Setup,
     build_setup,
@@ -59,7 +58,7 @@ def ranged_engine(plan: Plan, workload: Sequence[Request], options: SimulationOp
     return RangedEngine(setup, list(workload), options, choose, make_setup)
 
 
-class RangedEngine(GrowingState):
+class RangedEngine(RangedView):
     """One simulation under our runtime's rules; requests are known by their place in the workload.
 
     `make_policy` and `make_setup` give the policy and the arrays for a plan: the first one, and those that follow after
@@ -81,11 +80,9 @@ class RangedEngine(GrowingState):
         self._make_policy, self._make_setup = make_policy, make_setup
         self._offline = options.is_offline
         self.log = RunLog.for_requests(len(requests), record_batches=options.record_batches)
-        self.pipelines: dict[int, Pipeline] = {}
-        self.live: dict[int, Request] = {}
+        self.pipelines, self.live = {}, {}
         self.issued = 0
-        self.waiting_samples: list[tuple[float, int]] = []
-        self._waiting: deque[int] = deque()
+        self.waiting_samples, self._waiting = [], deque()
         self._agenda = agenda_of(options.faults, self)
         self._unavailable_until_s = 0.0
         self.clock = new_clock()
@@ -108,7 +105,6 @@ class RangedEngine(GrowingState):
         clock = self.clock[0]
         clock["copy_bytes"] = setup.plan.model.activation_bytes_per_token
         capacity = {n: int(node["kv_capacity"]) for n, node in zip(setup.names, setup.compute_nodes, strict=True)}
-        self.kv: PagedKV | CachedKV
         if self._contents is not None:
             ends = {name: end for name, (_, end) in setup.plan.placement.items()}
             self.kv = CachedKV(capacity, ends, self._contents)
@@ -116,7 +112,7 @@ class RangedEngine(GrowingState):
             self.kv = PagedKV(capacity, page_tokens=self.batching.page_tokens)
         self.longest_context_tokens = longest_context_tokens(setup, self.kv)
         self._peak_pages = dict.fromkeys(setup.names, 0)
-        self._dead: set[str] = set()
+        self._dead = set()
         chunks, messages, heap, fifo = self.new_pools()
         setup.nodes["since"] = clock["now"]
         policy = self._make_policy(setup.plan)
@@ -346,56 +342,3 @@ class RangedEngine(GrowingState):
         # Nothing happens at this moment itself, but waiting requests are tried again after every entry.
         self._agenda.append(Entry(self._unavailable_until_s, lambda: None))
         self._agenda.sort(key=lambda entry: entry.time_s)
-
-    @property
-    def all_admitted(self) -> bool:
-        """Whether every request of the workload was admitted or rejected, so that none waits."""
-        return self.issued == len(self.requests) and not self._waiting
-
-    @property
-    def ran_dry_s(self) -> float | None:
-        """Offline: when the last request was admitted, since none waits from then on; None while some wait."""
-        is_dry = self._offline and self.all_admitted
-        return max(self.log.started_s.values(), default=0.0) if is_dry else None
-
-    def arrived_s(self, at: int) -> float:
-        """When the request arrived; offline, when it was admitted, since its wait before is of no interest."""
-        return self.log.started_s.get(at, 0.0) if self._offline else self.requests[at].arrival_s
-
-    def generated(self, tokens: int) -> int:
-        """Every token that came back counts, the first included."""
-        return tokens
-
-    def pipeline_of(self, at: int) -> Pipeline | None:
-        """The pipeline that the request was given last."""
-        return self.pipelines.get(at)
-
-    def notes(self) -> list[str]:
-        """What a reader of the report should know."""
-        notes = []
-        if self.waiting_samples and self._dead and self._waiting and not self.live:
-            dead = [name for name in self.setup.names if name in self._dead]
-            notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
-        last_arrival_s = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
-        return notes if self._offline else notes + overload_notes(self.waiting_samples, last_arrival_s)
-
-    def is_alive(self, node: str) -> bool:
-        """Whether the node serves requests."""
-        return node not in self._dead
-
-    def queue_length(self, node: str) -> int:
-        """Chunks that wait at the node."""
-        index, counts = self.setup.number_of[node], self.state.inboxes["count"]
-        return int(counts[2 * index] + counts[2 * index + 1])
-
-    def now_s(self) -> float:
-        """Seconds since the start."""
-        return float(self.clock[0]["now"])
-
-    def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
-        """Whether the node's free pages hold `tokens` in `num_layers` layers."""
-        return self.kv.has_room(node, tokens, num_layers)
-
-    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
-        """Tokens of the prompt of the request that is being routed that every stage of the pipeline holds."""
-        return self.kv.cached_tokens(pipeline) if isinstance(self.kv, CachedKV) else 0

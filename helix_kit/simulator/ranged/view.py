@@ -1,0 +1,86 @@
+"""What policies and reports read of a ranged simulation, which its driver changes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from helix_kit.flow import Pipeline
+from helix_kit.scheduling import PagedKV
+from helix_kit.simulator.ranged.cached_kv import CachedKV
+from helix_kit.simulator.ranged.growing_state import GrowingState
+from helix_kit.simulator.ranged.overload import overload_notes
+from helix_kit.workload.request import Request
+
+
+class RangedView(GrowingState):
+    """Base of the ranged driver: its answers to policies (a `View`) and to reports."""
+
+    requests: Sequence[Request]
+    """The workload."""
+    issued: int
+    """Requests of the workload that have arrived."""
+    live: dict[int, Request]
+    """Requests on a pipeline, with what they had generated before as part of their prompts."""
+    pipelines: dict[int, Pipeline]
+    """The pipeline that each request was given last."""
+    kv: PagedKV | CachedKV
+    """KV pages of the nodes."""
+    waiting_samples: list[tuple[float, int]]
+    """(time in s, requests that wait)."""
+    _waiting: deque[int]
+    _dead: set[str]
+    _offline: bool
+
+    @property
+    def all_admitted(self) -> bool:
+        """Whether every request of the workload was admitted or rejected, so that none waits."""
+        return self.issued == len(self.requests) and not self._waiting
+
+    @property
+    def ran_dry_s(self) -> float | None:
+        """Offline: when the last request was admitted, since none waits from then on; None while some wait."""
+        is_dry = self._offline and self.all_admitted
+        return max(self.log.started_s.values(), default=0.0) if is_dry else None
+
+    def arrived_s(self, at: int) -> float:
+        """When the request arrived; offline, when it was admitted, since its wait before is of no interest."""
+        return self.log.started_s.get(at, 0.0) if self._offline else self.requests[at].arrival_s
+
+    def generated(self, tokens: int) -> int:
+        """Every token that came back counts, the first included."""
+        return tokens
+
+    def pipeline_of(self, at: int) -> Pipeline | None:
+        """The pipeline that the request was given last."""
+        return self.pipelines.get(at)
+
+    def notes(self) -> list[str]:
+        """What a reader of the report should know."""
+        notes = []
+        if self.waiting_samples and self._dead and self._waiting and not self.live:
+            dead = [name for name in self.setup.names if name in self._dead]
+            notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
+        last_arrival_s = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
+        return notes if self._offline else notes + overload_notes(self.waiting_samples, last_arrival_s)
+
+    def is_alive(self, node: str) -> bool:
+        """Whether the node serves requests."""
+        return node not in self._dead
+
+    def queue_length(self, node: str) -> int:
+        """Chunks that wait at the node."""
+        index, counts = self.setup.number_of[node], self.state.inboxes["count"]
+        return int(counts[2 * index] + counts[2 * index + 1])
+
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        return float(self.clock[0]["now"])
+
+    def has_room(self, node: str, tokens: int, num_layers: int) -> bool:
+        """Whether the node's free pages hold `tokens` in `num_layers` layers."""
+        return self.kv.has_room(node, tokens, num_layers)
+
+    def cached_tokens(self, request: Request, pipeline: Pipeline) -> int:
+        """Tokens of the prompt of the request that is being routed that every stage of the pipeline holds."""
+        return self.kv.cached_tokens(pipeline) if isinstance(self.kv, CachedKV) else 0
