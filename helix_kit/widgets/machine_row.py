@@ -6,12 +6,10 @@ from collections.abc import Collection
 
 import ipywidgets as W
 
-from helix_kit.profiles import gpus
+from helix_kit.catalogue import MAX_GPUS_PER_NODE, gpus
 from helix_kit.widgets.cluster_table import TableRow
 
 MAX_MACHINES = 1000
-MAX_GPUS_PER_MACHINE = 64
-"""The limit of `Node.gpus_per_node`."""
 
 
 class MachineRow(W.HBox):
@@ -31,7 +29,7 @@ class MachineRow(W.HBox):
         known = [*own_gpus, *(name for name in gpus() if name not in own_gpus)]
         self.gpu = W.Dropdown(options=known, value=row.gpu, layout=W.Layout(width="140px"))
         self.per_node = W.BoundedIntText(
-            row.gpus_per_node, min=1, max=MAX_GPUS_PER_MACHINE, layout=W.Layout(width="70px")
+            row.gpus_per_node, min=1, max=MAX_GPUS_PER_NODE, layout=W.Layout(width="70px")
         )
         self.count = W.BoundedIntText(row.count, min=0, max=MAX_MACHINES, layout=W.Layout(width="80px"))
         self.region = W.Text(row.region, layout=W.Layout(width="130px"), continuous_update=False)

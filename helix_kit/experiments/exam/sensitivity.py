@@ -1,4 +1,4 @@
-"""What predictions hang on: the constants one by one, the GPUs that no fit has seen, and the luck of arrivals."""
+"""How predictions depend on each constant, on the values assumed for GPUs that no fit has seen, and on arrivals."""
 
 from __future__ import annotations
 
