@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
 from helix_kit.runtime.weights.hub import HubFiles, local_folder
 from helix_kit.runtime.weights.low_bit_files import LowBitFormat, StoredTensor, low_bit_format
 from helix_kit.runtime.weights.low_bit_layers import join_low_bit_experts, read_matrices, round_layer, stored_tensors
-from helix_kit.runtime.weights.rotary_lengths import BY_LENGTH, RotaryLengths
+from helix_kit.runtime.weights.rotary_lengths import BY_LENGTH, RotaryLengths, stored_rope_types
 from helix_kit.runtime.weights.shares import LayerShare
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ROPE_TYPES = {"default", "linear", "llama3", "yarn", *BY_LENGTH}
-_FIRST_NAMES = ("su", "yarn")
-"""What `longrope` was called in the first checkpoints of Phi-3."""
 _DTYPES = ("F64", "F32", "BF16", "F16")
 """Types of tensors whose numbers are the weights themselves; those of quantised checkpoints need scales."""
 
@@ -115,7 +113,7 @@ class Checkpoint:
     def rotary_lengths(self) -> RotaryLengths | None:
         """How rotary frequencies depend on the length of a sequence; None: they do not."""
         where = self.folder / "config.json"
-        if not any(_rope_type(self.config, rope) in BY_LENGTH for rope in _ropes(self.config, where)):
+        if not any(kind in BY_LENGTH for kind in stored_rope_types(self.config, where)):
             return None
         from transformers import AutoConfig
 
@@ -325,24 +323,7 @@ def check_family(config: Any, where: object) -> None:
     low_bit_format(config, where)
     if config.get("use_bidirectional_attention"):
         raise InputError("expected false", where=where, field="use_bidirectional_attention", value=True)
-    for rope in _ropes(config, where):
-        kind = _rope_type(config, rope)
+    for kind in stored_rope_types(config, where):
         if kind not in _ROPE_TYPES:
             expected = f"expected one of {', '.join(sorted(_ROPE_TYPES))}"
             raise InputError(expected, where=where, field="rope_type", value=kind)
-
-
-def _rope_type(config: Mapping[str, Any], rope: Mapping[str, Any]) -> Any:
-    """The rotary variant, by its name today."""
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    return "longrope" if config.get("model_type") == "phi3" and kind in _FIRST_NAMES else kind
-
-
-def _ropes(config: Mapping[str, Any], where: object) -> list[Mapping[str, Any]]:
-    """What a config says about rotary embeddings: for all layers, or for each type of layers (Gemma-3)."""
-    given = []
-    for name in ("rope_parameters", "rope_scaling"):
-        given.append(config.get(name) or {})
-        if not isinstance(given[-1], dict):
-            raise InputError("expected an object with rope_type", where=where, field=name, value=given[-1])
-    return [part for rope in given for part in (rope, *rope.values()) if isinstance(part, dict)]

@@ -14,11 +14,15 @@ So a row of a request needs one number, the tokens of the sequence that its freq
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from helix_kit.errors import InputError
 
 BY_LENGTH = ("dynamic", "longrope")
+"""Rotary variants whose frequencies depend on the length, as transformers names them."""
+_FIRST_NAMES = ("su", "yarn")
+"""Names of `longrope` in the first checkpoints of Phi-3."""
 
 
 class RotaryLengths(NamedTuple):
@@ -35,12 +39,12 @@ class RotaryLengths(NamedTuple):
 
         Raises InputError, which says `where`, for layer types that change at different lengths.
         """
-        found = {cls._of_rope(config, rope) for rope in ropes_of(config).values()} - {None}
-        if len(found) > 1:
-            told = ", ".join(sorted(f"{one.kind} from {one.original_tokens} tokens on" for one in found if one))
-            expected = f"expected one rotary variant that depends on the length, at one length, not {told}"
+        variants = {cls._of_rope(config, rope) for rope in ropes_of(config).values()} - {None}
+        if len(variants) > 1:
+            listed = ", ".join(sorted(f"{v.kind} from {v.original_tokens} tokens on" for v in variants if v))
+            expected = f"expected one rotary variant that depends on the length, at one length, not {listed}"
             raise InputError(expected, where=where, field="rope_parameters")
-        return found.pop() if found else None
+        return variants.pop() if variants else None
 
     @classmethod
     def _of_rope(cls, config: Any, rope: dict[str, Any]) -> RotaryLengths | None:
@@ -82,8 +86,26 @@ class RotaryLengths(NamedTuple):
 
 
 def ropes_of(config: Any) -> dict[str | None, dict[str, Any]]:
-    """What transformers' `config` says of rotary embeddings, by type of attention; None: of all layers."""
+    """Rotary parameters in transformers' `config`, by type of attention; None: of all layers."""
     rope = config.rope_parameters or {}
     if "rope_type" in rope:
         return {None: rope}
     return {kind: part for kind, part in rope.items() if isinstance(part, dict)}
+
+
+def stored_rope_types(config: Mapping[str, Any], where: object) -> list[Any]:
+    """Rotary variants that a checkpoint's config.json names, of all layers or of each type of layers (Gemma-3).
+
+    Raises InputError, which says `where`, for a field that is not an object.
+
+    >>> stored_rope_types({"model_type": "phi3", "rope_scaling": {"type": "su"}}, "config.json")
+    ['default', 'longrope']
+    """
+    fields = []
+    for name in ("rope_parameters", "rope_scaling"):
+        fields.append(config.get(name) or {})
+        if not isinstance(fields[-1], dict):
+            raise InputError("expected an object with rope_type", where=where, field=name, value=fields[-1])
+    ropes = [part for rope in fields for part in (rope, *rope.values()) if isinstance(part, dict)]
+    kinds = [rope.get("rope_type", rope.get("type", "default")) for rope in ropes]
+    return ["longrope" if config.get("model_type") == "phi3" and k in _FIRST_NAMES else k for k in kinds]
