@@ -27,9 +27,10 @@ LIMIT_STREAMS = 2
 """After this many streams, plans whose mean latencies exceed the limits are dropped if another plan keeps to them."""
 MARGINS = (1.0, 0.95, 0.9)
 """Latencies as shares of their limits: the best plan within each is compared, since a latency differs by stream."""
-LONGER = 2
+FINAL_REQUESTS_FACTOR = 2
+"""Requests in a window of the last comparison, as a multiple of those in the search's windows."""
 FINAL_WARMUP_LIVES, FINAL_LIVES = 0.3, 0.6
-"""The windows have this many times as many requests, and last at least this many lives."""
+"""Its warm-up, and its window at least; see `helix_kit.simulator.Window`."""
 
 Simulating = Callable[[Sequence[Candidate], Trial], list[Candidate]]
 """Simulates candidates; fewer come back where the time was over."""
@@ -48,19 +49,19 @@ class Finals:
     entered: list[Candidate] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
 
-    def play(self, trial: Trial, simulate: Simulating, may_go_on: Callable[[int], bool], max_rounds: int) -> None:
+    def compare(self, trial: Trial, simulate: Simulating, may_go_on: Callable[[int], bool], max_rounds: int) -> None:
         """Rounds until one plan is left, the streams suffice, or `may_go_on`, asked with the plans left, says no."""
         self.entered = list(self.left)
         for round_number in range(max_rounds):
             if not may_go_on(len(self.left)):
                 return
-            played = replace(trial, seed=trial.seed + 1 + round_number)
-            simulated = simulate(self.left, played)
+            fresh_trial = replace(trial, seed=trial.seed + 1 + round_number)
+            simulated = simulate(self.left, fresh_trial)
             if len(simulated) < len(self.left):
                 return
             for candidate, result in zip(self.left, simulated, strict=True):
                 self.runs.setdefault(id(candidate), []).append(result.measured)
-            self.seeds.append(played.seed)
+            self.seeds.append(fresh_trial.seed)
             self._drop()
             if len(self.left) == 1 and round_number + 1 >= MIN_ROUNDS:
                 return
@@ -124,7 +125,7 @@ def final_trial(trial: Trial) -> Trial:
     """The trial of the last comparison: longer, and no run of it ends early."""
     return replace(
         trial,
-        requests=LONGER * (trial.requests or 0),
+        requests=FINAL_REQUESTS_FACTOR * (trial.requests or 0),
         warmup_lives=FINAL_WARMUP_LIVES,
         lives=FINAL_LIVES,
         floor_tokens_per_s=0.0,

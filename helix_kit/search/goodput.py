@@ -26,15 +26,18 @@ from helix_kit.workload import Workload
 from helix_kit.workload.lengths import LengthPairs
 
 WARMUP_STAYS, MEASURED_STAYS, FEWEST_STAYS = 1.5, 4.0, 2.0
-"""Warm-up, window, and window at least, in mean stays of a request at the edge of the SLO."""
+"""Warm-up, window, and shortest window, in mean stays of a request that just keeps the SLO."""
 MIN_REQUESTS, ENOUGH_REQUESTS = 300, 1000
 """Requests of a window at least, and requests from which a window need not last for more than `FEWEST_STAYS`."""
-LEAST_BUSY, MOST_STAYS = 0.5, 100.0
-"""Requests in the system on average below which no lower rate is tried, since the plan is all but idle there, and the
-longest window in stays."""
-KNOWN_STEP, FIRST_STEP, MOST_STEP, PRECISION = 1.08, 2.0, 4.0, 0.02
-"""Factors from the first rate to the next, where a rate like it is known and where it is a guess; each further step is
-the square of the last one, up to the third number. Relative precision of the highest rate."""
+LEAST_BUSY = 0.5
+"""Requests in the system on average, below which no lower rate is tried: the plan is all but idle there."""
+MOST_STAYS = 100.0
+"""The longest window, in mean stays of a request."""
+KNOWN_STEP, FIRST_STEP, MOST_STEP = 1.08, 2.0, 4.0
+"""Factors from the first rate to the next: where a rate like it is known, and where it is a guess. Each further factor
+is the square of the last one, up to the third number."""
+PRECISION = 0.02
+"""Relative precision of the highest rate."""
 MAX_RATES = 40
 """Rates that are tried for a candidate at most."""
 FLOOR_SHARE = 0.97
@@ -42,13 +45,13 @@ FLOOR_SHARE = 0.97
 NEARNESS_WEIGHT = 0.02
 """Weight of how far requests stay below their limits: it orders plans that keep equally many."""
 PENALTY_POWER, SLACK = 4, 1.15
-"""A predicted mean latency above its limit times the slack marks a plan down by this power of limit / latency."""
+"""A plan whose predicted mean latency is above SLACK * limit counts less: by this power of SLACK * limit / latency."""
 RATE_SHARES = tuple(np.linspace(0.1, 1.0, 10))
 """Shares of the predicted capacity at which the highest rate is looked for."""
 
 
 @dataclass(frozen=True)
-class At:
+class RateResult:
     """What was measured at one rate, over all request streams together."""
 
     score: Score
@@ -64,10 +67,10 @@ def goodput_score(problem: Problem, candidate: Candidate, trial: Trial, lengths:
     plan = Plan.from_placement(problem, dict(candidate.placement), method="score", flow=candidate.flow)
     if trial.rate_per_s is not None:
         return measure(plan, trial.rate_per_s, trial, lengths).score
-    return _highest(lambda rate: measure(plan, rate, trial, lengths), trial)
+    return _score_at_highest_rate(lambda rate: measure(plan, rate, trial, lengths), trial)
 
 
-def measure(plan: Plan, rate_per_s: float, trial: Trial, lengths: LengthPairs) -> At:
+def measure(plan: Plan, rate_per_s: float, trial: Trial, lengths: LengthPairs) -> RateResult:
     """Simulate a plan at a rate, once for each request stream."""
     assert trial.slo is not None
     runs = []
@@ -94,8 +97,8 @@ def window_s(rate_per_s: float, trial: Trial) -> float:
     return max(min(MIN_REQUESTS / rate_per_s, most_s), min(trial.duration_s, ENOUGH_REQUESTS / rate_per_s), fewest_s)
 
 
-def pooled(runs: Sequence[Run], rate_per_s: float, slo: SLO) -> At:
-    """Runs at one rate together."""
+def pooled(runs: Sequence[Run], rate_per_s: float, slo: SLO) -> RateResult:
+    """The result of all runs at one rate."""
     goods = [run.goodput(slo) for run in runs]
     kept, decided = sum(g.kept for g in goods), sum(g.decided for g in goods)
     length_s = sum(run.window_s for run in runs)
@@ -115,7 +118,7 @@ def pooled(runs: Sequence[Run], rate_per_s: float, slo: SLO) -> At:
         attainment=attainment,
         goodput_value=goodput_per_s + NEARNESS_WEIGHT * rate_per_s * near,
     )
-    return At(score, attainment >= slo.at and not grows)
+    return RateResult(score, attainment >= slo.at and not grows)
 
 
 def nearness(run: Run, good: Goodput, slo: SLO) -> float:
@@ -131,7 +134,7 @@ def nearness(run: Run, good: Goodput, slo: SLO) -> float:
     return float((1 / (1 + ratio)).mean() * min(1.0, ended.sum() / good.decided))
 
 
-def _highest(at: Callable[[float], At], trial: Trial) -> Score:
+def _score_at_highest_rate(measure_at: Callable[[float], RateResult], trial: Trial) -> Score:
     """The score at the highest rate that holds: up from the floor or the guess, then halving what is left."""
     assert trial.slo is not None
     rate, step = trial.guess_rate_per_s, FIRST_STEP
@@ -141,21 +144,21 @@ def _highest(at: Callable[[float], At], trial: Trial) -> Score:
     best: Score | None = None
     low, high, missed = 0.0, math.inf, 0.0
     for _ in range(MAX_RATES):
-        found = at(rate)
-        if found.holds:
-            low, best = rate, found.score
+        result = measure_at(rate)
+        if result.holds:
+            low, best = rate, result.score
         else:
-            high, missed = rate, found.score.attainment
+            high, missed = rate, result.score.attainment
             if trial.floor_rate_per_s > 0 and best is None:
                 value = FLOOR_SHARE * rate * missed
-                return replace(found.score, slo_rate_per_s=0.0, goodput_value=value, share_of_window=0.5)
+                return replace(result.score, slo_rate_per_s=0.0, goodput_value=value, share_of_window=0.5)
         if high <= low * (1 + PRECISION) or high <= least:
             break
         rate = low * step if high == math.inf else math.sqrt(low * high) if low else max(least, high / step)
         step = min(step * step, MOST_STEP)
     if best is None:
         # The SLO holds nowhere: plans are ordered by how many requests keep it at the lowest rate.
-        return replace(found.score, slo_rate_per_s=0.0, goodput_value=0.5 * least * found.score.goodput_value / high)
+        return replace(result.score, slo_rate_per_s=0.0, goodput_value=0.5 * least * result.score.goodput_value / high)
     # Between the two rates the share that keeps the SLO is taken to fall in a line.
     reach = low
     if high < math.inf and missed < trial.slo.at:

@@ -47,8 +47,8 @@ class GoodputSearch(Search):
         """Whether the highest rate is searched for, in place of the goodput at a given one."""
         return self.trial.rate_per_s is None
 
-    def value_told(self, best: Candidate) -> tuple[float, str]:
-        """The rate or the goodput of the best plan so far."""
+    def progress_of(self, best: Candidate) -> tuple[float, str]:
+        """The rate or the goodput of the best plan so far: the figure, and the words of a progress report."""
         value = best.measured.slo_rate_per_s if self.finds_rate else best.measured.goodput_per_s
         words = "the SLO holds until" if self.finds_rate else "goodput"
         return value, f"{words} {value:.4g} requests/s"

@@ -36,9 +36,11 @@ POLISHED, POLISH_ROUNDS, POLISH_SHARE = 8, 120, 0.25
 """With the flow split "any": placements that are improved by the predictor alone, rounds of thirty neighbours for each,
 and the largest share of the time limit that this takes."""
 SCREENED = 24
+"""Candidates that screening simulates at most, where runs start with empty caches."""
 MIN_PREDICTED_SHARE = 0.6
 """Candidates with a smaller share of the best predicted value are not among the first to be simulated."""
 BEST_OF_FAMILY = 2
+"""Candidates of each family of shapes that are simulated first."""
 STEPS, PICKS = 2, 2
 """Steps of local search in a round, and simulations in a step. They do not depend on `jobs`, so that the number of
 worker processes changes no result."""
@@ -50,11 +52,13 @@ MIN_SIMULATIONS = 16
 MAX_GROWTH = 4.0
 """Windows may be this many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
 MIN_LIVES, WARMUP_LIVES, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
-"""The shortest window and warm-up, in mean lives of a request, and simulated seconds that no window falls below."""
+"""The shortest window and warm-up, in mean lives of a request (from its start to its last token), and the simulated
+seconds that no window falls below."""
 STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
-"""The same where runs start with full caches: a simulation then takes about as long as ten predictions."""
+"""Simulations that screening makes at once, and picks and neighbours of a step of local search, where runs start with
+full caches: a simulation then takes about as long as ten predictions."""
 REQUESTS = 300
-"""Requests in the window of such a run."""
+"""Requests in the window of a run that starts with full caches."""
 FINAL_COST = 4.0
 """A run of the last comparison is taken to last this many times as long as one before, until the first is measured."""
 SAFE_SHARE = 0.6
@@ -62,16 +66,17 @@ SAFE_SHARE = 0.6
 IDLE_ROUNDS = 25
 """Rounds in a row without a new placement after which local search ends."""
 FINALISTS = 10
+"""Candidates of the last comparison at most."""
 FINAL_SEEDS = 2
 """Request streams of the last comparison. The search itself uses none of them: a plan may have been chosen because the
 search's own stream happens to suit it."""
 
-
 COUNTED_JOBS = 2
+"""Simulations that run at once where work is counted in place of seconds."""
 TASK_S: dict[type[Task], float] = {Simulate: 0.05, Explore: 0.15, Polish: 9.0}
+"""Seconds that a task counts there, about as on a usual machine, without its simulated tokens."""
 TOKEN_S = {"range": 6e-6, "layerwise": 4e-5}
-"""Where work is counted in place of seconds: simulations that run at once, seconds of a task, and seconds of a token
-that is simulated, about as on a usual machine."""
+"""Seconds that a simulated token counts there, by the simulator's `execution`."""
 
 
 class Decision(NamedTuple):
@@ -81,7 +86,7 @@ class Decision(NamedTuple):
     seeds: list[int]
     """Seeds of the request streams that the scores are means over."""
     left: int | None = None
-    """So many of the first of `measured` were compared on all streams; None: all of them."""
+    """How many of the first of `measured` were compared on all streams; None: all of them."""
 
 
 class Search:
@@ -113,8 +118,8 @@ class Search:
         """Whether the lengths of runs are known beforehand, so that no run has to measure what seconds cost."""
         return self.is_steady
 
-    def value_told(self, best: Candidate) -> tuple[float, str]:
-        """What the best plan so far serves, for the history and in words."""
+    def progress_of(self, best: Candidate) -> tuple[float, str]:
+        """What the best plan so far serves: the figure for the history, and the words of a progress report."""
         served = best.measured.decode_tokens_per_s
         return served, f"{served:.1f} tokens/s served"
 
@@ -126,7 +131,7 @@ class Search:
         if not len(self.archive):
             return
         first = self.ranked()[0]
-        best, words = self.value_told(first)
+        best, words = self.progress_of(first)
         if not self.history or self.history[-1][1] != best:
             self.history.append((self.watch.seconds, best))
             self.watch.show(first.placement)
@@ -171,7 +176,7 @@ class Search:
         return COUNTED_JOBS if self.watch.is_counted else self.scorer.jobs
 
     def is_over(self, until_s: float, simulations: int = 0) -> bool:
-        """Whether too little time is left for so many simulations in turn, or all simulations have been made."""
+        """Whether too little time is left for `simulations` in turn, or all simulations have been made."""
         needed_s = simulations * self.simulation_s
         return (
             self.watch.seconds + needed_s >= until_s or self.watch.stopped() or self.simulations >= self.max_simulations
@@ -374,15 +379,15 @@ class Search:
             turns = -(-left // self._jobs)
             return not self.must_end() and (counted or self.watch.left_s > turns * taken[-1])
 
-        def simulate(candidates: Sequence[Candidate], played: Trial) -> list[Candidate]:
+        def simulate(candidates: Sequence[Candidate], fresh_trial: Trial) -> list[Candidate]:
             begun_s = self.watch.seconds
-            results = self._run([Simulate(c, played) for c in candidates], self.must_end)
+            results = self._run([Simulate(c, fresh_trial) for c in candidates], self.must_end)
             taken.append((self.watch.seconds - begun_s) / -(-len(candidates) // self._jobs))
             return results
 
         while len(finalists) > 2 and not may_go_on(len(finalists)):
             finalists.pop()
         finals = Finals(finalists, lambda c, score: self.evaluator.scored(c, score, trial).value, limits)
-        finals.play(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
+        finals.compare(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
         measured = [self.evaluator.scored(c, score, trial) for c, score in finals.measured()]
         return Decision(measured, finals.seeds, len(finals.left)) if measured else undecided

@@ -17,7 +17,7 @@ from helix_kit.placement.watch import Watch
 from helix_kit.search import front
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial, excess
 from helix_kit.search.evaluate import Evaluator
-from helix_kit.search.finals import LONGER
+from helix_kit.search.finals import FINAL_REQUESTS_FACTOR
 from helix_kit.search.goodput_search import GoodputSearch, best_of, check_holds, goodput_notes, served_fields, under_slo
 from helix_kit.search.limit_notes import limit_notes
 from helix_kit.search.messages import Simulate
@@ -195,7 +195,7 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
         execution=trial.execution,
         duration_s=trial.whole_s,
         warmup_s=trial.warmup_s if trial.requests is None else 0.0,
-        window_requests=(trial.requests or 0) * (LONGER if decision.seeds != [trial.seed] else 1),
+        window_requests=(trial.requests or 0) * (FINAL_REQUESTS_FACTOR if decision.seeds != [trial.seed] else 1),
         seeds=tuple(decision.seeds),
         simulations=search.simulations,
         compared=len(decision.measured) if decision.seeds != [trial.seed] else 0,

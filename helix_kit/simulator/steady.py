@@ -65,10 +65,10 @@ class Window:
     requests: int = 400
     """Requests whose tokens are measured, on average: the window ends after this many times their mean output."""
     warmup_lives: float = 0.25
-    """Tokens before the window, as a share of those that the requests in the caches generate in all. Prompts are not
-    part of the initial state: within this time as many are on their way as there will be."""
+    """Tokens before the window, in lives: 1 is as many tokens as the requests in the caches generate in all. At first
+    no prompts are under way; after the warm-up there are as many as there will be later."""
     lives: float = 0.5
-    """The window is at least so long, in the same measure."""
+    """Tokens of the window at least, in lives."""
 
 
 def steady_score(

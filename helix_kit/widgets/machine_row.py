@@ -28,9 +28,7 @@ class MachineRow(W.HBox):
         self._given = row
         known = [*own_gpus, *(name for name in gpus() if name not in own_gpus)]
         self.gpu = W.Dropdown(options=known, value=row.gpu, layout=W.Layout(width="140px"))
-        self.per_node = W.BoundedIntText(
-            row.gpus_per_node, min=1, max=MAX_GPUS_PER_NODE, layout=W.Layout(width="70px")
-        )
+        self.per_node = W.BoundedIntText(row.gpus_per_node, min=1, max=MAX_GPUS_PER_NODE, layout=W.Layout(width="70px"))
         self.count = W.BoundedIntText(row.count, min=0, max=MAX_MACHINES, layout=W.Layout(width="80px"))
         self.region = W.Text(row.region, layout=W.Layout(width="130px"), continuous_update=False)
         self.remove = W.Button(description="✕", tooltip="remove this row", layout=W.Layout(width="40px"))

@@ -25,7 +25,7 @@ def played(true_values, noise, shared_noise, max_rounds=MAX_ROUNDS, seed=0):
         return [Candidate(c.placement, c.flow, 1.0, s) for c, s in zip(left, scores, strict=True)]
 
     finals = Finals(entered, lambda c, score: score.decode_tokens_per_s)
-    finals.play(Trial(requests=10), simulate, lambda left: True, max_rounds)
+    finals.compare(Trial(requests=10), simulate, lambda left: True, max_rounds)
     return finals, entered
 
 
@@ -79,7 +79,7 @@ def test_a_plan_within_the_limit_outlives_faster_ones_above_it():
         return [Candidate(c.placement, c.flow, 1.0, of[id(c)]) for c in left]
 
     finals = Finals(entered, lambda c, score: value_of(score, limits, online=False), limits)
-    finals.play(Trial(requests=10), simulate, lambda left: True, MAX_ROUNDS)
+    finals.compare(Trial(requests=10), simulate, lambda left: True, MAX_ROUNDS)
     assert finals.left == [entered[1]]
     assert [c for c, _ in finals.measured()] == [entered[1], entered[0]]
 
