@@ -2,7 +2,7 @@
 
 from helix_kit.profiles import gpus
 from helix_kit.widgets.cluster_table import TableRow
-from helix_kit.widgets.machine_row import MAX_GPUS_PER_MACHINE, MachineRow
+from helix_kit.widgets.machine_row import MAX_GPUS_PER_NODE, MachineRow
 
 
 def test_fields_give_back_what_they_were_given():
@@ -19,7 +19,7 @@ def test_own_gpus_come_first_and_once():
 def test_numbers_out_of_range_are_clipped():
     row = MachineRow(TableRow("T4", 1, 1, "local"))
     row.per_node.value, row.count.value = 1000, -5
-    assert row.row().gpus_per_node == MAX_GPUS_PER_MACHINE and row.row().count == 0
+    assert row.row().gpus_per_node == MAX_GPUS_PER_NODE and row.row().count == 0
 
 
 def test_a_link_between_gpus_stays_until_the_machine_is_another_one():
