@@ -127,7 +127,7 @@ def measure(
     Parameters
     ----------
     weights
-        Local Hugging Face folder (config.json, *.safetensors).
+        Local Hugging Face folder, with config.json and safetensors files.
     kind
         Name to give the machine in the tables, as the nodes of a cluster name it.
     model
