@@ -193,18 +193,28 @@ class GpuLink:
     """
 
     name: str
-    """``nvlink``, ``pcie``, or ``given`` for figures of a cluster file."""
+    """``nvlink``, ``xgmi``, ``pcie``, or ``given`` for figures of a cluster file."""
     bandwidth_gbps: float
-    """10^9 bit/s that one GPU sends, as an all-reduce reaches it."""
+    """10^9 bit/s that one GPU sends, as an all-reduce reaches it; to one other GPU where each pair has its own link."""
     latency_ms: float
     """Time of one step of a ring all-reduce, whatever its size."""
     source: str
     """Where the figures come from."""
+    peers: int | None = None
+    """Other GPUs to each of which a GPU has a link of its own. None: one link, through a switch or a bus, to all."""
 
     @property
     def bytes_per_s(self) -> float:
-        """Bandwidth in bytes/s."""
+        """Bandwidth in bytes/s, from one GPU to another."""
         return self.bandwidth_gbps * 1e9 / 8
+
+    def bytes_per_s_among(self, gpus: int) -> float:
+        """Bytes/s that each of so many GPUs sends to the others together.
+
+        >>> gpu_links("MI300X")["xgmi"].bytes_per_s_among(4), gpu_links("A100-40G")["nvlink"].bytes_per_s_among(4)
+        (144000000000.0, 240000000000.0)
+        """
+        return self.bytes_per_s * (1 if self.peers is None else max(1, min(gpus - 1, self.peers)))
 
 
 @cache
@@ -219,7 +229,7 @@ def gpu_links(gpu: str) -> dict[str, GpuLink]:
     Returns
     -------
     dict of str to GpuLink
-        ``nvlink`` or ``pcie`` or both. The first is the usual one.
+        ``nvlink``, ``xgmi`` (AMD's Infinity Fabric) or ``pcie``, or two of them. The first is the usual one.
 
     Examples
     --------
@@ -229,7 +239,9 @@ def gpu_links(gpu: str) -> dict[str, GpuLink]:
     with (_files.data_dir() / "gpu_links.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     chosen = [row for row in rows if row["gpu"] == gpu] or [row for row in rows if row["gpu"] == "*"]
-    return {
-        row["link"]: GpuLink(row["link"], float(row["bandwidth_gbps"]), float(row["latency_ms"]), row["source"])
-        for row in chosen
-    }
+    return {row["link"]: _link_of(row) for row in chosen}
+
+
+def _link_of(row: dict[str, str]) -> GpuLink:
+    peers = int(row["peers"]) if row["peers"] else None
+    return GpuLink(row["link"], float(row["bandwidth_gbps"]), float(row["latency_ms"]), row["source"], peers)

@@ -60,9 +60,17 @@ def test_unified_memory_counts_by_the_share_that_the_gpu_may_take():
 def test_every_gpu_has_a_link_with_a_source():
     for gpu in (*gpus(), "a GPU of one's own"):
         links = gpu_links(gpu)
-        assert links and set(links) <= {"nvlink", "pcie"} and "pcie" in links
+        assert links and set(links) <= {"nvlink", "xgmi", "pcie"} and "pcie" in links
         assert all(link.source and link.bandwidth_gbps > 0 and link.latency_ms > 0 for link in links.values())
         if "nvlink" in links:
             assert links["nvlink"].bandwidth_gbps > links["pcie"].bandwidth_gbps
     assert next(iter(gpu_links("H100-80G"))) == "nvlink" and list(gpu_links("L4")) == ["pcie"]
     assert gpu_links("H100-80G")["nvlink"].bytes_per_s < 450e9, "NVLink 4 carries 900 GB/s, both directions together"
+
+
+def test_a_link_to_each_other_gpu_counts_as_often_as_there_are_others():
+    """Infinity Fabric of MI300X: 128 GB/s a link in both directions, 7 links, 896 GB/s in all by the data sheet."""
+    fabric, nvlink = next(iter(gpu_links("MI300X").values())), gpu_links("H100-80G")["nvlink"]
+    assert fabric.name == "xgmi" and fabric.bytes_per_s < 64e9 and 0.7 * 448e9 < fabric.bytes_per_s_among(8) < 448e9
+    assert [fabric.bytes_per_s_among(n) / fabric.bytes_per_s for n in (1, 2, 4, 8, 16)] == [1, 1, 3, 7, 7]
+    assert nvlink.bytes_per_s_among(8) == nvlink.bytes_per_s_among(2) == nvlink.bytes_per_s

@@ -11,7 +11,7 @@ from helix_kit.catalogue import MAX_GPUS_PER_NODE, GpuLink, gpu_links
 from helix_kit.cluster.fields import Frozen, Name, NonNegative, Positive
 from helix_kit.cluster.links import Link
 
-GPU_LINK_NAMES = ("nvlink", "pcie")
+GPU_LINK_NAMES = ("nvlink", "xgmi", "pcie")
 """What a node's `gpu_link` may name."""
 
 
@@ -35,7 +35,8 @@ class Node(Frozen):
     region: Name = "local"
     """Decides which rule its links follow."""
     gpu_link: str | Link | None = None
-    """Link between the node's GPUs: ``nvlink``, ``pcie``, or figures of your own. None: the usual one of the GPU."""
+    """Link between the node's GPUs: ``nvlink``, ``xgmi`` (Infinity Fabric), ``pcie``, or figures of your own. None: the
+    usual one of the GPU."""
     tensor_parallel: Annotated[int, Field(ge=1, le=MAX_GPUS_PER_NODE, strict=True)] | None = None
     """GPUs that compute each layer together; with fewer than all, groups of them take the node's layers in turn. 1:
     every GPU has layers of its own. None: what serves more."""
@@ -50,7 +51,7 @@ class Node(Frozen):
                 return Link.model_validate(link)
             except ValidationError as error:
                 raise ValueError(_files.describe(error, Link)) from None
-        raise ValueError("expected nvlink, pcie, or {bandwidth_gbps: ..., latency_ms: ...}")
+        raise ValueError("expected nvlink, xgmi, pcie, or {bandwidth_gbps: ..., latency_ms: ...}")
 
     @model_validator(mode="after")
     def _link_needs_two_gpus(self) -> Node:

@@ -38,6 +38,7 @@ def all_reduce_ms(message_bytes: float, gpus: int, link: GpuLink) -> float:
     """Time for the GPUs of a node to add up their parts of one result.
 
     A ring all-reduce takes 2 (n - 1) steps, and each GPU sends 2 (n - 1) / n of the result (Patarasuk and Yuan, 2009).
+    Where each pair of GPUs has a link of its own, there are several rings, which together use all of them.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def all_reduce_ms(message_bytes: float, gpus: int, link: GpuLink) -> float:
     (0.0, 0.21)
     """
     steps = 2 * (gpus - 1)
-    return steps * link.latency_ms + 1e3 * steps / gpus * message_bytes / link.bytes_per_s
+    return steps * link.latency_ms + 1e3 * steps / gpus * message_bytes / link.bytes_per_s_among(gpus)
 
 
 def estimate(

@@ -280,7 +280,7 @@ def step_costs(
         each_ms = value["all_reduce_ms"] + value["all_reduce_hop_share"] * steps * link.latency_ms
         fixed_ms += ALL_REDUCES_PER_LAYER * count * each_ms
         sent_bytes = ALL_REDUCES_PER_LAYER * count * work.hidden * work.activation_element_bytes * steps / n
-        linear_s = linear_s + tokens * sent_bytes / (link.bytes_per_s * value["all_reduce_bandwidth_share"])
+        linear_s = linear_s + tokens * sent_bytes / (link.bytes_per_s_among(n) * value["all_reduce_bandwidth_share"])
     eager_ms = count * value["eager_layer_ms"]
     if work.experts:
         quantised = ("", "quantised_") if work.is_fp8 else ("",)

@@ -160,8 +160,11 @@ nodes: [{gpu: B200, count: 2}]
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        ("gpu: H100-80G, gpus_per_node: 4, gpu_link: nvlnk", ["nodes[0].gpu_link = 'nvlnk'", "expected nvlink, pcie"]),
-        ("gpu: H100-80G, gpus_per_node: 4, gpu_link: 900", ["nodes[0].gpu_link = 900", "expected nvlink, pcie"]),
+        (
+            "gpu: H100-80G, gpus_per_node: 4, gpu_link: nvlnk",
+            ["nodes[0].gpu_link = 'nvlnk'", "expected nvlink, xgmi, pcie"],
+        ),
+        ("gpu: H100-80G, gpus_per_node: 4, gpu_link: 900", ["nodes[0].gpu_link = 900", "expected nvlink, xgmi, pcie"]),
         (
             "gpu: H100-80G, gpus_per_node: 4, gpu_link: {latency_ms: 1}",
             ["nodes[0].gpu_link", "bandwidth_gbps: missing"],

@@ -160,3 +160,14 @@ def test_ranges_of_unequal_layers_have_their_own_times_and_memory():
     left = 80e9 * 0.9 - (weights_gb + model.embedding_gb) * 1e9
     assert mixed.kv_capacity(2) == int(left // 1152)
     assert estimate(Node(name="a", gpu="L4"), Model.preset("llama2-70b")).of_range(3, 9).is_uniform
+
+
+def test_eight_mi300x_add_up_over_their_links_to_each_other():
+    """All-reduce of 1 GiB on eight MI300X: RCCL reaches 0.29 to 0.336 TB/s of bus bandwidth, seven links of 48 GB/s."""
+    message = 2**30
+    took_s = all_reduce_ms(message, 8, gpu_links("MI300X")["xgmi"]) / 1e3
+    bus_bandwidth = message / took_s * 2 * 7 / 8
+    assert 0.29e12 < bus_bandwidth <= 0.336e12
+    node, model = Node(name="n", gpu="MI300X", gpus_per_node=8), Model.preset("llama3.1-70b")
+    found, through_host = estimate(node, model), estimate(node, model, link=gpu_links("*")["pcie"])
+    assert found.decode_ms_per_layer(32) < through_host.decode_ms_per_layer(32) and "xgmi" in found.source
