@@ -64,7 +64,7 @@ class Model(Summarised, BaseModel):
     """Bytes of a weight, of an activation and of a KV cache element."""
     mlp_matrices: Annotated[int, Field(ge=1, le=3)] = 3
     """3 for gated MLPs such as Llama's, 2 for plain ones."""
-    layer_gb: Annotated[float, Field(gt=0)]
+    layer_gb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     """Weights of one layer in 10^9 bytes."""
     activation_bytes_per_token: Count
     """Bytes of one token's hidden state on a link between two nodes."""

@@ -31,6 +31,9 @@ ROUND_CONTEXT_TOKENS = 1000
 (Helix artifact), the roofline estimate gives each request of a batch this much to read, and the simulator divides KV
 caches by it where a baseline that cannot refuse requests needs a fixed number in flight."""
 
+MAX_REQUEST_TOKENS = 10**9
+"""Longer prompts or answers are taken for faults."""
+
 PREDICTOR_PROMPTS = (91, 250, 420, 620, 800, 1020, 1310, 1530)
 """Prompts over which the predictor averages prefill times (mean 755 tokens).
 
@@ -45,7 +48,7 @@ class MeanLengths:
     Raises
     ------
     ValueError
-        A length is below 1 or not finite.
+        A length is below 1 or above 10^9.
 
     Examples
     --------
@@ -63,8 +66,8 @@ class MeanLengths:
     def __post_init__(self) -> None:
         for name in ("input_tokens", "output_tokens"):
             value = getattr(self, name)
-            if not 1 <= value < float("inf"):
-                raise ValueError(f"{name} = {value}: expected a finite number of at least 1")
+            if not 1 <= value <= MAX_REQUEST_TOKENS:
+                raise ValueError(f"{name} = {value}: expected a number from 1 to {MAX_REQUEST_TOKENS:,}")
             object.__setattr__(self, name, float(value))
 
     @property

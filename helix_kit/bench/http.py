@@ -133,7 +133,7 @@ class _Body:
         self._is_chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._left: int | None = 0 if self._is_chunked else None
         if not self._is_chunked and (length := headers.get("content-length")) is not None:
-            if not length.strip().isdigit():
+            if not length.strip().isdecimal():
                 raise TransportError(f"a content-length that is no number: {length[:40]!r}")
             self._left = int(length)
         self._skips_end = self._in_trailers = False
@@ -276,7 +276,7 @@ def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers; TransportError for what is no head of a response."""
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ", 2)
-    if len(parts) < 2 or not parts[0].startswith("HTTP/") or not parts[1].isdigit():
+    if len(parts) < 2 or not parts[0].startswith("HTTP/") or not parts[1].isdecimal():
         raise TransportError(f"an answer that is no HTTP: {first[:60]!r}")
     headers = {}
     for line in lines:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from helix_kit import _files
 from helix_kit.errors import InputError
+from helix_kit.typical_request import MAX_REQUEST_TOKENS
 
 if TYPE_CHECKING:
     from helix_kit.typical_request import MeanLengths
@@ -52,7 +53,7 @@ def planned_lengths(
     if workload is not None:
         return workload_for(workload)
     for field, value in (("--input-tokens", input_tokens), ("--output-tokens", output_tokens)):
-        if value is None or not 1 <= value < float("inf"):
-            both = "expected a number of at least 1, and both --input-tokens and --output-tokens"
+        if value is None or not 1 <= value <= MAX_REQUEST_TOKENS:
+            both = f"expected a number from 1 to {MAX_REQUEST_TOKENS:,}, and both --input-tokens and --output-tokens"
             raise InputError(both, field=field, value=value)
     return workload_for((input_tokens or 0.0, output_tokens or 0.0))

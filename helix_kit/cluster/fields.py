@@ -24,10 +24,11 @@ def _no_truth_value(value: Any) -> Any:
 
 
 _NUMBER = BeforeValidator(_no_truth_value)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NUMBER]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), _NUMBER]
+"""The largest value is far above any machine's, and small enough that nothing overflows."""
 Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _NUMBER]
 """In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NUMBER]
+NonNegative = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False), _NUMBER]
 Latency = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _NUMBER]
 """In ms. The largest value is eleven days."""
 Share = Annotated[float, Field(gt=0, le=1), _NUMBER]

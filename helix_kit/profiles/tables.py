@@ -35,7 +35,10 @@ _COLUMNS = {
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Rows of a CSV file. A missing column is an InputError."""
-    rows = list(csv.DictReader(_files.read_text(path).splitlines()))
+    try:
+        rows = list(csv.DictReader(_files.read_text(path).splitlines()))
+    except csv.Error as error:
+        raise InputError(f"not valid CSV: {error}", where=path) from None
     missing = [c for c in columns if not rows or rows[0].get(c) is None]
     if missing:
         raise InputError(f"expected rows with the columns {', '.join(columns)}; missing {missing}", where=path)
@@ -44,9 +47,19 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
     try:
-        return float(row[column])
+        value = float(row[column])
     except (TypeError, ValueError):
         raise InputError("expected a number", where=where, field=column, value=row.get(column)) from None
+    if not math.isfinite(value):
+        raise InputError("expected a finite number", where=where, field=column, value=row[column])
+    return value
+
+
+def _whole(row: dict[str, str], column: str, where: str) -> int:
+    value = _number(row, column, where)
+    if value != int(value) or value < 0:
+        raise InputError("expected a whole number of at least 0", where=where, field=column, value=row[column])
+    return int(value)
 
 
 def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Profile]:
@@ -86,7 +99,7 @@ def load_profiles(folder: str | Path, model: str | None = None) -> dict[str, Pro
     limits: dict[str, dict[int, tuple[int, int, int]]] = defaultdict(dict)
     for line, row in enumerate(read_rows(folder / "limits.csv", _COLUMNS["limits.csv"]), start=2):
         where = f"{folder / 'limits.csv'}:{line}"
-        _, k, *values = (int(_number(row, c, where)) if c != "kind" else 0 for c in _COLUMNS["limits.csv"])
+        k, *values = (_whole(row, column, where) for column in _COLUMNS["limits.csv"][1:])
         limits[row["kind"]][k] = (values[0], values[1], values[2])
     profiles = {}
     for kind, by_k in limits.items():

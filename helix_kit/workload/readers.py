@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from helix_kit import _files
 from helix_kit._wording import agreeing, count_text
 from helix_kit.errors import InputError
+from helix_kit.typical_request import MAX_REQUEST_TOKENS
 from helix_kit.workload.prefixes import parse_segments, segments_of_hashes
 from helix_kit.workload.request import Segments
 from helix_kit.workload.tables import Entry, Table, csv_table, json_table
@@ -50,8 +51,6 @@ CLOCK_S, LATEST_S = 1e8, 1e11
 which is the year 5138; as ms it is 1973."""
 PLAUSIBLE_RATES_PER_S = (1e-3, 100.0)
 """Mean rates that the published traces stay well within, in requests/s."""
-MAX_TOKENS = 10**9
-"""Longer prompts or answers are taken for faults of the file."""
 ROLES = ("arrival", "input", "output")
 
 
@@ -306,8 +305,8 @@ def _tokens(where: str, name: str, value: Any) -> int:
         number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):
         number = math.nan
-    if not (0 <= number <= MAX_TOKENS and number == int(number)):
-        expected = f"expected a whole number of tokens from 0 to {MAX_TOKENS:,}"
+    if not (0 <= number <= MAX_REQUEST_TOKENS and number == int(number)):
+        expected = f"expected a whole number of tokens from 0 to {MAX_REQUEST_TOKENS:,}"
         raise InputError(expected, where=where, field=name, value=value)
     return int(number)
 

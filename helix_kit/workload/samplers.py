@@ -16,6 +16,8 @@ from helix_kit import _files
 from helix_kit.errors import InputError
 
 INTERVAL_S = 3.0
+MAX_REQUESTS = 20_000_000
+"""Of a workload that is drawn: a typing error must not take the machine's memory."""
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -86,7 +88,10 @@ def poisson_arrivals(rate_per_s: float, duration_s: float, rng: np.random.Genera
 
 
 def check_rate(rate_per_s: float, duration_s: float) -> None:
-    """Raise InputError unless both are positive and finite."""
+    """Raise InputError unless both are positive and finite, and the requests are not too many."""
     for field, value in [("rate_per_s", rate_per_s), ("duration_s", duration_s)]:
         if not (np.isfinite(value) and value > 0):
             raise InputError("expected a positive, finite number", where="workload", field=field, value=value)
+    if rate_per_s * duration_s > MAX_REQUESTS:
+        expected = f"expected at most {MAX_REQUESTS:,} requests, not {rate_per_s * duration_s:.3g}"
+        raise InputError(expected, where="workload", field="rate_per_s x duration_s", value=(rate_per_s, duration_s))

@@ -15,9 +15,12 @@ from helix_kit.profiles import load_profiles, shipped_profiles
     ("file", "find", "replace", "expected"),
     [
         ("layer_times.csv", "T4,decode,2,7.1", "T4,decode,2,soon", "ms_per_layer = 'soon'"),
+        ("layer_times.csv", "T4,decode,2,7.1", "T4,decode,2,nan", "ms_per_layer = 'nan': expected a finite number"),
         ("layer_times.csv", "T4,decode,2,7.1", "T4,both,2,7.1", "phase = 'both'"),
         ("layer_times.csv", "T4,decode,2,7.1", "T4,decode,2,-7.1", "greater than or equal to 0"),
         ("limits.csv", "T4,2,", "T4,9,", "without gaps"),
+        ("limits.csv", "T4,2,", "T4,inf,", "num_layers = 'inf': expected a finite number"),
+        ("limits.csv", "T4,2,", "T4,2.5,", "num_layers = '2.5': expected a whole number"),
         ("limits.csv", "kind,", "sort,", "columns"),
     ],
 )

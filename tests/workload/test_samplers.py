@@ -71,3 +71,9 @@ def test_mean_lengths_are_those_of_many_draws(name):
 def test_what_is_no_seed_is_refused(seed):
     with pytest.raises(InputError, match=r"seed.*: expected a whole number of at least 0"):
         Workload.poisson(1.0, 10.0, seed=seed)
+
+
+@pytest.mark.parametrize("make", [Workload.azure_conversation, Workload.poisson, Workload.constant])
+def test_a_typing_error_does_not_take_the_memory(make):
+    with pytest.raises(InputError, match="expected at most 20,000,000 requests, not 6e\\+14"):
+        make(1e12, 600.0)
