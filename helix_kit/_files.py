@@ -50,9 +50,9 @@ def notebook_path(name: str) -> Path:
     return installed if installed.is_file() else package.parent / "notebooks" / name
 
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16, in which PowerShell 5 writes what is sent to a file."""
 HINTS = {
-    b"\xff\xfe": " (UTF-16?)",
-    b"\xfe\xff": " (UTF-16?)",
     b"\x1f\x8b": " (it is packed by gzip: unpack it first)",
     b"PK": " (it is a zip archive or a spreadsheet: unpack it, or save it as CSV)",
 }
@@ -60,15 +60,19 @@ HINTS = {
 
 
 def read_text(path: str | Path) -> str:
-    """Text of `path` in UTF-8, without a byte order mark. A file that is missing or not text is an InputError."""
-    path = Path(path)
+    """Text of `path`, without a byte order mark: in UTF-8, or in UTF-16 where that mark says so.
+
+    A file that is missing or not text is an InputError.
+    """
+    path, content = Path(path), b""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()  # once, since it may be a pipe
+        encoding = "utf-16" if content.startswith(UTF_16) else "utf-8-sig"
+        return io.TextIOWrapper(io.BytesIO(content), encoding=encoding).read()
     except FileNotFoundError:
         raise InputError("no such file", where=path) from None
-    except UnicodeDecodeError as error:
-        hint = HINTS.get(path.read_bytes()[:2], "")
-        raise InputError(f"expected text in UTF-8{hint}: {error}", where=path) from None
+    except UnicodeError as error:
+        raise InputError(f"expected text in UTF-8{HINTS.get(content[:2], '')}: {error}", where=path) from None
     except OSError as error:
         raise InputError(f"cannot be read as text ({error.strerror})", where=path) from None
 
@@ -101,6 +105,8 @@ def read_yaml(path: str | Path) -> Any:
         mark = error.problem_mark
         where = path if mark is None else f"{path}:{mark.line + 1}"
         raise InputError(f"not valid YAML: {error.problem}", where=where) from None
+    except RecursionError:
+        raise InputError("not valid YAML here: it is nested too deeply", where=path) from None
     except (YAMLError, ValueError) as error:
         raise InputError(f"not valid YAML: {error}", where=path) from None
 
@@ -163,10 +169,29 @@ def scratch_of(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: a reader finds all of it or nothing, also when several write it at once."""
+    """Write a file in one step: a reader finds all of it or nothing, also when several write it at once.
+
+    Where that is impossible, such as on a full disk, the file that was there stays as it was.
+    """
     scratch = scratch_of(path)
-    scratch.write_bytes(content)
-    scratch.replace(path)
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_result(path: str | Path, text: str) -> None:
+    """Write a user's file: in one step where that is possible, straight into it where it is a device or a pipe.
+
+    A link is followed, and a file in a folder that may not be changed is written to all the same.
+    """
+    path = Path(path).resolve()
+    if (path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK):
+        path.write_text(text, encoding="utf-8")
+        return
+    write_whole(path, text.encode())
 
 
 def validate(model: type[M], data: Any, where: object) -> M:
@@ -182,7 +207,7 @@ def validate(model: type[M], data: Any, where: object) -> M:
 PLAIN = {
     "missing": "missing field",
     "string_type": "expected text (in YAML, text that looks like something else needs quotes)",
-    "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', with a letter or digit first",
+    "string_pattern_mismatch": "expected letters a to z, digits, '.', '_' and '-', with a letter or digit first",
     "float_parsing": "expected a number without a unit",
     "float_type": "expected a number",
     "int_parsing": "expected a whole number",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gzip
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from helix_kit import Cluster, InputError, Plan
-from helix_kit._files import exists, read_json, read_text, read_yaml, unknown, validate, write_yaml
+from helix_kit._files import exists, read_json, read_text, read_yaml, unknown, validate, write_result, write_yaml
 from helix_kit.cluster import load_cluster
 from helix_kit.model import load_model
 
@@ -61,7 +66,7 @@ def test_written_yaml_reads_back(tmp_path):
         (("gpu: L4", "gpu: 4090"), r"nodes\[0\]\.gpu = 4090: expected text[^;]*$"),
         (("count: 2", "gpu_per_node: 2"), r"gpu_per_node = 2: unknown field: did you mean gpus_per_node\?$"),
         (("count: 2", "gpus_per_node: true"), r"gpus_per_node = True: expected a whole number$"),
-        (("count: 2", "name: rack1/0"), r"nodes\[0\]\.name = 'rack1/0': expected letters, digits[^;]*$"),
+        (("count: 2", "name: rack1/0"), r"nodes\[0\]\.name = 'rack1/0': expected letters a to z, digits[^;]*$"),
         (("name: t\n", ""), r"c\.yaml: name: missing field$"),
         (("- {gpu", "\t- {gpu"), r"c\.yaml:4: not valid YAML"),
     ],
@@ -106,9 +111,54 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
     assert load(tmp_path, b"\xef\xbb\xbf" + CLUSTER.replace("\n", "\r\n").encode()) == load(tmp_path, CLUSTER)
 
 
-def test_utf_16_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"expected text in UTF-8 \(UTF-16\?\)"):
-        load(tmp_path, CLUSTER.encode("utf-16"))
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_utf_16_is_read_where_its_mark_says_so(tmp_path, mark):
+    """As PowerShell 5 writes what a command prints."""
+    encoding = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    assert load(tmp_path, mark + CLUSTER.replace("\n", "\r\n").encode(encoding)) == load(tmp_path, CLUSTER)
+    with pytest.raises(InputError, match="expected text in UTF-8"):
+        load(tmp_path, mark + b"\xd8")
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    """As `helix-kit plan <(make-cluster)` gives it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        written = threads.submit(pipe.write_text, CLUSTER)
+        assert read_text(pipe) == CLUSTER
+        written.result()
+
+
+def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, link = tmp_path / "plan.json", tmp_path / "latest.json"
+    link.symlink_to(path)
+    write_result(link, "first")
+    assert path.read_text() == "first" and link.is_symlink()
+
+    def full(self, content):
+        Path.touch(self)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_bytes", full)
+        write_result(path, "second")
+    assert path.read_text() == "first" and {p.name for p in tmp_path.iterdir()} == {"plan.json", "latest.json"}
+
+
+def test_a_result_is_written_into_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as threads:
+        read = threads.submit(pipe.read_text)
+        write_result(pipe, "the result")
+        assert read.result() == "the result"
+    assert pipe.is_fifo()
+
+
+def test_yaml_that_is_nested_too_deeply_is_refused_with_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"\.yaml: not valid YAML here: it is nested too deeply"):
+        load(tmp_path, "name: " + "[" * 600)
 
 
 def test_tags_of_programming_languages_are_refused(tmp_path):

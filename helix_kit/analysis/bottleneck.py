@@ -158,13 +158,13 @@ WARMUP_S, MEASURED_S = 30.0, 60.0
 
 def _measured(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     """Share of the time in which each machine computes, and of its KV cache in use, under full load."""
-    from helix_kit.simulator import simulate  # numba takes a second to load.
+    from helix_kit.simulator import whole_run  # numba takes a second to load.
     from helix_kit.workload import Workload
     from helix_kit.workload.named import backlog_size
 
     count = backlog_size(plan, WARMUP_S + MEASURED_S, mean_context(plan))
     load = Workload.offline(count, seed=plan.seed, like=pairs_of(plan) or "azure-conversation")
-    run = simulate(plan, load, mode="offline", execution="range", warmup_s=WARMUP_S, duration_s=MEASURED_S)
+    run = whole_run(plan, load, mode="offline", execution="range", warmup_s=WARMUP_S, duration_s=MEASURED_S)
     kv_use = {name: use.kv_mean / use.kv_capacity for name, use in run.nodes.items() if use.kv_capacity}
     return {name: use.busy for name, use in run.nodes.items()}, kv_use
 

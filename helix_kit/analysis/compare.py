@@ -97,7 +97,7 @@ def compare(
     [2]
     """
     from helix_kit.analysis.comparison import Comparison
-    from helix_kit.simulator import simulate
+    from helix_kit.simulator import whole_run
 
     chosen = _listed(policies, str | Policy | type)
     for policy in chosen:
@@ -122,7 +122,7 @@ def compare(
                 if isinstance(plan, Plan):
                     row |= {"flow_tokens_per_s": plan.flow_tokens_per_s, "gap": plan.gap}
                     try:
-                        run = simulate(
+                        run = whole_run(
                             plan,
                             workload,
                             policy=fresh_policy(policy),

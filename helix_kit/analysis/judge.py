@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.profiles.engine_speed import check_engine
 from helix_kit.search.capacity_shares import flow_with_shares
 from helix_kit.search.moves import MOVES, neighbours
-from helix_kit.search.predictor import Predictor, lengths_of
+from helix_kit.search.predictor import Lengths, Predictor, lengths_of
 from helix_kit.workload.lengths import LengthPairs
 
 SEEDS = 3
@@ -36,11 +37,13 @@ MAX_REQUESTS, MAX_SIMULATED_S = 400, 300.0
 """Length of a run at full effort: requests by the runtime's rules, seconds by the published ones."""
 MIN_EFFORT = 0.1
 """Share of that length at least. Between the two it is what the time left allows."""
+RUNS_SHARE = 0.8
+"""Share of the seconds for simulations that these are planned to take: some take longer than those before."""
 MIN_WARMUP_LIVES = 0.05
 """The shortest warm-up, in lives of the requests in the caches: before it no prompts are on their way."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A placement with its flow, in the cluster that it is judged in."""
 
@@ -84,7 +87,13 @@ class Judge:
 
     plan: Plan
     effort: float = 1.0
+    run_s: float = 0.0
+    """Seconds that a run took last, or is planned to take."""
+    compiled_s: float = 0.0
+    """Seconds that the first run took beyond the next: in these the simulator was loaded, or compiled."""
     _known: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _expected: WeakKeyDictionary[Entry, float] = field(default_factory=WeakKeyDictionary)
+    _predictors: dict[int, Predictor] = field(default_factory=dict)
 
     @property
     def is_served(self) -> bool:
@@ -100,6 +109,11 @@ class Judge:
     def _pairs(self) -> LengthPairs:
         """Lengths of the requests."""
         return pairs_of(self.plan)
+
+    @cached_property
+    def _lengths(self) -> Lengths | None:
+        """The same for the predictor; None: those that it usually takes."""
+        return lengths_of(self._pairs) if self._pairs else None
 
     @property
     def has_replicas(self) -> bool:
@@ -127,11 +141,15 @@ class Judge:
         return Entry(problem, placement, flow)
 
     def expected(self, entry: Entry) -> float:
-        """The flow, or what a served placement is predicted to serve, without a simulation."""
+        """The flow, or what a served placement is predicted to serve, without a simulation. It is found once."""
         if not self.is_served or entry.flow.tokens_per_s <= 0:
             return entry.flow.tokens_per_s
-        predictor = Predictor(entry.problem, lengths_of(self._pairs) if self._pairs else None)
-        return float(predictor(entry.placement, entry.flow, None).decode_tokens_per_s)
+        if entry not in self._expected:
+            predictor = self._predictors.get(id(entry.problem))
+            if predictor is None or predictor.problem is not entry.problem:
+                predictor = self._predictors[id(entry.problem)] = Predictor(entry.problem, self._lengths)
+            self._expected[entry] = float(predictor(entry.placement, entry.flow, None).decode_tokens_per_s)
+        return self._expected[entry]
 
     def worth(self, entry: Entry) -> Worth:
         """The values of a placement, which are found once."""
@@ -144,9 +162,11 @@ class Judge:
         if not self.is_served or entry.flow.tokens_per_s <= 0:
             return entry.flow.tokens_per_s
         used = tuple(sorted((n, span) for n, span in entry.placement.items() if entry.flow.through(n) > 0))
-        key = (seed, entry.problem.cluster.network, used, tuple(sorted(entry.flow.edges.items())))
+        key = (self.effort, seed, entry.problem.cluster.network, used, tuple(sorted(entry.flow.edges.items())))
         if key not in self._known:
+            began = time.perf_counter()
             self._known[key] = self._simulated(entry, seed)
+            self.run_s = time.perf_counter() - began
         return self._known[key]
 
     def _simulated(self, entry: Entry, seed: int) -> float:
@@ -184,20 +204,28 @@ class Judge:
     def spread_over(self, seconds: float, runs: int, fewest: int | None = None) -> bool:
         """Choose how long the runs are so that so many of them take about so many seconds.
 
-        Returns whether they do. Where the shortest runs take longer, `fewest` of them are to be made, if that is given.
+        Returns whether they do. Where the shortest runs take longer, `fewest` of them are planned for, if that is
+        given. Whoever makes the runs looks at the clock: even these may be too many.
         """
         if not self.is_served:
             return True
         self.effort = MIN_EFFORT
         own = self.own()
-        self._simulated(own, 0)  # the first run compiles
-        began = time.perf_counter()
-        self._simulated(own, 0)
-        took_s = max(1e-6, time.perf_counter() - began)
+        # Both runs are kept: where runs are expensive, all of them are as short as these.
+        self.sample(own, 0)
+        first_s = self.run_s
+        self.sample(own, 1)
+        took_s = max(1e-6, self.run_s)
+        self.compiled_s = max(0.0, first_s - took_s)
         if took_s * runs > seconds and fewest is not None:
             runs = fewest
         self.effort = float(np.clip(MIN_EFFORT * seconds / max(1, runs) / took_s, MIN_EFFORT, 1.0))
+        self.run_s *= self.effort / MIN_EFFORT
         return runs != fewest
+
+    def ends_by(self, deadline_s: float, runs: int = SEEDS) -> bool:
+        """Whether so many runs more are likely to end by `deadline_s` (of `time.perf_counter`)."""
+        return not self.is_served or time.perf_counter() + runs * self.run_s <= deadline_s
 
 
 def problem_on(problem: Problem, cluster: Cluster) -> Problem:

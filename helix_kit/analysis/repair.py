@@ -112,6 +112,8 @@ def _climb(problem: Problem, start: Placement, kept: frozenset[str], deadline: f
         improved = False
         # Nodes without layers come first, then all others in cluster order, so that the result is always the same.
         for name in sorted(free, key=lambda n: n in placement):
+            if name in placement and time.perf_counter() >= deadline:
+                break  # a node without layers still gets some
             spans, adds = options[problem.kind_of[name]]
             without = served.copy()
             if name in placement:

@@ -3,27 +3,24 @@
 Each cluster, the present one too, is planned anew for the same seconds, and the plan that is there is carried over and
 repaired by hill climbing. All these placements are judged alike (`helix_kit.analysis.judge`). A placement of a smaller
 cluster counts for the larger ones as well, so that a machine more never costs and a machine less never gains.
+
+The seconds are divided by what was measured (`helix_kit.analysis.replanning`, `Judge.spread_over`). Changes for which
+they do not suffice are predicted, and said to be.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit.analysis.changes import Change, changes
 from helix_kit.analysis.cost import cost_of
-from helix_kit.analysis.judge import SEEDS, Entry, Judge, Worth, best_of, improved, problem_on
-from helix_kit.analysis.repair import climbed
-from helix_kit.errors import HelixKitError
-from helix_kit.flow import Placement
+from helix_kit.analysis.judge import RUNS_SHARE, SEEDS, Entry, Judge, Worth, best_of
+from helix_kit.analysis.replanning import Answer, Clock, learn_from_changes, learn_from_each_other, plan_anew
 from helix_kit.placement.plan import Plan
-from helix_kit.placement.planner import plan_problem, read_options
-from helix_kit.placement.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,27 +31,10 @@ TOTAL_S = 16.0
 """Seconds for all changes together, when nothing else is said."""
 SOLVE_SHARE = 0.5
 """Share of these seconds for planning where placements are simulated as well."""
-MIN_SOLVE_S = 0.3
-"""Seconds for planning one cluster at least."""
-EXTRA_S = 0.4
-"""Seconds that planning one cluster takes beside the search: its bounds, hill climbing, and flows."""
-CLIMB_S = 0.1
-"""Seconds of hill climbing from one placement."""
-LOCAL_SHARE = 0.5
-"""Share of the seconds for a cluster in which the present placement is improved; in the rest it is planned anew."""
+LEARN_SHARE = 0.2
+"""Share of the seconds, at most, in which placements found for one cluster are tried on the others."""
 JUDGED = 2
 """Placements of each cluster that are judged: those that are expected to be worth most. One, where runs take long."""
-
-
-@dataclass
-class _Answer:
-    """A change with what was found for it."""
-
-    change: Change
-    entries: list[Entry]
-    gap: float | None = None
-    best: Entry | None = None
-    worth: Worth | None = None
 
 
 @renamed_keywords(time_limit="time_limit_s")
@@ -78,7 +58,8 @@ def what_if(
     time_limit_s
         Seconds of solving for each cluster. None: as `total_s` allows.
     total_s
-        Seconds for all changes together, about.
+        Seconds for all changes together. On a large cluster these may not suffice for all of them, see `is_predicted`.
+        With a `time_limit_s`, which makes no promise for all, the seconds of the simulations.
     progress
         Called with (changes done, changes in all, name of the next change).
     options
@@ -89,11 +70,13 @@ def what_if(
     pandas.DataFrame
         One row a change: change, kind, tokens_per_s (the flow, or decode tokens/s of a served plan), gain_tokens_per_s
         with the ends of its 95 % interval (gain_low, gain_high; equal for a flow), gain_percent, gap (of the flow
-        planned anew), usd_per_hour (additional cost), gain_per_usd (tokens/s for each dollar per hour; for a loss, the
-        tokens/s given up for each dollar saved, as a negative number) and tokens_per_s_per_usd (of the machines in
-        use). First come gains that are free, then the changes that cost, the largest gain for a dollar first, then
-        those without a price, then losses. The gain is against the best that was found for the unchanged cluster; the
-        attribute ``base_tokens_per_s`` of the table says it, ``plan_tokens_per_s`` what this plan is worth.
+        planned anew; empty where there was no time for that), is_predicted (whether the time was over before the change
+        was planned or simulated; it then has no interval), usd_per_hour (additional cost), gain_per_usd (tokens/s for
+        each dollar per hour; for a loss, the tokens/s given up for each dollar saved, as a negative number) and
+        tokens_per_s_per_usd (of the machines in use). First come gains that are free, then the changes that cost, the
+        largest gain for a dollar first, then those without a price, then losses. The gain is against the best that was
+        found for the unchanged cluster; the attribute ``base_tokens_per_s`` of the table says it,
+        ``plan_tokens_per_s`` what this plan is worth.
 
     Examples
     --------
@@ -110,29 +93,29 @@ def what_if(
     todo = list(changes(plan) if asked is None else asked)
     judge = Judge(plan)
     say = progress or (lambda done, of, name: None)
-    base = _Answer(Change("no change", "base", plan.cluster, 0.0), [judge.own()])
-    answers = [base, *(_Answer(change, []) for change in todo)]
-    solved_by_s = began + total_s * (SOLVE_SHARE if judge.is_served else 1.0)
+    base = Answer(Change("no change", "base", plan.cluster, 0.0), [judge.own()])
+    answers = [base, *(Answer(change, []) for change in todo)]
+    losses = [answer for answer in answers if answer.change.kind == "lose"]
+    planning_s = total_s * (SOLVE_SHARE if judge.is_served else 1.0)
+    learning_s = min(LEARN_SHARE * planning_s, _seconds_of_a_flow(judge) * (len(losses) ** 2 + len(todo)))
+    clock = Clock(began + planning_s - learning_s, time_limit_s)
     for index, answer in enumerate(answers):
         say(max(0, index - 1), len(todo), answer.change.name)
-        solve_s = time_limit_s
-        if solve_s is None:
-            # What a plan takes beyond its limit is taken from the later ones.
-            solve_s = max(MIN_SOLVE_S, (solved_by_s - time.perf_counter()) / (len(answers) - index) - EXTRA_S)
-        start = judge.own() if index == 0 else best_of(judge, base.entries, 1)[0] if base.entries else None
-        _plan_anew(answer, judge, start, solve_s, options)
-    losses = [answer for answer in answers if answer.change.kind == "lose"]
+        if index and clock.is_over:
+            answer.is_predicted = True
+            continue
+        start = next(iter(best_of(judge, base.entries, 1)), judge.own())
+        plan_anew(answer, judge, start, clock, clock.solve_s(index, len(answers)), options)
     if not judge.has_replicas:
-        _learn_from_each_other(losses, judge)
-        _learn_from_changes(base, answers[1:], judge)
+        until_s = math.inf if time_limit_s is not None else began + planning_s
+        learn_from_changes(base, answers[1:], judge, until_s)
+        learn_from_each_other(losses, judge, until_s)
     left_s = max(1.0, total_s - (time.perf_counter() - began))
-    may_compare = judge.spread_over(left_s, (JUDGED + SEEDS - 1) * len(answers), SEEDS * len(answers))
-    for index, answer in enumerate([*losses, *(a for a in answers if a not in losses)]):
-        say(min(index, len(todo)), len(todo), answer.change.name)
-        _judge(answer, judge, JUDGED if may_compare else 1)
+    _judge_all(answers, judge, left_s, lambda index, name: say(index, len(todo), name), is_bounded=time_limit_s is None)
     # What the cluster serves with a machine less, it also serves with it.
     for loss in losses:
-        if loss.best is not None and (base.worth is None or loss.worth.mean > base.worth.mean):  # type: ignore[union-attr]
+        assert base.worth is not None
+        if loss.best is not None and loss.worth is not None and loss.worth.mean > base.worth.mean:
             base.best, base.worth = loss.best, loss.worth
     say(len(todo), len(todo), "done")
     table = pd.DataFrame([_row(answer, base, judge) for answer in answers[1:]], columns=list(_COLUMNS))
@@ -142,104 +125,62 @@ def what_if(
     return table
 
 
-_COLUMNS = ("change", "kind", "tokens_per_s", "gain_tokens_per_s", "gain_low", "gain_high", "gain_percent", "gap",
-            "usd_per_hour", "gain_per_usd", "tokens_per_s_per_usd", "order")  # fmt: skip
+def _seconds_of_a_flow(judge: Judge) -> float:
+    """Seconds that a flow of the plan's placement takes, with what is expected of it."""
+    began = time.perf_counter()
+    judge.expected(judge.entry(judge.plan.problem, judge.plan.placement))
+    return time.perf_counter() - began
 
 
-def _plan_anew(answer: _Answer, judge: Judge, start: Entry | None, solve_s: float, options: dict[str, Any]) -> None:
-    """Fill in the placements found for a cluster: planned anew, carried over, and repaired."""
-    plan = judge.plan
-    try:
-        problem = plan.problem if answer.change.kind == "base" else problem_on(plan.problem, answer.change.cluster)
-    except HelixKitError:
-        return
-    if judge.has_replicas:
-        # The integer program places replicas anew within a moment; moves would let pipelines share machines.
-        with suppress(HelixKitError):
-            placed = plan_problem(problem, method="replicas", flow_split=plan.flow_split)
-            answer.entries.append(Entry(problem, placed.placement, placed.max_flow))
-        return
-    if start is not None:
-        answer.entries += _carried_over(problem, start, judge, LOCAL_SHARE * solve_s)
-    own = {"partial_inference": plan.partial_inference, "flow_split": plan.flow_split, "seed": plan.seed}
-    try:
-        solved = plan_problem(problem, read_options({**own, "time_limit_s": (1 - LOCAL_SHARE) * solve_s, **options}))
-    except HelixKitError:
-        return
-    answer.entries.append(judge.entry(problem, solved.placement))
-    answer.gap = solved.gap
+def _judge_all(
+    answers: Sequence[Answer], judge: Judge, left_s: float, say: Callable[[int, str], None], *, is_bounded: bool
+) -> None:
+    """The value of each cluster: of the present one first, then of the changes that are expected to be worth most.
 
-
-def _carried_over(problem: Problem, start: Entry, judge: Judge, climb_s: float) -> list[Entry]:
-    """The placement itself on this cluster, and what hill climbing and local search make of it."""
-    served = judge.plan.served
-    shares = bool(served and served.ease)
-    entries = [
-        judge.entry(problem, placement, as_planned=as_planned)
-        for placement in _without_the_lost(problem, start)
-        for as_planned in ((True, False) if shares else (False,))
-    ]
-    best = max(entries, key=judge.expected)
-    names = frozenset(best.placement)
-    deadline = time.perf_counter() + CLIMB_S
-    for kept in (names, frozenset()):
-        entries.append(judge.entry(problem, climbed(problem, best.placement, kept, deadline)))
-    best = max(entries, key=judge.expected)
-    entries.append(improved(judge, best, time.perf_counter() + climb_s, judge.plan.seed))
-    return entries
-
-
-def _without_the_lost(problem: Problem, start: Entry) -> list[Placement]:
-    """The placement on the machines that are left.
-
-    Machines of one kind in one region differ only in their layers, so any of them may be the one that is lost: each is
-    tried.
+    With `is_bounded`, changes for which `left_s` does not suffice are predicted: worth as much more or less than the
+    present cluster as expected.
     """
-    before, here = start.problem.cluster, set(problem.kind_of)
-    held = {n: span for n, span in start.placement.items() if n in here}
-    variants: list[Placement] = [held]
-    for lost in (n for n in before.nodes if n.name not in here and n.name in start.placement):
-        seen = {start.placement[lost.name]}
-        for peer in problem.cluster.nodes:
-            alike = (peer.kind, peer.region) == (lost.kind, lost.region)
-            if alike and peer.name in held and held[peer.name] not in seen:
-                seen.add(held[peer.name])
-                variants.append({**held, peer.name: start.placement[lost.name]})
-    return variants
-
-
-def _learn_from_each_other(losses: list[_Answer], judge: Judge) -> None:
-    """Try the best placement of each loss for the others: the machine that is there again takes the lost one's place.
-
-    So the loss of a fast machine costs at least as much as that of a slower one.
-    """
-    best = {id(answer): best_of(judge, answer.entries, 1) for answer in losses}
-    for answer in losses:
-        if not answer.entries:
+    base, changed = answers[0], answers[1:]
+    began = time.perf_counter()
+    runs = (JUDGED + SEEDS - 1) * len(answers)
+    count = JUDGED if judge.spread_over(RUNS_SHARE * left_s, runs, SEEDS * len(answers)) else 1
+    deadline_s = began + left_s + judge.compiled_s if is_bounded else math.inf
+    say(0, base.change.name)
+    _judge(base, judge, count)
+    assert base.worth is not None and base.best is not None
+    best = {id(answer): best_of(judge, answer.entries, 1) for answer in changed}
+    expected = {id(answer): judge.expected(best[id(answer)][0]) if best[id(answer)] else 0.0 for answer in changed}
+    order = sorted(changed, key=lambda answer: (answer.change.kind == "lose", -expected[id(answer)]))
+    for index, answer in enumerate(order):
+        say(index, answer.change.name)
+        if not answer.is_predicted and (not best[id(answer)] or judge.ends_by(deadline_s, SEEDS + count - 1)):
+            _judge(answer, judge, count)
             continue
-        problem = answer.entries[0].problem
-        here = set(problem.kind_of)
-        for other in losses:
-            for entry in best[id(other)] if other is not answer else []:
-                placement = {n: span for n, span in entry.placement.items() if n in here}
-                back = [n for n in here if n not in entry.problem.kind_of]
-                gone = [span for n, span in entry.placement.items() if n not in here]
-                placement |= {n: s for n, s in zip(back, gone) if s[1] - s[0] <= problem.max_layers(n)}
-                answer.entries.append(judge.entry(problem, placement))
+        answer.is_predicted = True
+        share = _share_expected(answer, best[id(answer)], base.best, judge)
+        answer.worth = Worth(tuple(share * sample for sample in base.worth.samples))
+        answer.best = best[id(answer)][0] if best[id(answer)] else None
 
 
-def _learn_from_changes(base: _Answer, others: list[_Answer], judge: Judge) -> None:
-    """Try the best placement of each change without it: what it serves there as well is not what the change brings."""
-    if not base.entries:
-        return
-    problem = base.entries[0].problem
-    for answer in others:
-        for entry in best_of(judge, answer.entries, 1):
-            held = {n: span for n, span in entry.placement.items() if n in problem.kind_of}
-            base.entries.append(judge.entry(problem, held))
+def _share_expected(answer: Answer, found: list[Entry], base: Entry, judge: Judge) -> float:
+    """What a changed cluster is expected to be worth, as a share of what the present one is expected to be worth."""
+    now = judge.expected(base)
+    if now <= 0:
+        return 1.0
+    if answer.change.kind != "lose":
+        return max(1.0, judge.expected(found[0]) / now) if found else 1.0
+    if found:
+        return min(1.0, judge.expected(found[0]) / now)
+    here = {node.name for node in answer.change.cluster.nodes}
+    gone = sum(base.flow.through(name) for name in base.placement if name not in here)
+    return max(0.0, 1 - gone / base.flow.tokens_per_s)
 
 
-def _judge(answer: _Answer, judge: Judge, count: int) -> None:
+_COLUMNS = ("change", "kind", "tokens_per_s", "gain_tokens_per_s", "gain_low", "gain_high", "gain_percent", "gap",
+            "is_predicted", "usd_per_hour", "gain_per_usd", "tokens_per_s_per_usd", "order")  # fmt: skip
+
+
+def _judge(answer: Answer, judge: Judge, count: int) -> None:
     """The placement that is worth most of those found for a cluster, and its value.
 
     The `count` best by expectation are compared on one request stream; the best is then measured on all of them.
@@ -252,7 +193,7 @@ def _judge(answer: _Answer, judge: Judge, count: int) -> None:
         answer.worth = judge.worth(answer.best)
 
 
-def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
+def _row(answer: Answer, base: Answer, judge: Judge) -> dict[str, Any]:
     assert base.worth is not None and base.best is not None
     change, worth, best = answer.change, answer.worth, answer.best
     if change.kind != "lose" and (worth is None or worth.mean < base.worth.mean):
@@ -261,6 +202,8 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
     if worth is None:
         worth = Worth((0.0,) * len(base.worth.samples))
     gain, low, high = worth.minus(base.worth)
+    if answer.is_predicted:
+        low = high = float("nan")
     per_total_usd = None
     if best is not None:
         output = best.problem.lengths.output_tokens / best.problem.lengths.tokens
@@ -281,6 +224,7 @@ def _row(answer: _Answer, base: _Answer, judge: Judge) -> dict[str, Any]:
         "gain_high": high,
         "gain_percent": 100 * gain / base.worth.mean if base.worth.mean else float("nan"),
         "gap": answer.gap,
+        "is_predicted": answer.is_predicted,
         "usd_per_hour": change.usd_per_hour,
         "gain_per_usd": per_usd,
         "tokens_per_s_per_usd": per_total_usd,

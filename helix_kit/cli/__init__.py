@@ -2,7 +2,8 @@
 ``bench``, ``evaluate``, ``export``, ``profile``, ``exam``, ``reproduce`` and ``catalog``.
 
 Each takes ``--json``: the result and nothing else on stdout; progress and messages go to stderr. Exit codes: 0 done,
-2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C; each failure is one message without a traceback.
+2 wrong input, 3 no plan exists, 130 stopped by Ctrl-C, 1 for what is none of these, such as a full disk; each failure
+is one message without a traceback.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ from helix_kit.cli import (  # noqa: F401  (importing them registers the command
     simulate,
     sweep,
 )
+from helix_kit.cli.command import Command
 from helix_kit.cli.shared import app, joined_limits
 from helix_kit.errors import HelixKitError
+
+for _registered in app.registered_commands:
+    _registered.cls = Command
 
 
 @app.callback(invoke_without_command=True)

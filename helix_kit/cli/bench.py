@@ -8,16 +8,8 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from helix_kit.cli.shared import (
-    GoodputOption,
-    JsonFlag,
-    SeedOption,
-    Status,
-    app,
-    check_writable,
-    print_run,
-    slo_of,
-)
+from helix_kit.cli.output import print_json
+from helix_kit.cli.shared import GoodputOption, JsonFlag, SeedOption, Status, app, check_writable, print_run, slo_of
 from helix_kit.errors import InputError
 
 
@@ -88,7 +80,7 @@ def bench_command(
         run.to_aiperf_jsonl(aiperf_jsonl)
     summary = run.summary(slo)
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
     else:
         print_run(summary, f"{url}, {summary['model']}: {summary['loop']} loop")
         typer.echo(

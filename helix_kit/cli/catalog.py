@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import JsonFlag, app, plain_console
 
 
@@ -44,7 +44,7 @@ def catalog_command(
             },
             "gpu_links": {gpu: {name: asdict(link) for name, link in gpu_links(gpu).items()} for gpu in gpus()},
         }
-        typer.echo(json.dumps(content))
+        print_json(content)
         return
     console = plain_console()
     table = Table("Cluster", "Nodes", "Machines")
@@ -81,5 +81,6 @@ def catalog_command(
     table = Table("Several GPUs in a node", "gpu_link", "Gbit/s", "ms a step", "Source")
     for name in gpus():
         for link in gpu_links(name).values():
-            table.add_row(name, link.name, f"{link.bandwidth_gbps:g}", f"{link.latency_ms:g}", link.source)
+            each = "" if link.peers is None else f" to each of {link.peers}"
+            table.add_row(name, link.name, f"{link.bandwidth_gbps:g}{each}", f"{link.latency_ms:g}", link.source)
     console.print(table)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import JsonFlag, app, print_diff
 
 
@@ -25,6 +25,6 @@ def diff_command(
 
     change = Plan.load(before).diff(Plan.load(after))
     if as_json:
-        typer.echo(json.dumps(change.to_dict()))
+        print_json(change.to_dict())
     else:
         print_diff(change, f"From {before} to {after}")

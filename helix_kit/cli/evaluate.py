@@ -21,7 +21,7 @@ from helix_kit.cli.shared import (
     SeedOption,
     Status,
     app,
-    check_writable,
+    check_folder,
     chosen_model,
     plain_console,
     slo_of,
@@ -112,11 +112,8 @@ def evaluate_command(
         raise InputError("expected one of --real and --emulate")
     given = name_or_trace(workload)
     rounded = f"-{quantize}" if quantize else ""
-    folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).name}{rounded}")
-    if folder.is_file():
-        raise InputError("expected a folder", where=folder, field="--output")
-    if not folder.exists():
-        check_writable(output=folder)
+    folder = output or Path(f"evaluation-{Path(cluster).stem}-{Path(model).resolve().name}{rounded}")
+    check_folder(output=folder)
     if pace and not real:
         raise InputError("expected --real beside --pace: --emulate paces every node")
     serve_options: dict[str, Any] = {"launcher": launcher, "devices": devices, "dtype": dtype} if real else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from helix_kit import _files
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app
+from helix_kit.cli.output import print_json
+from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, check_folder
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def exam_command(
         runs = Path(shared) / "reference" / "vllm_runs"
     if store and not fit:
         raise InputError("expected only with --fit", field="--store")
+    check_folder(output=folder)
     record = load_engine(engine)
     folder.mkdir(parents=True, exist_ok=True)
     fitted = None
@@ -83,7 +84,7 @@ def exam_command(
     scores = {kind: {"runs": len(es), **medians([e.errors for e in es])} for kind, es in groups.items() if es}
     if as_json:
         runs_json = {e.run.name: _facts(e) for e in examined}
-        typer.echo(json.dumps({"engine": engine, "median_absolute_error_percent": scores, "runs": runs_json}))
+        print_json({"engine": engine, "median_absolute_error_percent": scores, "runs": runs_json})
         return
     for entry in examined:
         typer.echo(_line(entry))

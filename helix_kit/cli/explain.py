@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import Co2Option, JsonFlag, Status, app, plain_console, print_cost
 from helix_kit.errors import InputError
 
@@ -48,7 +49,12 @@ def explain_command(
     losses: Annotated[
         bool, typer.Option("--losses", help="Also rank machines by what is lost when they fail.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for all what-if changes together.")] = 16.0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Seconds for all what-if changes together, and as many for all losses. Default: 16 and 10."
+        ),
+    ] = None,
     gco2_per_kwh: Co2Option = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -69,18 +75,21 @@ def explain_command(
     sentences = analysis.explain(plan, simulated=plan.served is not None)
     paid = analysis.cost(plan, gco2_per_kwh=gco2_per_kwh)
     tables: dict[str, pd.DataFrame] = {}
+    seconds: dict[str, Any] = {} if time_limit is None else {"total_s": time_limit}
     if what_if:
         with Status("Planning each change", as_json) as say:
             tables["what_if"] = analysis.what_if(
-                plan, asked, total_s=time_limit, progress=lambda done, of, name: say(f"{done} of {of}: {name}")
+                plan, asked, progress=lambda done, of, name: say(f"{done} of {of}: {name}"), **seconds
             )
     if losses:
         with Status("Losing each machine", as_json) as say:
-            tables["losses"] = analysis.losses(plan, progress=lambda done, of, name: say(f"{done} of {of}: {name}"))
+            tables["losses"] = analysis.losses(
+                plan, progress=lambda done, of, name: say(f"{done} of {of}: {name}"), **seconds
+            )
     if as_json:
         content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        bases = dict(tables["what_if"].attrs) if what_if else {}
-        typer.echo(json.dumps({"explanation": sentences.splitlines(), "cost": paid.to_dict(), **bases, **content}))
+        bases = {str(name): value for name, value in tables["what_if"].attrs.items()} if what_if else {}
+        print_json({"explanation": sentences.splitlines(), "cost": paid.to_dict(), **bases, **content})
         return
     typer.echo(sentences)
     print_cost(paid)
@@ -88,6 +97,11 @@ def explain_command(
         typer.echo(_base_words(plan, tables["what_if"]))
     for table in tables.values():
         _print(table)
+        if predicted := int(table["is_predicted"].sum()):
+            typer.echo(
+                f"{predicted} of {len(table)} rows are predicted, since the time was over: they have no interval. "
+                "A longer --time-limit measures them."
+            )
 
 
 def _asked(plan: Plan, buy: str | None, widen: list[str]) -> list[Change]:
@@ -125,17 +139,20 @@ def _base_words(plan: Plan, table: pd.DataFrame) -> str:
 
 
 def _print(table: pd.DataFrame) -> None:
-    """Print a table with rounded numbers; a gain or loss of a served plan with its 95 % interval."""
+    """Print a table with rounded numbers; a gain or loss of a served plan with its 95 % interval.
+
+    In place of its interval, a row that is predicted says so.
+    """
     brief = table.copy()
     for what in ("gain", "loss"):
         if f"{what}_low" in brief:
             shown = [
-                "" if low == high else f"{_cell(low)} to {_cell(high)}"
+                "predicted" if math.isnan(low) else "" if low == high else f"{_cell(low)} to {_cell(high)}"
                 for low, high in zip(brief[f"{what}_low"], brief[f"{what}_high"], strict=True)
             ]
             if any(shown):
                 brief.insert(list(brief.columns).index(f"{what}_tokens_per_s") + 1, "interval", shown)
-    hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high"]
+    hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high", "is_predicted"]
     brief = brief.drop(columns=hidden, errors="ignore")
     first, *rest = (HEADINGS.get(column, column.replace("_", " ")) for column in brief.columns)
     printed = Table(first, *(Column(name, justify="right", no_wrap="\n" not in name) for name in rest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from helix_kit._summary import number, percent
 from helix_kit._wording import count_text
-from helix_kit.cli.shared import JsonFlag, app
+from helix_kit.cli.output import print_json
+from helix_kit.cli.shared import JsonFlag, app, check_folder
 
 LOSS_SHOWN = 5e-5
 """A share of the flow below which nothing is said to be lost: it would be rounded to 0 %."""
@@ -37,10 +37,11 @@ def export_command(
     from helix_kit.export import export_plan
     from helix_kit.placement.plan import Plan
 
+    check_folder(output=output)
     found = export_plan(Plan.load(plan_file), to, model=model, max_loss=max_loss)
     found.write(output)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        print_json(found.to_dict())
         return
     replicas = found.replicas
     for index, replica in enumerate(replicas.replicas):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
 
+from helix_kit import _files
 from helix_kit._summary import number, percent
+from helix_kit.cli.command import stop_on_interrupt
 from helix_kit.cli.lengths import planned_lengths
+from helix_kit.cli.output import print_json, write
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
@@ -25,7 +27,7 @@ from helix_kit.cli.shared import (
     plain_console,
     slo_of,
 )
-from helix_kit.errors import InputError
+from helix_kit.errors import InfeasibleError, InputError
 
 if TYPE_CHECKING:
     from helix_kit.fleets import Checked, Fleet
@@ -60,7 +62,9 @@ def fleet_command(
     solver: Annotated[str, typer.Option(help="highs, glpk or gurobi.")] = "highs",
     seeds: Annotated[int, typer.Option(min=1, help="Simulations of each fleet.")] = 2,
     seed: SeedOption = 0,
-    time_limit: Annotated[float, typer.Option(help="Seconds after which no more fleets are tried.")] = 120.0,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds for the search. Ctrl-C ends it with the cheapest fleet so far.")
+    ] = 120.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the fleet's plan.json.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -75,39 +79,45 @@ def fleet_command(
     limits = slo_of(slo)
     if limits is None:
         raise InputError("expected limits such as ttft:2 tpot:0.1 at:0.99", field="--slo")
-    if not 0 < bandwidth_gbps < float("inf") or not 0 <= latency_ms < float("inf"):
-        raise InputError("expected a positive bandwidth, and a latency of at least 0", field="--bandwidth-gbps",
-                         value=bandwidth_gbps)  # fmt: skip
     check_writable(output=output)
     # A workload that is sampled has arrivals of its own as well as lengths.
     asked = planned_lengths(trace, workload, input_tokens, output_tokens)
     is_sampled = workload in SAMPLED or workload in SYNTHETIC
     chosen = chosen_model(model, quantize)
-    with Status("Searching", as_json) as say:
-        found = fleet(
-            chosen,
-            rate,
-            slo=limits,
-            gpus=[name.strip() for name in gpus.split(",") if name.strip()],
-            workload=workload if is_sampled and workload else "azure-conversation" if asked is None else asked,
-            stock={kind: _whole(kind, n) for kind, n in _pairs(stock, "--stock").items()},
-            budget_usd_per_hour=budget,
-            prices=_pairs(prices, "--prices"),
-            payment=payment,
-            link=Link(bandwidth_gbps=bandwidth_gbps, latency_ms=latency_ms),
-            engine=engine,
-            policy=policy,
-            max_stages=max_stages,
-            solver=solver,
-            seeds=seeds,
-            seed=seed,
-            time_limit_s=time_limit,
-            progress=say,
-        )
-    if output is not None:
-        found.save(output)
+    link = _files.validate(Link, {"bandwidth_gbps": bandwidth_gbps, "latency_ms": latency_ms}, "the network")
+    with Status("Searching", as_json) as say, stop_on_interrupt() as stop:
+        try:
+            found = fleet(
+                chosen,
+                rate,
+                slo=limits,
+                gpus=[name.strip() for name in gpus.split(",") if name.strip()],
+                workload=workload if is_sampled and workload else "azure-conversation" if asked is None else asked,
+                stock={kind: _whole(kind, n) for kind, n in _pairs(stock, "--stock").items()},
+                budget_usd_per_hour=budget,
+                prices=_pairs(prices, "--prices"),
+                payment=payment,
+                link=link,
+                engine=engine,
+                policy=policy,
+                max_stages=max_stages,
+                solver=solver,
+                seeds=seeds,
+                seed=seed,
+                time_limit_s=time_limit,
+                stop=stop,
+                progress=say,
+            )
+        except InfeasibleError:
+            if stop.is_set():  # before a fleet was found
+                raise KeyboardInterrupt from None
+            raise
+    if stop.is_set():
+        typer.echo("helix-kit: stopped; this is the cheapest fleet so far", err=True)
+    if output is not None and found.plan is not None:
+        write(output, found.plan.to_json())
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        print_json(found.to_dict())
     else:
         _print(found, output)
 

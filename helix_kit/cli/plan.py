@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from helix_kit.cli.command import stop_on_interrupt
 from helix_kit.cli.lengths import planned_lengths
+from helix_kit.cli.output import write
 from helix_kit.cli.shared import (
     JsonFlag,
     Mode,
@@ -28,7 +26,6 @@ from helix_kit.cli.shared import (
     help_of,
     print_diff,
     print_plan,
-    write,
 )
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement.method import PlanOptions
@@ -311,20 +308,3 @@ def parse_pins(texts: list[str]) -> dict[str, tuple[int, int]]:
                 fix=f"drop one of the two, or pin {node} to one range that covers both",
             )
     return pins
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that the best plan so far is kept. A second Ctrl-C ends the program."""
-    stop = threading.Event()
-
-    def first(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, first) if threading.current_thread() is threading.main_thread() else None
-    try:
-        yield stop
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, Status, app, plain_console, write
+from helix_kit.cli.output import print_json, write
+from helix_kit.cli.shared import JsonFlag, Status, app, check_folder, plain_console
 from helix_kit.cluster import MEMORY_SHARE
+from helix_kit.cluster.fields import NAME_PATTERN
+from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
     from helix_kit.runtime.profile import Measurement
@@ -70,6 +73,10 @@ def profile_command(
     from helix_kit.runtime.transport.link_measurement import measure_link
     from helix_kit.runtime.weights.demo import DEMO_MODEL
 
+    check_folder(output=output)
+    if not re.fullmatch(NAME_PATTERN, kind):
+        expected = "expected letters a to z, digits, '.', '_' and '-', with a letter or digit first"
+        raise InputError(expected, field="--kind", value=kind)
     with Status("Measuring", as_json) as say:
         result = measure(
             weights or demo_weights(say),
@@ -106,7 +113,7 @@ def profile_command(
         content |= {"head_ms": result.head_ms, "max_layers": len(result.limits()), "facts": result.facts}
         if link:
             content |= {"link": asdict(link), "network": section}
-        typer.echo(json.dumps(content))
+        print_json(content)
         return
     table = Table(
         "Phase",

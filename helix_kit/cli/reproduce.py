@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, plain_console
+from helix_kit.cli.output import print_json
+from helix_kit.cli.shared import JsonFlag, SeedOption, Status, app, check_folder, plain_console
 from helix_kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def reproduce_command(
     if not wanted and document is None:
         _list(folder, fast, seed, as_json)
         return
+    check_folder(folder=folder)
     results: dict[str, dict[str, object]] = {}
     title = "" if jobs == 1 else f"{jobs} at a time: "
     with Status("reproduce", as_json) as say:
@@ -103,7 +104,7 @@ def reproduce_command(
         if not as_json:
             typer.echo(f"-> {document}")
     if as_json:
-        typer.echo(json.dumps(results))
+        print_json(results)
 
 
 def _facts(done: Done) -> dict[str, object]:
@@ -126,7 +127,7 @@ def _redraw(names: list[str], folder: Path, as_json: bool) -> None:
         if not as_json:
             typer.echo(f"{name}: drawn again -> {folder / name}.png")
     if as_json:
-        typer.echo(json.dumps({name: {"redrawn": True} for name in names}))
+        print_json({name: {"redrawn": True} for name in names})
 
 
 def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:
@@ -135,7 +136,7 @@ def _list(folder: Path, fast: bool, seed: int, as_json: bool) -> None:
     known = experiments()
     current = {name: is_current(name, folder, Context(fast=fast, seed=seed)) for name in known}
     if as_json:
-        typer.echo(json.dumps({name: {"title": e.title, "current": current[name]} for name, e in known.items()}))
+        print_json({name: {"title": e.title, "current": current[name]} for name, e in known.items()})
         return
     table = Table("Name", "Title", "Paper", "Up to date")
     for name, entry in known.items():

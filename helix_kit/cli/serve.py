@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from helix_kit._wording import count_text
+from helix_kit.cli.command import stop_on_interrupt
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
@@ -203,7 +204,12 @@ def serve_command(
                 return
             if workload is not None:
                 most_tokens = engine.max_request_tokens()
-                served = engine.replay(workload, progress=lambda done, of: say(f"{done} of {of} requests"))
+                with stop_on_interrupt() as stop:
+                    served = engine.replay(
+                        workload, progress=lambda done, of: say(f"{done} of {of} requests"), stop=stop
+                    )
+                if stop.is_set():
+                    typer.echo("helix-kit: stopped; this is what was served until then", err=True)
                 _print_replay(served, slo, records, as_json, [*workload.notes, *_too_large(workload, most_tokens)])
                 return
             say(f"answering {len(prompts)} prompts")
@@ -219,7 +225,7 @@ def serve_command(
     summary = {**run.summary(slo), "decode_tokens_per_s": _decode_tokens_per_s(run)}
     if as_json:
         completions = [_as_json(text, outcome) for text, outcome in zip(prompts, outcomes, strict=True)]
-        typer.echo(json.dumps({"completions": completions, "summary": summary}))
+        print_json({"completions": completions, "summary": summary})
     else:
         for text, outcome in zip(prompts, outcomes, strict=True):
             _print_answer(text, outcome)
@@ -289,7 +295,7 @@ def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool
     summary = run.summary(slo)
     summary["notes"] = [*notes, *summary["notes"]]
     if as_json:
-        typer.echo(json.dumps(summary))
+        print_json(summary)
     else:
         print_run(summary, f"{summary['cluster']}, {summary['model']}: served, policy {summary['policy']}")
 

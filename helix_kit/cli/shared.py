@@ -208,12 +208,17 @@ def check_writable(**outputs: Path | None) -> None:
             raise InputError(f"cannot be written ({reason})", where=path, field=field)
 
 
-def write(path: Path, text: str) -> None:
-    """Write `text` to the file of an --output option; InputError when that is impossible."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be written ({error.strerror})", where=path, field="--output") from None
+def check_folder(**outputs: Path | None) -> None:
+    """Raise InputError for a folder that cannot be made or written, named by its option. It may be a new one."""
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        field = f"--{option.replace('_', '-')}"
+        nearest = next(p for p in (path, *path.parents) if p.exists())
+        if not nearest.is_dir():
+            raise InputError("expected a folder, not a file", where=nearest, field=field)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise InputError("cannot be written (permission denied)", where=nearest, field=field)
 
 
 def print_plan(plan: Plan, output: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from helix_kit._plugins import is_ours, is_own_code, told
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import (
     Co2Option,
     GoodputOption,
@@ -153,7 +153,7 @@ def simulate_command(
     summary["notes"] = [*notes, *summary["notes"]]
     paid = cost(plan, run, gco2_per_kwh=gco2_per_kwh)
     if as_json:
-        typer.echo(json.dumps({**summary, "cost": paid.to_dict()}))
+        print_json({**summary, "cost": paid.to_dict()})
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
         print_cost(paid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from helix_kit._summary import number
 from helix_kit._wording import count_text
 from helix_kit.cli.lengths import name_or_trace
+from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import (
     GoodputOption,
     JsonFlag,
@@ -103,14 +103,14 @@ def sweep_command(
     if output is not None:
         found.to_csv(output) if output.suffix == ".csv" else found.to_json(output)
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        print_json(found.to_dict())
     else:
         _print(found)
 
 
 def _numbers(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
+    if not all(part.strip().isdecimal() for part in parts):
         raise InputError("expected whole numbers such as 1,8,64", field="--concurrency", value=text)
     return [int(part) for part in parts]
 

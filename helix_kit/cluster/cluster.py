@@ -78,7 +78,7 @@ class Cluster(Summarised, Frozen):
 
     def save(self, path: str | Path) -> None:
         """Write a YAML file from which `load` makes an equal cluster."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        _files.write_result(path, self.to_yaml())
 
     def to_yaml(self) -> str:
         """The description as YAML, with one node on each line and every name written out."""

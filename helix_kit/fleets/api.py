@@ -10,6 +10,7 @@ from helix_kit._summary import number, percent
 from helix_kit.cluster import Cluster, Link, Network
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.fleets.check import Capacity, Checker, Load
+from helix_kit.fleets.clock import RunClock
 from helix_kit.fleets.offers import Offer, offers_of
 from helix_kit.fleets.patterns import Pattern, Setting, machines_of, patterns_of
 from helix_kit.fleets.program import MAX_MACHINES, Limits, largest_choice
@@ -18,7 +19,7 @@ from helix_kit.fleets.search import Candidate, Search
 from helix_kit.metrics import SLO
 from helix_kit.model import Model, load_model
 from helix_kit.placement.solvers import check_solver
-from helix_kit.placement.watch import Watch
+from helix_kit.placement.watch import Stop, Watch
 from helix_kit.profiles import Profile, profiles_for
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.typical_request import MeanLengths
@@ -26,6 +27,8 @@ from helix_kit.workload.lengths import PlannedFor, mean_lengths, workload_for
 from helix_kit.workload.named import SAMPLED, SYNTHETIC
 from helix_kit.workload.workload import Workload
 
+TIMES_A_RUN = 10
+"""A search takes about so many simulations at least: some rates of a pipeline, then a fleet with each seed."""
 DRAWN_ARRIVALS = 2000
 """Poisson arrivals that are drawn for requests of equal lengths, and repeated."""
 
@@ -50,6 +53,7 @@ def fleet(
     seeds: int = 2,
     seed: int = 0,
     time_limit_s: float = 120.0,
+    stop: Stop | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Fleet:
     """The cheapest machines that serve a rate within an SLO, in pipelines of one kind or of several.
@@ -98,7 +102,10 @@ def fleet(
     seed
         Seed of requests and policy.
     time_limit_s
-        Seconds after which no further pipelines or fleets are tried.
+        Seconds for the search. What a simulation takes is known from those before it: one that would take too much of
+        the time left is made shorter, and none is begun that would not end in time.
+    stop
+        A `threading.Event` or callable; once it is set, the cheapest fleet so far is returned.
     progress
         Called with a line of text after each step.
 
@@ -112,7 +119,8 @@ def fleet(
     InputError
         For an unknown GPU, one without a price, or a wrong option.
     InfeasibleError
-        When no fleet keeps the SLO (how near the best comes), or stock or budget are too small (what they suffice for).
+        When no fleet keeps the SLO (how near the best comes), stock or budget are too small (what they suffice for), or
+        no fleet could be simulated in time (what one takes).
 
     Examples
     --------
@@ -123,6 +131,7 @@ def fleet(
     _check(rate_per_s, budget_usd_per_hour, seeds, time_limit_s, max_stages)
     check_solver(solver)
     described = model if isinstance(model, Model) else load_model(model)
+    watch = Watch(time_limit_s, stop=stop)
     offers = offers_of(list(gpus), stock=stock, prices=prices, payment=payment)
     requests, lengths = _requests(workload, seed)
     load = Load(
@@ -137,9 +146,9 @@ def fleet(
             + (f" with at most {max_stages} machines" if max_stages else ""),
             fix="offer machines with more memory, more machines, or longer pipelines",
         )
-    watch = Watch(time_limit_s)
     limits = Limits({o.kind: o.stock for o in offers if o.stock is not None}, budget_usd_per_hour, solver)
-    checker = Checker(load, offers)
+    clock = RunClock(watch)
+    checker = Checker(load, offers, clock)
     checker.should_stop = watch.is_over
     search = Search(checker, rate_per_s, limits, watch)
     search.tell = progress or (lambda text: None)
@@ -159,6 +168,8 @@ def fleet(
     tried = [c for c in (*mixed, *(c for found in ones.values() for c in found)) if c.usd_per_hour <= budget]
     kept = [c for c in tried if c.holds]
     if not kept:
+        if not tried and (checker.is_late or not checker.capacities):
+            raise _out_of_time(clock, watch)
         raise _infeasible(search, checker, patterns, tried, limits, rate_per_s, load)
     best = min(kept, key=lambda c: (c.usd_per_hour, -c.outcome.attainment))
     # A fleet of one kind may also have come from the choice among all pipelines.
@@ -188,6 +199,7 @@ def fleet(
             "simulations": checker.simulations,
             "seconds": round(watch.seconds, 2),
             "is_complete": not watch.is_over(),
+            "was_stopped": watch.stopped(),
         },
     )
 
@@ -227,6 +239,20 @@ def _profiles(offers: Sequence[Offer], load: Load) -> dict[str, Profile]:
 def _kinds(offers: Sequence[Offer]) -> str:
     limited = [o.kind if o.stock is None else f"{o.kind} ({o.stock} of them)" for o in offers]
     return ", ".join(limited)
+
+
+def _out_of_time(clock: RunClock, watch: Watch) -> InfeasibleError:
+    """That no fleet was simulated, and what it takes to simulate one."""
+    if watch.stopped():
+        return InfeasibleError("the search was stopped before a fleet was simulated")
+    words = f"no fleet could be simulated within {number(watch.time_limit_s)} s"
+    if not clock.refused_s:
+        return InfeasibleError(words, fix="a longer time limit")
+    takes_s = clock.refused_s
+    return InfeasibleError(
+        f"{words}: one simulation takes about {number(takes_s)} s",
+        fix=f"a time limit of about {number(TIMES_A_RUN * takes_s)} s",
+    )
 
 
 def _checked(candidate: Candidate, checker: Checker) -> Checked:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helix_kit.cluster import COORDINATOR, Cluster, Link, Network
+from helix_kit.fleets.clock import OutOfTimeError, RunClock
 from helix_kit.fleets.offers import Offer
 from helix_kit.fleets.patterns import Pattern, machines_of
 from helix_kit.flow import Flow
@@ -20,11 +21,12 @@ from helix_kit.metrics import SLO
 from helix_kit.model import Model
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
 from helix_kit.profiles import Profile
 from helix_kit.report import Run
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.scheduling.policies import fresh_policy
-from helix_kit.simulator import simulate
+from helix_kit.simulator import whole_run
 from helix_kit.sweeps import SweepOptions, backlog_of, regime_of
 from helix_kit.sweeps.load import requests_at
 from helix_kit.typical_request import MeanLengths
@@ -44,6 +46,10 @@ PRECISION = 0.03
 """Relative precision of the rate that a pipeline serves."""
 RISE = 1.5
 """Factor from one rate to the next while the rate is bracketed."""
+FIRST_GAP_S, GAP_FACTOR = 10.0, 4
+"""Seconds between the requests of an idle pipeline at first, and from one try to the next."""
+RUN_SHARE = 1 / 3
+"""Share of the time left that one simulation may take: a longer one is made shorter."""
 LEAST_BUSY = 0.1
 """Requests in a pipeline on average below which it counts as one that cannot keep the SLO: it is all but idle."""
 
@@ -196,15 +202,20 @@ class Checker:
         What is served.
     offers
         Machines on offer.
+    clock
+        Says how long simulations are; None: as long as usual.
     """
 
-    def __init__(self, load: Load, offers: Sequence[Offer]) -> None:
+    def __init__(self, load: Load, offers: Sequence[Offer], clock: RunClock | None = None) -> None:
         self._load, self._offers = load, offers
+        self._clock = clock or RunClock(Watch(math.inf))
         self._stays: dict[Pattern, float] = {}
         self.capacities: dict[Pattern, Capacity] = {}
         """Pattern -> what a pipeline of it serves, as far as measured."""
         self.simulations = 0
         """Simulations so far."""
+        self.is_late = False
+        """Whether there was no time to simulate some fleet."""
         self.should_stop: Callable[[], bool] = lambda: False
         """Polled between simulations of a pipeline."""
 
@@ -214,7 +225,10 @@ class Checker:
         return self._load.slo.at
 
     def measure(self, pattern: Pattern, guess_per_s: float) -> Capacity:
-        """What one pipeline serves within the SLO: the highest rate, found from a guess."""
+        """What one pipeline serves within the SLO: the highest rate, found from a guess.
+
+        Raises OutOfTimeError where no rate could be found in time.
+        """
         if pattern in self.capacities:
             return self.capacities[pattern]
         plan = fleet_plan(self._load, self._offers, {pattern: 1}, {pattern: 1.0})
@@ -226,26 +240,47 @@ class Checker:
         return self.capacities[pattern]
 
     def check(self, count: Mapping[Pattern, int], rate_per_s: float, seeds: int) -> tuple[Plan, Outcome]:
-        """A fleet at its rate, pooled over seeds."""
+        """A fleet at its rate, pooled over as many seeds as there is time for.
+
+        Raises OutOfTimeError where there is none.
+        """
         rates = {pattern: self.capacities[pattern].rate_per_s for pattern in count}
         plan = fleet_plan(self._load, self._offers, count, rates)
         stay_s = max(self._loaded_stay_s(pattern) for pattern in count)
         chosen = [self._load.seed + SEED_STEP * (1 + i) for i in range(seeds)]
-        runs = [self._run(plan, rate_per_s, stay_s, FLEET_REQUESTS, one) for one in chosen]
+        carried = {pattern: n * rates[pattern] for pattern, n in count.items()}
+        stages = sum(len(p.stages) * rate for p, rate in carried.items()) / (sum(carried.values()) or 1.0)
+        runs: list[Run] = []
+        for one in chosen:
+            try:
+                runs.append(self._run(plan, rate_per_s, stay_s, FLEET_REQUESTS, one, stages=stages))
+            except OutOfTimeError:
+                if not runs:
+                    self.is_late = True
+                    raise
+                break
         return plan, _outcome(runs, self._load.slo)
 
     def _highest_rate(self, plan: Plan, pattern: Pattern, guess_per_s: float) -> float:
         def holds(rate: float) -> bool:
-            run = self._run(plan, rate, self._loaded_stay_s(pattern), PROBE_REQUESTS, self._load.seed)
+            stay_s, stages = self._loaded_stay_s(pattern), len(pattern.stages)
+            run = self._run(plan, rate, stay_s, PROBE_REQUESTS, self._load.seed, stages=stages)
             return _outcome([run], self._load.slo).holds(self._load.slo.at)
 
         least = LEAST_BUSY / self._stays[pattern]
         low, high, rate = 0.0, math.inf, max(guess_per_s, least)
-        while rate >= least and not self.should_stop():
-            if holds(rate):
-                low = rate
-            else:
-                high = rate
+        while rate >= least:
+            try:
+                if self.should_stop():
+                    raise OutOfTimeError
+                if holds(rate):
+                    low = rate
+                else:
+                    high = rate
+            except OutOfTimeError:
+                if not low:
+                    raise
+                break
             if low and high < math.inf and high <= low * (1 + PRECISION):
                 break
             rate = low * RISE if high == math.inf else high / RISE if not low else math.sqrt(low * high)
@@ -260,34 +295,54 @@ class Checker:
         return stay_s if slo.e2el_s is None else min(stay_s, max(idle_s, slo.e2el_s))
 
     def _idle(self, plan: Plan, pattern: Pattern) -> Outcome:
-        """Requests far apart: their gaps double until almost all are alone."""
-        gap_s = 10.0
+        """Requests far apart: their gaps grow until almost all are alone."""
+        gap_s, least_s = FIRST_GAP_S, self._least_stay_s(plan)
+        while gap_s < least_s:  # no request would be alone
+            gap_s *= GAP_FACTOR
         while True:
-            options = self._options(0.0, gap_s * IDLE_REQUESTS)
+            work = IDLE_REQUESTS * len(pattern.stages) * self._load.lengths.output_tokens
+            requests = round(self._clock.effort(work, RUN_SHARE) * IDLE_REQUESTS)
+            options = self._options(0.0, gap_s * requests)
             given = requests_at(options, 1 / gap_s, self._load.seed)
-            rows = [(i * gap_s, r.input_tokens, r.output_tokens) for i, r in enumerate(given[:IDLE_REQUESTS])]
-            run = self._simulate(plan, Workload.of(rows, given.source), 0.0, gap_s * (IDLE_REQUESTS + 1))
+            rows = [(i * gap_s, r.input_tokens, r.output_tokens) for i, r in enumerate(given[:requests])]
+            with self._clock.timed(work * requests / IDLE_REQUESTS):
+                run = self._simulate(plan, Workload.of(rows, given.source), 0.0, gap_s * (requests + 1))
             stays = run.measures()["e2el_s"]
             stay_s = float(np.mean(stays)) if len(stays) else gap_s
             if stay_s <= gap_s / 2 or gap_s > 1e5:
                 break
-            gap_s *= 4
+            gap_s *= GAP_FACTOR
         self._stays[pattern] = stay_s
         return _outcome([run], self._load.slo)
 
-    def _run(self, plan: Plan, rate_per_s: float, stay_s: float, requests: int, seed: int) -> Run:
+    def _least_stay_s(self, plan: Plan) -> float:
+        """Seconds that a mean request surely stays when it is alone: its decodes, by our runtime's profiles."""
+        if self._load.engine is not None:
+            return 0.0
+        decode_ms = sum(
+            (end - start) * plan.problem.profile_of(node, start, end).decode_ms_per_layer(1)
+            for node, (start, end) in plan.placement.items()
+        )
+        return (self._load.lengths.output_tokens - 1) * decode_ms / 1e3
+
+    def _run(self, plan: Plan, rate_per_s: float, stay_s: float, requests: int, seed: int, *, stages: float) -> Run:
         warmup_s = WARMUP_STAYS * stay_s
         duration_s = max(MEASURED_STAYS * stay_s, requests / rate_per_s)
+        work = rate_per_s * (warmup_s + duration_s) * stages * self._load.lengths.output_tokens
+        effort = self._clock.effort(work, RUN_SHARE)
+        if effort < 1:
+            warmup_s, duration_s = effort * warmup_s, effort * duration_s
         workload = requests_at(self._options(warmup_s, duration_s), rate_per_s, seed)
         if len(workload) == 0:  # An idle stretch of the trace.
             workload = Workload.constant(rate_per_s, warmup_s + duration_s)
-        return self._simulate(plan, workload, warmup_s, duration_s)
+        with self._clock.timed(effort * work):
+            return self._simulate(plan, workload, warmup_s, duration_s)
 
     def _simulate(self, plan: Plan, workload: Workload, warmup_s: float, duration_s: float) -> Run:
         self.simulations += 1
         load = self._load
-        return simulate(plan, workload, policy=fresh_policy(load.policy), engine=load.engine, seed=load.seed,
-                        warmup_s=warmup_s, duration_s=duration_s)  # fmt: skip
+        return whole_run(plan, workload, policy=fresh_policy(load.policy), engine=load.engine, seed=load.seed,
+                         warmup_s=warmup_s, duration_s=duration_s, progress=self._clock.look)  # fmt: skip
 
     def _options(self, warmup_s: float, duration_s: float) -> SweepOptions:
         return SweepOptions(workload=self._load.workload, slo=self._load.slo, warmup_s=warmup_s, duration_s=duration_s)

@@ -12,9 +12,11 @@ holds, cheaper ones for somewhat lower rates are tried, since pipelines that sha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from helix_kit.fleets.check import Checker, Outcome
+from helix_kit.fleets.clock import OutOfTimeError
 from helix_kit.fleets.patterns import Pattern
 from helix_kit.fleets.program import Choice, Limits, cheapest_choice
 from helix_kit.placement.plan import Plan
@@ -26,6 +28,8 @@ DEMAND_STEP = 0.03
 """Share of the rate by which the program's demand is raised or lowered after a check of the fleet."""
 MAX_RAISES, MAX_LOWERS = 12, 12
 """Steps upwards and downwards at most."""
+MIN_SOLVE_S = 0.5
+"""Seconds for an integer program at least: it usually takes much less."""
 MAX_FAILURES = 2
 """Cheaper fleets that break the SLO before no further ones are tried."""
 
@@ -86,7 +90,7 @@ class Search:
         self.tell: Callable[[str], None] = lambda text: None
 
     def measure_each_kind(self, patterns: Sequence[Pattern]) -> None:
-        """Measure the shortest pipeline of each kind, from which the others' estimates are scaled."""
+        """Measure the shortest pipeline of each kind, as far as there is time; others' estimates are scaled from it."""
         first: dict[str, Pattern] = {}
         for pattern in patterns:
             if pattern.is_of_one_kind:
@@ -94,7 +98,8 @@ class Search:
         if not first:
             first[""] = max(patterns, key=lambda p: p.estimate_per_s)
         for pattern in first.values():
-            self._measure(pattern, pattern.estimate_per_s)
+            with suppress(OutOfTimeError):
+                self._measure(pattern, pattern.estimate_per_s)
 
     def rates(self, patterns: Sequence[Pattern]) -> dict[Pattern, float]:
         """Pattern -> what it serves: measured, or else its scaled estimate."""
@@ -117,23 +122,40 @@ class Search:
         return {p: known[p].rate_per_s for p in patterns if p in known}
 
     def settle(self, patterns: Sequence[Pattern]) -> Choice | None:
-        """Solve and measure until the choice consists of measured pipelines; the last choice with estimates."""
+        """Solve and measure until the choice consists of measured pipelines; the last choice with estimates.
+
+        Where the time is over, its pipelines may be estimates too.
+        """
         while True:
-            choice = cheapest_choice(self.rates(patterns), self._rate, self._limits)
+            choice = cheapest_choice(self.rates(patterns), self._rate, self._limits_now())
             if choice is None:
                 return None
             unknown = [p for p in choice.count if p not in self._checker.capacities]
             if not unknown or self._watch.is_over():
                 return choice
-            for pattern in unknown:
-                self._measure(pattern, pattern.estimate_per_s)
+            try:
+                for pattern in unknown:
+                    self._measure(pattern, pattern.estimate_per_s)
+            except OutOfTimeError:
+                return choice
 
     def fleets(self, patterns: Sequence[Pattern], seeds: int) -> list[Candidate]:
-        """Simulated fleets of measured pipelines, around the cheapest that keeps the SLO; empty if none is possible."""
-        rates, found = self.measured(patterns), dict[tuple[tuple[Pattern, int], ...], Candidate]()
+        """Simulated fleets of measured pipelines, around the cheapest that keeps the SLO, as far as there is time.
+
+        Empty if none is possible.
+        """
+        found: dict[tuple[tuple[Pattern, int], ...], Candidate] = {}
+        with suppress(OutOfTimeError):
+            self._try_fleets(self.measured(patterns), seeds, found)
+        return list(found.values())
+
+    def _try_fleets(
+        self, rates: Mapping[Pattern, float], seeds: int, found: dict[tuple[tuple[Pattern, int], ...], Candidate]
+    ) -> None:
+        """Fill `found`. OutOfTimeError where there was no time for one more."""
 
         def tried(demand: float) -> Candidate | None:
-            choice = cheapest_choice(rates, self._rate * demand, self._limits)
+            choice = cheapest_choice(rates, self._rate * demand, self._limits_now())
             if choice is None:
                 return None
             key = tuple(sorted(choice.count.items(), key=lambda item: item[0].text))
@@ -149,7 +171,7 @@ class Search:
             step += 1
             candidate = tried(1.0 + DEMAND_STEP * step)
         if first is None or not first.holds:
-            return list(found.values())
+            return
         failures = 0
         for step in range(1, MAX_LOWERS + 1):
             before = len(found)
@@ -158,7 +180,10 @@ class Search:
                 failures += not candidate.holds
             if failures >= MAX_FAILURES or self._watch.is_over():
                 break
-        return list(found.values())
+
+    def _limits_now(self) -> Limits:
+        """The limits, with a time limit that ends with the search."""
+        return self._limits._replace(time_limit_s=min(self._limits.time_limit_s, max(MIN_SOLVE_S, self._watch.left_s)))
 
     def with_time(self, watch: Watch) -> Search:
         """The same search with another clock."""

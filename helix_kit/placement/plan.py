@@ -276,7 +276,7 @@ class Plan(Summarised, BaseModel):
 
     def save(self, path: str | Path) -> None:
         """Write JSON that `load` reads back to an equal plan."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        _files.write_result(path, self.to_json())
 
     def to_json(self) -> str:
         """The plan as JSON text; the same plan always gives the same bytes."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -117,6 +118,7 @@ class Engine(Generation, Summarised):
         window: tuple[float, float] | None = None,
         max_in_flight: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> Run:
         """Serve a workload's requests and report them as a simulation does.
 
@@ -141,6 +143,8 @@ class Engine(Generation, Summarised):
             Requests of an offline replay that may be served at once. None: as many as the KV pages hold.
         progress
             Called with (requests done, all requests).
+        stop
+            Once it is set, the replay ends as after `max_seconds`.
 
         Returns
         -------
@@ -166,7 +170,7 @@ class Engine(Generation, Summarised):
         seed = self._seed if seed is None else seed
         options = ReplayOptions(
             seed=seed, mode=mode, max_seconds=max_seconds, window=window, max_in_flight=max_in_flight,
-            progress=progress,
+            progress=progress, stop=stop.is_set if stop is not None else None,
         )  # fmt: skip
         return replay(self, workload, options)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -96,6 +97,8 @@ class ReplayOptions:
     """Requests of an offline replay that may be served at once."""
     progress: Progress | None = None
     """Called with (requests done, all requests)."""
+    stop: Callable[[], bool] | None = None
+    """Asked often. Once it says yes, the replay ends."""
 
     def __post_init__(self) -> None:
         if self.mode not in {"online", "offline"}:
@@ -147,15 +150,24 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     before = engine.status(fresh=True)
     start_s, scale = engine.now_s(), engine.time_scale
     end_s = start_s + options.end_s * scale
+
+    def was_stopped() -> bool:
+        return options.stop is not None and options.stop()
+
+    def is_over() -> bool:
+        return engine.now_s() >= end_s or was_stopped()
+
     prompts = _Prompts(engine, options.seed)
     if options.mode == "offline":
-        handles = _feed_backlog(engine, workload, prompts, end_s, options)
-        unsent: list[Request] = []
+        handles = _feed_backlog(engine, workload, prompts, is_over, options)
     else:
-        handles, unsent = _submit_in_time(engine, workload, prompts, start_s, end_s, options.progress)
-    while not all(handle.done for handle in handles) and engine.now_s() < end_s:
+        due = [(request, start_s + request.arrival_s * scale) for request in workload]
+        in_time = [(request, due_s) for request, due_s in due if due_s < end_s]
+        handles = _submit_in_time(engine, in_time, prompts, is_over, partial(_report, options.progress, len(workload)))
+    unsent: Sequence[Request] = workload[len(handles) :] if options.mode == "online" else []
+    while not all(handle.done for handle in handles) and not is_over():
         time.sleep(POLL_S)
-        _report(options.progress, handles, len(workload))
+        _report(options.progress, len(workload), handles)
     unfinished = {index for index, handle in enumerate(handles) if not handle.done}
     for index in unfinished:
         handles[index].cancel()
@@ -173,7 +185,7 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     is_partial = bool(unfinished or unsent)
     if options.window is not None:
         window = options.window
-    elif is_partial and options.max_seconds is not None:
+    elif is_partial and options.max_seconds is not None and not was_stopped():
         window = (0.0, float(options.max_seconds))
     else:
         # A request ends some microseconds after its last token, and counts in the window in which it ends.
@@ -227,7 +239,7 @@ class _Prompts:
 
 
 def _feed_backlog(
-    engine: ReplayTarget, workload: Workload, prompts: _Prompts, end_s: float, options: ReplayOptions
+    engine: ReplayTarget, workload: Workload, prompts: _Prompts, is_over: Callable[[], bool], options: ReplayOptions
 ) -> list[Handle]:
     """Let requests wait, a few at a time, until the end or until all have been taken up; returns their handles.
 
@@ -237,7 +249,7 @@ def _feed_backlog(
     handles: list[Handle] = []
     unfinished: list[Handle] = []
     limit = options.max_in_flight or len(workload)
-    while len(handles) < len(workload) and engine.now_s() < end_s:
+    while len(handles) < len(workload) and not is_over():
         unfinished = [handle for handle in unfinished if not handle.done]
         waiting = sum(not handle.started for handle in unfinished)
         count = max(0, min(QUEUED - waiting, limit - len(unfinished)))
@@ -245,7 +257,7 @@ def _feed_backlog(
         handles += more
         unfinished += more
         time.sleep(POLL_S)
-        _report(options.progress, handles, len(workload))
+        _report(options.progress, len(workload), handles)
     return handles
 
 
@@ -257,29 +269,22 @@ def _arrived_when_taken_up(record: RequestRecord) -> RequestRecord:
 
 
 def _submit_in_time(
-    engine: ReplayTarget,
-    workload: Workload,
-    prompts: _Prompts,
-    start_s: float,
-    end_s: float,
-    progress: Progress | None,
-) -> tuple[list[Handle], list[Request]]:
-    """Submit each request when it is due; returns the handles, and the requests that are due after the end."""
+    engine: ReplayTarget, due: list[tuple[Request, float]], prompts: _Prompts, is_over: Callable[[], bool],
+    report: Callable[[list[Handle]], None],
+) -> list[Handle]:  # fmt: skip
+    """Submit each request when it is due, until the end; returns the handles."""
     handles: list[Handle] = []
-    unsent: list[Request] = []
-    for request in workload:
-        due_s = start_s + request.arrival_s * engine.time_scale
-        if due_s >= end_s:
-            unsent.append(request)
-            continue
-        while (wait_s := due_s - engine.now_s()) > 0:
+    for request, due_s in due:
+        while (wait_s := due_s - engine.now_s()) > 0 and not is_over():
             time.sleep(min(wait_s, PROGRESS_S))
-            _report(progress, handles, len(workload))
+            report(handles)
+        if wait_s > 0:
+            break
         handles.append(prompts.submit(request, due_s))
-    return handles, unsent
+    return handles
 
 
-def _report(progress: Progress | None, handles: list[Handle], total: int) -> None:
+def _report(progress: Progress | None, total: int, handles: list[Handle]) -> None:
     if progress is not None:
         progress(sum(handle.done for handle in handles), total)
 

@@ -19,7 +19,7 @@ from helix_kit.placement.problem import Problem
 from helix_kit.report import Run
 from helix_kit.search.candidate import Candidate, Trial
 from helix_kit.search.predictor import Lengths, Prediction, Predictor
-from helix_kit.simulator.api import simulate
+from helix_kit.simulator.api import whole_run
 from helix_kit.simulator.scoring import Score
 from helix_kit.sweeps.regime import backlog_of, regime_of
 from helix_kit.workload import Workload
@@ -81,7 +81,7 @@ def measure(plan: Plan, rate_per_s: float, trial: Trial, lengths: LengthPairs) -
         )
         if len(requests) == 0:
             requests = Workload.constant(rate_per_s, trial.warmup_s + duration_s)
-        run = simulate(
+        run = whole_run(
             plan, requests, execution=trial.execution, warmup_s=trial.warmup_s, duration_s=duration_s, seed=seed
         )
         runs.append(run)

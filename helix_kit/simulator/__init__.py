@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from helix_kit.simulator.api import simulate
+    from helix_kit.simulator.api import simulate, whole_run
     from helix_kit.simulator.engine import Engine, make_engine
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
     from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
@@ -35,6 +35,7 @@ __all__ = [
     "score",
     "simulate",
     "steady_score",
+    "whole_run",
 ]
 
 _HOMES = {
@@ -52,6 +53,7 @@ _HOMES = {
     "score": "scoring",
     "simulate": "api",
     "steady_score": "steady",
+    "whole_run": "api",
 }
 """Name -> module of this folder."""
 

@@ -6,7 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from contextvars import ContextVar
+from typing import Any, Literal
 
 from helix_kit import __version__
 from helix_kit._deprecation import renamed_keywords
@@ -26,6 +27,8 @@ from helix_kit.simulator.reporting import report_of
 from helix_kit.workload.request import Request
 
 SAMPLE_EVERY_S = 1.0
+_KEEPS_WHAT_IS_DONE = ContextVar("keeps_what_is_done", default=True)
+"""Whether Ctrl-C ends a simulation with a partial run. `whole_run` changes it."""
 
 
 @renamed_keywords(duration="duration_s", warmup="warmup_s")
@@ -147,6 +150,8 @@ def simulate(
         try:
             simulation.run(end_s, lambda now_s: _check_in(now_s, watch, interrupted), SAMPLE_EVERY_S)
         except KeyboardInterrupt:
+            if not _KEEPS_WHAT_IS_DONE.get():
+                raise
             partial = True
             stop_s = simulation.now_s()
     facts = {"plan_method": plan.method, "cluster": plan.cluster.name, "model": plan.model.name, "mode": mode,
@@ -157,6 +162,42 @@ def simulate(
     elif record is not None:
         facts["engine"] = record.name
     return report_of(simulation, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
+
+
+def whole_run(plan: Plan, workload: Sequence[Request], **options: Any) -> Run:
+    """`simulate` for callers to whom half a run is of no use: Ctrl-C is left to whoever handles it.
+
+    `simulate` itself ends at Ctrl-C with a partial run, which a search or a comparison would take for a whole one.
+
+    Parameters
+    ----------
+    plan
+        The plan; it must carry flow.
+    workload
+        Requests in order of arrival, at least one.
+    options
+        Keywords of `simulate`.
+
+    Returns
+    -------
+    Run
+        Never a partial one.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At Ctrl-C, unless the program handles that signal in another way.
+
+    Examples
+    --------
+    >>> whole_run(plan, workload, duration_s=60.0).partial          # doctest: +SKIP
+    False
+    """
+    token = _KEEPS_WHAT_IS_DONE.set(False)
+    try:
+        return simulate(plan, workload, **options)
+    finally:
+        _KEEPS_WHAT_IS_DONE.reset(token)
 
 
 def batching_of(engine: EngineRecord) -> BatchingOptions:
@@ -175,7 +216,7 @@ def batching_of(engine: EngineRecord) -> BatchingOptions:
 def _interruptible() -> Iterator[list[bool]]:
     """A flag that Ctrl-C sets, so that compiled code is never cut in the middle of an event."""
     pressed = [False]
-    if threading.current_thread() is not threading.main_thread():
+    if not _KEEPS_WHAT_IS_DONE.get() or threading.current_thread() is not threading.main_thread():
         yield pressed
         return
     before = signal.signal(signal.SIGINT, lambda *_: pressed.__setitem__(0, True))

@@ -14,7 +14,7 @@ from helix_kit.metrics import SLO, peak_concurrency
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles.engines import EngineRecord, load_engine
 from helix_kit.scheduling import PolicyChoice, policy_name, resolve_policy
-from helix_kit.simulator import simulate
+from helix_kit.simulator import whole_run
 from helix_kit.sweeps.load import SweepOptions, check_name, closed_loop_requests
 from helix_kit.sweeps.point import Point, at_most
 from helix_kit.sweeps.pool import Kept, rows_of
@@ -176,7 +176,7 @@ def _asked_rates(rates: str | Sequence[float]) -> list[float] | int:
     if isinstance(rates, str):
         head, _, tail = rates.partition(":")
         if head == "auto":
-            if tail and not (tail.isdigit() and int(tail) > 1):
+            if tail and not (tail.isdecimal() and len(tail) < 7 and 1 < int(tail) <= MAX_POINTS):
                 raise wrong
             return int(tail) if tail else AUTO_RATES
         try:
@@ -252,8 +252,8 @@ def _served_at_once(plan: Plan, options: SweepOptions, at_once: int) -> _Served:
     requests = next(backlogs)
     limit = at_most(plan, at_once) if options.execution == "range" else {}
     for doublings in range(2 * PROBE_DOUBLINGS):
-        run = simulate(plan, requests, mode="offline", execution=options.execution, warmup_s=window_s / 2,
-                       duration_s=window_s, **limit)  # fmt: skip
+        run = whole_run(plan, requests, mode="offline", execution=options.execution, warmup_s=window_s / 2,
+                        duration_s=window_s, **limit)  # fmt: skip
         stays = run.measures()["e2el_s"]
         mean_s = float(stays.mean()) if len(stays) else math.inf
         is_long_enough = len(stays) >= PROBE_REQUESTS and window_s >= PROBE_STAYS * mean_s

@@ -13,7 +13,7 @@ from helix_kit.placement.plan import Plan
 from helix_kit.report import Run
 from helix_kit.scheduling import policy_name
 from helix_kit.scheduling.policies import fresh_policy
-from helix_kit.simulator import BatchingOptions, simulate
+from helix_kit.simulator import BatchingOptions, whole_run
 from helix_kit.sweeps.load import SweepOptions, closed_loop_requests, requests_at
 from helix_kit.sweeps.regime import backlog_of
 from helix_kit.workload.workload import Workload
@@ -64,7 +64,7 @@ def measure(plan: Plan, point: Point, options: SweepOptions) -> dict[str, Any]:
 
 def _open_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
     assert point.rate_per_s is not None
-    return simulate(
+    return whole_run(
         plan, requests_at(options, point.rate_per_s, point.seed), policy=fresh_policy(options.policy), seed=point.seed,
         execution=options.execution, warmup_s=options.warmup_s, duration_s=options.duration_s,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def _open_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
 
 def _closed_run(plan: Plan, point: Point, options: SweepOptions) -> Run:
     for requests in closed_loop_requests(options, point.seed):
-        run = simulate(
+        run = whole_run(
             plan, requests, mode="offline", policy=fresh_policy(options.policy), seed=point.seed,
             warmup_s=options.warmup_s, duration_s=options.duration_s, **at_most(plan, point.concurrency),
         )  # fmt: skip

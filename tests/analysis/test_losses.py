@@ -7,6 +7,7 @@ import pytest
 
 from helix_kit import Cluster, Model, Plan, Problem
 from helix_kit.analysis import losses
+from helix_kit.analysis.judge import Judge
 from helix_kit.flow import SINK, SOURCE, build_flow_graph
 from helix_kit.placement.served import Served
 
@@ -41,7 +42,7 @@ def test_a_plan_that_spares_machines_loses_against_its_own_flow(replicas):
     )
     served = Served(decode_tokens_per_s=1.0, execution="range", ease={"H100-80G": 0.5})
     mine = Plan.from_placement(replicas, placement, method="search", flow=half, objective="served", served=served)
-    table = losses(mine, total_s=1.0)
+    table = losses(mine, total_s=60.0)
     assert (table["loss_tokens_per_s"] >= 0).all() and (table["loss_percent"] <= 100).all()
     # One of two equal replicas: half of what is served, within the noise of short runs.
     assert table["loss_percent"].tolist() == pytest.approx([50, 50], abs=12)
@@ -55,3 +56,25 @@ def test_separate_pipelines_do_not_help_each_other_out(replicas):
     flow = replicas.max_flow(placement, links=links)
     mine = Plan.from_placement(replicas, placement, method="separate", flow=flow)
     assert losses(mine)["loss_percent"].tolist() == pytest.approx([50, 50], abs=0.1)
+
+
+def test_without_time_a_machine_costs_at_most_the_flow_through_it(overlapping_plan):
+    exact = losses(overlapping_plan).set_index("node")["tokens_per_s"]
+    table = losses(overlapping_plan, total_s=0.0).set_index("node")
+    assert table["is_predicted"].all() and table["loss_low"].isna().all()
+    for name, left in table["tokens_per_s"].items():
+        through = sum(f for (_, b), f in overlapping_plan.flow_edges.items() if b == name)
+        assert left == pytest.approx(overlapping_plan.flow_tokens_per_s - through) and left <= exact[name] + 1e-6
+
+
+def test_machines_that_do_the_same_are_looked_at_once(monkeypatch):
+    cluster = Cluster.model_validate({"name": "eight", "nodes": [{"gpu": "A100-40G", "count": 8}]})
+    problem = Problem.of(cluster, Model.preset("llama-30b"))
+    placement = {f"A100-40G-{i}": ((0, 30) if i < 4 else (30, 60)) for i in range(8)}
+    mine = Plan.from_placement(problem, placement, method="hand")
+    flows = []
+    entry = Judge.entry
+    monkeypatch.setattr(Judge, "entry", lambda self, *args, **more: (flows.append(1), entry(self, *args, **more))[1])
+    table = losses(mine)
+    assert len(flows) == 3  # the whole plan, and one machine of each stage
+    assert table["loss_percent"].tolist() == pytest.approx([25] * 8, abs=0.01)

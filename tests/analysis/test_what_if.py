@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
-from helix_kit import Cluster, Model, Plan, Problem, plan
+from helix_kit import Cluster, InfeasibleError, Model, Plan, Problem, plan
 from helix_kit.analysis import changes, what_if
 from helix_kit.analysis.changes import Change
 from helix_kit.analysis.judge import Judge, problem_on
-from helix_kit.analysis.what_if import _Answer, _learn_from_changes
 from helix_kit.placement.served import Served
 
 HOME = {
@@ -122,19 +123,6 @@ def test_losing_a_slow_machine_costs_no_more_than_losing_a_fast_one():
     assert lost["one L4 less"] >= lost["one H100-80G less"]
 
 
-def test_what_a_change_only_happened_to_find_counts_without_it():
-    """A placement that was found on wider links and needs none of them is no gain of the links."""
-    cluster = Cluster.model_validate({"name": "six", "nodes": [{"gpu": "L4", "count": 6}]})
-    problem = Problem.of(cluster, Model.preset("llama-30b"))
-    poor = {f"L4-{i}": (10 * i, 10 * i + 10) for i in range(5)} | {"L4-5": (50, 60)}
-    judge = Judge(Plan.from_placement(problem, poor, method="hand"))
-    base = _Answer(Change("no change", "base", cluster), [judge.entry(problem, {"L4-0": (0, 10)})])
-    (wide,) = (c for c in changes(judge.plan, lose=False) if c.kind == "widen")
-    found = _Answer(wide, [judge.entry(problem_on(problem, wide.cluster), poor)])
-    _learn_from_changes(base, [found], judge)
-    assert max(e.flow.tokens_per_s for e in base.entries) == pytest.approx(judge.plan.flow_tokens_per_s)
-
-
 def test_a_machine_that_costs_nothing_comes_first_and_saves_nothing():
     cluster = Cluster.model_validate(
         {"name": "own", "nodes": [{"gpu": "A100-40G", "count": 2}, {"gpu": "L4", "count": 5}], "prices": {"L4": 0}}
@@ -155,3 +143,58 @@ def test_a_plan_for_vllm_is_compared_by_the_rules_of_vllm():
     table = what_if(made, [bought], total_s=2)
     alone = problem.throughput("RTX4090-0", problem.max_layers("RTX4090-0"))
     assert table["gain_tokens_per_s"][0] == pytest.approx(alone, rel=1e-3)
+
+
+def test_without_time_changes_are_predicted_and_said_to_be(small_plan):
+    """No row is missing: a machine more brings nothing for sure, one less costs at most the flow through it."""
+    table = what_if(small_plan, total_s=1e-6)
+    assert table["is_predicted"].all() and table["gain_low"].isna().all() and table["gap"].isna().all()
+    by_kind = table.groupby("kind")["gain_tokens_per_s"]
+    assert by_kind.get_group("add").tolist() == [0, 0]
+    base = table.attrs["base_tokens_per_s"]
+    assert base >= small_plan.flow_tokens_per_s and (by_kind.get_group("lose") >= -base).all()
+
+
+class CountedTime:
+    """A clock on which each question takes 10 ms."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        self.now_s += 0.01
+        return self.now_s
+
+
+@pytest.mark.parametrize(("run_s", "measured"), [(0.01, 6), (1.0, 1), (4.0, 0)])
+def test_simulations_end_with_the_time_whatever_one_takes(monkeypatch, run_s, measured):
+    """On a large cluster a run takes seconds: as many changes are simulated as fit, the others are predicted."""
+    cluster = Cluster.model_validate({"name": "three", "nodes": [{"gpu": "A100-80G", "count": 2}, {"gpu": "L40S"}]})
+    problem = Problem.of(cluster, Model.preset("llama3.1-8b"))
+    served = Served(decode_tokens_per_s=1.0, mode="offline", execution="range")
+    mine = Plan.from_placement(problem, {"A100-80G-0": (0, 32)}, method="hand", objective="served", served=served)
+    clock, runs = CountedTime(), []
+
+    def simulated(self: Judge, entry: object, seed: int) -> float:
+        clock.now_s += run_s
+        runs.append(seed)
+        return self.expected(entry)
+
+    def no_plan(*_: object) -> Plan:
+        raise InfeasibleError("only what is carried over counts here")
+
+    for module in ("judge", "repair", "replanning", "what_if"):
+        monkeypatch.setattr(import_module(f"helix_kit.analysis.{module}"), "time", clock)
+    monkeypatch.setattr("helix_kit.analysis.replanning.plan_problem", no_plan)
+    monkeypatch.setattr(Judge, "_simulated", simulated)
+    asked = changes(mine, add=["L4", "L40S", "A100-80G", "H100-80G"], lose=True)
+    total_s = 20.0
+    table = what_if(mine, asked, total_s=total_s)
+    assert len(table) == len(asked) == 7
+    assert (~table["is_predicted"]).sum() >= measured
+    if run_s > 1:
+        assert table["is_predicted"].any() and table["gain_low"].isna().sum() == table["is_predicted"].sum()
+    # What is simulated whatever it takes: this plan twice to see what a run takes, then the present cluster.
+    always = run_s * (2 + 2 * 2 + 3)
+    assert clock.now_s <= max(1.1 * total_s + 2, total_s / 2 + always + 2)
+    assert (table[table["kind"] == "lose"]["gain_tokens_per_s"] <= 0).all()

@@ -74,3 +74,16 @@ def test_a_table_with_intervals_fits_eighty_columns_without_cut_numbers(monkeypa
     out = capsys.readouterr().out
     assert "1,130 to 1,413" in out and "13,992" in out and "\N{HORIZONTAL ELLIPSIS}" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_row_that_is_predicted_says_so(helix_kit, home_file, capsys):
+    row = {"node": "L4-0", "loss_tokens_per_s": 7.0, "loss_low": float("nan"), "loss_high": float("nan")}
+    _print(pd.DataFrame([row, {**row, "node": "L4-1", "loss_low": 6.0, "loss_high": 8.0}]))
+    lines = capsys.readouterr().out.splitlines()
+    assert "predicted" in next(line for line in lines if "L4-0" in line)
+    assert "6.0 to 8.0" in next(line for line in lines if "L4-1" in line)
+    code, out, err = helix_kit("explain", home_file, "--what-if", "--losses", "--time-limit", "0.1")
+    assert code == 0 and "rows are predicted" in out, err
+    code, out, err = helix_kit("explain", home_file, "--what-if", "--time-limit", "0.1", "--json")
+    rows = json.loads(out)["what_if"]
+    assert code == 0 and any(row["is_predicted"] and row["gain_low"] is None for row in rows), err

@@ -38,6 +38,7 @@ def test_refusals(helix_kit, plan_file):
     for option, words in [
         (("--rates", "many"), "rates = 'many'"),
         (("--concurrency", "1,x"), "--concurrency = '1,x'"),
+        (("--concurrency", "1,\u00b2"), "--concurrency = '1,\u00b2'"),
         (("--workload", "azure"), "workload"),
         (("-o", "table.txt"), "--output"),
         (("--slo", "ttft"), "slo"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from itertools import product
 
 import pytest
@@ -136,3 +137,38 @@ def test_wrong_options(change, words):
     with pytest.raises(InputError) as error:
         hk.fleet(MODEL, RATE, **{**ASKED, **change})
     assert words in str(error.value)
+
+
+def test_no_simulation_is_begun_that_would_not_end_in_time(monkeypatch):
+    """What one takes is said, with a limit that would do."""
+    runs = []
+    monkeypatch.setattr(check, "whole_run", lambda *args, **more: runs.append(more))
+    with pytest.raises(InfeasibleError, match=r"no fleet could be simulated within 0\.001 s: one") as e:
+        hk.fleet(MODEL, RATE, **ASKED, time_limit_s=1e-3)
+    assert runs == [] and "Smallest fix: a time limit of about" in str(e.value)
+
+
+def test_the_users_stop_returns_the_cheapest_so_far(found):
+    stop = threading.Event()
+
+    def press(text: str) -> None:
+        if text.startswith("fleet at") and float(text.split()[4].rstrip("%")) > 99.9:
+            stop.set()
+
+    stopped = hk.fleet(MODEL, RATE, **ASKED, stop=stop, progress=press)
+    assert stopped.facts["was_stopped"] and not stopped.facts["is_complete"] and not found.facts["was_stopped"]
+    assert stopped.best.holds and stopped.usd_per_hour >= found.usd_per_hour
+    with pytest.raises(InfeasibleError, match="stopped before a fleet was simulated"):
+        hk.fleet(MODEL, RATE, **ASKED, stop=lambda: True)
+
+
+def test_idle_requests_are_apart_from_the_first_try_on():
+    """A pipeline of so many slow machines that a request stays for long: no try with requests that overlap."""
+    slow = machine("L4", 1.25).model_copy(update={"decode_ms_per_layer": Curve(x=(0, 1000), y=(1000.0, 1000.0))})
+    load = Load(model=MODEL, workload=hk.Workload.poisson(1.0, 2000, input_tokens=100, output_tokens=20, seed=0),
+                slo=SLO(tpot_s=10.0), lengths=MeanLengths(100, 20), profiles={"L4": slow})  # fmt: skip
+    checker = Checker(load, offers_of(["L4"], prices={"L4": 1.0}))
+    capacity = checker.measure(Pattern((("L4", 2),), 1.0, 1.0), 0.05)
+    assert capacity.idle.attainment == 1.0  # 19 decodes of 2 s, 38 s a request
+    rate_probes = checker.simulations - 1
+    assert rate_probes >= 1 and checker.simulations <= 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def test_replay_can_be_cut_short(tiny_llama: Path) -> None:
         run = engine.replay(Workload.of([(0.0, 5, 400), (0.1, 5, 4), (9.0, 5, 4)]), max_seconds=4.0)
     assert [r.outcome for r in run.records] == ["in_flight", "finished", "in_flight"]
     assert run.partial and run.window == (0.0, 4.0)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_replay_that_is_stopped_keeps_what_was_served(tiny_llama: Path, mode: str) -> None:
+    plan, stop = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=10.0), threading.Event()
+    rows = [(0.0, 5, 3), (0.1, 5, 400), (600.0, 5, 4)]
+    with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
+        run = engine.replay(
+            Workload.of(rows), mode=mode, max_seconds=900.0, stop=stop,
+            progress=lambda done, of: stop.set() if done else None,
+        )  # fmt: skip
+    assert run.partial and run.records[0].outcome == "finished" and run.records[1].outcome == "in_flight"
+    assert len(run.latencies("decode")) >= 2 and 0 < run.window[1] < 60
 
 
 def test_a_backlog_keeps_the_workers_full_until_the_end(tiny_llama: Path) -> None:

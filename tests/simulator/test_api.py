@@ -8,7 +8,7 @@ import pytest
 
 from helix_kit.errors import InputError
 from helix_kit.scheduling import Policy
-from helix_kit.simulator import score, simulate
+from helix_kit.simulator import score, simulate, whole_run
 from helix_kit.workload import Workload
 from helix_kit.workload.request import Request
 
@@ -65,6 +65,22 @@ def test_ctrl_c_returns_what_there_is(plan):
     assert seen == sorted(seen) and {end for _, end in seen} == {60.0}
     assert all(r.request.arrival_s <= 25.0 for r in run.records)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_whole_run_leaves_ctrl_c_to_its_caller(plan):
+    def press(now_s, end_s):
+        if now_s == 20.0:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        whole_run(plan, QUIET, duration_s=60, progress=press)
+    pressed, before = [], signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+        run = whole_run(plan, QUIET, duration_s=60, progress=press)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed == [1] and not run.partial
+    assert simulate(plan, QUIET, duration_s=60, progress=press).partial  # as before
 
 
 def test_a_policy_of_ones_own_decides(plan):

@@ -112,6 +112,8 @@ def test_a_policy_class_of_ones_own(server):
         ({"rates": "5:1:1"}, "rates"),
         ({"rates": [0.0]}, "rates"),
         ({"rates": "auto:one"}, "rates"),
+        ({"rates": "auto:\u00b2"}, "rates"),
+        ({"rates": "auto:1000000000000"}, "rates"),
         ({"concurrency": [0]}, "concurrency = 0"),
         ({"concurrency": [1], "execution": "layerwise"}, "closed loop"),
         ({"workload": "azur"}, "azure-code"),
