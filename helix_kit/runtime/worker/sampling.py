@@ -104,11 +104,10 @@ def start_sampling(
         The tokens of each row's request so far; rows with penalties need them.
     """
     if all(param.is_plain_greedy for param in params):
-        tokens = torch.argmax(logits, dim=-1)
-        return PendingSample(tokens, start_to_host(_without_nan(tokens, _is_nan(logits, tokens))), params)
+        tokens, is_nan = _best(logits)
+        return PendingSample(tokens, start_to_host(_without_nan(tokens, is_nan)), params)
     scores = adjusted_scores(logits, params, positions, counts or [None] * len(params))
-    tokens = torch.argmax(scores, dim=-1)
-    is_nan = _is_nan(scores, tokens)
+    tokens, is_nan = _best(scores)
     drawn = [row for row, param in enumerate(params) if not param.is_greedy]
     rows_at_once = max(1, MAX_SORTED_SCORES // logits.shape[-1])
     for begin in range(0, len(drawn), rows_at_once):
@@ -126,9 +125,13 @@ def start_sampling(
     return PendingSample(tokens, start_to_host(torch.cat([known.double(), packed.flatten()])), params)
 
 
-def _is_nan(scores: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
-    """Which rows have a score that is not a number: `argmax` takes it for the best one."""
-    return scores.gather(1, best.unsqueeze(1)).squeeze(1).isnan()
+def _best(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token with the highest score of each row, the first of equal ones, and whether a score is not a number.
+
+    Such a score counts as the highest one.
+    """
+    highest, tokens = scores.max(dim=-1)
+    return tokens, highest.isnan()
 
 
 def _without_nan(tokens: torch.Tensor, is_nan: torch.Tensor) -> torch.Tensor:
