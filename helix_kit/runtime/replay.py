@@ -169,7 +169,7 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
         time.sleep(POLL_S)
         _report(options.progress, len(workload), handles)
     unfinished = {index for index, handle in enumerate(handles) if not handle.done}
-    for index in unfinished:
+    for index in sorted(unfinished, reverse=True):  # those that wait first: they are not to take the place of others
         handles[index].cancel()
     records = []
     for index, (request, handle) in enumerate(zip(workload, handles)):
