@@ -31,7 +31,6 @@ class CpuProduct:
         # Small floating-point numbers have no zeros: the kernel does not look at what it is given.
         zeros = weight.codes if weight.zeros is None else weight.zeros
         self._matrix = weight.codes.numpy(), weight.scales.numpy(), zeros.numpy()
-        self._table = low_bit_kernels.E2M1 if weight.kind == "mxfp4" else low_bit_kernels.E4M3
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
@@ -44,7 +43,7 @@ class CpuProduct:
         divide(
             self._outputs,
             lambda first, last: self._kernels.multiply(
-                self._kind, rows, (*self._matrix, self._table), result, first, last
+                self._kind, rows, (*self._matrix, self._kernels.E4M3), result, first, last
             ),
         )
         return torch.from_numpy(result).to(x.dtype).view(*x.shape[:-1], self._outputs)
@@ -61,7 +60,7 @@ class CpuProduct:
         for first in range(0, self._outputs, step):
             count = min(step, self._outputs - first)
             codes, scales, zeros = (part[first : first + count] for part in self._matrix)
-            block = (codes, scales, zeros, self._table)
+            block = (codes, scales, zeros, self._kernels.E4M3)
             divide(count, functools.partial(expand, self._kind, block, weights))
             result[:, first : first + count] = F.linear(rows, expanded[:count].to(x.dtype))
         return result.view(*x.shape[:-1], self._outputs)
