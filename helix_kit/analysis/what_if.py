@@ -204,13 +204,16 @@ def _row(answer: Answer, base: Answer, judge: Judge) -> dict[str, Any]:
     gain, low, high = worth.minus(base.worth)
     if answer.is_predicted:
         low = high = float("nan")
+    tokens_per_s = worth.mean
+    if answer.is_predicted and not answer.entries and change.kind != "lose":
+        gain = tokens_per_s = float("nan")  # nothing was found in time, which is no gain of 0
     per_total_usd = None
     if best is not None:
         output = best.problem.lengths.output_tokens / best.problem.lengths.tokens
         total = cost_of(best.problem, best.flow, tokens_per_s=worth.mean / (output if judge.is_served else 1.0))
         per_total_usd = worth.mean / total.total_usd_per_hour if total.total_usd_per_hour else None
     per_usd = None
-    if change.usd_per_hour:
+    if change.usd_per_hour and not math.isnan(gain):
         # For a loss: tokens/s given up (negative) for each dollar saved.
         per_usd = gain / abs(change.usd_per_hour)
     is_free_gain = change.kind == "add" and change.usd_per_hour == 0 and gain > 0
@@ -218,7 +221,7 @@ def _row(answer: Answer, base: Answer, judge: Judge) -> dict[str, Any]:
     return {
         "change": change.name,
         "kind": change.kind,
-        "tokens_per_s": worth.mean,
+        "tokens_per_s": tokens_per_s,
         "gain_tokens_per_s": gain,
         "gain_low": low,
         "gain_high": high,
@@ -228,5 +231,8 @@ def _row(answer: Answer, base: Answer, judge: Judge) -> dict[str, Any]:
         "usd_per_hour": change.usd_per_hour,
         "gain_per_usd": per_usd,
         "tokens_per_s_per_usd": per_total_usd,
-        "order": (group, -math.inf if is_free_gain else -(per_usd if per_usd is not None else gain)),
+        "order": (
+            group,
+            -math.inf if is_free_gain else -(per_usd if per_usd is not None else 0.0 if math.isnan(gain) else gain),
+        ),
     }

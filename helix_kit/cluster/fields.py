@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 COORDINATOR = "coordinator"
 """Name of the paper's source and sink: requests start and end at it."""
@@ -23,9 +23,16 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+def _not_tiny(given: float) -> float:
+    """The value, unless it is so small that speeds come out as 0."""
+    if given < 1e-9:
+        raise ValueError("expected at least 1e-9")
+    return given
+
+
 _NUMBER = BeforeValidator(_no_truth_value)
-Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), _NUMBER]
-"""The largest value is far above any machine's, and small enough that nothing overflows."""
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), _NUMBER, AfterValidator(_not_tiny)]
+"""The limits are far from any machine's, and such that nothing overflows."""
 Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _NUMBER]
 """In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
 NonNegative = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False), _NUMBER]

@@ -223,3 +223,12 @@ def test_two_kinds_of_machine_never_share_a_name():
 def test_a_share_of_memory_is_a_number_up_to_one(tmp_path, share):
     with pytest.raises(InputError, match=r"memory_share"):
         load(tmp_path, f"name: one\nmemory_share: {share}\nnodes: [{{gpu: T4}}]")
+
+
+@pytest.mark.parametrize("field", ["memory_gb", "memory_bandwidth_gb_per_s", "fp16_tflops"])
+def test_figures_of_a_gpu_are_within_reason(tmp_path, field):
+    for value, words in (("1e-300", "expected at least 1e-9"), ("1e13", "less than or equal to 1000000000000")):
+        figures = {"memory_gb": 24, "memory_bandwidth_gb_per_s": 300, "fp16_tflops": 100, field: value}
+        spec = ", ".join(f"{name}: {v}" for name, v in figures.items())
+        with pytest.raises(InputError, match=rf"gpus\.mine\.{field} = .*{words}"):
+            load(tmp_path, f"name: one\nnodes: [{{gpu: mine}}]\ngpus:\n  mine: {{{spec}}}")
