@@ -78,7 +78,7 @@ class ArrayFlows:
         self.names, self.num_layers = list(throughput), model.num_layers
         self.index = {name: i for i, name in enumerate(self.names)}
         """Node name -> its number in the arrays."""
-        self._partial_inference = partial_inference
+        self.partial_inference = partial_inference
         # Whatever the placement, a flow is at most the sum of max_k k T(k) / L.
         layers = np.arange(model.num_layers + 1)
         lengths = np.maximum(0, layers[None, :] - layers[:, None])
@@ -193,7 +193,7 @@ class ArrayFlows:
         """
         count = len(nodes)
         follows = (starts <= ends[:, None]) & (ends[:, None] < ends)
-        if not self._partial_inference:
+        if not self.partial_inference:
             follows = starts == ends[:, None]
         tails, heads = np.nonzero(follows)
         every = np.arange(count)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from helix_kit.flow import Placement
-from helix_kit.placement.bounds.covers import PRECISION, lowest_refuted, merge_kinds, solve_cover_program
-from helix_kit.placement.bounds.relaxations import relaxed_groups, weights_to_try
-from helix_kit.placement.bounds.sweep import Answer, LayerSweep, Prices, widest_speeds
+from helix_kit.placement.bounds.questions import Questions, shortest_around
+from helix_kit.placement.bounds.sweep import Answer, Held, LayerSweep, Prices, widest_speeds
 from helix_kit.placement.groups import Group
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.watch import Watch
 
 EXPANSION_S = 0.00015
 """Seconds in which a sweep looks at a state on a usual machine."""
-FIRST_EXPANSIONS, FIRST_SHARE, GROWTH = 400, 0.03, 4
-"""States looked at for each target of the first pass: so many at least, and this share of what the time allows for all.
-Each next pass has so many times as many."""
-MAX_TARGETS, PASS_PRECISION = 5, 0.08
-"""Targets of a pass, and the share of the distance between value and bound at which it ends."""
-EASY = 0.9
-"""After a pass that decides nothing, the only target of the next one is so far from value to bound."""
-MAX_PRICES, PRICES_EXPANSIONS = 4, 4000
-"""Prices that a sweep compares with, at most, and the states from which on more than the best ones pay: each cuts off
-other states, takes a linear program, and costs time at each state."""
 
 
 class OrderedBound(NamedTuple):
@@ -54,8 +42,7 @@ def ordered_bound(problem: Problem, groups: Sequence[Group], *, low: float, high
     """B6: the smallest flow that a sweep over the layers refutes.
 
     The nodes of every layer have the flow together, so a flow is refuted where no placement of whole nodes gives that
-    (`sweep`). Targets are first asked with few states each, then with more; what a pass leaves open, the next one asks
-    again. It ends when bound and value meet, when two passes decide nothing, or when the time is over.
+    (`sweep`). It ends when bound and value meet, when two passes of questions decide nothing, or when the time is over.
 
     Parameters
     ----------
@@ -86,139 +73,32 @@ def ordered_bound(problem: Problem, groups: Sequence[Group], *, low: float, high
     >>> round(found.tokens_per_s / problem.throughput("L4-0", 3), 3), sorted(found.placement.values())
     (2.0, [(0, 3), (0, 3)])
     """
-    questions = _Questions(problem, list(groups), watch, high)
-    per_target = max(FIRST_EXPANSIONS, int(FIRST_SHARE * questions.left))
-    low = max(low, 1e-3 * high)  # nothing may be known to be reached
-    reached, was_decided = low, True
-    while high > reached * (1 + 3 * PRECISION) and questions.left > 0 and not _is_over(watch):
-        questions.begin_pass(per_target)
-        high = lowest_refuted(
-            questions.refutes,
-            low=reached,
-            high=high,
-            first=reached * (1 + 2 * PRECISION) if was_decided else reached + EASY * (high - reached),
-            gap=max(2 * PRECISION, PASS_PRECISION * (high - reached) / high),
-            max_questions=MAX_TARGETS if was_decided else 1,
-            should_stop=lambda: questions.left <= 0 or _is_over(watch),
-        )
-        reached = max(low, questions.covered)
-        if not questions.decided and not was_decided:
-            break
-        was_decided = questions.decided
-        per_target *= GROWTH if questions.is_open else 1
-    return OrderedBound(high, questions.placement, questions.covered, high <= reached * (1 + 3 * PRECISION))
+    sweeps = _Sweeps(problem, list(groups), watch, high)
+    bound, is_finished = sweeps.lowest_refuted(low, high)
+    return OrderedBound(bound, sweeps.placement, sweeps.covered, is_finished)
 
 
-def _is_over(watch: Watch) -> bool:
-    """Whether the time is over. On a counted clock the question itself counts nothing."""
-    return watch.left_s <= 0 or watch.stopped()
+class _Sweeps(Questions):
+    """Asks sweeps over the layers. What counts is the flow that the nodes of every layer have together."""
 
+    state_s, first_states, many_states = EXPANSION_S, 400, 4000
 
-@dataclass
-class _Questions:
-    """Asks sweeps whether targets are reached, and keeps the best placement met."""
-
-    problem: Problem
-    groups: Sequence[Group]
-    watch: Watch
-    high: float
-    covered: float = 0.0
-    """Tokens/s that the nodes of every layer of `placement` have together."""
-    placement: Placement = field(default_factory=dict)
-    is_open: bool = False
-    """Whether the pass left a target open."""
-    decided: bool = False
-    """Whether the pass decided one."""
-
-    def __post_init__(self) -> None:
-        self.weights = weights_to_try(self.problem, self.groups, self.high)
-        self.merged = merge_kinds(self.groups)
-        self.speeds = [range_speeds(self.problem, group) for group in self.merged]
+    def __init__(self, problem: Problem, groups: Sequence[Group], watch: Watch, high: float) -> None:
+        super().__init__(problem, groups, watch, high)
+        self.speeds = [range_speeds(problem, group) for group in self.merged]
         self.widest = [widest_speeds(speeds) for speeds in self.speeds]
-        self.left = int(min(self.watch.left_s, 1e6) / EXPANSION_S)
-        self.per_target = self.usual = FIRST_EXPANSIONS
 
-    def begin_pass(self, per_target: int) -> None:
-        """Ask further targets with so many states each, and the first one, just above the known flow, with more.
+    def search(self, target: float, prices: Sequence[Prices], max_states: int) -> Answer:
+        sweep = LayerSweep([g.size for g in self.merged], self.widest, target, prices)
+        return sweep.run(max_states, self.is_over)
 
-        Most plans are the best there is, and then that target alone decides.
-        """
-        self.per_target, self.usual = GROWTH * per_target, per_target
-        self.is_open = self.decided = False
-
-    def refutes(self, target: float) -> bool:
-        """Whether no placement covers every layer with `target` tokens/s. Undecided counts as no."""
-        if target <= self.covered:
-            return False
-        answer = self._ask(target)
-        self.left -= answer.expansions
-        self.per_target = self.usual
-        if answer.found:
-            names = [iter(group.nodes) for group in self.merged]
-            placement = {next(names[g]): self._range(g, start, end) for g, start, end in answer.found}
-            self.placement, self.covered = placement, coverage(self.problem, placement)
-        self.is_open |= not answer.refuted and answer.found is None
-        self.decided |= answer.refuted or answer.found is not None
-        return answer.refuted
-
-    def _ask(self, target: float) -> Answer:
-        found = self._prices(target, self.merged)
-        if found is None:
-            return Answer(True, None, 1)
-        expansions = min(self.per_target, self.left)
-        if expansions >= PRICES_EXPANSIONS:
-            # Where few nodes of a kind are left, other prices cut off more than those that are best for all of them.
-            for group in (g for g, of in enumerate(self.merged) if of.size > 1):
-                fewer = [g if at != group else replace(g, nodes=g.nodes[::4]) for at, g in enumerate(self.merged)]
-                found += [
-                    p for p in self._prices(target, fewer, 0) or () if not any(_alike(p, other) for other in found)
-                ]
-        sweep = LayerSweep([g.size for g in self.merged], self.widest, target, found[:MAX_PRICES])
-        return sweep.run(max(0, expansions), lambda: _is_over(self.watch))
-
-    def _prices(self, target: float, groups: Sequence[Group], share: int = 1) -> list[Prices] | None:
-        """The best prices for the nodes by each relaxation; None where one of them refutes the target.
-
-        With a `share` of 0 the prices of fewer nodes are asked for, which refute nothing.
-        """
-        prices = []
-        for weights in self.weights:
-            relaxed = relaxed_groups(self.problem, groups, weights)
-            usable = [g for g, group in enumerate(relaxed) if any(group.throughput)]
-            weight = self.problem.weigh_layers(weights)
-            if not weight or not usable:
-                continue
-            solved = solve_cover_program(
-                [relaxed[g] for g in usable], share * weight, target, lambda: _is_over(self.watch), to_optimum=True
-            )
-            if solved.refuted:
-                return None
-            of_node = np.zeros(len(relaxed))
-            of_node[usable] = solved.duals
-            table = solved.knapsack.table(solved.knapsack.costs(solved.duals))
-            prices.append(Prices(of_node, self._of_layer(weights), table))
-        return prices
-
-    def _of_layer(self, weights: tuple[int, ...]) -> NDArray[np.float64]:
-        layers = range(self.problem.num_layers)
-        return np.array([self.problem.weigh_layers(weights, layer, layer + 1) for layer in layers], float)
-
-    def _range(self, group: int, start: int, end: int) -> tuple[int, int]:
-        """The shortest range around [start, end) that carries what the sweep counts it for."""
-        speeds, wanted = self.speeds[group], self.widest[group][start, end]
-        around = [
-            (e - s, s, e)
-            for s in range(start + 1)
-            for e in range(end, self.problem.num_layers + 1)
-            if speeds[s, e] >= wanted
-        ]
-        _, first, last = min(around)
-        return first, last
-
-
-def _alike(one: Prices, other: Prices) -> bool:
-    same = np.array_equal(one.of_layer, other.of_layer)
-    return same and bool(np.allclose(one.of_node, other.of_node, rtol=1e-3))
+    def keep(self, found: Sequence[Held], target: float) -> tuple[Placement, float]:
+        names = [iter(group.nodes) for group in self.merged]
+        placement = {
+            next(names[g]): shortest_around(self.speeds[g], start, end, self.widest[g][start, end])
+            for g, start, end in found
+        }
+        return placement, coverage(self.problem, placement)
 
 
 def range_speeds(problem: Problem, group: Group) -> NDArray[np.float64]:

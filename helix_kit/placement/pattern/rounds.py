@@ -42,6 +42,8 @@ UNFINISHED_PATIENCE = 5.0
 """Patience is this many times as long while the pattern program has not ended."""
 ORDERED_SHARE = 0.3
 """Share of what is left of a round after the pattern program for B6, before the other proofs."""
+FEW_NODES, LINKED_SHARE, LINKED_SHARE_OF_FEW = 8, 0.2, 0.4
+"""Shares of what is left of a round for B7, the second one with up to so many nodes."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
 
@@ -72,6 +74,7 @@ class Rounds:
         self.search = None if pins else PartitionSearch(task)
         self.annealing: Annealing | None = None
         self._compiling = ExitStack()
+        self._num_nodes = sum(g.size for g in task.groups)
         self._several = len({g.region for g in task.groups}) > 1
         self._pattern_finished = False
         self._finished_bounds: set[str] = set()
@@ -90,6 +93,13 @@ class Rounds:
         from helix_kit.placement.pattern import stage_kernel
 
         return self._compiling.enter_context(Compilation(stage_kernel))
+
+    @cached_property
+    def _walking(self) -> Compilation:
+        """The compiled steps of B7, loaded like those of annealing."""
+        from helix_kit.placement.bounds import linked_sweep
+
+        return self._compiling.enter_context(Compilation(linked_sweep))
 
     @property
     def bound(self) -> float:
@@ -143,6 +153,8 @@ class Rounds:
             self._moves.is_ready()
         if not self.task.watch.is_over():
             self._listing.is_ready()
+        if not self.task.watch.is_over():
+            self._may_walk()
 
     def _is_done(self) -> bool:
         """Whether to end before the time limit."""
@@ -153,6 +165,8 @@ class Rounds:
         if not self.gap_above(CLOSE_GAP):
             return True
         if self._may_search_again() and (self._listing.is_ready() or self._listing.is_pending()):
+            return False
+        if self._may_walk():
             return False
         return not self._can_anneal() or (self.annealing is None and not self._moves.is_pending())
 
@@ -165,6 +179,16 @@ class Rounds:
         if search is None or not (self._pattern_finished or len(search.names) <= FEW_REGIONS):
             return False
         return not search.is_exhausted
+
+    def _may_walk(self) -> bool:
+        """Whether a gap is left that B7 may close, and its compiled steps are loaded."""
+        if self._num_nodes > bounds.MAX_LINKED_NODES or not self.gap_above(CLOSE_GAP):
+            return False
+        if self.best.value <= self._refuted_from.get("B7", 0.0):
+            return False
+        if self.task.watch.is_counted:
+            self._walking.wait()
+        return self._walking.is_ready()
 
     def _is_impatient(self) -> bool:
         """Whether the last better placement is longer ago than the user wants to wait."""
@@ -179,6 +203,10 @@ class Rounds:
         return self.task.options.max_stages is None and self.best.flows is not None
 
     def _round(self, clock: Watch) -> None:
+        # In the first round the pattern program is worth more, unless few nodes are soon searched.
+        is_first = clock.time_limit_s <= FIRST_ROUND_S
+        leads = self._num_nodes <= FEW_NODES and "numba" in sys.modules if is_first else True
+        has_walked = leads and self._prove_linked(clock)
         if self._several and not self.pins and self.task.options.max_stages is None:
             self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
         if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._listing.is_ready():
@@ -188,6 +216,8 @@ class Rounds:
             self._run_pattern(clock.for_part(clock.left_s * (ONLY_PATTERN_SHARE if is_only else PATTERN_SHARE)))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_ordered(clock.for_part(clock.left_s * ORDERED_SHARE))
+        if self._pattern_finished and not has_walked:
+            self._prove_linked(clock)
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_whole(clock.for_part(clock.left_s * PROOF_SHARE))
         if not self.gap_above(CLOSE_GAP) or not self._can_anneal():
@@ -340,3 +370,26 @@ class Rounds:
                 self.annealing.offer(self.best.placement)
         if found.is_finished:
             self._refuted_from["B6"] = self.best.value
+
+    def _prove_linked(self, clock: Watch) -> bool:
+        """B7, which goes on in each round until nothing is left open. It may also find a better placement.
+
+        Returns whether there was something to do.
+        """
+        flows = self.best.flows
+        if flows is None or not self._may_walk():
+            return False
+        share = LINKED_SHARE_OF_FEW if self._num_nodes <= FEW_NODES else LINKED_SHARE
+        watch = clock.for_part(clock.left_s * share)
+        found = bounds.linked_bound(
+            self.task.problem, self.task.groups, flows, low=self.best.value, high=self.bound, watch=watch
+        )
+        self.proven["B7"] = min(found.tokens_per_s, self.proven.get("B7", found.tokens_per_s))
+        self.task.watch.report(bound=self.bound)
+        if found.placement and not self.pins and self.task.options.max_stages is None:
+            self.best.consider(found.placement)
+            if self.annealing is not None:
+                self.annealing.offer(self.best.placement)
+        if found.is_finished:
+            self._refuted_from["B7"] = self.best.value
+        return True

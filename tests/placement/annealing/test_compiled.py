@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from helix_kit.placement.annealing import compiled, moves
+from helix_kit.placement.bounds import linked_sweep
 from helix_kit.placement.pattern import stage_kernel
 
 
-@pytest.mark.parametrize("module", [moves, stage_kernel])
+@pytest.mark.parametrize("module", [moves, stage_kernel, linked_sweep])
 def test_compiling_in_another_process_fills_the_cache(module):
     subprocess.run([sys.executable, "-c", f"from {module.__name__} import compile_all; compile_all()"], check=True)
     assert compiled.is_cached(module)

@@ -110,4 +110,4 @@ def test_a_plan_of_layers_that_alternate_is_proven():
         hk.Cluster.model_validate({"name": "eight", "nodes": nodes}), "gpt-oss-120b", time_limit_s=6, deterministic=True
     )
     assert plan.gap < 1e-3
-    assert min(plan.bounds, key=lambda name: plan.bounds[name]) == "B6"
+    assert min(plan.bounds, key=lambda name: plan.bounds[name]) in ("B6", "B7")
