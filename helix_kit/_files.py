@@ -187,8 +187,12 @@ def write_result(path: str | Path, text: str) -> None:
 
     A link is followed, and a file in a folder that may not be changed is written to all the same.
     """
-    path = Path(path).resolve()
-    if (path.exists() and not path.is_file()) or not os.access(path.parent, os.W_OK):
+    path = Path(path)
+    if path.exists() and not path.is_file():  # asked before links are followed: that of /dev/stdout leads to no name
+        path.write_text(text, encoding="utf-8")
+        return
+    path = path.resolve()
+    if not os.access(path.parent, os.W_OK):
         path.write_text(text, encoding="utf-8")
         return
     write_whole(path, text.encode())
