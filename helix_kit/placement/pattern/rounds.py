@@ -362,14 +362,7 @@ class Rounds:
         found = bounds.ordered_bound(
             self.task.problem, self.task.groups, low=self.best.value, high=self.bound, watch=clock
         )
-        self.proven["B6"] = min(found.tokens_per_s, self.proven.get("B6", found.tokens_per_s))
-        self.task.watch.report(bound=self.bound)
-        if found.placement and not self.pins and self.task.options.max_stages is None:
-            self.best.consider(found.placement)
-            if self.annealing is not None:
-                self.annealing.offer(self.best.placement)
-        if found.is_finished:
-            self._refuted_from["B6"] = self.best.value
+        self._take_answers("B6", found)
 
     def _prove_linked(self, clock: Watch) -> bool:
         """B7, which goes on in each round until nothing is left open. It may also find a better placement.
@@ -384,12 +377,16 @@ class Rounds:
         found = bounds.linked_bound(
             self.task.problem, self.task.groups, flows, low=self.best.value, high=self.bound, watch=watch
         )
-        self.proven["B7"] = min(found.tokens_per_s, self.proven.get("B7", found.tokens_per_s))
+        self._take_answers("B7", found)
+        return True
+
+    def _take_answers(self, label: str, found: bounds.OrderedBound | bounds.LinkedBound) -> None:
+        """Keep what B6 or B7 proved and met, and from which value on it has nothing left to do."""
+        self.proven[label] = min(found.tokens_per_s, self.proven.get(label, found.tokens_per_s))
         self.task.watch.report(bound=self.bound)
         if found.placement and not self.pins and self.task.options.max_stages is None:
             self.best.consider(found.placement)
             if self.annealing is not None:
                 self.annealing.offer(self.best.placement)
         if found.is_finished:
-            self._refuted_from["B7"] = self.best.value
-        return True
+            self._refuted_from[label] = self.best.value
