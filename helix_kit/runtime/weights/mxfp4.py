@@ -44,12 +44,10 @@ def kept(blocks: torch.Tensor, scales: torch.Tensor) -> tuple[LowBitWeight, ...]
     >>> matrix.shape, matrix.num_bytes, matrix.expand(torch.float32)[0, :4].tolist()
     ((1, 32), 17, [2.0, 4.0, 2.0, 4.0])
     """
-    import torch
 
     matrices = []
     for block, exponents in zip(blocks, scales, strict=True):
-        codes = torch.stack([block & 0x0F, block >> 4], dim=-1).flatten(-2)  # in the order of the inputs
-        halves = codes.unflatten(-1, (2, GROUP // 2))
+        halves = _codes(block).unflatten(-1, (2, GROUP // 2))
         packed = (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
         matrices.append(LowBitWeight("mxfp4", packed.contiguous(), exponents.contiguous(), None))
     return tuple(matrices)
@@ -84,12 +82,17 @@ def expand(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> to
     experts, outputs, groups, _ = blocks.shape
     values = torch.tensor(E2M1, dtype=dtype, device=blocks.device)
     expanded = torch.empty((experts, groups * GROUP, outputs), dtype=dtype, device=blocks.device)
-    for first in range(
-        0, experts, _EXPERTS_AT_ONCE
-    ):  # the indices of a lookup take many times the bytes of the weights
-        some = blocks[first : first + _EXPERTS_AT_ONCE]
-        halves = torch.stack([some & 0x0F, some >> 4], dim=-1).int()
+    # A few at once: the indices of a lookup take many times the bytes of the weights.
+    for first in range(0, experts, _EXPERTS_AT_ONCE):
+        codes = _codes(blocks[first : first + _EXPERTS_AT_ONCE])
         exponents = scales[first : first + _EXPERTS_AT_ONCE].int() - EXPONENT_BIAS
-        weights = torch.ldexp(values[halves].flatten(-2), exponents[..., None])
+        weights = torch.ldexp(values[codes.int()], exponents[..., None])
         expanded[first : first + _EXPERTS_AT_ONCE] = weights.flatten(-2).transpose(1, 2)
     return expanded
+
+
+def _codes(blocks: torch.Tensor) -> torch.Tensor:
+    """The four bits of each weight, in the order of the inputs: (..., 16) bytes become (..., 32)."""
+    import torch
+
+    return torch.stack([blocks & 0x0F, blocks >> 4], dim=-1).flatten(-2)
