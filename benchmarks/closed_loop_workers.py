@@ -25,6 +25,8 @@ import numpy as np
 from closed_loop import stretched
 from document import facts, write_json, write_section
 
+from helix_kit._wording import count_text
+
 KIND, LAYERS, TOLERANCE = "CPU-fast", 30, 0.05
 KV_TOKENS_PER_LAYER = 30_000
 MOVED_S, MOVED_RUNS = 0.01, 12
@@ -103,7 +105,8 @@ def moved_words(row: dict[str, Any]) -> str:
         values = np.array([run[name] for run in row["simulated"]])
         spans.append(f"{what} {values.min() / values.mean() - 1:+.1%} to {values.max() / values.mean() - 1:+.1%}")
     nearest = min(distance(run) for run in row["simulated"])
-    return f"- {row['workers']} workers, load {row['load']:g}: {', '.join(spans)}; nearest run {nearest:.1%}"
+    workers = count_text(row["workers"], "worker")
+    return f"- {workers}, load {row['load']:g}: {', '.join(spans)}; nearest run {nearest:.1%}"
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -165,7 +165,7 @@ def simulate(
 
 
 def whole_run(plan: Plan, workload: Sequence[Request], **options: Any) -> Run:
-    """`simulate` for callers to whom half a run is of no use: Ctrl-C is left to whoever handles it.
+    """Simulate as `simulate` does, but leave Ctrl-C to the caller, so that the run is never a partial one.
 
     `simulate` itself ends at Ctrl-C with a partial run, which a search or a comparison would take for a whole one.
 
