@@ -183,7 +183,7 @@ class Model(Summarised, BaseModel):
         form = rounded_format(method, self._projection_inputs())
         where = f"model {self.name}"
         if self.is_quantised or form.bits_per_weight >= 8 * self.dtype_bytes:
-            stored = self.quantize or f"{self.layer_gb * 8e9 * self.num_layers / self.layers_params:.3g} bits each"
+            stored = self.quantize or f"{self.bits_per_weight:.3g} bits each"
             expected = f"expected weights that are not quantised yet, in 16 bits or more: this model's are {stored}"
             raise InputError(expected, where=where, field="quantize", value=method)
         kinds = self.layer_kinds or (self._only_kind(),)
@@ -208,6 +208,11 @@ class Model(Summarised, BaseModel):
             or (kind.experts is not None and kind.experts.weight_bytes < kind.experts.params * plain)
             for kind in self.layer_kinds
         )
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a weight of the layers with its part of the scales, on average."""
+        return 8e9 * self.layer_gb * self.num_layers / self.layers_params
 
     def _projection_inputs(self) -> set[int]:
         """Inputs of the projections of the layers."""
@@ -237,8 +242,11 @@ class Model(Summarised, BaseModel):
             "layers": f"{self.num_layers} of {number(self.layer_gb)} GB",
             "hidden size": str(self.hidden_size),
             "heads": f"{self.num_heads} ({self.num_kv_heads} key-value) of {self.head_dim}",
-            "bytes a weight": str(self.dtype_bytes),
         }
+        if self.is_quantised:
+            facts["bits a weight"] = f"{self.bits_per_weight:.3g} in layers, {8 * self.dtype_bytes} elsewhere"
+        else:
+            facts["bytes a weight"] = str(self.dtype_bytes)
         if self.quantize:
             facts["rounded at load"] = f"projections of the layers, to {self.quantize}"
         if self.layer_kinds:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from helix_kit._summary import number
 from helix_kit._wording import agreeing, count_text, join_names
+from helix_kit.analysis.model_words import model_words
 from helix_kit.analysis.node_splits import split_words
 from helix_kit.analysis.request_lengths import mean_context, pairs_of
 from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
@@ -225,8 +226,10 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
             f"{together}{layers.capacity_tokens_per_s:,.0f} tokens/s: all of it is used."
         )
     if len(limit.layers) > 3:
-        rest = _names(tuple(layers.words for layers in limit.layers[3:]))
-        lines.append(f"The same holds for {rest}.")
+        others = limit.layers[3:]
+        ranges = _names(tuple(layers.words.partition(" ")[2] for layers in others))
+        words = others[0].words if len(others) == 1 else f"layers {ranges}"
+        lines.append(f"All capacity of {words} is used, too.")
     if limit.links:
         lines += [_link_words(plan, edge) for edge in limit.links[:4]]
         if len(limit.links) > 4:
@@ -238,8 +241,7 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     if limit.idle:
         carry = agreeing(len(limit.idle), "carries", "carry")
         lines.append(f"{_names(limit.idle)} {carry} no flow: what holds the plan back is elsewhere.")
-    if plan.model.quantize:
-        lines.append(f"The weights of the layers are rounded to {plan.model.quantize} when they are loaded.")
+    lines += model_words(plan.model)
     lines.append(
         f"KV caches: {_requests_words(limit)} at once; {limit.kv_layers.words} "
         f"(on {_names(limit.kv_layers.holders)}) {limit.kv_layers.agreeing('has', 'have')} the least room."

@@ -28,6 +28,7 @@ from helix_kit.runtime.weights.hub import HubFiles, local_folder
 from helix_kit.runtime.weights.low_bit_files import LowBitFormat, StoredTensor, low_bit_format
 from helix_kit.runtime.weights.low_bit_layers import join_low_bit_experts, read_matrices, round_layer, stored_tensors
 from helix_kit.runtime.weights.rotary_lengths import BY_LENGTH, RotaryLengths, stored_rope_types
+from helix_kit.runtime.weights.same_model import check_same
 from helix_kit.runtime.weights.shares import LayerShare
 from helix_kit.runtime.weights.tensor_files import INDEX, files_by_tensor, read_header
 
@@ -134,26 +135,21 @@ class Checkpoint:
         return HEAD not in self._files_by_tensor and Model.from_hf(self.folder).tied_embeddings
 
     def check_matches(self, model: Model) -> None:
-        """Raise InputError when the weights are not those of `model`: layers, hidden size, heads, few bits."""
+        """Raise InputError when the weights are not those of `model`, in any of the sizes or bits that it states."""
         found = Model.from_hf(self.folder, name=model.name, dtype_bytes=model.dtype_bytes)
-        for field in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim", "vocab_size"):
-            if getattr(found, field) != getattr(model, field):
-                raise InputError(
-                    f"expected {getattr(model, field)}, as the plan's model {model.name} has",
-                    where=self.folder / "config.json",
-                    field=field,
-                    value=getattr(found, field),
-                )
+        where = self.folder / "config.json"
         # A GPU expands GPT-OSS when it is loaded, whatever its files hold: `check_tensors` warns of the memory.
         is_expanded = self.config["model_type"] == "gpt_oss"
-        if model.is_quantised and not found.is_quantised and self.quantize is None and not is_expanded:
-            stored = 8 * model.layer_gb * 1e9 * model.num_layers / model.layers_params
-            raise InputError(
-                f"missing field: the plan's model {model.name} has weights of {stored:.3g} bits, and these are not "
-                "quantised. Name the quantised checkpoint, round the weights at load (--quantize int4), or plan anew",
-                where=self.folder / "config.json",
-                field="quantization_config",
-            )
+        if not is_expanded and model.is_quantised:
+            if self.quantize is not None:
+                found = found.quantized(self.quantize)
+            elif not found.is_quantised:
+                check_same(found, model, self.config, where, with_bits=False)
+                bits = f"{model.bits_per_weight:.3g} bits"
+                expected = f"missing field: the plan's model {model.name} has weights of {bits}, and these "
+                fix = "Name the quantised checkpoint, round the weights at load (--quantize int4), or plan anew"
+                raise InputError(f"{expected}are not quantised. {fix}", where=where, field="quantization_config")
+        check_same(found, model, self.config, where, with_bits=not is_expanded)
 
     def check_tensors(self) -> None:
         """Raise InputError unless the files hold the config's tensors: names, shapes, and numbers that are no codes.
