@@ -72,8 +72,8 @@ def _differences(
     layers = [(found.kind_of(i), planned.kind_of(i)) for i in range(planned.num_layers)]
     yield from _attention_differences(layers)
     for layer, kinds in enumerate(layers):
-        experts = [None if kind is None else kind.experts for kind in kinds]
-        yield from _expert_differences(layer, *experts, config)
+        routed, wanted_experts = (None if kind is None else kind.experts for kind in kinds)
+        yield from _expert_differences(layer, routed, wanted_experts, config)
     has_dense = any(kind is None or kind.experts is None for kind, _ in layers)
     if has_dense and found.intermediate_size != planned.intermediate_size:
         yield _field(config, ALIASES["intermediate_size"]), found.intermediate_size, str(planned.intermediate_size)
@@ -127,8 +127,8 @@ def _expert_differences(
             yield name, value, str(expected)
     if own.shared != wanted.shared:
         # Some families state the width of one shared expert in the place of their number.
-        value = config.get(fields.shared_field)
-        yield fields.shared_field or "shared experts", value, f"{wanted.shared or 'no'} shared experts in layer {layer}"
+        given = config.get(fields.shared_field)
+        yield fields.shared_field or "shared experts", given, f"{wanted.shared or 'no'} shared experts in layer {layer}"
 
 
 def _bit_differences(
