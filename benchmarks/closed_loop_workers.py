@@ -1,13 +1,19 @@
 """How close the simulator is to the runtime with one worker that holds all layers, with two, and with four.
 
-    python benchmarks/closed_loop_workers.py [--workers 1,2,4] [--loads 0.3,0.6,0.9] [--time-scale 4] [--requests 160]
-                                             [-o FILE]
+    chrt --rr 10 python benchmarks/closed_loop_workers.py [--workers 1,2,4] [--loads 0.3,0.6,0.9]
+                                                          [--time-scale 3,3,4] [--requests 52,160,240] [-o FILE]
 
 Workers of one emulated kind hold equal shares of SmolLM2-135M. Each serves the same requests at the same times as the
 simulator, at three shares of the plan's flow. The table has output tokens/s, and the means of the time to the first
 token and of the time between tokens, simulated over served. Steps that take longer than their profile are counted:
 their share says whether other programs had the cores. `--time-scale 4` makes every step four times as long, so that
-messages and a busy machine matter less; 1 shows the most of the runtime's own time.
+messages and a busy machine matter less; 1 shows the most of the runtime's own time. Options with one number for each
+of `--workers` may also have one for all.
+
+The workers are meant to be machines of their own, but they compute on the cores of this one. A step with a prompt
+computes for 20 to 30 ms, and while two workers do so on two cores, a message of a third one waits. With a real-time
+policy (`chrt --rr 10`) it waits for a whole time slice, which is 100 ms as Linux is set. So set it to its least first,
+`sysctl kernel.sched_rr_timeslice_ms=1`, and give more workers than cores a larger time scale.
 
 Near saturation, requests that come a moment earlier or later share other steps. So each load is simulated 13 times,
 with arrivals as they are and moved by up to 10 ms times the scale, and the mean counts. The document says how far these
@@ -32,8 +38,9 @@ KV_TOKENS_PER_LAYER = 30_000
 MOVED_S, MOVED_RUNS = 0.01, 12
 """Further simulations of a load, in which each request comes up to so many seconds later (times the scale)."""
 HEAD = (
-    "| workers | load | requests | tokens/s | TTFT | ITL | served tokens/s | served TTFT, s | served ITL, s | late |",
-    "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    "| workers | time scale | load | requests | tokens/s | TTFT | ITL | served tokens/s | served TTFT, s "
+    "| served ITL, s | late |",
+    "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 MEASURES = ("tokens_per_s", "ttft_s", "itl_s")
 
@@ -115,19 +122,19 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from helix_kit.runtime.weights.demo import demo_weights
 
     weights = demo_weights()
-    for workers in options.workers:
-        plan = plan_of(workers, options.time_scale)
+    for workers, time_scale, requests in zip(options.workers, options.time_scale, options.requests, strict=True):
+        plan = plan_of(workers, time_scale)
         most = saturation_per_s(plan, options)
         with hk.serve(plan, weights) as engine:
             for load in options.loads:
                 workload = hk.Workload.poisson(
-                    load * most, options.requests / (load * most), input_tokens=options.input_tokens,
+                    load * most, requests / (load * most), input_tokens=options.input_tokens,
                     output_tokens=options.output_tokens, seed=options.seed,
                 )  # fmt: skip
                 served = engine.replay(workload)
-                real, simulated = measures_of(served), simulated_measures(plan, workload, options.time_scale)
+                real, simulated = measures_of(served), simulated_measures(plan, workload, time_scale)
                 yield {
-                    "workers": workers, "load": load, "requests": len(workload),
+                    "workers": workers, "time_scale": time_scale, "load": load, "requests": len(workload),
                     "late": served.facts["overrun_share"], "simulated": simulated, "served": real,
                     **{name: float(np.mean([run[name] for run in simulated])) / real[name] for name in MEASURES},
                 }  # fmt: skip
@@ -137,7 +144,7 @@ def table_row(row: dict[str, Any]) -> str:
     """A row of the table."""
     real = row["served"]
     return (
-        f"| {row['workers']} | {row['load']:g} | {row['requests']} | "
+        f"| {row['workers']} | {row['time_scale']:g} | {row['load']:g} | {row['requests']} | "
         f"{' | '.join(f'{row[name]:.3f}' for name in MEASURES)} | {real['tokens_per_s']:.2f} | "
         f"{real['ttft_s']:.3f} | {real['itl_s']:.4f} | {row['late']:.1%} |"
     )
@@ -148,15 +155,28 @@ def largest_difference(found: list[dict[str, Any]]) -> float:
     return max(abs(row[name] - 1) for row in found for name in MEASURES)
 
 
+def listed(numbers: list[float]) -> str:
+    """Numbers as they are typed in an option."""
+    return ",".join(f"{number:g}" for number in numbers)
+
+
+def one_each(numbers: list[float], count: int) -> list[float]:
+    """One number for each case; a single one holds for all."""
+    if len(numbers) not in (1, count):
+        raise SystemExit(f"expected one number or {count}, got {listed(numbers)}")
+    return numbers * count if len(numbers) == 1 else numbers
+
+
 def section(found: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """The document's section on these runs."""
     worst = largest_difference(found)
     return "\n".join([
-        f"`python benchmarks/closed_loop_workers.py --time-scale {options.time_scale:g} "
-        f"--requests {options.requests}`; {facts('torch')}",
+        f"`sysctl kernel.sched_rr_timeslice_ms=1; chrt --rr 10 python benchmarks/closed_loop_workers.py --workers "
+        f"{listed(options.workers)} --time-scale {listed(options.time_scale)} --requests {listed(options.requests)}`; "
+        f"{facts('torch')}",
         "", *HEAD, *map(table_row, found), "",
         f"largest difference {worst:.1%}: {'within' if worst <= TOLERANCE else 'NOT within'} {TOLERANCE:.0%}.", "",
-        f"Simulations with arrivals moved by up to {1e3 * MOVED_S * options.time_scale:g} ms beside their mean:", "",
+        f"Simulations with arrivals moved by up to {1e3 * MOVED_S:g} ms times the time scale, beside their mean:", "",
         *map(moved_words, found),
     ])  # fmt: skip
 
@@ -164,19 +184,20 @@ def section(found: list[dict[str, Any]], options: argparse.Namespace) -> str:
 def main() -> int:
     """Run the benchmark; the exit status says whether all ratios are within the tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"workers": int, "loads": float}
-    for name, default in (("workers", "1,2,4"), ("loads", "0.3,0.6,0.9")):
-        parser.add_argument(f"--{name}", default=default)
-    parser.add_argument("--requests", type=int, default=160, help="requests of each run, about")
+    parser.add_argument("--workers", default="1,2,4")
+    parser.add_argument("--loads", default="0.3,0.6,0.9", help="shares of the most that the workers serve")
+    parser.add_argument("--requests", default="160", help="requests of each run, about")
+    parser.add_argument("--time-scale", default="1")
     parser.add_argument("--input-tokens", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=32)
-    parser.add_argument("--time-scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="document whose section on this is written anew")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    for name, kind in numbers.items():
+    for name, kind in {"workers": int, "loads": float, "requests": int, "time_scale": float}.items():
         setattr(options, name, [kind(part) for part in getattr(options, name).split(",")])
+    for name in ("requests", "time_scale"):
+        setattr(options, name, one_each(getattr(options, name), len(options.workers)))
 
     found = []
     print("\n".join(HEAD), flush=True)
