@@ -11,9 +11,8 @@ messages and a busy machine matter less; 1 shows the most of the runtime's own t
 of `--workers` may also have one for all.
 
 The workers are meant to be machines of their own, but they compute on the cores of this one. A step with a prompt
-computes for 20 to 30 ms, and while two workers do so on two cores, a message of a third one waits. With a real-time
-policy (`chrt --rr 10`) it waits for a whole time slice, which is 100 ms as Linux is set. So set it to its least first,
-`sysctl kernel.sched_rr_timeslice_ms=1`, and give more workers than cores a larger time scale.
+computes for 20 to 30 ms. While two workers do so on two cores, a message to a third one would wait. Under `chrt --rr 10`
+the workers compute at the priority below that of messages, and other programs of the machine do not matter.
 
 Near saturation, requests that come a moment earlier or later share other steps. So each load is simulated 13 times,
 with arrivals as they are and moved by up to 10 ms times the scale, and the mean counts. The document says how far these
@@ -171,9 +170,8 @@ def section(found: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """The document's section on these runs."""
     worst = largest_difference(found)
     return "\n".join([
-        f"`sysctl kernel.sched_rr_timeslice_ms=1; chrt --rr 10 python benchmarks/closed_loop_workers.py --workers "
-        f"{listed(options.workers)} --time-scale {listed(options.time_scale)} --requests {listed(options.requests)}`; "
-        f"{facts('torch')}",
+        f"`chrt --rr 10 python benchmarks/closed_loop_workers.py --workers {listed(options.workers)} "
+        f"--time-scale {listed(options.time_scale)} --requests {listed(options.requests)}`; {facts('torch')}",
         "", *HEAD, *map(table_row, found), "",
         f"largest difference {worst:.1%}: {'within' if worst <= TOLERANCE else 'NOT within'} {TOLERANCE:.0%}.", "",
         f"Simulations with arrivals moved by up to {1e3 * MOVED_S:g} ms times the time scale, beside their mean:", "",

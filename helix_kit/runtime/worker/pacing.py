@@ -7,7 +7,10 @@ little about the emulated machine.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from helix_kit.profiles.profile import Profile
@@ -25,6 +28,26 @@ class SegmentLoad(NamedTuple):
     decode_requests: int
 
 
+@contextlib.contextmanager
+def behind_messages() -> Iterator[None]:
+    """Let the messages of all workers go before what this thread computes, where a real-time policy allows it.
+
+    Emulated machines share the cores of this one. A padded step has time to spare, but a message that waits until the
+    steps of two other workers have computed comes late. Under `chrt --rr 10` a computing thread takes the priority
+    below; a thread that wakes up for a message then gets a core at once.
+    """
+    policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+    usual = os.sched_getparam(0) if policy is not None and policy in (os.SCHED_RR, os.SCHED_FIFO) else None
+    if usual is None or usual.sched_priority <= os.sched_get_priority_min(policy):
+        yield
+        return
+    os.sched_setparam(0, os.sched_param(usual.sched_priority - 1))
+    try:
+        yield
+    finally:
+        os.sched_setparam(0, usual)
+
+
 class Pacer:
     """Pads the steps of one worker and counts them. Without a `profile`, steps are counted but not padded."""
 
@@ -34,6 +57,10 @@ class Pacer:
         """When the last step was due to end."""
         self.steps = self.overruns = 0
         self.busy_s = self.overrun_s = 0.0
+
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """What surrounds the computation of a step."""
+        return contextlib.nullcontext() if self._profile is None else behind_messages()
 
     def begin(self, arrived_s: float) -> float:
         """Start of the next step, in seconds of the monotonic clock; the last of its rows arrived at `arrived_s`.

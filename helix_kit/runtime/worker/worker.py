@@ -301,7 +301,8 @@ class Worker:
         """Give the device a step; returns when it began, and the step. `had_to_wait`: rows had no pages until now."""
         arrived_s = time.monotonic() if had_to_wait else max(rows.arrived_s for _, rows in chosen)
         began_s = self._pacer.begin(arrived_s)
-        step = start_step(self._model, self._pool, chosen)
+        with self._pacer.computing():
+            step = start_step(self._model, self._pool, chosen)
         step.go_on(time.monotonic())
         self._pages_peak = max(self._pages_peak, self._pool.used)
         return began_s, step

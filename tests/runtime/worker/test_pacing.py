@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from helix_kit.profiles.profile import Curve, Profile
@@ -51,3 +55,37 @@ def test_pacer_pads_and_counts_overruns(monkeypatch: pytest.MonkeyPatch) -> None
     assert (pacer.steps, pacer.overruns) == (3, 1)
     assert pacer.overrun_s == pytest.approx(0.05)
     assert pacer.busy_s == pytest.approx(0.2 + 0.1 + 0.15)
+
+
+def run_with_policy(policy: str, code: str) -> str:
+    """What `code` prints in a process of its own under that policy; the test is skipped where it is not allowed."""
+    begin = f"import os, sys\ntry: {policy}\nexcept PermissionError: sys.exit('not allowed')\n"
+    done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False)
+    if done.stderr.strip() == "not allowed":
+        pytest.skip("this user may not choose a real-time policy")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no such policies")
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))", "10 9 10"),
+        ("os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(3))", "3 2 3"),
+        ("os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))", "1 1 1"),  # nothing is below the lowest
+        ("os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))", "0 0 0"),
+    ],
+)
+def test_computing_is_behind_messages_under_a_real_time_policy(policy: str, expected: str) -> None:
+    code = (
+        "from helix_kit.runtime.worker.pacing import behind_messages\n"
+        "def now(): return os.sched_getparam(0).sched_priority\n"
+        "before = now()\n"
+        "try:\n"
+        "    with behind_messages():\n"
+        "        inside = now()\n"
+        "        raise KeyError\n"
+        "except KeyError: print(before, inside, now())\n"
+    )
+    assert run_with_policy(policy, code) == expected
