@@ -11,6 +11,8 @@ A model of your own comes from its Hugging Face ``config.json``: ``Model.from_hf
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,10 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
-from helix_kit.hf_config import read_sizes, token_id_bytes
+from helix_kit.hf_config import low_bit_cache, read_sizes, token_id_bytes
 from helix_kit.hf_hub import config_of, id_and_revision
 from helix_kit.layers import LayerKind
 from helix_kit.quantized import rounded_format, rounded_kind
+
+log = logging.getLogger(__name__)
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -166,6 +170,7 @@ class Model(Summarised, BaseModel):
             raise InputError("expected a JSON object", where=file)
 
         fields = read_sizes(config, file, dtype_bytes)
+        _warn_once(low_bit_cache(config, file))
         folder = path.resolve() if path.is_dir() else path.resolve().parent
         fields["name"] = name or (source if fetched else folder.name) or "model"
         return _files.validate(cls, fields, file)
@@ -324,6 +329,13 @@ class Model(Summarised, BaseModel):
         if self.layer_kinds:
             return self.layers_params / self.num_layers
         return self.layer_gb * 1e9 / self.dtype_bytes
+
+
+@cache
+def _warn_once(message: str | None) -> None:
+    """Log a warning, unless this process has done so already."""
+    if message is not None:
+        log.warning(message)
 
 
 def preset_names() -> list[str]:

@@ -11,6 +11,7 @@ from helix_kit.hf_config.context import read_context_tokens
 from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
 from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS
 from helix_kit.hf_config.fields import DTYPE_BYTES, token_id_bytes
+from helix_kit.hf_config.quantization import low_bit_cache
 from helix_kit.hf_config.read import read_sizes
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "EXPERT_FAMILIES",
     "FAMILIES",
     "TEXT_MODELS",
+    "low_bit_cache",
     "read_context_tokens",
     "read_sizes",
     "token_id_bytes",

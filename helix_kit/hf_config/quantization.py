@@ -14,8 +14,47 @@ from helix_kit.layers import WeightFormat
 FIELD = "quantization_config"
 _EXCLUDED = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "llm_int8_skip_modules")
 """Fields that list modules whose weights stay as they are."""
+_CACHE_FIELDS = ("kv_cache_scheme", "kv_cache_quant_algo")
+"""Fields of compressed-tensors and of ModelOpt that describe a KV cache of few bits."""
 _EVERY_LINEAR = "Linear"
 """Target of a group that means every matrix."""
+
+
+def low_bit_cache(config: Mapping[str, Any], where: object) -> str | None:
+    """What to tell a user whose config.json asks for a KV cache of few bits; None where it does not.
+
+    Parameters
+    ----------
+    config
+        The content of the file; a multimodal model's decoder may be nested in it.
+    where
+        Named in the message.
+
+    Returns
+    -------
+    str or None
+        One sentence or two. The cache is planned, simulated and kept in the bytes of an activation.
+
+    Examples
+    --------
+    >>> scheme = {"num_bits": 8, "type": "float"}
+    >>> config = {"quantization_config": {"quant_method": "compressed-tensors", "kv_cache_scheme": scheme}}
+    >>> low_bit_cache(config, "config.json").split(": ")[1]
+    'quantization_config.kv_cache_scheme asks for a KV cache of 8 bits'
+    """
+    nested = config.get("text_config")
+    given = config.get(FIELD) or (nested.get(FIELD) if isinstance(nested, Mapping) else None)
+    if not isinstance(given, Mapping):
+        return None
+    field = next((name for name in _CACHE_FIELDS if given.get(name)), None)
+    if field is None:
+        return None
+    scheme = given[field]
+    asked = f"{scheme['num_bits']} bits" if isinstance(scheme, Mapping) and "num_bits" in scheme else f"{scheme!r}"
+    return (
+        f"{where}: {FIELD}.{field} asks for a KV cache of {asked}. Plans and our runtime keep it in the type of the "
+        "activations: it takes that type's memory, and answers are those of the exact cache"
+    )
 
 
 @dataclass(frozen=True)

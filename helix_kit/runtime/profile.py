@@ -187,7 +187,7 @@ def _measure(
 
     device, ranks = options.device, options.devices
     if len(ranks) > 1:
-        check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), len(ranks), "profile")
+        check_tensor_parallel(checkpoint.config, checkpoint.model(), len(ranks), "profile")
     size = {"float32": 4, "bfloat16": 2, "float16": 2}.get(options.dtype, 4)
     model = model or Model.from_hf(checkpoint.folder, dtype_bytes=size)
     layers = min(options.num_layers, model.num_layers)

@@ -224,7 +224,7 @@ def check_ranks(plan: Plan, checkpoint: Checkpoint, options: ServeOptions) -> No
         if options.quantize is not None:
             expected = f"expected 1 with quantize = {options.quantize!r}: rounded weights are not divided"
             raise InputError(expected, where=where, field="tensor_parallel", value=ranks)
-        check_tensor_parallel(checkpoint.config, Model.from_hf(checkpoint.folder), ranks, where)
+        check_tensor_parallel(checkpoint.config, checkpoint.model(), ranks, where)
 
 
 def _rounded_to(model: Model, quantize: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -227,3 +228,32 @@ def test_what_is_not_described_is_refused_by_field(case, tmp_path):
     with pytest.raises(InputError) as caught:
         read(tmp_path, **DENSE, quantization_config=given)
     assert expected in str(caught.value)
+
+
+FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+SCHEME = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (FP8 | {"kv_cache_scheme": SCHEME}, "kv_cache_scheme .* 8 bits"),
+        (FP8 | {"kv_cache_scheme": "int8"}, "kv_cache_scheme .*'int8'"),
+        (
+            {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+            "kv_cache_quant_algo .*'FP8'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_cache_of_few_bits_is_planned_in_16_and_said_once(given, asked, nested, tmp_path, caplog):
+    config = {**DENSE, "quantization_config": given}
+    whole = {"model_type": "some_vl", "text_config": config} if nested else config
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    models = [Model.from_hf(tmp_path) for _ in range(3)]
+    (said,) = caplog.messages
+    assert re.search(f"config.json: quantization_config.{asked}. Plans and our runtime keep it in the type", said)
+    without = {name: value for name, value in given.items() if not name.startswith("kv_")}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": without}))
+    assert Model.from_hf(tmp_path).kv_bytes_per_token_layer == models[0].kv_bytes_per_token_layer
+    assert len(caplog.messages) == 1

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
 from helix_kit.errors import InputError
-from helix_kit.hf_config import EXPERT_FAMILIES, read_context_tokens
+from helix_kit.hf_config import EXPERT_FAMILIES, low_bit_cache, read_context_tokens, read_sizes
 from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
 from helix_kit.runtime.special_tokens import read_mapping
 from helix_kit.runtime.weights import mxfp4
-from helix_kit.runtime.weights.expected_tensors import HEAD, ROTARY_TABLE, check_names, expected_tensors
+from helix_kit.runtime.weights.expected_tensors import CACHE_SCALES, HEAD, check_names, expected_tensors, is_unused
 from helix_kit.runtime.weights.experts import is_expert, join_experts
 from helix_kit.runtime.weights.families import FAMILIES, LAYER_NAMES
 from helix_kit.runtime.weights.hub import HubFiles, local_folder
@@ -132,11 +132,17 @@ class Checkpoint:
         A config that does not say it has its family's default, as in transformers. An output projection that is stored
         wins over the config, also as in transformers: the two may differ.
         """
-        return HEAD not in self._files_by_tensor and Model.from_hf(self.folder).tied_embeddings
+        return HEAD not in self._files_by_tensor and self.model().tied_embeddings
+
+    def model(self, dtype_bytes: int | None = None) -> Model:
+        """The sizes that config.json states, as `Model.from_hf` reads them."""
+        where = self.folder / "config.json"
+        sizes = read_sizes(self.config, where, dtype_bytes)
+        return _files.validate(Model, {**sizes, "name": self.folder.name or "model"}, where)
 
     def check_matches(self, model: Model) -> None:
         """Raise InputError when the weights are not those of `model`, in any of the sizes or bits that it states."""
-        found = Model.from_hf(self.folder, name=model.name, dtype_bytes=model.dtype_bytes)
+        found = self.model(model.dtype_bytes)
         where = self.folder / "config.json"
         # A GPU expands GPT-OSS when it is loaded, whatever its files hold: `check_tensors` warns of the memory.
         is_expanded = self.config["model_type"] == "gpt_oss"
@@ -156,7 +162,7 @@ class Checkpoint:
 
         Only the headers of the files are read. A warning says that GPUs expand weights in mxfp4.
         """
-        model = Model.from_hf(self.folder)
+        model = self.model()
         expected = expected_tensors(self.config, model, with_head=not self.ties_embeddings)
         by_tensor = self._files_by_tensor
         low_bit: dict[str, StoredTensor] = {}
@@ -165,7 +171,9 @@ class Checkpoint:
             quantised = {f"{name.rpartition('.')[0]}.weight" for name in low_bit}
             expected = {name: shape for name, shape in expected.items() if name not in quantised}
             expected |= {name: tensor.shape for name, tensor in low_bit.items()}
-        check_names(expected, set(by_tensor), self.folder)
+        cache_note = low_bit_cache(self.config, self.folder / "config.json")
+        found = {name for name in by_tensor if cache_note is None or not name.endswith(CACHE_SCALES)}
+        check_names(expected, found, self.folder)
         header_of = read_header if self._hub is None else self._hub.header
         headers = {path: header_of(path) for path in sorted(set(by_tensor.values()))}
         for name, shape in expected.items():
@@ -188,6 +196,8 @@ class Checkpoint:
             twice = next((other for other, held in headers.items() if other != path and name in held), None)
             if twice is not None:
                 raise InputError(f"tensor {name!r} stands in {path.name} and in {twice.name}", where=self.folder)
+        if cache_note is not None:
+            log.warning(cache_note)
         if any(name.endswith(mxfp4.BLOCKS) for name in expected):
             log.warning(
                 "%s: the experts are stored in mxfp4. CPUs keep them so; GPUs expand them when they are loaded. In 16 "
@@ -223,7 +233,7 @@ class Checkpoint:
         prefix = f"model.layers.{index}."
         by_file: dict[Path, list[str]] = {}
         for name, path in self._files_by_tensor.items():
-            if name.startswith(prefix) and not name.endswith(ROTARY_TABLE):
+            if name.startswith(prefix) and not is_unused(name):
                 by_file.setdefault(path, []).append(name.removeprefix(prefix))
         if self._hub is not None:
             self._hub.fetch({path: [prefix + name for name in names] for path, names in by_file.items()})
@@ -239,8 +249,7 @@ class Checkpoint:
     def read_under(self, prefix: str, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
         """All tensors whose names begin with `prefix`, by the rest of their names."""
         names = [name for name in self._files_by_tensor if name.startswith(prefix)]
-        # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
-        names = [name for name in names if not name.endswith(ROTARY_TABLE)]
+        names = [name for name in names if not is_unused(name)]
         return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
 
     def read_layer(self, index: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -271,13 +280,12 @@ class Checkpoint:
         """
         experts = LAYER_NAMES[self.config["model_type"]].experts
         if experts is None:
-            # Old checkpoints of the Llama family store the rotary table, which transformers now computes.
-            names = [f"{prefix}{name}" for name in stored if not name.endswith(ROTARY_TABLE)]
+            names = [f"{prefix}{name}" for name in stored if not is_unused(name)]
             return {name.removeprefix(prefix): tensor for name, tensor in self.read(names, dtype, device).items()}
         import torch
 
         single = [name for name in stored if is_expert(name, experts)]
-        others = [f"{prefix}{name}" for name in stored if name not in set(single) and not name.endswith(ROTARY_TABLE)]
+        others = [f"{prefix}{name}" for name in stored if name not in set(single) and not is_unused(name)]
         packed = [name for name in others if name.endswith((mxfp4.BLOCKS, mxfp4.SCALES))]
         layer: dict[str, Any] = {}
         for name, tensor in self.read([name for name in others if name not in packed], dtype, device).items():

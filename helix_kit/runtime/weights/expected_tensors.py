@@ -24,6 +24,8 @@ HEAD = "lm_head.weight"
 """The output projection."""
 ROTARY_TABLE = "rotary_emb.inv_freq"
 """End of the names of tables that old checkpoints store and that transformers computes today."""
+CACHE_SCALES = tuple(f"self_attn.{part}_{end}" for part in "qkv" for end in ("scale", "zero_point"))
+"""Ends of the names of tensors that belong to a KV cache of few bits."""
 
 
 def expected_tensors(config: Mapping[str, Any], model: Model, *, with_head: bool) -> Shapes:
@@ -105,6 +107,11 @@ def _gated(prefix: str, names: ExpertNames, width: int, hidden: int) -> Shapes:
     """The three matrices of one gated MLP."""
     shapes: Shapes = {f"{prefix}.{name}.weight": (width, hidden) for name in (names.gate, names.up)}
     return shapes | {f"{prefix}.{names.down}.weight": (hidden, width)}
+
+
+def is_unused(name: str) -> bool:
+    """Whether no layer reads the tensor: the rotary table of old checkpoints, or scales of a KV cache of few bits."""
+    return name.endswith((ROTARY_TABLE, *CACHE_SCALES))
 
 
 def check_names(expected: Shapes, found: set[str], where: object) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, LlamaConfig  # noqa: E402
 
@@ -228,3 +229,29 @@ def test_fields_of_another_type_are_named(tiny_llama: Path, tmp_path: Path, file
     path.write_text(json.dumps({**old, **changes} if isinstance(changes, dict) else changes))
     with pytest.raises(InputError, match=message):
         _ = Checkpoint(folder).eos_ids
+
+
+def with_cache_scales(folder: Path, *, with_scheme: bool) -> Path:
+    """A checkpoint of 8 bits that has scales for its KV cache, as compressed-tensors writes them."""
+    packed, _ = low_bit_checkpoint(folder, "e4m3", num_hidden_layers=2)
+    tensors, config = load_file(packed / "model.safetensors"), json.loads((packed / "config.json").read_text())
+    for layer in range(2):
+        tensors |= {f"model.layers.{layer}.self_attn.{part}_scale": torch.tensor([0.5]) for part in "kv"}
+    save_file(tensors, packed / "model.safetensors", metadata={"format": "pt"})
+    if with_scheme:
+        config["quantization_config"]["kv_cache_scheme"] = {"num_bits": 8, "type": "float"}
+        (packed / "config.json").write_text(json.dumps(config))
+    return packed
+
+
+def test_scales_of_a_cache_of_few_bits_are_left_aside_with_a_warning(tmp_path: Path, caplog) -> None:
+    packed = with_cache_scales(tmp_path / "a", with_scheme=True)
+    Checkpoint(packed).check_tensors()
+    assert len([said for said in caplog.messages if "kv_cache_scheme asks for a KV cache of 8 bits" in said]) == 1
+    caplog.clear()
+    own = Checkpoint(low_bit_checkpoint(tmp_path / "b", "e4m3", num_hidden_layers=2)[0])
+    layers = [each.read_layer(1, torch.float32, torch.device("cpu")) for each in (Checkpoint(packed), own)]
+    assert set(layers[0]) == set(layers[1]) and not caplog.messages
+    # Without a scheme nobody says what the scales are for.
+    with pytest.raises(InputError, match=r"self_attn.k_scale' is not part of the layer"):
+        Checkpoint(with_cache_scales(tmp_path / "c", with_scheme=False)).check_tensors()
