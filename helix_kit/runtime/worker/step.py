@@ -18,6 +18,7 @@ from helix_kit.runtime.worker.logprobs import logprobs_of_known
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows, layer_segments
 from helix_kit.runtime.worker.pacing import SegmentLoad
 from helix_kit.runtime.worker.requests import WaitingRows, WorkerRequest, known_tokens
+from helix_kit.runtime.worker.row_copies import RowCopies
 from helix_kit.runtime.worker.sampling import NO_TOKEN, PendingSample, start_sampling
 from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.transfer import joined_on_device, mark, start_to_host
@@ -177,8 +178,16 @@ class RunningStep:
 
 
 @torch.inference_mode()
-def start_step(model: Layers, pool: PagePool, chosen: Iterable[tuple[WorkerRequest, WaitingRows]]) -> RunningStep:
-    """Give the device a step with the chosen rows: through the layers, and to a token where the last stage is here."""
+def start_step(
+    model: Layers,
+    pool: PagePool,
+    chosen: Iterable[tuple[WorkerRequest, WaitingRows]],
+    copies: RowCopies | None = None,
+) -> RunningStep:
+    """Give the device a step with the chosen rows: through the layers, and to a token where the last stage is here.
+
+    `copies` bring rows for other workers from a GPU to the host; None: the stream of the steps does.
+    """
     entries = load_entries(model, chosen)
     loads = run_entries(model, pool, entries)
     last = [entry for entry in entries if entry.request.next_stage is None]
@@ -196,10 +205,10 @@ def start_step(model: Layers, pool: PagePool, chosen: Iterable[tuple[WorkerReque
     for entry in entries:
         if entry.request.next_stage is not None:
             by_endpoint.setdefault(entry.request.next_stage.endpoint, []).append(entry)
-    outgoing = [
-        (alike, start_to_host(_joined_rows([entry.hidden for entry in alike]))) for alike in by_endpoint.values()
-    ]
-    return RunningStep(entries, loads, scored, ends, sampled, outgoing, mark(model.device))
+    begin = start_to_host if copies is None else copies.start
+    outgoing = [(alike, begin(_joined_rows([entry.hidden for entry in alike]))) for alike in by_endpoint.values()]
+    done = copies.mark() if copies is not None and outgoing else mark(model.device)
+    return RunningStep(entries, loads, scored, ends, sampled, outgoing, done)
 
 
 def _score_prompts(model: Layers, entries: list[StepEntry]) -> list[SampledToken]:

@@ -48,6 +48,7 @@ from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_steps import LeadingLayers, stop_ranks
 from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
 from helix_kit.runtime.worker.returning_rows import ReturningRows
+from helix_kit.runtime.worker.row_copies import RowCopies
 from helix_kit.runtime.worker.stand_in import StandInLayers
 from helix_kit.runtime.worker.step import NextStageMessage, RunningStep, StepEntry, start_step
 from helix_kit.runtime.worker.wire_tensors import from_wire
@@ -84,6 +85,8 @@ class Worker:
         self._limits = StepLimits(spec.step_tokens, spec.step_decode_requests)
         self._pacer = Pacer(spec.profile, spec.time_scale)
         self._shaper: Shaper | None = None
+        self._copies: RowCopies | None = None
+        self._prepared = ""
         self._group: RankGroup | None = None
         self._prefill_tokens = self._decode_tokens = self._pages_peak = 0
         self._hops: dict[str, tuple[float, int]] = {}
@@ -113,9 +116,8 @@ class Worker:
             num_pages, pids = self._meet()
             self._pool = self._model.new_pool(num_pages)
             if isinstance(self._model, ModelLayers) and self._model.device.type == "cuda":
-                if self._model.attention == "flashinfer":
-                    self._say(f"preparing FlashInfer's kernels; {flashinfer.about_compiling()}")
-                self._model.warm_up(self._pool, spec.step_decode_requests, self._say_captured)
+                self._warm_up(self._model)
+                self._copies = RowCopies(self._model.device)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             windows = self._model.windows
             self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
@@ -167,11 +169,20 @@ class Worker:
             return device_memory.num_pages(self.spec, self._model), []
         return meet(self.spec, self._group, self._model)
 
+    def _warm_up(self, model: ModelLayers) -> None:
+        """Run the first steps of a GPU, and say how long FlashInfer's compiler took, if it did."""
+        if model.attention == "flashinfer":
+            self._say(f"preparing FlashInfer's kernels; {flashinfer.about_compiling()}")
+            began_s = time.monotonic()
+            model.warm_up(self._pool)
+            self._prepared = f"FlashInfer's kernels were ready after {time.monotonic() - began_s:.0f} s; "
+        model.warm_up(self._pool, self.spec.step_decode_requests, self._say_captured)
+
     def _say(self, doing: str) -> None:
         self._tell(StartingMessage(*self._sender, doing))
 
     def _say_captured(self, done: int, total: int) -> None:
-        self._say(f"{done} of {total} CUDA graphs captured")
+        self._say(f"{self._prepared}{done} of {total} CUDA graphs captured")
 
     def _tell(self, message: Message) -> None:
         # A coordinator whose queue is full is gone; then this worker has nothing to do any more.
@@ -302,7 +313,7 @@ class Worker:
         arrived_s = time.monotonic() if had_to_wait else max(rows.arrived_s for _, rows in chosen)
         began_s = self._pacer.begin(arrived_s)
         with self._pacer.computing():
-            step = start_step(self._model, self._pool, chosen)
+            step = start_step(self._model, self._pool, chosen, self._copies)
         step.go_on(time.monotonic())
         self._pages_peak = max(self._pages_peak, self._pool.used)
         return began_s, step
