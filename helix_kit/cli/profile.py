@@ -35,7 +35,12 @@ def profile_command(
     ] = "this-machine",
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda:0, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    attention: Annotated[str, typer.Option(help="On GPUs: auto, triton, flashinfer or sdpa, as in serve.")] = "auto",
+    attention: Annotated[
+        str, typer.Option(help="On GPUs: auto, triton, flashinfer, varlen or sdpa, as in serve.")
+    ] = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Time what `serve --deterministic` runs.")
+    ] = False,
     layers: Annotated[
         int | None, typer.Option(min=1, help="Layers to time together. Default: 4 on a CPU, 16 on a GPU.")
     ] = None,
@@ -84,6 +89,7 @@ def profile_command(
             device=device,
             dtype=dtype,
             attention=attention,
+            deterministic=deterministic,
             layers=layers,
             threads=threads,
             repeats=repeats,

@@ -53,7 +53,7 @@ def serve_command(
         str,
         typer.Option(
             help="Of weights, activations and KV cache, as vLLM's --dtype: float32, bfloat16 or float16. On GPUs "
-            "bfloat16 and float16 are several times as fast."
+            "bfloat16 (Ampere and newer) and float16 (all) are several times as fast, and take half the memory."
         ),
     ] = "float32",
     quantize: Annotated[
@@ -65,18 +65,29 @@ def serve_command(
     attention: Annotated[
         str,
         typer.Option(
-            help="Attention kernels on GPUs, as vLLM's VLLM_ATTENTION_BACKEND: triton (ours, over pages, in CUDA "
-            "graphs), flashinfer (an extra), sdpa (torch's own, anywhere), or auto (the first of these that this GPU, "
-            "dtype and model allow; it is printed)."
+            help="Attention kernels on GPUs, as vLLM's --attention-backend. triton: ours, over the paged KV cache, all "
+            "steps in CUDA graphs. flashinfer: an extra, over pages, decodes in CUDA graphs. varlen: torch's "
+            "FlashAttention, over pages, where it takes those of 16 tokens (FlashAttention 3). sdpa: torch's own, over "
+            "copies of the pages, anywhere. auto: the first of these that GPU, dtype and model allow. What was taken "
+            "is printed, and why."
         ),
     ] = "auto",
     graphs: Annotated[
         bool,
         typer.Option(
-            help="Capture the steps of a GPU as CUDA graphs at the start. --no-graphs runs them eagerly, as vLLM's "
-            "--enforce-eager does: for debugging."
+            help="Capture the steps of a GPU as CUDA graphs when its worker starts (about 10 s), one for each batch "
+            "size, as vLLM's --cudagraph-capture-sizes. --no-graphs runs them eagerly, as vLLM's --enforce-eager does: "
+            "a quicker start and slower steps, for debugging."
         ),
     ] = True,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="A request gets the same bits on a GPU whatever else is served beside it, as with vLLM's "
+            "VLLM_BATCH_INVARIANT. Needs triton or varlen. Each run then has 256 rows: small batches are slower.",
+        ),
+    ] = False,
     devices: Annotated[
         str,
         typer.Option(help="GPUs: those that the plan names (plan), any of this machine (any), or none (cpu)."),
@@ -120,8 +131,9 @@ def serve_command(
     memory_share: Annotated[
         float | None,
         typer.Option(
-            help="Share of each GPU's memory for weights and KV cache, as vLLM's --gpu-memory-utilization. "
-            "Default: the plan's cluster's, usually 0.9."
+            help="Share of each GPU's memory for weights and KV cache together, as vLLM's --gpu-memory-utilization: "
+            "what the weights leave of it are KV pages. Workers on one GPU divide it. Default: the plan's cluster's, "
+            "usually 0.9."
         ),
     ] = None,
     kv_pages: Annotated[
@@ -190,9 +202,9 @@ def serve_command(
         say(f"starting {count_text(len(plan.placement), 'worker')}")
         started = serve(
             plan, weights=weights, policy=policy, launcher=launcher, dtype=dtype, quantize=quantize, devices=devices,
-            attention=attention, graphs=graphs, max_queue=max_queue, memory_share=memory_share, kv_pages=kv_pages,
-            seed=seed, max_context_tokens=max_context_tokens, timeouts=timeouts, prefix_cache=prefix_cache,
-            progress=say,
+            attention=attention, graphs=graphs, deterministic=deterministic, max_queue=max_queue,
+            memory_share=memory_share, kv_pages=kv_pages, seed=seed, max_context_tokens=max_context_tokens,
+            timeouts=timeouts, prefix_cache=prefix_cache, progress=say,
         )  # fmt: skip
         with started as engine:
             _print_workers(engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from helix_kit.cluster import MEMORY_SHARE
@@ -53,6 +54,9 @@ def prepare(spec: WorkerSpec, *, own_process: bool) -> None:
             f"{spec.device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs "
             "(a torch for CPUs sees none; CUDA_VISIBLE_DEVICES hides some)"
         )
+    if own_process and spec.deterministic:
+        # With several streams, cuBLAS promises the same bits only for a workspace of a fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.cuda.set_device(device)
     if own_process and spec.memory_share is not None:
         torch.cuda.set_per_process_memory_fraction(spec.memory_share, device)

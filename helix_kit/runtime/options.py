@@ -104,9 +104,11 @@ class ServeOptions:
     quantize: str | None = None
     """What weights are rounded to when they are loaded: ``int4``, ``int8``, or nothing."""
     attention: str = "auto"
-    """Attention kernels on a GPU: ``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
+    """Attention kernels on a GPU: ``auto``, ``triton``, ``flashinfer``, ``varlen`` or ``sdpa``."""
     graphs: bool = True
     """Whether the steps of a GPU are captured as CUDA graphs when the worker starts."""
+    deterministic: bool = False
+    """Whether a request must get the same bits on a GPU whatever else is served beside it."""
     seed: int = 0
     """Of the policy, and of the sampling of requests that name none."""
     devices: str | Devices | None = None

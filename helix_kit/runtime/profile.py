@@ -69,6 +69,8 @@ class MeasureOptions:
     """As in `helix_kit.serve`."""
     attention: str = "auto"
     """As in `helix_kit.serve`."""
+    deterministic: bool = False
+    """As in `helix_kit.serve`: steps are then slower, and plans and simulations should know it."""
     layers: int | None = None
     """How many layers to time together; more give less noise and take more memory. None: 4 on a CPU, 16 on a GPU.
 
@@ -135,8 +137,8 @@ def measure(
     progress
         Called before each point.
     options
-        The fields of `MeasureOptions`: device, dtype, attention, layers, threads, context_tokens, repeats, memory_gb,
-        memory_share, tensor_parallel.
+        The fields of `MeasureOptions`: device, dtype, attention, deterministic, layers, threads, context_tokens,
+        repeats, memory_gb, memory_share, tensor_parallel.
 
     Returns
     -------
@@ -207,6 +209,7 @@ def _measure(
         key_hex="",
         dtype=options.dtype,
         attention=options.attention,
+        deterministic=options.deterministic,
         device=ranks[0],
         ranks=ranks if len(ranks) > 1 else (),
         threads=options.threads or 1,
@@ -231,7 +234,9 @@ def _measure(
             if has_graphs:
                 plain = ModelLayers(
                     checkpoint, *span, dtype=options.dtype, device=device, attention_backend=options.attention,
-                    options=StepOptions(max_rows=max(prefill_tokens), graphs=False),
+                    options=StepOptions(
+                        max_rows=max(prefill_tokens), graphs=False, deterministic=options.deterministic
+                    ),
                 )  # fmt: skip
                 times += time_steps(plain, model, speed, repeats=options.repeats, graphs="off", steps=chosen)
     progress("done", 1.0)
@@ -255,6 +260,7 @@ def _measure(
             "roofline_gb_per_s": rounded(speed.bytes_per_s / 1e9),
             "roofline_tflops": rounded(speed.flops_per_s / 1e12),
             **({"tensor_parallel": len(ranks)} if len(ranks) > 1 else {}),
+            **({"deterministic": True} if options.deterministic else {}),
         },
         memory_share=options.memory_share,
         steps=tuple(times),

@@ -35,6 +35,7 @@ def serve(
     quantize: str | None = None,
     attention: str = "auto",
     graphs: bool = True,
+    deterministic: bool = False,
     seed: int = 0,
     devices: str | Devices | None = None,
     pace: bool | None = None,
@@ -77,11 +78,16 @@ def serve(
     attention
         Attention kernels on GPUs. ``triton``: our own, which read keys and values from their pages; with them whole
         steps are captured as CUDA graphs. ``flashinfer``: FlashInfer's (an extra; float16 and bfloat16), which are
-        compiled at the first start; that takes minutes. ``sdpa``: torch's own, over copies of the pages; it runs
+        compiled at the first start; that takes minutes. ``varlen``: torch's `varlen_attn` (float16 and bfloat16), where
+        this torch's FlashAttention takes pages of 16 tokens. ``sdpa``: torch's own, over copies of the pages; it runs
         everywhere. ``auto``: the first of these that can be used. CPUs always use ``sdpa``.
     graphs
         Whether the steps of a GPU are captured as CUDA graphs when its worker starts. Without them (vLLM's
         ``--enforce-eager``) a start takes a few seconds less, and a step several times as long.
+    deterministic
+        Whether a request gets the same bits whatever else is served beside it (vLLM's ``VLLM_BATCH_INVARIANT``). GPUs
+        only, with ``attention`` ``triton`` or ``varlen``: every run then has 256 rows, and no context is split into
+        parts, so that small batches are slower. Refused for mixtures of experts and GPUs that share each layer.
     seed
         Of the policy, and of the sampling of requests that name none.
     devices
@@ -152,6 +158,7 @@ def serve(
         quantize=quantize,
         attention=attention,
         graphs=graphs,
+        deterministic=deterministic,
         seed=seed,
         devices=devices,
         pace=pace,

@@ -12,7 +12,7 @@ from helix_kit.profiles.profile import Profile
 from helix_kit.quantized import check_method
 
 DTYPES = ("float32", "bfloat16", "float16")
-ATTENTION = ("auto", "triton", "flashinfer", "sdpa")
+ATTENTION = ("auto", "triton", "flashinfer", "varlen", "sdpa")
 HEARTBEAT_S = 1.0
 """Seconds between two heartbeats of a worker."""
 
@@ -76,9 +76,11 @@ class WorkerSpec(BaseModel):
     quantize: str | None = None
     """What weights are rounded to when they are loaded: ``int4``, ``int8``, or nothing."""
     attention: str = "sdpa"
-    """``auto``, ``triton``, ``flashinfer`` or ``sdpa``."""
+    """``auto``, ``triton``, ``flashinfer``, ``varlen`` or ``sdpa``."""
     graphs: bool = True
     """Whether steps on a CUDA device are captured as graphs."""
+    deterministic: bool = False
+    """Whether a request must get the same bits whatever else is in its steps."""
     device: str = "cpu"
     """Torch device."""
     ranks: tuple[str, ...] = ()

@@ -135,6 +135,7 @@ class WorkerFactory:
             quantize=options.quantize,
             attention=options.attention,
             graphs=options.graphs,
+            deterministic=options.deterministic,
             device=ranks[0],
             # An emulated node takes the time of its profile, however many processes compute: one does.
             ranks=() if len(ranks) == 1 or options.emulated else ranks,

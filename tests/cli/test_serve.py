@@ -103,7 +103,7 @@ def test_a_prompt_at_which_the_policy_raises_does_not_cost_the_other_answers(hel
 @pytest.mark.parametrize(
     "option, words",
     [
-        (("--attention", "flash"), "attention = 'flash': expected one of auto, triton, flashinfer, sdpa"),
+        (("--attention", "flash"), "attention = 'flash': expected one of auto, triton, flashinfer, varlen, sdpa"),
         (("--devices", "gpu"), "devices = 'gpu': expected plan, any, cpu"),
     ],
 )

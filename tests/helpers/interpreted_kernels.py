@@ -15,6 +15,7 @@ import torch
 from helix_kit.runtime.worker import torch_kernels, triton_kernels
 from helix_kit.runtime.worker.kv_cache import BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import DeviceTables, HeadShape, StaticBatch, StepBuffers
+from helix_kit.runtime.worker.step_kernels import StepKernels
 
 STEPS = {
     "decodes": [(0, 1), (1, 1), (2, 1)],
@@ -42,9 +43,10 @@ def batch_of(kernels: ModuleType, heads: HeadShape, step: list[tuple[int, int]])
         tables[request].grow(pool, tokens)
     table_rows = on_device.rows_of([(tables[request], 4) for request, _ in step])
     rows = sum(tokens for _, tokens in step) + 2
-    buffers = StepBuffers(on_device, pool, 4, rows, 8, heads.block_rows, kernels)
+    buffers = StepBuffers(on_device, pool, 4, rows, 8, StepKernels(kernels), heads.block_rows)
     requests = [PagedRows(tables[request], 0, CONTEXT[request], tokens) for request, tokens in step]
-    decode = buffers.fill(rows, table_rows, requests)
+    decode = len(requests) == rows - 2
+    buffers.fill(rows, table_rows, requests, decode=decode)
     return buffers.batch(rows, decode=decode)
 
 
@@ -94,6 +96,35 @@ def differences() -> dict[str, float]:
     return found
 
 
+def dependence(heads: HeadShape, window: int | None) -> float:
+    """By how much a row's attention by Triton depends on the rows beside it, in steps whose rows are all in blocks."""
+    generator = torch.Generator().manual_seed(5)
+    pool = PagePool(60, heads.num_kv_heads, heads.head_dim, torch.float32, torch.device("cpu"))
+    for store in (pool.keys, pool.values):
+        store.copy_(torch.randn(store.shape, generator=generator))
+    tables = [BlockTable(1) for _ in range(3)]
+    for table in tables:
+        table.grow(pool, 90)
+    on_device = DeviceTables(pool, (0, 1), 5, 8)
+    rows_of = on_device.rows_of([(table, 0) for table in tables])
+    query = torch.randn(20, heads.num_heads, heads.head_dim, generator=generator)
+    results = []
+    # The row at position 60 of the first request: alone, as a decode beside others, and as the first one of a chunk,
+    # whose later rows see more tokens. It is always the first of its block: a processor's product of a whole block
+    # rounds alike in all rows on a GPU, but not on a CPU.
+    for step in ([(0, 60, 1)], [(1, 3, 9), (2, 80, 1), (0, 60, 1)], [(1, 40, 2), (0, 60, 15)]):
+        buffers = StepBuffers(on_device, pool, 0, 20, 8, StepKernels(triton_kernels), heads.block_rows)
+        requests = [PagedRows(tables[request], 0, position, tokens) for request, position, tokens in step]
+        own = sum(tokens for *_, tokens in step[:-1])
+        buffers.fill(buffers.max_rows, [rows_of[request] for request, *_ in step], requests, decode=False)
+        batch = buffers.batch(buffers.max_rows, decode=False)
+        beside = torch.randn(buffers.max_rows, heads.num_heads, heads.head_dim)
+        beside[own] = query[0]
+        results.append(triton_kernels.attend(beside, batch.cache(0), batch, None, window)[own])
+    return max(float((result - results[0]).abs().max()) for result in results)
+
+
 if __name__ == "__main__":
     torch.manual_seed(11)
-    print(json.dumps(differences()))
+    alike = {"a row beside others": max(dependence(heads, window) for heads in SHAPES for window in (None, 21))}
+    print(json.dumps(differences() | alike))

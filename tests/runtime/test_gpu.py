@@ -22,9 +22,13 @@ from helix_kit.runtime.spec import ATTENTION  # noqa: E402
 from helix_kit.runtime.transport.messages import RunMessage, WorkItem  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan  # noqa: E402
+from helix_kit.runtime.worker import varlen  # noqa: E402
+from helix_kit.runtime.worker.attention_choice import DETERMINISTIC  # noqa: E402
 from helix_kit.runtime.worker.flashinfer import why_unavailable  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
+from helix_kit.runtime.worker.row_copies import RowCopies  # noqa: E402
+from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
 from helix_kit.runtime.worker.transfer import joined_on_device, to_device, to_host  # noqa: E402
 from helix_kit.runtime.worker.wire_tensors import from_wire, to_wire  # noqa: E402
 
@@ -158,9 +162,76 @@ def test_flashinfer_equals_sdpa(dtype: str, family: str, special: dict, heads: i
     errors = []
     for attention in ("sdpa", "flashinfer"):
         stage = ModelLayers(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend=attention)
-        assert (stage.backend is not None) == (attention == "flashinfer")
+        assert stage.attention == attention and stage.uses_graphs == (attention == "flashinfer")
         errors.append(worst_error(run_steps(stage), exact))
     assert errors[1] < 1.5 * errors[0] + 1e-3
+    # Decodes were replays of graphs, planned before each. Eagerly they give the same.
+    options = StepOptions(graphs=False)
+    eager = ModelLayers(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend="flashinfer", options=options)
+    assert worst_error(run_steps(stage), run_steps(eager)) < 0.1 * errors[0] + 1e-3
+
+
+@pytest.mark.parametrize("family, special", [("llama", {}), ("mistral", {"sliding_window": 12})])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_varlen_equals_sdpa(dtype: str, family: str, special: dict, tmp_path: Path) -> None:
+    """torch's own attention over pages, where this torch and this card take pages of 16 tokens."""
+    sizes = {"hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64, **special}
+    checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **sizes))
+    if reason := varlen.why_unavailable(getattr(torch, dtype), torch.device("cuda:0"), 64):
+        pytest.skip(reason)
+    exact = run_steps(ModelLayers(checkpoint, 0, 6))
+    errors = []
+    for attention in ("sdpa", "varlen"):
+        stage = ModelLayers(checkpoint, 0, 6, dtype=dtype, device="cuda:0", attention_backend=attention)
+        assert stage.attention == attention and stage.uses_graphs == (attention == "varlen")
+        errors.append(worst_error(run_steps(stage), exact))
+    assert errors[1] < 1.5 * errors[0] + 1e-3
+
+
+def steps_among(stage: ModelLayers, others: int) -> list[torch.Tensor]:
+    """Rows and logits of one request of 43 tokens among others, whose prompt is cut elsewhere if there are any."""
+    own, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    pool, tables, rows, logits = stage.new_pool(2000), [BlockTable(6) for _ in range(others + 1)], [], []
+    hidden = torch.randn(43, stage.hidden_size, generator=own)
+    for step, part in enumerate(hidden.split([9, 31, 1, 1, 1] if others else [40, 1, 1, 1])):
+        batch = []
+        for index, table in enumerate(tables):
+            tokens = 1 + 4 * ((step + index) % 2)
+            new = part if index == others else torch.randn(tokens, stage.hidden_size, generator=other)
+            position = table.num_tokens
+            table.grow(pool, len(new))
+            batch.append(RequestRows(table, new.to(stage.device, stage.dtype), position, 0, 6))
+        results = stage.run(pool, batch)
+        rows.append(results[-1].cpu().clone())
+        logits.append(stage.logits(torch.stack([result[-1] for result in results]))[-1].cpu())
+    return [torch.cat(rows), *logits[-4:]]
+
+
+@pytest.mark.parametrize("attention", DETERMINISTIC)
+def test_deterministic_steps_have_the_same_bits(wide_llama: Path, attention: str) -> None:
+    """In two runs, and whatever else is in the batch."""
+    if attention == "varlen" and (reason := varlen.why_unavailable(torch.bfloat16, torch.device("cuda:0"), 64)):
+        pytest.skip(reason)
+    options = StepOptions(deterministic=True)
+    stage = ModelLayers(
+        Checkpoint(wide_llama), 0, 6, dtype="bfloat16", device="cuda:0", attention_backend=attention, options=options
+    )
+    for first, second in ((run_steps(stage), run_steps(stage)), (steps_among(stage, 0), steps_among(stage, 33))):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_rows_leave_while_the_next_step_writes_over_them() -> None:
+    """The copies run on a stream of their own; the buffer that they come from is written again at once."""
+    device = torch.device("cuda:0")
+    copies, buffer = RowCopies(device), torch.zeros(512, 4096, dtype=torch.bfloat16, device=device)
+    started = []
+    for step in range(50):
+        buffer.fill_(step)
+        started.append((step, copies.start(buffer), copies.start(buffer[:3]), copies.mark()))
+        if step >= 2:
+            number, *rows, copied = started.pop(0)
+            copied.synchronize()
+            assert all(host.is_pinned() and (host == number).all() for host in rows)
 
 
 @needs_flashinfer

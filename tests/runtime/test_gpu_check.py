@@ -130,6 +130,31 @@ def test_results_of_another_model_are_called_wrong(tmp_path: Path, tiny_llama: P
     assert worst(broken, [torch.eye(2, 3), torch.eye(1, 2)], mean=True) == float("inf")
 
 
+def test_bits_that_depend_on_the_batch_are_called_wrong(tmp_path: Path, tiny_llama: Path) -> None:
+    """Steps of one size with attention row by row are the same among others; one that looks at the batch is not."""
+    from gpu_sections.equality import Comparison, make, request_among
+    from varlen_stand_in import Varlen
+
+    from helix_kit.runtime.worker import torch_kernels
+    from helix_kit.runtime.worker.static_step import StepOptions
+    from helix_kit.runtime.worker.step_kernels import StepKernels
+    from helix_kit.runtime.worker.varlen import VarlenAttention
+
+    class Curious(VarlenAttention):
+        def attend(self, query, cache, batch, scaling, window):
+            out = super().attend(query, cache, batch, scaling, window)
+            return out * (1 + 1e-6 * int((batch.block_sizes > 0).sum()))
+
+    compared = Comparison(check_of(tmp_path))
+    for kind in (VarlenAttention, Curious):
+        kernels = StepKernels(torch_kernels, kind(Varlen().op, deterministic=True))
+        options = StepOptions(32, kernels=kernels, deterministic=True)
+        stage, pool = make(tiny_llama, "float32", "cpu", "sdpa", options=options)
+        compared.same_bits(kind.__name__, request_among(stage, pool, 0), request_among(stage, pool, 6))
+    assert compared.found.wrong == ["Curious: bits differ"]
+    assert compared.found.data["VarlenAttention"] == {"same_bits": True}
+
+
 def test_after_the_deadline_no_section_is_begun(tmp_path: Path) -> None:
     import gpu_check
     from gpu_sections.report import Outcome

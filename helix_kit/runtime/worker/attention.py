@@ -3,7 +3,7 @@
 One step holds rows (tokens) of several requests side by side. The rows of requests that decode are attended in one
 batch, over pages gathered for all of them. Each prefill chunk is attended by itself: causally, over all tokens of its
 request so far. `register` makes transformers call `attend`, which gets the step's bookkeeping as its keyword `step`.
-With a backend of `helix_kit.runtime.worker.flashinfer`, `attend` writes keys and values, and FlashInfer attends.
+In a step over static buffers `attend` calls the step's kernels, which read the pages without gathering them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 
 from helix_kit.runtime.worker.changed_scores import ChangedScores
-from helix_kit.runtime.worker.flashinfer import FlashInfer, PagedStep
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import StaticBatch
 from helix_kit.runtime.worker.transfer import to_device
@@ -72,26 +71,11 @@ class StepLayout:
     decodes: list[DecodeBatch]
     """One batch in the order of the rows, or several batches by length."""
     chunks: list[PrefillChunk]
-    paged: PagedStep | None = None
-    """FlashInfer's bookkeeping; `decodes` and `chunks` are then empty."""
 
 
-def lay_out(
-    pool: PagePool,
-    first_layer: int,
-    num_layers: int,
-    rows: list[PagedRows],
-    backend: FlashInfer | None = None,
-) -> StepLayout:
+def lay_out(pool: PagePool, first_layer: int, num_layers: int, rows: list[PagedRows]) -> StepLayout:
     """Bookkeeping of one segment of layers; `rows` are those of each request, in the order of the step's rows."""
     device = pool.keys.device
-    if backend is not None:
-        slots_of = [
-            table.slots(position, position + tokens)[offset : offset + num_layers]
-            for table, offset, position, tokens, _ in rows
-        ]
-        on_device = to_device(torch.from_numpy(np.concatenate(slots_of, axis=1)), device)
-        return StepLayout(pool, first_layer, on_device, [], [], paged=backend.lay_out(pool, num_layers, rows))
     slots, decode, chunks, row = [], [], [], 0
     for table, offset, position, tokens, _ in rows:
         layers = slice(offset, offset + num_layers)
@@ -236,9 +220,6 @@ def attend(
     kv_heads = key.shape[1]
     pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
-    if step.paged is not None:
-        assert changed is None, "FlashInfer is not asked to change scores: choose_attention refuses them"
-        return step.paged.attend(layer, query[0], scaling, window).unsqueeze(0), None
     asked = AttentionSettings(scaling, window, changed)
     if not step.chunks and len(step.decodes) == 1:  # the usual step: only decodes, in the order of the rows
         return _decode(pool, step.decodes[0], layer, query[0], asked).unsqueeze(0), None

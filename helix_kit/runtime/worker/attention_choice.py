@@ -1,15 +1,27 @@
-"""Which attention a worker uses: our Triton kernels, FlashInfer, or torch's SDPA over gathered pages."""
+"""Which attention a worker uses: our Triton kernels, FlashInfer, torch's `varlen_attn`, or SDPA over gathered pages.
+
+| | reads pages | CUDA graphs | same bits whatever else is in the batch |
+|---|---|---|---|
+| triton | yes | all steps | with `deterministic`: contexts are not split |
+| flashinfer | yes | steps of decodes | no |
+| varlen | yes | all steps | with `deterministic`: ``num_splits=1`` |
+| sdpa | gathers them | none | no |
+"""
 
 from __future__ import annotations
 
 import importlib.util
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
 from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_attention
-from helix_kit.runtime.worker import flashinfer
+from helix_kit.runtime.worker import flashinfer, torch_kernels, varlen
 from helix_kit.runtime.worker.changed_scores import ChangedScores
+from helix_kit.runtime.worker.static_batch import HeadShape
+from helix_kit.runtime.worker.step_kernels import StepKernels
 
 MIN_TRITON_CAPABILITY = (7, 5)
 MIN_TRITON_CAPABILITY_BFLOAT16 = (8, 0)
@@ -33,6 +45,44 @@ def why_no_triton(dtype: torch.dtype, device: torch.device, head_dim: int) -> st
     return None
 
 
+OBSTACLES = {"triton": why_no_triton, "flashinfer": flashinfer.why_unavailable, "varlen": varlen.why_unavailable}
+"""Backend -> the function that says why a dtype, a device or a head size is not for it, in the order of auto."""
+DETERMINISTIC = ("triton", "varlen")
+"""Backends that give a request the same bits whatever else is in the batch, if they are asked to."""
+
+
+class ChosenAttention(NamedTuple):
+    """An attention backend, and why it is this one, for people."""
+
+    name: str
+    """``triton``, ``flashinfer``, ``varlen`` or ``sdpa``."""
+    why: str = ""
+    """Empty where it was asked for by name, or nothing else could be."""
+
+
+def kernels_for(
+    chosen: ChosenAttention, device: torch.device, dtype: torch.dtype, heads: HeadShape, *, deterministic: bool
+) -> StepKernels | None:
+    """The kernels of steps with an attention that reads pages; None for SDPA, which gathers them.
+
+    Norms, rotary embedding and gate are those of our Triton kernels where these run, else torch's own.
+    """
+    if chosen.name == "sdpa":
+        return None
+    module: ModuleType = torch_kernels
+    if why_no_triton(dtype, device, heads.head_dim) is None:
+        from helix_kit.runtime.worker import triton_kernels
+
+        module = triton_kernels
+    if chosen.name == "flashinfer":
+        return StepKernels(module, flashinfer.make_attention(dtype, device, heads))
+    if chosen.name == "varlen":
+        op = varlen.torch_op()
+        assert op is not None, "why_unavailable has refused a torch without it"
+        return StepKernels(module, varlen.VarlenAttention(op, deterministic=deterministic))
+    return StepKernels(module)
+
+
 def choose_attention(
     attention: str,
     dtype: torch.dtype,
@@ -40,22 +90,58 @@ def choose_attention(
     *,
     head_dim: int,
     changed: ChangedScores | None = None,
-) -> str:
-    """The attention that `attention` asks for: ``triton``, ``flashinfer`` or ``sdpa``.
+    deterministic: bool = False,
+) -> ChosenAttention:
+    """The attention that `attention` asks for. ``auto`` takes the first that can be used, in the order of `ATTENTION`.
 
-    ``auto`` takes the first of them that can be used. One that is asked for by name and cannot be used raises
-    InputError. `changed` is what layers do to their scores, which the kernels do not compute.
+    `changed` is what layers do to their scores, which the kernels do not compute. `deterministic` leaves out what
+    computes a request differently when others are in the batch.
+
+    Raises
+    ------
+    InputError
+        What is asked for by name cannot be used, or nothing can that is deterministic.
     """
     check_attention(attention)
-    obstacles = {"triton": why_no_triton, "flashinfer": flashinfer.why_unavailable}
-    for name, why in obstacles.items():
+    if attention == "auto" and device.type == "cpu" and not deterministic:
+        return ChosenAttention("sdpa")
+    reasons: list[str] = []
+    for name, why in OBSTACLES.items():
         if attention not in (name, "auto"):
             continue
-        reason = why(dtype, device, head_dim)
         if changed is not None:
-            reason = f"its kernels compute no {changed.words}, which the model's layers have"
+            reason: str | None = f"its kernels compute no {changed.words}, which the model's layers have"
+        elif deterministic and name not in DETERMINISTIC:
+            reason = "it computes a request differently when others are in the batch"
+        else:
+            reason = why(dtype, device, head_dim)
         if reason is None:
-            return name
+            if attention == name:
+                return ChosenAttention(name)
+            return ChosenAttention(name, "; ".join(["auto", *reasons]))
         if attention == name:
-            raise InputError(f"{reason}; expected sdpa or auto", field="attention", value=attention)
-    return "sdpa"
+            expected = "triton, varlen" if deterministic else "sdpa"
+            raise InputError(f"{reason}; expected {expected} or auto", field="attention", value=attention)
+        reasons.append(f"no {name}: {reason}")
+    if not deterministic:
+        return ChosenAttention("sdpa", "" if attention == "sdpa" else "; ".join(["auto", *reasons]))
+    if attention == "sdpa":
+        reasons = ["sdpa computes a request differently when others are in the batch"]
+    elif device.type == "cpu":
+        reasons = ["this worker computes on a CPU"]
+    raise InputError(
+        f"{'; '.join(reasons)}: expected a GPU on which --attention triton or varlen runs",
+        field="deterministic",
+        value=True,
+    )
+
+
+def check_deterministic(*, has_experts: bool, has_ranks: bool) -> None:
+    """Raises InputError for a model or a division of it whose results depend on the other rows of a step."""
+    if has_experts:
+        reason = "the rows of a step that take the same expert are one product, whose rounding depends on their number"
+    elif has_ranks:
+        reason = "GPUs that share each layer add up their results in an order that depends on a row's place in a step"
+    else:
+        return
+    raise InputError(f"{reason}: this is not offered for it", field="deterministic", value=True)

@@ -28,7 +28,7 @@ def load_layers(spec: WorkerSpec, group: RankGroup | None, kind: type[ModelLayer
         dtype=spec.dtype,
         device=spec.device,
         attention_backend=spec.attention,
-        options=StepOptions(spec.step_tokens, graphs and group is None),
+        options=StepOptions(spec.step_tokens, graphs and group is None, deterministic=spec.deterministic),
         group=group,
     )
 

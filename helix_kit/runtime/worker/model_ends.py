@@ -6,9 +6,11 @@ code of whole models, which no worker runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 def scale_embeddings(config: Any, embeddings: torch.Tensor) -> torch.Tensor:
@@ -32,3 +34,15 @@ def finish_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
     if config.model_type in ("gemma2", "gemma3_text") and cap is not None:
         return torch.tanh(logits / cap) * cap
     return logits
+
+
+def in_equal_parts(compute: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, size: int) -> torch.Tensor:
+    """`compute` of rows (rows, width), always for `size` rows at once: the last ones are filled up with zeros.
+
+    A library chooses how it computes a product by its number of rows. So a row gets the same bits beside any others.
+
+    >>> in_equal_parts(lambda x: x * len(x), torch.ones(5, 1), size=3).flatten().tolist()
+    [3.0, 3.0, 3.0, 3.0, 3.0]
+    """
+    padded = F.pad(rows, (0, 0, 0, -len(rows) % size))
+    return torch.cat([compute(part) for part in padded.split(size)])[: len(rows)]

@@ -19,12 +19,18 @@ from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.families import LAYER_NAMES
-from helix_kit.runtime.worker import attention, cpu_linear, flashinfer
-from helix_kit.runtime.worker.attention_choice import choose_attention
+from helix_kit.runtime.worker import attention, cpu_linear
+from helix_kit.runtime.worker.attention import AttentionSettings, StepLayout
+from helix_kit.runtime.worker.attention_choice import (
+    ChosenAttention,
+    check_deterministic,
+    choose_attention,
+    kernels_for,
+)
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.low_bit_linear import place_low_bit
-from helix_kit.runtime.worker.model_ends import finish_logits, scale_embeddings
+from helix_kit.runtime.worker.model_ends import finish_logits, in_equal_parts, scale_embeddings
 from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_shares import add_up_results, share_of
 from helix_kit.runtime.worker.rotary import Rotary, Tables
@@ -121,22 +127,23 @@ class ModelLayers:
         changed = None
         if options.kernels or self.device.type != "cpu":  # a CPU computes what a layer asks for, whatever it is
             changed = self._settings_of(base, start).changed
+        self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
+        has_experts = LAYER_NAMES[config.model_type].experts is not None
+        if options.deterministic:
+            check_deterministic(has_experts=has_experts, has_ranks=group is not None)
         kernels = options.kernels
         if kernels is None or changed:
-            self.attention = choose_attention(
-                attention_backend, self.dtype, self.device, head_dim=self.head_dim, changed=changed
+            self._chosen = choose_attention(
+                attention_backend, self.dtype, self.device, head_dim=self.head_dim, changed=changed,
+                deterministic=options.deterministic,
+            )  # fmt: skip
+            kernels = kernels_for(
+                self._chosen, self.device, self.dtype, self._heads, deterministic=options.deterministic
             )
-            kernels = None
         else:
-            self.attention = kernels.__name__.rpartition(".")[2]
-        if self.attention == "triton":
-            from helix_kit.runtime.worker import triton_kernels as kernels
-        self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
-        self.backend: flashinfer.FlashInfer | None = None
-        if self.attention == "flashinfer":
-            self.backend = flashinfer.make_backend(self.dtype, self.device, *self._heads)
+            self._chosen = ChosenAttention(kernels.attention.name)
         # Experts read on the host which of them the rows took, which a CUDA graph cannot hold.
-        graphs = options.graphs and LAYER_NAMES[config.model_type].experts is None
+        graphs = options.graphs and not has_experts
         self._kernels, self._options = kernels, replace(options, kernels=kernels, graphs=graphs)
         self._max_tokens = checkpoint.context_tokens
         self._static: tuple[PagePool, StaticStep] | None = None
@@ -151,14 +158,14 @@ class ModelLayers:
                 tensors = checkpoint.read_layer(index, self.dtype, self.device)
             else:
                 tensors = checkpoint.read_share(index, share, self.dtype, self.device)
-            if kernels and can_fuse(config):
+            if kernels is not None and can_fuse(config):
                 add_up = None if group is None else group.add_up
                 settings = self._settings_of(base, index)
                 self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps, add_up))
                 continue
             layer = base.layers[index]
             layer.load_state_dict(place_low_bit(layer, tensors, self.dtype), strict=True, assign=True)
-            if not kernels:
+            if kernels is None:
                 cpu_linear.replace_linear_layers(layer)
             if group is not None:
                 add_up_results(layer, group)
@@ -178,7 +185,7 @@ class ModelLayers:
             self._norm = base.norm
             self._head = self._make_head(checkpoint)
 
-    def _settings_of(self, base: Any, index: int) -> attention.AttentionSettings:
+    def _settings_of(self, base: Any, index: int) -> AttentionSettings:
         """What a layer of `base`, the model on the meta device, asks of the attention."""
         row = torch.zeros(1, 1, self.hidden_size, dtype=self.dtype, device=self.device)
         [tables] = self._rotary.of(row, row.new_zeros((1, 1), dtype=torch.long), index, index + 1).values()
@@ -204,12 +211,22 @@ class ModelLayers:
         return self._options.graphs and self._kernels is not None and self.device.type == "cuda"
 
     @property
+    def attention(self) -> str:
+        """The name of the attention that is used."""
+        return self._chosen.name
+
+    @property
     def description(self) -> str:
-        """How the layers are computed, for people."""
-        layers = "fused layers" if self._fused else "layers of transformers"
+        """How the layers are computed, and why the attention is this one, for people."""
+        parts = [f"attention {self._chosen.name}" + (f" ({self._chosen.why})" if self._chosen.why else "")]
+        parts.append("fused layers" if self._fused else "layers of transformers")
         if self.device.type == "cuda":
-            layers += ", CUDA graphs" if self.uses_graphs else ", no CUDA graphs"
-        return f"attention {self.attention}, {layers}, {self.dtype}".replace("torch.", "")
+            without_chunks = self._kernels is not None and not self._kernels.attention.captures_chunks
+            graphs = "CUDA graphs for decodes" if without_chunks else "CUDA graphs"
+            parts.append(graphs if self.uses_graphs else "no CUDA graphs")
+        if self._options.deterministic:
+            parts.append("deterministic")
+        return ", ".join([*parts, str(self.dtype).removeprefix("torch.")])
 
     @property
     def page_bytes(self) -> int:
@@ -231,6 +248,8 @@ class ModelLayers:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) of the next token; only where the range ends at the last layer."""
         assert self._norm is not None and self._head is not None, "only the last layers have the output projection"
+        if self._options.deterministic and len(hidden) != self._options.run_rows:
+            return in_equal_parts(self.logits, hidden, self._options.run_rows)
         return finish_logits(self._config, self._head(self._norm(hidden)))
 
     @torch.inference_mode()
@@ -258,14 +277,14 @@ class ModelLayers:
                 for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
                     hidden[i] = rows
                 continue
-            layout = attention.lay_out(pool, segment.start, segment.end - segment.start, paged, self.backend)
+            layout = attention.lay_out(pool, segment.start, segment.end - segment.start, paged)
             x = self._run_layers(x.unsqueeze(0), segment, present, layout)[0]
             for i, rows in zip(segment.requests, x.split([rows.tokens for rows in present])):
                 hidden[i] = rows
         return hidden
 
     def _run_layers(
-        self, x: torch.Tensor, segment: LayerSegment, present: Sequence[RequestRows], layout: attention.StepLayout
+        self, x: torch.Tensor, segment: LayerSegment, present: Sequence[RequestRows], layout: StepLayout
     ) -> torch.Tensor:
         positions = torch.cat([torch.arange(rows.position, rows.position + rows.tokens) for rows in present])
         positions = to_device(positions, self.device).unsqueeze(0)
@@ -282,7 +301,7 @@ class ModelLayers:
         positions: torch.Tensor,
         rotary: Tables,
         layers: tuple[int, int],
-        step: attention.StepLayout | StaticBatch,
+        step: StepLayout | StaticBatch,
     ) -> torch.Tensor:
         """Rows (1, rows, hidden size) after transformers' layers [start, end)."""
         for index in range(*layers):

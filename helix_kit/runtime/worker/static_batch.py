@@ -12,19 +12,22 @@ holds the padding page only, and nothing reads what they write.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from helix_kit.errors import HelixKitError
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.transfer import to_device
 
+MAX_REQUESTS = 256
+"""Requests that one run of the static step takes; a step with more of them is run in parts."""
 MIN_BLOCK_ROWS = 16
 """Rows of a block at least: `tl.dot` needs 16."""
 BLOCK_QUERIES = 64
@@ -65,6 +68,19 @@ class LayerCache(NamedTuple):
     """(rows,), int32: the table row of each row's request."""
     positions: torch.Tensor
     """(rows,), int32."""
+
+
+class Sequences(NamedTuple):
+    """Rows of a step by request, for attention that takes each request as a sequence. All tensors are int32."""
+
+    starts: torch.Tensor
+    """(sequences + 1,): sequence i has the rows [starts[i], starts[i + 1]); those that pad the step have no rows."""
+    seen: torch.Tensor
+    """(sequences,): tokens up to the last row of each, itself included."""
+    table_rows: torch.Tensor
+    """(sequences,): the row of the block table of each."""
+    longest: int
+    """Rows of a sequence at most."""
 
 
 def bucket_of(rows: int, *, decode: bool) -> int:
@@ -185,8 +201,22 @@ class StaticBatch:
     tables: DeviceTables
     start: int
     """First layer of the worker, which row 0 of each table stands for."""
-    kernels: ModuleType
-    """The module `triton_kernels` or `torch_kernels`."""
+    kernels: Any
+    """The `StepKernels` that run over it, whose attention takes the batch in turn."""
+
+    @functools.cached_property
+    def sequences(self) -> Sequences:
+        """The rows by request. A block must hold all rows of its request (`PagedAttention.takes_whole_requests`)."""
+        if self.is_decode:
+            rows = len(self.positions)
+            starts = torch.arange(rows + 1, dtype=torch.int32, device=self.positions.device)
+            return Sequences(starts, self.positions + 1, self.table_rows, 1)
+        sizes = self.block_sizes[:MAX_REQUESTS]
+        starts = F.pad(sizes.cumsum(0, dtype=torch.int32), (1, 0))
+        # A sequence without rows ends where the one before it does: its last row is that one's.
+        last = (starts[1:] - 1).clamp(min=0)
+        seen, table_rows = self.positions.index_select(0, last) + 1, self.table_rows.index_select(0, last)
+        return Sequences(starts, seen, table_rows, len(self.positions))
 
     def cache(self, layer: int) -> LayerCache:
         """The pages of a layer, by its index in the model."""
@@ -207,13 +237,14 @@ class StepBuffers:
         start: int,
         max_rows: int,
         hidden_size: int,
+        kernels: Any,
         block_rows: int,
-        kernels: ModuleType,
     ) -> None:
         device, dtype = pool.keys.device, pool.keys.dtype
         self._tables, self._pool, self._start = tables, pool, start
-        self._block_rows, self._kernels = block_rows, kernels
         self.max_rows = bucket_of(max_rows, decode=False)
+        self._block_rows = self.max_rows if kernels.attention.takes_whole_requests else block_rows
+        self._kernels = kernels
         self.hidden_in = torch.zeros(self.max_rows, hidden_size, dtype=dtype, device=device)
         self.hidden_out = torch.zeros_like(self.hidden_in)
         sizes = (*3 * (self.max_rows,), *2 * (self._num_blocks(self.max_rows),))
@@ -250,10 +281,10 @@ class StepBuffers:
             kernels=self._kernels,
         )
 
-    def fill(self, rows: int, table_rows: Sequence[int], requests: Sequence[PagedRows]) -> bool:
+    def fill(self, rows: int, table_rows: Sequence[int], requests: Sequence[PagedRows], *, decode: bool) -> None:
         """Write a step padded to `rows` rows: the rows of `requests`, each of which has a row of the block tables.
 
-        Returns whether all of them decode, each with one row.
+        `decode`: each request has one row, and the step needs no blocks.
         """
         positions, tokens = [request.position for request in requests], [request.tokens for request in requests]
         lengths = [request.rotary_tokens for request in requests]
@@ -266,13 +297,12 @@ class StepBuffers:
             own_positions[real:] = 0
             own_rows[real:] = self._tables.padding_row
             own_lengths[real:] = 0
-        decode = real == len(tokens)
         if decode:
             own_positions[:real] = positions
             own_rows[:real] = table_rows
             own_lengths[:real] = lengths
         else:
-            counts = np.asarray(tokens)
+            counts = np.asarray(tokens, dtype=np.int64)
             ends = np.cumsum(counts)
             within = np.arange(real) - np.repeat(ends - counts, counts)
             own_positions[:real] = np.repeat(positions, counts) + within
@@ -289,7 +319,6 @@ class StepBuffers:
         if event is not None:
             event.record()
         self._turn = 1 - self._turn
-        return decode
 
 
 def max_pages_of(max_tokens: int, pool: PagePool) -> int:

@@ -11,25 +11,27 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 
 from helix_kit.runtime.worker.kv_cache import PagedRows, PagePool
 from helix_kit.runtime.worker.static_batch import (
+    MAX_REQUESTS,
     DeviceTables,
     StaticBatch,
     StepBuffers,
     bucket_of,
     buckets_up_to,
 )
+from helix_kit.runtime.worker.step_kernels import StepKernels
 
 log = logging.getLogger(__name__)
 
-MAX_REQUESTS = 256
-"""Requests that one run of the static step takes; a step with more of them is run in parts."""
 SPARE_TABLE_ROWS = 64
 MAX_GRAPHS = 96
+DETERMINISTIC_ROWS = 256
+"""Rows of every run where the bits of a row must not depend on the rows beside it: a library chooses how it computes a
+product by its number of rows. On an H100 256 rows take 1.45 times as long as one (layers of Llama-3.1-8B, bfloat16)."""
 
 RunLayers = Callable[[torch.Tensor, StaticBatch, int, int], torch.Tensor]
 """Takes hidden states (rows, hidden size), the batch and a segment [start, end); returns new hidden states."""
@@ -46,13 +48,22 @@ class StepOptions:
     graphs
         Whether runs are captured as CUDA graphs.
     kernels
-        The module `triton_kernels` or `torch_kernels`; None: the one that suits the attention. With a module, layers
-        run over static buffers on a CPU, too, as tests do.
+        What a step calls; None: what suits the attention that is chosen. If they are given, layers run over static
+        buffers on a CPU, too, as tests do.
+    deterministic
+        Whether a request must get the same bits whatever else is in its steps. Every run then has the same number of
+        rows, and no context is split into parts.
     """
 
     max_rows: int = 512
     graphs: bool = True
-    kernels: ModuleType | None = None
+    kernels: StepKernels | None = None
+    deterministic: bool = False
+
+    @property
+    def run_rows(self) -> int:
+        """Rows of one run at most; of every run, if it must be deterministic."""
+        return min(self.max_rows, DETERMINISTIC_ROWS) if self.deterministic else self.max_rows
 
 
 class StaticStep:
@@ -89,9 +100,11 @@ class StaticStep:
     ) -> None:
         assert options.kernels is not None
         self._run_layers, self._layers = run_layers, layers
+        self._attention = options.kernels.attention
+        self._deterministic = options.deterministic
         self._tables = DeviceTables(pool, layers, MAX_REQUESTS + SPARE_TABLE_ROWS, max_pages)
         self._buffers = StepBuffers(
-            self._tables, pool, layers[0], options.max_rows, hidden_size, block_rows, options.kernels
+            self._tables, pool, layers[0], options.run_rows, hidden_size, options.kernels, block_rows
         )
         self.captures = options.graphs and pool.keys.device.type == "cuda"
         self._graphs: OrderedDict[tuple[int, int, int, bool], torch.cuda.CUDAGraph] = OrderedDict()
@@ -117,19 +130,31 @@ class StaticStep:
     def _run_group(self, hidden: torch.Tensor, requests: Sequence[PagedRows], start: int, end: int) -> torch.Tensor:
         buffers = self._buffers
         rows = sum(request.tokens for request in requests)
-        padded = bucket_of(rows, decode=rows == len(requests))
+        # What a row's bits are must not depend on whether others prefill: all runs are then of the kind that can.
+        decode = rows == len(requests) and not self._deterministic
+        padded = self._padded(rows, decode=decode)
         # Row 0 of a request's table stands for its first layer here, which may lie before the segment.
         table_rows = self._tables.rows_of([(request.table, start - request.layer_offset) for request in requests])
-        decode = buffers.fill(padded, table_rows, requests)
+        buffers.fill(padded, table_rows, requests, decode=decode)
+        self._attention.prepare(self._tables, padded, table_rows, requests, decode=decode)
         buffers.hidden_in[:rows].copy_(hidden)
         if padded > rows:
             buffers.hidden_in[rows:padded].zero_()
         self._step(start, end, padded, decode)
         return buffers.hidden_out[:rows]
 
+    def _padded(self, rows: int, *, decode: bool) -> int:
+        if self._deterministic:
+            return self._buffers.max_rows
+        return bucket_of(rows, decode=decode) if self._is_fixed(decode) else rows
+
+    def _is_fixed(self, decode: bool) -> bool:
+        """Whether a step of this kind is of a size that a graph can be captured for."""
+        return decode or self._attention.captures_chunks
+
     def _step(self, start: int, end: int, rows: int, decode: bool) -> None:
         """Take what the buffers hold through a segment: a replay of its graph, which is captured at the first time."""
-        if not self.captures:
+        if not self.captures or not self._is_fixed(decode):
             self._run(start, end, rows, decode)
             return
         key = (start, end, rows, decode)
@@ -156,13 +181,19 @@ class StaticStep:
 
     def warm_up(self, max_decodes: int, progress: Callable[[int, int], None]) -> None:
         """Capture the graphs of all steps through all layers, for up to `max_decodes` requests that decode."""
-        sizes = [(rows, True) for rows in buckets_up_to(min(max_decodes, MAX_REQUESTS), decode=True)]
-        sizes += [(rows, False) for rows in buckets_up_to(self._buffers.max_rows, decode=False)]
+        most = self._buffers.max_rows
+        if self._deterministic:
+            sizes = [(most, False)]
+        else:
+            sizes = [(rows, True) for rows in buckets_up_to(min(max_decodes, MAX_REQUESTS), decode=True)]
+            if self._attention.captures_chunks:
+                sizes += [(rows, False) for rows in buckets_up_to(most, decode=False)]
         start, end = self._layers
         # The largest first: the smaller ones then fit into the memory that they share.
         for done, (rows, decode) in enumerate(sorted(sizes, reverse=True)):
             progress(done, len(sizes))
-            self._buffers.fill(rows, [], [])
+            self._buffers.fill(rows, [], [], decode=decode)
+            self._attention.prepare(self._tables, rows, [], [], decode=decode)
             self._step(start, end, rows, decode)
         progress(len(sizes), len(sizes))
 

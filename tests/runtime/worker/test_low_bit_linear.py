@@ -20,6 +20,7 @@ from helix_kit.runtime.worker.cpu_product import FEW_ROWS, CpuProduct  # noqa: E
 from helix_kit.runtime.worker.low_bit_linear import LowBitExperts, LowBitLinear  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
+from helix_kit.runtime.worker.step_kernels import StepKernels  # noqa: E402
 
 RELATIVE = 1e-4
 """Of the largest logit: both sides compute in float32, with the same weights."""
@@ -111,7 +112,7 @@ def test_fused_layers_join_matrices_of_few_bits(tmp_path: Path) -> None:
     """As on a GPU, whose kernels are replaced by torch's: the layers beside those of transformers."""
     packed, _ = low_bit_checkpoint(tmp_path, "gptq", num_hidden_layers=2, attention_bias=True)
     checkpoint, results = Checkpoint(packed), []
-    for options in (StepOptions(32), StepOptions(32, kernels=torch_kernels)):
+    for options in (StepOptions(32), StepOptions(32, kernels=StepKernels(torch_kernels))):
         layers = ModelLayers(checkpoint, 0, 2, options=options)
         results.append(one_prompt(layers))
     assert isinstance(layers._fused[0].qkv, LowBitLinear)

@@ -20,6 +20,7 @@ from helix_kit.runtime.worker import torch_kernels  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import RequestRows  # noqa: E402
 from helix_kit.runtime.worker.static_step import StepOptions  # noqa: E402
+from helix_kit.runtime.worker.step_kernels import StepKernels  # noqa: E402
 
 # Four ranks of four query heads and two key heads: two ranks hold each key head.
 CASES: list[tuple[str, int, dict[str, Any]]] = [
@@ -41,7 +42,7 @@ BY_LAYERS: list[tuple[str, int, dict[str, Any]]] = [
     ("seed_oss", 2, {**UNUSUAL["seed_oss"], "attention_out_bias": True, "mlp_bias": True}),
     ("smollm3", 2, {"use_sliding_window": True, "sliding_window": 12}),
 ]
-BOTH_STEPS = [(*case, kernels) for case in CASES for kernels in (None, torch_kernels)]
+BOTH_STEPS = [(*case, kernels) for case in CASES for kernels in (None, StepKernels(torch_kernels))]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from step_schedule import SCHEDULE, run_schedule  # noqa: E402
+
 from helix_kit.errors import HelixKitError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.tiny import UNUSUAL, tiny_checkpoint  # noqa: E402
@@ -20,6 +21,7 @@ from helix_kit.runtime.worker.fused_layers import FUSED_FAMILIES  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import BlockTable  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers, RequestRows  # noqa: E402
 from helix_kit.runtime.worker.static_step import StaticStep, StepOptions  # noqa: E402
+from helix_kit.runtime.worker.step_kernels import StepKernels  # noqa: E402
 
 TOLERANCE = 1e-4
 LONGROPE = {
@@ -29,49 +31,13 @@ LONGROPE = {
     "short_factor": [1.0] * 8,
     "long_factor": [1.0 + 0.5 * pair for pair in range(8)],
 }
-SPANS = [(0, 6), (2, 6), (0, 4), (0, 6), (1, 5)]
-"""Layer ranges of the requests: two enter mid-range, two leave early."""
-SCHEDULE = [
-    [(0, 19), (1, 5)],
-    [(0, 1), (1, 1), (2, 40)],
-    [(0, 1), (1, 1), (2, 1), (3, 21)],
-    [(0, 1), (1, 1), (2, 1), (3, 1)],
-    [(0, 3), (4, 17), (1, 1)],
-    [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)],
-    [(3, 1), (1, 1)],
-]
-"""Steps of (request, rows): prefill in chunks beside decodes."""
-
-
-def run_schedule(
-    model: ModelLayers, schedule: list[list[tuple[int, int]]], pages: int = 600, rotary_tokens: Sequence[int] = ()
-) -> list[torch.Tensor]:
-    """Hidden states of all rows; `rotary_tokens` are those of the requests."""
-    generator = torch.Generator().manual_seed(3)
-    pool = model.new_pool(pages)
-    tables = [BlockTable(end - start) for start, end in SPANS]
-    results = []
-    for step in schedule:
-        batch = []
-        for request, tokens in step:
-            table = tables[request]
-            if tokens == 0:  # the request starts again
-                table.release(pool)
-                continue
-            position = table.num_tokens
-            table.grow(pool, tokens)
-            hidden = torch.randn(tokens, model.hidden_size, generator=generator)
-            lengths = rotary_tokens[request] if rotary_tokens else 0
-            batch.append(RequestRows(table, hidden, position, *SPANS[request], rotary_tokens=lengths))
-        results += [rows.clone() for rows in model.run(pool, batch)]
-    return results
 
 
 @pytest.mark.parametrize("family", [*FUSED_FAMILIES, "olmo2", "olmo3", "qwen3_moe", "cohere2"])
 def test_families(family: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path / family, family, seed=3, **UNUSUAL.get(family, {})))
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
-    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
     assert ("fused layers" in model.description) == (family in FUSED_FAMILIES)
     found = run_schedule(model, SCHEDULE)
     assert len(found) == len(expected) > 0
@@ -92,7 +58,7 @@ def test_frequencies_by_length(family: str, settings: dict[str, Any], tmp_path: 
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path, family, seed=3, **settings))
     lengths = (40, 0, 41, 21, 10)
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE, rotary_tokens=lengths)
-    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
     for ours, theirs in zip(run_schedule(model, SCHEDULE, rotary_tokens=lengths), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
     alike = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
@@ -103,7 +69,9 @@ def test_frequencies_by_length(family: str, settings: dict[str, Any], tmp_path: 
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelLayers, ModelLayers]:
     folder = tiny_checkpoint(tmp_path_factory.mktemp("biased"), "llama", seed=5, attention_bias=True, mlp_bias=True)
     checkpoint = Checkpoint(folder)
-    return ModelLayers(checkpoint, 0, 6), ModelLayers(checkpoint, 0, 6, options=StepOptions(48, kernels=torch_kernels))
+    return ModelLayers(checkpoint, 0, 6), ModelLayers(
+        checkpoint, 0, 6, options=StepOptions(48, kernels=StepKernels(torch_kernels))
+    )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,7 +114,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, bool]
 
 
 def test_each_segment_and_size_is_captured_once(tiny_llama: Path, captured: list[tuple[int, int, int, bool]]) -> None:
-    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
     pool = model.new_pool(40)
     step = model._static_step(pool)
     step.captures = True
@@ -157,7 +125,7 @@ def test_each_segment_and_size_is_captured_once(tiny_llama: Path, captured: list
     assert said == [(done, 5) for done in range(6)]
     captured.clear()
     whole, late = BlockTable(6), BlockTable(4)
-    eager = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    eager = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
     other_pool, other_tables = eager.new_pool(40), (BlockTable(6), BlockTable(4))
     for tokens in ((5, 3), (1, 1), (1, 1), (7, 1)):  # both requests; the second one enters at layer 2
         hidden = [torch.randn(count, 64, generator=torch.Generator().manual_seed(count)) for count in tokens]
@@ -180,7 +148,7 @@ def test_graphs_that_were_not_used_for_longest_are_dropped(
     tiny_llama: Path, captured: list[tuple[int, int, int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(static_step, "MAX_GRAPHS", 2)
-    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
     pool = model.new_pool(40)
     model._static_step(pool).captures = True
     for start in (0, 1, 0, 2, 0, 1):
@@ -197,7 +165,9 @@ def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(static_step, "SPARE_TABLE_ROWS", 0)
     checkpoint = Checkpoint(tiny_llama)
     for ours, theirs in zip(
-        run_schedule(ModelLayers(checkpoint, 0, 6, options=StepOptions(16, kernels=torch_kernels)), SCHEDULE),
+        run_schedule(
+            ModelLayers(checkpoint, 0, 6, options=StepOptions(16, kernels=StepKernels(torch_kernels))), SCHEDULE
+        ),
         run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE),
         strict=True,
     ):
@@ -206,7 +176,7 @@ def test_more_requests_than_table_rows(tiny_llama: Path, monkeypatch: pytest.Mon
 
 def test_a_broken_request_does_not_touch_its_neighbours(tiny_llama: Path) -> None:
     """Also not through pages that it has held before, or through padding."""
-    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=torch_kernels))
+    model = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=StepOptions(32, kernels=StepKernels(torch_kernels)))
 
     def run(broken: bool) -> torch.Tensor:
         pool = model.new_pool(60)
@@ -231,7 +201,7 @@ def test_a_request_of_few_layers_may_have_most_of_the_pool(tiny_llama: Path) -> 
     checkpoint = Checkpoint(tiny_llama)
     results = []
     for model in (
-        ModelLayers(checkpoint, 0, 6, options=StepOptions(64, kernels=torch_kernels)),
+        ModelLayers(checkpoint, 0, 6, options=StepOptions(64, kernels=StepKernels(torch_kernels))),
         ModelLayers(checkpoint, 0, 6),
     ):
         pool, table = model.new_pool(20), BlockTable(1)
@@ -239,7 +209,7 @@ def test_a_request_of_few_layers_may_have_most_of_the_pool(tiny_llama: Path) -> 
         hidden = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
         results.append(model.run(pool, [RequestRows(table, hidden, 0, 5, 6)])[0].clone())
     torch.testing.assert_close(*results, atol=TOLERANCE, rtol=0)
-    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(1024, kernels=torch_kernels))
+    model = ModelLayers(checkpoint, 0, 6, options=StepOptions(1024, kernels=StepKernels(torch_kernels)))
     pool, table = model.new_pool(600), BlockTable(6)
     table.grow(pool, 513)  # the model's contexts end at 512
     with pytest.raises(HelixKitError, match="33 pages in each layer: expected at most 32"):
