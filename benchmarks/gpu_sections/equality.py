@@ -110,14 +110,19 @@ class Comparison:
             known[batch] = run_scenario(stage, pool, batch, seed=batch)
         return known[batch]
 
-    def compare(self, what: str, folder: Path, dtype: str, attention: str, batches: tuple[int, ...]) -> float:
-        """Largest error over the batches. A combination that the runtime refuses is noted, and is no mistake."""
+    def compare(
+        self, what: str, folder: Path, dtype: str, attention: str, batches: tuple[int, ...], **more: Any
+    ) -> float:
+        """Largest error over the batches. A combination that the runtime refuses is noted, and is no mistake.
+
+        `more` are further arguments of `ModelLayers`.
+        """
         from helix_kit.errors import InputError
 
         limit = FLOAT32_LIMIT if dtype == "float32" else BFLOAT16_LIMIT
         shown = ", ".join(map(str, batches))
         try:
-            stage, pool = make(folder, dtype, self.check.device, attention)
+            stage, pool = make(folder, dtype, self.check.device, attention, **more)
             errors = {}
             for batch in batches:
                 got = run_scenario(stage, pool, batch, seed=batch)
@@ -143,6 +148,13 @@ class Comparison:
                         self.found.wrong.append(
                             f"{what}, batch {batch}: error {error:.3g}, sdpa's is {base[batch]:.3g}"
                         )
+
+    def same_bits(self, what: str, first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
+        """Note whether two lists of results are equal bit by bit."""
+        same = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        self.found.data[what] = {"same_bits": same}
+        error = 0.0 if same else worst(first, second, mean=False)
+        self.note(what, "-", error, 0.0, "" if same else "bits differ")
 
     def note(self, what: str, batches: str, error: float, limit: float, why: str = "") -> None:
         self.table.rows.append([what, batches, f"{error:.2g}", f"{limit:.2g}", why or "equal"])
@@ -171,6 +183,7 @@ def section_equality(check: Check) -> Found:
                 model = tiny_checkpoint(folder / f"tiny-{family}", family, **settings)
                 compared.compare(f"float32, {check.attention}, {family}", model, "float32", check.attention, (7,))
         compare_graphs(check, compared, wide)
+        compare_deterministic(check, compared, wide)
         compare_served(check, compared, llama)
     check.free()
     return compared.found
@@ -187,24 +200,72 @@ class ExactFloat32:
         torch.backends.cuda.matmul.allow_tf32 = self.before
 
 
-def compare_graphs(check: Check, compared: Comparison, folder: Path) -> None:
-    """The same steps with CUDA graphs and without."""
+def compare_graphs(check: Check, compared: Comparison, folder: Path, attention: str | None = None) -> None:
+    """The same steps with CUDA graphs and without, by the attention of all sections or another one."""
     from helix_kit.runtime.worker.static_step import StepOptions
 
-    batches = check.sizes.equality_batches
+    batches, attention = check.sizes.equality_batches, attention or check.attention
     try:
         results = []
         for value in (True, False):
-            stage, pool = make(folder, "bfloat16", check.device, check.attention, options=StepOptions(graphs=value))
+            stage, pool = make(folder, "bfloat16", check.device, attention, options=StepOptions(graphs=value))
             results.append([tensor for b in batches for tensor in run_scenario(stage, pool, b, seed=b)])
         error = worst(*results, mean=True)
         same = all(torch.equal(a, b) for a, b in zip(*results, strict=True))
         compared.found.data["graphs"] = {"error": error, "same_bits": same}
         why = "" if error <= BFLOAT16_LIMIT / 4 else "differ"
-        what = "graphs beside eager, bfloat16" + (" (same bits)" if same else "")
+        what = f"graphs beside eager, bfloat16, {attention}" + (" (same bits)" if same else "")
         compared.note(what, ", ".join(map(str, batches)), error, BFLOAT16_LIMIT / 4, why)
     except Exception as error:
         compared.note("graphs beside eager", "-", float("inf"), 0.0, f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def compare_deterministic(check: Check, compared: Comparison, folder: Path) -> None:
+    """Deterministic steps: beside the CPU; the same steps twice; and a request alone and among others, bit by bit."""
+    from helix_kit.errors import InputError
+    from helix_kit.runtime.worker.static_step import StepOptions
+
+    for attention in ("triton", "varlen"):
+        what, options = f"bfloat16, {attention}, deterministic", StepOptions(deterministic=True)
+        compared.compare(what, folder, "bfloat16", attention, check.sizes.equality_batches, options=options)
+        try:
+            stage, pool = make(folder, "bfloat16", check.device, attention, options=options)
+            compared.same_bits(f"{what}, two runs", *(run_scenario(stage, pool, 9, seed=9) for _ in range(2)))
+            alone, among = request_among(stage, pool, 0), request_among(stage, pool, 33)
+            compared.same_bits(f"{what}, alone and among 33", alone, among)
+        except InputError:
+            continue  # `compare` has noted why
+        except Exception as error:
+            compared.note(f"{what}, bits", "-", float("inf"), 0.0, f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def request_among(stage: Any, pool: Any, others: int) -> list[torch.Tensor]:
+    """Results of one request in steps with `others`: its rows and its logits, on the host.
+
+    Its prompt of 40 tokens is cut elsewhere if there are others, as a scheduler does it.
+    """
+    from helix_kit.runtime.worker.kv_cache import BlockTable
+    from helix_kit.runtime.worker.model_layers import RequestRows
+
+    own, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    tables, rows, logits = [BlockTable(LAYERS) for _ in range(others + 1)], [], []
+    prompt = torch.randn(43, stage.hidden_size, generator=own)
+    for step, part in enumerate(prompt.split([9, 31, 1, 1, 1] if others else [40, 1, 1, 1])):
+        batch = []
+        for index, table in enumerate(tables):
+            is_own = index == others
+            tokens = len(part) if is_own else 1 + 4 * ((step + index) % 2)
+            hidden = part if is_own else torch.randn(tokens, stage.hidden_size, generator=other)
+            position = table.num_tokens
+            table.grow(pool, tokens)
+            batch.append(RequestRows(table, hidden.to(stage.device, stage.dtype), position, 0, LAYERS))
+        results = stage.run(pool, batch)
+        rows.append(results[-1].float().cpu().clone())
+        with torch.inference_mode():
+            logits.append(stage.logits(torch.stack([result[-1] for result in results]))[-1].float().cpu())
+    for table in tables:
+        table.release(pool)
+    return [torch.cat(rows), *logits[-4:]]
 
 
 def compare_served(check: Check, compared: Comparison, folder: Path) -> None:
@@ -243,5 +304,6 @@ def section_flashinfer(check: Check) -> Found:
         folder = tiny_checkpoint(check.folder / f"tiny-wide-{ratio}", **sizes)
         what = f"bfloat16, flashinfer, {ratio} query heads a key head"
         compared.compare(what, folder, "bfloat16", "flashinfer", check.sizes.equality_batches)
+        compare_graphs(check, compared, folder, "flashinfer")
     check.free()
     return compared.found

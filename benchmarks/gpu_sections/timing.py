@@ -10,6 +10,7 @@ from gpu_sections.equality import backends
 from gpu_sections.shared import Check, Found, Table, ms, rate
 
 HOP_ROWS = (1, 32, 512)
+DETERMINISTIC = ", deterministic"
 
 
 def section_machine(check: Check) -> Found:
@@ -51,7 +52,16 @@ def hop_s(check: Check, rows: int, dtype: torch.dtype) -> float:
 class Layers:
     """Layers on the device, their pool, and steps of them as a worker runs them."""
 
-    def __init__(self, check: Check, name: str, attention: str, pool_tokens: int, layers: int | None = None) -> None:
+    def __init__(
+        self,
+        check: Check,
+        name: str,
+        attention: str,
+        pool_tokens: int,
+        layers: int | None = None,
+        *,
+        deterministic: bool = False,
+    ) -> None:
         from helix_kit.model import Model
         from helix_kit.runtime.weights.checkpoint import Checkpoint
         from helix_kit.runtime.worker.kv_cache import pages_for
@@ -64,7 +74,7 @@ class Layers:
         self.end = self.model.num_layers
         self.start = 0 if layers is None else self.end - layers
         self.count = self.end - self.start
-        options = StepOptions(max_rows=max(512, *check.sizes.prefills))
+        options = StepOptions(max_rows=max(512, *check.sizes.prefills), deterministic=deterministic)
         self.stage = ModelLayers(
             Checkpoint(folder), self.start, self.end, dtype=check.sizes.dtype, device=check.device,
             attention_backend=attention, options=options,
@@ -79,9 +89,7 @@ class Layers:
     @property
     def backend(self) -> str:
         """How the layers are computed, in the runtime's own words."""
-        if hasattr(self.stage, "description"):
-            return str(self.stage.description)
-        return "sdpa" if self.stage.backend is None else type(self.stage.backend).__name__
+        return str(self.stage.description)
 
     def floor_s(self, batch: int, context: int) -> float:
         """The time to read the weights, and keys and values of the context, at the bandwidth of a copy."""
@@ -210,9 +218,10 @@ def section_attention(check: Check, names: list[str] | None = None) -> Found:
     table = Table(f"Milliseconds of a decode step of {sizes.attention_layers} layers", head)
     pool_tokens = max(batches) * (max(contexts) + 8 * sizes.repeats)
     floors = []
-    for name in names or backends(check):
+    for name in names or [*backends(check), *(f"{one}{DETERMINISTIC}" for one in ("triton", "varlen"))]:
         try:
-            layers = Layers(check, "large", name, pool_tokens, sizes.attention_layers)
+            attention, deterministic = name.removesuffix(DETERMINISTIC), name.endswith(DETERMINISTIC)
+            layers = Layers(check, "large", attention, pool_tokens, sizes.attention_layers, deterministic=deterministic)
             times = [layers.decode(batch, context)[0] for context in contexts for batch in batches]
             floors = [layers.floor_s(batch, context) for context in contexts for batch in batches]
             found.data[name] = [1e3 * taken for taken in times]
