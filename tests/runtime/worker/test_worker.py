@@ -151,6 +151,29 @@ def test_the_coordinator_hears_what_a_start_is_at(tiny_llama: Path) -> None:
     assert worker._outbox.sent == [("tcp://coordinator", StartingMessage("a", 3, "20 of 57 CUDA graphs captured"))]
 
 
+def test_a_start_with_flashinfer_says_where_its_kernels_are_kept_and_how_long_they_took(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seconds stand beside the graphs that are captured next, since a start shows only its last line."""
+    monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", "/scratch")
+    clock = [100.0]
+    monkeypatch.setattr("helix_kit.runtime.worker.worker.time.monotonic", lambda: clock[0])
+
+    class Model:
+        attention = "flashinfer"
+
+        def warm_up(self, pool, max_decodes=0, progress=None) -> None:
+            clock[0] += 70.0
+            if max_decodes:
+                progress(3, 9)
+
+    worker = make_worker(tiny_llama, 0, 6)
+    worker._warm_up(Model())
+    said = [message.doing for _, message in worker._outbox.sent if isinstance(message, StartingMessage)]
+    assert "/scratch/.cache/flashinfer keeps them" in said[0]
+    assert said[1] == "FlashInfer's kernels were ready after 70 s; 3 of 9 CUDA graphs captured"
+
+
 def test_the_loop_runs_until_it_is_told_to_stop(tiny_llama: Path) -> None:
     worker = make_worker(tiny_llama, 0, 6)
     route = [RouteStage("a", 0, 6, "tcp://a")]
