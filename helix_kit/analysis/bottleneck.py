@@ -154,20 +154,23 @@ def _is_link(plan: Plan, edge: Edge) -> bool:
 
 
 WARMUP_S, MEASURED_S = 30.0, 60.0
-"""Simulated seconds of a measurement of how busy machines are."""
+"""Simulated seconds of a measurement of how busy replicas are."""
 
 
 def _measured(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     """Share of the time in which each machine computes, and of its KV cache in use, under full load."""
-    from helix_kit.simulator import whole_run  # numba takes a second to load.
+    from helix_kit.simulator import steady_use, whole_run  # numba takes a second to load.
     from helix_kit.workload import Workload
     from helix_kit.workload.named import backlog_size
 
-    count = backlog_size(plan, WARMUP_S + MEASURED_S, mean_context(plan))
-    load = Workload.offline(count, seed=plan.seed, like=pairs_of(plan) or "azure-conversation")
-    run = whole_run(plan, load, mode="offline", execution="range", warmup_s=WARMUP_S, duration_s=MEASURED_S)
-    kv_use = {name: use.kv_mean / use.kv_capacity for name, use in run.nodes.items() if use.kv_capacity}
-    return {name: use.busy for name, use in run.nodes.items()}, kv_use
+    if plan.engine is None or plan.engine.execution == "range":
+        nodes = steady_use(plan, pairs_of(plan), seed=plan.seed)
+    else:
+        count = backlog_size(plan, WARMUP_S + MEASURED_S, mean_context(plan))
+        load = Workload.offline(count, seed=plan.seed, like=pairs_of(plan) or "azure-conversation")
+        nodes = whole_run(plan, load, mode="offline", warmup_s=WARMUP_S, duration_s=MEASURED_S).nodes
+    kv_use = {name: use.kv_mean / use.kv_capacity for name, use in nodes.items() if use.kv_capacity}
+    return {name: use.busy for name, use in nodes.items()}, kv_use
 
 
 def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = False) -> str:

@@ -157,6 +157,9 @@ def simulate_command(
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
         print_cost(paid)
+    if run.partial:
+        typer.echo("helix-kit: stopped; these are the figures until then", err=True)
+        raise typer.Exit(130)
 
 
 def _other_lengths(plan: Plan, requests: Workload) -> list[str]:

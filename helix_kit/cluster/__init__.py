@@ -26,8 +26,8 @@ Units are in the names: ``bandwidth_gbps`` is 10^9 bit/s in each direction, ``la
 from __future__ import annotations
 
 from helix_kit.cluster.cluster import Cluster, load_cluster
-from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE
-from helix_kit.cluster.links import UNCONNECTED_GBPS, Link, LinkException, Network, bytes_per_s
+from helix_kit.cluster.fields import COORDINATOR, MEMORY_SHARE, UNCONNECTED_GBPS
+from helix_kit.cluster.links import Link, LinkException, Network, bytes_per_s
 from helix_kit.cluster.machines import Coordinator, GpuSpec, Node, OwnPrice
 from helix_kit.cluster.reading import preset_names
 

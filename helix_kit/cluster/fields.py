@@ -12,6 +12,9 @@ COORDINATOR = "coordinator"
 MEMORY_SHARE = 0.9
 """Share of a GPU's memory for weights, embeddings and KV cache. The rest is for CUDA and a step's values."""
 
+UNCONNECTED_GBPS = 1e-15
+"""Stands for the bandwidth 0 of a link: the link carries less than 0.001 tokens/s, and no division by 0 occurs."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, StringConstraints(min_length=1, pattern=NAME_PATTERN)]
 
@@ -24,8 +27,8 @@ def _no_truth_value(value: Any) -> Any:
 
 
 def _not_tiny(given: float) -> float:
-    """The value, unless it is so small that speeds come out as 0."""
-    if given < 1e-9:
+    """The value, unless it is so small that speeds come out as 0. That of a link without connection may stay."""
+    if given < 1e-9 and given != UNCONNECTED_GBPS:
         raise ValueError("expected at least 1e-9")
     return given
 
@@ -33,8 +36,8 @@ def _not_tiny(given: float) -> float:
 _NUMBER = BeforeValidator(_no_truth_value)
 Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), _NUMBER, AfterValidator(_not_tiny)]
 """The limits are far from any machine's, and such that nothing overflows."""
-Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _NUMBER]
-"""In Gbit/s. The largest value is far above any machine's, and small enough that tokens/s do not overflow."""
+Bandwidth = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _NUMBER, AfterValidator(_not_tiny)]
+"""In Gbit/s, from 1 bit/s. The largest value is far above any machine's, and no tokens/s overflow."""
 NonNegative = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False), _NUMBER]
 Latency = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _NUMBER]
 """In ms. The largest value is eleven days."""

@@ -9,10 +9,7 @@ from pydantic import field_validator, model_validator
 
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
-from helix_kit.cluster.fields import COORDINATOR, Bandwidth, Frozen, Latency, NonNegative
-
-UNCONNECTED_GBPS = 1e-15
-"""Stands for the bandwidth 0 of a link: the link carries less than 0.001 tokens/s, and no division by 0 occurs."""
+from helix_kit.cluster.fields import COORDINATOR, UNCONNECTED_GBPS, Bandwidth, Frozen, Latency, NonNegative
 
 
 def bytes_per_s(gbps: float) -> float:

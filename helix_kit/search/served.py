@@ -228,8 +228,8 @@ def _notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str
 
 
 def _share_notes(chosen: Candidate) -> list[str]:
-    """Which kinds of machine are spared."""
+    """Which kinds of machine get less traffic than they could carry."""
     if not chosen.shares:
         return []
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
-    return [f"the flow is less than the maximum, since slow kinds are given a share of their capacity: {shares}"]
+    return [f"the flow is less than the maximum: more is served where kinds use a share of their capacity: {shares}"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from helix_kit.simulator.faults import LinkDegrades, NodeDies, NodeSlows, PlanSwap
     from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
     from helix_kit.simulator.scoring import Score, score
-    from helix_kit.simulator.steady import Window, steady_score
+    from helix_kit.simulator.steady import Window, steady_score, steady_use
 
 __all__ = [
     "BatchingOptions",
@@ -35,6 +35,7 @@ __all__ = [
     "score",
     "simulate",
     "steady_score",
+    "steady_use",
     "whole_run",
 ]
 
@@ -53,6 +54,7 @@ _HOMES = {
     "score": "scoring",
     "simulate": "api",
     "steady_score": "steady",
+    "steady_use": "steady",
     "whole_run": "api",
 }
 """Name -> module of this folder."""

@@ -57,7 +57,7 @@ def simulate(
     """Simulate serving a workload with a plan.
 
     Throughput and latencies are counted from `warmup_s` on, for `duration_s` seconds. Ctrl-C ends the simulation and
-    returns the run until then, marked as partial.
+    returns the run until then, marked as partial. A second Ctrl-C before that ends it without a run.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def simulate(
         try:
             simulation.run(end_s, lambda now_s: _check_in(now_s, watch, interrupted), SAMPLE_EVERY_S)
         except KeyboardInterrupt:
-            if not _KEEPS_WHAT_IS_DONE.get():
+            if not _KEEPS_WHAT_IS_DONE.get() or len(interrupted) > 1:
                 raise
             partial = True
             stop_s = simulation.now_s()
@@ -161,7 +161,17 @@ def simulate(
         facts |= simulation.facts()
     elif record is not None:
         facts["engine"] = record.name
-    return report_of(simulation, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
+    run = report_of(simulation, (start_s, max(start_s, min(stop_s, end_s))), partial, record_tokens, facts)
+    if partial:
+        run.notes = (*run.notes, _stopped_note(run, stop_s, end_s))
+    return run
+
+
+def _stopped_note(run: Run, stop_s: float, end_s: float) -> str:
+    """What a reader must know of a run that Ctrl-C has ended."""
+    measured = f"the figures are of the {run.window_s:,.0f} s that were measured until then"
+    until = measured if run.window_s > 0 else "before the measuring began, so there are no figures"
+    return f"the simulation was stopped at {stop_s:,.0f} s of {end_s:,.0f} s: {until}"
 
 
 def whole_run(plan: Plan, workload: Sequence[Request], **options: Any) -> Run:
@@ -213,20 +223,29 @@ def batching_of(engine: EngineRecord) -> BatchingOptions:
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """A flag that Ctrl-C sets, so that compiled code is never cut in the middle of an event."""
-    pressed = [False]
+def _interruptible() -> Iterator[list[int]]:
+    """The signals of Ctrl-C so far. The first is looked at between events; the second ends the simulation at once.
+
+    The second is for when the next look is far away, as while the simulator is compiled.
+    """
+    pressed: list[int] = []
     if not _KEEPS_WHAT_IS_DONE.get() or threading.current_thread() is not threading.main_thread():
         yield pressed
         return
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.__setitem__(0, True))
+
+    def press(number: int, _: object) -> None:
+        pressed.append(number)
+        if len(pressed) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
     try:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_in(now_s: float, watch: Callable[[float], None], interrupted: list[bool]) -> None:
+def _check_in(now_s: float, watch: Callable[[float], None], interrupted: list[int]) -> None:
     watch(now_s)
-    if interrupted[0]:
+    if interrupted:
         raise KeyboardInterrupt

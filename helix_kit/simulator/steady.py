@@ -26,10 +26,12 @@ from helix_kit.flow import Flow, Placement
 from helix_kit.metrics.intervals import half_interval
 from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
+from helix_kit.report import NodeUse
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.ranged.driver import RangedEngine, ranged_engine
 from helix_kit.simulator.ranged.filled import fill
 from helix_kit.simulator.scoring import Score, measured
+from helix_kit.simulator.state import BLOCKED, BUSY
 from helix_kit.typical_request import PUBLISHED_LENGTHS, TRACE_LENGTHS, MeanLengths
 from helix_kit.workload.lengths import LengthPairs
 from helix_kit.workload.request import Request
@@ -111,6 +113,35 @@ def steady_score(
         plan = Plan.from_placement(problem, dict(placement), method="score", flow=flow)
     if plan.flow_tokens_per_s <= 0:
         return Score()
+    return _watched(plan, lengths, window, seed, at_least).score()
+
+
+def steady_use(
+    plan: Plan, lengths: LengthPairs = (), *, window: Window = Window(), seed: int = 0
+) -> dict[str, NodeUse]:
+    """How busy each node is and how full its KV cache, by the rules of our runtime, once the caches are full.
+
+    Parameters
+    ----------
+    plan
+        The plan; it must carry flow.
+    lengths, window, seed
+        As for `steady_score`.
+
+    Returns
+    -------
+    dict[str, NodeUse]
+        Node -> its use within the window; without the largest use of the cache, which is full from the start.
+
+    Examples
+    --------
+    >>> steady_use(plan)["A100-40G-0"].busy                         # doctest: +SKIP
+    """
+    return _watched(plan, lengths, window, seed).use()
+
+
+def _watched(plan: Plan, lengths: LengthPairs, window: Window, seed: int, at_least: float = 0.0) -> _Monitor:
+    """A run until its window has ended."""
     sample = lengths_of(lengths, None if lengths else plan.lengths)
     options = SimulationOptions(mode="offline", execution="range", duration_s=1.0, warmup_s=0.0, seed=seed)
     for growth in (GROWTH**i for i in count()):
@@ -131,7 +162,7 @@ def steady_score(
         with suppress(_EndError):
             engine.run(math.inf, monitor, monitor.window_tokens / plan.flow_tokens_per_s / LOOKS)
         if not engine.all_admitted or len(engine.log.rejected) >= len(new):
-            return monitor.score()
+            return monitor
     raise AssertionError("unreachable")
 
 
@@ -202,6 +233,7 @@ class _Monitor:
         self._end_s = 0.0
         self._share = 0.0
         """Of the window, simulated so far."""
+        engine.clock["window_start"] = engine.clock["window_end"] = math.inf
 
     def __call__(self, now_s: float) -> None:
         tokens = int(self._engine.clock[0]["tokens"])
@@ -212,6 +244,7 @@ class _Monitor:
         if self._start_s is None:
             if tokens >= self._warmup_tokens and now_s > 0:
                 self._start_s, self._first = now_s, tokens
+                self._engine.clock["window_start"] = now_s
             return
         self._share = min(1.0, (tokens - self._first) / self.window_tokens)
         if self._share >= 1:
@@ -243,5 +276,25 @@ class _Monitor:
             self._engine, start_s, self._end_s - start_s, half_width_tokens_per_s=half, share_of_window=self._share
         )
 
+    def use(self) -> dict[str, NodeUse]:
+        """The use of each node within the window; nothing where the run ended before it."""
+        start_s, found = self._start_s, dict[str, NodeUse]()
+        if start_s is None or self._end_s <= start_s:
+            return found
+        setup, kv = self._engine.setup, self._engine.kv
+        used = np.array([sample.used for sample in self._engine.log.kv_samples if sample.time_s >= start_s])
+        for i, (name, node) in enumerate(zip(setup.names, setup.compute_nodes, strict=True)):
+            # The time since a node's last change is not yet counted.
+            open_s = self._end_s - max(float(node["since"]), start_s)
+            busy_s = float(node["busy_s"]) + (open_s if node["state"] == BUSY else 0.0)
+            blocked_s = float(node["blocked_s"]) + (open_s if node["state"] == BLOCKED else 0.0)
+            busy, blocked = (min(1.0, seconds / (self._end_s - start_s)) for seconds in (busy_s, blocked_s))
+            found[name] = NodeUse(
+                busy=busy, blocked=blocked, starved=1 - busy - blocked, steps=int(node["steps"]),
+                prefill_tokens=int(node["prefill_tokens"]), decode_tokens=int(node["decode_tokens"]),
+                kv_capacity=kv.capacity[name], kv_mean=float(used[:, i].mean()),
+            )  # fmt: skip
+        return found
 
-__all__ = ["Window", "steady_score"]
+
+__all__ = ["Window", "steady_score", "steady_use"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import helix_kit as hk
+from helix_kit.cli.shared import Status
 
 
 def test_simulate_contract(helix_kit, single24_file):
@@ -124,3 +126,11 @@ def test_a_plan_for_an_engine_keeps_it_without_its_prefix_cache(helix_kit, tmp_p
         assert told["engine"] == "vllm-0.15"
         hits[option] = told["prefix_hit_rate"]
     assert hits["--prefix-cache"] > 0 == hits["--no-prefix-cache"]
+
+
+def test_ctrl_c_prints_what_there_is_and_is_told_by_the_exit_code(helix_kit, plan_file, monkeypatch):
+    monkeypatch.setattr(Status, "_say", lambda *_: signal.raise_signal(signal.SIGINT))
+    code, out, err = helix_kit("simulate", plan_file, "--rate", 0.5, "--duration", 50, "--warmup", 5, "--json")
+    assert code == 130 and "helix-kit: stopped; these are the figures until then" in err
+    summary = json.loads(out)
+    assert summary["partial"] and "was stopped at 0 s of 55 s" in summary["notes"][-1]

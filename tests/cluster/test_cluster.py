@@ -232,3 +232,9 @@ def test_figures_of_a_gpu_are_within_reason(tmp_path, field):
         spec = ", ".join(f"{name}: {v}" for name, v in figures.items())
         with pytest.raises(InputError, match=rf"gpus\.mine\.{field} = .*{words}"):
             load(tmp_path, f"name: one\nnodes: [{{gpu: mine}}]\ngpus:\n  mine: {{{spec}}}")
+
+
+@pytest.mark.parametrize("field", ["within_region: {bandwidth_gbps: 1e-300}", "nic_gbps: 1e-10"])
+def test_a_link_carries_at_least_a_bit_in_a_second(tmp_path, field):
+    with pytest.raises(InputError, match=r"gbps = 1e-.*expected at least 1e-9"):
+        load(tmp_path, f"name: one\nnodes: [{{gpu: T4}}]\nnetwork: {{{field}}}")

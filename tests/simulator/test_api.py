@@ -62,8 +62,26 @@ def test_ctrl_c_returns_what_there_is(plan):
     run = simulate(plan, QUIET, duration_s=60, progress=press)
     assert run.partial and run.summary()["partial"]
     assert 20.0 <= run.window[1] < 25.0
+    assert run.notes[-1] == (
+        f"the simulation was stopped at {run.window[1]:.0f} s of 60 s: the figures are of the {run.window[1]:.0f} s "
+        "that were measured until then"
+    )
+    early = simulate(plan, QUIET, warmup_s=40, duration_s=20, progress=press)
+    assert early.notes[-1].endswith("of 60 s: before the measuring began, so there are no figures")
+    seen = seen[: seen.index((0.0, 60.0), 1)]
     assert seen == sorted(seen) and {end for _, end in seen} == {60.0}
     assert all(r.request.arrival_s <= 25.0 for r in run.records)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_the_simulation_at_once(plan):
+    def press_twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(plan, QUIET, duration_s=60, progress=press_twice)
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import helix_kit as hk
-from helix_kit.simulator import Score, Window, score, steady_score
+from helix_kit.simulator import Score, Window, score, steady_score, steady_use, whole_run
 from helix_kit.simulator.steady import in_progress, lengths_of, stream
 from helix_kit.typical_request import TRACE_LENGTHS, MeanLengths
+from helix_kit.workload import Workload
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,17 @@ def test_equals_a_long_run_from_an_empty_start(plan):
     assert mean == pytest.approx(long.decode_tokens_per_s, rel=0.04)
     assert all(0 < s.half_width_tokens_per_s < 0.2 * mean for s in short)
     assert short[0].decode_latency_s == pytest.approx(long.decode_latency_s, rel=0.06)
+
+
+def test_the_use_of_nodes_equals_that_of_a_long_run(plan):
+    short = steady_use(plan, window=Window(requests=300, lives=1.0))
+    long = whole_run(plan, Workload.offline(6000), mode="offline", warmup_s=600.0, duration_s=3000.0).nodes
+    assert set(short) == set(long)
+    for name, use in short.items():
+        assert use.busy == pytest.approx(long[name].busy, abs=0.04)
+        assert use.blocked == pytest.approx(long[name].blocked, abs=0.04)
+        share = use.kv_mean / use.kv_capacity
+        assert share == pytest.approx(long[name].kv_mean / long[name].kv_capacity, abs=0.05)
 
 
 def test_a_plan_that_is_surely_behind_ends_early(plan):
