@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -220,9 +221,12 @@ def serve_command(
                     served = engine.replay(
                         workload, progress=lambda done, of: say(f"{done} of {of} requests"), stop=stop
                     )
+                _print_replay(served, slo, records, as_json, [*workload.notes, *_too_large(workload, most_tokens)])
                 if stop.is_set():
                     typer.echo("helix-kit: stopped; this is what was served until then", err=True)
-                _print_replay(served, slo, records, as_json, [*workload.notes, *_too_large(workload, most_tokens)])
+                    raise typer.Exit(130)
+                if any(record.outcome == "failed" for record in served.records):
+                    raise typer.Exit(1)
                 return
             say(f"answering {len(prompts)} prompts")
             options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
@@ -305,7 +309,7 @@ def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool
     if records:
         run.to_csv(records)
     summary = run.summary(slo)
-    summary["notes"] = [*notes, *summary["notes"]]
+    summary["notes"] = [*notes, *summary["notes"], *_failed(run)]
     if as_json:
         print_json(summary)
     else:
@@ -319,6 +323,15 @@ def _too_large(workload: Workload, most_tokens: int) -> list[str]:
         return []
     fit = f"a request may have {most_tokens:,} tokens at most, prompt and answer together"
     return [f"{count:,} of {len(workload):,} requests fit into the KV pages of no pipeline and were rejected: {fit}"]
+
+
+def _failed(run: Run) -> list[str]:
+    """A note on the requests that failed, with the commonest reason; none where all were answered."""
+    reasons = Counter(record.reason for record in run.records if record.outcome == "failed")
+    if not reasons:
+        return []
+    [(reason, _)] = reasons.most_common(1)
+    return [f"{reasons.total():,} of {count_text(len(run.records), 'request')} failed: {reason}"]
 
 
 def _decode_tokens_per_s(run: Run) -> float:

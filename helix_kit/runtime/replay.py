@@ -204,6 +204,10 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
         nodes=_node_use(before, after, window[1] * scale),
         kv_unit="pages",
         partial=is_partial,
+        notes=[
+            f"worker {loss.worker} was lost at {(loss.time_s - start_s) / scale:.0f} s: {loss.reason}"
+            for loss in after.losses[len(before.losses) :]
+        ],
         facts=facts,
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from helix_kit import Plan, Problem
+from helix_kit.runtime import Engine
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
 MINE = """
@@ -124,6 +127,56 @@ def test_a_replay_is_reported_as_a_simulation(helix_kit, files, tmp_path):
     good = summary["goodput"]
     assert (good["decided"], good["kept"], good["kept_by_limit"]) == (3, 1, {"ttft": 3, "tpot": 1})
     assert len(rows.read_text().splitlines()) == 4
+
+
+@pytest.fixture
+def replayed(monkeypatch):
+    """Lets a function of the engine run once a request of a replay has been answered."""
+    replay = Engine.replay
+
+    def lets(happen):
+        def begin(engine, *args, progress, **options):
+            left = [happen]
+
+            def watch(done, of):
+                progress(done, of)
+                if done and left:
+                    left.pop()(engine)
+
+            return replay(engine, *args, progress=watch, **options)
+
+        monkeypatch.setattr(Engine, "replay", begin)
+
+    return lets
+
+
+def steady_trace(folder):
+    path = folder / "steady.csv"
+    rows = "".join(f"{i / 5},5,3\n" for i in range(20))
+    path.write_text(f"arrival_s,input_tokens,output_tokens\n{rows}")
+    return path
+
+
+def test_requests_that_fail_are_said_by_notes_and_exit_code(helix_kit, files, tmp_path, replayed):
+    plan, weights, _ = files
+    replayed(lambda engine: os.kill(engine.status().workers["b"].pid, signal.SIGKILL))
+    code, out, err = helix_kit("serve", plan, "--weights", weights, "--replay", steady_trace(tmp_path), "--json")
+    assert code == 1, err
+    told = json.loads(out)
+    assert told["finished"] > 0 and told["failed"] > 0 and told["lost_workers"] == 1
+    lost, failed = told["notes"]
+    assert re.fullmatch(r"worker b was lost at \d s: its process ended", lost)
+    assert failed.startswith(f"{told['failed']} of 20 requests failed: no pipeline is left through all layers")
+
+
+def test_a_replay_that_is_stopped_is_told_by_the_exit_code(helix_kit, files, tmp_path, replayed):
+    plan, weights, _ = files
+    replayed(lambda _: os.kill(os.getpid(), signal.SIGINT))
+    command = ("serve", plan, "--weights", weights, "--launcher", "inproc", "--replay", steady_trace(tmp_path))
+    code, out, err = helix_kit(*command, "--json")
+    assert code == 130 and "helix-kit: stopped; this is what was served until then" in err
+    told = json.loads(out)
+    assert told["partial"] and 0 < told["finished"] < 20
 
 
 def test_prompts_and_a_replay_exclude_each_other(helix_kit, plan_file):
