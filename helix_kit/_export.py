@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from helix_kit import _files
 
 if TYPE_CHECKING:
     from helix_kit.report import Run
@@ -28,34 +31,35 @@ COLUMNS = (
 
 def write_csv(run: Run, path: str | Path) -> None:
     """One row a request."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for record in run.records:
-            request = record.request
-            stages = " ".join(f"{s.node}[{s.start}:{s.end}]" for s in record.pipeline or ())
-            times = (record.started_s, record.first_token_s, record.finished_s)
-            writer.writerow(
-                [
-                    request.id,
-                    repr(request.arrival_s),
-                    request.input_tokens,
-                    request.output_tokens,
-                    record.outcome,
-                    record.reason or "",
-                    *("" if t is None else repr(float(t)) for t in times),
-                    record.tokens_generated,
-                    record.restarts,
-                    stages,
-                ]
-            )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in run.records:
+        request = record.request
+        stages = " ".join(f"{s.node}[{s.start}:{s.end}]" for s in record.pipeline or ())
+        times = (record.started_s, record.first_token_s, record.finished_s)
+        writer.writerow(
+            [
+                request.id,
+                repr(request.arrival_s),
+                request.input_tokens,
+                request.output_tokens,
+                record.outcome,
+                record.reason or "",
+                *("" if t is None else repr(float(t)) for t in times),
+                record.tokens_generated,
+                record.restarts,
+                stages,
+            ]
+        )
+    _files.write_result(path, text.getvalue())
 
 
 def write_json(run: Run, path: str | Path | None) -> str:
     """The summary as JSON."""
     text = json.dumps(run.summary(), indent=1) + "\n"
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        _files.write_result(path, text)
     return text
 
 
@@ -83,7 +87,7 @@ def write_perfetto(run: Run, path: str | Path) -> None:
             events.append(
                 {"ph": "C", "pid": ids[node], "ts": time_s * 1e6, "name": "KV", "args": {run.kv_unit: float(used)}}
             )
-    Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}), encoding="utf-8")
+    _files.write_result(path, json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
 
 
 def _batch_name(prefill_tokens: int, decode_requests: int) -> str:

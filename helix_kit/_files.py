@@ -177,25 +177,34 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         scratch.write_bytes(content)
         scratch.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         scratch.unlink(missing_ok=True)
         raise
 
 
-def write_result(path: str | Path, text: str) -> None:
+def write_result(path: str | Path, content: str | bytes) -> None:
     """Write a user's file: in one step where that is possible, straight into it where it is a device or a pipe.
 
-    A link is followed, and a file in a folder that may not be changed is written to all the same.
+    A link is followed, and a file in a folder that may not be changed is written to all the same. An OSError has the
+    name of the file, also that of a full disk.
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():  # asked before links are followed: that of /dev/stdout leads to no name
-        path.write_text(text, encoding="utf-8")
-        return
-    path = path.resolve()
-    if not os.access(path.parent, os.W_OK):
-        path.write_text(text, encoding="utf-8")
-        return
-    write_whole(path, text.encode())
+    target, data = Path(path), content.encode() if isinstance(content, str) else content
+    try:
+        # Asked before links are followed: that of /dev/stdout leads to no name.
+        is_file = target.is_file() or not target.exists()
+        if is_file and os.access(target.resolve().parent, os.W_OK):
+            write_whole(target.resolve(), data)
+        else:
+            target.write_bytes(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_figure(path: str | Path, figure: Any, **options: Any) -> None:
+    """Write a matplotlib figure as `write_result` does, in the format of the file's ending."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix.removeprefix(".").lower() or "png", **options)
+    write_result(path, buffer.getvalue())
 
 
 def validate(model: type[M], data: Any, where: object) -> M:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_kit import _files
 from helix_kit.metrics import SLO, statistics
 
 if TYPE_CHECKING:
@@ -136,10 +137,10 @@ def aiperf_lines(run: Run) -> list[dict[str, Any]]:
 
 def write_vllm_json(run: Run, path: str | Path, slo: SLO | None) -> None:
     """Write `vllm_result` as JSON."""
-    Path(path).write_text(json.dumps(vllm_result(run, slo)) + "\n", encoding="utf-8")
+    _files.write_result(path, json.dumps(vllm_result(run, slo)) + "\n")
 
 
 def write_aiperf_jsonl(run: Run, path: str | Path) -> None:
     """Write `aiperf_lines`, one a line."""
     text = "".join(json.dumps(line) + "\n" for line in aiperf_lines(run))
-    Path(path).write_text(text, encoding="utf-8")
+    _files.write_result(path, text)

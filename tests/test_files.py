@@ -140,10 +140,25 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         Path.touch(self)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space") as raised:
         patch.setattr(Path, "write_bytes", full)
         write_result(path, "second")
+    assert raised.value.filename == str(path)  # a full disk names no file by itself
     assert path.read_text() == "first" and {p.name for p in tmp_path.iterdir()} == {"plan.json", "latest.json"}
+
+
+def test_ctrl_c_leaves_no_half_of_a_result(tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    path.write_text("before")
+
+    def press(self, content):
+        Path.touch(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_bytes", press)
+        write_result(path, b"after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_result_is_written_into_a_pipe(tmp_path):

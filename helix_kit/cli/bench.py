@@ -72,12 +72,6 @@ def bench_command(
         raise InputError(expected, field="--workload", value=workload)
     with Status("Measuring", as_json) as say:
         run = bench(url, load, options, progress=lambda done, of: say(f"{done} of {of} requests"))
-    if records:
-        run.to_csv(records)
-    if vllm_json:
-        run.to_vllm_json(vllm_json, slo)
-    if aiperf_jsonl:
-        run.to_aiperf_jsonl(aiperf_jsonl)
     summary = run.summary(slo)
     if as_json:
         print_json(summary)
@@ -87,6 +81,12 @@ def bench_command(
             f"{summary['finished']:,} of {summary['requests']:,} requests finished, {summary['failed']:,} failed, "
             f"{summary['rejected']:,} were rejected"
         )
+    if records:
+        run.to_csv(records)
+    if vllm_json:
+        run.to_vllm_json(vllm_json, slo)
+    if aiperf_jsonl:
+        run.to_aiperf_jsonl(aiperf_jsonl)
 
 
 def _fields(text: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
+from helix_kit import _files
 from helix_kit._summary import number
 from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.shared import (
@@ -146,7 +147,7 @@ def evaluate_command(
         )
     found.to_csv(folder / "table.csv")
     found.to_json(folder / "evaluation.json")
-    found.plot().savefig(folder / "picture.png", dpi=200)
+    _files.write_figure(folder / "picture.png", found.plot(), dpi=200)
     if as_json:
         typer.echo(found.to_json())
     else:

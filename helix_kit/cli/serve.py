@@ -306,14 +306,14 @@ def _print_answer(text: str, outcome: Completion | HelixKitError) -> None:
 
 def _print_replay(run: Run, slo: SLO | None, records: Path | None, as_json: bool, notes: list[str]) -> None:
     """Print a replay as `simulate` prints a simulation."""
-    if records:
-        run.to_csv(records)
     summary = run.summary(slo)
     summary["notes"] = [*notes, *summary["notes"], *_failed(run)]
     if as_json:
         print_json(summary)
     else:
         print_run(summary, f"{summary['cluster']}, {summary['model']}: served, policy {summary['policy']}")
+    if records:
+        run.to_csv(records)
 
 
 def _too_large(workload: Workload, most_tokens: int) -> list[str]:

@@ -145,10 +145,6 @@ def simulate_command(
                 break
             seconds *= 2
             requests = requests_for(seconds)
-    if records:
-        run.to_csv(records)
-    if perfetto:
-        run.to_perfetto(perfetto)
     summary = run.summary(slo)
     summary["notes"] = [*notes, *summary["notes"]]
     paid = cost(plan, run, gco2_per_kwh=gco2_per_kwh)
@@ -157,6 +153,10 @@ def simulate_command(
     else:
         print_run(summary, f"{plan.cluster.name}, {plan.model.name}: {mode.value}, policy {policy}")
         print_cost(paid)
+    if records:
+        run.to_csv(records)
+    if perfetto:
+        run.to_perfetto(perfetto)
     if run.partial:
         typer.echo("helix-kit: stopped; these are the figures until then", err=True)
         raise typer.Exit(130)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 from rich.table import Table
 
+from helix_kit import _files
 from helix_kit._summary import number
 from helix_kit._wording import count_text
 from helix_kit.cli.lengths import name_or_trace
@@ -98,14 +99,14 @@ def sweep_command(
             resume=resume,
             progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
         )
-    if plot is not None:
-        found.plot().savefig(plot)
-    if output is not None:
-        found.to_csv(output) if output.suffix == ".csv" else found.to_json(output)
     if as_json:
         print_json(found.to_dict())
     else:
         _print(found)
+    if plot is not None:
+        _files.write_figure(plot, found.plot())
+    if output is not None:
+        found.to_csv(output) if output.suffix == ".csv" else found.to_json(output)
 
 
 def _numbers(text: str) -> list[int]:

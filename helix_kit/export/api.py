@@ -40,7 +40,7 @@ class Exported:
             path = Path(folder) / name
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                _files.write_result(path, text)
                 if path.suffix == ".sh":
                     path.chmod(0o755)
             except OSError as error:

@@ -365,7 +365,7 @@ class Plan(Summarised, BaseModel):
 
         figure = plot_pareto(self)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            _files.write_figure(path, figure, dpi=150)
         return figure
 
     def _title(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helix_kit import _files
 from helix_kit.errors import InputError
 from helix_kit.plots import png, svg
 from helix_kit.plots.scene import Scene
@@ -38,14 +39,14 @@ class Picture:
         """SVG text, also written to `path` if it is given."""
         text = svg.to_svg(self.scene, self.theme)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            _files.write_result(path, text)
         return text
 
     def to_png(self, path: str | Path | None = None, *, scale: float = 2.0) -> bytes:
         """PNG bytes with `scale` image pixels for each pixel of the layout, also written to `path` if it is given."""
         data = png.to_png(self.scene, self.theme, scale)
         if path is not None:
-            Path(path).write_bytes(data)
+            _files.write_result(path, data)
         return data
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.metrics import SLO
 from helix_kit.metrics.intervals import half_interval
@@ -144,13 +145,13 @@ class Sweep(Summarised):
 
     def to_csv(self, path: str | Path) -> None:
         """Write `table`."""
-        self.table.to_csv(path, index=False)
+        _files.write_result(path, self.table.to_csv(index=False, lineterminator="\n"))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Curves and facts as JSON text, also written to `path` if given."""
         text = json.dumps(self.to_dict(), indent=1) + "\n"
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            _files.write_result(path, text)
         return text
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from helix_kit import _files
 from helix_kit.workload.prefixes import format_segments, mooncake_entries
 from helix_kit.workload.request import Request
 
@@ -18,16 +20,16 @@ CONTENT_COLUMNS = ("prefix", "answer", "session_id")
 def write_csv(requests: Sequence[Request], path: str | Path) -> None:
     """Write a CSV file from which `read_trace` reads equal requests."""
     has_content = any(r.prefix or r.session is not None or r.answer is not None for r in requests)
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*COLUMNS, *CONTENT_COLUMNS) if has_content else COLUMNS)
-        for r in requests:
-            content = (format_segments(r.prefix), "" if r.answer is None else r.answer, r.session or "")
-            sizes = (repr(r.arrival_s), r.input_tokens, r.output_tokens)
-            writer.writerow((*sizes, *content) if has_content else sizes)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*COLUMNS, *CONTENT_COLUMNS) if has_content else COLUMNS)
+    for r in requests:
+        content = (format_segments(r.prefix), "" if r.answer is None else r.answer, r.session or "")
+        sizes = (repr(r.arrival_s), r.input_tokens, r.output_tokens)
+        writer.writerow((*sizes, *content) if has_content else sizes)
+    _files.write_result(path, text.getvalue())
 
 
 def write_mooncake(requests: Sequence[Request], path: str | Path) -> None:
     """Write a trace in Mooncake's format (JSON lines): shared contents as ``hash_ids`` of 512 tokens each."""
-    with Path(path).open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(entry)}\n" for entry in mooncake_entries(requests))
+    _files.write_result(path, "".join(f"{json.dumps(entry)}\n" for entry in mooncake_entries(requests)))

@@ -32,7 +32,8 @@ def home_file(tmp_path_factory):
     return path
 
 
-def test_what_to_buy_and_which_link_to_widen(helix_kit, home_file):
+def test_what_to_buy_and_which_link_to_widen(helix_kit, home_file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # no name takes two lines, also where the time was over for some rows
     asked = ("--what-if", "--buy", "H100-80G,L40S", "--widen", "lab:home=8", "--time-limit", "1")
     code, out, err = helix_kit("explain", home_file, *asked, "--json")
     assert code == 0, err

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 
 import helix_kit as hk
+from helix_kit import _files
 from helix_kit.cli.shared import Status
 
 
@@ -134,3 +136,16 @@ def test_ctrl_c_prints_what_there_is_and_is_told_by_the_exit_code(helix_kit, pla
     assert code == 130 and "helix-kit: stopped; these are the figures until then" in err
     summary = json.loads(out)
     assert summary["partial"] and "was stopped at 0 s of 55 s" in summary["notes"][-1]
+
+
+def test_figures_are_printed_before_rows_are_written(helix_kit, plan_file, tmp_path, monkeypatch):
+    """A disk that is full after a long simulation costs the rows, not the figures."""
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(_files, "write_result", full)
+    rows = tmp_path / "rows.csv"
+    code, out, err = helix_kit("simulate", plan_file, "--rate", 0.5, "--duration", 20, "--records", rows, "--json")
+    assert (code, err) == (1, f"helix-kit: {rows}: No space left on device\n")
+    assert json.loads(out)["requests"] > 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.experiments.evaluate.intervals import COMPARED
 from helix_kit.experiments.evaluate.options import SIMULATED
@@ -130,7 +131,7 @@ class Evaluation(Summarised):
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table."""
-        self.table.to_csv(path, index=False, lineterminator="\n")
+        _files.write_result(path, self.table.to_csv(index=False, lineterminator="\n"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, ready for JSON."""
@@ -148,7 +149,7 @@ class Evaluation(Summarised):
         """`to_dict` as JSON text, also written to `path` if given."""
         text = json.dumps(self.to_dict())
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            _files.write_result(path, text + "\n")
         return text
 
     def _title(self) -> str:
