@@ -103,7 +103,9 @@ def choose_attention(
         What is asked for by name cannot be used, or nothing can that is deterministic.
     """
     check_attention(attention)
-    if attention == "auto" and device.type == "cpu" and not deterministic:
+    if device.type == "cpu" and deterministic:
+        raise _not_deterministic("this worker computes on a CPU")
+    if device.type == "cpu" and attention == "auto":
         return ChosenAttention("sdpa")
     reasons: list[str] = []
     for name, why in OBSTACLES.items():
@@ -123,17 +125,18 @@ def choose_attention(
             expected = "triton, varlen" if deterministic else "sdpa"
             raise InputError(f"{reason}; expected {expected} or auto", field="attention", value=attention)
         reasons.append(f"no {name}: {reason}")
+    if changed is not None:
+        reasons = [f"the kernels for GPUs compute no {changed.words}"]
     if not deterministic:
         return ChosenAttention("sdpa", "" if attention == "sdpa" else "; ".join(["auto", *reasons]))
     if attention == "sdpa":
         reasons = ["sdpa computes a request differently when others are in the batch"]
-    elif device.type == "cpu":
-        reasons = ["this worker computes on a CPU"]
-    raise InputError(
-        f"{'; '.join(reasons)}: expected a GPU on which --attention triton or varlen runs",
-        field="deterministic",
-        value=True,
-    )
+    raise _not_deterministic("; ".join(reasons))
+
+
+def _not_deterministic(reason: str) -> InputError:
+    expected = "expected a GPU on which --attention triton or varlen runs"
+    return InputError(f"{reason}: {expected}", field="deterministic", value=True)
 
 
 def check_deterministic(*, has_experts: bool, has_ranks: bool) -> None:

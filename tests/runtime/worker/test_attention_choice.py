@@ -90,7 +90,8 @@ def test_what_is_in_the_way_is_said(attention, dtype, head_dim, capability, word
 @pytest.mark.parametrize("changed", [ChangedScores(softcap=5.0), ChangedScores(sinks=torch.zeros(4))])
 def test_changed_scores_are_left_to_torch(changed: ChangedScores, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, (9, 0), {"triton", "flashinfer", "varlen"})
-    assert choose_attention("auto", torch.bfloat16, CUDA, head_dim=64, changed=changed).name == "sdpa"
+    found = choose_attention("auto", torch.bfloat16, CUDA, head_dim=64, changed=changed)
+    assert found == ("sdpa", f"auto; the kernels for GPUs compute no {changed.words}")
     for name in ("triton", "flashinfer", "varlen"):
         with pytest.raises(InputError, match=f"its kernels compute no {changed.words}"):
             choose_attention(name, torch.bfloat16, CUDA, head_dim=64, changed=changed)
@@ -126,6 +127,7 @@ def test_what_is_deterministic_is_chosen(attention, installed, chosen, monkeypat
         ),
         ("auto", {"flashinfer"}, "cuda", "no triton: it is not installed"),
         ("auto", {"triton"}, "cpu", "this worker computes on a CPU: expected a GPU on which"),
+        ("triton", {"triton"}, "cpu", "this worker computes on a CPU: expected a GPU on which"),
     ],
 )
 def test_what_is_not_deterministic_is_refused(attention, installed, device, words, monkeypatch) -> None:
