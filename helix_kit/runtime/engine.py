@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -108,6 +109,22 @@ class Engine(Generation, Summarised):
             raise EngineError("the engine is closed")
         self._coordinator.call(self._coordinator.requests.reset_prefix_cache)
 
+    def limit_running(self, count: int | None) -> None:
+        """Let at most `count` requests run at once; the others wait. None: as many as the KV pages hold.
+
+        Raises
+        ------
+        EngineError
+            When the engine is closed.
+
+        Examples
+        --------
+        >>> engine.limit_running(16)                                                     # doctest: +SKIP
+        """
+        if self.closed:
+            raise EngineError("the engine is closed")
+        self._coordinator.call(functools.partial(setattr, self._coordinator.requests, "max_running", count))
+
     def replay(
         self,
         workload: Workload,
@@ -140,7 +157,7 @@ class Engine(Generation, Summarised):
             Start and end in s of what is measured; the replay ends at its end. None: from the start until the last
             request has ended, or for `max_seconds`.
         max_in_flight
-            Requests of an offline replay that may be served at once. None: as many as the KV pages hold.
+            Requests of an offline replay that may run at once. None: as many as the KV pages hold.
         progress
             Called with (requests done, all requests).
         stop

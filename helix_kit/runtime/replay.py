@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.report import NodeUse, Run
 from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of
+from helix_kit.runtime.replay_prompts import ReplayPrompts
 from helix_kit.runtime.status import EngineStatus, WorkerStatus
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
-from helix_kit.workload.prefixes import draw_content
 from helix_kit.workload.request import Request, RequestRecord
 from helix_kit.workload.workload import Workload
 
@@ -61,6 +59,10 @@ class ReplayTarget(Protocol):
         """Forget what the prefix caches hold."""
         ...
 
+    def limit_running(self, count: int | None) -> None:
+        """Let at most so many requests run at once."""
+        ...
+
     def status(self, *, fresh: bool = False) -> EngineStatus:
         """The state of the engine, with new counters if `fresh`."""
         ...
@@ -94,7 +96,7 @@ class ReplayOptions:
     window: tuple[float, float] | None = None
     """What is measured; the replay ends at its end."""
     max_in_flight: int | None = None
-    """Requests of an offline replay that may be served at once."""
+    """Requests of an offline replay that may run at once."""
     progress: Progress | None = None
     """Called with (requests done, all requests)."""
     stop: Callable[[], bool] | None = None
@@ -157,17 +159,12 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     def is_over() -> bool:
         return engine.now_s() >= end_s or was_stopped()
 
-    prompts = _Prompts(engine, options.seed)
-    if options.mode == "offline":
-        handles = _feed_backlog(engine, workload, prompts, is_over, options)
-    else:
-        due = [(request, start_s + request.arrival_s * scale) for request in workload]
-        in_time = [(request, due_s) for request, due_s in due if due_s < end_s]
-        handles = _submit_in_time(engine, in_time, prompts, is_over, partial(_report, options.progress, len(workload)))
+    engine.limit_running(options.max_in_flight)
+    try:
+        handles = _serve_all(engine, workload, options, start_s, end_s, is_over)
+    finally:
+        engine.limit_running(None)
     unsent: Sequence[Request] = workload[len(handles) :] if options.mode == "online" else []
-    while not all(handle.done for handle in handles) and not is_over():
-        time.sleep(POLL_S)
-        _report(options.progress, len(workload), handles)
     unfinished = {index for index, handle in enumerate(handles) if not handle.done}
     for index in sorted(unfinished, reverse=True):  # those that wait first: they are not to take the place of others
         handles[index].cancel()
@@ -212,52 +209,52 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     )
 
 
-class _Prompts:
-    """Submits requests, each with a prompt that is made at that moment: a backlog may have millions of tokens.
+def _serve_all(
+    engine: ReplayTarget, workload: Workload, options: ReplayOptions, start_s: float, end_s: float,
+    is_over: Callable[[], bool],
+) -> list[Handle]:  # fmt: skip
+    """Submit the requests, and wait until all are done or the replay is over; returns the handles."""
+    prompts = ReplayPrompts(options.seed, engine.vocab_size)
+    if options.mode == "offline":
+        handles = _feed_backlog(engine, workload, prompts, is_over, options)
+    else:
+        due = [(request, start_s + request.arrival_s * engine.time_scale) for request in workload]
+        in_time = [(request, due_s) for request, due_s in due if due_s < end_s]
+        handles = _submit_in_time(engine, in_time, prompts, is_over, partial(_report, options.progress, len(workload)))
+    while not all(handle.done for handle in handles) and not is_over():
+        time.sleep(POLL_S)
+        _report(options.progress, len(workload), handles)
+    return handles
 
-    Contents that the workload names are the same tokens in every prompt. The content of an answer is what was generated
-    if that answer is complete by then. The rest of a prompt is random.
-    """
 
-    def __init__(self, engine: ReplayTarget, seed: int) -> None:
-        self._engine, self._seed = engine, seed
-        self._rng, self._vocabulary = np.random.default_rng(seed), engine.vocab_size
-        self._answers: dict[int, Handle] = {}
-
-    def submit(self, request: Request, arrival_s: float) -> Handle:
-        """Hand in the request; the requests of a workload come in order."""
-        named = [token for key, count in request.prefix for token in self._content(key, count)]
-        rest = self._rng.integers(3, self._vocabulary, request.input_tokens - len(named)).tolist()
-        handle = self._engine.submit_tokens(named + rest, request.output_tokens, arrival_s=arrival_s)
-        if request.answer is not None:
-            self._answers[request.answer] = handle
-        return handle
-
-    def _content(self, key: int, count: int) -> list[int]:
-        handle = self._answers.get(key)
-        if handle is not None and handle.done and handle.record.outcome == "finished":
-            generated = handle.result().token_ids
-            if len(generated) >= count:
-                return generated[:count]
-        return [3 + i for i in draw_content(self._seed, key, count, self._vocabulary - 3)]
+def _submit(engine: ReplayTarget, prompts: ReplayPrompts, request: Request, arrival_s: float) -> Handle:
+    handle = engine.submit_tokens(prompts.token_ids(request), request.output_tokens, arrival_s=arrival_s)
+    prompts.keep_answer(request, handle)
+    return handle
 
 
 def _feed_backlog(
-    engine: ReplayTarget, workload: Workload, prompts: _Prompts, is_over: Callable[[], bool], options: ReplayOptions
+    engine: ReplayTarget,
+    workload: Workload,
+    prompts: ReplayPrompts,
+    is_over: Callable[[], bool],
+    options: ReplayOptions,
 ) -> list[Handle]:
     """Let requests wait, a few at a time, until the end or until all have been taken up; returns their handles.
 
-    The workers stay as full as if all requests waited: more follow before the queue is empty. With `max_in_flight` so
-    many are unfinished at once.
+    The workers stay as full as if all requests waited: more follow before the queue is empty.
     """
     handles: list[Handle] = []
     unfinished: list[Handle] = []
-    limit = options.max_in_flight or len(workload)
+    # A prompt that holds an answer can be made only when the request before it has ended.
+    has_answers = any(request.answer is not None for request in workload)
+    limit = options.max_in_flight if has_answers and options.max_in_flight else len(workload)
     while len(handles) < len(workload) and not is_over():
         unfinished = [handle for handle in unfinished if not handle.done]
         waiting = sum(not handle.started for handle in unfinished)
         count = max(0, min(QUEUED - waiting, limit - len(unfinished)))
-        more = [prompts.submit(request, engine.now_s()) for request in workload[len(handles) : len(handles) + count]]
+        following = workload[len(handles) : len(handles) + count]
+        more = [_submit(engine, prompts, request, engine.now_s()) for request in following]
         handles += more
         unfinished += more
         time.sleep(POLL_S)
@@ -273,7 +270,7 @@ def _arrived_when_taken_up(record: RequestRecord) -> RequestRecord:
 
 
 def _submit_in_time(
-    engine: ReplayTarget, due: list[tuple[Request, float]], prompts: _Prompts, is_over: Callable[[], bool],
+    engine: ReplayTarget, due: list[tuple[Request, float]], prompts: ReplayPrompts, is_over: Callable[[], bool],
     report: Callable[[list[Handle]], None],
 ) -> list[Handle]:  # fmt: skip
     """Submit each request when it is due, until the end; returns the handles."""
@@ -284,7 +281,7 @@ def _submit_in_time(
             report(handles)
         if wait_s > 0:
             break
-        handles.append(prompts.submit(request, due_s))
+        handles.append(_submit(engine, prompts, request, due_s))
     return handles
 
 

@@ -21,13 +21,7 @@ from helix_kit.runtime.coordinator.worker_manager import WorkerManager
 from helix_kit.runtime.handle import Completion, FailureCode, FinishReason, Handle, Piece, RequestFailedError
 from helix_kit.runtime.logprobs import TokenLogprobs
 from helix_kit.runtime.node_workers import to_workers
-from helix_kit.runtime.transport.messages import (
-    MAX_ITEMS,
-    EvictMessage,
-    FreeMessage,
-    RequestEpoch,
-    SampledToken,
-)
+from helix_kit.runtime.transport.messages import MAX_ITEMS, EvictMessage, FreeMessage, RequestEpoch, SampledToken
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS
 from helix_kit.workload.request import Outcome
 
@@ -74,6 +68,8 @@ class RequestTable:
         self._by_handle: dict[Handle, ActiveRequest] = {}
         self.may_admit = False
         """Whether anything has happened since a waiting request was last refused that could let it in now."""
+        self.max_running: int | None = None
+        """How many requests may run at once; None: as many as have pages."""
         self.tokens_out = 0
         """Tokens generated for all requests so far."""
         self.prompt_tokens = self.cached_tokens = 0
@@ -112,11 +108,11 @@ class RequestTable:
     # ---- admission -----------------------------------------------------------------------------------------------
 
     def admit(self) -> None:
-        """Start waiting requests, oldest first, until one does not fit.
+        """Start waiting requests, oldest first, until one does not fit; reject those that never will.
 
-        Requests that can never fit are rejected; those at which the policy raises an exception fail.
+        Requests at which the policy raises an exception fail.
         """
-        while self.waiting and self.router.has_pipeline:
+        while self.waiting and self.router.has_pipeline and not self._is_full:
             active = self.waiting[0]
             if active.promise_tokens is not None:
                 request = active.request
@@ -144,6 +140,10 @@ class RequestTable:
             else:
                 self.may_admit = False
                 return
+
+    @property
+    def _is_full(self) -> bool:
+        return self.max_running is not None and len(self.running) >= self.max_running
 
     def _route_and_start(self, active: ActiveRequest) -> bool:
         """Start the first waiting request if the policy finds a pipeline, and that has pages; whether it started."""

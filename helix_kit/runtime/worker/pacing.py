@@ -37,11 +37,12 @@ def behind_messages() -> Iterator[None]:
     below; a thread that wakes up for a message then gets a core at once.
     """
     policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
-    usual = os.sched_getparam(0) if policy is not None and policy in (os.SCHED_RR, os.SCHED_FIFO) else None
-    if usual is None or usual.sched_priority <= os.sched_get_priority_min(policy):
+    if policy is None or policy not in (os.SCHED_RR, os.SCHED_FIFO):
         yield
         return
-    os.sched_setparam(0, os.sched_param(usual.sched_priority - 1))
+    usual = os.sched_getparam(0)
+    lower = max(usual.sched_priority - 1, os.sched_get_priority_min(policy))
+    os.sched_setparam(0, os.sched_param(lower))
     try:
         yield
     finally:

@@ -199,7 +199,12 @@ class RangedEngine(RangedView):
         self._admit()
 
     def _admit(self) -> None:
-        """Admit the first requests of the queue, as far as there is room."""
+        """Admit the first requests of the queue, as far as there is room, and send what is to be sent."""
+        self._admit_first()
+        if self.clock["drafts"][0] >= 0:
+            rules.send_all(self._packed)
+
+    def _admit_first(self) -> None:
         if self.clock["now"][0] < self._unavailable_until_s:
             return
         limit = self.batching.max_in_flight
@@ -245,7 +250,7 @@ class RangedEngine(RangedView):
         return Request(at, original.arrival_s, original.input_tokens + done, original.output_tokens - done)
 
     def launch(self, at: int, request: Request, pipeline: Pipeline, cached: int) -> None:
-        """Start a request: send its prompt without the first `cached` tokens."""
+        """Start a request: write its prompt, without the first `cached` tokens, for the first stage."""
         self.take_up(at, request, pipeline)
         self.need_chunks(request.input_tokens // self.batching.chunk_tokens + 2)
         self.need_messages(2 * len(self.setup.links))

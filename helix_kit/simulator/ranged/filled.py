@@ -21,6 +21,7 @@ import numpy as np
 from helix_kit.flow import Pipeline
 from helix_kit.simulator import events
 from helix_kit.simulator.compiled import compiled
+from helix_kit.simulator.ranged import rules
 from helix_kit.simulator.ranged.messages import START_STEP, append, take_chunk
 from helix_kit.simulator.ranged.state import unpacked
 
@@ -99,6 +100,7 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
         engine.need_chunks(1)
         place_token(engine.packed, at, hop, setup.number_of[pipeline[hop].node], pipeline[hop].start)
     engine.issued = len(done)
+    rules.send_all(engine.packed)
     start_all(engine.packed)
     return admitted
 

@@ -4,7 +4,7 @@ A step takes decodes first, then prefill chunks, within a budget of tokens and a
 that enter in the middle of the node's range take part from their first layer on. The chunks of a step that have the
 same next hop travel as one message.
 
-Python calls `advance`, `launch` and `kill`, with the state as a plain tuple.
+Python calls `advance`, `launch`, `send_all` and `kill`, with the state as a plain tuple.
 
 In the functions `here` is the number of an endpoint, `number` that of a message or request and `at` that of a chunk.
 """
@@ -244,17 +244,18 @@ def received(state, number):
                     chunk.decode, chunk.last, chunk.tokens, chunk.hop, chunk.layer = 1, 1, 1, 0, 0
                     post(state, routes[chunk.request, 0], at)
         at = following
-    if at_coordinator:
-        close_all_messages(state)
-    else:
+    if not at_coordinator:
         events.push(state.heap, state.fifo, clock, clock.now, START_STEP, here)
+    elif clock.finished == 0:
+        # Otherwise the requests that are now admitted travel in the same messages: see `send_all`.
+        close_all_messages(state)
 
 
 @compiled
 def launch(plain, number, chunk_tokens, cached):
-    """Send a request's prompt (and what it had generated before a restart) to its first stage, in chunks.
+    """Write a request's prompt (and what it had generated before a restart) in chunks for its first stage.
 
-    The first `cached` tokens are in the prefix caches of all its stages.
+    The first `cached` tokens are in the prefix caches of all its stages. `send_all` sends what was written.
     """
     state = unpacked(plain)
     routes, chunks, clock = state.routes, state.chunks, state.clock
@@ -268,7 +269,12 @@ def launch(plain, number, chunk_tokens, cached):
         left -= chunk.tokens
         chunk.decode, chunk.last, chunk.hop, chunk.layer = 0, 1 if left == 0 else 0, 0, 0
         post(state, routes[number, 0], at)
-    close_all_messages(state)
+
+
+@compiled
+def send_all(plain):
+    """Send what the coordinator has written in this round, one message to each first stage, as our runtime does."""
+    close_all_messages(unpacked(plain))
 
 
 @compiled

@@ -80,8 +80,7 @@ def test_requests_of_an_only_stage_share_its_steps():
     """Ten requests at once: one step for each token of all of them. They do not fall apart into halves."""
     run = simulate(whole_model_on("a"), Workload.of([(0.0, 20, 50)] * 10), record_batches=True, duration_s=30)
     assert all(record.tokens_generated == 50 for record in run.records)
-    # The first prompt comes a little before the others, and is ahead by one step.
-    assert [batch.decode_requests for batch in run.batches] == [0, 1] + [10] * 48 + [9]
+    assert [(batch.prefill_tokens, batch.decode_requests) for batch in run.batches] == [(200, 0)] + [(0, 10)] * 49
 
 
 def test_an_only_stage_that_fails_starts_its_requests_again_where_they_were():
