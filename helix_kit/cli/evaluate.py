@@ -179,6 +179,8 @@ def _print(found: Evaluation, folder: Path) -> None:
     console.print(table)
     if len(differences := found.differences()):
         console.print(_beside(found, differences))
+        if not differences["settled"].all():
+            typer.echo("* This median lies between a fast and a slow group of tokens; a note below has the means.")
     for note in found.notes:
         typer.echo(f"Note: {note}")
     for problem in found.problems:
@@ -209,7 +211,7 @@ def _beside(found: Evaluation, differences: pd.DataFrame) -> Table:
 def _share(row: dict[Hashable, Any]) -> str:
     """The difference, and its interval on a line of its own if there is one: a row fits into 80 columns."""
     interval = "" if isnan(row["low"]) else f"\n{row['low']:+.1%} to {row['high']:+.1%}"
-    return f"{row['difference']:+.1%}{interval}"
+    return f"{row['difference']:+.1%}{'' if row['settled'] else ' *'}{interval}"
 
 
 def _print_goodput(found: Evaluation) -> None:

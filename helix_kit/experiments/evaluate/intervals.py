@@ -94,6 +94,8 @@ class Difference(NamedTuple):
     share: float
     low: float
     high: float
+    is_settled: bool = True
+    """Whether a few tokens more on one side would leave the metric where it is; see `unsettled_medians`."""
 
 
 def differences(simulated: Samples, served: Samples, *, seed: int = 0) -> list[Difference]:
@@ -122,7 +124,8 @@ def differences(simulated: Samples, served: Samples, *, seed: int = 0) -> list[D
             method="percentile", rng=np.random.default_rng(seed),
         )  # fmt: skip
         low, high = result.confidence_interval
-        found.append(Difference(metric, float(whole), float(low), float(high)))
+        is_settled = metric == SPEED or _middle(_phase_of(metric), simulated, served)[2] <= MIDDLE_SPREAD
+        found.append(Difference(metric, float(whole), float(low), float(high), is_settled))
     return found
 
 
@@ -143,10 +146,8 @@ def unsettled_medians(simulated: Samples, served: Samples) -> list[str]:
         both = [_latencies(phase, run.blocks) for run in (simulated, served)]
         if not all(len(latencies) for latencies in both):
             continue
-        middles = [np.percentile(latencies, MIDDLE_PERCENTILES) for latencies in both]
-        spreads = [(high - low) / np.median(of) for (low, high), of in zip(middles, both, strict=True)]
-        if max(spreads) > MIDDLE_SPREAD:
-            low, high = middles[int(np.argmax(spreads))]
+        low, high, spread = _middle(phase, simulated, served)
+        if spread > MIDDLE_SPREAD:
             simulated_s, served_s = (float(latencies.mean()) for latencies in both)
             share = served_s / simulated_s - 1
             found.append(
@@ -156,10 +157,24 @@ def unsettled_medians(simulated: Samples, served: Samples) -> list[str]:
     return found
 
 
+def _middle(phase: str, simulated: Samples, served: Samples) -> tuple[float, float, float]:
+    """The tenth of the latencies around the median, of the run in which it is wider; and that width over the median."""
+    found = []
+    for run in (simulated, served):
+        latencies = _latencies(phase, run.blocks)
+        low, high = np.percentile(latencies, MIDDLE_PERCENTILES)
+        found.append((float(low), float(high), float((high - low) / np.median(latencies))))
+    return max(found, key=lambda middle: middle[2])
+
+
+def _phase_of(metric: str) -> str:
+    return next(phase for phase in PHASES if metric.startswith(phase))
+
+
 def _value(metric: str, blocks: list[Block]) -> float:
     if metric == SPEED:
         return float(sum(len(block.decode) for block in blocks))
-    latencies = _latencies(next(phase for phase in PHASES if metric.startswith(phase)), blocks)
+    latencies = _latencies(_phase_of(metric), blocks)
     return float(np.median(latencies)) if len(latencies) else float("nan")
 
 

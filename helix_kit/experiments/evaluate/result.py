@@ -52,6 +52,9 @@ class Evaluation(Summarised):
     intervals
         (method, mode, metric) -> bootstrap interval of the difference between workers and simulation, with 95 %
         confidence.
+    unsettled
+        (method, mode, metric) of medians that lie between a fast and a slow group of tokens, where a few tokens more on
+        one side move them far.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Evaluation(Summarised):
     problems: tuple[str, ...] = ()
     stopped: bool = field(default=False)
     intervals: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    unsettled: frozenset[tuple[str, str, str]] = frozenset()
 
     def value(self, method: str, mode: str, source: str, metric: str) -> float | None:
         """One value of the table.
@@ -104,7 +108,8 @@ class Evaluation(Summarised):
     def differences(self) -> pd.DataFrame:
         """How far workers are from the simulation, as a share of it.
 
-        Columns: method, mode, metric, simulated, served, difference, and low and high, the ends of its interval.
+        Columns: method, mode, metric, simulated, served, difference, low and high, the ends of its interval, and
+        settled: False for a median that lies between a fast and a slow group of tokens.
         """
         rows = []
         for method, mode in self.runs if self.workers else ():
@@ -113,8 +118,9 @@ class Evaluation(Summarised):
                 served = self.value(method, mode, str(self.workers), metric)
                 if simulated and served is not None:
                     ends = self.intervals.get((method, mode, metric), (float("nan"), float("nan")))
-                    rows.append((method, mode, metric, simulated, served, served / simulated - 1, *ends))
-        columns = ["method", "mode", "metric", "simulated", "served", "difference", "low", "high"]
+                    settled = (method, mode, metric) not in self.unsettled
+                    rows.append((method, mode, metric, simulated, served, served / simulated - 1, *ends, settled))
+        columns = ["method", "mode", "metric", "simulated", "served", "difference", "low", "high", "settled"]
         return pd.DataFrame(rows, columns=columns)
 
     @property
@@ -183,12 +189,15 @@ def evaluation_of(
     for record in records:
         keys = (record["method"], record["mode"], record["source"])
         rows += [(*keys, metric, float(value)) for metric, value in record["metrics"].items()]
-    intervals = {
-        (record["method"], record["mode"], found["metric"]): (found["low"], found["high"])
-        for record in records
-        for found in record.get("differences", ())
-    }
-    return Evaluation(pd.DataFrame(rows, columns=list(COLUMNS)), labels, facts, intervals=intervals, **more)
+    intervals, unsettled = {}, set()
+    for record in records:
+        for found in record.get("differences", ()):
+            key = (record["method"], record["mode"], found["metric"])
+            intervals[key] = (found["low"], found["high"])
+            if not found.get("is_settled", True):
+                unsettled.add(key)
+    more = {"intervals": intervals, "unsettled": frozenset(unsettled), **more}
+    return Evaluation(pd.DataFrame(rows, columns=list(COLUMNS)), labels, facts, **more)
 
 
 __all__ = ["Evaluation"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helix_kit.experiments.evaluate.intervals import Block, Samples, differences, unsettled_medians
+from helix_kit.experiments.evaluate.intervals import COMPARED, Block, Samples, differences, unsettled_medians
 from helix_kit.report import Run
 from helix_kit.workload.request import Request, RequestRecord
 
@@ -79,3 +79,14 @@ def test_settled_medians_are_not_told():
     only_prompts = Samples((Block(np.array([1.0, 1.0]), np.array([])),))
     assert unsettled_medians(only_prompts, only_prompts) == []
     assert unsettled_medians(two_groups(0.7, 1.0), two_groups(0.5, 1.0))  # one of the two is enough
+
+
+def test_differences_say_which_medians_are_settled():
+    def in_blocks(samples: Samples) -> Samples:
+        latencies = np.random.default_rng(1).permutation(samples.blocks[0].decode)
+        return Samples(tuple(Block(np.array([1.0]), part) for part in np.array_split(latencies, 30)))
+
+    gap, none = in_blocks(two_groups(0.5, 1.0)), in_blocks(two_groups(0.7, 1.0))
+    told = {d.metric: d.is_settled for d in differences(none, gap)}
+    assert told == {COMPARED[0]: True, COMPARED[1]: True, COMPARED[2]: False}
+    assert all(d.is_settled for d in differences(none, none))
