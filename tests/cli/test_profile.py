@@ -49,7 +49,7 @@ def test_the_table_shows_the_layer_with_its_share_of_the_projection_as_the_file_
     shown = re.findall(r"(prefill|decode)\W+(\d+)\W+([\d.]+)\W+[\d.]+ to [\d.]+\W+([\d.]+)", out)
     assert len(shown) == len(in_file) > 0
     head_ms, share_ms = map(float, re.search(r"projection: ([\d.]+) ms a token, ([\d.]+) ms of it", out).groups())
-    assert share_ms == pytest.approx(head_ms / 6, abs=1e-3)
+    assert share_ms == pytest.approx(head_ms / 6, abs=1e-3, rel=1e-3)
     for phase, tokens, alone, together in shown:
         assert float(together) == pytest.approx(in_file[phase, tokens], abs=1e-3, rel=1e-3)
-        assert float(together) - float(alone) == pytest.approx(share_ms, abs=2e-3)
+        assert float(together) - float(alone) == pytest.approx(share_ms, abs=2e-3, rel=1e-3)
