@@ -70,11 +70,11 @@ def test_a_backlog_keeps_the_workers_full_until_the_end(tiny_llama: Path) -> Non
 def test_a_backlog_with_a_limit_that_ends_early_says_so(tiny_llama: Path) -> None:
     plan = tiny_plan(tiny_llama, {"a": (0, 6)}, step_ms=2.0)
     with serve(plan, tiny_llama, launcher="inproc", pace=True) as engine:
-        run = engine.replay(Workload.of([(0.0, 5, 8)] * 6), mode="offline", window=(0.0, 2.0), max_in_flight=2)
+        run = engine.replay(Workload.of([(0.0, 5, 8)] * 6), mode="offline", window=(0.0, 20.0), max_in_flight=2)
     summary = run.summary()
     assert summary["finished"] == 6 and summary["peak_concurrency"] == 2 and not run.partial
     # Three rounds of two; the last two are taken up when two rounds are over.
-    assert 0 < summary["ran_dry_s"] < max(r.finished_s for r in run.records) and run.window == (0.0, 2.0)
+    assert 0 < summary["ran_dry_s"] < max(r.finished_s for r in run.records) and run.window == (0.0, 20.0)
 
 
 def test_a_request_of_a_backlog_follows_as_soon_as_another_ends(tiny_llama: Path) -> None:
