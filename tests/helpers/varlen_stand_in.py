@@ -13,11 +13,17 @@ from torch.nn.attention.varlen import AuxRequest
 class Varlen:
     """A stand-in that keeps what it was called with.
 
-    `page_tokens` is the page size that it takes alone, as FlashAttention 2 does; None: any.
+    Parameters
+    ----------
+    page_tokens
+        The page size that it takes alone, as FlashAttention 2 does; None: any.
+    wants_lengths
+        Whether it must be told where the keys of each sequence would begin without pages, as FlashAttention 2 must,
+        or must not be told, as FlashAttention 3.
     """
 
-    def __init__(self, page_tokens: int | None = None) -> None:
-        self.page_tokens = page_tokens
+    def __init__(self, page_tokens: int | None = None, *, wants_lengths: bool = False) -> None:
+        self.page_tokens, self.wants_lengths = page_tokens, wants_lengths
         self.calls: list[dict[str, Any]] = []
 
     @property
@@ -43,7 +49,12 @@ class Varlen:
         ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
             if self.page_tokens is not None and key.shape[1] % self.page_tokens:
                 raise RuntimeError(f"Paged KV cache block size must be divisible by {self.page_tokens}\nmore of it")
-            assert return_aux is None and cu_seq_k is None and seqused_k is not None and block_table is not None
+            assert return_aux is None and seqused_k is not None and block_table is not None
+            if self.wants_lengths != (cu_seq_k is not None):
+                raise RuntimeError("cu_seq_k must be set" if self.wants_lengths else "cu_seq_k must not be set")
+            if cu_seq_k is not None:
+                assert cu_seq_k.dtype == torch.int32 and cu_seq_k[0] == 0
+                assert torch.equal(cu_seq_k.diff(), seqused_k)
             self.calls.append(
                 {"max_q": max_q, "max_k": max_k, "window_size": window_size, "num_splits": num_splits, "scale": scale}
             )

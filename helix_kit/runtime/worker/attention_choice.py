@@ -79,7 +79,7 @@ def kernels_for(
     if chosen.name == "varlen":
         op = varlen.torch_op()
         assert op is not None, "why_unavailable has refused a torch without it"
-        return StepKernels(module, varlen.VarlenAttention(op, deterministic=deterministic))
+        return StepKernels(module, varlen.make_attention(op, deterministic=deterministic))
     return StepKernels(module)
 
 

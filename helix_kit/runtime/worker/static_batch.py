@@ -82,6 +82,11 @@ class Sequences(NamedTuple):
     longest: int
     """Rows of a sequence at most."""
 
+    @property
+    def key_starts(self) -> torch.Tensor:
+        """(sequences + 1,): as `starts`, where all tokens that the sequences see lie one behind the other."""
+        return F.pad(self.seen.cumsum(0, dtype=torch.int32), (1, 0))
+
 
 def bucket_of(rows: int, *, decode: bool) -> int:
     """The number of rows that a step with `rows` rows is padded to.

@@ -38,13 +38,24 @@ IMPLEMENTATIONS = {9: "FA3", 10: "FA4"}
 
 
 class VarlenAttention(PagedAttention):
-    """`op` over the pages. `deterministic`: contexts are not split, so a sequence's bits do not depend on others."""
+    """`op` over the pages.
+
+    Parameters
+    ----------
+    op
+        torch's `varlen_attn`, or a stand-in in tests.
+    deterministic
+        Contexts are not split, so a sequence's bits do not depend on others.
+    gives_lengths
+        Whether `op` wants to know where the keys of each sequence would begin without pages, as torch's wrapper of
+        FlashAttention 2 does ("must be both set or both not set"). FlashAttention 3 refuses to hear it.
+    """
 
     name = "varlen"
     takes_whole_requests = True
 
-    def __init__(self, op: VarlenOp, *, deterministic: bool = False) -> None:
-        self._op = op
+    def __init__(self, op: VarlenOp, *, deterministic: bool = False, gives_lengths: bool = False) -> None:
+        self._op, self._gives_lengths = op, gives_lengths
         self._splits = 1 if deterministic else None
 
     def attend(
@@ -61,7 +72,7 @@ class VarlenAttention(PagedAttention):
             cache.keys,
             cache.values,
             sequences.starts,
-            None,
+            sequences.key_starts if self._gives_lengths else None,
             sequences.longest,
             table.shape[1] * PAGE_TOKENS,
             scale=scaling,
@@ -126,13 +137,19 @@ def _activate(implementation: str | None) -> str | None:
     return implementation
 
 
+def make_attention(op: VarlenOp, *, deterministic: bool = False) -> VarlenAttention:
+    """Attention by torch's `op`, with the arguments that the FlashAttention that is active in torch wants."""
+    is_own = torch.nn.attention.current_flash_attention_impl() is None
+    return VarlenAttention(op, deterministic=deterministic, gives_lengths=is_own)
+
+
 @torch.inference_mode()
 def why_wrong(op: VarlenOp, dtype: torch.dtype, device: torch.device, head_dim: int) -> str | None:
     """What is wrong with `op` in two small steps over pages of 16 tokens; None if its results are right.
 
     One step decodes, the other one has prefill chunks. Both are tried with a window and without.
     """
-    attention = VarlenAttention(op)
+    attention = make_attention(op)
     for steps in ([(37, 1), (5, 1), (16, 1)], [(37, 3), (0, 18), (21, 1)]):
         batch = _small_batch(attention, steps, dtype, device, head_dim)
         real = sum(tokens for _, tokens in steps)

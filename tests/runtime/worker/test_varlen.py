@@ -54,8 +54,8 @@ def test_torch_itself_takes_the_arguments(is_decode: bool) -> None:
     )  # fmt: skip
     cache = LayerCache(keys, keys, ints(5, 4), batch.table_rows, batch.positions)
     query = torch.empty(8, 6, 64, dtype=torch.bfloat16, device="meta")
-    for deterministic in (False, True):
-        attention = VarlenAttention(varlen.torch_op(), deterministic=deterministic)
+    for flag in (False, True):
+        attention = VarlenAttention(varlen.torch_op(), deterministic=flag, gives_lengths=flag)
         for window in (None, 12):
             assert attention.attend(query, cache, batch, 0.5, window).shape == (8, 6, 64)
 
@@ -75,8 +75,9 @@ def test_equal_to_sdpa(family: str, special: dict, tmp_path: Path) -> None:
     """Chunks beside decodes, requests that enter mid-range and leave early, windows, scales, heads that share keys."""
     checkpoint = Checkpoint(tiny_checkpoint(tmp_path / "model", family, seed=3, **special))
     expected = run_schedule(ModelLayers(checkpoint, 0, 6), SCHEDULE)
-    stand_in = Varlen()
-    kernels = StepKernels(torch_kernels, VarlenAttention(stand_in.op))
+    wants_lengths = family == "llama"
+    stand_in = Varlen(wants_lengths=wants_lengths)
+    kernels = StepKernels(torch_kernels, VarlenAttention(stand_in.op, gives_lengths=wants_lengths))
     model = ModelLayers(checkpoint, 0, 6, options=StepOptions(32, kernels=kernels))
     assert model.attention == "varlen"
     found = run_schedule(model, SCHEDULE)
@@ -142,11 +143,12 @@ def test_a_request_gets_the_same_bits_beside_any_others(tiny_llama: Path, beside
 
 
 def test_a_small_step_shows_what_torch_takes() -> None:
-    assert why_wrong(Varlen().op, torch.float32, CPU, 16) is None
+    """Without an implementation that was activated, the arguments are those that FlashAttention 2 wants."""
+    assert why_wrong(Varlen(wants_lengths=True).op, torch.float32, CPU, 16) is None
     refusal = "torch says: Paged KV cache block size must be divisible by 256"
-    assert why_wrong(Varlen(page_tokens=256).op, torch.float32, CPU, 16) == refusal
+    assert why_wrong(Varlen(256, wants_lengths=True).op, torch.float32, CPU, 16) == refusal
 
-    right = Varlen().op
+    right = Varlen(wants_lengths=True).op
 
     def without_window(*args, window_size, **options):
         return right(*args, window_size=(-1, window_size[1]), **options)
@@ -160,8 +162,13 @@ def test_a_small_step_shows_what_torch_takes() -> None:
     assert why_wrong(broken, torch.float32, CPU, 16) == "torch's results over pages of 16 tokens are wrong by nan"
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], stand_in: Varlen, packages: set[str]) -> None:
-    """A GPU of a capability, a torch with this op, and the implementations whose packages are installed."""
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], stand_in: Varlen, packages: set[str]
+) -> list[str]:
+    """A GPU of a capability, a torch with this op, and the implementations whose packages are installed.
+
+    Returns those that are active.
+    """
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     op = stand_in.op
@@ -169,14 +176,20 @@ def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], stand_
     real = varlen.why_wrong
     monkeypatch.setattr(varlen, "why_wrong", lambda op, dtype, device, dim: real(op, torch.float32, CPU, dim))
 
+    active: list[str] = []
+
     def activate(name: str) -> None:
         if name not in packages:
             raise ModuleNotFoundError(name)
+        active.append(name)
+        stand_in.wants_lengths = False
         if name == "FA3":  # takes pages of any size
             stand_in.page_tokens = None
 
     monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", activate)
-    monkeypatch.setattr(torch.nn.attention, "restore_flash_attention_impl", lambda: None)
+    monkeypatch.setattr(torch.nn.attention, "restore_flash_attention_impl", active.clear)
+    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", lambda: active[-1] if active else None)
+    return active
 
 
 @pytest.mark.parametrize(
@@ -191,9 +204,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], stand_
     ],
 )
 def test_what_a_card_and_its_torch_allow(capability, page_tokens, packages, reason, monkeypatch) -> None:
-    pretend(monkeypatch, capability, Varlen(page_tokens), packages)
+    active = pretend(monkeypatch, capability, Varlen(page_tokens, wants_lengths=True), packages)
     found = varlen.why_unavailable(torch.bfloat16, torch.device("cuda"), 64)
     assert found == reason or (reason is not None and str(found).endswith(reason))
+    # What does not help is not left active: it would change other attention of this process.
+    assert active == (["FA3"] if found is None and packages else [])
 
 
 def test_what_its_kernels_lack_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
