@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,18 +53,20 @@ class CpuProduct:
         """By torch's product, for some outputs at a time, whose weights stay in the processor's cache."""
         rows = x.reshape(-1, self._inputs)
         result = x.new_empty((len(rows), self._outputs))
-        step = min(self._outputs, max(16, BLOCK_WEIGHTS // self._inputs))
-        is_bfloat16 = x.dtype == torch.bfloat16
+        divide_products(self._outputs, functools.partial(self._multiply_outputs, rows, result))
+        return result.view(*x.shape[:-1], self._outputs)
+
+    def _multiply_outputs(self, rows: torch.Tensor, result: torch.Tensor, start: int, end: int) -> None:
+        step = min(end - start, max(16, BLOCK_WEIGHTS // self._inputs))
+        is_bfloat16 = rows.dtype == torch.bfloat16
         expand = self._kernels.expand_to_bfloat16 if is_bfloat16 else self._kernels.expand
         weights = np.empty((step, self._inputs), np.uint16 if is_bfloat16 else np.float32)
         expanded = torch.from_numpy(weights).view(torch.bfloat16) if is_bfloat16 else torch.from_numpy(weights)
-        for first in range(0, self._outputs, step):
-            count = min(step, self._outputs - first)
+        for first in range(start, end, step):
+            count = min(step, end - first)
             codes, scales, zeros = (part[first : first + count] for part in self._matrix)
-            block = (codes, scales, zeros, self._kernels.E4M3)
-            divide(count, functools.partial(expand, self._kind, block, weights))
-            result[:, first : first + count] = F.linear(rows, expanded[:count].to(x.dtype))
-        return result.view(*x.shape[:-1], self._outputs)
+            expand(self._kind, (codes, scales, zeros, self._kernels.E4M3), weights, 0, count)
+            result[:, first : first + count] = F.linear(rows, expanded[:count].to(rows.dtype))
 
 
 def divide(count: int, work: Callable[[int, int], None]) -> None:
@@ -76,6 +79,45 @@ def divide(count: int, work: Callable[[int, int], None]) -> None:
         other.result()
 
 
+def divide_products(count: int, work: Callable[[int, int], None]) -> None:
+    """As `divide`, for work that expands weights and multiplies with them by torch.
+
+    torch computes in one thread within each of the ranges. If it computed in all threads, each product would wait for
+    the expansion of all others, and threads of torch that wait keep a core busy.
+    """
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1:
+        work(0, count)
+        return
+    bounds = [count * part // threads for part in range(threads + 1)]
+    pool = _single_threads(torch.get_num_threads())
+    for part in [pool.submit(_inferred, work, *bounds[part : part + 2]) for part in range(threads)]:
+        part.result()
+
+
+def _inferred(work: Callable[[int, int], None], first: int, last: int) -> None:
+    with torch.inference_mode():  # a thread's own setting
+        work(first, last)
+
+
 @functools.lru_cache(maxsize=1)
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="low-bit")
+
+
+@functools.lru_cache(maxsize=1)
+def _single_threads(count: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch computes in that thread alone."""
+    all_there = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread takes the process's number when it asks first, and keeps it
+        all_there.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="low-bit-product", initializer=start)
+    for _ in range(count):
+        pool.submit(lambda: None)
+    all_there.wait()
+    torch.set_num_threads(count)  # also what threads get that begin later
+    return pool

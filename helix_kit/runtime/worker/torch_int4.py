@@ -2,7 +2,8 @@
 
 torch multiplies bfloat16 rows with packed codes by vector instructions, which our kernels, in float32, cannot match:
 one row takes a quarter to a third of the time. It expands the weights again for every four rows, so with more rows the
-codes are expanded once, for some outputs at a time, and multiplied by torch's ordinary product. How many rows these are
+codes are expanded once, for some outputs at a time, and multiplied by torch's ordinary product. Where `onednn_block`
+knows the layout of that product, they are expanded into it, and the product saves its own copy. How many rows these are
 is measured (`rows_by_torch`). Codes are kept in torch's layout alone: a second copy would cost what four bits save.
 ``HELIX_KIT_INT4_COPIES=1`` keeps an expanded copy of each matrix beside the codes, for machines with more memory than
 speed: a product of many rows then takes the time of bfloat16 weights, and one of few rows that of four bits.
@@ -26,25 +27,27 @@ import torch.nn.functional as F
 from helix_kit._files import cache_dir
 from helix_kit.errors import InputError
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize
-from helix_kit.runtime.worker import layout_choice
-from helix_kit.runtime.worker.cpu_product import CpuProduct, divide
+from helix_kit.runtime.worker import layout_choice, pair_kernel
+from helix_kit.runtime.worker.cpu_linear import PADDED_FROM, ROW_STEP
+from helix_kit.runtime.worker.cpu_product import CpuProduct, divide, divide_products
+from helix_kit.runtime.worker.onednn_block import OneDnnBlock
 
 BLOCKS = (64, 32)
 """Outputs that torch packs together, with the instructions of AVX-512 and of AVX2."""
 GROUPS = (32, 64, 128, 256)
 """Sizes of groups that torch's kernel knows."""
-MANY_ROWS = 16
+MANY_ROWS = 8
 """Up to so many rows torch's kernel multiplies where nothing is measured. With more, expanded weights make up for
 themselves."""
 MANY_ROWS_WITH_COPIES = 4
 """The same where expanded copies are kept: torch's kernel expands the weights once for so many rows."""
 ROW_COUNTS = (1, 4, 8, 16, 32)
 """Numbers of rows that are timed."""
-BLOCK_WEIGHTS = 1 << 19
-"""Weights that are expanded at once with more rows: 1 MB of bfloat16."""
+BLOCK_WEIGHTS = 1 << 20
+"""Weights that are expanded at once with more rows: 2 MB of bfloat16."""
 COPIES = "HELIX_KIT_INT4_COPIES"
 """Environment variable: 1 keeps expanded copies, 0 or nothing does not."""
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Is raised when the meaning of a stored choice changes."""
 
 
@@ -92,18 +95,36 @@ class TorchInt4:
         return torch.from_numpy(weights).view(torch.bfloat16).t().contiguous()
 
     def _expand_and_multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        count = len(rows)
+        if count > PADDED_FROM:  # oneDNN makes a kernel for each number of rows
+            rows = F.pad(rows, (0, 0, 0, -count % ROW_STEP))
         result = rows.new_empty((len(rows), self._outputs))
+        divide_products(self._outputs // self._block, functools.partial(self._multiply_blocks, rows, result))
+        return result[:count]
+
+    def _multiply_blocks(self, rows: torch.Tensor, result: torch.Tensor, start: int, end: int) -> None:
+        """The outputs of blocks [start, end)."""
         codes = self.packed.numpy().reshape(-1, self._inputs, self._block // 2)
         table = self.table.float().numpy()
         at_once = max(1, BLOCK_WEIGHTS // self._inputs // self._block)
-        buffer = np.empty(self._inputs * min(at_once, len(codes)) * self._block, np.uint16)
-        for first in range(0, len(codes), at_once):
-            part = codes[first : first + at_once]
-            outputs = slice(first * self._block, (first + len(part)) * self._block)
-            weights = buffer[: part.size * 2].reshape(self._inputs, -1)
-            divide(len(part), functools.partial(self._expand, part, table[:, outputs], weights))
+        for first in range(start, end, at_once):
+            last = min(first + at_once, end)
+            outputs = slice(first * self._block, last * self._block)
+            part = (codes[first:last], table[:, outputs])
+            block = self._onednn_block(last - first)
+            if block is not None:
+                pair_kernel.expand_pairs(*part, block.words, 0, last - first)
+                result[:, outputs] = block.multiply(rows)
+                continue
+            weights = np.empty((self._inputs, part[0].size * 2 // self._inputs), np.uint16)
+            self._expand(*part, weights, 0, last - first)
             result[:, outputs] = rows @ torch.from_numpy(weights).view(torch.bfloat16)
-        return result
+
+    def _onednn_block(self, blocks: int) -> OneDnnBlock | None:
+        """Where these blocks may be expanded in the layout of torch's product."""
+        if self._block != pair_kernel.BLOCK:
+            return None
+        return OneDnnBlock.of(blocks * self._block, self._inputs)
 
 
 def _codes_of(weight: LowBitWeight) -> torch.Tensor:

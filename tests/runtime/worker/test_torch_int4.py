@@ -14,9 +14,10 @@ from low_bit_checkpoints import low_bit_checkpoint  # noqa: E402
 from helix_kit.errors import InputError  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.weights.low_bit import quantize  # noqa: E402
-from helix_kit.runtime.worker import cpu_product, layout_choice, low_bit_kernels, torch_int4  # noqa: E402
+from helix_kit.runtime.worker import layout_choice, low_bit_kernels, torch_int4  # noqa: E402
 from helix_kit.runtime.worker.low_bit_linear import LowBitLinear  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
+from helix_kit.runtime.worker.onednn_block import OneDnnBlock  # noqa: E402
 from helix_kit.runtime.worker.torch_int4 import MANY_ROWS, TorchInt4, packed_block, rows_by_torch  # noqa: E402
 
 needs_torchs = pytest.mark.skipif(packed_block() is None, reason="torch packs codes in another way here")
@@ -26,16 +27,29 @@ def weight(outputs: int = 192, inputs: int = 96):
     return quantize(torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1)), "int4")
 
 
+@pytest.fixture
+def torch_threads():
+    """Sets the number of torch's threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @needs_torchs
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_product_is_that_of_the_expanded_matrix(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_product_is_that_of_the_expanded_matrix(
+    threads: int, onednn: bool, torch_threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In float64 with the weights as they are: the error is that of bfloat16, however many rows there are."""
-    monkeypatch.setattr(cpu_product.torch, "get_num_threads", lambda: threads)
+    if not onednn:
+        monkeypatch.setattr(OneDnnBlock, "of", lambda *_: None)
     monkeypatch.setattr(torch_int4, "BLOCK_WEIGHTS", 128 * 96)  # the last part is smaller
+    torch_threads(threads)
     kept, bias = weight(), torch.linspace(-1, 1, 192)
     layer = LowBitLinear(kept, bias.bfloat16(), torch.bfloat16)
     assert isinstance(layer.product, TorchInt4) and layer.product.many_rows == MANY_ROWS
-    for shape in [(1,), (1, 5), (MANY_ROWS,), (MANY_ROWS + 1,), (3, MANY_ROWS)]:
+    for shape in [(1,), (1, 5), (MANY_ROWS,), (MANY_ROWS + 1,), (3, MANY_ROWS), (5, MANY_ROWS + 1)]:
         x = torch.randn(*shape, 96, generator=torch.Generator().manual_seed(len(shape))).bfloat16()
         expected = torch.nn.functional.linear(x.double(), kept.expand(torch.float32).double(), bias.double())
         with torch.inference_mode():
