@@ -89,7 +89,7 @@ def fused_layer(
         if all(isinstance(weight, LowBitWeight) for weight in weights):
             joined = join(weights)
             if joined is not None:
-                return LowBitLinear(joined, bias)
+                return LowBitLinear(joined, bias, zeros(0).dtype)
         dense = [w.expand(zeros(0).dtype) if isinstance(w, LowBitWeight) else w for w in weights]
         return Linear(dense[0] if len(dense) == 1 else torch.cat(dense), bias)
 

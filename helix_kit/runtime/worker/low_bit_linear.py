@@ -1,21 +1,23 @@
 """Linear layers and experts whose weights stay in few bits; they replace those of a model, whose code stays unchanged.
 
 Weights are expanded where they are used. With few rows on a CPU, `low_bit_kernels` does it row by row of the matrix, or
-`torch_int4` where rows are in bfloat16. Otherwise a part of the matrix, or on a GPU all of it, is expanded to the dtype
-of the step, multiplied and dropped.
+`torch_int4` where rows are in bfloat16. On a GPU `gpu_products` takes torch's kernels where they suit. Otherwise a part
+of the matrix, or on a GPU all of it, is expanded to the dtype of the step, multiplied and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from helix_kit.runtime.weights.low_bit import LowBitWeight
 from helix_kit.runtime.worker.cpu_product import CpuProduct
+from helix_kit.runtime.worker.gpu_products import ExpandedProduct, GpuFp8, GpuInt4, gpu_product
 from helix_kit.runtime.worker.torch_int4 import TorchInt4, rows_by_torch
+
+Product = CpuProduct | TorchInt4 | ExpandedProduct | GpuInt4 | GpuFp8
 
 Tensors = Mapping[str, torch.Tensor | LowBitWeight | tuple[LowBitWeight, ...]]
 """A layer's tensors by their names; experts are a tuple with a matrix for each of them."""
@@ -36,21 +38,10 @@ class LowBitLinear(torch.nn.Module):
     of = forward
 
 
-class ExpandedProduct:
-    """``x @ weight.T`` where the whole matrix is expanded each time, on a GPU."""
-
-    def __init__(self, weight: LowBitWeight) -> None:
-        self._weight = weight
-
-    def multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """Rows (..., in) to rows (..., out)."""
-        return F.linear(x, self._weight.expand(x.dtype))
-
-
-def product_of(weight: LowBitWeight, dtype: torch.dtype | None) -> CpuProduct | TorchInt4 | ExpandedProduct:
+def product_of(weight: LowBitWeight, dtype: torch.dtype | None) -> Product:
     """How rows of `dtype`, where it is known, are multiplied with a kept weight."""
     if weight.codes.device.type != "cpu":
-        return ExpandedProduct(weight)
+        return gpu_product(weight, dtype)
     many_rows = rows_by_torch(weight, dtype)
     return CpuProduct(weight) if many_rows is None else TorchInt4(weight, many_rows)
 
@@ -86,6 +77,16 @@ class LowBitExperts(torch.nn.Module):
             values = self.down[expert](self._gate(self.gate_up[expert](hidden[rows])))
             result.index_add_(0, rows, (values * shares[rows, places, None]).to(hidden.dtype))
         return result
+
+
+def product_names(layers: Iterable[Any]) -> list[str]:
+    """How the kept weights of layers on a GPU are multiplied, each way once, for people."""
+    names = set()
+    for layer in layers:
+        parts = layer.modules() if isinstance(layer, torch.nn.Module) else vars(layer).values()
+        products = [part.product for part in parts if isinstance(part, LowBitLinear)]
+        names |= {product.name for product in products if isinstance(product, ExpandedProduct | GpuInt4 | GpuFp8)}
+    return sorted(names)
 
 
 def place_low_bit(layer: torch.nn.Module, tensors: Tensors, dtype: torch.dtype) -> dict[str, torch.Tensor]:

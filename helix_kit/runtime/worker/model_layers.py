@@ -29,7 +29,7 @@ from helix_kit.runtime.worker.attention_choice import (
 )
 from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
-from helix_kit.runtime.worker.low_bit_linear import place_low_bit
+from helix_kit.runtime.worker.low_bit_linear import place_low_bit, product_names
 from helix_kit.runtime.worker.model_ends import finish_logits, in_equal_parts, scale_embeddings
 from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_shares import add_up_results, share_of
@@ -224,6 +224,7 @@ class ModelLayers:
             without_chunks = self._kernels is not None and not self._kernels.attention.captures_chunks
             graphs = "CUDA graphs for decodes" if without_chunks else "CUDA graphs"
             parts.append(graphs if self.uses_graphs else "no CUDA graphs")
+            parts += [f"few bits {name}" for name in product_names([*self._layers, *self._fused])]
         if self._options.deterministic:
             parts.append("deterministic")
         return ", ".join([*parts, str(self.dtype).removeprefix("torch.")])
