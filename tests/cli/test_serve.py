@@ -9,11 +9,14 @@ import signal
 import time
 
 import pytest
+import typer
 
 pytest.importorskip("torch")
 
 from helix_kit import Plan, Problem
+from helix_kit.cli import app
 from helix_kit.runtime import Engine
+from helix_kit.runtime.spec import ATTENTION
 from helix_kit.runtime.weights.tiny import tiny_checkpoint, tiny_plan
 
 MINE = """
@@ -244,5 +247,26 @@ def test_limits_of_workers_are_options(helix_kit, files, monkeypatch):
     assert (seen["timeouts"].start_s, seen["timeouts"].silence_s) == (7, 45)
     helix_kit(*options, "--attention", "flashinfer")
     assert (seen["timeouts"].start_s, seen["timeouts"].silence_s) == (900, 10)
+    assert (seen["deterministic"], seen["attention"], seen["graphs"]) == (False, "flashinfer", True)
+    helix_kit(*options, "--deterministic", "--attention", "varlen", "--no-graphs")
+    assert (seen["deterministic"], seen["attention"], seen["graphs"]) == (True, "varlen", False)
     code, _, err = helix_kit(*options, "--silence-limit", 0)
     assert code == 2 and "silence_s = 0.0: expected more than 0" in err
+
+
+def test_help_explains_gpu_options_in_words_of_vllm() -> None:
+    """Taken from the options themselves: a terminal may break a line within a word."""
+    options = typer.main.get_command(app).commands["serve"].params
+    told = {option.name: option.help for option in options if hasattr(option, "help")}
+    for backend in ATTENTION:
+        assert f"{backend}:" in told["attention"]
+    words = {
+        "attention": "--attention-backend",
+        "graphs": "--enforce-eager",
+        "dtype": "--dtype",
+        "memory_share": "--gpu-memory-utilization",
+        "max_context_tokens": "--max-model-len",
+        "prefix_cache": "--enable-prefix-caching",
+        "deterministic": "VLLM_BATCH_INVARIANT",
+    }
+    assert all(f"vLLM's {word}" in told[option] for option, word in words.items())

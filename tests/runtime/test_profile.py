@@ -60,6 +60,8 @@ def test_too_little_memory_holds_no_layer(tiny_llama: Path) -> None:
         measure(tiny_llama, memory_share=90)
     with pytest.raises(InputError, match="repeats"):
         measure(tiny_llama, repeats=0)
+    with pytest.raises(InputError, match="deterministic = True: this worker computes on a CPU"):
+        measure(tiny_llama, deterministic=True)
 
 
 def test_steps_are_written_beside_the_tables(tiny_llama: Path, tmp_path: Path) -> None:
