@@ -11,8 +11,8 @@ messages and a busy machine matter less; 1 shows the most of the runtime's own t
 of `--workers` may also have one for all.
 
 The workers are meant to be machines of their own, but they compute on the cores of this one. A step with a prompt
-computes for 20 to 30 ms. While two workers do so on two cores, a message to a third one would wait. Under `chrt --rr 10`
-the workers compute at the priority below that of messages, and other programs of the machine do not matter.
+computes for 20 to 30 ms. While two workers do so on two cores, a message to a third one would wait. Under
+`chrt --rr 10` the workers compute at the priority below that of messages, and other programs do not matter.
 
 Near saturation, requests that come a moment earlier or later share other steps. So each load is simulated 13 times,
 with arrivals as they are and moved by up to 10 ms times the scale, and the mean counts. The document says how far these
