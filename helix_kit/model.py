@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from helix_kit import _files
 from helix_kit._summary import Summarised, number
 from helix_kit.errors import InputError
-from helix_kit.hf_config import low_bit_cache, read_sizes, token_id_bytes
+from helix_kit.hf_config import check_no_other_file, low_bit_cache, read_sizes, token_id_bytes
 from helix_kit.hf_hub import config_of, id_and_revision
 from helix_kit.layers import LayerKind
 from helix_kit.quantized import rounded_format, rounded_kind
@@ -169,6 +169,8 @@ class Model(Summarised, BaseModel):
         if not isinstance(config, dict):
             raise InputError("expected a JSON object", where=file)
 
+        if fetched is None:
+            check_no_other_file(config, Path(file).parent)
         fields = read_sizes(config, file, dtype_bytes)
         _warn_once(low_bit_cache(config, file))
         folder = path.resolve() if path.is_dir() else path.resolve().parent

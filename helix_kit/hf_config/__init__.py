@@ -11,7 +11,7 @@ from helix_kit.hf_config.context import read_context_tokens
 from helix_kit.hf_config.expert_families import EXPERT_ALIASES, EXPERT_FAMILIES
 from helix_kit.hf_config.families import FAMILIES, TEXT_MODELS
 from helix_kit.hf_config.fields import DTYPE_BYTES, token_id_bytes
-from helix_kit.hf_config.quantization import low_bit_cache
+from helix_kit.hf_config.quantization import check_no_other_file, low_bit_cache, with_old_names
 from helix_kit.hf_config.read import read_sizes
 
 __all__ = [
@@ -20,8 +20,10 @@ __all__ = [
     "EXPERT_FAMILIES",
     "FAMILIES",
     "TEXT_MODELS",
+    "check_no_other_file",
     "low_bit_cache",
     "read_context_tokens",
     "read_sizes",
     "token_id_bytes",
+    "with_old_names",
 ]

@@ -95,9 +95,11 @@ def _by_rule(config: Mapping[str, Any], where: str, family: Family, num_layers: 
         return [_FULL if has_rope else _SLIDING for has_rope in _rotary_layers(config, where, num_layers)]
     if rule == "even":
         return [_FULL if i % 2 else _SLIDING for i in layers]
+    if rule == "pattern" and isinstance(config.get("sliding_window_pattern"), str):
+        return _by_letters(config["sliding_window_pattern"], where, num_layers)
     if rule == "pattern":
-        given = optional(config, where, "sliding_window_pattern") if _is_count(config) else 0
-        pattern = given or optional(config, where, "_sliding_window_pattern") or family.window_pattern
+        pattern = optional(config, where, "sliding_window_pattern")
+        pattern = pattern or optional(config, where, "_sliding_window_pattern") or family.window_pattern
         return [_SLIDING if (i + 1) % pattern else _FULL for i in layers]
     first = size(config, where, "max_window_layers", num_layers)
     if rule == "even_early":
@@ -119,9 +121,13 @@ def _rotary_layers(config: Mapping[str, Any], where: str, num_layers: int) -> li
     return [bool(value) for value in given]
 
 
-def _is_count(config: Mapping[str, Any]) -> bool:
-    """Whether the pattern is a number: Exaone writes it as letters, such as LLLG, one for each layer of a round."""
-    return not isinstance(config.get("sliding_window_pattern"), str)
+def _by_letters(pattern: str, where: str, num_layers: int) -> list[str]:
+    """Exaone's own files write the layers of a round as letters, such as LLLG: local or global. The last is global."""
+    if not pattern or set(pattern) - {"L", "G"}:
+        expected = "expected a number, or a round of layers as letters L and G"
+        raise InputError(expected, where=where, field="sliding_window_pattern", value=pattern)
+    types = [_SLIDING if pattern[i % len(pattern)] == "L" else _FULL for i in range(num_layers)]
+    return [*types[:-1], _FULL]
 
 
 def window_tokens(config: Mapping[str, Any], where: str, attention_type: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from helix_kit._files import unknown
@@ -14,10 +15,35 @@ from helix_kit.layers import WeightFormat
 FIELD = "quantization_config"
 _EXCLUDED = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "llm_int8_skip_modules")
 """Fields that list modules whose weights stay as they are."""
+_OLD_FIELD = "compression_config"
+_OTHER_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+"""Files that said how weights are quantised before config.json did, and the method of each."""
 _CACHE_FIELDS = ("kv_cache_scheme", "kv_cache_quant_algo")
 """Fields of compressed-tensors and of ModelOpt that describe a KV cache of few bits."""
 _EVERY_LINEAR = "Linear"
 """Target of a group that means every matrix."""
+
+
+def with_old_names(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with ``quantization_config`` where it has the name that compressed-tensors gave it at first."""
+    if config.get(_OLD_FIELD) and not config.get(FIELD):
+        return {**config, FIELD: config[_OLD_FIELD]}
+    return config
+
+
+def check_no_other_file(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError where a file beside config.json says that weights are quantised, and config.json does not.
+
+    Plans would reckon with weights of 16 bits. Old files of AutoGPTQ, AutoAWQ and ModelOpt are like that.
+    """
+    nested = config.get("text_config")
+    levels = [config, nested] if isinstance(nested, Mapping) else [config]
+    if any(level.get(FIELD) or level.get(_OLD_FIELD) for level in levels):
+        return
+    for name, method in _OTHER_FILES.items():
+        if (folder / name).is_file():
+            expected = f"describes quantised weights, but config.json has no {FIELD}: expected its fields there, with "
+            raise InputError(f"{expected}quant_method = {method!r}", where=folder / name)
 
 
 def low_bit_cache(config: Mapping[str, Any], where: object) -> str | None:
@@ -42,7 +68,7 @@ def low_bit_cache(config: Mapping[str, Any], where: object) -> str | None:
     >>> low_bit_cache(config, "config.json").split(": ")[1]
     'quantization_config.kv_cache_scheme asks for a KV cache of 8 bits'
     """
-    nested = config.get("text_config")
+    config, nested = with_old_names(config), config.get("text_config")
     given = config.get(FIELD) or (nested.get(FIELD) if isinstance(nested, Mapping) else None)
     if not isinstance(given, Mapping):
         return None

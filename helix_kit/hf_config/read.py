@@ -15,7 +15,7 @@ from helix_kit.hf_config.layer_parts import EXPERT_COUNTS, LayerReader
 from helix_kit.hf_config.layout import LAYER_TYPES, attention_types, layer_changes, layers_with_experts, window_tokens
 from helix_kit.hf_config.left_out import with_left_out
 from helix_kit.hf_config.module_rules import ModuleRules
-from helix_kit.hf_config.quantization import read_quantization
+from helix_kit.hf_config.quantization import read_quantization, with_old_names
 from helix_kit.layers import Arithmetic, Experts, LayerKind, WeightFormat
 
 _ALL: Mapping[str, Family] = {**FAMILIES, **EXPERT_FAMILIES}
@@ -69,7 +69,7 @@ def read_sizes(config: Mapping[str, Any], file: str | Path, dtype_bytes: int | N
     >>> kind.name, kind.experts.count, round(kind.all_bytes / 1e9, 2)
     ('full attention, 2 of 8 experts', 8, 2.9)
     """
-    config, where = _decoder_of(config, file)
+    config, where = _decoder_of(with_old_names(config), file)
     kind = str(config.get("model_type", ""))
     _refuse_other_kinds(config, where, kind)
     family = _falcon(config) if kind == "falcon" else _ALL[_NAMES.get(kind, kind)]

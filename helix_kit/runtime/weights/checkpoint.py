@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_kit import _files
 from helix_kit.errors import InputError
-from helix_kit.hf_config import EXPERT_FAMILIES, low_bit_cache, read_context_tokens, read_sizes
+from helix_kit.hf_config import EXPERT_FAMILIES, low_bit_cache, read_context_tokens, read_sizes, with_old_names
 from helix_kit.hf_config import FAMILIES as PLANNED_FAMILIES
 from helix_kit.model import Model
 from helix_kit.runtime.special_tokens import read_mapping
@@ -56,6 +56,8 @@ class Checkpoint:
             raise InputError("expected a folder with config.json and *.safetensors", where=self.folder)
         config = self.folder / "config.json"
         self.config = _files.read_json(config)
+        if isinstance(self.config, dict):
+            self.config = dict(with_old_names(self.config))
         if config.read_bytes().startswith(codecs.BOM_UTF8):
             # The workers read it with transformers, which takes the mark for a part of the text.
             raise InputError("begins with a byte order mark: expected UTF-8 without one", where=config)
