@@ -25,7 +25,23 @@ _EVERY_LINEAR = "Linear"
 
 
 def with_old_names(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config with ``quantization_config`` where it has the name that compressed-tensors gave it at first."""
+    """The config with ``quantization_config`` where it has the name that compressed-tensors gave it at first.
+
+    Parameters
+    ----------
+    config
+        The content of a config.json.
+
+    Returns
+    -------
+    mapping
+        The same where it has no ``compression_config``.
+
+    Examples
+    --------
+    >>> with_old_names({"compression_config": {"format": "int-quantized"}})["quantization_config"]
+    {'format': 'int-quantized'}
+    """
     if config.get(_OLD_FIELD) and not config.get(FIELD):
         return {**config, FIELD: config[_OLD_FIELD]}
     return config
@@ -35,6 +51,22 @@ def check_no_other_file(config: Mapping[str, Any], folder: Path) -> None:
     """Raise InputError where a file beside config.json says that weights are quantised, and config.json does not.
 
     Plans would reckon with weights of 16 bits. Old files of AutoGPTQ, AutoAWQ and ModelOpt are like that.
+
+    Parameters
+    ----------
+    config
+        The content of config.json.
+    folder
+        Where it lies.
+
+    Raises
+    ------
+    InputError
+        Names the other file.
+
+    Examples
+    --------
+    >>> check_no_other_file({"quantization_config": {"quant_method": "awq"}}, Path("weights"))
     """
     nested = config.get("text_config")
     levels = [config, nested] if isinstance(nested, Mapping) else [config]
