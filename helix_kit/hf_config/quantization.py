@@ -97,8 +97,8 @@ def low_bit_cache(config: Mapping[str, Any], where: object) -> str | None:
     --------
     >>> scheme = {"num_bits": 8, "type": "float"}
     >>> config = {"quantization_config": {"quant_method": "compressed-tensors", "kv_cache_scheme": scheme}}
-    >>> low_bit_cache(config, "config.json").split(": ")[1]
-    'quantization_config.kv_cache_scheme asks for a KV cache of 8 bits'
+    >>> low_bit_cache(config, "config.json").partition(". ")[0]
+    'config.json: quantization_config.kv_cache_scheme asks for a KV cache of 8 bits'
     """
     config, nested = with_old_names(config), config.get("text_config")
     given = config.get(FIELD) or (nested.get(FIELD) if isinstance(nested, Mapping) else None)
