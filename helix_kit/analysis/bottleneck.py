@@ -219,7 +219,7 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     if limit.spare_tokens_per_s:
         lines.append(
             f"Its placement would carry {limit.spare_tokens_per_s:,.0f} tokens/s more: the plan gives some machines "
-            "less than they could do, so that no machine and no link is full."
+            "less than they could do."
         )
     for layers in limit.layers[:3]:
         are = layers.agreeing("is", "are")

@@ -43,7 +43,8 @@ def losses(
         served plan), loss_tokens_per_s with the ends of its 95 % interval (loss_low, loss_high; equal for a flow),
         loss_percent, and is_predicted: the time was over before the machine's turn. Its loss is then what is expected
         without a simulation, or the flow through it, and has no interval. A difference that the simulation does not
-        tell from none is no loss.
+        tell from none is no loss. The attribute ``whole_tokens_per_s`` of the table is what all machines together have
+        in the same runs.
 
     Examples
     --------
@@ -105,7 +106,9 @@ def losses(
         progress(len(groups), len(groups), f"done in {time.perf_counter() - began:.0f} s")
     columns = ["node", "tokens_per_s", "loss_tokens_per_s", "loss_low", "loss_high", "loss_percent", "is_predicted"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+    table = table.sort_values("loss_tokens_per_s", ascending=False, kind="stable", ignore_index=True)
+    table.attrs["whole_tokens_per_s"] = whole.mean
+    return table
 
 
 def _what_it_does(plan: Plan, judge: Judge, name: str) -> tuple[object, ...]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FACTOR = 2.0
 """How much wider a link is made when nothing else is said."""
 
+PROVEN_GAP = 1e-4
+"""A flow whose gap is smaller is proven optimal."""
+
 HEADINGS = {
     "tokens_per_s": "tokens/s", "gain_tokens_per_s": "gain", "usd_per_hour": "USD/h", "gain_per_usd": "gain\nper USD",
     "tokens_per_s_per_usd": "tokens/s\nper USD", "loss_tokens_per_s": "loss", "loss_percent": "loss %",
@@ -88,15 +91,22 @@ def explain_command(
             )
     if as_json:
         content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        bases = {str(name): value for name, value in tables["what_if"].attrs.items()} if what_if else {}
+        bases = {str(name): value for table in tables.values() for name, value in table.attrs.items()}
         print_json({"explanation": sentences.splitlines(), "cost": paid.to_dict(), **bases, **content})
         return
     typer.echo(sentences)
     print_cost(paid)
     if what_if:
         typer.echo(_base_words(plan, tables["what_if"]))
-    for table in tables.values():
+    for name, table in tables.items():
+        if name == "losses" and plan.served is not None:
+            whole = table.attrs["whole_tokens_per_s"]
+            typer.echo(
+                f"In the runs of the losses, which are shorter, the whole plan has {whole:,.0f} decode tokens/s."
+            )
         _print(table)
+        if name == "what_if" and (words := _unchanged_words(plan, table)):
+            typer.echo(words)
         if predicted := int(table["is_predicted"].sum()):
             typer.echo(
                 f"{predicted} of {len(table)} rows are predicted, since the time was over: they have no interval. "
@@ -136,6 +146,19 @@ def _base_words(plan: Plan, table: pd.DataFrame) -> str:
     if base > own * 1.001:
         words += f" Without any change a plan with {base:,.0f} was found; gains are against that one."
     return f"{words} A longer --time-limit gives closer answers."
+
+
+def _unchanged_words(plan: Plan, table: pd.DataFrame) -> str:
+    """How many changes gain nothing only as far as the search came; a flow that is proven optimal gains no more."""
+    is_open = (table["gain_tokens_per_s"] == 0) & (table["kind"] != "lose") & ~table["is_predicted"]
+    if plan.served is None:
+        is_open &= ~(table["gap"].astype(float) < PROVEN_GAP)
+    if not is_open.any():
+        return ""
+    return (
+        f"For {is_open.sum()} of {len(table)} changes no better plan was found in the time, which counts as a gain "
+        "of 0. A longer --time-limit may find one."
+    )
 
 
 def _print(table: pd.DataFrame) -> None:

@@ -47,12 +47,11 @@ def export_command(
     for index, replica in enumerate(replicas.replicas):
         stages = " -> ".join(f"{s.node}[{s.start}, {s.end})" for s in replica.stages)
         typer.echo(f"Replica {index}: {number(replica.flow_tokens_per_s)} tokens/s, {stages}")
-    lost = "nothing is lost"
+    lost = "nothing of the plan's is lost"
     if replicas.loss > LOSS_SHOWN:
-        lost = f"{percent(replicas.loss)} is lost, since pipelines share nodes"
-    typer.echo(
-        f"Flow: {number(replicas.flow_tokens_per_s)} of {number(replicas.plan_flow_tokens_per_s)} tokens/s, {lost}"
-    )
+        lost = f"{percent(replicas.loss)} of the plan's is lost, since pipelines share nodes"
+    flow, of_plan = number(replicas.flow_tokens_per_s), number(replicas.plan_flow_tokens_per_s)
+    typer.echo(f"Flow: {flow} tokens/s (the plan: {of_plan}); {lost}")
     if replicas.unused:
         typer.echo(f"Not used: {', '.join(replicas.unused)}")
     typer.echo(f"Written to {output}: {count_text(len(found.files), 'file')}; begin with README.md")

@@ -336,19 +336,28 @@ def print_cost(cost: Cost) -> None:
         typer.echo(f"{name + ':':<18} {text}")
 
 
+def _seconds(value: float | None) -> str:
+    """Seconds with three decimals, and with one from 100 s on: a row of six numbers fits into 80 columns.
+
+    >>> _seconds(0.0312), _seconds(342.1678), _seconds(None)
+    ('0.031', '342.2', '-')
+    """
+    return "-" if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
+
+
 def print_run(summary: dict[str, Any], title: str) -> None:
     """Print the latencies and the throughput of a simulated or real run."""
     table = Table("", "average", "p5", "p25", "p50", "p75", "p95", title=title)
     for name, key in (("Prompt latency, s", "prompt_latency_s"), ("Decode latency, s", "decode_latency_s")):
         values = summary[key]
         shown = [values[q] for q in ("avg", "p5", "p25", "p50", "p75", "p95")]
-        table.add_row(name, *("-" if v is None else f"{v:.3f}" for v in shown))
+        table.add_row(name, *map(_seconds, shown))
     console = plain_console()
     console.print(table)
     quantiles = ("mean", "p50", "p90", "p95", "p99", "max")
     table = Table(Column("Seconds", no_wrap=True), *quantiles)
     for key, name in MEASURES.items():
-        table.add_row(name, *("-" if (v := summary[key][q]) is None else f"{v:.3f}" for q in quantiles))
+        table.add_row(name, *(_seconds(summary[key][q]) for q in quantiles))
     console.print(table)
     typer.echo(f"Decode throughput: {summary['decode_tokens_per_s']:,.1f} tokens/s")
     typer.echo(

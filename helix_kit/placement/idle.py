@@ -29,7 +29,7 @@ def idle_notes(
     for node in idle:
         groups.setdefault((problem.kind_of[node.name], problem.cluster.region_of(node.name)), []).append(node.name)
     notes = [
-        f"not used: {_names(names)} ({_reason(problem, names[0], used, judged_by, otherwise)})"
+        f"not used: {_names(names)} ({_reason(problem, names, used, judged_by, otherwise)})"
         for (_, _), names in sorted(groups.items())
     ]
     if idle:
@@ -42,11 +42,13 @@ def _names(names: list[str]) -> str:
     return ", ".join(shown)
 
 
-def _reason(problem: Problem, name: str, used: set[str], judged_by: str, otherwise: str | None) -> str:
-    """Why a machine stays idle, as far as its memory and its links tell."""
+def _reason(problem: Problem, names: list[str], used: set[str], judged_by: str, otherwise: str | None) -> str:
+    """Why machines that are alike stay idle, as far as the memory and the links of the first tell."""
+    name, is_one = names[0], len(names) == 1
+    it, its, them = ("it", "its", "it") if is_one else ("each", "their", "them")
     layers = problem.max_layers(name)
     if layers < 1:
-        return f"its memory does not hold one layer of {problem.model.name}"
+        return f"{its} memory does not hold one layer of {problem.model.name}"
     cluster = problem.cluster
     speed = problem.throughput(name, layers)
     ends = [COORDINATOR] if layers == problem.num_layers else [n for n in sorted(used) if n != name]
@@ -55,20 +57,20 @@ def _reason(problem: Problem, name: str, used: set[str], judged_by: str, otherwi
         best = max(ends, key=lambda end: problem.link_capacity(end, name))
         gbps = cluster.link(best, name).bandwidth_gbps
         if gbps <= UNCONNECTED_GBPS:
-            return "no link connects it with those in use"
+            return f"no link connects {them} with those in use"
         needed = number(float(f"{gbps * ENOUGH_SHARE * speed / link_tokens_per_s:.2g}"))
         return (
-            f"its fastest link to the others has {number(gbps)} gbps and carries {number(link_tokens_per_s)} of the "
-            f"{speed:,.0f} tokens/s that it computes: it would need {needed} gbps"
+            f"{its} fastest link to the others has {number(gbps)} gbps and carries {number(link_tokens_per_s)} of the "
+            f"{speed:,.0f} tokens/s that {it} computes: {it} would need {needed} gbps"
         )
     if otherwise is not None:
         return otherwise
     if layers < problem.num_layers:
         return (
-            f"it holds {layers} of {problem.num_layers} layers: a pipeline through it takes one more hop and serves no "
-            f"more, {judged_by}"
+            f"{it} holds {layers} of {problem.num_layers} layers: a pipeline through "
+            f"{'it' if is_one else 'one of them'} takes one more hop and serves no more, {judged_by}"
         )
-    return f"the plans tried with it are no better, {judged_by}"
+    return f"the plans tried with {them} are no better, {judged_by}"
 
 
 def _price(problem: Problem, used: set[str]) -> list[str]:

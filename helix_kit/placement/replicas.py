@@ -5,15 +5,17 @@ layers. Its flow is the largest f with
 
     sum_g n_g K_g(f) >= L, where K_g(f) = max { k : T_g(k) >= f },
 
-and at most what the slowest link between two of its nodes carries. An integer program then takes as many chains of each
-pattern as the nodes allow, for the most flow: max sum_p f_p x_p, with sum_p n_pg x_p <= N_g for every group g.
+and at most what the usual link between two of its groups carries. An integer program then takes as many chains of each
+pattern as the nodes allow, for the most flow: max sum_p f_p x_p, with sum_p n_pg x_p <= N_g for every group g. Nodes of
+a group are given to chains so that slower links than the usual ones are not used where that is possible.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
+from statistics import median_low
 
 import numpy as np
 
@@ -92,14 +94,17 @@ def best_replicas(problem: Problem, *, max_stages: int | None = None) -> Placed 
     if not patterns:
         return None
     used = _chosen(patterns, groups)
-    free = [list(group.nodes) for group in groups]
+    named = _with_own_links(problem)
+    # Those with links of their own come first, while there are many nodes to go round a slow link by.
+    free = [sorted(group.nodes, key=lambda node: node not in named) for group in groups]
     placement: dict[str, tuple[int, int]] = {}
     links: set[Edge] = set()
     for pattern, times in zip(patterns, used, strict=True):
         for _ in range(times):
             start, chain = 0, [COORDINATOR]
             for index, layers in _ranges(groups, pattern, problem.num_layers):
-                node = free[index].pop(0)
+                node = _next_node(problem, chain[-1], free[index], pattern.flow)
+                free[index].remove(node)
                 placement[node] = (start, start + layers)
                 start += layers
                 chain.append(node)
@@ -115,7 +120,7 @@ def patterns_of(problem: Problem, groups: Sequence[Group], max_stages: int | Non
         return
     by_group = [-(-problem.num_layers // max(1, group.max_layers)) for group in groups]
     top = min(max_stages or problem.num_layers, problem.num_layers, len(longest), max(fewest, *by_group) + EXTRA_STAGES)
-    links = _slowest_links(problem, groups)
+    links = _usual_links(problem, groups)
     count = 0
     for size in range(fewest, top + 1):
         for counts in _compositions(size, [len(group.nodes) for group in groups]):
@@ -182,14 +187,30 @@ def _flow(groups: Sequence[Group], counts: Sequence[int], layers: int, limit: in
     return speeds[low] if low >= 0 else 0.0
 
 
-def _slowest_links(problem: Problem, groups: Sequence[Group]) -> dict[tuple[int, int], float]:
-    """Tokens/s of the slowest link between nodes of two groups, looked at for the first few nodes of each."""
+def _with_own_links(problem: Problem) -> set[str]:
+    """Nodes that the cluster names in a link that differs; regions may be among the names."""
+    return {end for link in problem.cluster.network.links for end in link.ends}
+
+
+def _usual_links(problem: Problem, groups: Sequence[Group]) -> dict[tuple[int, int], float]:
+    """Tokens/s of the median link between nodes of two groups; `_next_node` goes round those that are slower."""
+    named = _with_own_links(problem)
     found = {}
     for i, a in enumerate(groups):
         for j, b in enumerate(groups):
-            pairs = [(x, y) for x in a.nodes[:8] for y in b.nodes[:8] if x != y]
-            found[i, j] = min((problem.link_capacity(x, y) for x, y in pairs), default=0.0)
+            pairs = ((x, y) for x in a.nodes for y in b.nodes if x != y)
+            most = 1 if named.isdisjoint((*a.nodes, *b.nodes)) else None  # the others are alike
+            speeds = [problem.link_capacity(x, y) for x, y in islice(pairs, most)]
+            found[i, j] = median_low(speeds) if speeds else 0.0
     return found
+
+
+def _next_node(problem: Problem, before: str, free: Sequence[str], flow: float) -> str:
+    """The first free node whose link from the one before carries the flow; without one, that with the widest link."""
+    if before == COORDINATOR:
+        return free[0]
+    speeds = {node: problem.link_capacity(before, node) for node in free}
+    return next((node for node, speed in speeds.items() if speed >= flow), max(speeds, key=speeds.__getitem__))
 
 
 def _chosen(patterns: Sequence[Pattern], groups: Sequence[Group]) -> list[int]:

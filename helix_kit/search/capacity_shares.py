@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from helix_kit._wording import join_names
 from helix_kit.cluster import COORDINATOR
 from helix_kit.flow import Edge, Flow, Placement
 from helix_kit.placement.problem import Problem
@@ -86,3 +87,19 @@ def vary_share(
     kind = kinds[rng.integers(len(kinds))]
     share = round(min(1.0, max(MIN_SHARE, shares.get(kind, 1.0) * float(rng.choice(FACTORS)))), 3)
     return dict(sorted({**shares, kind: share}.items()))
+
+
+def share_notes(shares: CapacityShares) -> list[str]:
+    """What a reader of a plan must know: which kinds get less than they could carry, and which are only kept apart.
+
+    >>> share_notes({"H100-80G": 1.0, "L4": 0.3})[1]
+    'no request moves between H100-80G and other kinds: more is served so'
+    """
+    notes = []
+    if less := ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items() if share < 1):
+        notes.append(
+            f"the flow is less than the maximum: more is served where kinds use a share of their capacity: {less}"
+        )
+    if apart := [kind for kind, share in shares.items() if share == 1]:
+        notes.append(f"no request moves between {join_names(apart)} and other kinds: more is served so")
+    return notes

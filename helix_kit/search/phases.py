@@ -29,7 +29,7 @@ POOL_SHARE = 0.15
 """Share of the time limit for proposing placements."""
 WINDOW_S, MIN_WINDOW_S, ENOUGH_TOKENS_PER_S = 600.0, 200.0, 1000.0
 """Simulated seconds that plans are compared over: 600, and fewer (at least 200) where more than 1000 tokens/s are
-expected. Shorter windows mislead, since requests live for minutes: in the first of them prompts fill the KV caches, and
+expected. Shorter windows mislead, since requests stay for minutes: in the first of them prompts fill the KV caches, and
 other plans serve most then than over ten minutes (on hetero42 one plan served 353 and 964 tokens/s, another 759 and
 684)."""
 POLISHED, POLISH_ROUNDS, POLISH_SHARE = 8, 120, 0.25
@@ -50,9 +50,9 @@ enough for such a run: a longer one is then left out."""
 MIN_SIMULATIONS = 16
 """Simulations that the time should suffice for: windows are cut down where it does not."""
 MAX_GROWTH = 4.0
-"""Windows may be this many times as long as MIN_SIMULATIONS allow, where requests live long: then fewer are made."""
-MIN_LIVES, WARMUP_LIVES, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
-"""The shortest window and warm-up, in mean lives of a request (from its start to its last token), and the simulated
+"""Windows may be this many times as long as MIN_SIMULATIONS allow, where requests stay long: then fewer are made."""
+MIN_STAYS, WARMUP_STAYS, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
+"""The shortest window and warm-up, in mean stays of a request (from its start to its last token), and the simulated
 seconds that no window falls below."""
 STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
 """Simulations that screening makes at once, and picks and neighbours of a step of local search, where runs start with
@@ -235,9 +235,9 @@ class Search:
         if self.options.window_s is None and trial.warmup_s + trial.duration_s > affordable_s:
             expected = self.evaluator.predicted(candidate).measured
             output_tokens = self.evaluator.predictor.lengths.output_tokens
-            life_s = expected.prompt_latency_s + output_tokens * expected.decode_latency_s
-            warmup_s = min(trial.warmup_s, WARMUP_LIVES * life_s, affordable_s)
-            shortest_s = min(max(SHORTEST_WINDOW_S, MIN_LIVES * life_s), MAX_GROWTH * affordable_s - warmup_s)
+            stay_s = expected.prompt_latency_s + output_tokens * expected.decode_latency_s
+            warmup_s = min(trial.warmup_s, WARMUP_STAYS * stay_s, affordable_s)
+            shortest_s = min(max(SHORTEST_WINDOW_S, MIN_STAYS * stay_s), MAX_GROWTH * affordable_s - warmup_s)
             duration_s = min(trial.duration_s, max(shortest_s, affordable_s - warmup_s))
             self.trial = replace(trial, warmup_s=float(round(warmup_s)), duration_s=float(round(duration_s)))
         self.simulation_s = cost * (self.trial.warmup_s + self.trial.duration_s)

@@ -16,6 +16,7 @@ from helix_kit.placement.served import Served
 from helix_kit.placement.watch import Watch
 from helix_kit.search import front
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial, excess
+from helix_kit.search.capacity_shares import share_notes
 from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.finals import FINAL_REQUESTS_FACTOR
 from helix_kit.search.goodput_search import GoodputSearch, best_of, check_holds, goodput_notes, served_fields, under_slo
@@ -220,16 +221,8 @@ def _judged_by(chosen: Candidate, search: Search, limits: LatencyLimits) -> str:
 
 def _notes(chosen: Candidate, search: Search, limits: LatencyLimits) -> list[str]:
     if search.trial.slo is not None:
-        return goodput_notes(chosen, search.trial) + _share_notes(chosen)
+        return goodput_notes(chosen, search.trial) + share_notes(chosen.shares)
     notes = ["bound and gap are of the flow; what is served has no proven bound"]
     if chosen.measured.window_s <= 0:
         notes.append("the time limit came before a simulation ended: what the plan serves is predicted")
-    return notes + limit_notes(chosen, search.ranked(), limits) + _share_notes(chosen)
-
-
-def _share_notes(chosen: Candidate) -> list[str]:
-    """Which kinds of machine get less traffic than they could carry."""
-    if not chosen.shares:
-        return []
-    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in chosen.shares.items())
-    return [f"the flow is less than the maximum: more is served where kinds use a share of their capacity: {shares}"]
+    return notes + limit_notes(chosen, search.ranked(), limits) + share_notes(chosen.shares)

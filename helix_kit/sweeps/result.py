@@ -97,10 +97,10 @@ class PlanCurve(Summarised):
         facts["most output"] = f"{number(max(self.column('output_tokens_per_s'), default=None))} tokens/s"
         if not self.is_closed:
             facts["stable until"] = f"{number(self.stable_until_per_s)} requests/s"
-            facts["knee"] = "beyond" if self.knee_per_s is None else f"{number(self.knee_per_s)} requests/s"
+            facts["knee"] = "beyond these loads" if self.knee_per_s is None else f"{number(self.knee_per_s)} requests/s"
         if self.slo is not None:
             held = self.slo_rate_per_s
-            facts["SLO holds until"] = "no rate" if held is None else f"{number(held)} requests/s"
+            facts["SLO holds"] = "at no rate" if held is None else f"until {number(held)} requests/s"
         return facts
 
 

@@ -15,6 +15,7 @@ from helix_kit.placement.served import Served
 def test_losses_are_the_max_flow_of_what_is_left(overlapping_plan):
     table = losses(overlapping_plan).set_index("node")
     assert set(table.index) == set(overlapping_plan.placement)
+    assert table.attrs["whole_tokens_per_s"] == overlapping_plan.flow_tokens_per_s
     for name in overlapping_plan.placement:
         rest = {n: span for n, span in overlapping_plan.placement.items() if n != name}
         speeds = {n: overlapping_plan.node_throughput_tokens_per_s[n] for n in rest}

@@ -7,7 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from helix_kit.cli.explain import _print
+from helix_kit import Plan
+from helix_kit.cli.explain import _print, _unchanged_words
 
 
 def test_explain(helix_kit, single24_file):
@@ -88,3 +89,14 @@ def test_a_row_that_is_predicted_says_so(helix_kit, home_file, capsys):
     code, out, err = helix_kit("explain", home_file, "--what-if", "--time-limit", "0.1", "--json")
     rows = json.loads(out)["what_if"]
     assert code == 0 and any(row["is_predicted"] and row["gain_low"] is None for row in rows), err
+
+
+def test_a_gain_of_nothing_is_called_one_only_where_it_is_proven(home_file):
+    """Of a flow that is proven optimal more cannot be found; elsewhere the search had no more time."""
+    rows = [
+        {"kind": "add", "gain_tokens_per_s": gain, "gap": gap, "is_predicted": False}
+        for gain, gap in ((0.0, 0.3), (0.0, 0.0), (5.0, 0.3), (0.0, None))
+    ]
+    plan = Plan.load(home_file)
+    assert _unchanged_words(plan, pd.DataFrame(rows)).startswith("For 2 of 4 changes no better plan was found")
+    assert _unchanged_words(plan, pd.DataFrame(rows[1:3])) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 
 def test_json_and_files(helix_kit, plan_file, tmp_path):
@@ -13,6 +14,7 @@ def test_json_and_files(helix_kit, plan_file, tmp_path):
     assert all((tmp_path / "out" / name).is_file() for name in told["files"])
     code, out, _ = helix_kit("export", plan_file, "--to", "llama.cpp", "-o", tmp_path / "cpp", "--model", "m.gguf")
     assert code == 0 and "Replica 0:" in out and "is lost, since pipelines share nodes" in out
+    assert re.search(r"Flow: [\d,.]+ tokens/s \(the plan: [\d,.]+\); [\d.]+ % of the plan's is lost", out)
 
 
 def test_refusals(helix_kit, plan_file, tmp_path):

@@ -32,7 +32,7 @@ def notes():
 def test_a_link_that_is_too_slow_is_the_reason(notes):
     (idle, price) = notes[0.001]
     assert idle.startswith("not used: L4-0, L4-1 (")
-    assert "0.001 gbps" in idle
+    assert "0.001 gbps" in idle and "(their fastest link" in idle and "each would need" in idle
     needed = float(idle.split("would need ")[1].split(" gbps")[0])
     assert needed > 0.001
     assert "USD an hour" in price
@@ -41,6 +41,14 @@ def test_a_link_that_is_too_slow_is_the_reason(notes):
 def test_a_fast_link_is_not(notes):
     assert "would need" not in notes[10.0][0]
     assert "layers" in notes[10.0][0]
+
+
+def test_one_machine_is_spoken_of_as_one():
+    problem = problem_of(0.001)
+    used = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
+    alone = Problem.of(problem.cluster.subset([*used, "L4-1"]), problem.model)
+    [idle, _] = idle_notes(alone, alone.max_flow(used))
+    assert idle.startswith("not used: L4-1 (its fastest link") and "it would need" in idle
 
 
 def test_the_price_is_that_of_the_machines_in_use(notes):
@@ -55,7 +63,7 @@ def test_a_machine_without_a_link_needs_no_wider_one():
     cluster = hk.Cluster.model_validate(problem.cluster.model_dump() | {"network": network})
     problem = Problem.of(cluster, problem.model)
     placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
-    assert "(no link connects it with those in use)" in idle_notes(problem, problem.max_flow(placement))[0]
+    assert "(no link connects them with those in use)" in idle_notes(problem, problem.max_flow(placement))[0]
 
 
 def test_of_many_machines_the_first_are_named():

@@ -68,6 +68,21 @@ def test_chains_share_no_node_and_keep_to_the_largest_number_of_stages():
     assert hk.Plan.model_validate_json(plan.model_dump_json()).engine == plan.engine
 
 
+@pytest.mark.parametrize("ends", [(0, 1), (2, 3), (0, 11), (10, 11)])
+def test_chains_go_round_a_missing_link_wherever_it_is(ends):
+    """Twelve nodes hold three chains of four. One link of 66 is missing: it need not be used."""
+    nodes = [{"gpu": "A100-40G", "count": 12}]
+
+    def flow(network):
+        cluster = hk.Cluster.model_validate({"name": "c", "nodes": nodes, "network": network})
+        problem = Problem.of(cluster, hk.Model.preset("llama-30b"))
+        placed = best_replicas(problem)
+        return problem.max_flow(placed.placement, links=placed.links).tokens_per_s
+
+    missing = {"between": [f"A100-40G-{i}" for i in ends], "bandwidth_gbps": 0}
+    assert flow({"links": [missing]}) == pytest.approx(flow({}), rel=1e-6)
+
+
 def test_a_plan_for_our_runtime_says_nothing_of_engines():
     plan = hk.plan("laptop", "SmolLM2-135M", method="petals")
     assert "engine" not in plan.model_dump()

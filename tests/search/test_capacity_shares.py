@@ -6,7 +6,7 @@ import pytest
 import helix_kit as hk
 from helix_kit.experiments.figures.common.published import published_run
 from helix_kit.placement import Problem
-from helix_kit.search.capacity_shares import effective_shares, first_shares, flow_with_shares, vary_share
+from helix_kit.search.capacity_shares import effective_shares, first_shares, flow_with_shares, share_notes, vary_share
 from helix_kit.search.predictor import Predictor
 from helix_kit.simulator import score
 
@@ -75,3 +75,11 @@ def test_no_kind_is_slow_among_equals():
     assert first_shares({"a": 1.0, "b": 3.0, "c": 3.0}, {"a": 1.0, "b": 4.0, "c": 8.0}) == {
         "a": 1.0, "b": 0.33, "c": 0.165,
     }  # fmt: skip
+
+
+def test_a_kind_with_all_its_capacity_is_not_said_to_be_spared():
+    assert share_notes({}) == []
+    [spared] = share_notes({"L4": 0.3, "T4": 0.25})
+    assert spared.endswith("a share of their capacity: L4 30%, T4 25%")
+    [apart] = share_notes({"H100-80G": 1.0})
+    assert "less than the maximum" not in apart and "100%" not in apart

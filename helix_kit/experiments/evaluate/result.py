@@ -27,7 +27,6 @@ NAMES = {
     latency_name("decode", "p50"): "median decode latency",
 }
 """Names of the metrics in which workers are compared with the simulation."""
-LATE_STEPS = "late_steps_share"
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,12 +121,6 @@ class Evaluation(Summarised):
                     rows.append((method, mode, metric, simulated, served, served / simulated - 1, *ends, settled))
         columns = ["method", "mode", "metric", "simulated", "served", "difference", "low", "high", "settled"]
         return pd.DataFrame(rows, columns=columns)
-
-    @property
-    def late_share(self) -> float:
-        """The largest share of late steps of any run; 0 where nothing was paced."""
-        late = self.table[self.table["metric"] == LATE_STEPS]["value"]
-        return float(late.max()) if len(late) else 0.0
 
     def plot(self) -> Figure:
         """Bars of decode throughput and boxes of prompt and decode latency, a row of panels for each mode."""

@@ -28,7 +28,7 @@ SIZES, FAST_SIZES = (24, 50, 100, 200, 500, 1000), (24, 100)
     draw=draw_scaling,
     minutes=2.5,
     measures=("nodes", "seconds"),
-    data=("models", "profiles", "gpus.csv"),
+    data=("models", "profiles", "gpus.csv", "gpu_links.csv"),
     text="LLaMA-2 70B in one region, pattern program with HiGHS. Left: seconds until the plan, its exact flow and its "
     "bound are known. Right: the remaining gap to the proven bound.",
 )
@@ -51,7 +51,7 @@ def scaling(context: Context) -> pd.DataFrame:
     draw=draw_robustness,
     needs=(OWN_PLANS,),
     minutes=1.0,
-    data=("clusters", "models", "profiles", "gpus.csv"),
+    data=("clusters", "models", "profiles", "gpus.csv", "gpu_links.csv"),
     text="In random worlds each kind of machine is up to 20 % faster or slower than the profiles from which the plan "
     "was made. Bars: flow as planned. Circles: mean over the worlds. Lines: down to the worst 5 % and the worst world.",
 )
@@ -91,7 +91,7 @@ MODERN_METHODS = tuple(
     paper="Beyond the paper",
     draw=draw_modern,
     minutes=0.5,
-    data=("models", "profiles", "gpus.csv"),
+    data=("models", "profiles", "gpus.csv", "gpu_links.csv"),
     text="Llama-3.1-70B and Qwen3-32B on mixes of H100, A100, L40S and L4, with 10 Gbit/s between machines. "
     "**Estimates**: the profiles are a roofline of datasheet figures; nothing here has been measured.",
 )

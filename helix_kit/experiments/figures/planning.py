@@ -30,7 +30,7 @@ CASES = (
     title="Max flow by placement method, as a share of the proven bound",
     paper="Sections 6.6 and 6.9",
     draw=draw_methods,
-    data=("clusters", "models", "profiles", "gpus.csv"),
+    data=("clusters", "models", "profiles", "gpus.csv", "gpu_links.csv"),
     minutes=3.0,
     text="Our pattern program, the paper's program with HiGHS (for up to half a minute, counted in steps of its "
     "search), and heuristics. HiGHS starts from the better of Swarm and Petals; where it finds no better plan, its bar "

@@ -88,7 +88,7 @@ def three_machines() -> tuple[Problem, dict[str, tuple[int, int]]]:
     title="Three ways to split a model over a fast machine here and slower ones behind a slow link",
     paper="Figure 1",
     draw=draw_splits,
-    data=("clusters", "models", "profiles", "gpus.csv"),
+    data=("clusters", "models", "profiles", "gpus.csv", "gpu_links.csv"),
     text="Equal shares overload the slow machines. With shares by speed the slow link limits the flow, because all "
     "requests cross it to a single machine. The plan by max flow sends requests over two links to two machines side "
     "by side.",
@@ -123,7 +123,7 @@ def worked_example(context: Context) -> pd.DataFrame:
     title="The flow network of three machines",
     paper="Figure 2",
     draw=draw_flow_network,
-    data=("clusters", "models", "profiles", "gpus.csv"),
+    data=("clusters", "models", "profiles", "gpus.csv", "gpu_links.csv"),
     text="Each machine is an edge whose capacity is the tokens/s that it serves with the layers that it holds. Each "
     "usable link is an edge whose capacity is its bandwidth. T4-1 and the A100 both hold one layer; requests from the "
     "A100 skip it on T4-1 (partial inference).",

@@ -82,7 +82,7 @@ def known_tokens(item: WorkItem) -> list[int]:
     return array.array("i", item.token_ids).tolist() if item.token_ids else []
 
 
-class RequestTable:
+class HeldRequests:
     """All requests of one worker.
 
     Parameters

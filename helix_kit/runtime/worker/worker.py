@@ -46,7 +46,7 @@ from helix_kit.runtime.worker.model_layers import ModelLayers
 from helix_kit.runtime.worker.pacing import Pacer
 from helix_kit.runtime.worker.rank_group import RankGroup
 from helix_kit.runtime.worker.rank_steps import LeadingLayers, stop_ranks
-from helix_kit.runtime.worker.requests import RequestTable, WaitingRows, WorkerRequest
+from helix_kit.runtime.worker.requests import HeldRequests, WaitingRows, WorkerRequest
 from helix_kit.runtime.worker.returning_rows import ReturningRows
 from helix_kit.runtime.worker.row_copies import RowCopies
 from helix_kit.runtime.worker.stand_in import StandInLayers
@@ -120,7 +120,7 @@ class Worker:
                 self._copies = RowCopies(self._model.device)
             self._overlaps = self._model.device.type == "cuda" and spec.goes_on
             windows = self._model.windows
-            self._requests = RequestTable(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
+            self._requests = HeldRequests(spec.name, spec.start, spec.end, self._model.num_layers, self._pool, windows)
             self._returning = self._rows_that_return()
             self._tell(
                 ReadyMessage(

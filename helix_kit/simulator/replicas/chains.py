@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from helix_kit._wording import agreeing
 from helix_kit.cluster import COORDINATOR
 from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline, Stage
@@ -44,8 +45,9 @@ def chains_of(plan: Plan) -> list[Pipeline]:
     if free:
         raise InputError(
             "expected a plan of separate pipelines, as this engine serves them: each node in one pipeline, with all of "
-            "its layers; these nodes are in no such pipeline",
-            where="simulate", field="engine", value=", ".join(sorted(free)),
+            f"its layers; {', '.join(sorted(free))} {agreeing(len(free), 'is', 'are')} in no such pipeline. "
+            "`helix-kit plan --engine` makes such a plan, `helix-kit export` splits this one",
+            where="simulate", field="engine",
         )  # fmt: skip
     return chains
 

@@ -12,7 +12,7 @@ from helix_kit.cluster import COORDINATOR  # noqa: E402
 from helix_kit.runtime.transport.messages import BlockRun, RequestEpoch, RouteStage, SamplingFields, WorkItem  # noqa: E402
 from helix_kit.runtime.worker import requests  # noqa: E402
 from helix_kit.runtime.worker.kv_cache import PagePool  # noqa: E402
-from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
+from helix_kit.runtime.worker.requests import HeldRequests  # noqa: E402
 
 ROUTE = [RouteStage("a", 0, 3, "tcp://a"), RouteStage("b", 3, 5, "tcp://b"), RouteStage("c", 5, 6, "tcp://c")]
 SAMPLING = SamplingFields(0.5, 7, 0.9, 3)
@@ -27,8 +27,8 @@ def pool() -> PagePool:
     return PagePool(40, 1, 2, torch.float32, torch.device("cpu"))
 
 
-def table_of(worker: str, start: int, end: int, pool: PagePool) -> RequestTable:
-    return RequestTable(worker, start, end, 6, pool)
+def table_of(worker: str, start: int, end: int, pool: PagePool) -> HeldRequests:
+    return HeldRequests(worker, start, end, 6, pool)
 
 
 def test_a_route_says_where_rows_come_from_and_go(pool: PagePool) -> None:

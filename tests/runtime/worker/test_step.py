@@ -14,7 +14,7 @@ from helix_kit.runtime.transport.messages import RouteStage, SampledToken, Sampl
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
 from helix_kit.runtime.worker.pacing import SegmentLoad  # noqa: E402
-from helix_kit.runtime.worker.requests import RequestTable, WaitingRows  # noqa: E402
+from helix_kit.runtime.worker.requests import HeldRequests, WaitingRows  # noqa: E402
 from helix_kit.runtime.worker.step import start_step  # noqa: E402
 from helix_kit.runtime.worker.wire_tensors import from_wire  # noqa: E402
 
@@ -24,7 +24,7 @@ ENDS = {1: 4, 2: 4, 3: 2}
 """Layer after which the first worker passes each request on."""
 
 
-def chosen_of(table: RequestTable, arrived: list[tuple[WorkItem, torch.Tensor]]) -> list:
+def chosen_of(table: HeldRequests, arrived: list[tuple[WorkItem, torch.Tensor]]) -> list:
     chosen = []
     for item, rows in arrived:
         request = table.accept(item, is_token_ids=rows.dtype == torch.int32)
@@ -43,7 +43,7 @@ def test_two_workers_compute_what_the_whole_model_does(tiny_llama: Path) -> None
         route.append(RouteStage("b", ENDS[request], 6, "tcp://c" if request == 2 else "tcp://b"))
         item = WorkItem(request, 0, 0, len(prompt), True, route, GREEDY)
         arrived.append((item, torch.tensor(prompt, dtype=torch.int32)))
-    step = start_step(first, pools[0], chosen_of(RequestTable("a", 0, 4, 6, pools[0]), arrived))
+    step = start_step(first, pools[0], chosen_of(HeldRequests("a", 0, 4, 6, pools[0]), arrived))
     # Layers 0 and 1 are passed by all (5 prefill tokens, 1 decode), layers 2 and 3 by requests 1 and 2.
     assert step.loads == [SegmentLoad(2, 5, 1), SegmentLoad(2, 3, 1)]
     assert step.tokens() == []
@@ -56,7 +56,7 @@ def test_two_workers_compute_what_the_whole_model_does(tiny_llama: Path) -> None
     for o in outgoing:
         sizes = [item.tokens for item in o.message.items]
         arrived += zip(o.message.items, from_wire(o.message).split(sizes))
-    step = start_step(last, pools[1], chosen_of(RequestTable("b", 2, 6, 6, pools[1]), arrived))
+    step = start_step(last, pools[1], chosen_of(HeldRequests("b", 2, 6, 6, pools[1]), arrived))
     assert step.messages() == []
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def test_a_token_is_sampled_only_where_one_is_wanted(tiny_llama: Path) -> None:
     pool = model.new_pool(40)
     route = [RouteStage("a", 0, 6, "tcp://a")]
     arrived = [(WorkItem(r, 0, 0, 1, r == 2, route, GREEDY), torch.tensor([5], dtype=torch.int32)) for r in (1, 2)]
-    step = start_step(model, pool, chosen_of(RequestTable("a", 0, 6, 6, pool), arrived))
+    step = start_step(model, pool, chosen_of(HeldRequests("a", 0, 6, 6, pool), arrived))
     assert [token.request for token in step.tokens()] == [2]
 
 
@@ -80,7 +80,7 @@ def test_the_only_stage_goes_on_with_its_tokens_until_the_last_one(tiny_llama: P
     """Three tokens are to come after a prompt of three: the first two are computed on, the third one is not."""
     model = ModelLayers(Checkpoint(tiny_llama), 0, 6)
     pool = model.new_pool(40)
-    table = RequestTable("a", 0, 6, 6, pool)
+    table = HeldRequests("a", 0, 6, 6, pool)
     item = WorkItem(1, 4, 0, 3, True, [RouteStage("a", 0, 6, "tcp://a")], GREEDY, decode_until=5)
     [(request, rows)] = chosen_of(table, [(item, torch.tensor([5, 6, 7], dtype=torch.int32))])
     request.received += 3
@@ -106,7 +106,7 @@ def test_the_only_stage_goes_on_with_its_tokens_until_the_last_one(tiny_llama: P
 def test_the_last_stage_sends_tokens_to_the_first_until_the_last_one(tiny_llama: Path) -> None:
     model = ModelLayers(Checkpoint(tiny_llama), 3, 6)
     pool = model.new_pool(40)
-    table = RequestTable("b", 3, 6, 6, pool)
+    table = HeldRequests("b", 3, 6, 6, pool)
     arrived = []
     for request, (first, until) in enumerate({"tcp://a": 9, "tcp://c": 9, "tcp://d": 1}.items()):
         route = [RouteStage("a", 0, 3, first), RouteStage("b", 3, 6, "tcp://b")]

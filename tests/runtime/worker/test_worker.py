@@ -30,7 +30,7 @@ from helix_kit.runtime.transport.sockets import DroppedMessages  # noqa: E402
 from helix_kit.runtime.weights.checkpoint import Checkpoint  # noqa: E402
 from helix_kit.runtime.worker.batching import take_next_step  # noqa: E402
 from helix_kit.runtime.worker.model_layers import ModelLayers  # noqa: E402
-from helix_kit.runtime.worker.requests import RequestTable  # noqa: E402
+from helix_kit.runtime.worker.requests import HeldRequests  # noqa: E402
 from helix_kit.runtime.worker.returning_rows import MAX_LINGER_S  # noqa: E402
 from helix_kit.runtime.worker.worker import Worker  # noqa: E402
 
@@ -73,7 +73,7 @@ def make_worker(tiny_llama: Path, start: int, end: int, shares_device_with: tupl
     worker._model = ModelLayers(Checkpoint(tiny_llama), start, end)
     worker._pool = worker._model.new_pool(40)
     worker._overlaps = False
-    worker._requests = RequestTable("a", start, end, worker._model.num_layers, worker._pool)
+    worker._requests = HeldRequests("a", start, end, worker._model.num_layers, worker._pool)
     worker._returning = worker._rows_that_return()
     return worker
 
@@ -187,7 +187,7 @@ def test_rows_that_come_before_their_pages_are_free_wait_for_them(tiny_llama: Pa
     """Another worker's rows may overtake the coordinator's message that frees what they have been promised."""
     worker = make_worker(tiny_llama, 4, 6)
     worker._pool = worker._model.new_pool(4)  # 20 tokens in two layers take all of it
-    worker._requests = RequestTable("a", 4, 6, 6, worker._pool)
+    worker._requests = HeldRequests("a", 4, 6, 6, worker._pool)
     route = [RouteStage("b", 0, 4, "tcp://b"), RouteStage("a", 4, 6, "tcp://a")]
     hidden = memoryview(torch.randn(20, 64, generator=torch.Generator().manual_seed(1)).numpy()).cast("B")
     first, second = (

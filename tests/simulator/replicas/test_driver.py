@@ -45,7 +45,7 @@ def test_our_runtime_is_an_engine_too():
 
 def test_what_an_engine_cannot_serve_is_refused():
     shared = Plan.from_placement(PROBLEM, {A: (0, 20), B: (10, 30)}, method="by hand", partial_inference=True)
-    with pytest.raises(InputError, match="separate pipelines"):
+    with pytest.raises(InputError, match=f"separate pipelines.*; {A}, {B} are in no such pipeline. `helix-kit plan --"):
         simulate(shared, WORKLOAD, engine="vllm-0.15")
     with pytest.raises(InputError, match="policy of replicas"):
         simulate(CHAIN, WORKLOAD, engine="vllm-0.15", policy="swarm")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from helix_kit.placement.plan import Plan
     from helix_kit.placement.problem import Problem
 
-DATA = ("clusters", "models", "profiles", "gpus.csv", "published")
+DATA = ("clusters", "models", "profiles", "gpus.csv", "gpu_links.csv", "published")
 """What figures of the published clusters depend on, in the data folder."""
 OWN_PLANS = "own-plans"
 """The experiment whose table holds our own plans."""
