@@ -20,6 +20,8 @@ from helix_kit.errors import HelixKitError
 from helix_kit.flow import Placement
 from helix_kit.placement.planner import plan_problem, read_options
 from helix_kit.placement.problem import Problem
+from helix_kit.placement.watch import Watch
+from helix_kit.search.starting import safe_placements
 
 MIN_SOLVE_S = 0.1
 """A cluster is planned anew only where its share of the seconds leaves so many for the search itself."""
@@ -31,6 +33,8 @@ CLIMB_S = 0.1
 """Seconds of hill climbing from one placement."""
 LOCAL_SHARE = 0.5
 """Share of the seconds for a cluster in which the present placement is improved; in the rest it is planned anew."""
+SAFE_SHARE = 0.5
+"""Share of those seconds in which other shapes are tried for a served plan, before the best of all is improved."""
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Answer:
 
     change: Change
     entries: list[Entry]
+    carried: Entry | None = None
+    """The first of the placements that were carried over. It is simulated whatever is expected of it."""
     gap: float | None = None
     best: Entry | None = None
     worth: Worth | None = None
@@ -93,9 +99,9 @@ def plan_anew(
     # The present cluster is always planned anew, and says what that takes beyond the time limit.
     is_base = answer.change.kind == "base"
     is_planned = is_base or clock.limit_s is not None or clock.plan_s((1 - LOCAL_SHARE) * solve_s) >= MIN_SOLVE_S
-    answer.entries += _carried_over(
-        problem, start, judge, time.perf_counter() + (LOCAL_SHARE if is_planned else 1) * solve_s
-    )
+    found = _carried_over(problem, start, judge, time.perf_counter() + (LOCAL_SHARE if is_planned else 1) * solve_s)
+    answer.carried = found[0]
+    answer.entries += found
     if not is_planned:
         return
     limit_s = max(MIN_SOLVE_S, clock.plan_s(until_s - time.perf_counter()))
@@ -111,7 +117,10 @@ def plan_anew(
 
 
 def _carried_over(problem: Problem, start: Entry, judge: Judge, until_s: float) -> list[Entry]:
-    """The placement itself on this cluster, and what hill climbing and local search make of it until `until_s`."""
+    """The placement itself on this cluster, and what hill climbing and local search make of it until `until_s`.
+
+    The first is that with an added machine alone beside the present ones, if it holds the model.
+    """
     served = judge.plan.served
     shares = bool(served and served.ease)
     half_s = (time.perf_counter() + until_s) / 2
@@ -120,6 +129,8 @@ def _carried_over(problem: Problem, start: Entry, judge: Judge, until_s: float) 
         for as_planned in (True, False) if shares else (False,):
             if not entries or time.perf_counter() < half_s:
                 entries.append(judge.entry(problem, placement, as_planned=as_planned))
+    if served is not None:
+        entries = _beside(problem, start, judge) + entries + _safe(problem, judge, until_s)
     best = max(entries, key=judge.expected)
     names = frozenset(best.placement)
     for kept in (names, frozenset()):
@@ -128,6 +139,33 @@ def _carried_over(problem: Problem, start: Entry, judge: Judge, until_s: float) 
             entries.append(judge.entry(problem, climbed(problem, best.placement, kept, deadline_s)))
     best = max(entries, key=judge.expected)
     entries.append(improved(judge, best, until_s, judge.plan.seed))
+    return entries
+
+
+def _beside(problem: Problem, start: Entry, judge: Judge) -> list[Entry]:
+    """The placement with the added machines that hold the whole model beside it; empty where there is none.
+
+    It serves about what the present one and the machines alone serve, more surely than the predictor can tell.
+    """
+    layers = problem.num_layers
+    added = [n.name for n in problem.cluster.nodes if n.name not in start.problem.kind_of]
+    alone = {name: (0, layers) for name in added if problem.max_layers(name) >= layers}
+    return [judge.entry(problem, {**start.placement, **alone}, as_planned=True)] if alone else []
+
+
+def _safe(problem: Problem, judge: Judge, until_s: float) -> list[Entry]:
+    """The shapes that a served plan must not be worse than, such as kinds side by side, as far as the seconds suffice.
+
+    A machine more rarely fits into the present pipelines, and the plan of the largest flow often serves less. So the
+    search for served plans begins with these shapes too.
+    """
+    watch = Watch(SAFE_SHARE * max(0.0, until_s - time.perf_counter()))
+    entries = []
+    for placement in safe_placements(problem, [], judge.plan.seed, watch):
+        if watch.is_over():
+            break
+        entries.append(judge.entry(problem, placement))
+        judge.expected(entries[-1])
     return entries
 
 

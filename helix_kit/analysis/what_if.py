@@ -142,7 +142,7 @@ def _judge_all(
     """
     base, changed = answers[0], answers[1:]
     began = time.perf_counter()
-    runs = (JUDGED + SEEDS - 1) * len(answers)
+    runs = (JUDGED + SEEDS) * len(answers)  # one more for the placement that was carried over
     count = JUDGED if judge.spread_over(RUNS_SHARE * left_s, runs, SEEDS * len(answers)) else 1
     deadline_s = began + left_s + judge.compiled_s if is_bounded else math.inf
     say(0, base.change.name)
@@ -153,7 +153,7 @@ def _judge_all(
     order = sorted(changed, key=lambda answer: (answer.change.kind == "lose", -expected[id(answer)]))
     for index, answer in enumerate(order):
         say(index, answer.change.name)
-        if not answer.is_predicted and (not best[id(answer)] or judge.ends_by(deadline_s, SEEDS + count - 1)):
+        if not answer.is_predicted and (not best[id(answer)] or judge.ends_by(deadline_s, SEEDS + count)):
             _judge(answer, judge, count)
             continue
         answer.is_predicted = True
@@ -188,6 +188,9 @@ def _judge(answer: Answer, judge: Judge, count: int) -> None:
     chosen = best_of(judge, answer.entries, count)
     if answer.change.kind == "base":
         chosen = [judge.own(), *chosen]
+    elif judge.is_served and answer.carried is not None and answer.carried not in chosen:
+        # What is expected of different shapes is less certain than that this serves about as much as before, or more.
+        chosen.append(answer.carried)
     if chosen:
         answer.best = max(chosen, key=lambda entry: judge.sample(entry, 0))
         answer.worth = judge.worth(answer.best)

@@ -9,6 +9,7 @@ from helix_kit.analysis import changes
 from helix_kit.analysis.changes import Change
 from helix_kit.analysis.judge import Judge, problem_on
 from helix_kit.analysis.replanning import Answer, Clock, learn_from_changes, learn_from_each_other, plan_anew
+from helix_kit.placement.served import Served
 
 CLUSTER = Cluster.model_validate({"name": "seven", "nodes": [{"gpu": "L4", "count": 7}]})
 
@@ -75,3 +76,23 @@ def test_learning_stops_with_the_time_and_tries_only_what_promises_more(judge, m
     base = Answer(Change("no change", "base", CLUSTER), [judge.own()])
     learn_from_changes(base, answers, judge, until_s=0.0)
     assert len(base.entries) == 1
+
+
+def test_a_machine_that_holds_the_model_serves_beside_the_others_whatever_is_expected_of_it():
+    """Two A100 in a chain far away, and a third one at home that holds the model: it adds what it serves alone."""
+    nodes = [{"gpu": "A100-80G", "count": 2, "region": "far"}, {"gpu": "L4", "region": "home"}]
+    network = {"between_regions": {"bandwidth_gbps": 0.05, "latency_ms": 40}}
+    cluster = Cluster.model_validate(
+        {"name": "two", "coordinator": {"region": "home"}, "nodes": nodes, "network": network}
+    )
+    problem = Problem.of(cluster, Model.preset("llama-30b"))
+    chain = {"A100-80G-0": (0, 30), "A100-80G-1": (30, 60)}
+    served = Served(decode_tokens_per_s=1.0, mode="offline", execution="range")
+    judge = Judge(Plan.from_placement(problem, chain, method="hand", objective="served", served=served), effort=0.3)
+    [more] = [c for c in changes(judge.plan, add=["A100-80G"], widen=1, lose=False) if c.name.endswith("home")]
+    answer = Answer(more, [])
+    plan_anew(answer, judge, judge.own(), Clock(ends_s=1e12, limit_s=None, beyond_s=5.0), 0.2, {})
+    assert answer.carried.placement == {**chain, "A100-80G-2": (0, 60)}
+    alone = judge.entry(problem_on(problem, more.cluster), {"A100-80G-2": (0, 60)})
+    both = judge.sample(judge.own(), 0) + judge.sample(alone, 0)
+    assert judge.sample(answer.carried, 0) == pytest.approx(both, rel=0.1)
