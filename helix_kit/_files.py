@@ -296,7 +296,7 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Text for a name that is not in a catalogue, with the nearest names first."""
-    known = sorted(known)
+    known = sorted(set(known))
     folded = {entry.casefold().replace(" ", ""): entry for entry in known}
     same = folded.get(name.casefold().replace(" ", ""))
     near = [same] if same else difflib.get_close_matches(name, known, n=3, cutoff=0.4)

@@ -390,7 +390,7 @@ def load_model(name_or_path: str | Path) -> Model:
     raise InputError(
         _files.unknown("model preset", str(name_or_path), preset_names())
         + ", a .yaml file, a folder with a Hugging Face config.json, or a model on a hub (ORGANISATION/MODEL)",
-        field="--model",
+        field="model",
     )
 
 

@@ -225,7 +225,7 @@ def test_content_that_is_no_mapping_is_refused():
     ("name", "hint"), [("a100-40g", "did you mean A100-40G? "), ("L 4", "did you mean L4? "), ("zzzz", "")]
 )
 def test_near_misses_come_first(name, hint):
-    assert unknown("GPU", name, ["L4", "A100-40G"]) == f"unknown GPU {name!r}: {hint}Known: A100-40G, L4"
+    assert unknown("GPU", name, ["L4", "A100-40G", "L4"]) == f"unknown GPU {name!r}: {hint}Known: A100-40G, L4"
 
 
 @pytest.mark.parametrize(

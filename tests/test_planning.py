@@ -13,6 +13,7 @@ from helix_kit.errors import InfeasibleError, InputError
         ({"objective": "beauty"}, "objective"),
         ({"solver": "cplex"}, "solver"),
         ({"time_limit_s": 0}, "time_limit_s"),
+        ({"time_limit_s": "5"}, "time_limit_s"),
         ({"max_stages": 0}, "max_stages"),
         ({"max_stages": 5, "method": "swarm"}, "max_stages"),
         ({"pins": {"T4-0": (0, 4)}, "method": "petals"}, "pins"),

@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from numbers import Real
 from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
@@ -113,7 +114,7 @@ def check_options(options: PlanOptions) -> None:
         raise InputError("expected balanced or any", field="flow_split", value=options.flow_split)
     if isinstance(options.seed, bool) or not isinstance(options.seed, int) or options.seed < 0:
         raise InputError("expected a whole number of at least 0", field="seed", value=options.seed)
-    if not options.time_limit_s > 0:
+    if not isinstance(options.time_limit_s, Real) or not float(options.time_limit_s) > 0:
         raise InputError("expected a number of seconds above 0", field="time_limit_s", value=options.time_limit_s)
     check_solver(options.solver)
     for owner, method in METHODS.items():

@@ -125,6 +125,12 @@ def simulate(
     >>> run.summary()["finished"]                                # doctest: +SKIP
     5
     """
+    if not isinstance(plan, Plan):
+        expected = "expected a plan, such as Plan.load(file)"
+        raise InputError(expected, where="simulate", field="plan", value=type(plan).__name__)
+    if isinstance(workload, str):
+        expected = "expected requests, such as Workload.azure_conversation(...) or Workload.from_trace(file)"
+        raise InputError(expected, where="simulate", field="workload", value=workload)
     record = load_engine(engine) if isinstance(engine, str) else engine
     if record is None and execution == "range" and options is None:
         record = plan.engine

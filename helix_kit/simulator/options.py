@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal
 
 from helix_kit._plugins import is_own_code
@@ -141,15 +142,24 @@ class SimulationOptions:
             A number of seconds that is not finite, a negative warm-up or a duration that is not positive.
         """
         warmup_s, duration_s = self.warmup_s, self.duration_s
+        if duration_s is not None and not isinstance(duration_s, Real):
+            raise self._wrong_seconds("duration_s", duration_s, "above")
+        if warmup_s is not None and not isinstance(warmup_s, Real):
+            raise self._wrong_seconds("warmup_s", warmup_s, "from")
         if warmup_s is None:
             warmup_s = OFFLINE_WARMUP_S if self.is_offline else 0.0
         if duration_s is None:
             last_s = max((r.arrival_s for r in workload), default=0.0)
             duration_s = OFFLINE_DURATION_S if self.is_offline else max(60.0, last_s + ONLINE_TAIL_S - warmup_s)
-        for field, value, lowest in [("duration_s", duration_s, 1e-9), ("warmup_s", warmup_s, 0.0)]:
-            if not lowest <= value < float("inf"):
-                raise InputError("expected a finite number of seconds", where="simulate", field=field, value=value)
+        if not 1e-9 <= duration_s < float("inf"):
+            raise self._wrong_seconds("duration_s", duration_s, "above")
+        if not 0 <= warmup_s < float("inf"):
+            raise self._wrong_seconds("warmup_s", warmup_s, "from")
         return replace(self, warmup_s=warmup_s, duration_s=duration_s)
+
+    @staticmethod
+    def _wrong_seconds(field: str, value: object, bound: str) -> InputError:
+        return InputError(f"expected a finite number of seconds {bound} 0", where="simulate", field=field, value=value)
 
     def check(self, plan: Plan, workload: Sequence[Request]) -> None:
         """Raise InputError for an empty workload, an unknown option, or a plan that cannot serve."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from helix_kit._summary import Summarised, number
+from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline
 
 Segments = tuple[tuple[int, int], ...]
@@ -123,3 +125,11 @@ class RequestRecord(Summarised):
         if self.pipeline:
             facts["stages"] = str(len(self.pipeline))
         return facts
+
+
+def checked_row(row: Sequence[Any]) -> Sequence[Any]:
+    """The row, if it has an arrival and two numbers of tokens."""
+    if len(row) < 3:
+        expected = "expected rows of arrival in s, input tokens and output tokens"
+        raise InputError(expected, where="workload", field="row", value=str(tuple(row)))
+    return row

@@ -25,7 +25,7 @@ from helix_kit.errors import InputError
 from helix_kit.typical_request import TRACE_INPUT_TOKENS, TRACE_OUTPUT_TOKENS
 from helix_kit.workload import samplers
 from helix_kit.workload.readers import Row, read_trace
-from helix_kit.workload.request import Request, row_of, shortened
+from helix_kit.workload.request import Request, checked_row, row_of, shortened
 from helix_kit.workload.sharing import conversation_rows, shared_prompt_rows
 from helix_kit.workload.writers import COLUMNS, write_csv, write_mooncake
 
@@ -72,7 +72,7 @@ class Workload(Summarised, Sequence[Request]):
 
         A row may go on with the request's session, text, prefix and answer, as the fields of `Request`.
         """
-        ordered = sorted(rows, key=lambda row: row[0])
+        ordered = sorted((checked_row(row) for row in rows), key=lambda row: row[0])
         requests = (Request(i, float(t), int(a), int(b), *more) for i, (t, a, b, *more) in enumerate(ordered))
         return cls(tuple(requests), source, notes)
 

@@ -33,7 +33,10 @@ def test_a_request_longer_than_any_kv_is_rejected_with_the_reason(plan, executio
         ({"policy": "best"}, "unknown policy"),
         ({"duration_s": 0}, "duration_s"),
         ({"duration_s": float("nan")}, "duration_s"),
-        ({"warmup_s": -1}, "warmup_s"),
+        ({"warmup_s": -1}, "warmup_s = -1: expected a finite number of seconds from 0"),
+        ({"warmup_s": "a"}, "warmup_s = 'a': expected a finite number of seconds from 0"),
+        ({"duration_s": "60"}, "duration_s = '60': expected a finite number of seconds above 0"),
+        ({"workload": "azure-conversation"}, "expected requests, such as Workload.azure_conversation"),
         ({"kv_capacity": {"T4-77": 5}}, "T4-77"),
         ({"links": [("A100-40G-0", "T4-77")]}, "links between nodes of the plan"),
     ],
@@ -42,6 +45,11 @@ def test_bad_arguments_are_named(plan, arguments, words):
     with pytest.raises(InputError) as error:
         simulate(plan, **{"workload": QUIET, **arguments})
     assert words in str(error.value)
+
+
+def test_the_name_of_a_file_is_no_plan():
+    with pytest.raises(InputError, match=r"plan = 'str': expected a plan, such as Plan.load"):
+        simulate("plan.json", QUIET)
 
 
 def test_a_plan_without_a_pipeline_is_refused(plan):

@@ -1,6 +1,10 @@
 """A record of a request shows what has happened to it, and nothing that has not."""
 
+import pytest
+
+from helix_kit.errors import InputError
 from helix_kit.flow import Stage
+from helix_kit.workload import Workload
 from helix_kit.workload.request import Request, RequestRecord, shortened
 
 
@@ -41,3 +45,10 @@ def test_a_shortened_request_keeps_the_beginning_of_its_content() -> None:
     answer_only = shortened(request, None, 10)
     assert answer_only.prefix == request.prefix and answer_only.prompt == "text" and answer_only.answer is None
     assert shortened(request, 100, 40) is request
+
+
+def test_a_row_has_an_arrival_and_two_numbers_of_tokens():
+    with pytest.raises(
+        InputError, match=r"row = '\(0, 1\)': expected rows of arrival in s, input tokens and output tokens"
+    ):
+        Workload.of([(0.0, 5, 5), (0, 1)])
