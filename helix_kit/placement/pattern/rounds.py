@@ -9,23 +9,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 from helix_kit.errors import InfeasibleError
 from helix_kit.placement import bounds
-from helix_kit.placement.annealing import Annealing, Compilation
+from helix_kit.placement.annealing import Annealing, CrossingAnnealing
+from helix_kit.placement.annealing.search import MAX_FLOW_NODES
 from helix_kit.placement.bounds.covers import forget
-from helix_kit.placement.groups import Group
 from helix_kit.placement.method import Task
+from helix_kit.placement.pattern.compiled_steps import CompiledSteps
 from helix_kit.placement.pattern.incumbent import Incumbent
 from helix_kit.placement.pattern.pins import place_around_pins
 from helix_kit.placement.pattern.region_sets import FEW_REGIONS
 from helix_kit.placement.pattern.regions import PartitionSearch
 from helix_kit.placement.pattern.search import Candidate
-from helix_kit.placement.pattern.small import by_length, is_small, solve_coverage
-from helix_kit.placement.problem import Problem
+from helix_kit.placement.pattern.small import by_length, by_range, is_small, solve_coverage
 from helix_kit.placement.solvers import SolverSettings
 from helix_kit.placement.watch import Watch
 
@@ -44,14 +43,10 @@ ORDERED_SHARE = 0.3
 """Share of what is left of a round after the pattern program for B6, before the other proofs."""
 FEW_NODES, LINKED_SHARE, LINKED_SHARE_OF_FEW = 8, 0.2, 0.4
 """Shares of what is left of a round for B7, the second one with up to so many nodes."""
+CROSSING_SHARE = 0.5
+"""Share of what is left of a round for annealing that counts the links between regions, before the pattern program."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
-
-
-def _speed_of_range(problem: Problem, group: Group, start: int, end: int) -> float:
-    """Tokens/s of a node of a group with a range, 0 where it does not fit."""
-    node = group.nodes[0]
-    return problem.range_throughput(node, start, end) if problem.fits(node, start, end) else 0.0
 
 
 class Rounds:
@@ -73,33 +68,13 @@ class Rounds:
         """Label of a bound -> tokens/s."""
         self.search = None if pins else PartitionSearch(task)
         self.annealing: Annealing | None = None
-        self._compiling = ExitStack()
+        self.crossings: CrossingAnnealing | None = None
+        self._steps = CompiledSteps()
         self._num_nodes = sum(g.size for g in task.groups)
         self._several = len({g.region for g in task.groups}) > 1
         self._pattern_finished = False
         self._finished_bounds: set[str] = set()
         self._refuted_from: dict[str, float] = {}
-
-    @cached_property
-    def _moves(self) -> Compilation:
-        """The compiled steps of annealing, loaded when first asked for: numba alone takes half a second."""
-        from helix_kit.placement.annealing import moves
-
-        return self._compiling.enter_context(Compilation(moves))
-
-    @cached_property
-    def _listing(self) -> Compilation:
-        """The compiled steps of the pattern program, loaded like those of annealing."""
-        from helix_kit.placement.pattern import stage_kernel
-
-        return self._compiling.enter_context(Compilation(stage_kernel))
-
-    @cached_property
-    def _walking(self) -> Compilation:
-        """The compiled steps of B7, loaded like those of annealing."""
-        from helix_kit.placement.bounds import linked_sweep
-
-        return self._compiling.enter_context(Compilation(linked_sweep))
 
     @property
     def bound(self) -> float:
@@ -123,10 +98,10 @@ class Rounds:
         )
         self._prove("B2", self._cover_bound, watch)
         budget_s = FIRST_ROUND_S
-        with self._compiling:
+        with self._steps:
             if watch.is_counted:
-                self._moves.wait()
-                self._listing.wait()
+                self._steps.moves.wait()
+                self._steps.listing.wait()
             while not watch.is_over() and self.gap_above(bounds.PRECISION):
                 clock = watch.for_part(budget_s)
                 budget_s *= GROWTH
@@ -150,9 +125,10 @@ class Rounds:
     def _load(self) -> None:
         """Load compiled code for the rounds after the first, or start to compile it."""
         if not self.task.watch.is_over() and self._can_anneal():
-            self._moves.is_ready()
+            self._steps.moves.is_ready()
+            self._may_cross()
         if not self.task.watch.is_over():
-            self._listing.is_ready()
+            self._steps.listing.is_ready()
         if not self.task.watch.is_over():
             self._may_walk()
 
@@ -164,11 +140,11 @@ class Rounds:
             return False
         if not self.gap_above(CLOSE_GAP):
             return True
-        if self._may_search_again() and (self._listing.is_ready() or self._listing.is_pending()):
+        if self._may_search_again() and (self._steps.listing.is_ready() or self._steps.listing.is_pending()):
             return False
         if self._may_walk():
             return False
-        return not self._can_anneal() or (self.annealing is None and not self._moves.is_pending())
+        return not self._can_anneal() or (self.annealing is None and not self._steps.moves.is_pending())
 
     def _may_search_again(self) -> bool:
         """Whether a set of regions is left that the pattern program can search with stages that take longer to find.
@@ -187,8 +163,16 @@ class Rounds:
         if self.best.value <= self._refuted_from.get("B7", 0.0):
             return False
         if self.task.watch.is_counted:
-            self._walking.wait()
-        return self._walking.is_ready()
+            self._steps.walking.wait()
+        return self._steps.walking.is_ready()
+
+    def _may_cross(self) -> bool:
+        """Whether there are so many nodes in several regions that only `CrossingAnnealing` moves them in time."""
+        if not self._several or self._num_nodes <= MAX_FLOW_NODES or not self._can_anneal():
+            return False
+        if self.task.watch.is_counted:
+            self._steps.crossing_moves.wait()
+        return self._steps.crossing_moves.is_ready()
 
     def _is_impatient(self) -> bool:
         """Whether the last better placement is longer ago than the user wants to wait."""
@@ -209,8 +193,10 @@ class Rounds:
         has_walked = leads and self._prove_linked(clock)
         if self._several and not self.pins and self.task.options.max_stages is None:
             self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
-        if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._listing.is_ready():
+        if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._steps.listing.is_ready():
             self._run_again(clock.for_part(clock.left_s * AGAIN_SHARE))
+        if not is_first and self.gap_above(CLOSE_GAP) and self._may_cross():
+            self._anneal_crossings(clock.for_part(clock.left_s * CROSSING_SHARE))
         if not self._pattern_finished and self.gap_above(bounds.PRECISION):
             is_only = self.task.watch.time_limit_s <= FIRST_ROUND_S
             self._run_pattern(clock.for_part(clock.left_s * (ONLY_PATTERN_SHARE if is_only else PATTERN_SHARE)))
@@ -226,12 +212,20 @@ class Rounds:
             # In the first round the pattern program, which does without compiled code, is worth more than loading it.
             self._run_pattern(clock)
             return
-        if self.annealing is None and self._moves.is_ready():
+        if self.annealing is None and self._steps.moves.is_ready():
             assert self.best.flows is not None
             self.annealing = Annealing(self.task, self.best.flows, self.pins)
             self.annealing.offer(self.best.placement)
         if self.annealing is not None and not self.annealing.is_idle:
-            self._anneal(clock)
+            self._anneal(self.annealing, clock)
+
+    def _anneal_crossings(self, clock: Watch) -> None:
+        """Annealing that counts the links between regions, from the best placement on."""
+        assert self.best.flows is not None
+        if self.crossings is None:
+            self.crossings = CrossingAnnealing(self.task, self.best.flows, self.pins)
+        self.crossings.offer(self.best.placement)
+        self._anneal(self.crossings, clock)
 
     def _run_pattern(self, clock: Watch) -> None:
         """The pattern program, over the regions or around the pins."""
@@ -268,10 +262,8 @@ class Rounds:
         if self.annealing is not None:
             self.annealing.offer(self.best.placement)
 
-    def _anneal(self, clock: Watch) -> None:
+    def _anneal(self, annealing: Annealing | CrossingAnnealing, clock: Watch) -> None:
         """Legs of annealing until the round is over or the gap is closed."""
-        annealing = self.annealing
-        assert annealing is not None
         while not clock.is_over() and self.gap_above(CLOSE_GAP):
             annealing.advance(clock)
             self.best.consider(annealing.placement)
@@ -344,7 +336,7 @@ class Rounds:
             problem.num_layers,
             cap_tokens_per_s=self.bound,
             settings=settings,
-            speed_of=by_length if problem.is_uniform else partial(_speed_of_range, problem),
+            speed_of=by_length if problem.is_uniform else partial(by_range, problem),
         )
         if found.bound_tokens_per_s is not None:
             # The solver proves its bound to a relative gap of 1e-6.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import pyomo.environ as pyo
 
 from helix_kit.placement.groups import Group
+from helix_kit.placement.problem import Problem
 from helix_kit.placement.solvers import SolverSettings, solve_model
 from helix_kit.placement.solvers.parts import Slot, assign_nodes, chosen_columns, define_node_supply_constraints
 
@@ -30,6 +31,12 @@ SpeedOf = Callable[[Group, int, int], float]
 def by_length(group: Group, start: int, end: int) -> float:
     """The group's T(k), which the number of layers alone decides."""
     return group.throughput[end - start - 1]
+
+
+def by_range(problem: Problem, group: Group, start: int, end: int) -> float:
+    """The T of a range where layers differ, 0 where it does not fit."""
+    node = group.nodes[0]
+    return problem.range_throughput(node, start, end) if problem.fits(node, start, end) else 0.0
 
 
 @dataclass(frozen=True)
