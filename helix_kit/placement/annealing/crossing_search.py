@@ -107,7 +107,9 @@ class CrossingAnnealing:
         flows, num_layers = self.flows, self.task.problem.num_layers
         target = self.value * (1 + RISE)
         hot = HEATS[self._leg % len(HEATS)] * target
-        chunks = max(1, round(STEPS_PER_NODE * self._growth * len(flows.names) / CHUNK))
+        chunks = STEPS_PER_NODE * self._growth * len(flows.names) / CHUNK
+        # Cooling down in the time that is left finds more than a leg that is cut short.
+        chunks = max(1, round(min(chunks, watch.left_s / CHUNK_S)))
         nodes = Nodes(np.ascontiguousarray(self._throughput), self._largest, self._free, flows.columns)
         network = Network(self._region, self._link)
         now, met = (Ranges(self._starts.copy(), self._ends.copy()) for _ in range(2))
