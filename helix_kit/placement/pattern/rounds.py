@@ -43,8 +43,8 @@ ORDERED_SHARE = 0.3
 """Share of what is left of a round after the pattern program for B6, before the other proofs."""
 FEW_NODES, LINKED_SHARE, LINKED_SHARE_OF_FEW = 8, 0.2, 0.4
 """Shares of what is left of a round for B7, the second one with up to so many nodes."""
-CROSSING_SHARE = 0.5
-"""Share of what is left of a round for annealing that counts the links between regions, before the pattern program."""
+CROSSING_SHARE = 0.8
+"""Share of what is left of a round after the pattern program for annealing that counts the links between regions."""
 PROGRAM_LIMIT_S = 6.0
 """Seconds for the exact program on a small problem."""
 
@@ -195,11 +195,11 @@ class Rounds:
             self._prove_regions(clock.for_part(clock.left_s * BOUND_SHARE))
         if self.gap_above(CLOSE_GAP) and self._may_search_again() and self._steps.listing.is_ready():
             self._run_again(clock.for_part(clock.left_s * AGAIN_SHARE))
-        if not is_first and self.gap_above(CLOSE_GAP) and self._may_cross():
-            self._anneal_crossings(clock.for_part(clock.left_s * CROSSING_SHARE))
         if not self._pattern_finished and self.gap_above(bounds.PRECISION):
             is_only = self.task.watch.time_limit_s <= FIRST_ROUND_S
             self._run_pattern(clock.for_part(clock.left_s * (ONLY_PATTERN_SHARE if is_only else PATTERN_SHARE)))
+        if not is_first and self.gap_above(CLOSE_GAP) and self._may_cross():
+            self._anneal_crossings(clock.for_part(clock.left_s * CROSSING_SHARE))
         if self.gap_above(CLOSE_GAP) or (self._pattern_finished and self.gap_above(bounds.PRECISION)):
             self._prove_ordered(clock.for_part(clock.left_s * ORDERED_SHARE))
         if self._pattern_finished and not has_walked:
