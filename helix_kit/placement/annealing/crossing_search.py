@@ -44,16 +44,16 @@ class CrossingAnnealing:
 
     Examples
     --------
-    A node that is idle takes layers over.
+    Two idle nodes serve beside the others.
 
     >>> from helix_kit.cluster import Cluster
     >>> from helix_kit.model import Model
     >>> from helix_kit.placement.groups import groups_of
     >>> from helix_kit.placement.pattern.mixed_regions import array_flows
     >>> from helix_kit.placement.problem import Problem
-    >>> cluster = Cluster.model_validate({"name": "three", "nodes": [{"gpu": "L4", "count": 3}]})
+    >>> cluster = Cluster.model_validate({"name": "four", "nodes": [{"gpu": "L4", "count": 4}]})
     >>> problem = Problem.of(cluster, Model.preset("llama2-70b").model_copy(update={"num_layers": 8}))
-    >>> flows = array_flows(problem, ["L4-0", "L4-1", "L4-2"], True)
+    >>> flows = array_flows(problem, [n.name for n in cluster.nodes], True)
     >>> annealing = CrossingAnnealing(Task(problem, Watch(10.0), groups_of(problem)), flows)
     >>> annealing.offer({"L4-0": (0, 4), "L4-1": (4, 8)})
     >>> before = annealing.value
