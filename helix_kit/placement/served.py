@@ -111,9 +111,10 @@ class Served(_Fields):
     duration_s, warmup_s
         Simulated seconds that are measured, and seconds before them; both 0 where windows are counted in requests.
     window_requests
-        Requests in the window of each run, on average, where runs start with full KV caches; 0 otherwise.
+        Requests in the window of each run of the last comparison, on average, where runs start with full KV caches; 0
+        otherwise. The means may be over longer runs.
     seeds
-        Request streams that the plan was compared over.
+        Request streams that the means are over.
     simulations, compared
         Plans that the search simulated, and plans in the last comparison.
     stages

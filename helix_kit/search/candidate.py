@@ -79,6 +79,8 @@ class Trial:
     warmup_lives: float = 0.1
     lives: float = 0.1
     """Lengths of its warm-up, and of its window at least; see `helix_kit.simulator.Window`."""
+    most_tokens: int | None = None
+    """Tokens of warm-up and window at most; None: as many as they have."""
     floor_tokens_per_s: float = 0.0
     """Decode tokens/s below which such a run ends early, once it is surely below."""
     slo: SLO | None = None

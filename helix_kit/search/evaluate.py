@@ -182,7 +182,7 @@ def simulated(problem: Problem, candidate: Candidate, trial: Trial, lengths: Len
     if trial.slo is not None:
         return goodput_score(problem, candidate, trial, lengths)
     if trial.requests is not None:
-        window = Window(trial.requests, trial.warmup_lives, trial.lives)
+        window = Window(trial.requests, trial.warmup_lives, trial.lives, trial.most_tokens)
         return steady_score(
             (problem, candidate.placement, candidate.flow),
             lengths,

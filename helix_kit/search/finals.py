@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,11 +30,26 @@ MARGINS = (1.0, 0.95, 0.9)
 """Latencies as shares of their limits: the best plan within each is compared, since a latency differs by stream."""
 FINAL_REQUESTS_FACTOR = 2
 """Requests in a window of the last comparison, as a multiple of those in the search's windows."""
-FINAL_WARMUP_LIVES, FINAL_LIVES = 0.3, 0.6
+FINAL_WARMUP_LIVES, FINAL_LIVES = 0.6, 0.6
 """Its warm-up, and its window at least; see `helix_kit.simulator.Window`."""
+STATED_STREAMS, STATED_WARMUP_LIVES, STATED_LIVES = 2, 1.5, 2.0
+"""Fresh streams on which the chosen plan is run once more for what it states, and lives of their warm-up and window.
+Plans are compared over shorter runs. In these the requests of the start may still matter, much alike for all plans."""
 
 Simulating = Callable[[Sequence[Candidate], Trial], list[Candidate]]
 """Simulates candidates; fewer come back where the time was over."""
+
+
+class Decision(NamedTuple):
+    """The result of the last comparison."""
+
+    measured: list[Candidate]
+    seeds: list[int]
+    """Seeds of the request streams that the scores are means over."""
+    left: int | None = None
+    """How many of the first of `measured` were compared on all streams; None: all of them."""
+    token_s: float = 0.0
+    """Seconds that a token of its runs took, of a worker's time; 0 where none was measured."""
 
 
 @dataclass
@@ -119,6 +135,12 @@ def score_over(runs: Sequence[Score]) -> Score:
     if count > 2:
         half = half_interval([r.decode_tokens_per_s for r in runs])
     return replace(mean, half_width_tokens_per_s=half)
+
+
+def stated_trials(final: Trial, seeds: Sequence[int], most_tokens: int | None) -> list[Trial]:
+    """Trials for what the chosen plan states, on streams that neither the search nor the last comparison used."""
+    long = replace(final, warmup_lives=STATED_WARMUP_LIVES, lives=STATED_LIVES, most_tokens=most_tokens)
+    return [replace(long, seed=max(seeds) + 1 + i) for i in range(STATED_STREAMS)]
 
 
 def final_trial(trial: Trial) -> Trial:

@@ -17,11 +17,13 @@ from helix_kit.placement.plan import Plan
 from helix_kit.placement.problem import Problem
 from helix_kit.search.candidate import Candidate, Trial, is_whole
 from helix_kit.search.evaluate import Evaluator
+from helix_kit.search.finals import Decision
 from helix_kit.search.front import pareto_front
 from helix_kit.search.goodput import FLOOR_SHARE, windows_for
 from helix_kit.search.messages import Simulate
 from helix_kit.search.moves import key_of
-from helix_kit.search.phases import FINALISTS, STEPS, Decision, Search
+from helix_kit.search.phases import Search
+from helix_kit.search.steady_finals import FINALISTS, STEPS
 from helix_kit.simulator.scoring import Score
 
 FINAL_STREAMS = 3
@@ -82,7 +84,7 @@ class GoodputSearch(Search):
             some = finalists[start : start + STEPS]
             if start and self.watch.left_s < FINAL_STREAMS * self.simulation_s:
                 break
-            results = self._run([Simulate(c, self._started_from(c, trial, measured)) for c in some], self.must_end)
+            results = self.run([Simulate(c, self._started_from(c, trial, measured)) for c in some], self.must_end)
             if len(results) < len(some):
                 break
             measured += results

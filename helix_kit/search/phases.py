@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +16,14 @@ from helix_kit.search.archive import MAX_ELITES, Archive
 from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, is_whole, mean_score
 from helix_kit.search.capacity_shares import effective_shares, first_shares
 from helix_kit.search.evaluate import NEIGHBOURS, Exploration
-from helix_kit.search.finals import MAX_ROUNDS, MIN_ROUNDS, Finals, final_trial, nearest
+from helix_kit.search.finals import Decision, nearest
 from helix_kit.search.front import pareto_front
 from helix_kit.search.messages import Explore, Polish, Simulate, Task
 from helix_kit.search.options import ServedOptions
 from helix_kit.search.pool import SAFE, SIDE_BY_SIDE, problem_without, propose
 from helix_kit.search.scorer import Scorer
 from helix_kit.search.stage_program import Solving
+from helix_kit.search.steady_finals import FINALISTS, STATED_SHARE, STEPS, decide_steady, final_share
 
 POOL_SHARE = 0.15
 """Share of the time limit for proposing placements."""
@@ -41,9 +41,9 @@ MIN_PREDICTED_SHARE = 0.6
 """Candidates with a smaller share of the best predicted value are not among the first to be simulated."""
 BEST_OF_FAMILY = 2
 """Candidates of each family of shapes that are simulated first."""
-STEPS, PICKS = 2, 2
-"""Steps of local search in a round, and simulations in a step. They do not depend on `jobs`, so that the number of
-worker processes changes no result."""
+PICKS = 2
+"""Simulations in a step of local search. It does not depend on `jobs`, so that the number of worker processes changes
+no result; nor do STEPS, the steps in a round."""
 PROBES_S, PROBE_SHARE = (2.0, 5.0, 10.0, 20.0, 40.0), 0.03
 """Simulated seconds of the runs that measure what a simulation costs, and the share of the time limit that is long
 enough for such a run: a longer one is then left out."""
@@ -59,14 +59,10 @@ STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
 full caches: a simulation then takes about as long as ten predictions."""
 REQUESTS = 300
 """Requests in the window of a run that starts with full caches."""
-FINAL_COST = 4.0
-"""A run of the last comparison is taken to last this many times as long as one before, until the first is measured."""
 SAFE_SHARE = 0.6
 """Share of the time limit in which the placements are simulated that the plan must not be worse than."""
 IDLE_ROUNDS = 25
 """Rounds in a row without a new placement after which local search ends."""
-FINALISTS = 10
-"""Candidates of the last comparison at most."""
 FINAL_SEEDS = 2
 """Request streams of the last comparison. The search itself uses none of them: a plan may have been chosen because the
 search's own stream happens to suit it."""
@@ -77,16 +73,6 @@ TASK_S: dict[type[Task], float] = {Simulate: 0.05, Explore: 0.15, Polish: 9.0}
 """Seconds that a task counts there, about as on a usual machine, without its simulated tokens."""
 TOKEN_S = {"range": 6e-6, "layerwise": 4e-5}
 """Seconds that a simulated token counts there, by the simulator's `execution`."""
-
-
-class Decision(NamedTuple):
-    """The result of the last comparison."""
-
-    measured: list[Candidate]
-    seeds: list[int]
-    """Seeds of the request streams that the scores are means over."""
-    left: int | None = None
-    """How many of the first of `measured` were compared on all streams; None: all of them."""
 
 
 class Search:
@@ -161,17 +147,17 @@ class Search:
         """
         return self.watch.stopped() if self.watch.is_counted else self.watch.is_over()
 
-    def _run(self, tasks: Sequence[Task], stop: Callable[[], bool]) -> list[Candidate]:
+    def run(self, tasks: Sequence[Task], stop: Callable[[], bool]) -> list[Candidate]:
         """The candidates of all tasks. Where the watch counts work, their work is counted."""
         candidates = self.scorer.run(tasks, stop)
         if self.watch.is_counted:
             tokens = sum(c.score.prompts + c.score.decode_steps for c in candidates if c.score is not None)
             work_s = sum(TASK_S[type(task)] for task in tasks) + tokens * TOKEN_S[self.trial.execution]
-            self.watch.spend(work_s / self._jobs)
+            self.watch.spend(work_s / self.jobs)
         return candidates
 
     @property
-    def _jobs(self) -> int:
+    def jobs(self) -> int:
         """Simulations that run at once. Where work is counted it does not depend on the number of workers."""
         return COUNTED_JOBS if self.watch.is_counted else self.scorer.jobs
 
@@ -206,7 +192,10 @@ class Search:
             self._plan_windows(order[0])
         for start in range(0, min(screened, len(order)), steps):
             # The placements that the plan must not be worse than have time until the last comparison.
-            end_s = self.watch.time_limit_s * SAFE_SHARE if start < len(self.safe) and self.has_own_windows else until_s
+            end_s = until_s
+            if start < len(self.safe) and self.has_own_windows:
+                left = 1 - STATED_SHARE - final_share(self, 0.0) if self.is_steady else 1.0
+                end_s = self.watch.time_limit_s * min(SAFE_SHARE, left)
             if start and self.is_over(end_s, simulations=1):
                 break
             count = int(min(steps, self.max_simulations - self.simulations))
@@ -224,14 +213,14 @@ class Search:
         for count, probe_s in enumerate(PROBES_S):
             probe = replace(self.trial, warmup_s=0.0, duration_s=probe_s)
             begun_s = self.watch.seconds
-            if not self._run([Simulate(candidate, probe)] * self._jobs, self.must_end):
+            if not self.run([Simulate(candidate, probe)] * self.jobs, self.must_end):
                 return
             took_s = self.watch.seconds - begun_s
             cost = took_s / probe_s
             if count and took_s > PROBE_SHARE * self.watch.time_limit_s:
                 break
         trial = self.trial
-        affordable_s = self.watch.left_s * self._jobs / MIN_SIMULATIONS / cost
+        affordable_s = self.watch.left_s * self.jobs / MIN_SIMULATIONS / cost
         if self.options.window_s is None and trial.warmup_s + trial.duration_s > affordable_s:
             expected = self.evaluator.predicted(candidate).measured
             output_tokens = self.evaluator.predictor.lengths.output_tokens
@@ -290,9 +279,9 @@ class Search:
     def _simulate(self, candidates: Sequence[Candidate], trial: Trial) -> list[Candidate]:
         """The candidates with their scores; fewer where the time limit came first."""
         begun_s = self.watch.seconds
-        simulated = self._run([Simulate(c, trial) for c in candidates], self.must_end)
+        simulated = self.run([Simulate(c, trial) for c in candidates], self.must_end)
         if any(is_whole(c.measured, trial.whole_s) for c in simulated):
-            turns = -(-len(candidates) // self._jobs)
+            turns = -(-len(candidates) // self.jobs)
             self.simulation_s = max((self.watch.seconds - begun_s) / turns, 0.8 * self.simulation_s)
         return simulated
 
@@ -306,7 +295,7 @@ class Search:
                 deadline_s = time.monotonic() + left_s
                 seed = self.trial.seed + at
                 tasks = [Polish(parent, seed, POLISH_ROUNDS, deadline_s) for parent in parents[at : at + STEPS]]
-                polished += self._run(tasks, self.watch.stopped)
+                polished += self.run(tasks, self.watch.stopped)
         return by_prediction(polished)
 
     def improve(self, until_s: float) -> None:
@@ -325,7 +314,7 @@ class Search:
                 if left > i * picks
             ]
             trial, known = self.race(), set(self.archive.identities)
-            simulated = self._run([Explore(step, trial, known) for step in steps], self.must_end)
+            simulated = self.run([Explore(step, trial, known) for step in steps], self.must_end)
             idle_rounds = 0 if simulated else idle_rounds + 1
             if simulated:
                 self.keep(simulated)
@@ -338,7 +327,7 @@ class Search:
         """
         ranked = self.ranked()
         if self.is_steady:
-            return self._decide_steady(ranked)
+            return decide_steady(self, ranked)
         front = pareto_front(ranked)
         undecided = Decision(front, [self.trial.seed])
         within = nearest(ranked, self.evaluator.requirements.limits)
@@ -359,35 +348,3 @@ class Search:
                 score = mean_score([run.measured for run in same])
                 measured.append(self.evaluator.scored(candidate, score, self.trial))
         return Decision(measured, [trial.seed for trial in trials]) if measured else undecided
-
-    def _decide_steady(self, ranked: Sequence[Candidate]) -> Decision:
-        """The finalists on longer runs, until one is surely best, the streams suffice or the time is over."""
-        front = pareto_front(ranked)
-        undecided = Decision(front, [self.trial.seed])
-        if self.must_end() or not ranked or not ranked[0].measured.window_s:
-            return undecided
-        limits = self.evaluator.requirements.limits
-        safe = {self.evaluator.identity(c.placement, c.shares) for c in self.safe}
-        best_safe = [c for c in ranked if self.evaluator.identity(c.placement, c.shares) in safe][:STEPS]
-        within = nearest(ranked, limits)
-        finalists = distinct([*within, *ranked[:1], *best_safe, *ranked[1:MAX_ELITES], *self.elites(), *front])
-        finalists = finalists[:FINALISTS]
-        trial, counted = final_trial(self.trial), self.options.max_simulations is not None
-        taken = [FINAL_COST * self.simulation_s]
-
-        def may_go_on(left: int) -> bool:
-            turns = -(-left // self._jobs)
-            return not self.must_end() and (counted or self.watch.left_s > turns * taken[-1])
-
-        def simulate(candidates: Sequence[Candidate], fresh_trial: Trial) -> list[Candidate]:
-            begun_s = self.watch.seconds
-            results = self._run([Simulate(c, fresh_trial) for c in candidates], self.must_end)
-            taken.append((self.watch.seconds - begun_s) / -(-len(candidates) // self._jobs))
-            return results
-
-        while len(finalists) > 2 and not may_go_on(len(finalists)):
-            finalists.pop()
-        finals = Finals(finalists, lambda c, score: self.evaluator.scored(c, score, trial).value, limits)
-        finals.compare(trial, simulate, may_go_on, MIN_ROUNDS if counted else MAX_ROUNDS)
-        measured = [self.evaluator.scored(c, score, trial) for c, score in finals.measured()]
-        return Decision(measured, finals.seeds, len(finals.left)) if measured else undecided

@@ -18,14 +18,15 @@ from helix_kit.search import front
 from helix_kit.search.candidate import Candidate, LatencyLimits, Requirements, Trial, excess
 from helix_kit.search.capacity_shares import share_notes
 from helix_kit.search.evaluate import Evaluator
-from helix_kit.search.finals import FINAL_REQUESTS_FACTOR
+from helix_kit.search.finals import FINAL_REQUESTS_FACTOR, Decision
 from helix_kit.search.goodput_search import GoodputSearch, best_of, check_holds, goodput_notes, served_fields, under_slo
 from helix_kit.search.limit_notes import limit_notes
 from helix_kit.search.messages import Simulate
 from helix_kit.search.moves import key_of
 from helix_kit.search.options import ParetoPick, ServedOptions
-from helix_kit.search.phases import POOL_SHARE, REQUESTS, WINDOW_S, Decision, Search
+from helix_kit.search.phases import POOL_SHARE, REQUESTS, WINDOW_S, Search
 from helix_kit.search.scorer import Scorer
+from helix_kit.search.steady_finals import STATED_SHARE, final_share, stated
 from helix_kit.workload.lengths import LengthPairs
 
 FLOW_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.25, 0.2
@@ -128,13 +129,14 @@ def plan_served(
             trial = under_slo(trial, served.window_s, scorer.evaluator, max_flow_plan)
             search = GoodputSearch(scorer, watch, served, trial, options.solver)
         search.screen([max_flow_plan.placement], limit_s * (FLOW_SHARE + POOL_SHARE + SCREEN_SHARE))
-        search.improve(limit_s * (1 - FINAL_SHARE))
+        end_share = FINAL_SHARE if not search.is_steady else STATED_SHARE + final_share(search, FINAL_SHARE)
+        search.improve(limit_s * (1 - end_share))
         decision = search.decide()
-    if served.slo is None:
-        chosen = _chosen(decision, served.pareto_pick, limits)
-    else:
-        chosen = best_of(decision.measured)
-        check_holds(chosen, problem, trial)
+        if served.slo is None:
+            chosen, seeds = stated(search, _chosen(decision, served.pareto_pick, limits), decision)
+        else:
+            chosen, seeds = best_of(decision.measured), decision.seeds
+            check_holds(chosen, problem, trial)
     return Plan.from_placement(
         problem,
         dict(chosen.placement),
@@ -149,7 +151,7 @@ def plan_served(
         flow_split=options.flow_split,
         partial_inference=options.partial_inference,
         progress=tuple(watch.history),
-        served=_record(search, decision, chosen, max_flow_plan),
+        served=_record(search, decision, (chosen, seeds), max_flow_plan),
         notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.flow, _judged_by(chosen, search, limits))),
     )
 
@@ -184,9 +186,9 @@ def _chosen(decision: Decision, pareto_pick: ParetoPick, limits: LatencyLimits) 
     return front.pick(candidates, pareto_pick)
 
 
-def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan: Plan) -> Served:
-    """What the plan says about the search."""
-    trial = search.trial
+def _record(search: Search, decision: Decision, result: tuple[Candidate, list[int]], max_flow_plan: Plan) -> Served:
+    """What the plan says about the search; `result` is the chosen candidate with the seeds of its score."""
+    trial, (chosen, seeds) = search.trial, result
     # The search may have met a plan of more flow than the one of which the flow was searched for.
     most_flow = max(max_flow_plan.flow_tokens_per_s, chosen.flow.tokens_per_s, search.most_flow_tokens_per_s)
     bound = max(max_flow_plan.bound_tokens_per_s, most_flow)
@@ -197,7 +199,7 @@ def _record(search: Search, decision: Decision, chosen: Candidate, max_flow_plan
         duration_s=trial.whole_s,
         warmup_s=trial.warmup_s if trial.requests is None else 0.0,
         window_requests=(trial.requests or 0) * (FINAL_REQUESTS_FACTOR if decision.seeds != [trial.seed] else 1),
-        seeds=tuple(decision.seeds),
+        seeds=tuple(seeds),
         simulations=search.simulations,
         compared=len(decision.measured) if decision.seeds != [trial.seed] else 0,
         stages=chosen.depth,

@@ -38,7 +38,8 @@ from helix_kit.workload.request import Request
 from helix_kit.workload.workload import Workload
 
 BATCHES = 10
-"""Batches of the window: few enough that each holds many requests, and enough for an interval."""
+"""Batches of the window: few enough that each holds many requests, and enough for an interval. Half as many tell more
+where neighbours are alike, so the interval at the end is the wider one of the two."""
 SAMPLE = 20_000
 """Requests from which lengths are drawn, where no workload gives them."""
 STRATUM = 40
@@ -71,6 +72,8 @@ class Window:
     no prompts are under way; after the warm-up there are as many as there will be later."""
     lives: float = 0.5
     """Tokens of the window at least, in lives."""
+    most_tokens: int | None = None
+    """Tokens of warm-up and window together at most: both are shortened alike."""
 
 
 def steady_score(
@@ -150,14 +153,15 @@ def _watched(plan: Plan, lengths: LengthPairs, window: Window, seed: int, at_lea
         new = stream(sample, growth * (cached + 2 * window.requests), np.random.default_rng([seed, 2]))
         requests = [Request(i, 0.0, a, b) for i, (a, b) in enumerate(np.concatenate([held, new]).tolist())]
         engine = ranged_engine(plan, requests, options)
-        admitted = fill(engine, done.tolist(), seed)
-        life_tokens = float(held[:admitted, 1].sum()) or 1.0
+        arriving = stream(sample, cached, np.random.default_rng([seed, 3]))
+        fill(engine, done.tolist(), seed, arriving.tolist())
+        life_tokens = float(sum(r.output_tokens for r in engine.live.values())) or 1.0
         mean_output = float(sample[:, 1].mean())
+        warmup_tokens = window.warmup_lives * life_tokens
+        window_tokens = max(window.requests * mean_output, window.lives * life_tokens)
+        share = min(1.0, (window.most_tokens or math.inf) / (warmup_tokens + window_tokens))
         monitor = _Monitor(
-            engine,
-            warmup_tokens=window.warmup_lives * life_tokens,
-            window_tokens=max(window.requests * mean_output, window.lives * life_tokens),
-            at_least=at_least,
+            engine, warmup_tokens=share * warmup_tokens, window_tokens=share * window_tokens, at_least=at_least
         )
         with suppress(_EndError):
             engine.run(math.inf, monitor, monitor.window_tokens / plan.flow_tokens_per_s / LOOKS)
@@ -208,12 +212,16 @@ def stream(sample: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _in_caches(plan: Plan, sample: np.ndarray) -> int:
-    """Requests that surely do not all fit into the KV caches: half more than the tightest layer holds of mean ones."""
+    """Requests that surely do not all fit into the KV caches: half more than the tightest layer holds of short ones.
+
+    The mean of those that wait for their prompts is mostly less than that of those that decode.
+    """
     room = np.zeros(plan.model.num_layers)
     for node, (start, end) in plan.placement.items():
         room[start:end] += plan.profiles[plan.problem.kind_of[node]].kv_capacity(end - start) / (end - start)
     weights = np.maximum(sample[:, 1] - 1, 1)
-    mean = float(np.average(sample.sum(axis=1), weights=weights))
+    tokens = sample.sum(axis=1)
+    mean = min(float(np.average(tokens, weights=weights)), float(tokens.mean()))
     return int(1.5 * room.min() / mean) + 8
 
 
@@ -264,7 +272,10 @@ class _Monitor:
         if length <= 0:
             return 0.0, 0.0
         rates = np.diff(np.searchsorted(times, edges)) / length
-        return float(rates.mean()), half_interval(rates)
+        half = half_interval(rates)
+        if self._share >= 1:
+            half = max(half, half_interval(rates.reshape(-1, 2).mean(axis=1)))
+        return float(rates.mean()), half
 
     def score(self) -> Score:
         """The score of the window."""

@@ -1,5 +1,7 @@
 """The steady estimate: which requests fill the caches, and what a long run says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,27 @@ def test_the_use_of_nodes_equals_that_of_a_long_run(plan):
         assert use.blocked == pytest.approx(long[name].blocked, abs=0.04)
         share = use.kv_mean / use.kv_capacity
         assert share == pytest.approx(long[name].kv_mean / long[name].kv_capacity, abs=0.05)
+
+
+def test_a_short_run_says_what_a_long_one_does_where_prompts_limit():
+    """A machine holds four hundred requests and decodes eighty at once: the others wait for their prompts."""
+    cluster = hk.Cluster.model_validate({"name": "one", "nodes": [{"gpu": "A100-40G", "count": 1}]})
+    model = hk.Model(
+        name="small", num_layers=28, hidden_size=3584, num_heads=28, num_kv_heads=4, intermediate_size=18944,
+        vocab_size=152064,
+    )  # fmt: skip
+    plan = hk.plan(cluster, model, method="petals", prove=False)
+    long = steady_score(plan, window=Window(warmup_lives=2.0, lives=4.0)).decode_tokens_per_s
+    short = [steady_score(plan, window=Window(100, 0.1, 0.3), seed=s).decode_tokens_per_s for s in range(4)]
+    assert np.mean(short) == pytest.approx(long, rel=0.06)
+
+
+def test_a_run_ends_after_the_most_tokens(plan):
+    window = Window(requests=1, warmup_lives=0.5, lives=1.0)
+    whole = steady_score(plan, window=window)
+    cut = steady_score(plan, window=replace(window, most_tokens=int(0.75 * whole.decode_steps)))
+    assert cut.share_of_window == 1
+    assert cut.decode_steps == pytest.approx(0.5 * whole.decode_steps, rel=0.05), "a third of the tokens is warm-up"
 
 
 def test_a_plan_that_is_surely_behind_ends_early(plan):

@@ -55,7 +55,7 @@ def ranged_engine(plan: Plan, workload: Sequence[Request], options: SimulationOp
 
     setup = make_setup(plan)
     check_faults(options.faults, setup)
-    return RangedEngine(setup, list(workload), options, choose, make_setup)
+    return RangedEngine(setup, workload, options, choose, make_setup)
 
 
 class RangedEngine(RangedView):
@@ -76,7 +76,8 @@ class RangedEngine(RangedView):
         make_policy: Callable[[Plan], Policy],
         make_setup: Callable[[Plan], Setup],
     ) -> None:
-        self.requests, self.batching = requests, options.batching
+        self._stream = list(requests)
+        self.requests, self.batching = self._stream, options.batching
         self._make_policy, self._make_setup = make_policy, make_setup
         self._offline = options.is_offline
         self.log = RunLog.for_requests(len(requests), record_batches=options.record_batches)
@@ -243,6 +244,21 @@ class RangedEngine(RangedView):
                 self.policy.on_refused(request, pipeline)
             return None, 0
         return pipeline, cached
+
+    def withdraw(self, request: Request, pipeline: Pipeline) -> None:
+        """Take back an offer that was not taken up."""
+        if isinstance(self.kv, CachedKV):
+            self.kv.release(request.id)
+        else:
+            self.kv.release(request)
+        self.policy.on_refused(request, pipeline)
+
+    def exchange(self, at: int, input_tokens: int, output_tokens: int) -> Request:
+        """Put a request of other lengths in the place of one that was not admitted yet; returns the new one."""
+        request = Request(at, self.requests[at].arrival_s, int(input_tokens), int(output_tokens))
+        self._stream[at] = request
+        self._requests[at]["input"], self._requests[at]["output"] = request.input_tokens, request.output_tokens
+        return request
 
     def as_it_stands(self, at: int) -> Request:
         """The request with the tokens that it has generated as part of its prompt."""

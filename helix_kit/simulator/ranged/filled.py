@@ -3,10 +3,9 @@
 A run that starts empty fills the caches with prompts for minutes, and its first batch of requests ends together. A run
 that starts here is close to its steady state at once.
 
-Where prompts limit what is served, most requests wait for their prompt and few decode. A node takes S tokens a step, of
-which decodes are the share O / (I + O) in the long run, with I tokens in and O out a request. A link carries the same
-share of decodes. So of the requests that pass a node or a link, at most its decodes a second times the round trip of a
-token decode; the others begin with their prompts.
+Where prompts limit what is served, most requests wait for their prompt and few decode (see `long_run`). Those that wait
+have the lengths of requests that arrive, while a request that decodes is met in proportion to its output. They wait in
+front of the slowest place of their pipeline: the stages before have run their prompts.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from helix_kit.flow import Pipeline
 from helix_kit.simulator import events
 from helix_kit.simulator.compiled import compiled
 from helix_kit.simulator.ranged import rules
-from helix_kit.simulator.ranged.messages import START_STEP, append, take_chunk
+from helix_kit.simulator.ranged.long_run import LongRun
+from helix_kit.simulator.ranged.messages import START_STEP, append, close_all_messages, post, take_chunk
 from helix_kit.simulator.ranged.state import unpacked
 
 if TYPE_CHECKING:
@@ -44,6 +43,28 @@ def place_token(plain, number, hop, here, layer):
 
 
 @compiled
+def place_prompt(plain, number, hop, here, layer, chunk_tokens):
+    """Let the prompt of request `number` wait at node `here` before `layer`; `here` -1: for the link to hop `hop`."""
+    state = unpacked(plain)
+    request, left = state.requests[number], state.requests[number].input
+    request.sampled = request.resumed = request.done
+    while left > 0:
+        at = take_chunk(state.chunks, state.clock)
+        chunk = state.chunks[at]
+        chunk.request, chunk.epoch, chunk.tokens = number, request.epoch, min(chunk_tokens, left)
+        left -= chunk.tokens
+        chunk.decode, chunk.last, chunk.hop, chunk.layer = 0, 1 if left == 0 else 0, hop, layer
+        chunk.sent_at = state.clock.now
+        if here < 0:
+            post(state, state.routes[number, hop], at)
+        else:
+            append(state.inboxes[2 * here + 1], state.chunks, at)
+    if here < 0:
+        # A message for each prompt: all of them as one would arrive together, at the end.
+        close_all_messages(state)
+
+
+@compiled
 def start_all(plain):
     """Let every node look for work at this moment."""
     state = unpacked(plain)
@@ -51,7 +72,7 @@ def start_all(plain):
         events.push(state.heap, state.fifo, state.clock, state.clock.now, START_STEP, here)
 
 
-def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
+def fill(engine: RangedEngine, done: Sequence[int], seed: int, arriving: Sequence[tuple[int, int]] = ()) -> int:
     """Admit the engine's first ``len(done)`` requests as if they had been decoding for a while, until one is refused.
 
     Parameters
@@ -63,6 +84,9 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
         Output tokens that each of them has generated already, from 1 to one less than its output.
     seed
         Of the stage at which each request's next token waits.
+    arriving
+        Lengths (input tokens, output tokens) that replace those of requests which begin with their prompts, as many as
+        `done`; empty: they keep their own.
 
     Returns
     -------
@@ -73,7 +97,7 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
     policy, setup = engine.policy, engine.setup
     loads = policy.token_loads()
     links = {edge: i for i, edge in enumerate(policy.topology.links)} if loads and policy.topology else {}
-    limits = _Limits(engine, len(done))
+    long_run = LongRun(engine, len(done))
     admitted = 0
     for at, tokens in enumerate(done):
         request = engine.requests[at]
@@ -83,10 +107,27 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
         pipeline, cached = engine.offer(at, request)
         if pipeline is None:
             break
+        decodes = long_run.may_decode(pipeline)
+        if not decodes and len(arriving):
+            engine.withdraw(request, pipeline)
+            request = engine.exchange(at, *arriving[at])
+            if request.input_tokens + request.output_tokens > engine.longest_context_tokens:
+                continue
+            pipeline, cached = engine.offer(at, request)
+            if pipeline is None:
+                break
         policy.on_admitted(request, pipeline)
         admitted += 1
-        if not limits.may_decode(pipeline):
-            engine.launch(at, request, pipeline, cached)
+        if not decodes:
+            hop, by_link = long_run.waits_at(pipeline, rng)
+            if hop == 0 or cached:
+                engine.launch(at, request, pipeline, cached)
+                continue
+            engine.take_up(at, request, pipeline)
+            engine.need_chunks(request.input_tokens // engine.batching.chunk_tokens + 2)
+            engine.need_messages(2 * len(setup.links))
+            here = -1 if by_link else setup.number_of[pipeline[hop].node]
+            place_prompt(engine.packed, at, hop, here, pipeline[hop].start, engine.batching.chunk_tokens)
             continue
         engine.take_up(at, request, pipeline)
         # A stage holds a request's token for a time that grows with the layers it runs.
@@ -103,55 +144,3 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int) -> int:
     rules.send_all(engine.packed)
     start_all(engine.packed)
     return admitted
-
-
-class _Limits:
-    """How many requests decode on each node and link at once."""
-
-    def __init__(self, engine: RangedEngine, cached: int) -> None:
-        self._setup = engine.setup
-        new = engine.requests[cached:] or engine.requests
-        prompt = sum(r.input_tokens for r in new) / len(new)
-        output = sum(r.output_tokens for r in new) / len(new)
-        self._decodes = output / (prompt + output)
-        step = engine.batching.step_tokens
-        # Beside decodes only whole chunks fit, and the rest of a prompt: so many whole chunks are run a step, and so
-        # many requests finish their prompts.
-        chunk = engine.batching.chunk_tokens
-        whole = sum(r.input_tokens // chunk for r in new) / len(new)
-        decodes = step * self._decodes
-        if whole > 0:
-            decodes = min(decodes, output * max(1.0, (step - decodes) // chunk) / whole)
-        self._step_decodes = decodes
-        prefill = decodes * prompt / output
-        plan = self._setup.plan
-        self._step_s = {}
-        """Seconds of a full step for each layer."""
-        for name in self._setup.names:
-            profile = plan.profiles[plan.problem.kind_of[name]]
-            self._step_s[name] = (profile.prefill_ms_per_layer(prefill) + profile.decode_ms_per_layer(decodes)) / 1e3
-        self._decoding: dict[str | int, int] = {}
-        self._of: dict[Pipeline, dict[str | int, float]] = {}
-
-    def may_decode(self, pipeline: Pipeline) -> bool:
-        """Whether another request of this pipeline decodes; it is then counted."""
-        if pipeline not in self._of:
-            self._of[pipeline] = self._limits_of(pipeline)
-        limits = self._of[pipeline]
-        if any(self._decoding.get(place, 0) >= limit for place, limit in limits.items()):
-            return False
-        for place in limits:
-            self._decoding[place] = self._decoding.get(place, 0) + 1
-        return True
-
-    def _limits_of(self, pipeline: Pipeline) -> dict[str | int, float]:
-        route = self._setup.route_of(pipeline)
-        links = self._setup.links
-        seconds = {s.node: (s.end - s.start) * self._step_s[s.node] for s in pipeline}
-        # The only stage decodes on without the coordinator.
-        trip_s = sum(seconds.values()) + (sum(links["latency"][route]) if len(pipeline) > 1 else 0.0)
-        limits: dict[str | int, float] = {node: self._step_decodes * trip_s / s for node, s in seconds.items()}
-        for link in route[:-1]:
-            tokens_per_s = links["bandwidth"][link] / links["bytes_per_token"][link]
-            limits[link] = max(1.0, tokens_per_s * self._decodes * trip_s)
-        return limits
