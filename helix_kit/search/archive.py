@@ -10,6 +10,9 @@ from helix_kit.search.evaluate import Evaluator
 from helix_kit.search.moves import key_of
 
 MAX_ELITES, MAX_ELITES_OF_A_DEPTH = 4, 2
+STEADY_MARGIN = 0.85
+"""A steady run ends early when it surely serves less than this share of the worst of the best four. Short runs mislead
+by up to ten percent, and longer ones decide at the end."""
 QUARTER_MARGIN, HALF_MARGIN = 0.7, 0.85
 """A simulation ends early when, after a quarter or half of its window, it serves less than this share of what the worst
 of the best four served then."""
@@ -81,12 +84,13 @@ class Archive:
         )
 
     def floor_tokens_per_s(self) -> float:
-        """Decode tokens/s below which a steady run need not go on: then it is surely behind the best four.
+        """Decode tokens/s below which a steady run need not go on: then it is surely far behind the best four.
 
-        This is the least of the lower ends of their intervals, each marked down as its plan is. 0 while fewer are
-        known.
+        This is a share of the least of the lower ends of their intervals, each marked down as its plan is. 0 while
+        fewer are known.
         """
         best = [c for c in self.ranked(0.0)[:MAX_ELITES] if c.value > 0]
         if len(best) < MAX_ELITES:
             return 0.0
-        return min(c.value * (1 - c.measured.half_width_tokens_per_s / c.measured.decode_tokens_per_s) for c in best)
+        shares = [1 - c.measured.half_width_tokens_per_s / c.measured.decode_tokens_per_s for c in best]
+        return STEADY_MARGIN * min(c.value * share for c, share in zip(best, shares, strict=True))

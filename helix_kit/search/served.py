@@ -32,7 +32,7 @@ from helix_kit.workload.lengths import LengthPairs
 FLOW_SHARE, SCREEN_SHARE, FINAL_SHARE = 0.1, 0.25, 0.2
 """Shares of the time limit: for the proven maximum flow, for the first simulations, and for the last comparison."""
 
-FLOW_PATIENCE_S = 1.0
+FLOW_PATIENCE_S = 3.0
 """The search for the maximum flow ends after this many seconds without a better one: simulations need the time more."""
 WARMUP_S = {"layerwise": 60.0, "range": 120.0}
 """Simulated seconds before the window by the rules of the nodes. By the runtime's rules a backlog begins with a minute

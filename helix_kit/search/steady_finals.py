@@ -27,8 +27,8 @@ from helix_kit.search.options import ServedOptions
 
 STEPS = 2
 """Steps of local search in a round, and simulations of the last comparison at once."""
-FINALISTS, SAFE_FINALISTS = 10, 4
-"""Candidates of the last comparison at most, and how many of them are the best that a plan must not be worse than."""
+FINALISTS, SAFE_FINALISTS = 10, 5
+"""Candidates of the last comparison at most, and how many of them are safe ones, each the best of its depth."""
 FINAL_COST = 6.0
 """A run of the last comparison is taken to last this many times as long as one before, until the first is measured."""
 FINAL_RUNS, FINAL_USE, MAX_FINAL_SHARE = 4, 0.9, 0.45
@@ -136,10 +136,15 @@ def _finalists(search: Steady, ranked: Sequence[Candidate], front: Sequence[Cand
         return search.evaluator.identity(c.placement, c.shares)
 
     safe = {name(c) for c in search.safe}
-    best_safe = [c for c in ranked if name(c) in safe][:SAFE_FINALISTS]
+    # Short runs mislead plans of one depth much alike: the best of each depth is compared.
+    by_depth: dict[int, Candidate] = {}
+    for c in ranked:
+        if name(c) in safe:
+            by_depth.setdefault(c.depth, c)
+    best_safe = list(by_depth.values())[:SAFE_FINALISTS]
     within = nearest(ranked, search.evaluator.requirements.limits)
     order = [
-        *within, *ranked[:1], *search.safe[:1], *best_safe[:1], *ranked[1:MAX_ELITES], *best_safe, *search.elites(),
+        *within, *ranked[:1], *search.safe[:1], *best_safe[:2], *ranked[1:MAX_ELITES], *best_safe, *search.elites(),
         *front,
     ]  # fmt: skip
     by_name: dict[str, Candidate] = {}

@@ -59,12 +59,13 @@ def test_equal_machines_in_another_order_are_one_entry(evaluator):
     assert len(archive) == 2
 
 
-def test_the_floor_of_a_steady_run_is_the_least_lower_end_of_the_best_four(evaluator):
+def test_the_floor_of_a_steady_run_is_well_below_the_least_lower_end_of_the_best_four(evaluator):
     archive = Archive(evaluator)
     archive.add([replace_half(simulated(2 * i, 100.0 + i, 40.0), 5.0) for i in range(3)])
     assert archive.floor_tokens_per_s() == 0, "three plans are too few"
     archive.add([replace_half(simulated(2 * i, 100.0 + i, 40.0), 5.0) for i in range(3, 6)])
-    assert archive.floor_tokens_per_s() == pytest.approx(102.0 - 5.0)
+    # Plans that are a tenth behind in their short runs were best in long ones.
+    assert 0.8 * (102.0 - 5.0) < archive.floor_tokens_per_s() < 0.9 * (102.0 - 5.0)
 
 
 def replace_half(candidate, half):
