@@ -88,8 +88,10 @@ bench: bench-plan bench-sim bench-runtime bench-widget ## All benchmarks, each a
 bench-plan: $(DEV) ## Planning: seconds, value, bound and gap by cluster size
 	$(BIN)/python benchmarks/bench_plan.py -o docs/plan-bench.md
 
-bench-users: $(DEV) ## Planning: random clusters of today's cards against every baseline (a quarter of an hour)
-	$(BIN)/python benchmarks/bench_users.py -o docs/users-bench.md
+bench-users: $(DEV) ## Planning: random clusters of today's cards against every rival, for the flow and for what is served (an hour)
+	rm -f users-bench.jsonl
+	$(BIN)/python benchmarks/bench_users.py --time-limit 20 --keep users-bench.jsonl
+	$(BIN)/python benchmarks/bench_users.py --served --time-limit 60 --keep users-bench.jsonl -o docs/users-bench.md
 
 bench-served: $(DEV) ## What the stored served plans serve beside the published ones (half an hour)
 	rm -f docs/served-bench.md
