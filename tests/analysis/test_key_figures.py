@@ -84,5 +84,5 @@ def test_a_better_edit_is_better_simulated():
         shorter = Plan.from_placement(problem, {**good.placement, "L4-0": (start + 1, end)}, method="edited")
     assert shorter.flow_tokens_per_s < good.flow_tokens_per_s
     better, worse = key_figures(good), key_figures(shorter)
-    assert better.decode_tokens_per_s > 250 and better.decode_latency_s < 1.2
+    assert better.decode_tokens_per_s > 240 and better.decode_latency_s < 1.2
     assert worse.decode_tokens_per_s < better.decode_tokens_per_s
