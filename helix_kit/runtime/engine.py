@@ -19,7 +19,6 @@ from helix_kit._summary import Summarised
 from helix_kit.errors import InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.runtime.coordinator.coordinator import Coordinator
-from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.generation import Generation
 from helix_kit.runtime.options import ServeOptions
 from helix_kit.runtime.replay import ReplayOptions, check_fit, replay
@@ -105,8 +104,7 @@ class Engine(Generation, Summarised):
         --------
         >>> engine.reset_prefix_cache()                                                  # doctest: +SKIP
         """
-        if self.closed:
-            raise EngineError("the engine is closed")
+        self._check_open()
         self._coordinator.call(self._coordinator.requests.reset_prefix_cache)
 
     def limit_running(self, count: int | None) -> None:
@@ -121,8 +119,7 @@ class Engine(Generation, Summarised):
         --------
         >>> engine.limit_running(16)                                                     # doctest: +SKIP
         """
-        if self.closed:
-            raise EngineError("the engine is closed")
+        self._check_open()
         self._coordinator.call(functools.partial(setattr, self._coordinator.requests, "max_running", count))
 
     def replay(
@@ -218,8 +215,7 @@ class Engine(Generation, Summarised):
         """
         asked_s = time.monotonic()
         while True:
-            if self.closed:
-                raise EngineError("the engine is closed")
+            self._check_open()
             max_age_s = time.monotonic() - asked_s - REPORT_TRAVEL_S
             status: EngineStatus = self._coordinator.call(self._coordinator.status)
             ages_s = [worker.report_age_s for worker in status.workers.values() if worker.state == "up"]

@@ -41,6 +41,10 @@ class Generation:
         """Whether `close` has been called."""
         return not self._finalizer.alive
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineError("the engine is closed")
+
     def now_s(self) -> float:
         """Seconds on the engine's clock, on which the times of all records are."""
         return self._coordinator.now_s()
@@ -141,8 +145,7 @@ class Generation:
         queue_timeout_s: float | None = None,
         arrival_s: float | None = None,
     ) -> Handle:
-        if self.closed:
-            raise EngineError("the engine is closed")
+        self._check_open()
         now = self._coordinator.now_s()
         with self._lock:
             number = self._next_id
@@ -291,8 +294,7 @@ class Generation:
 
     def max_request_tokens(self) -> int:
         """Tokens that prompt and answer of one request can have: the context, or fewer if KV pages limit it."""
-        if self.closed:
-            raise EngineError("the engine is closed")
+        self._check_open()
         limit = self.max_context_tokens
         return int(self._coordinator.call(lambda: self._coordinator.requests.max_request_tokens(limit)))
 
