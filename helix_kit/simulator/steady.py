@@ -49,6 +49,8 @@ LOOKS = 40
 often."""
 MAX_LOOKS = 4000
 """A run that has not ended after this many checks is stopped: it serves next to nothing."""
+WARMUP_SHARE = 0.6
+"""Share of its tokens that the warm-up of a shortened run may take, see `Window.most_tokens`."""
 FIRST_LOOK = 0.25
 """Share of the window after which a run may end early."""
 GROWTH = 2
@@ -73,7 +75,8 @@ class Window:
     lives: float = 0.5
     """Tokens of the window at least, in lives."""
     most_tokens: int | None = None
-    """Tokens of warm-up and window together at most: both are shortened alike."""
+    """Tokens of warm-up and window together at most. The window is shortened first: the warm-up keeps its length up to
+    `WARMUP_SHARE` of them, since a start that is not yet settled misleads more than a short window."""
 
 
 def steady_score(
@@ -159,10 +162,10 @@ def _watched(plan: Plan, lengths: LengthPairs, window: Window, seed: int, at_lea
         mean_output = float(sample[:, 1].mean())
         warmup_tokens = window.warmup_lives * life_tokens
         window_tokens = max(window.requests * mean_output, window.lives * life_tokens)
-        share = min(1.0, (window.most_tokens or math.inf) / (warmup_tokens + window_tokens))
-        monitor = _Monitor(
-            engine, warmup_tokens=share * warmup_tokens, window_tokens=share * window_tokens, at_least=at_least
-        )
+        if window.most_tokens and window.most_tokens < warmup_tokens + window_tokens:
+            warmup_tokens = min(warmup_tokens, WARMUP_SHARE * window.most_tokens)
+            window_tokens = window.most_tokens - warmup_tokens
+        monitor = _Monitor(engine, warmup_tokens=warmup_tokens, window_tokens=window_tokens, at_least=at_least)
         with suppress(_EndError):
             engine.run(math.inf, monitor, monitor.window_tokens / plan.flow_tokens_per_s / LOOKS)
         if not engine.all_admitted or len(engine.log.rejected) >= len(new):

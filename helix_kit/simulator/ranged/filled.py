@@ -98,6 +98,7 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int, arriving: Sequenc
     loads = policy.token_loads()
     links = {edge: i for i, edge in enumerate(policy.topology.links)} if loads and policy.topology else {}
     long_run = LongRun(engine, len(done))
+    waiting = [pair for pair in arriving if pair[0] > long_run.beside] or arriving
     admitted = 0
     for at, tokens in enumerate(done):
         request = engine.requests[at]
@@ -110,7 +111,7 @@ def fill(engine: RangedEngine, done: Sequence[int], seed: int, arriving: Sequenc
         decodes = long_run.may_decode(pipeline)
         if not decodes and len(arriving):
             engine.withdraw(request, pipeline)
-            request = engine.exchange(at, *arriving[at])
+            request = engine.exchange(at, *waiting[at % len(waiting)])
             if request.input_tokens + request.output_tokens > engine.longest_context_tokens:
                 continue
             pipeline, cached = engine.offer(at, request)

@@ -72,6 +72,10 @@ def decodes_of_a_step(prompts: NDArray[np.int64], output: float, step_tokens: in
     return high
 
 
+STEPS_PER_STAGE = 1.5
+"""Steps that a token spends at one of several stages: half of the one that runs when it comes, and its own."""
+
+
 class LongRun:
     """How many requests decode on each node and link at once, and where the others wait.
 
@@ -98,6 +102,10 @@ class LongRun:
             np.array([r.input_tokens for r in new]), output, engine.batching.step_tokens, engine.batching.chunk_tokens
         )
         self._step_decodes = decodes
+        places, beside = divmod(engine.batching.step_tokens - decodes, engine.batching.chunk_tokens)
+        self.beside = int(beside) if places else 0
+        """Tokens that a full step has room for beside its decodes and whole chunks: prompts of at most so many never
+        wait, since they overtake those of whole chunks."""
         prefill = decodes * prompt / output
         plan = self._setup.plan
         self._step_s = {}
@@ -124,8 +132,10 @@ class LongRun:
         route = self._setup.route_of(pipeline)
         links = self._setup.links
         seconds = {s.node: (s.end - s.start) * self._step_s[s.node] for s in pipeline}
-        # The only stage decodes on without the coordinator.
-        trip_s = sum(seconds.values()) + (sum(links["latency"][route]) if len(pipeline) > 1 else 0.0)
+        # The only stage decodes on without the coordinator: its token takes part in every step.
+        trip_s = sum(seconds.values())
+        if len(pipeline) > 1:
+            trip_s = STEPS_PER_STAGE * trip_s + sum(links["latency"][route])
         limits: dict[str | int, float] = {node: self._step_decodes * trip_s / s for node, s in seconds.items()}
         for link in route[:-1]:
             tokens_per_s = links["bandwidth"][link] / links["bytes_per_token"][link]
