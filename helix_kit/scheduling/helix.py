@@ -2,7 +2,7 @@
 
 Hop by hop from the coordinator, a request goes to the candidate with the smallest load. The load of a link is the
 number of tokens sent over it, divided by its flow. Dead nodes and nodes without memory for the request's KV cache are
-left out. So are links with less than 5 % of a node's outgoing flow, unless they carry most of it together, as in
+left out. So are links with a small share of a node's outgoing flow, unless they carry most of it together, as in
 clusters of hundreds of nodes.
 """
 
@@ -20,7 +20,11 @@ from helix_kit.scheduling.kv_budget import ExpectedKV
 from helix_kit.scheduling.policy import Policy, Topology, View
 from helix_kit.workload.request import Request
 
-MIN_FLOW_SHARE = 0.05
+MIN_FLOW_SHARE = 0.005
+"""Links with a smaller share of a node's outgoing flow get no requests. A slow machine beside fast ones may carry a few
+percent of the flow, and several of them a tenth, so the share is small."""
+PUBLISHED_MIN_FLOW_SHARE = 0.05
+"""The same in the published scheduler."""
 
 
 class Helix(Policy):
@@ -32,7 +36,7 @@ class Helix(Policy):
         Nodes and links of the plan.
     kv
         ``pages``: the view is asked for free pages, as in the runtime and with `execution="range"`. ``expectation``:
-        the published estimate (Helix, section 5.2), see `ExpectedKV`.
+        the published scheduler, with its estimate (Helix, section 5.2), see `ExpectedKV`, and its least share of flow.
     high_water
         Share of a node's KV cache that expected use may fill. Published: 0.9 online, 0.85 offline.
     output_ratio
@@ -70,10 +74,11 @@ class Helix(Policy):
         self._loads = np.zeros_like(self._flow)
         self._load_of_token: list[float] = [1 / f if f > 0 else 0.0 for f in self._flow.tolist()]
         self._hops: dict[str, list[tuple[int, str]]] = {}
+        least = MIN_FLOW_SHARE if self._by_pages else PUBLISHED_MIN_FLOW_SHARE
         index = 0
         for source, hops in topology.next_hops.items():
             total = sum(f for _, f in hops)
-            wide = [i for i, (_, f) in enumerate(hops) if f > 0 and not f < MIN_FLOW_SHARE * total]
+            wide = [i for i, (_, f) in enumerate(hops) if f > 0 and not f < least * total]
             if sum(hops[i][1] for i in wide) < 0.5 * total:
                 # Many narrow links carry the flow together: without them the node would be cut off.
                 wide = [i for i, (_, f) in enumerate(hops) if f > 0]
