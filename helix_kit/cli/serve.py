@@ -49,7 +49,7 @@ def serve_command(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     policy: PolicyOption = "helix",
-    launcher: Annotated[str, typer.Option(help="Workers: process (this machine) or ray (several).")] = "process",
+    launcher: Annotated[str, typer.Option(help="Where workers run: process (this machine) or ray (several machines).")] = "process",
     dtype: Annotated[
         str,
         typer.Option(
@@ -114,15 +114,15 @@ def serve_command(
     start_limit: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", help="A worker that has not loaded by then is given up. Default: 180; flashinfer: 900."
+            metavar="SECONDS", help="Time that a worker has to load its layers. Default: 180; with flashinfer 900."
         ),
     ] = None,
     silence_limit: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="A worker that sends no sign of life for so long is given up; after three times as long where its "
-            "process is seen to run, as on a busy machine; after 2.5 s where it is stopped. Default: 10.",
+            help="A worker that sends no sign of life for this long is given up. Default: 10. If its process is seen to run "
+            "(a busy machine), three times as long; if it is stopped, 2.5 s.",
         ),
     ] = None,
     max_queue: Annotated[
@@ -141,7 +141,8 @@ def serve_command(
         int | None,
         typer.Option(
             min=1,
-            help="Limit to each worker's KV pages (16 tokens of one layer each). Default: as the plan, if they fit.",
+            help="Most KV pages of each worker (16 tokens of one layer each). Default: as many as the plan counts with, if "
+            "they fit.",
         ),
     ] = None,
     prefix_cache: Annotated[
