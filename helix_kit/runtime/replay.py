@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Literal, Protocol
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.placement.plan import Plan
 from helix_kit.report import NodeUse, Run
+from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import Handle
 from helix_kit.runtime.node_workers import node_of
 from helix_kit.runtime.replay_prompts import ReplayPrompts
@@ -163,7 +165,8 @@ def replay(engine: ReplayTarget, workload: Workload, options: ReplayOptions) -> 
     try:
         handles = _serve_all(engine, workload, options, start_s, end_s, is_over)
     finally:
-        engine.limit_running(None)
+        with suppress(EngineError):  # a closed engine has no limit to lift, and the first error is the one to be told
+            engine.limit_running(None)
     unsent: Sequence[Request] = workload[len(handles) :] if options.mode == "online" else []
     unfinished = {index for index, handle in enumerate(handles) if not handle.done}
     for index in sorted(unfinished, reverse=True):  # those that wait first: they are not to take the place of others

@@ -116,6 +116,20 @@ def test_requests_longer_than_the_context_are_refused_before_the_replay(engine: 
     assert engine.replay(workload.shortened(100, 5)).summary()["finished"] == 3
 
 
+def test_an_error_of_a_replay_is_told_also_when_the_engine_was_closed_meanwhile(tiny_llama: Path) -> None:
+    class BrokenError(Exception):
+        pass
+
+    engine = serve(tiny_plan(tiny_llama, {"a": (0, 6)}), tiny_llama, launcher="inproc")
+
+    def close_and_fail(done: int, of: int) -> None:
+        engine.close()
+        raise BrokenError
+
+    with engine, pytest.raises(BrokenError):
+        engine.replay(Workload.of([(0.0, 5, 3), (60.0, 5, 3)]), progress=close_and_fail)
+
+
 @pytest.mark.parametrize("kv_pages", [150, 2000])
 def test_served_and_simulated_requests_find_the_same(tiny_llama: Path, kv_pages: int) -> None:
     """Conversations, one request at a time. With 150 pages a worker forgets some of them."""

@@ -9,7 +9,8 @@ Its answers mean nothing, but they are computed as exactly as those of a large m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def tiny_checkpoint(
         for weight in model.parameters() if random_vectors else ():
             if weight.dim() == 1:
                 weight.data += 0.3 * torch.randn(weight.shape)
-    model.save_pretrained(folder)
+    with _no_progress_bars():
+        model.save_pretrained(folder)
     # Each token is a word, w3, w4, ..., so that text is readable.
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, config.vocab_size)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
@@ -107,6 +109,20 @@ def tiny_checkpoint(
     tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing a bar on stderr for a file that is written in a moment."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def tiny_plan(

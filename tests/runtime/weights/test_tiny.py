@@ -26,6 +26,16 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert any((one[name] != three[name]).any() for name in one)
 
 
+def test_writing_a_model_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An emulation writes one when it starts. Bars that the user's own downloads draw are left on."""
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    tiny_checkpoint(tmp_path, num_hidden_layers=2, vocab_size=32)
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "") and logging.is_progress_bar_enabled()
+
+
 def test_every_token_is_a_word_and_answers_end_with_token_2(tiny_llama: Path) -> None:
     codec = TextCodec(tiny_llama)
     assert codec.encode("w5 w249 w77") == [5, 249, 77] and codec.decode([5, 249, 77]) == "w5 w249 w77"
