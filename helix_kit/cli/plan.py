@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -31,6 +31,9 @@ from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement.method import PlanOptions
 from helix_kit.placement.methods import method_names
 from helix_kit.search.options import ServedOptions
+
+if TYPE_CHECKING:
+    from helix_kit.placement.plan import Plan
 
 SERVED = "Objective served: "
 
@@ -168,8 +171,8 @@ def plan_command(
     With limits: [bold]helix-kit plan[/] mine.yaml --model qwen3-32b --slo ttft:2,tpot:0.2,at:0.9 -o plan.json
     """
     from helix_kit.cluster import load_cluster
-    from helix_kit.placement import Plan
     from helix_kit.placement.cheapest import cheapest
+    from helix_kit.placement.plan import Plan
     from helix_kit.planning import plan
     from helix_kit.profiles import load_profiles
     from helix_kit.workload.lengths import mean_lengths
@@ -192,14 +195,7 @@ def plan_command(
         "mode": mode and mode.value, "rate_per_s": rate, "latency_limit_s": latency_limit,
         "prompt_latency_limit_s": prompt_latency_limit, "pareto_pick": pareto_pick, "execution": execution,
     }  # fmt: skip
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if objective == "goodput":
-        clash = [name for name in options if name not in {"rate_per_s", "execution"}]
-    else:
-        clash = [] if objective == "served" else list(options)
-    if clash:
-        names = ", ".join(f"--{name.removesuffix('_s').removesuffix('_per').replace('_', '-')}" for name in clash)
-        raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
+    options = _search_options(objective, given)
     if pareto_png is not None and objective == "flow":
         raise InputError(
             "expected only with --objective served or goodput", field="--pareto-png", value=str(pareto_png)
@@ -211,16 +207,13 @@ def plan_command(
     if deterministic:
         options["deterministic"] = True
     if reach is not None:
-        if not 0 < reach < math.inf:
-            raise InputError("expected a positive number of tokens/s", field="--reach", value=reach)
         others = {
             "--method": method != "pattern", "--objective": objective != "flow", "--max-stages": max_stages is not None,
             "--pin": bool(pins), "--from-plan": from_plan is not None, "--flow-split": flow_split != "balanced",
             "--no-partial-inference": not partial_inference, "--deterministic": deterministic,
             "--engine": engine is not None,
         }  # fmt: skip
-        if also := [name for name, given_too in others.items() if given_too]:
-            raise InputError(f"expected without {', '.join(also)}", field="--reach", value=reach)
+        _check_reach(reach, [name for name, is_given in others.items() if is_given])
     planned_for = planned_lengths(trace, workload, input_tokens, output_tokens)
     described, chosen = load_cluster(cluster), chosen_model(model, quantize)
     if memory_share is not None:
@@ -237,55 +230,57 @@ def plan_command(
 
         if reach is not None:
             result = cheapest(
-                described,
-                chosen,
-                reach,
-                solver=solver,
-                time_limit_s=time_limit,
-                seed=seed,
-                profiles=measured,
-                lengths=None if planned_for is None else mean_lengths(planned_for),
-                stop=stop,
-                progress=progress,
-            )
+                described, chosen, reach, solver=solver, time_limit_s=time_limit, seed=seed, profiles=measured,
+                lengths=None if planned_for is None else mean_lengths(planned_for), stop=stop, progress=progress,
+            )  # fmt: skip
         else:
             result = plan(
-                described,
-                chosen,
-                method=method,
-                objective=objective,
-                solver=solver,
-                time_limit_s=time_limit,
-                seed=seed,
-                partial_inference=partial_inference,
-                profiles=measured,
-                engine=engine,
+                described, chosen, method=method, objective=objective, solver=solver, time_limit_s=time_limit,
+                seed=seed, partial_inference=partial_inference, profiles=measured, engine=engine,
                 workload=planned_for,
                 flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
-                max_stages=max_stages,
-                pins=pins or None,
-                base=base,
-                price_per_gb=price_per_gb or 0.0,
-                stop=stop,
-                progress=progress,
-                **options,
-            )
+                max_stages=max_stages, pins=pins or None, base=base, price_per_gb=price_per_gb or 0.0, stop=stop,
+                progress=progress, **options,
+            )  # fmt: skip
     if stop.is_set():
         typer.echo("helix-kit: stopped; this is the best plan so far", err=True)
     if output:
         write(output, result.to_json())
     if pareto_png:
-        try:
-            result.pareto(pareto_png)
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            raise InputError(reason, where=pareto_png, field="--pareto-png") from None
+        _draw_pareto(result, pareto_png)
     if as_json:
         typer.echo(result.to_json(), nl=False)
     else:
         print_plan(result, output)
         if base is not None:
             print_diff(base.diff(result), f"From {from_plan} to this plan")
+
+
+def _search_options(objective: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of objectives served and goodput that are given; InputError for those that the objective lacks."""
+    options = {name: value for name, value in given.items() if value is not None}
+    known = {"served": set(options), "goodput": {"rate_per_s", "execution"}}.get(objective, set())
+    if clash := [name for name in options if name not in known]:
+        names = ", ".join(f"--{name.removesuffix('_s').removesuffix('_per').replace('_', '-')}" for name in clash)
+        raise InputError(f"{names}: expected only with --objective served", field="--objective", value=objective)
+    return options
+
+
+def _check_reach(reach: float, others: list[str]) -> None:
+    """Raise InputError for a flow that is no positive number, and for options that do not go with ``--reach``."""
+    if not 0 < reach < math.inf:
+        raise InputError("expected a positive number of tokens/s", field="--reach", value=reach)
+    if others:
+        raise InputError(f"expected without {', '.join(others)}", field="--reach", value=reach)
+
+
+def _draw_pareto(result: Plan, path: Path) -> None:
+    """Write the picture of ``--pareto-png``."""
+    try:
+        result.pareto(path)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror})"
+        raise InputError(reason, where=path, field="--pareto-png") from None
 
 
 def parse_pin(text: str) -> tuple[str, tuple[int, int]]:

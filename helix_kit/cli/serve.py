@@ -49,7 +49,9 @@ def serve_command(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
     policy: PolicyOption = "helix",
-    launcher: Annotated[str, typer.Option(help="Where workers run: process (this machine) or ray (several machines).")] = "process",
+    launcher: Annotated[
+        str, typer.Option(help="Where workers run: process (this machine) or ray (several machines).")
+    ] = "process",
     dtype: Annotated[
         str,
         typer.Option(
@@ -121,8 +123,8 @@ def serve_command(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="A worker that sends no sign of life for this long is given up. Default: 10. If its process is seen to run "
-            "(a busy machine), three times as long; if it is stopped, 2.5 s.",
+            help="A worker that sends no sign of life for this long is given up. Default: 10. If its process is seen "
+            "to run (a busy machine), three times as long; if it is stopped, 2.5 s.",
         ),
     ] = None,
     max_queue: Annotated[
@@ -141,7 +143,7 @@ def serve_command(
         int | None,
         typer.Option(
             min=1,
-            help="Most KV pages of each worker (16 tokens of one layer each). Default: as many as the plan counts with, if "
+            help="Most KV pages of each worker (16 tokens of one layer each). Default: as many as the plan has, if "
             "they fit.",
         ),
     ] = None,

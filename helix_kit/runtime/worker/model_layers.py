@@ -19,6 +19,7 @@ from helix_kit.errors import InputError
 from helix_kit.runtime.spec import check_dtype
 from helix_kit.runtime.weights.checkpoint import Checkpoint
 from helix_kit.runtime.weights.families import LAYER_NAMES
+from helix_kit.runtime.weights.shares import LayerShare
 from helix_kit.runtime.worker import attention, cpu_linear
 from helix_kit.runtime.worker.attention import AttentionSettings, StepLayout
 from helix_kit.runtime.worker.attention_choice import (
@@ -101,14 +102,36 @@ class ModelLayers:
         group: RankGroup | None = None,
     ) -> None:
         """`group` are the ranks that compute the layers together; None: this process alone."""
-        from transformers import AutoConfig, AutoModelForCausalLM
-
         self.start, self.end, self.group = start, end, group
         self.dtype, self.device = getattr(torch, check_dtype(dtype)), torch.device(device)
+        self._max_tokens = checkpoint.context_tokens
+        self._static: tuple[PagePool, StaticStep] | None = None
+        self._fused: list[FusedLayer] = []
+        self._layers: list[torch.nn.Module] = []
+        base, share = self._build(checkpoint)
+        config = self._config
+        self.num_layers: int = config.num_hidden_layers
+        self.hidden_size: int = config.hidden_size
+        self.num_kv_heads: int = config.num_key_value_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._rotary = Rotary(config, type(base.rotary_emb), self.device)
+        self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
+        self._choose_kernels(base, attention_backend, options)
+        self.windows: tuple[int, ...] = ()
+        """Window of each layer in tokens, 0 for none; empty where none has one, and where ranks share the layers."""
+        if group is None and getattr(config, "sliding_window", None):
+            self.windows = tuple(self._settings_of(base, index).window or 0 for index in range(start, end))
+        self._load_layers(checkpoint, base, share)
+        self._load_ends(checkpoint, base)
+
+    def _build(self, checkpoint: Checkpoint) -> tuple[Any, LayerShare | None]:
+        """The model without its head, on the meta device, and this rank's share of each layer; reads `_config`."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
         implementation = attention.register()
         try:
             config = self._config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-            share = None if group is None else share_of(config, group.rank, group.size)
+            share = None if self.group is None else share_of(config, self.group.rank, self.group.size)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(
                     config, attn_implementation=implementation, dtype=self.dtype, trust_remote_code=False
@@ -117,20 +140,17 @@ class ModelLayers:
             told = " ".join(f"{type(error).__name__}: {error}".split())
             expected = f"transformers cannot build a model from it: {told}"
             raise InputError(expected, where=checkpoint.folder / "config.json") from error
-        self.num_layers: int = config.num_hidden_layers
-        self.hidden_size: int = config.hidden_size
         model.eval().requires_grad_(False)
-        base = model.model
-        self.num_kv_heads: int = config.num_key_value_heads
-        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._rotary = Rotary(config, type(base.rotary_emb), self.device)
+        return model.model, share
+
+    def _choose_kernels(self, base: Any, attention_backend: str, options: StepOptions) -> None:
+        """Choose attention and kernels for what the layers of `base` ask for, and whether steps are captured."""
         changed = None
         if options.kernels or self.device.type != "cpu":  # a CPU computes what a layer asks for, whatever it is
-            changed = self._settings_of(base, start).changed
-        self._heads = HeadShape(config.num_attention_heads, self.num_kv_heads, self.head_dim)
-        has_experts = LAYER_NAMES[config.model_type].experts is not None
+            changed = self._settings_of(base, self.start).changed
+        has_experts = LAYER_NAMES[self._config.model_type].experts is not None
         if options.deterministic:
-            check_deterministic(has_experts=has_experts, has_ranks=group is not None)
+            check_deterministic(has_experts=has_experts, has_ranks=self.group is not None)
         kernels = options.kernels
         if kernels is None or changed:
             self._chosen = choose_attention(
@@ -145,40 +165,41 @@ class ModelLayers:
         # Experts read on the host which of them the rows took, which a CUDA graph cannot hold.
         graphs = options.graphs and not has_experts
         self._kernels, self._options = kernels, replace(options, kernels=kernels, graphs=graphs)
-        self._max_tokens = checkpoint.context_tokens
-        self._static: tuple[PagePool, StaticStep] | None = None
-        self._fused: list[FusedLayer] = []
-        self._layers: list[torch.nn.Module] = []
-        self.windows: tuple[int, ...] = ()
-        """Window of each layer in tokens, 0 for none; empty where none has one, and where ranks share the layers."""
-        if group is None and getattr(config, "sliding_window", None):
-            self.windows = tuple(self._settings_of(base, index).window or 0 for index in range(start, end))
-        for index in range(start, end):
+
+    def _load_layers(self, checkpoint: Checkpoint, base: Any, share: LayerShare | None) -> None:
+        """Read the weights of the range, into fused layers where the family allows it, else into those of `base`."""
+        fuses = self._kernels is not None and can_fuse(self._config)
+        for index in range(self.start, self.end):
             if share is None:
                 tensors = checkpoint.read_layer(index, self.dtype, self.device)
             else:
                 tensors = checkpoint.read_share(index, share, self.dtype, self.device)
-            if kernels is not None and can_fuse(config):
-                add_up = None if group is None else group.add_up
+            if fuses:
+                add_up = None if self.group is None else self.group.add_up
                 settings = self._settings_of(base, index)
-                self._fused.append(fused_layer(index, tensors, settings, config.rms_norm_eps, add_up))
+                self._fused.append(fused_layer(index, tensors, settings, self._config.rms_norm_eps, add_up))
                 continue
             layer = base.layers[index]
             layer.load_state_dict(place_low_bit(layer, tensors, self.dtype), strict=True, assign=True)
-            if kernels is None:
+            if self._kernels is None:
                 cpu_linear.replace_linear_layers(layer)
-            if group is not None:
-                add_up_results(layer, group)
+            if self.group is not None:
+                add_up_results(layer, self.group)
             self._layers.append(layer)
-        # On a CPU the embedding keeps the file's dtype: its rows are read from the mapped file, which takes no memory.
-        raw = None if self.device.type == "cpu" else self.dtype
-        # Embedding, final norm and output projection are with rank 0 alone.
-        is_first = group is None or group.rank == 0
-        with_embedding = start == 0 and is_first
-        self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw) if with_embedding else None
+
+    def _load_ends(self, checkpoint: Checkpoint, base: Any) -> None:
+        """Read the embedding with the first layer, final norm and output projection with the last; rank 0 has them."""
+        self._embedding: torch.Tensor | None = None
         self._norm: torch.nn.Module | None = None
         self._head: Callable[[torch.Tensor], torch.Tensor] | None = None
-        if end == self.num_layers and is_first:
+        if self.group is not None and self.group.rank != 0:
+            return
+        if self.start == 0:
+            # On a CPU the embedding keeps the file's dtype: its rows are read from the mapped file, which takes no
+            # memory.
+            raw = None if self.device.type == "cpu" else self.dtype
+            self._embedding = self._read(checkpoint, "model.embed_tokens.weight", raw)
+        if self.end == self.num_layers:
             base.norm.load_state_dict(
                 checkpoint.read_under("model.norm.", self.dtype, self.device), strict=True, assign=True
             )
