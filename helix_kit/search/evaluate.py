@@ -6,7 +6,7 @@ Every function here depends on its arguments alone, so that a worker process giv
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,6 +83,13 @@ class Evaluator:
         rows = list(key_of(placement)) if self.requirements.flow_split == "any" else self.shape(placement)
         rows += sorted((shares or {}).items())
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    def first_of_each(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """The candidates in their order, each identity once."""
+        found: dict[str, Candidate] = {}
+        for c in candidates:
+            found.setdefault(self.identity(c.placement, c.shares), c)
+        return list(found.values())
 
     def candidate(self, placement: Placement, shares: CapacityShares | None = None) -> Candidate | None:
         """The placement with flow and prediction; None when it carries no flow or breaks a requirement."""

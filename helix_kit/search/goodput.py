@@ -93,8 +93,13 @@ def window_s(rate_per_s: float, trial: Trial) -> float:
     if trial.rate_per_s is not None:
         return trial.duration_s
     stay_s = trial.duration_s / MEASURED_STAYS
-    fewest_s, most_s = FEWEST_STAYS * stay_s, MOST_STAYS * stay_s
-    return max(min(MIN_REQUESTS / rate_per_s, most_s), min(trial.duration_s, ENOUGH_REQUESTS / rate_per_s), fewest_s)
+    return _enough_s(rate_per_s, stay_s, most_s=MOST_STAYS * stay_s)
+
+
+def _enough_s(rate_per_s: float, stay_s: float, *, most_s: float = math.inf) -> float:
+    """Seconds with `MIN_REQUESTS`, but no more than `most_s` for them, and with some mean stays of a request."""
+    stays_s = max(min(MEASURED_STAYS * stay_s, ENOUGH_REQUESTS / rate_per_s), FEWEST_STAYS * stay_s)
+    return max(min(MIN_REQUESTS / rate_per_s, most_s), stays_s)
 
 
 def pooled(runs: Sequence[Run], rate_per_s: float, slo: SLO) -> RateResult:
@@ -176,11 +181,7 @@ def windows_for(slo: SLO, rate_per_s: float | None, expected: Prediction, length
         stay_s = min(stay_s, (slo.ttft_s or 0.0) + lengths.output_tokens * slo.tpot_s)
     if slo.e2el_s is not None:
         stay_s = min(stay_s, slo.e2el_s)
-    duration_s = MEASURED_STAYS * stay_s
-    if rate_per_s is not None:
-        duration_s = max(
-            MIN_REQUESTS / rate_per_s, min(duration_s, ENOUGH_REQUESTS / rate_per_s), FEWEST_STAYS * stay_s
-        )
+    duration_s = MEASURED_STAYS * stay_s if rate_per_s is None else _enough_s(rate_per_s, stay_s)
     return WARMUP_STAYS * stay_s, duration_s
 
 

@@ -100,10 +100,7 @@ class GoodputSearch(Search):
         safe = {name(c) for c in self.safe}
         best_safe = [c for c in ranked if name(c) in safe]
         order = [ranked[0], *best_safe[:STEPS], *front[:FINALISTS], *self.elites(), *best_safe, *self.safe]
-        finalists: dict[str, Candidate] = {}
-        for c in order:
-            finalists.setdefault(name(c), c)
-        return list(finalists.values())
+        return self.evaluator.first_of_each(order)
 
     def _started_from(self, candidate: Candidate, trial: Trial, measured: Sequence[Candidate]) -> Trial:
         """The trial of a finalist: from the rate that it held in the search, or from the best rate of the first few."""

@@ -147,10 +147,7 @@ def _finalists(search: Steady, ranked: Sequence[Candidate], front: Sequence[Cand
         *within, *ranked[:1], *search.safe[:1], *best_safe[:2], *ranked[1:MAX_ELITES], *best_safe, *search.elites(),
         *front,
     ]  # fmt: skip
-    by_name: dict[str, Candidate] = {}
-    for c in order:
-        by_name.setdefault(name(c), c)
-    return list(by_name.values())[:FINALISTS]
+    return search.evaluator.first_of_each(order)[:FINALISTS]
 
 
 def stated(search: Steady, chosen: Candidate, decision: Decision) -> tuple[Candidate, list[int]]:

@@ -97,7 +97,7 @@ class LongRun:
         new = engine.requests[cached:] or engine.requests
         prompt = sum(r.input_tokens for r in new) / len(new)
         output = sum(r.output_tokens for r in new) / len(new)
-        self._decodes = output / (prompt + output)
+        self._decode_share = output / (prompt + output)
         decodes = decodes_of_a_step(
             np.array([r.input_tokens for r in new]), output, engine.batching.step_tokens, engine.batching.chunk_tokens
         )
@@ -139,7 +139,7 @@ class LongRun:
         limits: dict[str | int, float] = {node: self._step_decodes * trip_s / s for node, s in seconds.items()}
         for link in route[:-1]:
             tokens_per_s = links["bandwidth"][link] / links["bytes_per_token"][link]
-            limits[link] = max(1.0, tokens_per_s * self._decodes * trip_s)
+            limits[link] = max(1.0, tokens_per_s * self._decode_share * trip_s)
         return limits
 
     def _load_by_place(self, step_tokens: float) -> dict[str | int, float]:
