@@ -237,7 +237,7 @@ def plan_command(
             result = plan(
                 described, chosen, method=method, objective=objective, solver=solver, time_limit_s=time_limit,
                 seed=seed, partial_inference=partial_inference, profiles=measured, engine=engine,
-                workload=planned_for,
+                memory_share=memory_share, workload=planned_for,
                 flow_split=cast(Literal["balanced", "any"], flow_split),  # checked by plan
                 max_stages=max_stages, pins=pins or None, base=base, price_per_gb=price_per_gb or 0.0, stop=stop,
                 progress=progress, **options,

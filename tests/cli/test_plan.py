@@ -184,6 +184,20 @@ def test_the_link_between_gpus_and_the_share_of_memory_reach_the_plan(plan_comma
         assert code == 2 and "--memory-share" in err and expected in err
 
 
+def test_a_memory_share_holds_for_the_engine_that_runs_the_plan(plan_command, tmp_path):
+    path = tmp_path / "one.yaml"
+    path.write_text("name: one\nnodes: [{gpu: H100-80G}]\n")
+    chosen = ("--model", "llama3.1-8b", "--engine", "vllm-0.15", "--objective", "flow", "--json")
+    found = {}
+    for share in (0.4, 0.9):
+        code, out, err = plan_command(path, *chosen, "--memory-share", share)
+        assert code == 0, err
+        found[share] = hk.Plan.model_validate_json(out)
+    assert found[0.4].engine.rules.memory_share == 0.4
+    [small], [large] = (plan.profiles.values() for plan in found.values())
+    assert small.kv_capacity(32) < 0.6 * large.kv_capacity(32)
+
+
 def test_the_share_of_memory_is_a_keyword_of_plan():
     cluster = hk.Cluster.model_validate({"name": "one", "nodes": [{"gpu": "H100-80G"}]})
     with pytest.raises(hk.InfeasibleError, match=r"80 GB x 0.8 = 64.00 GB"):
