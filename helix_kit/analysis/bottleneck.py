@@ -208,7 +208,7 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     ]
     if plan.served is not None and plan.served.decode_tokens_per_s:
         served = plan.served
-        how = "simulated" if served.window_s > 0 else "predicted, not simulated"
+        how = "simulated" if served.is_simulated else "predicted, not simulated"
         lines.insert(
             0,
             f"The plan was made for an SLO: {served.goodput_text} ({how})."

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from helix_kit.analysis.bottleneck import bottleneck
-from helix_kit.analysis.cost import cost_of
+from helix_kit.analysis.cost import cost
+from helix_kit.analysis.request_lengths import pairs_of
 from helix_kit.placement.plan import Plan
 
 WARMUP_S, MEASURED_S = 120.0, 600.0
@@ -16,7 +17,7 @@ WARMUP_S, MEASURED_S = 120.0, 600.0
 
 A backlog begins with prompts on empty machines. On 18 machines in two regions a plan decodes 2 tokens/s from second 30
 to 90, and 374 tokens/s over the ten minutes after second 120. A shorter warm-up would measure the start. The search for
-served plans compares plans over the same times."""
+served plans begins with full caches instead, so its figure differs a little."""
 FAST_TOKENS_PER_S, MIN_SHARE = 4000.0, 0.2
 """Above this flow both times are shortened in proportion, to a fifth at least. Requests then stay for seconds, and
 the simulation of tens of thousands of tokens/s would take a minute."""
@@ -42,9 +43,9 @@ class KeyFigures:
     kv_requests: int = 0
     """Requests of the mean length whose KV caches fit at once."""
     usd_per_hour: float | None = None
-    """Price of all machines of the cluster; None where the price of a kind is not known."""
+    """Price of the machines that carry flow, and of egress at the full flow; None where a price is not known."""
     unpriced: tuple[str, ...] = ()
-    """GPUs without a price."""
+    """GPUs in use without a price."""
     decode_tokens_per_s: float | None = None
     """Simulated under full load: tokens/s after the first of each request. None: not simulated."""
     prompt_latency_s: float | None = None
@@ -94,16 +95,13 @@ def key_figures(plan: Plan, *, simulated: bool = True) -> KeyFigures:
     >>> figures.stages, figures.decode_tokens_per_s
     (6, None)
     """
-    cluster = plan.cluster
-    prices = {name: cluster.gpu(name).price_usd_per_hour for name in dict.fromkeys(n.gpu for n in cluster.nodes)}
-    unpriced = tuple(name for name, price in prices.items() if price is None)
-    cost = None if unpriced else sum((prices[n.gpu] or 0.0) * n.gpus_per_node for n in cluster.nodes)
+    paid = cost(plan)
     measured: dict[str, float] = {}
     if simulated:
         from helix_kit.simulator import score  # numba takes a second to load.
 
         warmup_s, measured_s = window_s(plan)
-        found = score(plan, execution="range", warmup_s=warmup_s, duration_s=measured_s)
+        found = score(plan, warmup_s=warmup_s, duration_s=measured_s, lengths=pairs_of(plan))
         measured = {
             "decode_tokens_per_s": found.decode_tokens_per_s,
             "prompt_latency_s": found.prompt_latency_s,
@@ -117,9 +115,9 @@ def key_figures(plan: Plan, *, simulated: bool = True) -> KeyFigures:
         plan.bound_tokens_per_s,
         stages=max((len(stages) for stages, _ in plan.pipelines), default=0) if carries else 0,
         kv_requests=bottleneck(plan).requests,
-        usd_per_hour=cost,
-        unpriced=unpriced,
-        joules_per_token=cost_of(plan.problem, plan.max_flow).joules_per_token if carries else None,
+        usd_per_hour=paid.total_usd_per_hour,
+        unpriced=paid.unpriced,
+        joules_per_token=paid.joules_per_token if carries else None,
         **measured,
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from helix_kit._deprecation import renamed_keywords
+from helix_kit.analysis.request_lengths import pairs_of
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.flow import Flow
 from helix_kit.placement.plan import Plan
@@ -123,7 +124,8 @@ def _served_in(world: Problem, rival: Plan, duration_s: float) -> float:
     from helix_kit.simulator import score
 
     planned = Flow(rival.flow_tokens_per_s, rival.flow_edges, {}, ())
-    return score((world, rival.placement, planned), duration_s=duration_s).decode_tokens_per_s
+    judged = (world, rival.placement, planned)
+    return score(judged, duration_s=duration_s, lengths=pairs_of(rival)).decode_tokens_per_s
 
 
 def scaled(profiles: Mapping[str, Profile], time_factors: Mapping[str, float]) -> dict[str, Profile]:

@@ -248,7 +248,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
     if plan.served and plan.served.max_flow_tokens_per_s is not None:
         lines["Most flow"] = _most_flow_line(plan.served)
     if plan.served:
-        how = "simulated" if plan.served.window_s > 0 else "predicted, since no simulation ended in time"
+        how = "simulated" if plan.served.is_simulated else "predicted, since no simulation ended in time"
         width = plan.served.half_width_tokens_per_s
         interval = f" +- {width:,.1f}" if width > 0 else ""
         if plan.served.goodput_text:

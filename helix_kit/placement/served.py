@@ -176,6 +176,11 @@ class Served(_Fields):
     slo_rate_per_s: float = 0.0
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether the means were simulated. Otherwise no simulation ended in time, and they are predicted."""
+        return self.window_s > 0
+
+    @property
     def goodput_text(self) -> str:
         """What the plan keeps of its SLO, in words; empty without an SLO."""
         if not self.slo:

@@ -54,7 +54,8 @@ def plan_summary(plan: Plan) -> str:
     if plan.flow_tokens_per_s > 0:
         facts.append(f"bound {format_number(plan.bound_tokens_per_s)} (gap {format_percent(plan.gap)})")
     if plan.served and plan.served.decode_tokens_per_s:
-        facts.append(f"serves {format_number(plan.served.decode_tokens_per_s)} (simulated)")
+        how = "simulated" if plan.served.is_simulated else "predicted"
+        facts.append(f"serves {format_number(plan.served.decode_tokens_per_s)} ({how})")
     carrying = {name for edge in plan.flow_edges for name in edge} & set(plan.placement)
     facts.append(f"{len(carrying)} of {len(plan.cluster.nodes)} machines carry flow")
     if plan.pipelines:

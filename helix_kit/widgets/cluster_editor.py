@@ -16,6 +16,7 @@ import ipywidgets as W
 from helix_kit.analysis import explain, shortfall
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import HelixKitError
+from helix_kit.metrics import SLO
 from helix_kit.model import Model, load_model
 from helix_kit.placement.methods import method_names
 from helix_kit.placement.plan import Plan
@@ -84,6 +85,8 @@ class ClusterEditor(ClusterForm):
         self._drawn_s = self._drawing_s = 0.0
         self.method = W.Dropdown(options=method_names(), description="method", style=WIDE)
         self.objective = W.Dropdown(options=OBJECTIVES, description="objective", style=WIDE)
+        self.slo = W.Text(placeholder="ttft:2 tpot:0.2 at:0.9", description="SLO", style=WIDE)
+        """Limits of a request, for objective ``goodput``."""
         self.solver = W.Dropdown(options=SOLVERS, description="solver")
         self.limit = W.BoundedFloatText(30.0, min=0.1, max=86400, description="time limit, s")
         self.depth = W.BoundedIntText(
@@ -104,6 +107,7 @@ class ClusterEditor(ClusterForm):
         settings = [
             W.HBox([self.method, self.solver]),
             W.HBox([self.objective, self.limit]),
+            W.HBox([self.slo, W.Label("limits in seconds, for objective goodput alone")]),
             W.HBox([self.depth, W.Label("machines that a request may pass at most (0: any number)")]),
         ]
         self.children = (
@@ -132,6 +136,7 @@ class ClusterEditor(ClusterForm):
         """Plan the described cluster in the background. Value, bound, gap and best placement are shown meanwhile."""
         model: Model = self.model.value
         try:
+            slo = SLO.parse(self.slo.value) if self.objective.value == "goodput" else None
             cluster = self.cluster()
             lack = shortfall(cluster, model)
         except (HelixKitError, ValueError) as error:
@@ -159,6 +164,7 @@ class ClusterEditor(ClusterForm):
                 model,
                 method=self.method.value,
                 objective=self.objective.value,
+                slo=slo,
                 solver=self.solver.value,
                 time_limit_s=self.limit.value,
                 max_stages=self.depth.value or None,
@@ -195,9 +201,7 @@ class ClusterEditor(ClusterForm):
         self._ended(plan.seconds)
         self.show(plan)
         figures = progress_text(plan.seconds, plan.flow_tokens_per_s, plan.bound_tokens_per_s)
-        served = plan.served.decode_tokens_per_s if plan.served else None
-        answers = f" With the KV cache full it decodes {format_number(served)} tokens/s (simulated)." if served else ""
-        self.status.say(f"Done{stopped} in {figures}.{answers}", "good")
+        self.status.say(f"Done{stopped} in {figures}.{_served_text(plan)}", "good")
         keep_plan(self._keep, plan)
 
     def _failed(self, error: Exception) -> None:
@@ -274,6 +278,17 @@ class ClusterEditor(ClusterForm):
             f"The same placement over these links: {format_number(now)} tokens/s{change}. "
             f"Solve looks for a better one.{bound}"
         )
+
+
+def _served_text(plan: Plan) -> str:
+    """What a plan that was made for it serves, as a sentence; empty for a plan for the flow."""
+    if plan.served is None:
+        return ""
+    how = "simulated" if plan.served.is_simulated else "predicted: the time was too short for a simulation"
+    if goodput := plan.served.goodput_text:
+        return f" {goodput[0].upper()}{goodput[1:]} ({how})."
+    served = format_number(plan.served.decode_tokens_per_s)
+    return f" With the KV cache full it decodes {served} tokens/s ({how})."
 
 
 def _over(cluster: Cluster, solved: Plan) -> Plan:

@@ -152,7 +152,7 @@ def rows_of(figures: KeyFigures, base: KeyFigures | None = None, *, pending: boo
         ("each further token, s", wait if further is None else format_number(further)),
         ("machines in the deepest pipeline", str(figures.stages)),
         ("requests that fit in the KV caches", f"{figures.kv_requests:,}"),
-        ("cost of all machines, $/h", cost_text),
+        ("cost of the machines in use, $/h", cost_text),
         ("cost, $ per million decoded tokens", "" if million is None else format_number(million)),
         ("energy at the full flow, J per token (estimate)", "" if joules is None else f"{joules:.3g}"),
     ]

@@ -90,10 +90,8 @@ hands_on
 # %%
 plans, rows = {}, {}
 for objective in ("flow", "served"):
-    # The runtime's rules for nodes, as in the simulation below and in both editors.
-    options = {"execution": "range"} if objective == "served" else {}
     plans[objective] = remembered(
-        hk.plan, plan.cluster, plan.model, objective=objective, time_limit_s=6 if FAST else 40, **options
+        hk.plan, plan.cluster, plan.model, objective=objective, time_limit_s=6 if FAST else 40
     )
     rows[f"planned for {objective}"] = remembered(key_figures, plans[objective]).to_dict()
 table = pd.DataFrame(rows)
@@ -101,8 +99,8 @@ table.drop(index=["unpriced", "warmup_s", "measured_s"]).astype(float).round(2)
 
 # %% [markdown]
 # The search also found other good plans: some serve more tokens, some have a lower latency. `pareto_pick` chooses
-# among them. The search compares plans over ten minutes and several streams of requests, so its numbers differ a little
-# from those above.
+# among them. The search compares plans in their steady state, over several streams of requests, so its numbers differ a
+# little from those above.
 
 # %%
 plans["served"].pareto()

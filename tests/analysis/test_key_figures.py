@@ -16,11 +16,27 @@ def four(**changes) -> Plan:
     return plan(cluster, Model.preset("llama-30b"), time_limit_s=5)
 
 
-def test_the_cost_counts_every_gpu_of_the_cluster():
-    figures = key_figures(four(), simulated=False)
+def test_the_cost_counts_every_gpu_of_the_machines_in_use():
+    """As `plan` and `explain` print it: a machine without flow is not paid for."""
+    made = four()
+    layers = made.model.num_layers
     l4, a100 = (gpus()[name].price_usd_per_hour for name in ("L4", "A100-40G"))
-    assert figures.usd_per_hour == pytest.approx(6 * l4 + 2 * a100)
+    one = made.rearranged({"A100-40Gx2-0": (0, layers)})
+    figures = key_figures(one, simulated=False)
+    assert figures.usd_per_hour == pytest.approx(2 * a100)
     assert figures.decode_tokens_per_s is None and figures.usd_per_million_tokens is None
+    both = made.rearranged({"A100-40Gx2-0": (0, layers - 1), "L4-3": (layers - 1, layers)})
+    assert key_figures(both, simulated=False).usd_per_hour == pytest.approx(2 * a100 + l4)
+
+
+def test_simulated_requests_are_as_long_as_those_that_the_plan_is_for():
+    """Prompts of 2,000 tokens and answers of 20 leave less time for decodes than the conversation trace does."""
+    cluster = four().cluster
+    long = plan(cluster, Model.preset("llama-30b"), workload=(2000, 20), time_limit_s=5)
+    warmup_s, measured_s = window_s(long)
+    requests = Workload.of([(0.0, 2000, 20)] * 6000)
+    summary = simulate(long, requests, mode="offline", warmup_s=warmup_s, duration_s=measured_s).summary()
+    assert key_figures(long).decode_tokens_per_s == pytest.approx(summary["decode_tokens_per_s"], rel=0.02)
 
 
 def test_a_gpu_without_a_price_is_named():

@@ -10,7 +10,10 @@ import pytest
 
 import helix_kit as hk
 from helix_kit import Cluster, Model, Problem
-from helix_kit.plots.formatting import format_number
+from helix_kit.errors import InputError
+from helix_kit.metrics import SLO
+from helix_kit.placement.served import Served
+from helix_kit.plots.formatting import format_number, plan_summary
 from helix_kit.widgets import ClusterEditor, cluster_editor
 
 
@@ -160,6 +163,35 @@ def test_planning_for_what_is_served_tells_what_is_served(editor):
     served = editor.plan.served["decode_tokens_per_s"]
     assert f"decodes {format_number(served)} tokens/s" in editor.status.text
     assert f"serves {format_number(served)} (simulated)" in editor.plan.to_svg()
+
+
+def test_goodput_needs_limits_and_says_so(editor, monkeypatch):
+    asked = []
+
+    def refuse(*_, **options):
+        asked.append(options["slo"])
+        raise InputError("enough")
+
+    monkeypatch.setattr(cluster_editor, "solve", refuse)
+    editor.objective.value = "goodput"
+    editor.solve_button.click()
+    assert "slo" in editor.status.text and "expected limits such as ttft:0.5" in editor.status.text and not asked
+    editor.slo.value = "ttft:2 tpot:200ms at:0.9"
+    editor.solve_button.click()
+    assert editor.wait(30) and asked == [SLO(ttft_s=2.0, tpot_s=0.2, at=0.9)]
+    editor.objective.value = "flow"
+    editor.solve_button.click()
+    assert editor.wait(30) and asked[1:] == [None]
+
+
+def test_what_is_predicted_is_not_called_simulated(editor):
+    editor.solve_button.click()
+    assert editor.wait(60)
+    served = Served(decode_tokens_per_s=312.0, window_s=0.0)
+    predicted = editor.plan.model_copy(update={"served": served, "objective": "served"})
+    editor._solved(predicted)
+    assert "312 tokens/s (predicted: the time was too short for a simulation)" in editor.status.text
+    assert "serves 312 (predicted)" in plan_summary(predicted)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_prices_and_kv_are_listed(plan):
     texts = dict(rows_of(figures))
     assert texts["requests that fit in the KV caches"] == f"{figures.kv_requests:,}"
     assert texts["machines in the deepest pipeline"] == str(max(len(stages) for stages, _ in plan.pipelines))
-    assert texts["cost of all machines, $/h"] == (
+    assert texts["cost of the machines in use, $/h"] == (
         f"{figures.usd_per_hour:,.2f}" if figures.usd_per_hour is not None else "no price for V100-16G, A10G, T4"
     )
 
