@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from helix_kit import __version__
+from helix_kit._wording import join_names
 from helix_kit.cluster import Cluster, load_cluster
 from helix_kit.errors import HelixKitError, InputError
 from helix_kit.experiments.evaluate.intervals import Samples, differences, unsettled_medians
@@ -22,7 +23,11 @@ from helix_kit.model import Model, load_model
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles import Profile
 from helix_kit.report import Run
+from helix_kit.workload.named import SYNTHETIC
 from helix_kit.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Progress = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, what is done now and how long the rest takes)."""
@@ -203,12 +208,16 @@ class _Study:
             if plan.cluster != self.cluster or plan.model != self.model:
                 place = f"{plan.model.name} on {plan.cluster.name}"
                 expected = f"expected a plan for {self.model.name} on {self.cluster.name}"
+                expected += _difference("cluster", plan.cluster, self.cluster)
+                expected += _difference("model", plan.model, self.model)
                 raise InputError(expected, where=method.name, field="methods", value=place)
             return plan
         given = self.options.workload
+        # Without a workload plans are for the conversation trace, or as published; the synthetic ones have its lengths.
+        is_usual = isinstance(given, str) and given in {"azure-conversation", *SYNTHETIC}
         options: dict[str, Any] = {
             "profiles": self.profiles, "time_limit_s": self.options.time_limit_s, "seed": self.options.seed,
-            "workload": given if isinstance(given, Workload) else None,
+            "workload": None if is_usual else given,
         }  # fmt: skip
         if placement == "served":
             return solve(self.cluster, self.model, objective="served", **options)
@@ -291,6 +300,14 @@ class _Study:
         return evaluation_of(
             plan_rows, self.records, labels, facts, notes=tuple(notes), problems=tuple(self.problems), stopped=stopped
         )
+
+
+def _difference(what: str, found: BaseModel, wanted: BaseModel) -> str:
+    """Which fields of two descriptions of one name differ; empty where their names tell them apart."""
+    names = [name for name in type(wanted).model_fields if getattr(found, name) != getattr(wanted, name)]
+    if not names or "name" in names:
+        return ""
+    return f"; the plan's {what} has the same name and differs in {join_names(names)}"
 
 
 class _TimeLeft:

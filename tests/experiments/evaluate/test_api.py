@@ -134,3 +134,24 @@ def test_a_method_without_a_plan_is_a_problem_and_wrong_options_are_errors(setti
         hk.evaluate(**{**setting, "workers": "rented"})
     with pytest.raises(InputError, match="weights"):
         hk.evaluate(**{**setting, "weights": None}, methods="separate", modes="online")
+
+
+def test_plans_are_for_the_requests_that_are_compared(tmp_path):
+    cluster = hk.Cluster.model_validate({"name": "two", "nodes": [{"gpu": "L4", "count": 2}]})
+    chosen = {"methods": "swarm", "modes": "online", "duration_s": 20.0, "warmup_s": 5.0, "time_limit_s": 3.0}
+    lengths = {}
+    for name in ("azure-code", "azure-conversation"):
+        hk.evaluate(cluster, "llama3.1-8b", **chosen, workload=name, folder=tmp_path / name)
+        [file] = (tmp_path / name / "plans").iterdir()
+        lengths[name] = hk.Plan.load(file).lengths
+    assert lengths["azure-code"].source == "azure-code"
+    assert lengths["azure-code"].input_tokens > 2 * lengths["azure-conversation"].input_tokens
+
+
+def test_a_plan_of_another_cluster_of_the_same_name_is_told_by_what_differs():
+    one, other = (
+        hk.Cluster.model_validate({"name": "two", "nodes": [{"gpu": gpu, "count": 2}]}) for gpu in ("L4", "A10G")
+    )
+    plan = hk.plan(other, "llama3.1-8b", method="swarm")
+    with pytest.raises(InputError, match=r"expected a plan for llama3.1-8b on two; .* same name and differs in nodes"):
+        hk.evaluate(one, "llama3.1-8b", methods={"mine": plan}, modes="online")
