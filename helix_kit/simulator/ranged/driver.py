@@ -79,7 +79,7 @@ class RangedEngine(RangedView):
         self._stream = list(requests)
         self.requests, self.batching = self._stream, options.batching
         self._make_policy, self._make_setup = make_policy, make_setup
-        self._offline = options.is_offline
+        self._is_offline = options.is_offline
         self.log = RunLog.for_requests(len(requests), record_batches=options.record_batches)
         self.pipelines, self.live = {}, {}
         self.issued = 0
@@ -156,7 +156,7 @@ class RangedEngine(RangedView):
         mark = 0.0
         while True:
             arrival = self.requests[self.issued].arrival_s if self.issued < len(self.requests) else np.inf
-            if self._offline and self.issued < len(self.requests):
+            if self._is_offline and self.issued < len(self.requests):
                 arrival = 0.0
             fault_at = self._agenda[0].time_s if self._agenda else np.inf
             until = min(duration_s, arrival, mark, fault_at)
@@ -187,7 +187,7 @@ class RangedEngine(RangedView):
     def _issue(self) -> None:
         """Put the requests that have arrived into the queue; reject those too long for any pipeline."""
         while self.issued < len(self.requests) and (
-            self._offline or self.requests[self.issued].arrival_s <= self.clock["now"][0]
+            self._is_offline or self.requests[self.issued].arrival_s <= self.clock["now"][0]
         ):
             at = self.issued
             self.issued += 1

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from helix_kit.flow import Pipeline
 from helix_kit.scheduling import PagedKV
+from helix_kit.simulator.backlog import BacklogView
 from helix_kit.simulator.ranged.cached_kv import CachedKV
 from helix_kit.simulator.ranged.growing_state import GrowingState
 from helix_kit.simulator.ranged.overload import overload_notes
 from helix_kit.workload.request import Request
 
 
-class RangedView(GrowingState):
+class RangedView(BacklogView, GrowingState):
     """Base of the ranged driver: its answers to policies (a `View`) and to reports."""
 
-    requests: Sequence[Request]
-    """The workload."""
     issued: int
     """Requests of the workload that have arrived."""
     live: dict[int, Request]
@@ -30,26 +28,11 @@ class RangedView(GrowingState):
     """(time in s, requests that wait)."""
     _waiting: deque[int]
     _dead: set[str]
-    _offline: bool
 
     @property
     def all_admitted(self) -> bool:
         """Whether every request of the workload was admitted or rejected, so that none waits."""
         return self.issued == len(self.requests) and not self._waiting
-
-    @property
-    def ran_dry_s(self) -> float | None:
-        """Offline: when the last request was admitted, since none waits from then on; None while some wait."""
-        is_dry = self._offline and self.all_admitted
-        return max(self.log.started_s.values(), default=0.0) if is_dry else None
-
-    def arrived_s(self, at: int) -> float:
-        """When the request arrived; offline, when it was admitted, since its wait before is of no interest."""
-        return self.log.started_s.get(at, 0.0) if self._offline else self.requests[at].arrival_s
-
-    def generated(self, tokens: int) -> int:
-        """Every token that came back counts, the first included."""
-        return tokens
 
     def pipeline_of(self, at: int) -> Pipeline | None:
         """The pipeline that the request was given last."""
@@ -62,7 +45,7 @@ class RangedView(GrowingState):
             dead = [name for name in self.setup.names if name in self._dead]
             notes.append(f"no pipeline is left without {', '.join(dead)}: {len(self._waiting)} requests wait")
         last_arrival_s = self.requests[self.issued - 1].arrival_s if self.issued else 0.0
-        return notes if self._offline else notes + overload_notes(self.waiting_samples, last_arrival_s)
+        return notes if self._is_offline else notes + overload_notes(self.waiting_samples, last_arrival_s)
 
     def is_alive(self, node: str) -> bool:
         """Whether the node serves requests."""

@@ -12,6 +12,7 @@ from helix_kit.errors import InputError
 from helix_kit.flow import Pipeline
 from helix_kit.placement.plan import Plan
 from helix_kit.profiles.step import ModelWork
+from helix_kit.simulator.backlog import BacklogView
 from helix_kit.simulator.log import KVSample, RunLog
 from helix_kit.simulator.options import SimulationOptions
 from helix_kit.simulator.replicas.chains import blocks_of, chains_of, engine_of, stages_of
@@ -20,6 +21,9 @@ from helix_kit.simulator.replicas.routing import make_router
 from helix_kit.simulator.setup import build_setup, new_clock
 from helix_kit.simulator.state import LogArrays
 from helix_kit.workload.request import Request
+
+MANY_WAITING = 10
+"""A report says how many requests wait at the end where more do: fewer may have arrived just then."""
 
 
 def replicas_engine(plan: Plan, workload: Sequence[Request], options: SimulationOptions) -> ReplicasEngine:
@@ -33,7 +37,7 @@ def replicas_engine(plan: Plan, workload: Sequence[Request], options: Simulation
     return ReplicasEngine(plan, list(workload), options)
 
 
-class ReplicasEngine:
+class ReplicasEngine(BacklogView):
     """One simulation; requests are known by their place in the workload."""
 
     kv_unit = "blocks"
@@ -156,12 +160,6 @@ class ReplicasEngine:
         return self.issued == len(self.requests) and not any(int(r.record["waiting"]) for r in self.replicas)
 
     @property
-    def ran_dry_s(self) -> float | None:
-        """Offline: when the last request was admitted, since none waits from then on; None while some wait."""
-        is_dry = self._is_offline and self.all_admitted
-        return max(self.log.started_s.values(), default=0.0) if is_dry else None
-
-    @property
     def hit_rate(self) -> float:
         """Share of the prompt tokens that the prefix caches held."""
         asked = sum(int(r.record["asked_tokens"]) for r in self.replicas)
@@ -175,14 +173,6 @@ class ReplicasEngine:
             "preemptions": sum(int(r.record["preemptions"]) for r in self.replicas),
         }
 
-    def arrived_s(self, at: int) -> float:
-        """When the request arrived; offline, when it was admitted."""
-        return self.log.started_s.get(at, 0.0) if self._is_offline else self.requests[at].arrival_s
-
-    def generated(self, tokens: int) -> int:
-        """Every token that came back counts, the first included."""
-        return tokens
-
     def pipeline_of(self, at: int) -> Pipeline | None:
         """The chain that the request was sent to."""
         return self.chains[self.replica_of[at]] if at in self.replica_of else None
@@ -195,7 +185,7 @@ class ReplicasEngine:
         """What a reader of the report should know."""
         notes = [f"engine {self.engine.name}: docs/engine-fidelity.md says how close its predictions come"]
         waiting = sum(int(r.record["waiting"]) for r in self.replicas)
-        if waiting > 10:
+        if waiting > MANY_WAITING:
             notes.append(f"{waiting} requests wait at {self.now_s():.0f} s")
         return notes
 
