@@ -216,13 +216,16 @@ def learn_from_each_other(losses: list[Answer], judge: Judge, until_s: float = m
 
 
 def learn_from_changes(base: Answer, others: list[Answer], judge: Judge, until_s: float = math.inf) -> None:
-    """Try the best placement of each change without it: what it serves there as well is not what the change brings."""
+    """Try the best placement of each change without it: what it serves there as well is not what the change brings.
+
+    The most promising one is tried even after `until_s`: it is the one that would seem to be a gain of every change.
+    """
     if not base.entries:
         return
     problem = base.entries[0].problem
     found = [entry for answer in others for entry in best_of(judge, answer.entries, 1)]
-    for entry in sorted(found, key=judge.expected, reverse=True):
-        if time.perf_counter() >= until_s:
+    for number, entry in enumerate(sorted(found, key=judge.expected, reverse=True)):
+        if number and time.perf_counter() >= until_s:
             return
         held = {n: span for n, span in entry.placement.items() if n in problem.kind_of}
         base.entries.append(judge.entry(problem, held))

@@ -148,6 +148,8 @@ def _judge_all(
     say(0, base.change.name)
     _judge(base, judge, count)
     assert base.worth is not None and base.best is not None
+    # Expectations are compared with expectations: what is expected most of the present cluster, not what served most.
+    present = next(iter(best_of(judge, base.entries, 1)), base.best)
     best = {id(answer): best_of(judge, answer.entries, 1) for answer in changed}
     expected = {id(answer): judge.expected(best[id(answer)][0]) if best[id(answer)] else 0.0 for answer in changed}
     order = sorted(changed, key=lambda answer: (answer.change.kind == "lose", -expected[id(answer)]))
@@ -157,7 +159,7 @@ def _judge_all(
             _judge(answer, judge, count)
             continue
         answer.is_predicted = True
-        share = _share_expected(answer, best[id(answer)], base.best, judge)
+        share = _share_expected(answer, best[id(answer)], present, judge)
         answer.worth = Worth(tuple(share * sample for sample in base.worth.samples))
         answer.best = best[id(answer)][0] if best[id(answer)] else None
 

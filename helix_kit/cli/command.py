@@ -26,6 +26,10 @@ REASONS = frozenset({
 """Errors of the operating system that a user can mend: about files, folders and disks."""
 
 
+KEYWORD_ENDINGS = ("", "s", "_s", "_per_s")
+"""What the keyword of an option may have more than the option: its unit, or that there are several."""
+
+
 class Command(TyperCommand):
     """A command of the program."""
 
@@ -37,6 +41,8 @@ class Command(TyperCommand):
                 raise InputError("expected a finite number", field=parameter.opts[0], value=value)
         try:
             return super().invoke(ctx)
+        except InputError as error:
+            raise self._named_as_typed(error) from error
         except KeyboardInterrupt:
             typer.echo("helix-kit: stopped", err=True)
             raise typer.Exit(130) from None
@@ -46,6 +52,17 @@ class Command(TyperCommand):
             if error.errno not in REASONS:
                 raise
             raise HelixKitError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror) from error
+
+    def _named_as_typed(self, error: InputError) -> InputError:
+        """The error with the option that the user typed in place of the keyword that it became, such as rate_per_s."""
+        if type(error) is not InputError or error.field is None or error.where not in (None, self.name):
+            return error
+        for parameter in self.params:
+            names = {option.lstrip("-").replace("-", "_"): option for option in parameter.opts if option[0] == "-"}
+            known = {f"{name}{unit}": option for name, option in names.items() for unit in KEYWORD_ENDINGS}
+            if option := known.get(error.field):
+                return InputError(error.expected, field=option, value=error.value)
+        return error
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,7 +97,7 @@ def explain_command(
         print_json({"explanation": sentences.splitlines(), "cost": paid.to_dict(), **bases, **content})
         return
     typer.echo(sentences)
-    print_cost(paid)
+    print_cost(paid, at_full_flow=True)
     if what_if:
         typer.echo(_base_words(plan, tables["what_if"]))
     for name, table in tables.items():
@@ -125,7 +127,8 @@ def _asked(plan: Plan, buy: str | None, widen: list[str]) -> list[Change]:
         kinds = [kind.strip() for kind in buy.split(",") if kind.strip()]
         if not kinds:
             raise InputError("expected GPUs, such as H100-80G,L40S", field="--buy", value=buy)
-        asked += changes(plan, add=kinds, widen=1, lose=False)
+        with _named("--buy"):
+            asked += changes(plan, add=kinds, widen=1, lose=False)
     for text in widen:
         pair, equals, factor = text.partition("=")
         regions = tuple(pair.split(":"))
@@ -135,8 +138,18 @@ def _asked(plan: Plan, buy: str | None, widen: list[str]) -> list[Change]:
             times = 0.0
         if len(regions) != 2 or not 1 < times < math.inf:
             raise InputError("expected REGION:REGION or REGION:REGION=FACTOR above 1", field="--widen", value=text)
-        asked += changes(plan, add=[], widen=times, lose=False, links=[(regions[0], regions[1])])
+        with _named("--widen"):
+            asked += changes(plan, add=[], widen=times, lose=False, links=[(regions[0], regions[1])])
     return asked
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Errors about the changes that an option asks for name that option."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.expected, field=option, value=error.value) from error
 
 
 def _base_words(plan: Plan, table: pd.DataFrame) -> str:
@@ -169,19 +182,25 @@ def _print(table: pd.DataFrame) -> None:
     brief = table.copy()
     for what in ("gain", "loss"):
         if f"{what}_low" in brief:
-            shown = [
-                "predicted" if math.isnan(low) else "" if low == high else f"{_cell(low)} to {_cell(high)}"
-                for low, high in zip(brief[f"{what}_low"], brief[f"{what}_high"], strict=True)
-            ]
+            ends = (brief[f"{what}_{end}"] for end in ("tokens_per_s", "low", "high"))
+            shown = [_interval(*row) for row in zip(*ends, strict=True)]
             if any(shown):
                 brief.insert(list(brief.columns).index(f"{what}_tokens_per_s") + 1, "interval", shown)
     hidden = ["kind", "gap", "gain_percent", "gain_low", "gain_high", "loss_low", "loss_high", "is_predicted"]
     brief = brief.drop(columns=hidden, errors="ignore")
     first, *rest = (HEADINGS.get(column, column.replace("_", " ")) for column in brief.columns)
-    printed = Table(first, *(Column(name, justify="right", no_wrap="\n" not in name) for name in rest))
+    columns = [Column(name, justify="right", no_wrap="\n" not in name) for name in rest]
+    printed = Table(Column(first, overflow="fold"), *columns)
     for row in brief.itertuples(index=False):
         printed.add_row(*(_cell(value) for value in row))
     plain_console().print(printed)
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    """The interval of a gain or loss; in its place whether it is predicted, or was not found at all."""
+    if math.isnan(low):
+        return "no time" if math.isnan(mean) else "predicted"
+    return "" if low == high else f"{_cell(low)} to {_cell(high)}"
 
 
 def _cell(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import tempfile
@@ -13,11 +14,14 @@ from typing import Any
 import typer
 
 from helix_kit import _files
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
+
+FULL = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+"""Errors of the operating system that say nothing of the name of a file."""
 
 
 def write(path: Path, text: str) -> None:
-    """Write `text` to the file of an --output option; InputError when that is impossible.
+    """Write `text` to the file of an --output option; InputError when that is impossible, HelixKitError on a full disk.
 
     The text may be the result of long work, so it is then kept in a folder for temporary files.
     """
@@ -29,7 +33,9 @@ def write(path: Path, text: str) -> None:
             file = Path(tempfile.mkdtemp(prefix="helix-kit-")) / path.name
             file.write_text(text, encoding="utf-8")
             kept = f"; it is in {file}"
-        raise InputError(f"cannot be written ({error.strerror}){kept}", where=path, field="--output") from None
+        told = InputError(f"cannot be written ({error.strerror}){kept}", where=path, field="--output")
+        # A full disk is no wrong input: it has the exit code of what is the machine's.
+        raise (HelixKitError(str(told)) if error.errno in FULL else told) from None
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -258,9 +258,7 @@ def print_plan(plan: Plan, output: Path | None) -> None:
             f"prompt {plan.served.prompt_latency_s:.2f} s, "
             f"decode {plan.served.decode_latency_s:.2f} s ({how}; {plan.served.mode})"
         )
-    lines |= {
-        name: f"{text}, at full flow" if name == "Per token" else text for name, text in cost(plan).lines().items()
-    }
+    lines |= _cost_lines(cost(plan), at_full_flow=True)
     lines.pop("Idle", None)
     if unused:
         lines["Not used"] = ", ".join(unused)
@@ -330,10 +328,16 @@ def goodput_line(goodput: dict[str, Any]) -> str:
     )
 
 
-def print_cost(cost: Cost) -> None:
-    """Print what a plan costs at a load, and its energy."""
-    for name, text in cost.lines().items():
+def print_cost(cost: Cost, *, at_full_flow: bool = False) -> None:
+    """Print what a plan costs at a load, and its energy; `at_full_flow` says that this is the load."""
+    for name, text in _cost_lines(cost, at_full_flow=at_full_flow).items():
         typer.echo(f"{name + ':':<18} {text}")
+
+
+def _cost_lines(cost: Cost, *, at_full_flow: bool) -> dict[str, str]:
+    """The figures by their titles, with the load that those for a token are at."""
+    load = ", at full flow" if at_full_flow else ""
+    return {name: f"{text}{load}" if name == "Per token" else text for name, text in cost.lines().items()}
 
 
 def _seconds(value: float | None) -> str:

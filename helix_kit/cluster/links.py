@@ -132,6 +132,17 @@ class Network(Summarised, Frozen):
     nic_gbps: Bandwidth = 80.0
     """Bandwidth of each machine's network card per direction, shared by all its links."""
 
+    @field_validator("within_region", "between_regions", mode="before")
+    @classmethod
+    def _a_rule_connects(cls, rule: Any) -> Any:
+        given = rule.get("bandwidth_gbps") if isinstance(rule, dict) else None
+        if type(given) in (int, float) and given == 0:
+            raise ValueError(
+                f"bandwidth_gbps = {given}: expected a number above 0; that two nodes or regions are not connected is "
+                "said by an entry of `links`, such as {between: [a, b], bandwidth_gbps: 0}"
+            )
+        return rule
+
     def _title(self) -> str:
         return ""
 

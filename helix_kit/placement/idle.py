@@ -21,7 +21,7 @@ def idle_notes(
     """A sentence for each kind of machine in each region that the plan leaves out, and the price of the others.
 
     `judged_by` says how plans were compared, for the reason that is given where memory and links tell none. `otherwise`
-    is that reason in other words.
+    is that reason in other words, with ``{them}`` for the machines.
     """
     used = {end for edge in flow.edges for end in edge if end != COORDINATOR}
     idle = [n for n in problem.cluster.nodes if n.name not in used]
@@ -64,7 +64,7 @@ def _reason(problem: Problem, names: list[str], used: set[str], judged_by: str, 
             f"{speed:,.0f} tokens/s that {it} computes: {it} would need {needed} gbps"
         )
     if otherwise is not None:
-        return otherwise
+        return otherwise.replace("{them}", them)
     if layers < problem.num_layers:
         return (
             f"{it} holds {layers} of {problem.num_layers} layers: a pipeline through "

@@ -14,6 +14,7 @@ from typing import Any
 
 from helix_kit._deprecation import renamed_keywords
 from helix_kit._wording import count_text
+from helix_kit.cluster import COORDINATOR, UNCONNECTED_GBPS
 from helix_kit.errors import InfeasibleError, InputError
 from helix_kit.placement import bounds
 from helix_kit.placement.groups import groups_of
@@ -211,12 +212,12 @@ def plan_problem(
         raise InfeasibleError(
             f"method {options.method!r} found no placement of {problem.model.name} on cluster {problem.cluster.name} "
             "that carries any flow",
-            fix=None if options.method == "pattern" else "use method 'pattern'",
+            fix=_connection(problem) or (None if options.method == "pattern" else "use method 'pattern'"),
         )
-    otherwise = f"method {options.method!r} gives it no part"
+    otherwise = f"method {options.method!r} gives {{them}} no part"
     if options.method == "pattern":
         is_best = bound <= flow.tokens_per_s * (1 + PROVEN_GAP)
-        otherwise = "no placement carries more" if is_best else "no placement with it was found that carries more"
+        otherwise = "no placement carries more" if is_best else "no placement with {them} was found that carries more"
     return Plan.from_placement(
         problem,
         dict(placed.placement),
@@ -232,6 +233,23 @@ def plan_problem(
         progress=tuple(watch.history),
         notes=(*placed.notes, *idle_notes(problem, flow, otherwise=otherwise)),
     )
+
+
+def _connection(problem: Problem) -> str | None:
+    """What to connect, where links of bandwidth 0 keep requests from the machines; None where no link has it."""
+    cluster, names = problem.cluster, [n.name for n in problem.cluster.nodes]
+
+    def is_cut(source: str, target: str) -> bool:
+        return cluster.link(source, target).bandwidth_gbps <= UNCONNECTED_GBPS
+
+    if all(is_cut(COORDINATOR, name) or is_cut(name, COORDINATOR) for name in names):
+        return (
+            f"connect the coordinator (region {cluster.coordinator.region}) with the machines: its links have a "
+            "bandwidth of 0"
+        )
+    if any(is_cut(a, b) for a in names for b in names if a != b):
+        return "connect more machines with each other: some of their links have a bandwidth of 0"
+    return None
 
 
 def _bounds(task: Task, value: float, placed: Placed) -> dict[str, float]:

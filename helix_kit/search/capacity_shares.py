@@ -54,8 +54,35 @@ def _links_within_kinds(problem: Problem, placement: Placement, apart: Collectio
 
 
 def effective_shares(problem: Problem, placement: Placement, shares: CapacityShares) -> CapacityShares:
-    """`shares` without the kinds for which they change nothing: those with all their capacity that stay unseparated."""
-    return {k: share for k, share in shares.items() if share < 1 or _holds_all_layers(problem, placement, k)}
+    """`shares` as far as they change how requests are divided, as large as they can be.
+
+    Shares divide requests between kinds that hold the same layers. One factor for all of these kinds makes the flow
+    less and divides it in the same way, so their largest share becomes 1. Then a kind with all its capacity needs no
+    entry, unless it holds all layers and is kept apart from another kind.
+    """
+    found: CapacityShares = {}
+    for kinds in _kinds_of_the_same_layers(problem, placement):
+        largest = max(shares.get(kind, 1.0) for kind in kinds)
+        for kind in kinds & set(shares):
+            share = shares[kind] if largest == 1 else round(shares[kind] / largest, 3)
+            if share < 1 or (len(kinds) > 1 and _holds_all_layers(problem, placement, kind)):
+                found[kind] = share
+    return dict(sorted(found.items()))
+
+
+def _kinds_of_the_same_layers(problem: Problem, placement: Placement) -> list[set[str]]:
+    """The kinds of the placement, those together that hold a common layer, or are linked by others that do."""
+    groups: list[tuple[set[str], set[int]]] = []
+    for node, (start, end) in placement.items():
+        kinds, layers = {problem.kind_of[node]}, set(range(start, end))
+        apart = []
+        for group in groups:
+            if group[0] & kinds or group[1] & layers:
+                kinds, layers = kinds | group[0], layers | group[1]
+            else:
+                apart.append(group)
+        groups = [*apart, (kinds, layers)]
+    return [kinds for kinds, _ in groups]
 
 
 def _holds_all_layers(problem: Problem, placement: Placement, kind: str) -> bool:

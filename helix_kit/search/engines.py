@@ -132,7 +132,7 @@ def plan_replicas(
             f"{count_text(len(scored), 'set of replicas', 'sets of replicas')} "
             f"{agreeing(len(scored), 'was', 'were')} simulated by the rules of engine {_name(problem)}",
             *limit_notes(chosen, [c for _, c in scored], limits),
-            *idle_notes(problem, chosen.flow, otherwise="no set of replicas with it was found that serves more"),
+            *idle_notes(problem, chosen.flow, otherwise="no set of replicas with {them} was found that serves more"),
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from helix_kit import Cluster, InfeasibleError, Model, Plan, Problem, plan
 from helix_kit.analysis import changes, what_if
 from helix_kit.analysis.changes import Change
-from helix_kit.analysis.judge import Judge, problem_on
+from helix_kit.analysis.judge import Judge, Worth, problem_on
+from helix_kit.analysis.replanning import Answer
 from helix_kit.placement.served import Served
 
 HOME = {
@@ -198,3 +200,44 @@ def test_simulations_end_with_the_time_whatever_one_takes(monkeypatch, run_s, me
     always = run_s * (2 + 2 * 2 + 3)
     assert clock.now_s <= max(1.1 * total_s + 2, total_s / 2 + always + 2)
     assert (table[table["kind"] == "lose"]["gain_tokens_per_s"] <= 0).all()
+
+
+def test_a_predicted_gain_is_counted_from_the_best_that_is_predicted_without_the_change(small_plan):
+    """The plan serves the most, but another placement is expected to serve more: that is no gain of a wider link."""
+
+    class Known:
+        """A judge that knows what is expected of two placements, and what they serve."""
+
+        is_served, compiled_s = True, 0.0
+
+        def __init__(self) -> None:
+            own = Judge(small_plan).own()
+            self.plan_entry, self.other = own, replace(own, placement={**own.placement})
+            self.wide = replace(self.other)
+
+        def own(self):
+            return self.plan_entry
+
+        def expected(self, entry):
+            return 100.0 if entry is self.plan_entry else 130.0
+
+        def sample(self, entry, seed):
+            return 110.0 if entry is self.plan_entry else 90.0
+
+        def worth(self, entry):
+            return Worth((self.sample(entry, 0),) * 3)
+
+        def spread_over(self, *_):
+            return True
+
+        def ends_by(self, *_):
+            return False
+
+    judge = Known()
+    [wide] = [c for c in changes(small_plan, add=[], lose=False) if c.kind == "widen"]
+    base = Answer(Change("no change", "base", small_plan.cluster), [judge.own(), judge.other])
+    answer = Answer(wide, [judge.wide])
+    judge_all = import_module("helix_kit.analysis.what_if")._judge_all
+    judge_all([base, answer], judge, 1.0, lambda index, name: None, is_bounded=True)
+    assert base.best is judge.plan_entry and answer.is_predicted
+    assert answer.worth == base.worth

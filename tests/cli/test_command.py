@@ -30,6 +30,31 @@ def test_numbers_are_finite(helix_kit, args, option):
     assert (code, out) == (2, "") and err == f"helix-kit: {option}: expected a finite number\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--latency-limit", "-1"), "--latency-limit = -1.0: expected a number of seconds above 0"),
+        (("--mode", "online", "--rate", "-2"), "--rate = -2.0: online mode needs the requests/s"),
+        (("--slo", "ttft:2h"), "--slo = 'ttft:2h': expected limits"),
+        (("--engine", "vllm-9"), "--engine: unknown engine 'vllm-9'"),
+        (("--pin", "X=0:99", "--objective", "flow"), "unknown node 'X'"),
+        (("--pin", "L4-0=0:99", "--objective", "flow"), "--pin: L4-0 = '0:99': expected 0 <= start"),
+    ],
+)
+def test_errors_name_the_option_that_was_typed(helix_kit, tmp_path, options, told):
+    path = tmp_path / "two.yaml"
+    path.write_text("name: two\nnodes: [{gpu: L4, count: 2}]\n")
+    code, out, err = helix_kit("plan", path, "--model", "llama3.1-8b", *options)
+    assert (code, out) == (2, "") and told in err
+
+
+def test_a_field_of_a_file_is_no_option(helix_kit, tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("name: two\nnodes: [{gpu: L4, count: 2}]\nmemory_share: 3\n")
+    code, _, err = helix_kit("plan", path, "--model", "llama3.1-8b")
+    assert code == 2 and err.startswith(f"helix-kit: {path}: memory_share = 3: ")
+
+
 def test_every_command_is_one_of_these():
     assert {command.cls for command in app.registered_commands} == {Command}
 

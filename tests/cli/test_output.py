@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from helix_kit import InputError
+from helix_kit import InputError, _files
 from helix_kit.cli.output import print_json, write
+from helix_kit.errors import HelixKitError
 
 
 def test_a_result_that_cannot_be_written_is_kept_elsewhere(tmp_path):
@@ -16,6 +18,20 @@ def test_a_result_that_cannot_be_written_is_kept_elsewhere(tmp_path):
         write(tmp_path, "the result")
     kept = Path(str(caught.value).rsplit("; it is in ", 1)[1])
     assert kept.read_text() == "the result" and kept.name == tmp_path.name
+    kept.unlink()
+    kept.parent.rmdir()
+
+
+def test_a_full_disk_is_no_wrong_input(monkeypatch, tmp_path):
+    def fail(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(_files, "write_result", fail)
+    with pytest.raises(HelixKitError, match=r"--output: cannot be written \(No space left on device\)") as caught:
+        write(tmp_path / "plan.json", "the result")
+    assert caught.value.exit_code == 1
+    kept = Path(str(caught.value).rsplit("; it is in ", 1)[1])
+    assert kept.read_text() == "the result"
     kept.unlink()
     kept.parent.rmdir()
 

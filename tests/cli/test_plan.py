@@ -306,7 +306,7 @@ def test_an_slo_asks_for_goodput(plan_command, tmp_path):
     [(["--objective", "goodput"], "--slo"), (["--objective", "flow", "--slo", "ttft:1"], "--slo"),
      (["--slo", "soon"], "expected limits such as ttft:0.5"),
      (["--slo", "ttft:1", "--latency-limit", 1], "--latency-limit"),
-     (["--slo", "ttft:1", "--rate", -2], "rate_per_s")],
+     (["--slo", "ttft:1", "--rate", -2], "--rate = -2")],
 )  # fmt: skip
 def test_an_slo_that_makes_no_sense_is_refused(plan_command, options, words):
     code, out, err = plan_command(*CASE, *options)

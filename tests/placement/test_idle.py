@@ -74,8 +74,8 @@ def test_of_many_machines_the_first_are_named():
         hk.Model.preset("llama-30b"),
     )
     placement = {f"A100-40G-{i}": (15 * i, 15 * i + 15) for i in range(4)}
-    note = idle_notes(problem, problem.max_flow(placement), otherwise="another reason")[0]
-    assert note == "not used: T4-0, T4-1, T4-2, T4-3, T4-4, 4 more (another reason)"
+    note = idle_notes(problem, problem.max_flow(placement), otherwise="{them}: another reason")[0]
+    assert note == "not used: T4-0, T4-1, T4-2, T4-3, T4-4, 4 more (them: another reason)"
 
 
 def test_a_flow_plan_names_them_too():

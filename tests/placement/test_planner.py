@@ -1,5 +1,7 @@
 """The planner: options as a record or as keywords, and the table of methods."""
 
+import re
+
 import pytest
 
 import helix_kit as hk
@@ -37,3 +39,17 @@ def test_overfull_nodes_are_bounded_by_what_their_kind_may_then_hold(problem):
     plan = plan_problem(problem, method="separate")
     assert not problem.holds(plan.placement)
     assert any("more layers than their maximum" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("ends", "fix"),
+    [("[office, lab]", "connect the coordinator (region office)"), ("[lab, lab]", "connect more machines with each")],
+)
+def test_links_of_bandwidth_0_are_named_where_nothing_can_be_carried(ends, fix, tmp_path):
+    path = tmp_path / "cut.yaml"
+    path.write_text(
+        f"name: cut\ncoordinator: {{region: office}}\nnodes: [{{gpu: L4, count: 8, region: lab}}]\n"
+        f"network: {{between_regions: {{bandwidth_gbps: 1}}, links: [{{between: {ends}, bandwidth_gbps: 0}}]}}\n"
+    )
+    with pytest.raises(hk.InfeasibleError, match=re.escape(fix)):
+        hk.plan(path, "llama-30b", time_limit_s=2)

@@ -70,6 +70,32 @@ def test_shares_without_effect_are_dropped(problem, three_parts):
     assert effective_shares(problem, without_last, {"L4": 1.0, "T4": 0.5}) == {"T4": 0.5}
 
 
+def test_shares_of_kinds_that_hold_other_layers_are_dropped():
+    """In a chain every request passes all kinds: a share would only say that the chain carries less than it does."""
+    nodes = [{"gpu": "H100-80G", "count": 2}, {"gpu": "L4", "count": 4}, {"gpu": "T4", "count": 4}]
+    cluster = hk.Cluster.model_validate({"name": "mixed", "nodes": nodes})
+    problem = Problem.of(cluster, hk.Model.preset("llama3.1-8b"))
+    chain = {"H100-80G-0": (0, 20), "L4-0": (20, 28), "T4-0": (28, 32)}
+    assert effective_shares(problem, chain, {"H100-80G": 1.0, "L4": 0.3, "T4": 0.33}) == {}
+    # L4 and T4 side by side behind the H100: between these two the shares divide requests, whatever the H100's is.
+    beside = {"H100-80G-0": (0, 20), "L4-0": (20, 32), "T4-0": (20, 28), "T4-1": (28, 32)}
+    for shares in ({"L4": 0.5, "T4": 0.25}, {"H100-80G": 0.2, "L4": 1.0, "T4": 0.5}, {"T4": 0.5}):
+        assert effective_shares(problem, beside, shares) == {"T4": 0.5}
+    given, kept = (flow_with_shares(problem, beside, shares) for shares in ({"L4": 0.5, "T4": 0.25}, {"T4": 0.5}))
+    assert given.tokens_per_s < kept.tokens_per_s
+    for edge, rate in given.edges.items():
+        of_kept = kept.edges.get(edge, 0.0) / kept.tokens_per_s
+        assert rate / given.tokens_per_s == pytest.approx(of_kept, abs=0.01)
+
+
+def test_equal_shares_of_kinds_that_are_kept_apart_leave_them_apart_with_all_they_carry():
+    cluster = hk.Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "L4"}]})
+    problem = Problem.of(cluster, hk.Model.preset("SmolLM2-135M"))
+    both = {"H100-80G-0": (0, 30), "L4-0": (0, 30)}
+    assert effective_shares(problem, both, {"H100-80G": 0.3, "L4": 0.3}) == {"H100-80G": 1.0, "L4": 1.0}
+    assert effective_shares(problem, {"L4-0": (0, 30)}, {"L4": 0.3}) == {}
+
+
 def test_no_kind_is_slow_among_equals():
     assert first_shares({"a": 1.0, "b": 1.9}, {"a": 3.0, "b": 9.0}) == {}
     assert first_shares({"a": 1.0, "b": 3.0, "c": 3.0}, {"a": 1.0, "b": 4.0, "c": 8.0}) == {
