@@ -245,6 +245,9 @@ class Plan(Summarised, BaseModel):
         `helix_kit.placement.plan_check.DERIVED`; they are then computed.
         """
         data = _files.read_json(path)
+        if isinstance(data, dict) and not {"cluster", "placement"} & set(data):
+            expected = "expected a plan, as `helix-kit plan -o FILE` writes it"
+            raise InputError(expected, where=path, field="fields", value=", ".join(data)[:100])
         missing = [name for name in DERIVED if isinstance(data, dict) and name not in data]
         if not missing:
             plan = _files.validate(cls, data, path)

@@ -90,3 +90,10 @@ def test_a_file_from_before_lengths_is_read_as_what_it_assumed(tmp_path):
     assert old.problem.node_throughput(old.placement) == plan.node_throughput_tokens_per_s
     old.save(path)
     assert Plan.load(path) == old
+
+
+def test_another_json_file_is_no_plan(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "llama", "hidden_size": 64}')
+    with pytest.raises(InputError, match=r"config.json: fields = 'model_type, hidden_size': expected a plan"):
+        Plan.load(path)
