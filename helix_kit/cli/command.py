@@ -55,13 +55,18 @@ class Command(TyperCommand):
 
     def _named_as_typed(self, error: InputError) -> InputError:
         """The error with the option that the user typed in place of the keyword that it became, such as rate_per_s."""
-        if type(error) is not InputError or error.field is None or error.where not in (None, self.name):
+        if type(error) is not InputError:
             return error
-        for parameter in self.params:
-            names = {option.lstrip("-").replace("-", "_"): option for option in parameter.opts if option[0] == "-"}
-            known = {f"{name}{unit}": option for name, option in names.items() for unit in KEYWORD_ENDINGS}
-            if option := known.get(error.field):
-                return InputError(error.expected, field=option, value=error.value)
+        options = [option for parameter in self.params for option in parameter.opts if option[0] == "-"]
+        # Names without an ending come last and win over names with one.
+        known = {
+            f"{option.lstrip('-').replace('-', '_')}{ending}": option
+            for ending in reversed(KEYWORD_ENDINGS) for option in options
+        }  # fmt: skip
+        if error.where in known:
+            return InputError(error.expected, where=known[error.where], field=error.field, value=error.value)
+        if error.where in (None, self.name) and error.field in known:
+            return InputError(error.expected, field=known[error.field], value=error.value)
         return error
 
 
