@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +93,35 @@ def served() -> Iterator[Promise]:
     yield Promise("served, from stop to plan", 1.0, stopped_after(12.0, **case, time_limit_s=60.0))
 
 
+def seconds_after_ctrl_c(after_s: float, *args: str) -> float:
+    """Seconds from Ctrl-C in the middle of a command to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "helix_kit", *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, cwd=folder,
+        )  # fmt: skip
+        time.sleep(after_s)
+        assert program.poll() is None, f"{args[0]} ended by itself"
+        os.killpg(program.pid, signal.SIGINT)
+        return seconds_of(program.wait)
+
+
+def stops() -> Iterator[Promise]:
+    """Ctrl-C is heard within a second, whatever a command does then."""
+    on = ("hetero42", "--model", "llama2-70b", "--time-limit", "300")
+    commands = {
+        "plan, flow": ("plan", *on, "--objective", "flow"),
+        "plan, served": ("plan", *on),
+        "plan, paper-milp": ("plan", *on, "--method", "paper-milp"),
+        "evaluate": ("evaluate", *on, "--methods", "petals,served"),
+        "reproduce": ("reproduce", "geo-distributed"),
+        "reproduce, two jobs": ("reproduce", "geo-distributed", "high-heterogeneity", "--jobs", "2"),
+    }
+    for name, command in commands.items():
+        for after_s in (3.0, 9.0):
+            yield Promise(f"{name}, Ctrl-C after {after_s:.0f} s", 1.0, seconds_after_ctrl_c(after_s, *command))
+
+
 def imports() -> Iterator[Promise]:
     """`import helix_kit` in a process of its own."""
     code = "import time; t = time.perf_counter(); import helix_kit; print(time.perf_counter() - t)"
@@ -115,7 +146,7 @@ def notebooks() -> Iterator[Promise]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Promise]]] = {
-    "imports": imports, "flow": flow, "served": served, "notebooks": notebooks,
+    "imports": imports, "flow": flow, "served": served, "stops": stops, "notebooks": notebooks,
 }  # fmt: skip
 
 

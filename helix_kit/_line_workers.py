@@ -10,11 +10,16 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 
 from helix_kit.errors import HelixKitError
+
+LOOK_EVERY_S = 0.25
+"""Seconds between two looks of a worker at whether its caller is still there."""
 
 
 class LineWorkers:
@@ -82,14 +87,22 @@ def serve(answers: Callable[[Iterator[str]], Iterator[str]]) -> None:
     """The program of a worker: print the line that `answers` has for each line of standard input, until it ends.
 
     `answers` gets all lines, the header first. It must give an answer before it reads the next line, since the caller
-    sends a line only after it has read an answer.
+    sends a line only after it has read an answer. The worker ends with its caller, also in the middle of an answer.
     """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         for answer in answers(iter(sys.stdin)):
             print(answer, flush=True)
     except BrokenPipeError:
         # The caller has ended, perhaps killed: no process reads an answer, and a traceback would only be noise.
         os._exit(1)
+
+
+def _end_with(caller: int) -> None:
+    """End this process once its parent is another one: the caller has ended, perhaps killed, and reads no answer."""
+    while os.getppid() == caller:
+        time.sleep(LOOK_EVERY_S)
+    os._exit(1)
 
 
 def _send(worker: subprocess.Popen[str], line: str) -> None:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from helix_kit import _files
 from helix_kit._summary import number
+from helix_kit._wording import count_text
 from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.shared import (
     GoodputOption,
@@ -147,17 +148,28 @@ def evaluate_command(
         )
     found.to_csv(folder / "table.csv")
     found.to_json(folder / "evaluation.json")
-    _files.write_figure(folder / "picture.png", found.plot(), dpi=200)
+    if not found.stopped:
+        # A picture takes two seconds, and whoever pressed Ctrl-C is waiting.
+        _files.write_figure(folder / "picture.png", found.plot(), dpi=200)
     if as_json:
         typer.echo(found.to_json())
     else:
         _print(found, folder)
         _print_goodput(found)
     if found.stopped:
-        stderr.print(f"helix-kit: stopped; the same command goes on from {folder}")
+        kept = f"{_done(found)} kept in {folder}, and the same command goes on from there"
+        stderr.print(f"helix-kit: stopped; {kept}", soft_wrap=True)
         raise typer.Exit(130)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _done(found: Evaluation) -> str:
+    """How many plans and runs there are, with the verb."""
+    rows = found.table
+    plans = rows[rows["source"] == "plan"]["method"].nunique()
+    runs = len(rows[rows["source"] != "plan"][["method", "mode", "source"]].drop_duplicates())
+    return f"{count_text(plans, 'plan')} and {count_text(runs, 'run')} are"
 
 
 def _print(found: Evaluation, folder: Path) -> None:
@@ -185,7 +197,8 @@ def _print(found: Evaluation, folder: Path) -> None:
         typer.echo(f"Note: {note}")
     for problem in found.problems:
         typer.echo(f"Problem: {problem}", err=True)
-    typer.echo(f"-> {folder}/table.csv, picture.png, evaluation.json")
+    pictures = "" if found.stopped else " picture.png,"
+    typer.echo(f"-> {folder}/table.csv,{pictures} evaluation.json")
 
 
 def _narrow_table(names: Sequence[str], numbers: Sequence[str], title: str) -> Table:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from helix_kit import _files
 from helix_kit._summary import number
-from helix_kit._wording import count_text
+from helix_kit._wording import agreeing, count_text
 from helix_kit.cli.lengths import name_or_trace
 from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import (
@@ -82,23 +82,36 @@ def sweep_command(
     if output is not None and output.suffix not in {".csv", ".json"}:
         raise InputError("expected a file that ends with .csv or .json", field="--output", value=str(output))
     chosen = name_or_trace(workload)
-    with Status("Sweeping", as_json) as say:
-        found = sweep(
-            plan_files,
-            rates=rates,
-            concurrency=None if concurrency is None else _numbers(concurrency),
-            workload=chosen,
-            slo=slo,
-            policy=policy,
-            execution=cast(Literal["range", "layerwise"], execution),  # checked by sweep
-            engine=engine,
-            duration_s=duration,
-            warmup_s=warmup,
-            seeds=seeds,
-            jobs=jobs,
-            resume=resume,
-            progress=lambda done, of, what: say(f"{done} of {of}, {what}"),
-        )
+    points = 0
+
+    def progress(done: int, of: int, what: str) -> None:
+        nonlocal points
+        points = done
+        say(f"{done} of {of}, {what}")
+
+    try:
+        with Status("Sweeping", as_json) as say:
+            found = sweep(
+                plan_files,
+                rates=rates,
+                concurrency=None if concurrency is None else _numbers(concurrency),
+                workload=chosen,
+                slo=slo,
+                policy=policy,
+                execution=cast(Literal["range", "layerwise"], execution),  # checked by sweep
+                engine=engine,
+                duration_s=duration,
+                warmup_s=warmup,
+                seeds=seeds,
+                jobs=jobs,
+                resume=resume,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        kept = f"kept in {resume}, and the same command goes on from there"
+        told = f"{count_text(points, 'point')} {agreeing(points, 'is', 'are')}"
+        typer.echo(f"stopped: {told} {kept if resume else 'lost, which --resume FILE would keep'}", err=True)
+        raise
     if as_json:
         print_json(found.to_dict())
     else:

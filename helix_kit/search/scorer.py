@@ -47,9 +47,14 @@ class Scorer:
             return [c for task in tasks for c in task.run(self.evaluator, stop)]
         with ThreadPoolExecutor(self.jobs) as threads:
             asked = [threads.submit(_ask, self._workers, task) for task in tasks]
-            while wait(asked, timeout=STOP_EVERY_S).not_done:
-                if stop():
-                    self._workers.kill()
+            try:
+                while wait(asked, timeout=STOP_EVERY_S).not_done:
+                    if stop():
+                        self._workers.kill()
+            except BaseException:
+                # Ctrl-C, say. The threads wait for the workers, and this block waits for the threads.
+                self._workers.kill()
+                raise
             return [c for answer in asked for c in answer.result()]
 
     def begin(self, tasks: Sequence[Task]) -> None:

@@ -55,3 +55,17 @@ def test_stop_does_not_wait_for_workers(problem):
         assert len(scorer.run([Simulate(candidate, Trial(duration_s=1.0))])) == 1
         assert scorer.run([Simulate(candidate, Trial(duration_s=3600.0))] * 3, lambda: True) == []
         assert scorer.run([Simulate(candidate, Trial(duration_s=1.0))]) == []
+
+
+def test_ctrl_c_does_not_wait_for_workers(problem):
+    """The simulations take an hour: the interrupt is passed on at once, and the workers are dead."""
+    evaluator = Evaluator(problem, Requirements())
+    candidate = evaluator.candidate(plan_of(problem, 12))
+
+    def press() -> bool:
+        raise KeyboardInterrupt
+
+    with Scorer(evaluator, 2) as scorer:
+        with pytest.raises(KeyboardInterrupt):
+            scorer.run([Simulate(candidate, Trial(duration_s=1e6))] * 2, press)
+        assert scorer.run([Simulate(candidate, Trial(duration_s=1.0))]) == []

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from helix_kit.errors import InputError
 from helix_kit.experiments.evaluate.options import EvaluationOptions
 from helix_kit.placement.plan import Plan
-from helix_kit.simulator import simulate
+from helix_kit.simulator import whole_run
 from helix_kit.sweeps.load import SweepOptions, closed_loop_requests, requests_at
 from helix_kit.workload.named import PAPER_LOAD, backlog_size
 from helix_kit.workload.workload import Workload
@@ -144,9 +144,7 @@ class _Draft:
         for _ in range(PROBE_DOUBLINGS):
             load = self.online(factor, (0.0, window_s))
             if len(load) >= PROBE_REQUESTS:
-                run = simulate(self.plan, load, warmup_s=window_s / 3, duration_s=window_s, seed=self.options.seed)
-                if run.partial:
-                    raise KeyboardInterrupt
+                run = whole_run(self.plan, load, warmup_s=window_s / 3, duration_s=window_s, seed=self.options.seed)
                 stays = run.measures()["e2el_s"]
                 if len(stays) >= PROBE_REQUESTS / 2 and window_s >= PROBE_STAYS * stays.mean():
                     return float(stays.mean())

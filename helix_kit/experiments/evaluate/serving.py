@@ -27,7 +27,7 @@ from helix_kit.runtime.errors import EngineError
 from helix_kit.runtime.handle import RequestFailedError
 from helix_kit.runtime.replay import MAX_OVERRUN_SHARE, OverrunError
 from helix_kit.scheduling.policies import fresh_policy
-from helix_kit.simulator import BatchingOptions, simulate
+from helix_kit.simulator import BatchingOptions, whole_run
 
 if TYPE_CHECKING:
     from helix_kit.experiments.evaluate.keeping import Record
@@ -204,13 +204,10 @@ def _kept(run: Run, slo: SLO | None) -> dict[str, float]:
 
 def _simulated(job: Job, options: EvaluationOptions) -> Run:
     start_s, end_s = job.load.window
-    run = simulate(
+    return whole_run(
         job.plan, job.load.requests, mode=_mode(job), policy=fresh_policy(job.method.policy), warmup_s=start_s,
         duration_s=end_s - start_s, seed=options.seed, options=BatchingOptions(max_in_flight=job.load.max_in_flight),
     )  # fmt: skip
-    if run.partial:
-        raise KeyboardInterrupt
-    return run
 
 
 def _mode(job: Job) -> Any:

@@ -36,9 +36,9 @@ def output_tokens_per_s(run: Run) -> float:
 
 def simulate_to_the_end(plan: Plan, workload: Workload) -> Run:
     """The simulated run, until the last request is finished."""
-    from helix_kit.simulator import simulate
+    from helix_kit.simulator import whole_run
 
-    return simulate(plan, workload, warmup_s=0.0, duration_s=10 * (workload.duration_s + 60))
+    return whole_run(plan, workload, warmup_s=0.0, duration_s=10 * (workload.duration_s + 60))
 
 
 def metrics_to_the_end(run: Run) -> dict[str, float]:

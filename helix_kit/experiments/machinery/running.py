@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
+from helix_kit._line_workers import LineWorkers
+from helix_kit.errors import HelixKitError
 from helix_kit.experiments.machinery.catalogue import experiment_named, needs_of
 from helix_kit.experiments.machinery.files import check_folder, provenance
 from helix_kit.experiments.machinery.recording import is_current, run_experiment
@@ -16,6 +20,8 @@ from helix_kit.experiments.machinery.registry import Context, NotAvailableError,
 
 FAST_SHARE = 0.1
 """About the share of a full run's time that a fast run takes, for the estimate before the first run."""
+WORKER = "helix_kit.experiments.machinery.worker"
+"""The program of the processes in which experiments run side by side."""
 Start = Callable[[str, int, int], None]
 """Called with (name, number, total) as an experiment starts."""
 
@@ -44,6 +50,16 @@ class Done:
     """How many experiments there are."""
     skipped: str = ""
     """Why it cannot run on this machine; empty if it can."""
+
+
+class Ran(NamedTuple):
+    """What became of one experiment."""
+
+    ran: bool
+    """Whether it was computed or drawn again."""
+    seconds: float
+    skipped: str = ""
+    """Why this machine cannot run it; empty if it can."""
 
 
 def in_order(names: Sequence[str], *, fast: bool = False) -> list[str]:
@@ -111,7 +127,7 @@ def run_all(
     InputError
         For an unknown name, or a folder with results of the other kind (fast or full).
     Exception
-        Any error of an experiment; it ends the whole run.
+        Any error of an experiment; it ends the whole run. With several jobs it is a HelixKitError with the message.
 
     Examples
     --------
@@ -167,8 +183,7 @@ def _one_by_one(batch: _Batch, start: Start) -> Iterator[Done]:
     while batch.waiting:
         name = batch.waiting.pop(0)
         start(name, len(batch.done) + 1, batch.total)
-        ran, seconds, skipped = _run(name, batch.folder, batch.context, name in batch.forced)
-        yield batch.finish(name, ran, seconds, skipped)
+        yield batch.finish(name, *run_one(name, batch.folder, batch.context, name in batch.forced))
 
 
 def _side_by_side(batch: _Batch, start: Start) -> Iterator[Done]:
@@ -178,29 +193,37 @@ def _side_by_side(batch: _Batch, start: Start) -> Iterator[Done]:
     """
     waiting, context = batch.waiting, batch.context
     waiting.sort(key=lambda n: (experiment_named(n).timed, -batch.expected_s[n]))
-    running: dict[Future[tuple[bool, float, str]], str] = {}
-    with ProcessPoolExecutor(batch.jobs, mp_context=get_context("spawn")) as pool:
-        try:
-            while waiting or running:
-                while current := batch.next_up_to_date():
-                    waiting.remove(current)
-                    yield batch.finish(current, False, 0.0, running=list(running.values()))
-                for name in next_to_start(waiting, list(running.values()), batch.done, batch.jobs, fast=context.fast):
-                    waiting.remove(name)
-                    start(name, len(batch.done) + 1, batch.total)
-                    forced = name in batch.forced
-                    job = pool.submit(_run_in_worker, name, batch.folder, context.fast, context.seed, forced)
-                    running[job] = name
-                if not running:
-                    continue
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=lambda f: running[f]):
-                    name = running.pop(future)
-                    ran, seconds, skipped = future.result()
-                    yield batch.finish(name, ran, seconds, skipped, list(running.values()))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    running: dict[Future[str | None], str] = {}
+    header = json.dumps({"folder": str(batch.folder), "fast": context.fast, "seed": context.seed})
+    # Whatever ends this block kills the workers first. The threads, which wait for them, then end as well.
+    with ThreadPoolExecutor(batch.jobs) as threads, ExitStack() as stack:
+        workers: LineWorkers | None = None
+        while waiting or running:
+            while current := batch.next_up_to_date():
+                waiting.remove(current)
+                yield batch.finish(current, False, 0.0, running=list(running.values()))
+            for name in next_to_start(waiting, list(running.values()), batch.done, batch.jobs, fast=context.fast):
+                if workers is None:
+                    workers = stack.enter_context(LineWorkers(WORKER, header, batch.jobs))
+                waiting.remove(name)
+                start(name, len(batch.done) + 1, batch.total)
+                line = json.dumps({"name": name, "force": name in batch.forced})
+                running[threads.submit(workers.ask, line)] = name
+            if not running:
+                continue
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda f: running[f]):
+                name = running.pop(future)
+                yield batch.finish(name, *_answer(future.result()), running=list(running.values()))
+
+
+def _answer(line: str | None) -> Ran:
+    """What a worker answered. Raises HelixKitError with the message of an experiment that failed."""
+    assert line is not None, "workers are killed only at the end"
+    answer = json.loads(line)
+    if "error" in answer:
+        raise HelixKitError(answer["error"])
+    return Ran(**answer)
 
 
 def next_to_start(
@@ -214,15 +237,11 @@ def next_to_start(
     return together or ([] if running else ready[:1])
 
 
-def _run(name: str, folder: Path, context: Context, force: bool) -> tuple[bool, float, str]:
-    """Run it; returns whether it ran, its seconds, and the reason if this machine cannot run it."""
+def run_one(name: str, folder: Path, context: Context, force: bool) -> Ran:
+    """Run an experiment in this process."""
     started = time.perf_counter()
     try:
         ran = run_experiment(name, folder, context, force=force)
     except NotAvailableError as error:
-        return False, time.perf_counter() - started, str(error)
-    return ran, time.perf_counter() - started, ""
-
-
-def _run_in_worker(name: str, folder: Path, fast: bool, seed: int, force: bool) -> tuple[bool, float, str]:
-    return _run(name, folder, Context(fast, seed), force)
+        return Ran(False, time.perf_counter() - started, str(error))
+    return Ran(ran, time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class SolverSettings:
     mip_gap: float = 0.0
     seed: int = 0
     stop: Callable[[], bool] | None = None
+
+    @property
+    def polls_are_counted(self) -> bool:
+        """Whether only the number of polls ends the solver, as where work is counted in place of seconds."""
+        return math.isinf(self.time_limit_s)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from helix_kit.errors import InputError
+from helix_kit.errors import HelixKitError, InputError
 from helix_kit.experiments.machinery import catalogue, running
 from helix_kit.experiments.machinery.files import load
 from helix_kit.experiments.machinery.recording import is_current, run_experiment
@@ -52,8 +52,26 @@ def test_what_cannot_be_run_here_is_skipped_and_said(toy, tmp_path, monkeypatch)
 
 def test_up_to_date_is_seen_without_starting_workers(toy, tmp_path, monkeypatch):
     list(run_all(["second"], tmp_path))
-    monkeypatch.setattr(running.ProcessPoolExecutor, "submit", lambda *a: pytest.fail("a worker was asked"))
+    monkeypatch.setattr(running, "LineWorkers", lambda *_: pytest.fail("workers were started"))
     assert [(d.name, d.ran) for d in run_all(["second"], tmp_path, jobs=2)] == [("first", False), ("second", False)]
+
+
+def test_side_by_side_gives_the_same_files(tmp_path):
+    names = ["gpu-catalogue", "azure-trace"]
+    for folder, jobs in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        done = list(run_all(names, tmp_path / folder, fast=True, jobs=jobs))
+        assert {d.name for d in done if d.ran and not d.skipped} == set(names)
+    for name in names:
+        one, two = ((tmp_path / folder / f"{name}.csv").read_bytes() for folder in ("one", "two"))
+        assert one == two
+
+
+def test_what_goes_wrong_side_by_side_is_one_message(tmp_path):
+    """The picture of what is needed lies where a table should be."""
+    (tmp_path / "azure-trace.csv").mkdir()
+    with pytest.raises(HelixKitError, match=r"azure-trace"):
+        list(run_all(["azure-trace"], tmp_path, fast=True, jobs=2))
 
 
 def test_forced_is_only_what_is_named(toy, tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from helix_kit.errors import InputError
 from helix_kit.search.options import Execution, Mode
-from helix_kit.simulator import simulate
+from helix_kit.simulator import whole_run
 
 if TYPE_CHECKING:
     from helix_kit.flow import Edge
@@ -38,8 +38,8 @@ class Simulation:
     """How requests of an offline run are taken up; None: as the policy does by default."""
 
     def run(self) -> Run:
-        """Simulate it."""
-        return simulate(
+        """Simulate it. Ctrl-C ends the experiment: a partial run would count as a whole one."""
+        return whole_run(
             self.plan, self.workload, mode=self.mode, policy=self.policy, execution=self.execution,
             duration_s=self.duration_s, warmup_s=self.warmup_s, seed=self.seed, kv_capacity=self.kv_capacity,
             links=self.links, feed=self.feed,
