@@ -100,6 +100,8 @@ def search(args: argparse.Namespace, section: str, cluster: str, model: str) -> 
     else:
         options["prompt_latency_limit_s"] = MARGIN * base.latency_s["prompt"]
         options["latency_limit_s"] = MARGIN * base.latency_s["decode"]
+    if served_plans.has_plan(section, cluster, model):
+        options["start"] = served_plans.served_plan(section, cluster, model)
     if section == "online":
         options |= {"mode": "online", "rate_per_s": online_rate_per_s(cluster, model)}
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]

@@ -33,6 +33,11 @@ class Archive:
         """Identities of all candidates simulated so far."""
         return self._entries.keys()
 
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates simulated so far, in the order in which they came."""
+        return list(self._entries.values())
+
     def add(self, simulated: Sequence[Candidate]) -> None:
         """Keep candidates, in place of earlier ones of the same identity."""
         for c in simulated:

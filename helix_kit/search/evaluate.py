@@ -6,16 +6,17 @@ Every function here depends on its arguments alone, so that a worker process giv
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from helix_kit.flow import Placement
+from helix_kit.flow import Flow, Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.search.candidate import Candidate, Requirements, Trial, by_prediction, value_of
 from helix_kit.search.capacity_shares import CapacityShares, effective_shares, flow_with_shares, vary_share
+from helix_kit.search.correction import Correction, corrected
 from helix_kit.search.goodput import goodput_score, predicted_goodput
 from helix_kit.search.moves import MOVES, MOVES_ALIKE, key_of, neighbours
 from helix_kit.search.predictor import Predictor, lengths_of
@@ -32,8 +33,9 @@ PREDICTION_SLACK = 1.15
 """Latency limits are this much wider for predictions: hetero42's prompt latencies are predicted a tenth too long."""
 SHARE_CHANGES = 0.25
 """Fraction of the neighbours that differ in their capacity shares."""
-RANDOM_PICKS = 0.3
-"""Fraction of the steps that simulate one candidate the predictor ranks low, since the predictor has errors."""
+RANDOM_PICKS, RANDOM_RANKS = 0.3, 30
+"""Fraction of the steps that simulate one candidate the predictor ranks low, since the predictor has errors, and how
+many of the best such a one is drawn from."""
 
 
 def never() -> bool:
@@ -52,6 +54,10 @@ class Exploration:
     """Capacity shares of the parent."""
     neighbours: int = NEIGHBOURS
     """Neighbours that are predicted; twice as many where the flow split is any."""
+    rounds: int = 1
+    """Rounds of so many neighbours: later ones vary what looks best so far, and only the best of all are simulated."""
+    correction: Correction = ()
+    """Of the predictions."""
 
 
 class Evaluator:
@@ -111,6 +117,11 @@ class Evaluator:
         candidate = Candidate(placement, flow, value, shares=shares or {})
         return candidate if required.max_stages is None or candidate.depth <= required.max_stages else None
 
+    def ranked(self, candidates: Sequence[Candidate], correction: Correction) -> list[Candidate]:
+        """The candidates with the largest corrected prediction first; ties are ordered by placement."""
+        values = {id(c): value for c, value in zip(candidates, corrected(self.predictor, candidates, correction))}
+        return sorted(candidates, key=lambda c: (-values[id(c)], key_of(c.placement)))
+
     def simulate(self, candidate: Candidate, trial: Trial) -> Candidate:
         """The candidate with its score and value."""
         return self.scored(candidate, simulated(self.problem, candidate, trial, self.requirements.lengths), trial)
@@ -142,25 +153,40 @@ class Evaluator:
         """
         rng = np.random.default_rng(step.seed)
         fresh: dict[str, Candidate] = {}
-        any_split = self.requirements.flow_split == "any"
-        moves, count = (MOVES_ALIKE, 2 * step.neighbours) if any_split else (MOVES, step.neighbours)
-        for neighbour in neighbours(self.problem, step.parent, rng, count, moves):
-            if stop():
-                break
-            placement, shares = neighbour, dict(step.shares)
-            if self.may_share and rng.random() < SHARE_CHANGES:
-                shares = vary_share(self.problem, step.parent, shares, rng)
-                placement = step.parent if rng.random() < 0.5 else neighbour
-            shares = effective_shares(self.problem, placement, shares)
-            name = self.identity(placement, shares)
-            candidate = None if name in known or name in fresh else self.candidate(placement, shares)
-            if candidate is not None:
-                fresh[name] = candidate
-        ranked = by_prediction(list(fresh.values()))
+        origin = Candidate(step.parent, Flow(0.0, {}, {}, ()), 0.0, shares=dict(step.shares))
+        for _ in range(step.rounds):
+            for candidate in self._varied(origin, step.neighbours, rng, {*known, *fresh}):
+                if stop():
+                    break
+                fresh[self.identity(candidate.placement, candidate.shares)] = candidate
+            ranked = self.ranked(list(fresh.values()), step.correction)
+            # The next round goes on from the parent or from one of those that look best.
+            others = ranked[:POLISH_WIDTH]
+            at = int(rng.integers(len(others) + 1))
+            if at < len(others):
+                origin = others[at]
         chosen = ranked[: step.picks]
         if len(ranked) > step.picks and rng.random() < RANDOM_PICKS:
-            chosen[-1] = ranked[int(rng.integers(step.picks, len(ranked)))]
+            chosen[-1] = ranked[int(rng.integers(step.picks, min(len(ranked), max(RANDOM_RANKS, step.picks + 1))))]
         return [self.simulate(c, trial) for c in chosen if not stop()]
+
+    def _varied(
+        self, origin: Candidate, neighbours_wanted: int, rng: np.random.Generator, known: set[str]
+    ) -> Iterator[Candidate]:
+        """Candidates a move or two away from `origin`, in placement or capacity shares, that are not `known`."""
+        any_split = self.requirements.flow_split == "any"
+        moves, count = (MOVES_ALIKE, 2 * neighbours_wanted) if any_split else (MOVES, neighbours_wanted)
+        for neighbour in neighbours(self.problem, origin.placement, rng, count, moves):
+            placement, shares = neighbour, dict(origin.shares)
+            if self.may_share and rng.random() < SHARE_CHANGES:
+                shares = vary_share(self.problem, origin.placement, shares, rng)
+                placement = origin.placement if rng.random() < 0.5 else neighbour
+            shares = effective_shares(self.problem, placement, shares)
+            name = self.identity(placement, shares)
+            candidate = None if name in known else self.candidate(placement, shares)
+            if candidate is not None:
+                known.add(name)
+                yield candidate
 
     def polish(
         self, parent: Placement, *, seed: int, rounds: int, should_stop: Callable[[], bool] = never

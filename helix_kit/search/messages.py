@@ -89,7 +89,8 @@ def task_of(line: str) -> Task:
     if kind == "simulate":
         return Simulate(candidate_of(data["candidate"]), trial_of(data["trial"]))
     if kind == "explore":
-        step = Exploration(**{**data["step"], "parent": layout_of(data["step"]["parent"])})
+        read = {"parent": layout_of(data["step"]["parent"]), "correction": tuple(data["step"]["correction"])}
+        step = Exploration(**{**data["step"], **read})
         return Explore(step, trial_of(data["trial"]), frozenset(data["known"]))
     return Polish(**{**data, "parent": layout_of(data["parent"])})
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from helix_kit.errors import InputError
 from helix_kit.metrics import SLO
+from helix_kit.placement.plan import Plan
 
 Mode = Literal["offline", "online"]
 Execution = Literal["layerwise", "range"]
@@ -42,6 +43,8 @@ class ServedOptions:
         comparison of the finalists is not counted.
     jobs
         Worker processes that simulate. None: two, or as many as there are cores.
+    start
+        A plan of the same cluster and model that the search also starts from, such as one of an earlier search.
     slo
         Limits of a request, which make the objective ``goodput``: the requests/s that keep them count.
 
@@ -69,6 +72,7 @@ class ServedOptions:
     window_s: float | None = None
     max_simulations: int | None = None
     jobs: int | None = None
+    start: Plan | None = None
     slo: SLO | None = None
 
     @property

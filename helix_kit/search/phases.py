@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from helix_kit.placement.watch import Watch
 from helix_kit.search.archive import MAX_ELITES, Archive
 from helix_kit.search.candidate import Candidate, Trial, by_prediction, distinct, is_whole, mean_score
 from helix_kit.search.capacity_shares import effective_shares, first_shares
+from helix_kit.search.correction import Correction, fitted
 from helix_kit.search.evaluate import NEIGHBOURS, Exploration
 from helix_kit.search.finals import Decision, nearest
 from helix_kit.search.front import pareto_front
@@ -41,9 +43,22 @@ MIN_PREDICTED_SHARE = 0.6
 """Candidates with a smaller share of the best predicted value are not among the first to be simulated."""
 BEST_OF_FAMILY = 2
 """Candidates of each family of shapes that are simulated first."""
-PICKS = 2
-"""Simulations in a step of local search. It does not depend on `jobs`, so that the number of worker processes changes
-no result; nor do STEPS, the steps in a round."""
+
+
+class StepSize(NamedTuple):
+    """How much a step of local search does."""
+
+    picks: int
+    """Neighbours that are simulated. It does not depend on `jobs`, so that the number of worker processes changes no
+    result; nor does STEPS, the steps in a round."""
+    neighbours: int
+    """Neighbours that are predicted in a round."""
+    rounds: int
+    """Rounds of predictions."""
+
+
+STEP, STEADY_STEP = StepSize(2, NEIGHBOURS, 4), StepSize(3, 10, 2)
+"""The step, and that of runs which start with full caches: a simulation then takes about as long as ten predictions."""
 PROBES_S, PROBE_SHARE = (2.0, 5.0, 10.0, 20.0, 40.0), 0.03
 """Simulated seconds of the runs that measure what a simulation costs, and the share of the time limit that is long
 enough for such a run: a longer one is then left out."""
@@ -54,9 +69,8 @@ MAX_GROWTH = 4.0
 MIN_STAYS, WARMUP_STAYS, SHORTEST_WINDOW_S = 3.0, 1.5, 20.0
 """The shortest window and warm-up, in mean stays of a request (from its start to its last token), and the simulated
 seconds that no window falls below."""
-STEADY_STEPS, STEADY_PICKS, STEADY_NEIGHBOURS = 8, 3, 10
-"""Simulations that screening makes at once, and picks and neighbours of a step of local search, where runs start with
-full caches: a simulation then takes about as long as ten predictions."""
+STEADY_STEPS = 8
+"""Simulations that screening makes at once where runs start with full caches."""
 REQUESTS = 300
 """Requests in the window of a run that starts with full caches."""
 SAFE_SHARE = 0.6
@@ -132,6 +146,15 @@ class Search:
         """The candidates that local search starts from."""
         return self.archive.elites(self.trial.whole_s)
 
+    def correction(self) -> Correction:
+        """What the simulations so far say of the predictions."""
+        # A steady run that ended early was stopped where its mean was known to be low, which is worth knowing.
+        known = self.archive.candidates
+        return fitted(
+            self.evaluator.predictor,
+            [c for c in known if c.score is not None and (self.is_steady or is_whole(c.score, self.trial.whole_s))],
+        )
+
     def race(self) -> Trial:
         """The trial in which a plan that is far behind the best ends early; offline only."""
         if self.options.mode == "online":
@@ -173,6 +196,8 @@ class Search:
         families = self._proposed(known)
         self.safe = families.get(SAFE, [])
         order, others = self._screening_order(families)
+        started = self._started()
+        self.safe, order = [*self.safe[:1], *started, *self.safe[1:]], [*started, *order]
         if self.evaluator.requirements.flow_split == "any":
             # With a limit on simulations the clock must not decide how far polishing comes.
             share = POLISH_SHARE if self.options.max_simulations is None else 1.0
@@ -264,6 +289,16 @@ class Search:
             )
         return families
 
+    def _started(self) -> list[Candidate]:
+        """The plan that the search was told to start from, with its capacity shares; none where there is none."""
+        start = self.options.start
+        if start is None:
+            return []
+        shares = start.served.ease if start.served is not None and self.evaluator.may_share else {}
+        placement = {**start.placement, **self.evaluator.requirements.pins}
+        found = self.evaluator.candidate(placement, effective_shares(self.evaluator.problem, placement, shares))
+        return [] if found is None else [found]
+
     def _screening_order(self, families: dict[str, list[Candidate]]) -> tuple[list[Candidate], list[Candidate]]:
         """(candidates to simulate first, all candidates), the best predicted first in each.
 
@@ -301,18 +336,20 @@ class Search:
     def improve(self, until_s: float) -> None:
         """Local search from the elites, the better ones more often; the simulator decides what is kept."""
         idle_rounds = 0
-        picks, count = (STEADY_PICKS, STEADY_NEIGHBOURS) if self.has_own_windows else (PICKS, NEIGHBOURS)
+        picks, count, rounds = STEADY_STEP if self.has_own_windows else STEP
         while not self.is_over(until_s, simulations=picks) and idle_rounds < IDLE_ROUNDS:
             elites = self.elites()
             weights = np.array([1 / (rank + 1) for rank in range(len(elites))])
             parents = self.rng.choice(len(elites), STEPS, p=weights / weights.sum())
             seeds = self.rng.integers(2**31, size=STEPS)
+            correction = self.correction()
             left = self.max_simulations - self.simulations
             steps = [
-                Exploration(elites[p].placement, int(seed), int(min(picks, left - i * picks)), elites[p].shares, count)
+                Exploration(elites[p].placement, int(seed), int(min(picks, left - i * picks)), elites[p].shares, count,
+                            rounds, correction)
                 for i, (p, seed) in enumerate(zip(parents, seeds, strict=True))
                 if left > i * picks
-            ]
+            ]  # fmt: skip
             trial, known = self.race(), set(self.archive.identities)
             simulated = self.run([Explore(step, trial, known) for step in steps], self.must_end)
             idle_rounds = 0 if simulated else idle_rounds + 1

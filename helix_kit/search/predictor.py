@@ -53,6 +53,8 @@ TYPICAL_DECODE_BATCH = 12
 """Batch whose time is used for a decode step: step times hardly depend on the batch. Not fitted."""
 HOP_OVERHEAD_S = 2e-4
 """Added to each link's latency. Not fitted."""
+TINY = 1e-9
+"""Zeros count as this in logarithms."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,19 @@ class Predictor:
         path, output = _Path(self, placement, flow), self.lengths.output_tokens
         most = path.capacity_tokens_per_s(output)
         return [Prediction(s * most, *path.round_trips(s * most / output), path.in_flight) for s in shares]
+
+    def features(self, placement: Placement, flow: Flow) -> tuple[float, ...]:
+        """Logarithms of what a mean request meets, from which `helix_kit.search.correction` learns.
+
+        They are: requests in flight, latencies, the work of a decode step and of a prefill, the largest load of a node
+        or link, and the work that decode steps find in front of them.
+        """
+        path = _Path(self, placement, flow)
+        met = (
+            path.in_flight, path.latency_s, path.decode_work_s, float(path.rho.sum()), float(path.rho.max()),
+            path.second_moment,
+        )  # fmt: skip
+        return tuple(math.log(max(value, TINY)) for value in met)
 
 
 class _Path:

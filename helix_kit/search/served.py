@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from helix_kit.errors import InputError
 from helix_kit.placement.baselines import petals_placement
 from helix_kit.placement.idle import idle_notes
 from helix_kit.placement.method import PlanOptions
@@ -109,6 +110,8 @@ def plan_served(
     )  # fmt: skip
     limit_s = watch.time_limit_s
     jobs = served.jobs or max(1, min(2, os.cpu_count() or 1))
+    if served.start is not None:
+        _check_start(problem, served.start)
     with Scorer(Evaluator(problem, requirements), jobs) as scorer:
         scorer.begin(_first_runs(scorer, trial))
         # The maximum flow is proven within seconds, and its plan is among the placements that the search starts from.
@@ -154,6 +157,14 @@ def plan_served(
         served=_record(search, decision, (chosen, seeds), max_flow_plan),
         notes=(*_notes(chosen, search, limits), *idle_notes(problem, chosen.flow, _judged_by(chosen, search, limits))),
     )
+
+
+def _check_start(problem: Problem, start: Plan) -> None:
+    """Raise InputError for a plan of other machines or another model."""
+    known = {n.name for n in problem.cluster.nodes}
+    if start.model.num_layers != problem.num_layers or not known.issuperset(start.placement):
+        expected = f"expected a plan for {problem.model.name} on {problem.cluster.name}"
+        raise InputError(expected, field="start", value=f"{start.model.name} on {start.cluster.name}")
 
 
 def _first_runs(scorer: Scorer, trial: Trial) -> list[Simulate]:

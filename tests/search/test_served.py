@@ -58,6 +58,19 @@ def test_same_seed_same_plan(small):
     assert again.served.decode_tokens_per_s == once.served.decode_tokens_per_s
 
 
+def test_an_earlier_plan_is_not_lost(small):
+    """With time for hardly any simulation the search ends no lower than the plan that it starts from."""
+    before = hk.plan(*small, **{**OPTIONS, "max_simulations": 30})
+    shortest = {**OPTIONS, "max_simulations": 1}
+    again, alone = (hk.plan(*small, **shortest, start=start).served.decode_tokens_per_s for start in (before, None))
+    assert again >= before.served.decode_tokens_per_s > alone
+
+
+def test_a_start_of_another_cluster_is_refused(small, served):
+    with pytest.raises(hk.InputError, match="start"):
+        hk.plan(*small, **OPTIONS, start=served)
+
+
 def test_pins_and_depth_cap_are_kept():
     pins = {"L4-0": (0, 4), "A100-40G-1": (60, 72)}
     plan = hk.plan("single24", "llama2-70b", pins=pins, max_stages=14, **OPTIONS)
