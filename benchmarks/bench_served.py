@@ -104,6 +104,8 @@ def search(args: argparse.Namespace, section: str, cluster: str, model: str) -> 
         options["start"] = served_plans.served_plan(section, cluster, model)
     if section == "online":
         options |= {"mode": "online", "rate_per_s": online_rate_per_s(cluster, model)}
+    if args.window:
+        options["window_s"] = args.window
     limit_s = args.time_limit or TIME_LIMIT_S[cluster]
     return hk.plan(cluster, model, objective="served", time_limit_s=limit_s, jobs=args.jobs, seed=args.seed, **options)
 
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--search", action="store_true", help="search for plans first, and store those that are better")
     parser.add_argument("--seed", type=int, default=0, help="seed of the searches")
+    parser.add_argument("--window", type=float, help="simulated seconds, from an empty start, that searches compare over")
     parser.add_argument("-o", "--output", type=Path, help="document to write; of one that is there only these rows")
     parser.add_argument("--readme", type=Path, help="file whose sentence on served plans is written from the document")
     args = parser.parse_args()

@@ -8,7 +8,6 @@ is one message without a traceback.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -49,19 +48,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Entry point of the ``helix-kit`` program."""
     try:
-        try:
-            app(joined_limits(sys.argv[1:]), standalone_mode=True)
-        except HelixKitError as error:
-            typer.echo(f"helix-kit: {error}", err=True)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            typer.echo("helix-kit: stopped", err=True)
-            sys.exit(130)
-    except SystemExit as end:
-        solver = sys.modules.get("helix_kit.placement.solvers.highs")
-        if solver is not None and solver.is_running():
-            # A solver that does not hear the stop: Python's end would wait for it.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)
-        raise
+        app(joined_limits(sys.argv[1:]), standalone_mode=True)
+    except HelixKitError as error:
+        typer.echo(f"helix-kit: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("helix-kit: stopped", err=True)
+        sys.exit(130)
