@@ -1,7 +1,8 @@
 """Worker processes that answer lines of text: one line is asked, one line is answered.
 
 A worker is started as ``python -m MODULE``. So the callers work from a script, a notebook or a thread alike, and
-nothing is unpickled. `LineWorkers` is the caller's side, `serve` the worker's.
+nothing is unpickled. `LineWorkers` is the caller's side, `serve` the worker's. `end_with_caller` is of use to processes
+of other kinds as well.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def serve(answers: Callable[[Iterator[str]], Iterator[str]]) -> None:
     `answers` gets all lines, the header first. It must give an answer before it reads the next line, since the caller
     sends a line only after it has read an answer. The worker ends with its caller, also in the middle of an answer.
     """
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_caller()
     try:
         for answer in answers(iter(sys.stdin)):
             print(answer, flush=True)
@@ -98,11 +99,16 @@ def serve(answers: Callable[[Iterator[str]], Iterator[str]]) -> None:
         os._exit(1)
 
 
-def _end_with(caller: int) -> None:
-    """End this process once its parent is another one: the caller has ended, perhaps killed, and reads no answer."""
-    while os.getppid() == caller:
-        time.sleep(LOOK_EVERY_S)
-    os._exit(1)
+def end_with_caller() -> None:
+    """From now on this process ends soon after its parent, which may have been killed: nothing waits for the result."""
+    caller = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _send(worker: subprocess.Popen[str], line: str) -> None:

@@ -182,7 +182,7 @@ def plan(
         # The simulator takes seconds to load, which count: only these objectives need it.
         from helix_kit.simulator.first_run import compile_once
 
-        if compile_once(served.execution, record):
+        if compile_once(served.execution, record, watch.stopped):
             # Compiling, which is done once for all searches, does not count.
             watch = begin()
     if record is not None and record.execution == "replicas":

@@ -19,7 +19,7 @@ from helix_kit.report import Run
 from helix_kit.scheduling import PolicyChoice
 from helix_kit.simulator.engine import make_engine
 from helix_kit.simulator.faults import Fault
-from helix_kit.simulator.first_run import rules_of, say_if_compiling
+from helix_kit.simulator.first_run import compile_once
 from helix_kit.simulator.options import BatchingOptions, Feed, SimulationOptions
 from helix_kit.simulator.progress import Progress, watcher
 from helix_kit.simulator.replicas.driver import ReplicasEngine
@@ -148,7 +148,7 @@ def simulate(
     ).with_window(workload)  # fmt: skip
     chosen.check(plan, workload)
     simulation = make_engine(plan, workload, chosen)
-    say_if_compiling(rules_of(execution, record))
+    compile_once(execution, record)
     partial = False
     start_s, end_s = chosen.window_s
     stop_s = end_s

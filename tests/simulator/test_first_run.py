@@ -25,3 +25,17 @@ def test_the_rules_of_a_search_are_compiled_once(monkeypatch, capsys, execution,
     assert first_run.is_compiled(rules)
     assert not first_run.compile_once(execution, record)
     assert not capsys.readouterr().err
+
+
+def test_a_stop_ends_the_compilation(monkeypatch):
+    """Another process would compile for ten seconds: a stop does not wait for it, and nothing is compiled here."""
+    monkeypatch.setattr(first_run, "is_compiled", lambda rules: False)
+    monkeypatch.setattr(first_run, "compile_rules", lambda name: pytest.fail("compiled in this process"))
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 1
+
+    assert first_run.compile_once("layerwise", stop=stop)
+    assert len(asked) == 3

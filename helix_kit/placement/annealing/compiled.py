@@ -41,8 +41,12 @@ class Compilation:
         if is_cached(self._module):
             self._ready = True
         else:
+            program = (
+                "from helix_kit._line_workers import end_with_caller; end_with_caller(); "
+                f"from {self._module.__name__} import compile_all; compile_all()"
+            )
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {self._module.__name__} import compile_all; compile_all()"],
+                [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         return self
