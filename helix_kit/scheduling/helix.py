@@ -8,14 +8,14 @@ clusters of hundreds of nodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from helix_kit.cluster import COORDINATOR
-from helix_kit.flow import Pipeline, pipeline_of
-from helix_kit.scheduling.iwrr import choose
+from helix_kit.flow import Pipeline, Stage
 from helix_kit.scheduling.kv_budget import ExpectedKV
 from helix_kit.scheduling.policy import Policy, Topology, View
 from helix_kit.workload.request import Request
@@ -73,7 +73,10 @@ class Helix(Policy):
         self._flow = np.array([f for hops in topology.next_hops.values() for _, f in hops], dtype=float)
         self._loads = np.zeros_like(self._flow)
         self._load_of_token: list[float] = [1 / f if f > 0 else 0.0 for f in self._flow.tolist()]
-        self._hops: dict[str, list[tuple[int, str]]] = {}
+        self._hops: dict[str, list[tuple[int, str, float]]] = {}
+        """Node -> its links: index, next node and flow."""
+        self._stages: dict[tuple[str, int], Stage] = {}
+        """(node, layers that a request has passed before) -> its stage there: there are few."""
         least = MIN_FLOW_SHARE if self._by_pages else PUBLISHED_MIN_FLOW_SHARE
         index = 0
         for source, hops in topology.next_hops.items():
@@ -82,29 +85,38 @@ class Helix(Policy):
             if sum(hops[i][1] for i in wide) < 0.5 * total:
                 # Many narrow links carry the flow together: without them the node would be cut off.
                 wide = [i for i, (_, f) in enumerate(hops) if f > 0]
-            self._hops[source] = [(index + i, hops[i][0]) for i in wide]
+            self._hops[source] = [(index + i, hops[i][0], float(hops[i][1])) for i in wide]
             index += len(hops)
         self._links_of: dict[int, tuple[list[int], Pipeline]] = {}
 
     def route(self, request: Request, view: View) -> Pipeline | None:
         """The pipeline with the smallest loads. None, with all loads unchanged, when a hop has no candidate."""
         taken: list[int] = []
-        path: list[str] = []
-        here, done = COORDINATOR, 0
+        stages: list[Stage] = []
+        # Items of an array's own memory take a fifth of numpy's time.
+        loads: Any = self._loads.data
+        here, done, tokens = COORDINATOR, 0, request.input_tokens
         while True:
-            allowed = {i: t for i, t in self._hops[here] if self._may_take(t, request, view, done)}
-            link = choose(self._loads, self._flow, request.input_tokens, list(allowed))
+            # The choice of `helix_kit.scheduling.iwrr.choose`; whether a node has room is asked last, as it takes long.
+            best, link, following = math.inf, -1, ""
+            for index, target, flow in self._hops[here]:
+                after = loads[index] + tokens / flow
+                if after < best and self._may_take(target, request, view, done):
+                    best, link, following = after, index, target
             if link < 0:
-                self._add(taken, -request.input_tokens)
+                self._add(taken, -tokens)
                 return None
-            self._loads[link] += request.input_tokens / self._flow[link]
+            loads[link] = best
             taken.append(link)
-            here = allowed[link]
-            if here == COORDINATOR:
+            if following == COORDINATOR:
                 break
-            path.append(here)
-            done = self.topology.placement[here][1]
-        pipeline = pipeline_of(path, self.topology.placement)
+            here = following
+            stage = self._stages.get((here, done))
+            if stage is None:
+                stage = self._stages[here, done] = Stage(here, done, self.topology.placement[here][1])
+            stages.append(stage)
+            done = stage.end
+        pipeline = tuple(stages)
         self._links_of[request.id] = (taken, pipeline)
         if not self._by_pages:
             self.expected.reserve(request, pipeline)
@@ -113,7 +125,9 @@ class Helix(Policy):
     def _may_take(self, node: str, request: Request, view: View, done: int) -> bool:
         if node == COORDINATOR:
             return True
-        if not view.is_alive(node) or request.input_tokens > self.max_prompt_tokens.get(node, request.input_tokens):
+        if not view.is_alive(node):
+            return False
+        if self.max_prompt_tokens and request.input_tokens > self.max_prompt_tokens.get(node, request.input_tokens):
             return False
         if not self._by_pages:
             return self.expected.has_room(node, request)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -173,6 +174,7 @@ def _watched(plan: Plan, lengths: LengthPairs, window: Window, seed: int, at_lea
     raise AssertionError("unreachable")
 
 
+@lru_cache(maxsize=8)
 def lengths_of(given: LengthPairs = (), means: MeanLengths | None = None) -> np.ndarray:
     """Pairs (input tokens, output tokens) to draw from, ordered by output and then by input, shape (requests, 2).
 
@@ -184,7 +186,10 @@ def lengths_of(given: LengthPairs = (), means: MeanLengths | None = None) -> np.
     if means is not None and means not in (TRACE_LENGTHS, PUBLISHED_LENGTHS):
         factors = np.array([means.input_tokens, means.output_tokens]) / pairs.mean(axis=0)
         pairs = np.maximum(1, np.rint(pairs * factors)).astype(np.int64)
-    return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    ordered = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
+    # Drawing the trace takes a fifth of a run's time, so all runs of a search share the pairs.
+    ordered.setflags(write=False)
+    return ordered
 
 
 def _systematic(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
