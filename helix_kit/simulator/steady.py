@@ -174,12 +174,17 @@ def _watched(plan: Plan, lengths: LengthPairs, window: Window, seed: int, at_lea
     raise AssertionError("unreachable")
 
 
-@lru_cache(maxsize=8)
 def lengths_of(given: LengthPairs = (), means: MeanLengths | None = None) -> np.ndarray:
     """Pairs (input tokens, output tokens) to draw from, ordered by output and then by input, shape (requests, 2).
 
     With `means` they are stretched to these, unless it is the conversation trace's own or the published estimate of it.
     """
+    return _lengths_of(tuple((i, o) for i, o in given), means)
+
+
+@lru_cache(maxsize=8)
+def _lengths_of(given: LengthPairs, means: MeanLengths | None) -> np.ndarray:
+    """As `lengths_of`. Drawing the trace takes a fifth of a run's time, so all runs of a search share the pairs."""
     pairs = np.array(
         given or [(r.input_tokens, r.output_tokens) for r in Workload.offline(SAMPLE, seed=0)], dtype=np.int64
     )
@@ -187,7 +192,6 @@ def lengths_of(given: LengthPairs = (), means: MeanLengths | None = None) -> np.
         factors = np.array([means.input_tokens, means.output_tokens]) / pairs.mean(axis=0)
         pairs = np.maximum(1, np.rint(pairs * factors)).astype(np.int64)
     ordered = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
-    # Drawing the trace takes a fifth of a run's time, so all runs of a search share the pairs.
     ordered.setflags(write=False)
     return ordered
 

@@ -102,7 +102,7 @@ def test_searches_are_given_time_by_cluster_and_the_published_latencies(bench, m
     monkeypatch.setattr(bench.hk, "plan", lambda *args, **options: SimpleNamespace(args=args, options=options))
     base = bench.Means(100.0, 100.0, {"prompt": 2.0, "decode": 1.0}, {"prompt": 4.0, "decode": 2.0})
     monkeypatch.setattr(bench, "base_of", lambda *row: base)
-    arguments = argparse.Namespace(time_limit=given_s, jobs=2, seed=3)
+    arguments = argparse.Namespace(time_limit=given_s, jobs=2, seed=3, window=None)
     plan = bench.search(arguments, "offline", cluster, "llama2-70b")
     assert plan.args == (cluster, "llama2-70b") and plan.options["time_limit_s"] == limit_s
     assert (plan.options["prompt_latency_limit_s"], plan.options["latency_limit_s"]) == (1.94, 0.97)

@@ -53,7 +53,7 @@ def test_an_error_that_follows_a_feature_is_taken_out_of_plans_not_seen_before()
     values = [c.value for c in others]
     wrong = [abs(math.log(p / v)) for p, v in zip(found, values, strict=True)]
     before = [abs(math.log(c.predicted_value / c.value)) for c in others]
-    assert np.mean(wrong) < 0.15 < 0.5 < np.mean(before)
+    assert np.mean(wrong) < np.mean(before) / 3
 
     def best_ten(numbers):
         return set(np.argsort(numbers)[-10:])

@@ -26,6 +26,8 @@ def answers(lines: Iterator[str]) -> Iterator[str]:
                 answer = run_one(task["name"], folder, context, task["force"])._asdict()
             except HelixKitError as error:
                 answer = {"error": str(error)}
+            except OSError as error:
+                answer = {"error": f"{error.filename}: {error.strerror}" if error.filename else str(error)}
         yield json.dumps(answer)
 
 
