@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--search", action="store_true", help="search for plans first, and store those that are better")
     parser.add_argument("--seed", type=int, default=0, help="seed of the searches")
-    parser.add_argument("--window", type=float, help="simulated seconds, from an empty start, that searches compare over")
+    parser.add_argument("--window", type=float, help="simulated seconds of a search, from an empty start")
     parser.add_argument("-o", "--output", type=Path, help="document to write; of one that is there only these rows")
     parser.add_argument("--readme", type=Path, help="file whose sentence on served plans is written from the document")
     args = parser.parse_args()
