@@ -143,7 +143,7 @@ def row(case: Case, time_limit_s: float) -> dict[str, Any]:
     return {"text": text, "ratio": ratio, "gap": plan.gap, "late": late, "regions": regions}
 
 
-LONG = Window(requests=3000, warmup_lives=1.5, lives=2.0)
+LONG = Window(requests=3000, warmup_lives=1.5, lives=1.0)
 """The run over which plans are measured again. All requests that are in the KV caches at its start end before its
 window. In a life the requests in the caches generate all their tokens."""
 BEHIND = 0.9

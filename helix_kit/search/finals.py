@@ -32,7 +32,7 @@ FINAL_REQUESTS_FACTOR = 2
 """Requests in a window of the last comparison, as a multiple of those in the search's windows."""
 FINAL_WARMUP_LIVES, FINAL_LIVES = 0.6, 0.6
 """Its warm-up, and its window at least; see `helix_kit.simulator.Window`."""
-STATED_STREAMS, STATED_WARMUP_LIVES, STATED_LIVES = 2, 1.5, 2.0
+STATED_STREAMS, STATED_WARMUP_LIVES, STATED_LIVES = 2, 1.5, 1.0
 """Fresh streams on which the chosen plan is run once more for what it states, and lives of their warm-up and window.
 Plans are compared over shorter runs. In these the requests of the start may still matter, much alike for all plans."""
 
