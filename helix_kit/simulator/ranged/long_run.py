@@ -72,8 +72,10 @@ def decodes_of_a_step(prompts: NDArray[np.int64], output: float, step_tokens: in
     return high
 
 
-STEPS_PER_STAGE = 1.5
-"""Steps that a token spends at one of several stages: half of the one that runs when it comes, and its own."""
+STEPS_PER_STAGE = 2.0
+"""Steps that a token spends at one of several stages: the one that runs when it comes, and its own. Decodes travel in
+bunches, so that a bunch mostly comes when a step has just begun. Measured on seven random clusters: with 1.5 as many
+as 23 % fewer decode at the start than later, with 2 they are within 14 %."""
 
 
 class LongRun:
