@@ -1,11 +1,14 @@
 """The runtime's speed beside transformers' own, on one machine, with one thread each, in one run.
 
     python benchmarks/bench_runtime.py [--batches 1,8,32] [--new-tokens 40] [--rounds 3] [-o DOCUMENT] [--json FILE]
+    python benchmarks/bench_runtime.py --beside CHECKOUT [--batches ...] [-o DOCUMENT] ...
 
 Real weights (SmolLM2-135M, fp32), greedy, prompts of 32 random tokens. Tokens are counted per CPU-second of the
 processes that compute, which a busy machine changes little; compare the ratios. All programs take turns in several
 rounds, and medians are shown, because a virtual machine may be a quarter slower in one minute than in the next. A
 pipeline of four workers is measured in the same way: its extra cost is the cost of passing data on.
+
+With `--beside` the same requests are served by this code and by the code in another checkout, in turn.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import beside
 import numpy as np
 from document import facts, write_json, write_section
 
@@ -175,15 +179,39 @@ def table(results: dict[str, dict[str, float]], batches: list[int]) -> list[str]
     return [*rows, "", f"One hop over the data plane's sockets, median: {', '.join(hops)}."]
 
 
+def compare(options: argparse.Namespace, batches: list[int]) -> None:
+    """This code beside that of another checkout: prints a table, and writes it where the options say."""
+    from helix_kit.runtime.weights.demo import demo_weights
+
+    folders = {"now": Path(__file__).resolve().parents[1], "before": options.beside}
+    found, commits = beside.measure(folders, demo_weights(), batches, options.new_tokens, options.rounds)
+    lines = beside.table(found["now"], found["before"], batches)
+    print(f"now {commits['now']}, before {commits['before']}\n")
+    print("\n".join(lines))
+    if options.output:
+        about = (
+            f"`python benchmarks/bench_runtime.py --beside CHECKOUT`; {facts('torch', 'pyzmq')}\n\n"
+            f"Before: commit {commits['before']}; now: {commits['now']}. Weights, requests and threads as above. The "
+            f"two take turns, each in a process of its own.\nMedians of {options.rounds} rounds, and the lowest "
+            "and the highest ratio of a round."
+        )
+        write_section(options.output, "Speed beside older code", "\n".join([about, "", *lines]))
+    write_json(options.json, {"commits": commits, **found})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3, help="times that each is run; medians are shown")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="compare with the code in this folder instead")
     parser.add_argument("-o", "--output", type=Path, help="document whose section on speed is written anew")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     batches = [int(b) for b in options.batches.split(",")]
+    if options.beside:
+        compare(options, batches)
+        return
 
     from helix_kit.runtime.device_facts import device_name
     from helix_kit.runtime.weights.demo import demo_weights

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ORDER = ("Speed", "Simulated and real", "An hour under load")
+ORDER = ("Speed", "Speed beside older code", "Simulated and real", "An hour under load")
 HEAD = """# What the serving runtime does on one machine
 
 Each section is written by the command that it names; a run replaces its own section. Compare the ratios, since seconds
