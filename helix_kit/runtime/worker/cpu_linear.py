@@ -3,9 +3,9 @@
 A step of a worker has one row for each request that decodes, often fewer than 32. For so few rows two things cost time
 that do not matter in a large batch. `replace_linear_layers` changes both:
 
-* The layout of a weight matrix. In float32 a product with one row is often fastest if the matrix is stored by columns.
-  With 2 rows and more a copy in oneDNN's blocks takes up to 45 % less time, for some shapes or for all of them: that
-  depends on the processor. `layout_choice` measures it. In half precision a matrix keeps its layout.
+* The way of a product in float32. Our kernel (`tile_kernel`), torch's product with the matrix as stored or by columns,
+  and a copy in oneDNN's blocks: which is the fastest depends on the processor, the shape and the number of rows.
+  `layout_choice` measures it. In half precision a matrix keeps its layout.
 * Many small products. Projections of the same rows (query, key and value; gate and up) become one product with a joined
   matrix. Each projection then takes its columns of the result.
 
@@ -20,12 +20,17 @@ from __future__ import annotations
 
 import torch
 
-from helix_kit.runtime.worker.layout_choice import layouts_of, pack, packed_product
+from helix_kit.runtime.worker.layout_choice import (
+    ALIGNED_BYTES,
+    MAX_FEW_ROWS,
+    layouts_of,
+    pack,
+    packed_product,
+    tiled_product,
+)
 
 JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of modules that the model's code applies to the same tensor."""
-MAX_PACKED_ROWS = 128
-"""With more rows (long prompts) the plain layout is used: it is about as fast, and needs no kernel for each number."""
 PADDED_FROM, ROW_STEP = 32, 8
 
 
@@ -42,11 +47,18 @@ class CpuLinear(torch.nn.Module):
         self._packed = None if layouts.packed_from is None else pack(weight)
         self._packed_from = layouts.packed_from or 1
         self._weight = weight.t().contiguous().t() if layouts.by_columns else weight
+        if layouts.tiled_to and weight.data_ptr() % ALIGNED_BYTES:  # vectors would lie in two lines of the cache
+            self._weight = weight.clone()
+        self._tiled = tiled_product(self._weight) if layouts.tiled_to else None
+        self._tiled_to = layouts.tiled_to if self._tiled else 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rows (..., in) to rows (..., out)."""
         rows = x.shape[:-1].numel()
-        if self._packed is None or not self._packed_from <= rows <= MAX_PACKED_ROWS:
+        if self._tiled is not None and rows <= self._tiled_to:
+            result = self._tiled(x)
+            return result if self._bias is None else result.add_(self._bias)
+        if self._packed is None or not self._packed_from <= rows <= MAX_FEW_ROWS:
             return torch.nn.functional.linear(x, self._weight, self._bias)
         padding = -rows % ROW_STEP if rows > PADDED_FROM else 0
         if not padding:

@@ -72,6 +72,9 @@ class CpuProduct:
 def divide(count: int, work: Callable[[int, int], None]) -> None:
     """Run `work` for ranges of the numbers below `count`, in as many threads as torch uses."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        work(0, count)
+        return
     bounds = [count * part // threads for part in range(threads + 1)]
     others = [_threads(threads - 1).submit(work, *bounds[part : part + 2]) for part in range(1, threads)]
     work(*bounds[:2])

@@ -17,8 +17,9 @@ Scale and zero of a group are kept in bfloat16, as torch's kernel wants them. Th
 from __future__ import annotations
 
 import functools
+import math
 import os
-import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +28,11 @@ import torch.nn.functional as F
 from helix_kit._files import cache_dir
 from helix_kit.errors import InputError
 from helix_kit.runtime.weights.low_bit import LowBitWeight, quantize
-from helix_kit.runtime.worker import layout_choice, pair_kernel
+from helix_kit.runtime.worker import layout_choice, pair_kernel, timed_choice
 from helix_kit.runtime.worker.cpu_linear import PADDED_FROM, ROW_STEP
 from helix_kit.runtime.worker.cpu_product import CpuProduct, divide, divide_products
 from helix_kit.runtime.worker.onednn_block import OneDnnBlock
+from helix_kit.runtime.worker.timed_choice import Times, least_times
 
 BLOCKS = (64, 32)
 """Outputs that torch packs together, with the instructions of AVX-512 and of AVX2."""
@@ -181,7 +183,7 @@ def _measured(threads: int, outputs: int, inputs: int, group: int, copies: bool)
     stored = layout_choice.kept_choice(
         cache_dir(),
         key,
-        lambda: {"rows": measure(outputs, inputs)},
+        lambda: measure(outputs, inputs),
         is_valid=lambda data: data["rows"] is None or type(data["rows"]) is int,
     )
     if stored is None:
@@ -189,26 +191,43 @@ def _measured(threads: int, outputs: int, inputs: int, group: int, copies: bool)
     return stored["rows"]
 
 
-def measure(outputs: int, inputs: int) -> int | None:
-    """Up to how many rows torch's kernel is the fastest for matrices of this shape; None: our kernels are faster.
+def measure(outputs: int, inputs: int) -> dict[str, int | None] | None:
+    """``{"rows": rows}``: up to how many rows torch's kernel multiplies matrices of this shape; None: ours do instead.
 
-    Ours are if they take less time than the better one of the others, as a mean over the numbers of rows.
+    None in place of the dict: the times contradict each other.
     """
     outputs = min(outputs, max(*BLOCKS, layout_choice.MAX_TIMED_SIZE // inputs // 64 * 64))
     weight = quantize(torch.linspace(-1, 1, outputs * inputs).view(outputs, inputs), "int4")
     theirs, ours = TorchInt4(weight), CpuProduct(weight)
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    gain, kernel_rows = 1.0, 0
-    for rows in ROW_COUNTS:
-        x = torch.ones(rows, inputs, dtype=torch.bfloat16)
-        least = [float("inf")] * 3
-        for _ in range(layout_choice.MIN_ROUNDS):  # they take turns, so that a slow moment affects all
-            for index, product in enumerate((theirs._by_kernel, theirs.multiply_many, ours.multiply)):
-                start = clock()
-                product(x)
-                least[index] = min(least[index], clock() - start)
-        kernel, expanded, own = least
-        if kernel <= expanded:
-            kernel_rows = rows
-        gain *= own / min(kernel, expanded)
-    return kernel_rows if gain > 1 else None
+    ways = {"kernel": theirs._by_kernel, "expanded": theirs.multiply_many, "ours": ours.multiply}
+    clock = timed_choice.clock_of_products()
+
+    def take_times() -> Times:
+        by_rows = []
+        for rows in ROW_COUNTS:
+            x = torch.ones(rows, inputs, dtype=torch.bfloat16)
+            by_rows.append(least_times({name: functools.partial(way, x) for name, way in ways.items()}, clock))
+        return {name: tuple(least[name] for least in by_rows) for name in ways}
+
+    choice = timed_choice.agreed_choice(take_times, fastest, _log_time)
+    return None if choice is None else {"rows": choice.kernel_rows}
+
+
+class Choice(NamedTuple):
+    """Which kernels multiply."""
+
+    kernel_rows: int | None
+    """Up to so many rows torch's kernel, and torch's product with more; None: our kernels, whatever the number."""
+
+
+def fastest(times: Times) -> Choice:
+    """The choice with the least mean logarithm of the times; ours only if they are faster than all of torch's."""
+    choices = [Choice(rows) for rows in (0, *ROW_COUNTS)]
+    return min([*choices, Choice(None)], key=lambda choice: _log_time(choice, times))
+
+
+def _log_time(choice: Choice, times: Times) -> float:
+    """Mean logarithm of the time over the numbers of rows."""
+    last = choice.kernel_rows
+    names = ["ours" if last is None else "kernel" if rows <= last else "expanded" for rows in ROW_COUNTS]
+    return sum(math.log(times[name][index]) for index, name in enumerate(names)) / len(names)

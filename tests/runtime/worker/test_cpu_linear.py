@@ -33,13 +33,18 @@ def test_a_product_is_the_linear_layer(rows: int, bias: bool, outside: int) -> N
         torch.testing.assert_close(ours(x), plain(x), atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("packed_from", [None, 1, 2, 9])
-@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize(
+    "layouts",
+    [
+        *(Layouts(by_columns, packed_from) for by_columns in (False, True) for packed_from in (None, 1, 2, 9)),
+        *(Layouts(False, packed_from, tiled_to) for packed_from, tiled_to in ((None, 1), (None, 128), (2, 1), (33, 8))),
+    ],
+)
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_product_is_the_linear_layer_in_every_layout(
-    monkeypatch: pytest.MonkeyPatch, packed_from: int | None, by_columns: bool, bias: bool
+    monkeypatch: pytest.MonkeyPatch, layouts: Layouts, bias: bool
 ) -> None:
-    monkeypatch.setattr(cpu_linear, "layouts_of", lambda *_: Layouts(by_columns, packed_from))
+    monkeypatch.setattr(cpu_linear, "layouts_of", lambda *_: layouts)
     plain = linear(INSIDE, WIDE, bias=bias)
     ours = cpu_linear.CpuLinear(plain.weight, plain.bias)
     with torch.inference_mode():
@@ -63,6 +68,20 @@ def test_many_numbers_of_rows_need_few_kernels(monkeypatch: pytest.MonkeyPatch) 
     for rows in range(1, 200):
         assert ours(torch.zeros(rows, INSIDE)).shape == (rows, NARROW)
     assert given == {*range(2, 33), *range(40, 129, 8)}
+
+
+def test_our_kernel_takes_the_matrix_as_it_is_where_its_address_suits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of a mapped file may begin anywhere. They are copied then, once."""
+    monkeypatch.setattr(cpu_linear, "layouts_of", lambda *_: Layouts(False, None, 8))
+    memory = torch.empty(NARROW * INSIDE + 16).normal_(generator=torch.Generator().manual_seed(0))
+    start = -memory.data_ptr() // 4 % 16
+    for offset in (0, 1):
+        weight = memory[(start + offset) % 16 :][: NARROW * INSIDE].view(NARROW, INSIDE)
+        ours = cpu_linear.CpuLinear(weight, None)
+        assert (ours._weight.data_ptr() == weight.data_ptr()) == (offset == 0)
+        with torch.inference_mode():
+            x = torch.ones(2, INSIDE)
+            torch.testing.assert_close(ours(x), x @ weight.t(), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build without oneDNN packs nothing")

@@ -119,7 +119,7 @@ def test_the_faster_kernel_is_chosen_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     large = weight(512, 256)
     asked = []
     for measured in (8, None):
-        monkeypatch.setattr(torch_int4, "measure", lambda *shape, measured=measured: asked.append(shape) or measured)
+        monkeypatch.setattr(torch_int4, "measure", lambda *shape, rows=measured: asked.append(shape) or {"rows": rows})
         for how, expected in (("stored", None), ("shape", MANY_ROWS), ("measured", 8)):
             torch_int4._measured.cache_clear()
             monkeypatch.setenv(layout_choice.VARIABLE, how)
@@ -131,8 +131,40 @@ def test_the_faster_kernel_is_chosen_once(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @needs_torchs
+def test_times_that_contradict_each_other_are_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HELIX_KIT_CACHE", str(tmp_path))
+    monkeypatch.setenv(layout_choice.VARIABLE, "measured")
+    monkeypatch.setattr(torch_int4, "measure", lambda *_shape: None)
+    torch_int4._measured.cache_clear()
+    assert rows_by_torch(weight(512, 256), torch.bfloat16) == MANY_ROWS
+    assert not list((tmp_path / "cpu-layouts").iterdir())
+    torch_int4._measured.cache_clear()
+
+
+@needs_torchs
+def test_the_kernel_is_chosen_by_the_times_of_all_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake clock: each product takes the time that is written here, whatever the machine does meanwhile."""
+    now_s = 0.0
+
+    def takes(seconds):
+        def product(rows: torch.Tensor) -> None:
+            nonlocal now_s
+            now_s += seconds(len(rows))
+
+        return product
+
+    monkeypatch.setattr(torch_int4.timed_choice, "clock_of_products", lambda: lambda: now_s)
+    for ours, expected in ((lambda rows: 5e-3 * rows, 8), (lambda rows: 0.5e-3 * rows, None)):
+        monkeypatch.setattr(TorchInt4, "_by_kernel", staticmethod(takes(lambda rows: 1e-3 * rows)))
+        monkeypatch.setattr(TorchInt4, "multiply_many", staticmethod(takes(lambda rows: 10e-3)))
+        monkeypatch.setattr(torch_int4.CpuProduct, "multiply", staticmethod(takes(ours)))
+        assert torch_int4.measure(64, 64) == {"rows": expected}
+
+
+@needs_torchs
 def test_both_kernels_are_measured() -> None:
-    assert torch_int4.measure(64, 64) in (None, 0, *torch_int4.ROW_COUNTS)
+    found = torch_int4.measure(64, 64)
+    assert found is None or found["rows"] in (None, 0, *torch_int4.ROW_COUNTS)
 
 
 @needs_torchs
