@@ -54,7 +54,8 @@ SECTIONS: dict[str, tuple[str, str]] = {
 }
 PLANS = (
     "The plans",
-    "Stored in `data/served_plans`. Seeds are those of the search and of its last comparison, in its own sampler.\n\n"
+    "Stored in `data/served_plans`. Seeds are those of the search and of its last comparison, in its own sampler.\n"
+    "A search starts from the plan that was stored before it, among others.\n\n"
     "| section | cluster | model | stages | searched s | simulated | seeds | found |\n"
     "|---|---|---|---:|---:|---:|---|---|\n",
 )
