@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from helix_kit._plugins import is_ours, is_own_code, told
+from helix_kit._summary import number
 from helix_kit.cli.output import print_json
 from helix_kit.cli.shared import (
     Co2Option,
@@ -35,6 +37,8 @@ WARMUP_S, DURATION_S = 60.0, 600.0
 """Defaults of a sampled workload and of offline runs."""
 MAX_LENGTH_FACTOR = 1.5
 """Requests that are longer or shorter than the plan's by more than this factor are said to be."""
+SETTLED_STAYS = 2.5
+"""A warm-up of so many mean stays of a request leaves out the start of a backlog, as in sweeps."""
 MAX_BACKLOG = 1_000_000
 """A sampled backlog of more requests is not made longer; if it runs dry, the result says so."""
 
@@ -146,6 +150,8 @@ def simulate_command(
             seconds *= 2
             requests = requests_for(seconds)
     summary = run.summary(slo)
+    if mode is Mode.OFFLINE and not run.partial:
+        notes += _start_counts(summary, warmup or 0.0)
     summary["notes"] = [*notes, *summary["notes"]]
     paid = cost(plan, run, gco2_per_kwh=gco2_per_kwh)
     if as_json:
@@ -160,6 +166,18 @@ def simulate_command(
     if run.partial:
         typer.echo("helix-kit: stopped; these are the figures until then", err=True)
         raise typer.Exit(130)
+
+
+def _start_counts(summary: dict[str, Any], warmup_s: float) -> list[str]:
+    """A note where a backlog is measured before the requests of its start have left: all prompts came at once then."""
+    stay_s = summary["e2el_s"]["mean"]
+    if stay_s is None or warmup_s >= stay_s:
+        return []
+    enough = math.ceil(SETTLED_STAYS * stay_s)
+    return [
+        f"requests stay {number(stay_s)} s on average, more than the warm-up: the start, when machines are empty and "
+        f"all requests begin with their prompts, still counts; --warmup {enough} leaves it out"
+    ]
 
 
 def _other_lengths(plan: Plan, requests: Workload) -> list[str]:

@@ -89,8 +89,22 @@ def test_a_sampled_backlog_lasts_whatever_the_cluster_serves(helix_kit, plan_fil
     code, out, err = helix_kit("simulate", plan_file, *options)
     summary = json.loads(out)
     assert code == 0, err
-    assert "ran_dry_s" not in summary and not summary["notes"]
+    assert "ran_dry_s" not in summary and not any("dry" in note for note in summary["notes"])
     assert asked == [25 << i for i in range(len(asked))] and len(asked) > 1
+
+
+def test_a_backlog_says_when_its_start_still_counts(helix_kit, plan_file):
+    """Its first requests begin together on empty machines: until they have left, plans seem to serve less or more."""
+    notes = {}
+    for warmup_s in (1, 200):
+        options = ("--mode", "offline", "--warmup", warmup_s, "--duration", 60, "--json")
+        code, out, err = helix_kit("simulate", plan_file, *options)
+        assert code == 0, err
+        summary = json.loads(out)
+        notes[warmup_s] = [note for note in summary["notes"] if "still counts" in note]
+        assert 1 < summary["e2el_s"]["mean"] < 200
+    [early] = notes[1]
+    assert "--warmup " in early and notes[200] == []
 
 
 def test_a_trace_that_runs_dry_offline_is_said(helix_kit, tmp_path, plan_file):
