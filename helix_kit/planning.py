@@ -171,6 +171,12 @@ def plan(
     if quantize is not None:
         model = model.quantized(quantize)
     record = load_engine(engine) if isinstance(engine, str | Path) else engine
+    if objective == "goodput" and record is not None and record.execution == "replicas":
+        expected = (
+            f"expected flow or served with engine {record.name}; `helix-kit sweep PLAN --slo LIMITS` then finds the "
+            "rate at which the limits hold"
+        )
+        raise InputError(expected, field="objective", value=objective)
     if memory_share is not None:
         cluster = cluster.with_memory_share(memory_share)
         record = record.with_rules(memory_share=memory_share) if record else None

@@ -88,3 +88,10 @@ def test_a_plan_for_rounded_weights_holds_more_layers_and_says_so(tmp_path):
     assert faster > 1.2 * hk.plan(cluster, "qwen3-8b", **options).flow_tokens_per_s
     with pytest.raises(InputError, match="quantize = 'int3'"):
         hk.plan(cluster, "qwen3-8b", quantize="int3")
+
+
+def test_goodput_is_refused_for_an_engine_of_replicas():
+    """Its candidates would share machines, which such an engine cannot serve."""
+    cluster = hk.Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G"}, {"gpu": "L4", "count": 4}]})
+    with pytest.raises(InputError, match=r"objective = 'goodput': expected flow or served with engine vllm-0.15"):
+        hk.plan(cluster, "llama3.1-8b", engine="vllm-0.15", objective="goodput", slo="ttft:2")

@@ -185,6 +185,8 @@ class Served(_Fields):
         """What the plan keeps of its SLO, in words; empty without an SLO."""
         if not self.slo:
             return ""
+        if not self.is_simulated:
+            return f"nothing was measured in the time ({self.slo})"
         kept = f"{number(self.goodput_per_s)} requests/s keep the limits, {self.attainment:.1%} of those decided"
         if self.rate_per_s is not None:
             return f"{kept}, at {number(self.rate_per_s)} requests/s ({self.slo})"

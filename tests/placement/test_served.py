@@ -43,3 +43,10 @@ def test_values_by_attribute_and_by_name():
     assert served["of_a_later_version"] == [1]
     with pytest.raises(KeyError):
         served["max_flow_gap"]
+
+
+def test_no_rate_is_stated_where_none_was_simulated():
+    told = {"slo": "TTFT <= 2 s for 90 % of the requests", "rate_per_s": None, "slo_rate_per_s": 0.0}
+    assert Served(**told).goodput_text == "nothing was measured in the time (TTFT <= 2 s for 90 % of the requests)"
+    measured = Served(**told | {"slo_rate_per_s": 3.5, "window_s": 60.0, "goodput_per_s": 3.4, "attainment": 0.95})
+    assert measured.goodput_text.startswith("the SLO holds until 3.5 requests/s")
