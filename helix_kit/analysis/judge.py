@@ -178,9 +178,11 @@ class Judge:
         judged = (entry.problem, entry.placement, entry.flow)
         if self.has_replicas:
             seconds = self.effort * MAX_SIMULATED_S
+            # What is left of a chain that lost a machine serves nothing, and the engine's rules know only whole chains.
+            whole = {n: span for n, span in entry.placement.items() if entry.flow.through(n) > 0}
             return score(
-                judged, warmup_s=WARMUP_SHARE * seconds, duration_s=(1 - WARMUP_SHARE) * seconds, seed=seed,
-                lengths=self._pairs,
+                (entry.problem, whole, entry.flow), warmup_s=WARMUP_SHARE * seconds,
+                duration_s=(1 - WARMUP_SHARE) * seconds, seed=seed, lengths=self._pairs,
             ).decode_tokens_per_s  # fmt: skip
         if served.execution == "range":
             # Windows are counted in lives too: where caches are large these decide what a run costs.

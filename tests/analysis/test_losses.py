@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 
-from helix_kit import Cluster, Model, Plan, Problem
+from helix_kit import Cluster, Model, Plan, Problem, plan
 from helix_kit.analysis import losses
 from helix_kit.analysis.judge import Judge
 from helix_kit.flow import SINK, SOURCE, build_flow_graph
@@ -79,3 +79,13 @@ def test_machines_that_do_the_same_are_looked_at_once(monkeypatch):
     table = losses(mine)
     assert len(flows) == 3  # the whole plan, and one machine of each stage
     assert table["loss_percent"].tolist() == pytest.approx([25] * 8, abs=0.01)
+
+
+def test_a_chain_of_another_engine_that_lost_a_machine_serves_nothing():
+    """Two chains of two equal machines under vLLM's rules: either half of a chain is of no use without the other."""
+    cluster = Cluster.model_validate({"name": "four", "nodes": [{"gpu": "L40S", "count": 4}]})
+    made = plan(cluster, "llama-30b", engine="vllm-0.15", objective="served", time_limit_s=5, window_s=20.0)
+    assert sorted(len(stages) for stages, _ in made.pipelines) == [2, 2]
+    table = losses(made, total_s=4)
+    assert len(table) == 4 and not table["is_predicted"].iloc[0]
+    assert table["loss_percent"].tolist() == pytest.approx([50] * 4, abs=5)
