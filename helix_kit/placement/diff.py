@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_kit._summary import Summarised, html_table, number, percent
-from helix_kit._wording import count_text
+from helix_kit._wording import count_text, join_names
 from helix_kit.flow import Placement
 from helix_kit.placement.problem import Problem
 from helix_kit.placement.weights_to_load import (
@@ -258,7 +258,7 @@ def node_changes(before: Problem, old: Placement, after: Problem, new: Placement
 
 
 def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...]) -> tuple[str, ...]:
-    """What a reader of a comparison should know: another model, other machines under the same names.
+    """What a reader of a comparison should know: another model, other bases of the flows, other machines of one name.
 
     Parameters
     ----------
@@ -284,6 +284,8 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
         a, b = before.model.name, after.model.name
         which = f"{a} and {b}" if a != b else f"two models called {a}"
         notes.append(f"the models differ ({which}): every node loads all its weights")
+    elif bases := _other_bases(before, after):
+        notes.append(f"the flows cannot be compared: the plans count with {join_names(bases)}")
     used = {node.node for node in nodes}
     for new in other_machines(before, after):
         if new.name in used:
@@ -293,6 +295,16 @@ def change_notes(before: Problem, after: Problem, nodes: tuple[NodeChange, ...])
                 "it holds nothing yet"
             )
     return tuple(notes)
+
+
+def _other_bases(before: Problem, after: Problem) -> list[str]:
+    """What two plans of one model count with that differs: the lengths of requests, and speeds of the same machines."""
+    a, b, found = before.lengths, after.lengths, []
+    if (a.input_tokens, a.output_tokens) != (b.input_tokens, b.output_tokens):
+        found.append(f"requests of other lengths ({a} before, {b} now)")
+    if any(after.profiles.get(kind, profile) != profile for kind, profile in before.profiles.items()):
+        found.append("other speeds of the same machines (their profiles or engines differ)")
+    return found
 
 
 def _range(span: Span | None) -> str:

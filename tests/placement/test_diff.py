@@ -128,6 +128,19 @@ def test_another_model_is_loaded_whole(problem, model):
     assert change.figures()["Plan"][:2] == ("tiny on five", "other on five")
 
 
+def test_flows_that_count_with_other_speeds_or_requests_are_not_compared_silently():
+    cluster = hk.Cluster.model_validate({"name": "two", "nodes": [{"gpu": "H100-80G", "count": 2}]})
+    ours, vllm, long = (
+        hk.plan(cluster, "llama3.1-8b", method="swarm", **options)
+        for options in ({}, {"engine": "vllm-0.15"}, {"workload": (3000, 10)})
+    )
+    assert ours.diff(ours).notes == ()
+    [speeds] = ours.diff(vllm).notes
+    assert speeds.startswith("the flows cannot be compared: ") and "their profiles or engines differ" in speeds
+    [lengths] = ours.diff(long).notes
+    assert "requests of other lengths (763 tokens in and 232 out" in lengths and "engines" not in lengths
+
+
 def test_plans_without_flow_or_served_figures(problem):
     empty = plan_of(problem, {"L4-0": (0, 6)})
     whole = plan_of(problem, {"L4-0": (0, 12)})
