@@ -7,10 +7,10 @@ k / L of the time, since each token passes all L layers. The machine therefore w
 
     b = f kv / (E k) x k / L = f kv / (E L)
 
-requests, within the limits of the engine. Prompts limit it too, see `decodes_beside_prompts`. A request costs a machine
-k (P + (O - 1) D(b) / b) seconds, with P the time of its prompt in chunks and D(b) that of a decode step of b requests,
-for one layer; the first token of the answer comes with the prompt. So T(k) = (I + O) / (k (P + (O - 1) D(b) / b)). A
-batch below 1 means that the machine waits for requests most of the time: it then serves b requests a time D(1).
+requests, within the limits of the engine. A request costs a machine k (P + (O - 1) D(b) / b) seconds, with P the time
+of its prompt in chunks and D(b) that of a decode step of b requests, for one layer; the first token of the answer comes
+with the prompt. So T(k) = (I + O) / (k (P + (O - 1) D(b) / b)). A batch below 1 means that the machine waits for
+requests most of the time: it then serves b requests a time D(1).
 
 Nothing here depends on the cluster's other machines: a placement keeps its value when machines, links or memory are
 added, and a larger cluster has no lower bound. Two things are left out on purpose, since both depend on the rest of the
@@ -160,45 +160,11 @@ def machine_tokens_per_s(
     batch = KV_IN_USE * kv_layer_tokens / (lengths.tokens * num_layers)
     if profile is not whole:
         batch *= _usual_ms(profile, lengths) / _usual_ms(whole, lengths)
-    beside = decodes_beside_prompts(lengths, limits)
-    batch = min(batch, profile.decode_limit(held), limits.max_sequences or math.inf, beside)
+    batch = min(batch, profile.decode_limit(held), limits.max_sequences or math.inf, limits.step_tokens)
     chunks = math.ceil(lengths.input_tokens / limits.chunk_tokens)
     prompt_ms = chunks * profile.prefill_ms_per_layer(lengths.input_tokens / chunks)
     answer_ms = (lengths.output_tokens - 1) * ms_per_request(profile.decode_ms_per_layer, batch)
     return lengths.tokens / (held * (prompt_ms + answer_ms) / 1e3)
-
-
-def decodes_beside_prompts(lengths: MeanLengths, limits: EngineLimits = RUNTIME_LIMITS) -> float:
-    """Requests of a decode step at most in the long run: as many must finish their prompts as finish their answers.
-
-    A step with room for p chunks beside its decodes finishes p / chunks prompts. So it has no more decodes than p
-    chunks' worth of answers, and no more than p chunks leave room for.
-
-    Parameters
-    ----------
-    lengths
-        Mean lengths of requests.
-    limits
-        Limits of the engine.
-
-    Returns
-    -------
-    float
-        Requests.
-
-    Examples
-    --------
-    A prompt of 750 tokens takes three chunks of 250, so a step of 512 tokens finishes a third of one.
-
-    >>> decodes_beside_prompts(MeanLengths(750, 241))
-    80.0
-    """
-    chunks = math.ceil(lengths.input_tokens / limits.chunk_tokens)
-    chunk_tokens = lengths.input_tokens / chunks
-    most = max(1, int(limits.step_tokens // chunk_tokens))
-    answers = max(1.0, lengths.output_tokens - 1)
-    room = (max(1.0, limits.step_tokens - places * chunk_tokens) for places in range(1, most + 1))
-    return max(min(places * answers / chunks, left) for places, left in enumerate(room, 1))
 
 
 def _usual_ms(profile: Profile, lengths: MeanLengths) -> float:
