@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cluster_views import OpenView, equal_requests
 
-from helix_kit.scheduling import make_policy
+from helix_kit.scheduling import Topology, make_policy
+from helix_kit.scheduling.helix import Helix
 
 
 def test_helix_follows_the_flow(plan):
@@ -23,6 +24,18 @@ def test_helix_follows_the_flow(plan):
     assert big
     for node in big:
         assert used[node] / count == pytest.approx(kept[node], rel=0.15)
+
+
+@pytest.mark.parametrize(("kv", "share"), [("pages", 0.03), ("expectation", 0.0)])
+def test_a_slow_machine_beside_fast_ones_gets_its_share_but_none_by_the_published_rule(kv, share):
+    flows = (("fast", 97.0), ("slow", 3.0))
+    back = {node: (("coordinator", flow),) for node, flow in flows}
+    topology = Topology(
+        2, {"fast": (0, 2), "slow": (0, 2)}, {"coordinator": flows, **back}, {"fast": 10**6, "slow": 10**6}
+    )
+    policy, count = Helix(topology, kv=kv), 1000
+    used = Counter(stage.node for r in equal_requests(count) for stage in policy.route(r, OpenView()))
+    assert used["slow"] / count == pytest.approx(share, abs=0.005)
 
 
 def test_refusing_restores_the_loads(plan):
