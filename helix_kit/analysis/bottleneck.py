@@ -203,8 +203,8 @@ def explain(plan: Plan, *, mean_tokens: int | None = None, simulated: bool = Fal
     if limit.flow_tokens_per_s <= 0:
         return "\n".join(_no_flow(plan, limit))
     lines = [
-        f"The plan carries {limit.flow_tokens_per_s:,.0f} tokens/s; at most {plan.bound_tokens_per_s:,.0f} are "
-        f"possible on this cluster ({_gap(plan)})."
+        f"The plan carries {limit.flow_tokens_per_s:,.0f} tokens/s; no plan on this cluster carries more "
+        f"than {plan.bound_tokens_per_s:,.0f} ({_gap(plan)})."
     ]
     if plan.served is not None and plan.served.decode_tokens_per_s:
         served = plan.served

@@ -14,8 +14,12 @@ requests most of the time: it then serves b requests a time D(1).
 
 Nothing here depends on the cluster's other machines: a placement keeps its value when machines, links or memory are
 added, and a larger cluster has no lower bound. Two things are left out on purpose, since both depend on the rest of the
-cluster: time on links (it lowers b) and how much slower the other machines are (it changes the share k / L). The rule
-is compared with simulated saturation on random clusters by ``benchmarks/bench_speed_rule.py``.
+cluster: time on links (it lowers b) and how much slower the other machines are (it changes the share k / L).
+
+T(k) is no ceiling: a simulation may serve more (`docs/concepts/flow.md` says how often, and why). P and D are added, as
+in a simulated step, so a step with prompts and decodes reads the weights twice. Where steps of prompts alternate with
+steps of decodes, a simulated step reads them once. ``benchmarks/bench_speed_rule.py`` says how well the rule ranks
+placements, ``benchmarks/bench_flow_and_served.py`` how far single machines and pipelines are from it.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_the_explanation_names_experts_bits_and_cache(name: str) -> None:
     words = explain(planned(name))
     for expected in WORDS[name]:
         assert expected in words
-    assert f"at most {planned(name).bound_tokens_per_s:,.0f} are possible" in words
+    assert f"no plan on this cluster carries more than {planned(name).bound_tokens_per_s:,.0f}" in words
 
 
 def test_a_link_between_regions_sends_what_it_carries() -> None:
