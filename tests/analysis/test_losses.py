@@ -84,8 +84,8 @@ def test_machines_that_do_the_same_are_looked_at_once(monkeypatch):
 def test_a_chain_of_another_engine_that_lost_a_machine_serves_nothing():
     """Two chains of two equal machines under vLLM's rules: either half of a chain is of no use without the other."""
     cluster = Cluster.model_validate({"name": "four", "nodes": [{"gpu": "L40S", "count": 4}]})
-    made = plan(cluster, "llama-30b", engine="vllm-0.15", objective="served", time_limit_s=5, window_s=20.0)
+    made = plan(cluster, "llama-30b", engine="vllm-0.15", objective="served", max_stages=2, window_s=20.0)
     assert sorted(len(stages) for stages, _ in made.pipelines) == [2, 2]
-    table = losses(made, total_s=4)
+    table = losses(made, total_s=60)
     assert len(table) == 4 and not table["is_predicted"].iloc[0]
     assert table["loss_percent"].tolist() == pytest.approx([50] * 4, abs=5)
