@@ -219,7 +219,7 @@ def test_the_context_can_be_lowered_but_not_raised(helix_kit, files):
     assert code == 2 and "the model's maximum context length is 10 tokens" in " ".join(err.split())
     code, _, err = helix_kit(*options, "--max-context-tokens", 2048)
     told = " ".join(err.split())
-    assert code == 2 and "max_context_tokens = 2048: the model's positions reach 512 tokens" in told
+    assert code == 2 and "--max-context-tokens = 2048: the model's positions reach 512 tokens" in told
     assert "rope_type yarn, factor 4 or more, original_max_position_embeddings 512" in told
 
 
