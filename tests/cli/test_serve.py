@@ -228,7 +228,7 @@ def test_how_layers_are_computed_is_said_once(helix_kit, files):
     code, _, err = helix_kit(
         "serve", plan, "--weights", weights, "--launcher", "inproc", "--prompt", "w5", "--max-new-tokens", 2
     )
-    assert code == 0 and err.count("a, b: attention sdpa, fused layers, float32") == 1
+    assert code == 0 and err.count("a, b: attention sdpa, layers of transformers, float32") == 1
 
 
 def test_limits_of_workers_are_options(helix_kit, files, monkeypatch):

@@ -62,7 +62,7 @@ def test_how_far_a_start_is_and_how_layers_are_computed_is_said(
     said: list[str] = []
     with serve(plan, tiny_llama, launcher="inproc", pace=False, progress=said.append) as engine:
         workers = engine.status().workers.values()
-        assert {worker.description for worker in workers} == {"attention sdpa, fused layers, float32"}
+        assert {worker.description for worker in workers} == {"attention sdpa, layers of transformers, float32"}
     assert said and all(
         re.fullmatch(r"\d of 4 workers are up(; [abcd]: loading layers \d to \d)?", line) for line in said
     )

@@ -22,7 +22,5 @@ def preload(model_type: str) -> None:
             importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
             from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM  # noqa: F401
 
-        from helix_kit.runtime.worker import cpu_kernels, tile_kernel, worker  # noqa: F401
-
-        cpu_kernels.load()
-        tile_kernel.load()
+        # Workers on CPUs choose the kernels of the latter by its times; numba takes a third of a second to load.
+        from helix_kit.runtime.worker import tile_kernel, worker  # noqa: F401

@@ -216,34 +216,21 @@ def attend(
         assert changed is None, "no kernels for static batches change scores: choose_attention refuses them"
         return step.kernels.attend(rows_first, cache, step, scaling, window).unsqueeze(0), None
     layer = int(module.layer_idx) - step.first_layer  # type: ignore[arg-type]
-    pool, (_, kv_heads, _, dim) = step.pool, key.shape
+    pool, (_, heads, rows, dim) = step.pool, query.shape
+    kv_heads = key.shape[1]
     pool.keys.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], key[0].transpose(0, 1))
     pool.values.view(-1, kv_heads, dim).index_copy_(0, step.slots[layer], value[0].transpose(0, 1))
     asked = AttentionSettings(scaling, window, changed)
-    return attend_rows(step, layer, query, (key, value), asked).unsqueeze(0), None
-
-
-def attend_rows(
-    step: StepLayout,
-    layer: int,
-    query: torch.Tensor,
-    fresh: tuple[torch.Tensor, torch.Tensor],
-    asked: AttentionSettings,
-) -> torch.Tensor:
-    """Attention of all rows over pages that hold their keys and values already; `fresh` are these keys and values.
-
-    `query` is (1, heads, rows, head dim), `layer` the place of the layer in `step`; returns (rows, heads, head dim).
-    """
     if not step.chunks and len(step.decodes) == 1:  # the usual step: only decodes, in the order of the rows
-        return _decode(step.pool, step.decodes[0], layer, query[0], asked)
-    (_, heads, rows, dim), (key, value) = query.shape, fresh
+        return _decode(pool, step.decodes[0], layer, query[0], asked).unsqueeze(0), None
     out = torch.empty((rows, heads, dim), dtype=query.dtype, device=query.device)
     for group in step.decodes:
-        out[group.rows] = _decode(step.pool, group, layer, query[0][:, group.rows], asked)
+        out[group.rows] = _decode(pool, group, layer, query[0][:, group.rows], asked)
     for chunk in step.chunks:
         span = slice(chunk.row, chunk.row + chunk.tokens)
-        out[span] = _prefill(step, layer, chunk, query[:, :, span], (key[:, :, span], value[:, :, span]), asked)
-    return out
+        fresh = (key[:, :, span], value[:, :, span])
+        out[span] = _prefill(step, layer, chunk, query[:, :, span], fresh, asked)
+    return out.unsqueeze(0), None
 
 
 def _decode(

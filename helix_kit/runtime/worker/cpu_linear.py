@@ -22,7 +22,7 @@ import torch
 
 from helix_kit.runtime.worker.layout_choice import (
     ALIGNED_BYTES,
-    MAX_PACKED_ROWS,
+    MAX_FEW_ROWS,
     layouts_of,
     pack,
     packed_product,
@@ -58,15 +58,13 @@ class CpuLinear(torch.nn.Module):
         if self._tiled is not None and rows <= self._tiled_to:
             result = self._tiled(x)
             return result if self._bias is None else result.add_(self._bias)
-        if self._packed is None or not self._packed_from <= rows <= MAX_PACKED_ROWS:
+        if self._packed is None or not self._packed_from <= rows <= MAX_FEW_ROWS:
             return torch.nn.functional.linear(x, self._weight, self._bias)
         padding = -rows % ROW_STEP if rows > PADDED_FROM else 0
         if not padding:
             return packed_product(x, self._packed, self._bias)
         padded = torch.nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, padding))
         return packed_product(padded, self._packed, self._bias)[:rows].view(*x.shape[:-1], -1)
-
-    of = forward
 
 
 class JoinedLinear:

@@ -9,20 +9,16 @@ reference, and it runs the families that are not listed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from helix_kit.runtime.weights.low_bit import LowBitWeight, join
 from helix_kit.runtime.worker.attention import AttentionSettings
-from helix_kit.runtime.worker.cpu_linear import CpuLinear
 from helix_kit.runtime.worker.low_bit_linear import LowBitLinear, Tensors
 from helix_kit.runtime.worker.static_batch import HeadShape, StaticBatch
-
-if TYPE_CHECKING:
-    from helix_kit.runtime.worker.cpu_kernels import GatheredBatch
 
 FUSED_FAMILIES = ("llama", "mistral", "phi3", "qwen2", "qwen3")
 """`model_type`s whose layers are: norm, attention, sum, norm, gated SiLU, sum."""
@@ -47,10 +43,6 @@ class Linear(NamedTuple):
         return result if self.add_up is None else self.add_up(result)
 
 
-Product = Linear | LowBitLinear | CpuLinear
-"""What a layer multiplies rows by."""
-
-
 @dataclass(frozen=True)
 class FusedLayer:
     """One decoder layer."""
@@ -58,13 +50,13 @@ class FusedLayer:
     index: int
     """Its index in the model."""
     input_norm: torch.Tensor
-    qkv: Product
+    qkv: Linear | LowBitLinear
     head_norms: tuple[torch.Tensor, torch.Tensor] | None
     """Weights of the norms of query and key heads (Qwen3)."""
-    output: Product
+    output: Linear | LowBitLinear
     post_norm: torch.Tensor
-    gate_up: Product
-    down: Product
+    gate_up: Linear | LowBitLinear
+    down: Linear | LowBitLinear
     attention: AttentionSettings
     eps: float
 
@@ -126,34 +118,16 @@ def fused_layer(
     return layer
 
 
-def with_cpu_layouts(layer: FusedLayer) -> FusedLayer:
-    """The layer with the products that are the fastest ones on this processor, in float32."""
-
-    def fastest(product: Product) -> Product:
-        if isinstance(product, Linear) and product.add_up is None:
-            return CpuLinear(product.weight, product.bias)
-        return product
-
-    return replace(
-        layer,
-        qkv=fastest(layer.qkv),
-        output=fastest(layer.output),
-        gate_up=fastest(layer.gate_up),
-        down=fastest(layer.down),
-    )
-
-
 def run_fused_layers(
     layers: Sequence[FusedLayer],
     heads: HeadShape,
     hidden: torch.Tensor,
     rotary: tuple[torch.Tensor, torch.Tensor],
-    batch: StaticBatch | GatheredBatch,
+    batch: StaticBatch,
 ) -> torch.Tensor:
     """Hidden states (rows, hidden size) after `layers`. `hidden` is written over.
 
-    The `kernels` of `batch` get what it gives for a layer's cache. `rotary` are cosines and sines (rows, rotary dim) of
-    the rows' positions, in float32.
+    `rotary` are cosines and sines (rows, rotary dim) of the rows' positions, in float32.
     """
     kernels = batch.kernels
     first = layers[0]

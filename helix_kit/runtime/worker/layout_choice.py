@@ -50,16 +50,14 @@ mostly those of the calls."""
 MAX_TIMED_SIZE = 1 << 20
 """Elements that are timed: the first outputs of a larger matrix."""
 MIN_TIMED_OUTPUTS = 64
-ROW_COUNTS = (1, 8, 32, 128)
+ROW_COUNTS = (1, 8, 32)
 """Numbers of rows that are timed. A step of one row differs from all others; few and many rows count alike."""
 MIN_GAIN = 1.05
 """Ratio of times, as a mean over the row counts, from which layouts replace those of `layouts_by_shape`, or others that
 take less memory."""
-MIN_COPY_GAIN = 1.1
-"""The same where the layouts keep a second copy of the matrix, and the others do not."""
-MAX_PACKED_ROWS = 128
-"""With more rows (long prompts) oneDNN's blocks are not used, because they need a kernel for each number of rows."""
-ALL_ROWS = 1 << 30
+MAX_FEW_ROWS = 128
+"""With more rows (long prompts) torch multiplies with the plain matrix: it is about as fast as with oneDNN's blocks,
+which need a kernel for each number of rows, and faster than ours."""
 ALIGNED_BYTES = 64
 """What the address of a matrix is a multiple of where our kernel multiplies with it: a line of the cache."""
 COLD_BYTES = 64 << 20
@@ -120,8 +118,9 @@ def fastest(times: Times, usual: Layouts) -> Layouts:
 
     Those without a packed copy come first: a copy must gain as much, too.
     """
+    last_rows = (*ROW_COUNTS[:-1], MAX_FEW_ROWS)
     starts = [1, *(rows + 1 for rows in ROW_COUNTS[:-1])] if "packed" in times else []
-    tiled = [0, *ROW_COUNTS[:-1], ALL_ROWS] if "tiled" in times else [0]
+    tiled = [0, *last_rows] if "tiled" in times else [0]
     groups: list[list[Layouts]] = [
         [Layouts(False, None, tiled_to) for tiled_to in tiled],
         [Layouts(True, None)],
@@ -131,8 +130,7 @@ def fastest(times: Times, usual: Layouts) -> Layouts:
     best, best_log = usual, math.inf if usual.packed_from and not starts else _mean_log(usual, times)
     for group in filter(None, groups):
         log, layouts = min((_mean_log(layouts, times), layouts) for layouts in group)
-        copies = layouts.packed_from is not None and best.packed_from is None
-        if log < best_log - math.log(MIN_COPY_GAIN if copies else MIN_GAIN):
+        if log < best_log - math.log(MIN_GAIN):
             best, best_log = layouts, log
     return best
 
@@ -147,7 +145,7 @@ def _way(layouts: Layouts, rows: int) -> str:
     """By what a product of so many rows is computed, as `Times` call it."""
     if rows <= layouts.tiled_to:
         return "tiled"
-    if layouts.packed_from is not None and layouts.packed_from <= rows <= MAX_PACKED_ROWS:
+    if layouts.packed_from is not None and rows >= layouts.packed_from:
         return "packed"
     return "columns" if layouts.by_columns else "rows"
 

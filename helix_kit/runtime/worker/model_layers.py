@@ -28,13 +28,7 @@ from helix_kit.runtime.worker.attention_choice import (
     choose_attention,
     kernels_for,
 )
-from helix_kit.runtime.worker.fused_layers import (
-    FusedLayer,
-    can_fuse,
-    fused_layer,
-    run_fused_layers,
-    with_cpu_layouts,
-)
+from helix_kit.runtime.worker.fused_layers import FusedLayer, can_fuse, fused_layer, run_fused_layers
 from helix_kit.runtime.worker.kv_cache import PAGE_TOKENS, BlockTable, PagedRows, PagePool
 from helix_kit.runtime.worker.low_bit_linear import place_low_bit, product_names
 from helix_kit.runtime.worker.model_ends import finish_logits, in_equal_parts, scale_embeddings
@@ -174,10 +168,7 @@ class ModelLayers:
 
     def _load_layers(self, checkpoint: Checkpoint, base: Any, share: LayerShare | None) -> None:
         """Read the weights of the range, into fused layers where the family allows it, else into those of `base`."""
-        # On a CPU, other dtypes, weights of few bits and ranks' parts keep to transformers' modules.
-        is_plain = self.group is None and checkpoint.low_bit is None and checkpoint.quantize is None
-        suits_cpu = self.device.type == "cpu" and self.dtype == torch.float32 and is_plain
-        fuses = can_fuse(self._config) and (self._kernels is not None or suits_cpu)
+        fuses = self._kernels is not None and can_fuse(self._config)
         for index in range(self.start, self.end):
             if share is None:
                 tensors = checkpoint.read_layer(index, self.dtype, self.device)
@@ -186,8 +177,7 @@ class ModelLayers:
             if fuses:
                 add_up = None if self.group is None else self.group.add_up
                 settings = self._settings_of(base, index)
-                fused = fused_layer(index, tensors, settings, self._config.rms_norm_eps, add_up)
-                self._fused.append(fused if self._kernels is not None else with_cpu_layouts(fused))
+                self._fused.append(fused_layer(index, tensors, settings, self._config.rms_norm_eps, add_up))
                 continue
             layer = base.layers[index]
             layer.load_state_dict(place_low_bit(layer, tensors, self.dtype), strict=True, assign=True)
@@ -325,13 +315,6 @@ class ModelLayers:
             lengths = torch.cat([torch.full((rows.tokens,), rows.rotary_tokens) for rows in present])
             lengths = to_device(lengths, self.device).unsqueeze(0)
         rotary = self._rotary.of(x, positions, segment.start, segment.end, lengths)
-        if self._fused:
-            from helix_kit.runtime.worker.cpu_kernels import GatheredBatch
-
-            [tables] = rotary.values()
-            layers = self._fused[segment.start - self.start : segment.end - self.start]
-            cos, sin = (table[0].contiguous() for table in tables)
-            return run_fused_layers(layers, self._heads, x[0].clone(), (cos, sin), GatheredBatch(layout)).unsqueeze(0)
         return self._run_modules(x, positions, rotary, (segment.start, segment.end), layout)
 
     def _run_modules(

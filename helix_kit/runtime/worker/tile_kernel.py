@@ -1,8 +1,8 @@
-"""Products of float32 rows with a matrix as its file has it, on a CPU, by instructions that are written out.
+"""Products of few float32 rows with a matrix as its file has it, on a CPU, by instructions that are written out.
 
 A step of few rows reads all weights once and does little with them, so its time is that of the memory. A tile is some
 rows times some outputs: its sums stay in registers while the inputs pass, a vector at a time, and the weights that
-are needed soon are already asked for. Weights need no copy in another layout. (960 x 576 weights that no cache
+come two tiles later are already asked for. Weights need no copy in another layout. (960 x 576 weights that no cache
 holds, one core of an AMD EPYC, GB/s read: with one row 37, torch 16; with eight rows 36, torch 9, oneDNN's layout 24.)
 
 The instructions are LLVM's general ones, so any processor can run them. `layout_choice` measures whether they are the
@@ -31,18 +31,15 @@ LANES = 16 if _HAS_WIDE else 8
 MAX_ROWS = 8 if _HAS_WIDE else 4
 """Rows of a tile. Their sums take 24 of 32 registers, or 12 of 16."""
 OUTPUTS = 3
-"""Outputs of a tile, or one where there are few rows."""
-STREAM_ROWS = MAX_ROWS // 2
-"""Up to so many rows have tiles of one output: the weights are then read from the first to the last, which memory gives
-a fifth faster."""
+"""Outputs of a tile."""
 PART_NUMBERS = 4608
 """Numbers of a tile's rows that are multiplied at once, 18 KB: they and the weights of this tile and of those ahead fit
 into the nearest cache."""
 BLOCK_OUTPUTS = 48
 """Outputs that a tile's rows are multiplied with before the rows of the next tile are: their weights stay in the
 second-level cache."""
-OUTPUTS_AHEAD = 6
-"""How many outputs before they are used weights are asked for."""
+TILES_AHEAD = 2
+"""How many tiles before they are used weights are asked for."""
 
 _REAL, _WORD, _INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_REAL, LANES)
@@ -89,7 +86,7 @@ def _tile(rows: int, outputs: int) -> Any:
 
             from_rows = starts(arrays[0], args[3], rows, inputs)
             from_weights = starts(arrays[1], args[4], outputs, inputs)
-            ahead = builder.mul(inputs, _INDEX(OUTPUTS_AHEAD))
+            ahead = builder.mul(inputs, _INDEX(TILES_AHEAD * outputs))
             before, loop, after = builder.block, *(builder.append_basic_block(name) for name in ("inputs", "done"))
             builder.branch(loop)
             builder.position_at_end(loop)
@@ -125,14 +122,18 @@ def _tile(rows: int, outputs: int) -> Any:
     return tile
 
 
-_three, _four, _five, _six, _seven, _eight = (_tile(rows, OUTPUTS) for rows in range(3, 9))
+_one, _two, _three, _four, _five, _six, _seven, _eight = (_tile(rows, OUTPUTS) for rows in range(1, 9))
 _last_one, _last_two, _last_three, _last_four = (_tile(rows, 1) for rows in range(1, 5))
 _last_five, _last_six, _last_seven, _last_eight = (_tile(rows, 1) for rows in range(5, 9))
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
 def _multiply_tile(x, weight, result, row, rows, output, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    if rows == 3:
+    if rows == 1:
+        _one(x, weight, result, row, output, begin, end)
+    elif rows == 2:
+        _two(x, weight, result, row, output, begin, end)
+    elif rows == 3:
         _three(x, weight, result, row, output, begin, end)
     elif rows == 4:
         _four(x, weight, result, row, output, begin, end)
@@ -178,10 +179,10 @@ def _multiply(x, weight, result, max_rows, part, first, last):  # type: ignore[n
         end = min(begin + part, inputs)
         for start in range(first, last, BLOCK_OUTPUTS):
             stop = min(start + BLOCK_OUTPUTS, last)
+            whole = stop - (stop - start) % OUTPUTS
             for tile in range(tiles):
                 row = count * tile // tiles
                 rows = count * (tile + 1) // tiles - row
-                whole = start if rows <= STREAM_ROWS else stop - (stop - start) % OUTPUTS
                 for output in range(start, whole, OUTPUTS):
                     _multiply_tile(x, weight, result, row, rows, output, begin, end)
                 for output in range(whole, stop):
@@ -209,8 +210,3 @@ class TileProduct:
         part = -(-inputs // parts // LANES) * LANES
         divide(outputs, functools.partial(_multiply, *arrays, MAX_ROWS, part))
         return result.view(*x.shape[:-1], outputs)
-
-
-def load() -> None:
-    """Compile the kernel, or read it from numba's cache, so that the first product need not."""
-    TileProduct(torch.zeros(1, LANES)).multiply(torch.zeros(1, LANES))

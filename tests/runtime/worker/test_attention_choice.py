@@ -147,7 +147,7 @@ def test_determinism_is_refused_where_rows_are_added_up_with_others(tmp_path: Pa
 
 def test_the_description_says_what_was_chosen_and_why(tiny_llama: Path) -> None:
     plain = ModelLayers(Checkpoint(tiny_llama), 0, 6, attention_backend="auto")
-    assert plain.description == "attention sdpa, fused layers, float32"
+    assert plain.description == "attention sdpa, layers of transformers, float32"
     options = StepOptions(32, kernels=StepKernels(torch_kernels), deterministic=True)
     ours = ModelLayers(Checkpoint(tiny_llama), 0, 6, options=options)
     assert ours.description == "attention torch, fused layers, deterministic, float32"

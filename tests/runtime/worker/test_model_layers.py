@@ -64,7 +64,7 @@ def test_holds_only_its_layers(tiny_llama: Path) -> None:
     checkpoint.read = spy  # type: ignore[method-assign]
     stage = ModelLayers(checkpoint, 2, 4)
     assert {name.split(".")[2] for name in read} == {"2", "3"}
-    assert len(stage._layers) + len(stage._fused) == 2
+    assert len(stage._layers) == 2
 
 
 def test_pages_are_exact_with_partial_ranges(tiny_llama: Path) -> None:

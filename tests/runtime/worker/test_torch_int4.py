@@ -174,7 +174,7 @@ def test_layers_in_bfloat16_use_it(tmp_path: Path) -> None:
     layers = ModelLayers(Checkpoint(packed), 0, 1, dtype="bfloat16")
     used = [module for module in layers._layers[0].modules() if isinstance(module, LowBitLinear)]
     assert len(used) == 7 and all(isinstance(module.product, TorchInt4) for module in used)
-    matrix = ModelLayers(Checkpoint(plain), 0, 1)._fused[0].down.of
+    matrix = ModelLayers(Checkpoint(plain), 0, 1)._layers[0].mlp.down_proj
     x = torch.randn(4, 192, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.inference_mode():
         ours, theirs = layers._layers[0].mlp.down_proj(x), matrix(x.float())
