@@ -23,13 +23,18 @@ def main() -> None:
         if not isinstance(end.code, int | None):
             raise  # A message, which Python prints.
         with suppress(OSError):  # A full disk or a closed pipe: Python's own end tells of it.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             solver = sys.modules.get("helix_kit.placement.solvers.highs")
             if solver is None or not solver.is_running():
                 atexit._run_exitfuncs()
+            _flush()  # What they printed.
             os._exit(end.code or 0)
         raise
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def run() -> None:
