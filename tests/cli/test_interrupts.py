@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 MAX_CPU_S = 2.0
 """CPU time after Ctrl-C: a second of two cores."""
 LOADING_S, SIMULATING_S, EARLY_S, LATE_S = 0.5, 3.5, 5.0, 10.0
-"""Moments in CPU time: while the program loads, while a simulation runs on a fast machine, soon after the work of a longer
-command has begun, and well within it."""
+"""Moments in CPU time: while the program loads, while a simulation runs on a fast machine, soon after the work of a
+longer command has begun, and well within it."""
 LONG = ("--time-limit", 300)
 
 

@@ -33,7 +33,8 @@ def test_measure_write_and_read_back(tiny_llama: Path, tmp_path: Path) -> None:
     profiles = load_profiles(tmp_path / "tables", "tiny")
     assert set(profiles) == {"mine", "slow"}
     assert profiles["mine"].decode_ms_per_layer(4) == pytest.approx(found.profile().decode_ms_per_layer(4), rel=1e-3)
-    assert profiles["slow"].step_ms(64, 8) == pytest.approx(3 * profiles["mine"].step_ms(64, 8), rel=3e-2), "tables round to microseconds"
+    # Tables round to microseconds.
+    assert profiles["slow"].step_ms(64, 8) == pytest.approx(3 * profiles["mine"].step_ms(64, 8), rel=3e-2)
     assert (profiles["mine"].max_layers, profiles["slow"].max_layers) == (6, 4)
     # Keys and values of a token in one layer: 2 x 2 heads x 16 x 4 bytes; 90 % of 1 GB less what weights take.
     assert 0.95 * 0.9e9 / 256 < profiles["mine"].kv_capacity(1) < 0.9e9 / 256
