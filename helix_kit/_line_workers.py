@@ -1,8 +1,8 @@
 """Worker processes that answer lines of text: one line is asked, one line is answered.
 
 A worker is started as ``python -m MODULE``. So the callers work from a script, a notebook or a thread alike, and
-nothing is unpickled. `LineWorkers` is the caller's side, `serve` the worker's. `end_with_caller` is of use to processes
-of other kinds as well.
+nothing is unpickled. `LineWorkers` is the caller's side, `serve` the worker's. `start_child` starts a process that
+answers nothing.
 """
 
 from __future__ import annotations
@@ -97,6 +97,15 @@ def serve(answers: Callable[[Iterator[str]], Iterator[str]]) -> None:
     except BrokenPipeError:
         # The caller has ended, perhaps killed: no process reads an answer, and a traceback would only be noise.
         os._exit(1)
+
+
+def start_child(statements: str) -> subprocess.Popen[bytes]:
+    """Run Python statements in a process without input and output. Ctrl-C does not reach it; it ends with this one."""
+    program = f"from {__name__} import end_with_caller; end_with_caller(); {statements}"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 def end_with_caller() -> None:

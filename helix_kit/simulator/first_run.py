@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 
+from helix_kit._line_workers import start_child
 from helix_kit._numba_cache import can_be_called_at_once
 from helix_kit.cluster import Cluster
 from helix_kit.model import Model
@@ -57,14 +58,7 @@ def compile_once(execution: str, engine: EngineRecord | None = None, stop: Calla
     if is_compiled(rules):
         return False
     say_if_compiling(rules)
-    program = (
-        "from helix_kit._line_workers import end_with_caller; end_with_caller(); "
-        f"from helix_kit.simulator.first_run import compile_rules; compile_rules({rules.__name__!r})"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as compiling:  # fmt: skip
+    with start_child(f"from {__name__} import compile_rules; compile_rules({rules.__name__!r})") as compiling:
         try:
             while compiling.poll() is None and not stop():
                 with suppress(subprocess.TimeoutExpired):

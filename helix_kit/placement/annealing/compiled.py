@@ -7,9 +7,9 @@ that within a time limit of a few seconds, so another process compiles while thi
 from __future__ import annotations
 
 import subprocess
-import sys
 from types import ModuleType
 
+from helix_kit._line_workers import start_child
 from helix_kit._numba_cache import can_be_called_at_once
 
 
@@ -41,14 +41,7 @@ class Compilation:
         if is_cached(self._module):
             self._ready = True
         else:
-            program = (
-                "from helix_kit._line_workers import end_with_caller; end_with_caller(); "
-                f"from {self._module.__name__} import compile_all; compile_all()"
-            )
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+            self._process = start_child(f"from {self._module.__name__} import compile_all; compile_all()")
         return self
 
     def __exit__(self, *_: object) -> None:
