@@ -122,49 +122,36 @@ def _tile(rows: int, outputs: int) -> Any:
     return tile
 
 
-_one, _two, _three, _four, _five, _six, _seven, _eight = (_tile(rows, OUTPUTS) for rows in range(1, 9))
-_last_one, _last_two, _last_three, _last_four = (_tile(rows, 1) for rows in range(1, 5))
-_last_five, _last_six, _last_seven, _last_eight = (_tile(rows, 1) for rows in range(5, 9))
+def _tiles_of(outputs: int) -> Any:
+    """Compiled code that adds a tile of 1 to 8 rows and `outputs` outputs.
+
+    It is not cached itself, since a closure would not be found again; `_multiply`, which contains it, is.
+    """
+    one, two, three, four, five, six, seven, eight = (_tile(rows, outputs) for rows in range(1, 9))
+
+    @numba.njit(nogil=True, fastmath=True)
+    def multiply(x, weight, result, row, rows, output, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
+        if rows == 1:
+            one(x, weight, result, row, output, begin, end)
+        elif rows == 2:
+            two(x, weight, result, row, output, begin, end)
+        elif rows == 3:
+            three(x, weight, result, row, output, begin, end)
+        elif rows == 4:
+            four(x, weight, result, row, output, begin, end)
+        elif rows == 5:
+            five(x, weight, result, row, output, begin, end)
+        elif rows == 6:
+            six(x, weight, result, row, output, begin, end)
+        elif rows == 7:
+            seven(x, weight, result, row, output, begin, end)
+        else:
+            eight(x, weight, result, row, output, begin, end)
+
+    return multiply
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _multiply_tile(x, weight, result, row, rows, output, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    if rows == 1:
-        _one(x, weight, result, row, output, begin, end)
-    elif rows == 2:
-        _two(x, weight, result, row, output, begin, end)
-    elif rows == 3:
-        _three(x, weight, result, row, output, begin, end)
-    elif rows == 4:
-        _four(x, weight, result, row, output, begin, end)
-    elif rows == 5:
-        _five(x, weight, result, row, output, begin, end)
-    elif rows == 6:
-        _six(x, weight, result, row, output, begin, end)
-    elif rows == 7:
-        _seven(x, weight, result, row, output, begin, end)
-    else:
-        _eight(x, weight, result, row, output, begin, end)
-
-
-@numba.njit(nogil=True, fastmath=True, cache=True)
-def _multiply_last(x, weight, result, row, rows, output, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
-    if rows == 1:
-        _last_one(x, weight, result, row, output, begin, end)
-    elif rows == 2:
-        _last_two(x, weight, result, row, output, begin, end)
-    elif rows == 3:
-        _last_three(x, weight, result, row, output, begin, end)
-    elif rows == 4:
-        _last_four(x, weight, result, row, output, begin, end)
-    elif rows == 5:
-        _last_five(x, weight, result, row, output, begin, end)
-    elif rows == 6:
-        _last_six(x, weight, result, row, output, begin, end)
-    elif rows == 7:
-        _last_seven(x, weight, result, row, output, begin, end)
-    else:
-        _last_eight(x, weight, result, row, output, begin, end)
+_multiply_tile, _multiply_last = _tiles_of(OUTPUTS), _tiles_of(1)
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
