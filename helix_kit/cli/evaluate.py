@@ -149,7 +149,7 @@ def evaluate_command(
     found.to_csv(folder / "table.csv")
     found.to_json(folder / "evaluation.json")
     if not found.stopped:
-        # A picture takes two seconds, and whoever pressed Ctrl-C is waiting.
+        # A picture takes two seconds, too long after Ctrl-C.
         _files.write_figure(folder / "picture.png", found.plot(), dpi=200)
     if as_json:
         typer.echo(found.to_json())

@@ -64,7 +64,7 @@ def report_of(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without Python's search for circles, which looks at all records so far again and again: 60 % of the time."""
+    """Without Python's cyclic garbage collector: it looks at all records so far again and again, 60 % of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
